@@ -1,0 +1,400 @@
+"""Pretrains a backbone without labels, from images to a checkpoint.
+
+    python pretrain/main.py                                        the demo: SimSiam on the embedded scenes
+    python pretrain/main.py --config configs/pretrain/imagenet-resnet50-100ep.yaml --data.root /data/imagenet
+    python pretrain/main.py --config configs/pretrain/own-folder.yaml --data.root my_images
+    torchrun --nproc-per-node 8 pretrain/main.py --config …        one process a GPU
+    python pretrain/main.py … --resume                             go on after a stop, a crash or a kill
+    python pretrain/main.py … --preview views.png                  look at the views before training
+
+The story of a run is `pretrain`, from top to bottom; what it leans on is below it in the order of use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamtransfer import checkpoint, runtime
+from siamtransfer.backbones import build_backbone
+from siamtransfer.checkpoint import Checkpoints
+from siamtransfer.cli import run, say, to_json
+from siamtransfer.config import DataConfig, Parser, PretrainConfig, as_dict, parse, refuse_differences
+from siamtransfer.data import ImageSet, open_images, open_labelled
+from siamtransfer.data.imageset import UnreadableTally, read_or_replace, require_same_images
+from siamtransfer.data.sampler import StepSampler
+from siamtransfer.diagnostics import CollapseWatch, projection_health
+from siamtransfer.errors import UserError
+from siamtransfer.features import evaluation_transform
+from siamtransfer.files import RunLock, write_text
+from siamtransfer.guard import judge, refuse_non_finite
+from siamtransfer.journal import Journal
+from siamtransfer.methods import Method, SimSiam, StepOutput
+from siamtransfer.monitor import KnnMonitor
+from siamtransfer.optim import build_optimizer, set_rates
+from siamtransfer.progress import StepProgress, Stopwatch
+from siamtransfer.results import record
+from siamtransfer.runtime import Runtime, StopSignal
+from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.loading import build_loader
+from siamtransfer.views.preview import write_preview
+from siamtransfer.views.recipes import Recipe, recipe
+
+DEMO = Path(__file__).resolve().parents[1] / "configs" / "pretrain" / "demo.yaml"
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any] | None:
+    """The command line: a preview of the views, or a whole run and its record."""
+    config, asked = parse(
+        PretrainConfig, description=__doc__, default_file=DEMO, arguments=_arguments, argv=argv
+    )
+    if asked.preview:
+        return preview(config, Path(asked.preview))
+    with runtime.start(config.hardware.device, config.hardware.precision) as place, StopSignal() as stop:
+        return pretrain(config, place, stop, resume=asked.resume)
+
+
+def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume: bool) -> dict[str, Any] | None:
+    """One run: images -> views -> loss -> update, watched and saved; returns its record on rank 0."""
+    folder = Path(config.run.dir)
+    with contextlib.ExitStack() as held:
+        if place.is_main:
+            held.enter_context(RunLock(folder))
+        checkpoints = Checkpoints(folder, config.checkpoint.keep)
+        saved = find_start(checkpoints, place, resume=resume)
+
+        images = open_pretraining_images(config.data)
+        views = recipe(config.views.recipe, size=config.views.size)
+        config.optim.check(place.world, len(images))
+        steps_per_epoch = len(images) // config.optim.batch
+        steps = steps_per_epoch * config.optim.epochs
+
+        torch.manual_seed(config.run.seed)
+        method = build_method(config)
+        start, watch = 0, CollapseWatch()
+        if saved is not None:
+            refuse_differences(saved["config"], as_dict(config))
+            require_same_images(images, fingerprint=saved["data"]["fingerprint"], count=saved["data"]["images"])
+            method.load_state_dict(saved["model"])
+            start = saved["progress"]["step"]
+            watch = CollapseWatch(**saved["progress"]["collapse"])
+        monitor = build_monitor(config, views, place)
+        journal = held.enter_context(
+            contextlib.closing(open_journal(config, folder, start, place))
+        )
+        if monitor and not start:
+            journal.write(0, monitor.baselines(method.backbone.to(place.device)))
+
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = place.distribute(method, synchronise_batch_norm=config.hardware.sync_batch_norm)
+        if config.hardware.compile:
+            method.backbone.compile()
+        optimizer, scaler = build_optimizer(config.optim, method.groups()), place.scaler()
+        if saved is not None:
+            optimizer.load_state_dict(saved["optimizer"])
+            scaler.load_state_dict(saved["scaler"])
+
+        def state(step: int) -> dict[str, Any]:
+            return {
+                "format": checkpoint.FORMAT,
+                "version": checkpoint.VERSION,
+                "method": config.method.name,
+                "model": method.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                "progress": {"step": step, "epoch": step // steps_per_epoch, "collapse": vars(watch)},
+                "config": as_dict(config),
+                "backbone": describe_backbone(method),
+                "normalisation": {"mean": list(views.mean), "std": list(views.std)},
+                "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
+            }
+
+        def check_knn(step: int) -> None:
+            if monitor is None or journal.has(step, monitor.name):
+                return
+            scores = monitor.score(method.backbone)
+            journal.write(step, scores)
+            progress.say(f"kNN after {step // steps_per_epoch} epochs: {scores[monitor.name]:.2f} % ({monitor.name})")
+
+        introduce(config, place, images, method, start, steps)
+        tally = UnreadableTally(len(images), config.data.max_unreadable)
+        progress = StepProgress(steps, start, config.log.every, shown=place.is_main)
+        held.callback(progress.close)
+        if start and knn_is_due(config, start, steps_per_epoch, steps):
+            check_knn(start)  # the run was stopped between this step and its check
+
+        sampler = StepSampler(
+            len(images), config.optim.batch, steps,
+            seed=config.run.seed, start=start, rank=place.rank, world=place.world,
+        )  # fmt: skip
+        loader = build_loader(
+            ViewSet(PretrainingReader(images), views, config.run.seed, len(images)),
+            sampler,
+            workers=count_workers(config.data, images, place),
+            pin_memory=place.device.type == "cuda",
+        )
+        clock, saved_at, exit_status = Stopwatch(), time.monotonic(), None
+        for step, batch in enumerate(clock.watch(loader), start):
+            runtime.seed_step(config.run.seed, step, place.rank)
+            rate = set_rates(optimizer, config.optim, step, steps_per_epoch)
+            painted = paint_batch(batch, views, place.device, channels_last=True)
+            loss, out = forward_backward(model, painted, config.optim.accumulate, place, scaler)
+
+            scaler.unscale_(optimizer) if scaler.is_enabled() else None
+            verdict = judge(loss, method.parameters(), stop.exit_status, place)
+            refuse_non_finite(verdict, loss, step, rate, batch.index, scaled=scaler.is_enabled())
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+
+            done, exit_status = step + 1, verdict.exit_status
+            clock.images += config.optim.batch
+            for where, why in batch.unreadable:
+                if tally.add(where, why):
+                    progress.say(f"replaced an unreadable image: {where} ({why})")
+            if done % config.log.every == 0 or done == steps:
+                speed, waiting = clock.lap()
+                numbers = {"loss": verdict.loss, "lr": rate, "epoch": done / steps_per_epoch}
+                journal.write(done, {**numbers, "images_per_second": speed, "data_wait_share": waiting})
+                progress.update(
+                    done,
+                    f"epoch {done / steps_per_epoch:.1f}/{config.optim.epochs} · loss {verdict.loss:.4f} · lr {rate:.4g} "
+                    f"· {speed:.0f} images/s · data wait {waiting:.0%}",
+                )
+            if config.monitor.health_every and done % config.monitor.health_every == 0:
+                health = projection_health(*[place.gather(z) for z in out.projections[:2]])
+                journal.write(done, health)
+                alarm(watch.check(done, health), config.monitor.on_collapse, progress)
+            if exit_status is None and knn_is_due(config, done, steps_per_epoch, steps):
+                check_knn(done)
+            if place.is_main and save_is_due(config, done, steps, saved_at, exit_status):
+                checkpoints.save(state(done), done)
+                saved_at = time.monotonic()
+            if exit_status is not None:
+                break
+        progress.close()
+        place.wait()
+        if exit_status is not None:
+            if place.is_main:
+                say(f"stopped on a signal after step {done} of {steps}; go on with --resume")
+            sys.exit(exit_status)
+        if not place.is_main:
+            return None
+        if tally.count:
+            say(tally.summary())
+        return summarise(config, journal, monitor, watch, images, checkpoints.published, steps)
+
+
+def find_start(checkpoints: Checkpoints, place: Runtime, *, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from; None begins a new run, which an old run's folder refuses."""
+    if place.is_main:
+        checkpoints.clean()
+    if resume:
+        saved = checkpoints.load_newest(say if place.is_main else lambda _: None)
+        if saved is None and place.is_main:
+            say(f"nothing to resume in {checkpoints.folder.parent}: starting from the beginning")
+        place.wait()
+        return saved
+    if checkpoints.any():
+        raise UserError(
+            f"{checkpoints.folder.parent} holds a run already: go on with it by --resume, choose another "
+            "folder with --run.dir, or remove it"
+        )
+    place.wait()
+    return None
+
+
+def open_pretraining_images(data: DataConfig) -> ImageSet:
+    """The images that the run learns from; their labels, if any, are not looked at."""
+    return open_images(
+        data.name,
+        root=data.root,
+        split=data.split,
+        download=data.download,
+        list_file=data.list_file,
+        size=data.size,
+        count=data.count,
+    )
+
+
+class PretrainingReader:
+    """Reads an image for training: an unreadable one is replaced deterministically and reported."""
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+
+    def __call__(self, index: int) -> tuple[Any, list[tuple[str, str]]]:
+        image, _, failures = read_or_replace(self.images, index)
+        return image, [(failure.where, failure.why) for failure in failures]
+
+
+def build_method(config: PretrainConfig) -> Method:
+    """The backbone with the method's heads, freshly initialised."""
+    wanted = config.backbone
+    backbone = build_backbone(
+        wanted.name, width=wanted.width, stem=wanted.stem, zero_init_residual=wanted.zero_init_residual
+    )
+    return SimSiam(backbone, config.simsiam)
+
+
+def describe_backbone(method: Method) -> dict[str, Any]:
+    """What a reader of the checkpoint needs to build the same backbone."""
+    return {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
+
+
+def build_monitor(config: PretrainConfig, views: Recipe, place: Runtime) -> KnnMonitor | None:
+    """The kNN check on the labelled split, or None (with a word why) where there are no labels."""
+    data, settings = config.data, config.monitor
+    if not settings.knn_every:
+        return None
+    if data.name == "flat":
+        if place.is_main:
+            say("no kNN check: a flat folder has no labels")
+        return None
+    options = {"download": data.download, "list_file": data.list_file, "size": data.size, "count": data.count}
+    bank, test = open_labelled(data.name, root=data.root, test_split=data.test_split, **options)
+    transform = evaluation_transform(
+        views.views[0].size, bank.image_size, views.mean, views.std, views.views[0].interpolation
+    )
+    return KnnMonitor(
+        bank, test, transform, place, settings.knn_k, settings.knn_temperature, settings.knn_bank,
+        workers=count_workers(data, bank, place),
+    )  # fmt: skip
+
+
+def open_journal(config: PretrainConfig, folder: Path, start: int, place: Runtime) -> Journal:
+    """The run's journal on rank 0, and the configuration beside it; other ranks keep theirs in memory."""
+    if not place.is_main:
+        return Journal(None)
+    write_text(folder / "config.json", to_json(as_dict(config)) + "\n")
+    return Journal(
+        folder, start=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb, config=as_dict(config)
+    )
+
+
+def introduce(
+    config: PretrainConfig, place: Runtime, images: ImageSet, method: Method, start: int, steps: int
+) -> None:
+    """Tells people what is about to happen."""
+    if not place.is_main:
+        return
+    weights = sum(p.numel() for p in method.parameters()) / 1e6
+    say(
+        f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · {len(images)} images of "
+        f"{images.name}/{images.split} · batch {config.optim.batch} on {place.world} x {place.device.type} in "
+        f"{place.precision} · steps {start} to {steps} · {config.run.dir}"
+    )
+    if config.optim.accumulate > 1:
+        say(
+            f"optim.accumulate {config.optim.accumulate}: batch-norm statistics are those of "
+            f"{config.optim.batch // place.world // config.optim.accumulate} images a rank, not of the whole batch"
+        )
+
+
+def count_workers(data: DataConfig, images: ImageSet, place: Runtime) -> int:
+    """Worker processes for a rank: as configured, or enough to feed a GPU; none for images in memory on the CPU."""
+    if data.workers is not None:
+        return data.workers
+    share = max(1, runtime.processors() // place.local_world)
+    if place.device.type == "cpu":
+        return 0 if images.image_size is not None else max(1, share // 2)
+    return min(8, share)
+
+
+def forward_backward(
+    model: torch.nn.Module, views: list[Tensor], parts: int, place: Runtime, scaler: torch.amp.GradScaler
+) -> tuple[Tensor, StepOutput]:
+    """Adds the gradients of the mean loss over this rank's views; returns it with the last part's output.
+
+    The views are split into `parts` that go through one after the other; ranks exchange gradients once, with
+    the last part.
+    """
+    losses = []
+    chunks = list(zip(*(view.chunk(parts) for view in views), strict=True))
+    for number, chunk in enumerate(chunks, 1):
+        last = number == len(chunks)
+        with contextlib.nullcontext() if last or place.world == 1 else model.no_sync():  # type: ignore[operator]
+            with place.autocast():
+                out = model(list(chunk))
+            scaler.scale(out.loss / len(chunks)).backward()
+        losses.append(out.loss.detach())
+    return torch.stack(losses).mean(), out
+
+
+def alarm(text: str | None, on_collapse: str, progress: StepProgress) -> None:
+    """Says or raises a collapse alarm, as the configuration wants."""
+    if text is None or on_collapse == "ignore":
+        return
+    if on_collapse == "stop":
+        raise UserError(text + "; stopped as monitor.on_collapse asks")
+    progress.say(text)
+
+
+def knn_is_due(config: PretrainConfig, done: int, steps_per_epoch: int, steps: int) -> bool:
+    """After every `knn_every` epochs and at the end."""
+    every = config.monitor.knn_every
+    return bool(every) and (done == steps or done % (every * steps_per_epoch) == 0)
+
+
+def save_is_due(config: PretrainConfig, done: int, steps: int, saved_at: float, exit_status: int | None) -> bool:
+    """Every so many steps or minutes, at the end, and before leaving on a signal."""
+    often, minutes = config.checkpoint.every_steps, config.checkpoint.every_minutes
+    return (
+        done == steps
+        or exit_status is not None
+        or (often > 0 and done % often == 0)
+        or (minutes > 0 and time.monotonic() - saved_at >= 60 * minutes)
+    )
+
+
+def summarise(
+    config: PretrainConfig,
+    journal: Journal,
+    monitor: KnnMonitor | None,
+    watch: CollapseWatch,
+    images: ImageSet,
+    published: Path,
+    steps: int,
+) -> dict[str, Any]:
+    """The record of a finished run: last loss and health, kNN with its baselines, and where the file is."""
+    wanted = ["loss", "health/std", "health/effective_rank", "health/centre_norm", "health/view_cosine"]
+    if monitor:
+        top1 = monitor.name
+        wanted += [top1, top1.replace("top1", "top5"), f"baseline/pixels/{top1}", f"baseline/untrained/{top1}"]
+    metrics = {name: journal.series(name)[-1][1] for name in wanted if journal.series(name)}
+    metrics["collapse_alarms"] = len(watch.alarms)
+    say(f"done: {published}")
+    return record(
+        "pretrain",
+        metrics,
+        {"config": as_dict(config), "steps": steps, **(monitor.protocol if monitor else {})},
+        checkpoint=str(published),
+        data_fingerprint=images.fingerprint,
+    )
+
+
+def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
+    """Writes a grid of views as the run would see them."""
+    images = open_pretraining_images(config.data)
+    views = recipe(config.views.recipe, size=config.views.size)
+    reader = PretrainingReader(images)
+    failures = write_preview(path, ViewSet(reader, views, config.run.seed, len(images)))
+    for where, why in failures:
+        say(f"replaced an unreadable image: {where} ({why})")
+    say(f"wrote {path}: each row is an image and its views by the recipe {views.name}")
+    return record("preview", {"unreadable": len(failures)}, {"recipe": views.name}, picture=str(path))
+
+
+def _arguments(parser: Parser) -> None:
+    parser.add_argument("--resume", action="store_true", help="go on from the newest valid checkpoint of run.dir")
+    parser.add_argument("--preview", metavar="PNG", default=None, help="write a grid of views and end")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Writes many-object Fashion Scenes as a Pascal VOC folder or as COCO files, for detection and segmentation.
+
+Example: python scripts/write_scenes.py voc scenes/VOC2007 --train 1000 --test 200 --size 128 --seed 0
+
+`coco` writes train/, val/ (the test scenes) and annotations/instances_{train,val}.json; its masks are run
+lengths, for which Detectron2 needs INPUT.MASK_FORMAT bitmask. Objects of the test scenes are in no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from siamtransfer.data.detection_folders import SceneCounts, write_coco, write_voc
+from siamtransfer.errors import UserError
+
+WRITERS = {"voc": write_voc, "coco": write_coco}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("format", choices=sorted(WRITERS), help="layout to write")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder")
+    default = SceneCounts()
+    for name, what in (
+        ("train", "number of training scenes; VOC's val is the last tenth of them"),
+        ("test", "number of test scenes"),
+        ("size", "side of a scene in pixels"),
+        ("seed", "another seed gives other scenes of the same objects"),
+    ):
+        value = getattr(default, name)
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        counts = SceneCounts(options.train, options.test, options.size, options.seed)
+        WRITERS[options.format](options.folder, counts)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    metrics = {"scenes/train": counts.train, "scenes/test": counts.test}
+    protocol = {"format": options.format, "folder": str(options.folder), "size": counts.size, "seed": counts.seed}
+    print(json.dumps({"task": "write_scenes", "metrics": metrics, "protocol": protocol, "provenance": {}}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Trunks without a head: images x[N, 3, H, W] float to features h[N, D].
+
+`build_backbone` makes torchvision's ResNets (under torchvision's tensor names, of any width, also with the
+small-image stem) and every timm model (under timm's names). `architecture_of` goes the other way, from the
+names and shapes of tensors to the trunk that they belong to.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from siamtransfer.errors import UserError
+
+Stem = Literal["imagenet", "small"]
+FULL_WIDTH = 64
+TIMM = "timm:"
+
+
+class Design(NamedTuple):
+    """What tells torchvision's ResNets apart: the block, its number per stage, and ResNeXt's two numbers."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    blocks: tuple[int, int, int, int]
+    groups: int = 1
+    width_per_group: int = 64
+
+
+DESIGNS = {
+    "resnet18": Design(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Design(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Design(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Design(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Design(Bottleneck, (3, 8, 36, 3)),
+    "resnext50_32x4d": Design(Bottleneck, (3, 4, 6, 3), groups=32, width_per_group=4),
+    "resnext101_32x8d": Design(Bottleneck, (3, 4, 23, 3), groups=32, width_per_group=8),
+    "resnext101_64x4d": Design(Bottleneck, (3, 4, 23, 3), groups=64, width_per_group=4),
+    "wide_resnet50_2": Design(Bottleneck, (3, 4, 6, 3), width_per_group=128),
+    "wide_resnet101_2": Design(Bottleneck, (3, 4, 23, 3), width_per_group=128),
+}
+
+
+class Backbone(nn.Module):
+    """What every backbone offers beyond `forward`, x[N, 3, H, W] to h[N, D]."""
+
+    name: str  # as `build_backbone` takes it
+    width: int | None  # channels of a ResNet's stem; None for timm's models, which have neither choice
+    stem: Stem | None
+    dim: int  # D
+
+
+class ResNetBackbone(Backbone):
+    """torchvision's ResNet without its classifier: x[N, 3, H, W] to h[N, D], the mean over the last stage.
+
+    `width` is the number of channels of the stem (64 in the papers); every stage scales with it. The "small"
+    stem is the one for images of about 32 pixels: a 3x3 convolution of stride 1 and no max-pooling. The
+    initialisation is torchvision's: He for convolutions, ones and zeros for batch norm, and with
+    `zero_init_residual` zero for the last batch norm of each block (Goyal et al. 2017, section 5.1).
+    """
+
+    def __init__(self, name: str, width: int, stem: Stem, zero_init_residual: bool):
+        super().__init__()
+        design = DESIGNS[name]
+        self.name, self.width, self.stem = name, width, stem
+        self.dim = 8 * width * design.block.expansion
+
+        if stem == "small":
+            self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        out = design.block.expansion
+        self.layer1 = _stage(design, 0, width, width, stride=1)
+        self.layer2 = _stage(design, 1, width * out, 2 * width, stride=2)
+        self.layer3 = _stage(design, 2, 2 * width * out, 4 * width, stride=2)
+        self.layer4 = _stage(design, 3, 4 * width * out, 8 * width, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self._initialise(zero_init_residual)
+
+    def _initialise(self, zero_init_residual: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif zero_init_residual and isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+            elif zero_init_residual and isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+
+    def stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The outputs of layer1 to layer4 (Detectron2's res2 to res5), each [N, C, H', W']."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.flatten(self.avgpool(self.stages(x)[-1]), 1)
+
+
+def _stage(design: Design, index: int, channels: int, planes: int, stride: int) -> nn.Sequential:
+    """A stage of torchvision's blocks; the first one changes stride and channels and so has a projection."""
+    block, out = design.block, planes * design.block.expansion
+    projection = None
+    if stride != 1 or channels != out:
+        projection = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    widths = {"groups": design.groups, "base_width": design.width_per_group}
+    first = block(channels, planes, stride, projection, **widths)
+    return nn.Sequential(first, *(block(out, planes, **widths) for _ in range(1, design.blocks[index])))
+
+
+class TimmBackbone(Backbone):
+    """A timm model without its classifier; in `state_dict` its tensors keep timm's names."""
+
+    def __init__(self, name: str, zero_init_residual: bool):
+        super().__init__()
+        import timm
+
+        model: Any = timm.create_model(name.removeprefix(TIMM), pretrained=False, num_classes=0)
+        self.name, self.width, self.stem = name, None, None
+        self.dim = getattr(model, "head_hidden_size", None) or model.num_features
+        if zero_init_residual:
+            for module in model.modules():
+                if hasattr(module, "zero_init_last"):
+                    module.zero_init_last()
+        self.model = model
+        self.register_load_state_dict_pre_hook(_add_model_prefix)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        return self.model.state_dict(*args, **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+def _add_model_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
+
+
+def build_backbone(
+    name: str, *, width: int = FULL_WIDTH, stem: Stem = "imagenet", zero_init_residual: bool = False
+) -> Backbone:
+    """Constructs a trunk with random weights from the global generator.
+
+    `name` is one of torchvision's ResNets (`DESIGNS`) or a timm model, `timm:NAME` or just NAME where
+    torchvision has none of that name. `width` and `stem` are choices of the ResNets only. With
+    `zero_init_residual`, timm's models set their last norms to zero where they have such; a ViT has none.
+
+    Raises:
+        UserError: the name is unknown (the nearest known ones are named), or width or stem do not apply.
+    """
+    if name in DESIGNS:
+        if stem not in ("imagenet", "small"):
+            raise UserError(f"backbone stem {stem!r} is unknown; take 'imagenet' or 'small'")
+        if inner_width(DESIGNS[name], width) < 1:
+            raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
+        return ResNetBackbone(name, width, stem, zero_init_residual)
+    if width != FULL_WIDTH or stem != "imagenet":
+        raise UserError(
+            f"width and stem can be chosen for torchvision's ResNets only, not for {name}: leave them out"
+        )
+    return TimmBackbone(timm_name(name), zero_init_residual)
+
+
+def timm_name(name: str) -> str:
+    """`timm:NAME` for a model that timm knows under `name`, with or without the prefix."""
+    import timm
+
+    bare = name.removeprefix(TIMM)
+    if not timm.is_model(bare):
+        known = dict.fromkeys([*DESIGNS, *timm.list_models()])
+        nearest = difflib.get_close_matches(bare.lower(), known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(DESIGNS)}"
+        raise UserError(f"backbone {name!r} is neither a ResNet of torchvision nor a timm model; {hint}")
+    return TIMM + bare
+
+
+def inner_width(design: Design, width: int) -> int:
+    """The channels of the 3x3 convolutions in the first stage's blocks."""
+    return int(width * design.width_per_group / 64) * design.groups
+
+
+class Architecture(NamedTuple):
+    """A trunk as `build_backbone` takes it; width and stem are None for timm's."""
+
+    name: str
+    width: int | None = None
+    stem: Stem | None = None
+
+    def build(self) -> Backbone:
+        if self.width is None or self.stem is None:
+            return build_backbone(self.name)
+        return build_backbone(self.name, width=self.width, stem=self.stem)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The name and shape of each of its tensors, in the layers' order; draws no random number."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if self.name in DESIGNS else "cpu"):
+            return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
+
+
+def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
+    """The ResNet that has tensors of these (torchvision) names and shapes, judged by its first layers.
+
+    Raises:
+        ValueError: no ResNet that `build_backbone` makes looks like this; says what is in the way.
+    """
+    if "conv1.0.weight" in shapes:
+        raise ValueError("its stem has several convolutions (as timm's resnet50d has), torchvision's has one")
+    conv1, conv2 = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
+    if len(conv1) != 4 or len(conv2) != 4:
+        raise ValueError("it lacks the first layers of a ResNet, conv1.weight and layer1.0.conv2.weight")
+    width, channels, kernel, _ = conv1
+    stem: Stem | None = {7: "imagenet", 3: "small"}.get(kernel)  # type: ignore[assignment]
+    if stem is None or channels != 3:
+        raise ValueError(
+            f"its first convolution has shape {conv1}, not {width} x 3 x 7 x 7 or {width} x 3 x 3 x 3"
+        )
+    block = Bottleneck if "layer1.0.conv3.weight" in shapes else BasicBlock
+    blocks = tuple(
+        len({key.split(".")[1] for key in shapes if key.startswith(f"layer{s}.")}) for s in (1, 2, 3, 4)
+    )
+    groups = conv2[0] // conv2[1]
+    for name, design in DESIGNS.items():
+        same = (design.block, design.blocks, design.groups) == (block, blocks, groups)
+        if same and inner_width(design, width) == conv2[0]:
+            return Architecture(name, width, stem)
+    raise ValueError(
+        f"{blocks} {block.__name__} blocks with {groups} groups, {width} and {conv2[0]} channels are none of "
+        f"{', '.join(DESIGNS)}"
+    )

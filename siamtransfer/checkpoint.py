@@ -1,0 +1,124 @@
+"""Training states on disk: saved whole or not at all, verified when read, the newest valid one found.
+
+    runs/<name>/checkpoint.pth                              always the newest complete state
+    runs/<name>/checkpoints/step-0001200-3fa9c1d2e4b7.pth   the last K; the name carries the step and the
+                                                            beginning of the SHA-256 of the file's bytes
+
+A state holds tensors, numbers, strings, lists and dicts only, so `torch.load(weights_only=True)` suffices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siamtransfer.errors import UserError
+from siamtransfer.files import atomic_write, digest_of_file
+
+FORMAT = "siamtransfer"
+VERSION = 1
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, of which the last `keep` are kept."""
+
+    def __init__(self, run: Path, keep: int = 2):
+        self.published = run / "checkpoint.pth"
+        self.folder = run / "checkpoints"
+        self.keep = keep
+
+    def save(self, state: dict[str, Any], step: int) -> Path:
+        """Writes `state` as the newest checkpoint and publishes it; older ones beyond `keep` go last.
+
+        Killed at any moment, it leaves the previous checkpoint in place or the new one complete.
+
+        Raises:
+            UserError: the disk is full or read-only; names the path and the free space.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        path = self.folder / f"step-{step:07d}-{hashlib.sha256(content).hexdigest()[:12]}.pth"
+        with atomic_write(path) as file:
+            file.write(content)
+        self._publish(path, content)
+        for old in [p for p in self._by_age() if p != path][max(self.keep, 1) - 1 :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load_newest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest state that verifies, or None when the folder holds none at all.
+
+        Damaged files are skipped, each with a warning that names it.
+
+        Raises:
+            UserError: there are checkpoints and not one is whole; a run never restarts silently.
+        """
+        damaged = 0
+        for path in self._by_age():
+            if not digest_of_file(path).startswith(path.stem.rsplit("-", 1)[1]):
+                warn(f"{path} is damaged (its bytes do not match the digest in its name); trying an older one")
+                damaged += 1
+                continue
+            return read_state(path)
+        if damaged:
+            raise UserError(
+                f"all {damaged} checkpoints in {self.folder} are damaged: restore one from a copy, or start "
+                "again in another --run.dir"
+            )
+        return None
+
+    def any(self) -> bool:
+        """Whether the folder holds checkpoints, whole or damaged."""
+        return self.published.exists() or bool(self._by_age())
+
+    def clean(self) -> None:
+        """Removes what a killed save left behind; only for the holder of the run's lock."""
+        for folder in (self.folder, self.published.parent):
+            for stray in folder.glob(".*.pth.*.tmp"):
+                stray.unlink(missing_ok=True)
+
+    def _publish(self, path: Path, content: memoryview) -> None:
+        """Makes checkpoint.pth the same file as `path` by one rename; a copy where links are not possible."""
+        link = self.published.with_name(f".{self.published.name}.{os.getpid()}.tmp")
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+            link.replace(self.published)
+        except OSError:
+            link.unlink(missing_ok=True)
+            with atomic_write(self.published) as file:
+                file.write(content)
+
+    def _by_age(self) -> list[Path]:
+        """Complete checkpoint files, newest step first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda p: (int(p.name.split("-")[1]), p.stat().st_mtime_ns), reverse=True)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads one of our own training states onto the CPU, executing nothing in it.
+
+    Raises:
+        UserError: the file cannot be read, is not a training state of ours, or is from a newer version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
+    if state.get("version", 0) > VERSION:
+        raise UserError(f"{path} was written by a newer version of siamtransfer: update to read it")
+    return state

@@ -1,0 +1,173 @@
+"""Opens a checkpoint file of any kind without running anything in it, or says in one sentence what it is.
+
+Python's pickle, which PyTorch's files contain, can call any function on loading. Only the restricted reader
+(`weights_only`) and safetensors are used here, so tensors, numbers, texts, lists and dicts come out, and a
+file that asks for more is refused with the names of what it asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from siamtransfer.errors import UserError
+
+# What the restricted reader of PyTorch allows of what occurs in ordinary checkpoints.
+_HARMLESS = re.compile(
+    r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
+    r"|torch\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter|_codecs\.encode|(__builtin__|builtins)\.set"
+)
+# The first bytes of files that are not checkpoints, and what their users can do.
+_STRANGERS = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file it points to: run `git lfs pull`"),
+    (
+        b"<!doctype html",
+        "is a web page, probably an error page saved under this name: download the file again",
+    ),
+    (b"<html", "is a web page, probably an error page saved under this name: download the file again"),
+    (b"<?xml", "is an XML document, probably a server's error message: download the file again"),
+    (b"\x89hdf", "is an HDF5 (Keras) file: export its weights to a PyTorch or safetensors file first"),
+    (b"\x1f\x8b", "is compressed with gzip: decompress it first"),
+    (b"\xfd7zxz", "is compressed with xz: decompress it first"),
+)
+
+
+def read_content(path: Path) -> Any:
+    """The whole content of a .pth, .pt, .ckpt or .safetensors file, whatever its suffix; tensors on the CPU.
+
+    Tensors of a zip file (PyTorch's format since 1.6) are mapped, not read: clone those that are to last.
+    The checksums that PyTorch stores with every tensor and itself ignores are compared first.
+
+    Raises:
+        UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
+    """
+    head = _first_bytes(path)
+    for beginning, what in _STRANGERS:
+        if head.lstrip().lower().startswith(beginning):
+            raise UserError(f"{path} {what}")
+    if _is_safetensors(head):
+        return _read_safetensors(path)
+    if not head.startswith((b"PK\x03\x04", b"\x80")):
+        raise UserError(f"{path} is not a checkpoint: it is neither a PyTorch file nor safetensors")
+    try:
+        zipped = head.startswith(b"PK")
+        if zipped:
+            _verify_checksums(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # about pickle protocols, and TorchScript files just before refusing
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except UserError:
+        raise
+    except Exception as error:  # torch.load raises a dozen kinds, KeyError and struct.error among them
+        raise UserError(_explain(path, error)) from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        inside = path / "checkpoint.pth"
+        hint = f"give {inside}" if inside.is_file() else "give the checkpoint file in it"
+        raise UserError(f"{path} is a folder: {hint}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no file {path}; an untrained baseline is asked for by name, as random:resnet50"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if not head:
+        raise UserError(f"{path} is empty: its writing or download was interrupted, get it again")
+    return head
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """The format begins with the length of its JSON header in eight bytes, then the header."""
+    return len(head) > 9 and struct.unpack("<Q", head[:8])[0] < 2**32 and head[8:9] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"{path} is a damaged safetensors file ({error}): get it again") from error
+
+
+def _verify_checksums(path: Path) -> None:
+    """PyTorch writes a CRC-32 with each record (zero when that was switched off) but never compares it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if record.CRC:
+                    with archive.open(record) as stream:
+                        while stream.read(2**20):
+                            pass
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise UserError(f"{path} is truncated or damaged ({error}): get it again") from error
+
+
+def _explain(path: Path, error: Exception) -> str:
+    if "TorchScript" in str(error):
+        return f"{path} is a TorchScript program, not a checkpoint: save its state_dict() instead"
+    foreign = sorted(set(_foreign_globals(path)))
+    if foreign:
+        return (
+            f"{path} holds Python objects ({', '.join(foreign[:5])}) that could run code, so it was refused and "
+            "nothing of it was run: save the tensors alone, as torch.save(model.state_dict(), ...)"
+        )
+    reason = (str(error).strip() or "no reason given").splitlines()[0][:100]
+    return (
+        f"{path} is truncated, damaged or not a checkpoint ({type(error).__name__}: {reason}): get it again"
+    )
+
+
+def _foreign_globals(path: Path) -> Iterator[str]:
+    """The names outside the restricted reader's list that the file's pickles mention; nothing is executed."""
+    try:
+        for stream in _pickles(path):
+            texts: list[str] = []  # every text in the order in which it comes onto the pickle's stack
+            memo: dict[int, str | None] = {}
+            last = name = None
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    name = str(argument).replace(" ", ".")
+                elif opcode.name == "STACK_GLOBAL":
+                    name = ".".join(texts[-2:])
+                elif opcode.name == "MEMOIZE" or "PUT" in opcode.name:
+                    memo[len(memo) if argument is None else argument] = last
+                elif "GET" in opcode.name:
+                    texts.append(memo.get(int(str(argument))) or "")
+                elif isinstance(argument, str):
+                    texts.append(argument)
+                last = argument if isinstance(argument, str) and opcode.name != "GLOBAL" else None
+                if name and not _HARMLESS.fullmatch(name):
+                    yield name
+                name = None
+    except (ValueError, OSError, zipfile.BadZipFile):
+        return  # not (or no longer) a pickle: what was seen so far counts
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    """A zip file holds one pickle; older files are up to five in a row."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".pkl"):
+                    yield io.BytesIO(archive.read(name))
+    else:
+        with path.open("rb") as file:
+            for _ in range(5):
+                yield file

@@ -1,0 +1,131 @@
+"""From the bytes of an image file to uint8[H,W,3] in RGB, or to a reason why not.
+
+The content decides, never the file's ending. Ordinary JPEGs go through simplejpeg (libjpeg-turbo without
+Pillow's detour), with the accurate transform and the smooth chroma upsampling that Pillow uses too, so the
+pixels are Pillow's. Everything else goes through Pillow.
+
+What becomes of images that are not plain 8-bit RGB; as torchvision's ImageFolder does, unless said otherwise:
+  grey, 1-bit, palette   the colour they show, in three channels
+  alpha                  dropped, not blended: the colours stored under transparent pixels appear
+  CMYK, YCCK             Pillow's conversion, which knows no colour profile
+  16-bit                 the upper eight bits, for grey images too (ImageFolder clips those to white): an
+                         image that uses only a small part of the 16-bit range comes out dark
+  32-bit integer         as 16-bit when its values fit, otherwise refused
+  floating point         refused: the range of its values is not stated in the file
+  several frames         the first
+  EXIF orientation       not applied: the pixels are taken as they are stored
+A truncated file is refused and never filled up with grey; so is an image of more pixels than
+`Image.MAX_IMAGE_PIXELS`, before any memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from siamtransfer.data.imageset import UnreadableImage, printable
+
+# Pillow's other readers are left out on purpose: one starts a program (EPS), many are seldom exercised.
+READERS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+    GifImagePlugin.GifImageFile,
+    PpmImagePlugin.PpmImageFile,
+)
+FORMATS = tuple(reader.format for reader in READERS)
+JPEG_START = b"\xff\xd8\xff"
+
+
+def decode(source: bytes | str | os.PathLike[str], where: str | None = None) -> np.ndarray:
+    """Decodes an image, given as a path or as a file's bytes, to uint8[H,W,3] RGB, C-contiguous and writable.
+
+    `where` names the image in errors; by default the path.
+
+    Raises:
+        UnreadableImage: whatever is wrong with the file or its content.
+    """
+    if isinstance(source, bytes):
+        return _decode(source, where or "(bytes)")
+    where = where or printable(source)
+    try:
+        data = Path(source).read_bytes()
+    except OSError as error:
+        raise UnreadableImage(where, f"the file cannot be opened ({error.strerror or error})") from error
+    return _decode(data, where)
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    if not data:
+        raise UnreadableImage(where, "the file is empty")
+    pixels = _decode_plain_jpeg(data, where) if data.startswith(JPEG_START) else None
+    return _decode_with_pillow(data, where) if pixels is None else pixels
+
+
+def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
+    """A grey or YCbCr JPEG in RGB; None when Pillow should have its say (CMYK, oddities, damage)."""
+    try:
+        height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
+        if colour not in ("YCbCr", "Gray"):
+            return None
+        if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
+            raise UnreadableImage(where, _too_large(height * width))
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        # libjpeg would paint the missing part grey, and Pillow lets it where the end marker is in place.
+        if "premature end" in str(error).lower():
+            raise UnreadableImage(where, "it is truncated or a part of it is missing") from error
+        return None
+
+
+def _decode_with_pillow(data: bytes, where: str) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about EXIF blocks and palettes; nothing that changes a pixel
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return _to_rgb(image, where)
+        except UnreadableImage:
+            raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise UnreadableImage(where, _too_large()) from error
+        except UnidentifiedImageError as error:
+            kinds = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
+            raise UnreadableImage(where, f"its content is no {kinds} image, or is too damaged") from error
+        except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error
+
+
+def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
+    if image.mode == "F":
+        raise UnreadableImage(where, "its pixels are floating-point numbers without a stated range")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise UnreadableImage(where, "its pixels are 32-bit numbers without a stated range")
+        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def _too_large(pixels: int | None = None) -> str:
+    claim = "more" if pixels is None else f"{pixels:,} pixels, more"
+    return f"it claims to have {claim} than the {Image.MAX_IMAGE_PIXELS:,} pixels allowed"

@@ -1,0 +1,174 @@
+"""Images on disk as sets: a tree with a folder for each class, and any folder without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from siamtransfer.data.decode import decode
+from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays, first_few, printable
+from siamtransfer.data.listing import Listing, PathTable, list_folders, list_images, require_folder
+from siamtransfer.errors import UserError
+
+# Where a split may lie. Only the test set falls back to a folder of another name, as ImageNet's labelled
+# images for testing are in `val`; images for choosing are never taken from `test`.
+SPLIT_FOLDERS = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "val", "valid", "validation"),
+}
+FOLDERS_OF_SPLITS = ("train", "val", "valid", "validation", "test")
+
+
+class FileImages:
+    """N image files as an ImageSet; those who inherit say which files.
+
+    The fingerprint covers relative paths, file sizes, labels and class names: it tells apart sets in which a
+    file was added, removed, renamed or replaced by one of another size, without reading a million files.
+    `skipped` counts the files that were passed over because their ending is not an image's.
+    """
+
+    image_size: int | None = None
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        files: PathTable,
+        *,
+        labels: np.ndarray | None = None,
+        classes: Sequence[str] = (),
+        skipped: int = 0,
+        skipped_example: str = "",
+    ):
+        self.name, self.split, self.classes, self.labels = name, split, tuple(classes), labels
+        self.skipped, self.skipped_example = skipped, skipped_example
+        self._files = files
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over relative paths, sizes, labels and class names; looks at every file when first read."""
+        files = self._files
+        return fingerprint_of_arrays(
+            files.buffer, files.ends, files.sizes(), self.labels, text="\n".join(self.classes)
+        )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
+        return decode(self._files[index])
+
+    def describe(self, index: int) -> str:
+        """The path of image `index`."""
+        return printable(self._files[index])
+
+
+class FlatFolder(FileImages):
+    """Every image below `root`, however deep, without labels, in the byte order of the relative paths.
+
+    Raises:
+        UserError: no such folder, or no image in it.
+    """
+
+    def __init__(self, root: str | Path, *, name: str = "flat", split: str = "train"):
+        folder = require_folder(root)
+        found = list_images(folder)
+        if not found.paths:
+            raise UserError(_no_images(folder, found))
+        super().__init__(
+            name,
+            split,
+            PathTable(folder, found.paths),
+            skipped=found.skipped,
+            skipped_example=found.skipped_example,
+        )
+
+
+class ClassFolder(FileImages):
+    """A tree with one folder for each class: `root/<split>/<class>/…`, or `root/<class>/…` as split train.
+
+    Classes are sorted by name, images by class and then by path; folders below a class belong to it. `split`
+    is the name of the folder that was taken: asked for `test`, a tree that only has `val` gives that.
+
+    Raises:
+        UserError: no such folder or split, no class folders, a class without images, or classes other than
+            those of the train split.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train", *, name: str = "folder"):
+        root = require_folder(root)
+        folder, split = _folder_of_split(root, split)
+        classes = list_folders(folder)
+        found = list_images(folder, nested=False)  # what lies beside the class folders belongs to no class
+        for path in found.paths:
+            found.skip(f"{folder}/{os.fsdecode(path)}")
+        found.paths = []
+        counts = []
+        for class_name in classes:
+            found.add(inside := list_images(folder / class_name), class_name)
+            counts.append(len(inside.paths))
+        if not found.paths:
+            raise UserError(_no_images(folder, found))
+        if empty := [class_name for class_name, count in zip(classes, counts, strict=True) if count == 0]:
+            raise UserError(
+                f"{len(empty)} of the {len(classes)} class folders of {printable(folder)} hold no image "
+                f"({printable(first_few(empty))}); remove them or put images in"
+            )
+        others = list_folders(root / "train") if folder != root and (root / "train").is_dir() else []
+        if others and (difference := class_difference(split, classes, "train", others)):
+            raise UserError(
+                f"the class folders of {printable(folder)} and {printable(root / 'train')} differ "
+                f"({printable(difference)}); make them the same, as a label is the place in their order"
+            )
+        super().__init__(
+            name,
+            split,
+            PathTable(folder, found.paths),
+            labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
+            classes=classes,
+            skipped=found.skipped,
+            skipped_example=found.skipped_example,
+        )
+
+
+def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:
+    """The folder that holds the class folders of a split, and the split's name there."""
+    wanted = SPLIT_FOLDERS.get(split, (split,))
+    for name in wanted:
+        if (root / name).is_dir() and list_folders(root / name):
+            return root / name, name
+    present = [name for name in FOLDERS_OF_SPLITS if (root / name).is_dir() and list_folders(root / name)]
+    folders = list_folders(root)
+    flat = [name for name in wanted if (root / name).is_dir()]
+    if flat and (present or set(folders) <= set(FOLDERS_OF_SPLITS)):
+        raise UserError(
+            f"{printable(root / flat[0])} holds no class folders; sort its images into a folder for each "
+            f"class, or, without labels, use --data.name flat --data.root {printable(root / flat[0])}"
+        )
+    if present:
+        raise UserError(f"{printable(root)} has no split {split}; its splits are {', '.join(present)}")
+    if not folders:
+        found = list_images(root)
+        raise UserError(
+            f"{printable(root)} holds no class folders; for images without labels use --data.name flat"
+            if found.paths
+            else _no_images(root, found)
+        )
+    if split == "train":
+        return root, split
+    above = "; give the folder above it" if root.name in FOLDERS_OF_SPLITS else ""
+    raise UserError(
+        f"{printable(root)} has no split {split}, as it holds {printable(first_few(folders))} and no folders "
+        f"named train and {split}{above}"
+    )
+
+
+def _no_images(folder: Path, found: Listing) -> str:
+    passed = f" ({found.skipped} other files, such as {found.skipped_example})" if found.skipped else ""
+    return f"there are no images below {printable(folder)}{passed}; check --data.root"

@@ -1,0 +1,209 @@
+"""Which image files lie below a folder: quick for a million of them, the same order everywhere.
+
+A file counts as an image by its ending (in any case of letters); whether it really is one shows when it is
+decoded. Names that begin with a dot (`.DS_Store`, `._a.jpg`, `.ipynb_checkpoints`) and `__MACOSX` are what
+programs leave behind and are passed over. Symbolic links are followed, except to a folder above the link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from siamtransfer.data.imageset import printable
+from siamtransfer.errors import UserError
+
+ENDINGS = frozenset(
+    (
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "webp",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "gif",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+    )
+)
+MISSING = -1  # the size of a file that is not there (or whose link leads nowhere)
+STAT_THREADS = 16  # a network file system answers many questions at once; a local disk does not mind
+STAT_CHUNK = 4096
+
+
+class PathTable:
+    """N paths below `root` in one byte buffer, so that they cost data-loader workers nothing.
+
+    A list of Python strings takes more than twice the memory, and each forked worker would come to own a copy
+    of it, since reading a string writes its reference count. `buffer` is uint8[bytes], `ends` int64[N+1].
+    A path that begins with a slash stands for itself.
+    """
+
+    def __init__(self, root: str | Path, paths: Sequence[bytes]):
+        self.root = str(root)
+        self.buffer = np.frombuffer(b"".join(paths), dtype=np.uint8)
+        self.ends = np.zeros(len(paths) + 1, dtype=np.int64)
+        np.cumsum([len(path) for path in paths], out=self.ends[1:])
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        """The whole path to file `index`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"path {index} of {len(self)}")
+        path = os.fsdecode(self.buffer[self.ends[index] : self.ends[index + 1]].tobytes())
+        return path if path.startswith("/") else f"{self.root}/{path}"
+
+    def sizes(self) -> np.ndarray:
+        """int64[N]: the size in bytes of each file, links followed; MISSING where there is none."""
+
+        def chunk(start: int) -> list[int]:
+            return [_size(self[index]) for index in range(start, min(start + STAT_CHUNK, len(self)))]
+
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            chunks = pool.map(chunk, range(0, len(self), STAT_CHUNK))
+            return np.array([size for chunk in chunks for size in chunk], dtype=np.int64)
+
+
+@dataclass
+class Listing:
+    """The image files found below a folder, as relative paths in byte order, and what was passed over."""
+
+    paths: list[bytes] = field(default_factory=list)
+    skipped: int = (
+        0  # files whose ending is not an image's, sockets and the like; hidden ones are not counted
+    )
+    skipped_example: str = ""
+
+    def skip(self, path: str) -> None:
+        """Counts a file that is passed over."""
+        self.skipped += 1
+        self.skipped_example = self.skipped_example or printable(path)
+
+    def add(self, other: Listing, folder: str) -> None:
+        """Takes over what was found in `folder`, one level below."""
+        prefix = os.fsencode(folder) + b"/"
+        self.paths += [prefix + path for path in other.paths]
+        self.skipped += other.skipped
+        self.skipped_example = self.skipped_example or other.skipped_example
+
+
+def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
+    """Every image file in `folder` and, when `nested`, in the folders below it.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    found = Listing()
+    # Still to be listed: a folder, the relative way to it, the identities of itself and of those above it.
+    pending: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(str(folder), "", (_identity(folder),))]
+    while pending:
+        path, prefix, ancestors = pending.pop()
+        for entry in _entries(path):
+            if is_hidden(entry.name):
+                continue
+            if _is_folder(entry):
+                if nested and (identity := _identity(entry.path)) not in ancestors:
+                    pending.append((entry.path, f"{prefix}{entry.name}/", (*ancestors, identity)))
+            elif has_image_ending(entry.name) and _is_file_or_dead_link(entry):
+                found.paths.append(os.fsencode(prefix + entry.name))
+            else:
+                found.skip(entry.path)
+    found.paths.sort()
+    return found
+
+
+def list_folders(folder: str | Path) -> list[str]:
+    """The names of the folders directly in `folder` (links included, hidden ones not), sorted.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    return sorted(entry.name for entry in _entries(folder) if not is_hidden(entry.name) and _is_folder(entry))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is a program's remains rather than the user's."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def has_image_ending(name: str) -> bool:
+    """Whether the name ends like an image's."""
+    return name.rpartition(".")[2].lower() in ENDINGS
+
+
+def require_folder(root: str | Path) -> Path:
+    """The folder as an absolute path.
+
+    Raises:
+        UserError: there is no such folder, it is a file, or it cannot be entered.
+    """
+    path = Path(root).expanduser().absolute()
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return path
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"the folder {printable(path)} does not exist; give the one with the images in --data.root"
+        ) from None
+    except OSError as error:
+        raise _cannot_list(path, error) from error
+    raise UserError(f"{printable(path)} is a file; --data.root takes the folder that holds the images")
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise _cannot_list(folder, error) from error
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """What tells one folder from another whatever the path to it."""
+    try:
+        status = Path(folder).stat()
+    except OSError as error:
+        raise _cannot_list(folder, error) from error
+    return status.st_dev, status.st_ino
+
+
+def _cannot_list(folder: str | Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot list the folder {printable(folder)} ({error.strerror}); make it readable or take it out"
+    )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file_or_dead_link(entry: os.DirEntry[str]) -> bool:
+    """A link that leads nowhere counts as an image, so that reading it names it instead of losing it."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return entry.is_symlink()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (a Path takes three times as long, a million times)
+    except OSError:
+        return MISSING

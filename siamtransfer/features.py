@@ -1,0 +1,197 @@
+"""Images through a frozen backbone: extract(backbone, images) -> features[N, D], in the set's order.
+
+The cache is keyed by content (weights digest, data fingerprint, transform, precision), so new weights under
+an old path are never mistaken for the old ones, and it is published by one rename, so it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from siamtransfer.errors import UserError
+from siamtransfer.files import atomic_write
+from siamtransfer.runtime import Runtime
+from siamtransfer.views.geometry import centre
+
+
+class Images(Protocol):
+    """What extraction needs of an image set (see siamtransfer.data.imageset)."""
+
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The evaluation transform: shorter side to `resize` (None: not resized), central `crop`, normalise."""
+
+    crop: int
+    resize: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+
+
+@dataclass
+class Features:
+    """features float32[N, D] in the set's order, with labels int64[N] where the set has them."""
+
+    features: Tensor
+    labels: Tensor | None
+
+
+def evaluation_transform(
+    crop: int, image_size: int | None, mean: Sequence[float], std: Sequence[float], interpolation: str = "bilinear"
+) -> Transform:
+    """The field's usual transform: shorter side to 8/7 of the crop (256 for 224) and a central crop; sets of
+    small square images whose size is the crop are taken as they are."""
+    resize = None if image_size == crop else round(crop * 8 / 7)
+    return Transform(crop, resize, tuple(mean), tuple(std), interpolation)
+
+
+def extract(
+    backbone: nn.Module,
+    images: Images,
+    transform: Transform,
+    runtime: Runtime,
+    *,
+    batch: int = 256,
+    workers: int = 0,
+) -> Tensor:
+    """h = f(x) for every image: float32[N, D] on the CPU, the same on every rank.
+
+    The backbone runs in eval mode and is left in the mode it came in; no tensor of it changes. With several
+    ranks each takes every world-th image, and no image is counted twice.
+
+    Raises:
+        UnreadableImage: evaluation stops at a bad image and names it.
+        UserError: a feature is not finite.
+    """
+    mine = range(runtime.rank, len(images), runtime.world)
+    loader = DataLoader(
+        _Centred(images, mine, transform),
+        batch_size=batch,
+        num_workers=workers,
+        pin_memory=runtime.device.type == "cuda",
+    )
+    mean = torch.tensor(transform.mean, device=runtime.device).view(1, -1, 1, 1) * 255
+    std = torch.tensor(transform.std, device=runtime.device).view(1, -1, 1, 1) * 255
+    was_training = backbone.training
+    backbone.eval()
+    parts = []
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            for crops in loader:
+                x = (crops.to(runtime.device, non_blocking=True).float() - mean) / std
+                parts.append(backbone(x.contiguous(memory_format=torch.channels_last)).float().cpu())
+    finally:
+        backbone.train(was_training)
+    features = _interleave(torch.cat(parts) if parts else None, len(images), runtime)
+    if not bool(torch.isfinite(features).all()):
+        raise UserError(
+            "the backbone gives features that are not finite: its weights are damaged, or "
+            f"{runtime.precision} is too narrow for it (try --hardware.precision float32)"
+        )
+    return features
+
+
+def pixels(images: Images, transform: Transform, *, workers: int = 0) -> Tensor:
+    """The baseline without a network: normalised pixels of the central crop, float32[N, 3 * crop * crop]."""
+    loader = DataLoader(
+        _Centred(images, range(len(images)), transform), batch_size=256, num_workers=workers
+    )
+    mean = torch.tensor(transform.mean).view(1, -1, 1, 1) * 255
+    std = torch.tensor(transform.std).view(1, -1, 1, 1) * 255
+    return torch.cat([((crops.float() - mean) / std).flatten(1) for crops in loader])
+
+
+class FeatureCache:
+    """Extracted features on disk, one .npy a key, under `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, weights: str, fingerprint: str, transform: Transform, precision: str) -> Path:
+        """Where the features of these weights on these images lie."""
+        key = json.dumps([weights, fingerprint, asdict(transform), precision], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+
+    def read(self, path: Path, images: int) -> Tensor | None:
+        """The features under `path`, memory-mapped; None when absent or not of `images` rows."""
+        if not path.exists():
+            return None
+        try:
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        whole = array.ndim == 2 and len(array) == images and array.dtype == np.float32
+        return torch.from_numpy(array) if whole else None
+
+    def write(self, path: Path, features: Tensor) -> None:
+        """Publishes `features` under `path`."""
+        with atomic_write(path) as file:
+            np.save(file, features.numpy(), allow_pickle=False)
+
+
+def read_feature_file(path: str | Path) -> Features:
+    """Features of any framework: an .npz with `features`[N, D] and `labels`[N].
+
+    Raises:
+        UserError: the file or one of its arrays is missing, or their shapes do not go together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            features, labels = arrays["features"], arrays["labels"]
+    except KeyError as error:
+        raise UserError(f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(features):
+        raise UserError(
+            f"{path} holds features{list(features.shape)} and labels{list(labels.shape)}; [N,D] and [N] are needed"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{path} holds labels of type {labels.dtype}; integers are needed")
+    if not np.isfinite(features).all():
+        raise UserError(f"{path} holds features that are not finite")
+    return Features(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
+
+
+class _Centred(Dataset[Tensor]):
+    """uint8[3, crop, crop] of the images named by `indices`."""
+
+    def __init__(self, images: Images, indices: Sequence[int], transform: Transform):
+        self.images, self.indices, self.transform = images, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> Tensor:
+        image = self.images.image(self.indices[place])
+        return centre(image, self.transform.resize, self.transform.crop, self.transform.interpolation)
+
+
+def _interleave(mine: Tensor | None, images: int, runtime: Runtime) -> Tensor:
+    """Puts the ranks' features (rank r: rows r, r + world, …) back into the set's order on every rank."""
+    if runtime.world == 1:
+        assert mine is not None
+        return mine
+    width = runtime.gather(torch.tensor([0 if mine is None else mine.shape[1]], device=runtime.device)).max()
+    rows = -(-images // runtime.world)
+    padded = torch.zeros(rows, int(width), device=runtime.device)
+    if mine is not None:
+        padded[: len(mine)] = mine.to(runtime.device)
+    return runtime.gather(padded).view(runtime.world, rows, -1).transpose(0, 1).flatten(0, 1)[:images].cpu()

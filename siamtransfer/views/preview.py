@@ -1,0 +1,49 @@
+"""A picture of what the network will see: one row a sample, first the image itself, then its views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from siamtransfer.files import atomic_write
+from siamtransfer.views.dataset import Failure, ViewSet, paint_batch
+from siamtransfer.views.geometry import centre
+
+GAP = 2  # white pixels around every picture
+
+
+def write_preview(path: str | Path, views: ViewSet, *, count: int = 8, epoch: int = 0) -> list[Failure]:
+    """Writes a PNG with `count` samples, taken evenly from the whole set, as `epoch` shows them.
+
+    Each row is the image, as a centred square, and its views, painted exactly as for training and then
+    freed from the normalisation. Returns the failures of images that could not be read.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    recipe = views.recipe
+    count = min(count, len(views))
+    indices = np.linspace(0, len(views) - 1, count).round().astype(int).tolist()
+    batch = views.__getitems__([(epoch, index) for index in indices])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    columns = [
+        (view * std + mean).mul(255).round().clamp(0, 255).byte() for view in paint_batch(batch, recipe)
+    ]
+    side = max(view.size for view in recipe.views)
+    columns.insert(0, torch.stack([centre(views.read(index)[0], side, side) for index in indices]))
+
+    widths = [column.shape[-1] + GAP for column in columns]
+    sheet = np.full((count * (side + GAP) + GAP, sum(widths) + GAP, 3), 255, np.uint8)
+    for row in range(count):
+        left = GAP
+        for column, width in zip(columns, widths, strict=True):
+            picture = column[row].permute(1, 2, 0).numpy()
+            top = GAP + row * (side + GAP)
+            sheet[top : top + len(picture), left : left + len(picture)] = picture
+            left += width
+    with atomic_write(path) as file:
+        Image.fromarray(sheet).save(file, format="PNG")
+    return batch.unreadable
