@@ -116,7 +116,7 @@ def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume
             }
 
         def check_knn(step: int) -> None:
-            if monitor is None or journal.has(step, monitor.name):
+            if monitor is None or place.share(journal.has(step, monitor.name)):
                 return
             scores = monitor.score(method.backbone)
             journal.write(step, scores)
@@ -197,9 +197,13 @@ def find_start(checkpoints: Checkpoints, place: Runtime, *, resume: bool) -> dic
         checkpoints.clean()
     if resume:
         saved = checkpoints.load_newest(say if place.is_main else lambda _: None)
-        if saved is None and place.is_main:
-            say(f"nothing to resume in {checkpoints.folder.parent}: starting from the beginning")
-        place.wait()
+        step = saved["progress"]["step"] if saved is not None else 0
+        if place.share(step) != step:
+            raise UserError("not every rank finds the same checkpoint: put --run.dir on a disk that all machines share")
+        if place.is_main:
+            checkpoints.publish_newest()
+            if saved is None:
+                say(f"nothing to resume in {checkpoints.folder.parent}: starting from the beginning")
         return saved
     if checkpoints.any():
         raise UserError(

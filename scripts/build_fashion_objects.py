@@ -23,9 +23,12 @@ import io
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from siamtransfer import results
+from siamtransfer.cli import run, say
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write
 
@@ -94,7 +97,8 @@ def build_fashion_objects(folder: Path) -> bytes:
     return encode_npz(arrays)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Reads the command line, then writes the file or compares it; returns its size and digest."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,23 +107,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", nargs="?", type=Path, default=EMBEDDED_FILE, metavar="OUT",
                         help="file to write (default: the embedded file)")  # fmt: skip
     parser.add_argument("--check", action="store_true",
-                        help="write nothing; exit 1 unless OUT equals what would be written")  # fmt: skip
+                        help="write nothing; exit 1 unless OUT is what would be written")  # fmt: skip
     options = parser.parse_args(arguments)
-    try:
-        content = build_fashion_objects(options.folder)
-        digest = hashlib.sha256(content).hexdigest()
-        if options.check:
-            same = options.out.is_file() and options.out.read_bytes() == content
-            print(f"{options.out} {'equals' if same else 'differs from'} the rebuilt file, SHA-256 {digest}")
-            return 0 if same else 1
+    content = build_fashion_objects(options.folder)
+    if options.check:
+        same = options.out.is_file() and options.out.read_bytes() == content
+        say(f"{options.out} {'equals' if same else 'differs from'} what {options.folder} gives")
+        if not same:
+            sys.exit(1)
+    else:
         with atomic_write(options.out) as file:
             file.write(content)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {len(content):,} bytes, SHA-256 {digest}")
-    return 0
+        say(f"wrote {options.out}")
+    return results.record(
+        "build_fashion_objects",
+        {"bytes": len(content)},
+        {"per_class": PER_CLASS},
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

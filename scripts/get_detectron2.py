@@ -130,11 +130,11 @@ def build_official() -> str | None:
         wheels = sorted(Path(scratch).glob("detectron2-*.whl"))
         if built.returncode or not wheels:
             return f"the official repository did not build ({last_error(built)})"
-        if installed_kind() is not None:
-            pip("uninstall", "-y", "detectron2")
-        placed = pip("install", str(wheels[0]))
-        if placed.returncode:
-            return f"the built wheel did not install ({last_error(placed)})"
+        # In two steps, since a release of the same version would satisfy the second alone.
+        for how in (("--force-reinstall", "--no-deps"), ()):
+            placed = pip("install", *how, str(wheels[0]))
+            if placed.returncode:
+                return f"the built wheel did not install ({last_error(placed)})"
     return None
 
 

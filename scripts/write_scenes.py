@@ -10,18 +10,22 @@ lengths, for which Detectron2 needs INPUT.MASK_FORMAT bitmask. Objects of the te
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
+from siamtransfer import results
+from siamtransfer.cli import run
 from siamtransfer.data.detection_folders import SceneCounts, write_coco, write_voc
-from siamtransfer.errors import UserError
+from siamtransfer.data.objects import OBJECTS_SHA256
 
 WRITERS = {"voc": write_voc, "coco": write_coco}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Reads the command line, writes the set, and returns what was written."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("format", choices=sorted(WRITERS), help="layout to write")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder")
     default = SceneCounts()
@@ -34,17 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
         value = getattr(default, name)
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} (default: %(default)s)")
     options = parser.parse_args(arguments)
-    try:
-        counts = SceneCounts(options.train, options.test, options.size, options.seed)
-        WRITERS[options.format](options.folder, counts)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    metrics = {"scenes/train": counts.train, "scenes/test": counts.test}
-    protocol = {"format": options.format, "folder": str(options.folder), "size": counts.size, "seed": counts.seed}
-    print(json.dumps({"task": "write_scenes", "metrics": metrics, "protocol": protocol, "provenance": {}}))
-    return 0
+    counts = SceneCounts(options.train, options.test, options.size, options.seed)
+    WRITERS[options.format](options.folder, counts)
+    return results.record(
+        "write_scenes",
+        {"scenes/train": counts.train, "scenes/test": counts.test},
+        {"format": options.format, "size": counts.size, "seed": counts.seed},
+        folder=str(options.folder),
+        objects=OBJECTS_SHA256,
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -8,6 +8,7 @@ names and shapes of tensors to the trunk that they belong to.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from siamtransfer.errors import UserError
 
 Stem = Literal["imagenet", "small"]
 FULL_WIDTH = 64
+_COUNTER = "num_batches_tracked"
 TIMM = "timm:"
 
 
@@ -28,6 +30,14 @@ class Design(NamedTuple):
     blocks: tuple[int, int, int, int]
     groups: int = 1
     width_per_group: int = 64
+
+    @property
+    def bottleneck(self) -> bool:
+        return self.block is Bottleneck
+
+    def inner_width(self, width: int) -> int:
+        """The channels of the 3x3 convolutions in the first stage's blocks."""
+        return int(width * self.width_per_group / 64) * self.groups
 
 
 DESIGNS = {
@@ -51,6 +61,10 @@ class Backbone(nn.Module):
     width: int | None  # channels of a ResNet's stem; None for timm's models, which have neither choice
     stem: Stem | None
     dim: int  # D
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.name, self.width, self.stem)
 
 
 class ResNetBackbone(Backbone):
@@ -159,14 +173,15 @@ def build_backbone(
     if name in DESIGNS:
         if stem not in ("imagenet", "small"):
             raise UserError(f"backbone stem {stem!r} is unknown; take 'imagenet' or 'small'")
-        if inner_width(DESIGNS[name], width) < 1:
+        if DESIGNS[name].inner_width(width) < 1:
             raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
         return ResNetBackbone(name, width, stem, zero_init_residual)
+    known = timm_name(name)
     if width != FULL_WIDTH or stem != "imagenet":
         raise UserError(
             f"width and stem can be chosen for torchvision's ResNets only, not for {name}: leave them out"
         )
-    return TimmBackbone(timm_name(name), zero_init_residual)
+    return TimmBackbone(known, zero_init_residual)
 
 
 def timm_name(name: str) -> str:
@@ -180,11 +195,6 @@ def timm_name(name: str) -> str:
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(DESIGNS)}"
         raise UserError(f"backbone {name!r} is neither a ResNet of torchvision nor a timm model; {hint}")
     return TIMM + bare
-
-
-def inner_width(design: Design, width: int) -> int:
-    """The channels of the 3x3 convolutions in the first stage's blocks."""
-    return int(width * design.width_per_group / 64) * design.groups
 
 
 class Architecture(NamedTuple):
@@ -203,6 +213,38 @@ class Architecture(NamedTuple):
         """The name and shape of each of its tensors, in the layers' order; draws no random number."""
         with torch.random.fork_rng(devices=[]), torch.device("meta" if self.name in DESIGNS else "cpu"):
             return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
+
+    def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A copy of `state` in the order of the layers, after a check of every name, shape, type and value.
+
+        Batch counters, which only training reads, may be absent altogether (files from before 2018) and are
+        then zero. Raises ValueError with the first difference.
+        """
+        expected, name = self.shapes(), self.name
+        extra = [key for key in state if key not in expected]
+        if extra:
+            raise ValueError(f"it has a tensor {extra[0]!r}, which {name} has not")
+        counted = any(key.endswith(_COUNTER) for key in state)
+        complete: dict[str, Tensor] = {}
+        for key, shape in expected.items():
+            if key not in state and key.endswith(_COUNTER) and not counted:
+                complete[key] = torch.zeros((), dtype=torch.int64)
+                continue
+            if key not in state:
+                raise ValueError(f"it lacks the tensor {key!r} of {name}")
+            tensor = state[key].detach()
+            if tuple(tensor.shape) != shape:
+                raise ValueError(
+                    f"its tensor {key!r} has shape {tuple(tensor.shape)} where {name} has {shape}"
+                )
+            if tensor.is_floating_point() == key.endswith(_COUNTER):
+                raise ValueError(f"its tensor {key!r} is of the wrong type {tensor.dtype}")
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(
+                    f"its tensor {key!r} holds NaN or infinity: the training that wrote it had diverged"
+                )
+            complete[key] = tensor.clone(memory_format=torch.contiguous_format)
+        return complete
 
 
 def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
@@ -229,7 +271,7 @@ def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
     groups = conv2[0] // conv2[1]
     for name, design in DESIGNS.items():
         same = (design.block, design.blocks, design.groups) == (block, blocks, groups)
-        if same and inner_width(design, width) == conv2[0]:
+        if same and design.inner_width(width) == conv2[0]:
             return Architecture(name, width, stem)
     raise ValueError(
         f"{blocks} {block.__name__} blocks with {groups} groups, {width} and {conv2[0]} channels are none of "

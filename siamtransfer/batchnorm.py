@@ -20,7 +20,7 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         total = grad.clone()
         dist.all_reduce(total)
         return total
@@ -30,7 +30,8 @@ class SyncedBatchNorm(_BatchNorm):
     """Batch norm over the batch of all ranks, for x[N, C, …] of any trailing shape; state as nn.BatchNorm.
 
     Mean and variance take two passes over the ranks (the mean first), so that they equal one rank's on the
-    whole batch to rounding. In eval mode it is ordinary batch norm.
+    whole batch to rounding; as torch's, it computes in float32 where x is of half precision, and gives x's
+    dtype back. In eval mode it is ordinary batch norm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 (the name is torch's)
@@ -43,14 +44,17 @@ class SyncedBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         axes = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        count = _SumOverRanks.apply(input.new_tensor([input.numel() / input.shape[1]]))
-        mean = _SumOverRanks.apply(input.sum(axes)) / count
-        centred = input - mean.view(shape)
+        x = input.float() if input.dtype.itemsize < 4 else input
+        count = _SumOverRanks.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _SumOverRanks.apply(x.sum(axes)) / count
+        centred = x - mean.view(shape)
         variance = _SumOverRanks.apply(centred.square().sum(axes)) / count
         if self.running_mean is not None and self.running_var is not None:
             self._remember(mean.detach(), variance.detach(), float(count))
         out = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return out if self.weight is None else out * self.weight.view(shape) + self.bias.view(shape)
+        if self.weight is not None:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
         assert self.num_batches_tracked is not None

@@ -51,7 +51,10 @@ class Checkpoints:
         with atomic_write(path) as file:
             file.write(content)
         self._publish(path, content)
-        for old in [p for p in self._by_age() if p != path][max(self.keep, 1) - 1 :]:
+        # Files of later steps are damaged ones that a resumed run has passed over; they are in nobody's stead.
+        others = [p for p in self._by_age() if p != path]
+        older = [p for p in others if _step_of(p) <= step]
+        for old in {*others} - {*older[: max(self.keep, 1) - 1]}:
             old.unlink(missing_ok=True)
         return path
 
@@ -63,19 +66,20 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints and not one is whole; a run never restarts silently.
         """
-        damaged = 0
-        for path in self._by_age():
-            if not digest_of_file(path).startswith(path.stem.rsplit("-", 1)[1]):
-                warn(f"{path} is damaged (its bytes do not match the digest in its name); trying an older one")
-                damaged += 1
-                continue
-            return read_state(path)
-        if damaged:
+        path = self._newest_whole(warn)
+        if path is None and self._by_age():
             raise UserError(
-                f"all {damaged} checkpoints in {self.folder} are damaged: restore one from a copy, or start "
-                "again in another --run.dir"
+                f"all {len(self._by_age())} checkpoints in {self.folder} are damaged: restore one from a copy, "
+                "or start again in another --run.dir"
             )
-        return None
+        return None if path is None else read_state(path)
+
+    def publish_newest(self) -> None:
+        """Makes checkpoint.pth the newest whole state again, after a kill between a save's two renames or
+        damage to the published file; only for the holder of the run's lock."""
+        path = self._newest_whole(lambda _: None)
+        if path is not None and not (self.published.exists() and self.published.samefile(path)):
+            self._publish(path, memoryview(path.read_bytes()))
 
     def any(self) -> bool:
         """Whether the folder holds checkpoints, whole or damaged."""
@@ -99,12 +103,28 @@ class Checkpoints:
             with atomic_write(self.published) as file:
                 file.write(content)
 
+    def _newest_whole(self, warn: Callable[[str], None]) -> Path | None:
+        """The newest file whose bytes match its name; `warn` hears of each one passed over."""
+        for path in self._by_age():
+            try:
+                if digest_of_file(path).startswith(path.stem.rsplit("-", 1)[1]):
+                    return path
+                reason = "its bytes do not match the digest in its name"
+            except OSError as error:
+                reason = error.strerror
+            warn(f"{path} is damaged ({reason}); trying an older one")
+        return None
+
     def _by_age(self) -> list[Path]:
         """Complete checkpoint files, newest step first."""
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda p: (int(p.name.split("-")[1]), p.stat().st_mtime_ns), reverse=True)
+        return sorted(found, key=lambda p: (_step_of(p), p.lstat().st_mtime_ns), reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ key is an error that names the nearest known one.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import re
@@ -211,11 +212,15 @@ def as_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
+    """jsonargparse's help with the description's line breaks kept."""
+
+
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser whose errors are UserErrors in one sentence, with the nearest known key."""
 
     def __init__(self, **options: Any):
-        super().__init__(exit_on_error=True, **options)
+        super().__init__(exit_on_error=True, formatter_class=_Help, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(str(message).split())).replace("typing.", "")
@@ -251,7 +256,7 @@ def parse(
     Raises:
         UserError: an unknown key, a value of the wrong type, or a configuration file that cannot be read.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = [_with_underscores(word) for word in (sys.argv[1:] if argv is None else argv)]
     parser = Parser(description=description)
     parser.add_argument(
         "--config",
@@ -267,3 +272,11 @@ def parse(
     instances = parser.instantiate(namespace) if hasattr(parser, "instantiate") else parser.instantiate_classes(namespace)
     fields = {f.name: getattr(instances, f.name) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**fields), namespace
+
+
+def _with_underscores(word: str) -> str:
+    """`--train-features` means `--train_features`: keys may be spelled either way."""
+    if not word.startswith("--"):
+        return word
+    key, equals, value = word.partition("=")
+    return "--" + key[2:].replace("-", "_") + equals + value

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from siamtransfer.errors import UserError
 
@@ -26,14 +27,17 @@ _HARMLESS = re.compile(
     r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
     r"|torch\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter|_codecs\.encode|(__builtin__|builtins)\.set"
 )
+WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
+_HEADS = {
+    *("fc", "head", "heads", "classifier", "online_classifier", "linear", "neck", "prototypes", "queue"),
+    *("projector", "predictor", "projection_head", "prediction_head", "momentum_projector", "criterion"),
+}
+_PAGE = "is a web page, probably an error page saved under this name: download the file again"
 # The first bytes of files that are not checkpoints, and what their users can do.
 _STRANGERS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file it points to: run `git lfs pull`"),
-    (
-        b"<!doctype html",
-        "is a web page, probably an error page saved under this name: download the file again",
-    ),
-    (b"<html", "is a web page, probably an error page saved under this name: download the file again"),
+    (b"<!doctype html", _PAGE),
+    (b"<html", _PAGE),
     (b"<?xml", "is an XML document, probably a server's error message: download the file again"),
     (b"\x89hdf", "is an HDF5 (Keras) file: export its weights to a PyTorch or safetensors file first"),
     (b"\x1f\x8b", "is compressed with gzip: decompress it first"),
@@ -125,7 +129,7 @@ def _explain(path: Path, error: Exception) -> str:
     foreign = sorted(set(_foreign_globals(path)))
     if foreign:
         return (
-            f"{path} holds Python objects ({', '.join(foreign[:5])}) that could run code, so it was refused and "
+            f"{path} holds Python objects ({', '.join(foreign[:5])}) that could run code: it was refused and "
             "nothing of it was run: save the tensors alone, as torch.save(model.state_dict(), ...)"
         )
     reason = (str(error).strip() or "no reason given").splitlines()[0][:100]
@@ -171,3 +175,40 @@ def _pickles(path: Path) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             for _ in range(5):
                 yield file
+
+
+def describe(content: Any) -> str:
+    """What a file holds that no format accounts for, as the rest of a sentence that begins with its name."""
+    if not isinstance(content, dict):
+        return f"holds a {type(content).__name__}, not a checkpoint"
+    if not holds_tensors(content):
+        return f"holds no tensors, only {', '.join(map(repr, list(content)[:5])) or 'an empty dict'}"
+    training = {"state", "param_groups", "optimizer", "scheduler", "scaler", "lr_scheduler"}
+    holders = {str(entry) for entry, value in content.items() if holds_tensors(value)}
+    if holders <= training:
+        return "holds the state of an optimiser only, no backbone: give the file with the model's weights"
+    names = list(dict.fromkeys(_names(content)))
+    words = {without_wrappers(name).split(".")[0] for name in names}
+    if words <= _HEADS:
+        return f"holds only heads ({', '.join(sorted(words))}), no backbone"
+    return f"is of no known format; its tensors are called {', '.join(names[:3])} ..."
+
+
+def _names(value: Any, key: str = "") -> list[str]:
+    """The keys of all tensors, those of the innermost dicts."""
+    if isinstance(value, dict):
+        return [name for entry, item in value.items() for name in _names(item, str(entry))]
+    return [key] if isinstance(value, Tensor) and value.ndim else []
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether there is a tensor with dimensions anywhere inside."""
+    if isinstance(value, Tensor):
+        return value.ndim > 0  # a recorded accuracy is a tensor without dimensions
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return any(holds_tensors(item) for item in inside)
+
+
+def without_wrappers(key: str) -> str:
+    """A tensor's key as it was before DataParallel or torch.compile wrapped the model or a part of it."""
+    return ".".join(word for word in key.split(".") if word not in WRAPPERS)

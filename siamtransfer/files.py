@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -80,6 +81,11 @@ class RunLock:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                self._file.close()
+                raise UserError(
+                    f"the disk of {folder} cannot lock files ({error.strerror}); choose another --run.dir"
+                ) from error
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"
             self._file.close()

@@ -8,17 +8,18 @@ asked for by name (`random:resnet50`).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones import TIMM, Architecture, Backbone, Stem, architecture_of
+from siamtransfer.backbones import FULL_WIDTH, Architecture, Backbone, Stem, architecture_of, build_backbone
 from siamtransfer.checkpoint import FORMAT, VERSION
-from siamtransfer.containers import read_content
+from siamtransfer.containers import describe, holds_tensors, read_content, without_wrappers
 from siamtransfer.errors import UserError
 
 
@@ -75,7 +76,7 @@ FORMATS = (
     ),
     Format(
         "simsiam-linear",
-        "the linear probe of SimSiam's official code, main_lincls.py",
+        "the linear probe of SimSiam's official code (PyTorch's ImageNet example writes the same)",
         container=("state_dict",),
         drops={"fc.": "classifier"},
         beside=("optimizer",),
@@ -83,7 +84,6 @@ FORMATS = (
     ),
     Format("torchvision", "a torchvision model's state_dict", drops={"fc.": "classifier"}),
 )
-WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,9 @@ class ReadBackbone:
 
 
 class Mismatch(Exception):
-    """Why a file is not of a certain format; `closeness` ranks the reasons when it is of none."""
+    """Why a file is not of a certain format; of several reasons the one with most trunk keys is told."""
 
-    def __init__(self, closeness: int, reason: str):
+    def __init__(self, reason: str, closeness: int = 0):
         super().__init__(reason)
         self.closeness = closeness
 
@@ -127,21 +127,22 @@ def read_backbone(path: str | Path) -> ReadBackbone:
     if str(path).startswith("random:"):
         return _random_baseline(str(path))
     content = read_content(Path(path))
+    own = isinstance(content, dict) and content.get("format") == FORMAT
     mismatches: list[Mismatch] = []
-    for form in FORMATS:
+    for form in [OWN] if own else [form for form in FORMATS if form is not OWN]:
         try:
             return _account(form, content, str(path))
         except Mismatch as mismatch:
-            mismatches.append(mismatch)
+            mismatches.append(mismatch.with_traceback(None))  # which would keep the whole content alive
     closest = max(mismatches, key=lambda mismatch: mismatch.closeness)
-    reason = str(closest) if closest.closeness else _describe(content)
-    raise UserError(f"{path} {reason}") from None
+    raise UserError(f"{path} {closest if closest.closeness else describe(content)}")
 
 
 def load_backbone(path: str | Path) -> tuple[Backbone, ReadBackbone]:
     """The backbone of a checkpoint as a module in eval mode (float32), and the record of its reading."""
     read = read_backbone(path)
-    backbone = read.architecture.build()
+    with torch.random.fork_rng(devices=[]):  # the weights are replaced, the caller's random numbers stay
+        backbone = read.architecture.build()
     backbone.load_state_dict(read.state, strict=True)
     return backbone.eval(), read
 
@@ -157,13 +158,11 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
 
 
 def _account(form: Format, content: Any, path: str) -> ReadBackbone:
-    """Reads `content` as `form`, every key of it; raises `Mismatch` when it is not of that format."""
+    """Reads `content` as `form`, every key of it; raises `Mismatch` when that is not possible."""
     keys = _tensors_of(form, content)
-    own = form is OWN
-    if own:
-        _check_own(content)
     state: dict[str, Tensor] = {}
     dropped: dict[str, int] = {}
+    strangers = []
     for key, tensor in keys.items():
         rule = next((rule for beginning, rule in form.drops.items() if key.startswith(beginning)), None)
         if rule is not None:
@@ -171,24 +170,129 @@ def _account(form: Format, content: Any, path: str) -> ReadBackbone:
         elif key.startswith(form.prefix):
             state[key.removeprefix(form.prefix)] = tensor
         else:
-            raise Mismatch(1 + len(state), f"looks like {form.what}, but no rule explains its key {key!r}")
-    if not state:
-        raise Mismatch(len(dropped), f"looks like {form.what}, but holds heads only ({_counts(dropped)}), no backbone")
-    strangers = [] if own else _unexplained_neighbours(form, content)
+            strangers.append(key)
+    trunk = len(state) if form is OWN else sum(bool(_TRUNK.match(name)) for name in state)
+    if trunk == 0:
+        heads = ", ".join(f"{rule}: {count}" for rule, count in dropped.items())
+        raise Mismatch(
+            f"looks like {form.what}, but holds only heads ({heads} tensors), no backbone", len(dropped)
+        )
+    strangers += _unexplained_neighbours(form, content)
     if strangers:
-        raise Mismatch(len(state), f"looks like {form.what}, but no rule explains its entry {strangers[0]!r}")
-    architecture = _architecture(form, content, state)
-    state = _complete(form, architecture, state)
+        raise Mismatch(f"looks like {form.what}, but no rule explains its key {strangers[0]!r}", trunk)
+    try:
+        architecture = _recorded_architecture(content) if form is OWN else architecture_of(_shapes(state))
+        complete = architecture.complete(state)
+        normalisation = _recorded_normalisation(content) if form is OWN else form.normalisation
+    except (ValueError, UserError) as error:
+        raise Mismatch(f"looks like {form.what}, but {error}", trunk) from error
     return ReadBackbone(
         path=path,
-        state=state,
+        state=complete,
         name=architecture.name,
         width=architecture.width,
         stem=architecture.stem,
         format=form.name,
-        normalisation=_normalisation(content) if own else form.normalisation,
-        digest=digest_of(state),
-        used=len(keys) - sum(dropped.values()),
+        normalisation=normalisation,
+        digest=digest_of(complete),
+        used=len(state),
         dropped=dropped,
         meta=_meta(form, content),
+    )
+
+
+def _tensors_of(form: Format, content: Any) -> dict[str, Tensor]:
+    """The dict of tensors at the format's place, without the wrappers' words in its keys."""
+    missing = [entry for entry in form.needs if not isinstance(content, dict) or entry not in content]
+    if missing:
+        raise Mismatch(f"looks like {form.what}, but lacks its entry {missing[0]!r}", int(form is OWN))
+    if form is OWN and content["version"] != VERSION:
+        raise Mismatch(
+            f"was written by another version of siamtransfer ({content['version']}): update to read it", 1
+        )
+    tensors = content
+    for entry in form.container:
+        tensors = tensors.get(entry) if isinstance(tensors, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise Mismatch(f"has no dict of tensors where {form.what} has it", int(form is OWN))
+    bare = {without_wrappers(str(key)): tensor for key, tensor in tensors.items()}
+    if len(bare) < len(tensors):
+        raise Mismatch(
+            "holds some tensors twice, with and without the prefix of a wrapper such as module.", 1
+        )
+    return bare
+
+
+def _unexplained_neighbours(form: Format, content: dict[str, Any]) -> list[str]:
+    """Entries beside the container that hold tensors although the format knows of none there."""
+    if form is OWN or not form.container:
+        return []
+    known = {form.container[0], *form.beside}
+    return [str(entry) for entry, value in content.items() if entry not in known and holds_tensors(value)]
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _recorded_architecture(content: dict[str, Any]) -> Architecture:
+    recorded = content["backbone"]
+    match recorded:
+        case {"name": str(name), "width": None | int() as width, "stem": None | "imagenet" | "small" as stem}:
+            return Architecture(name, width, stem)
+    raise ValueError(f"its entry 'backbone' is not understood: {recorded!r}")
+
+
+def _recorded_normalisation(content: dict[str, Any]) -> Normalisation:
+    recorded = content["normalisation"]
+    try:
+        mean, std = (tuple(float(value) for value in recorded[key]) for key in ("mean", "std"))
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"its entry 'normalisation' is not understood: {recorded!r}") from error
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"its normalisation does not give a mean and a positive std per RGB channel: {recorded!r}"
+        )
+    return Normalisation(mean, std)
+
+
+def _meta(form: Format, content: dict[str, Any]) -> dict[str, Any]:
+    """The numbers and texts recorded beside the tensors, and of our own files the plain dicts too."""
+    meta: dict[str, Any] = {"method": form.method}
+    for entry, value in content.items():
+        if isinstance(value, Tensor) and value.ndim == 0 and form.container:
+            meta[entry] = value.item()
+        elif isinstance(value, str | int | float) or (form is OWN and entry in ("config", "progress")):
+            meta[entry] = value
+    epochs = meta.get("progress", meta).get("epoch")
+    return meta if epochs is None else {**meta, "epochs": epochs}
+
+
+_TRUNK = re.compile(r"(conv1|bn1|layer[1-4])\.")
+
+
+def _random_baseline(path: str) -> ReadBackbone:
+    """An untrained backbone by name; `seed` (default 0) decides its weights."""
+    words = path.removeprefix("random:").split(":")
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    name, seed = ":".join(word for word in words if "=" not in word), options.pop("seed", "0")
+    width, stem = options.pop("width", str(FULL_WIDTH)), options.pop("stem", "imagenet")
+    if options or not (seed.isdecimal() and width.isdecimal()):
+        raise UserError(f"{path}: the options are width=NUMBER, stem=imagenet or small, and seed=NUMBER")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        backbone = build_backbone(name, width=int(width), stem=cast(Stem, stem))
+    state = backbone.state_dict()
+    return ReadBackbone(
+        path=path,
+        state=state,
+        name=backbone.name,
+        width=backbone.width,
+        stem=backbone.stem,
+        format="random",
+        normalisation=IMAGENET,
+        digest=digest_of(state),
+        used=0,
+        dropped={},
+        meta={"method": None, "seed": int(seed)},
     )

@@ -6,6 +6,7 @@ The only file that knows any of these; the rest of the library sees plain values
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import signal
 import threading
@@ -17,10 +18,14 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from siamtransfer.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+_NEW_NAME = "forward_sync_buffers"  # of DistributedDataParallel's option broadcast_buffers, from torch 2.14
+_TAKES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_BUFFERS_OPTION = _NEW_NAME if _NEW_NAME in _TAKES else "broadcast_buffers"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -101,11 +106,9 @@ class Runtime:
                 from siamtransfer.batchnorm import synchronise
 
                 synchronise(model)
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=not synchronise_batch_norm,
-        )
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        sends_buffers = {_BUFFERS_OPTION: not synchronise_batch_norm}  # synchronised ones are equal already
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -128,12 +131,28 @@ def start(device: str = "auto", precision: Precision = "auto") -> Iterator[Runti
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     if world > 1:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        _join("nccl" if place.type == "cuda" else "gloo")
     try:
         yield runtime
     finally:
         if world > 1:
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Joins the process group, after a restart by torchrun under names of its own.
+
+    torchrun keeps one store for all its attempts, where restarted ranks would find the addresses of dead ones
+    (pytorch issue 135712) and fail or wait for ever. Several machines count their attempts each for itself,
+    so there the names are left alone; TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, set for torchrun, is the cure.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        dist.init_process_group(backend)
+        return
+    store, rank, world = next(rendezvous("env://"))
+    own = dist.PrefixStore(f"attempt-{attempt}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world)
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:

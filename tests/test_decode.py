@@ -1,4 +1,4 @@
-"""Decoding: every kind of image gives torchvision's pixels or a documented exception, and bad ones a reason."""
+"""Decoding: every kind of image gives torchvision's pixels or a documented exception, bad ones a reason."""
 
 from __future__ import annotations
 
@@ -252,7 +252,9 @@ def test_names_that_are_not_utf8_can_be_printed(tmp_path: Path) -> None:
     assert str(caught.value).encode() and caught.value.where.endswith("caf\\xe9.jpg")
 
 
-@pytest.mark.parametrize("kind", ["jpeg 4:2:0", "jpeg CMYK", "png", "webp", "bmp", "tiff", "gif animated", "ppm"])
+@pytest.mark.parametrize(
+    "kind", ["jpeg 4:2:0", "jpeg CMYK", "png", "webp", "bmp", "tiff", "gif animated", "ppm"]
+)
 def test_damage_anywhere_gives_pixels_or_a_reason(kind: str) -> None:
     """Whatever bytes are changed or cut: an image or UnreadableImage, never another exception."""
     dice = random.Random(kind)

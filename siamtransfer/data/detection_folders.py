@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from PIL import Image
@@ -42,7 +42,9 @@ class SceneCounts:
     def __post_init__(self) -> None:
         for name, least in (("train", 4), ("test", 2)):
             if getattr(self, name) < least:
-                raise UserError(f"--{name} is {getattr(self, name)} scenes but at least {least} are needed; raise it")
+                raise UserError(
+                    f"--{name} is {getattr(self, name)} scenes but at least {least} are needed; raise it"
+                )
 
 
 def write_voc(folder: str | Path, counts: SceneCounts) -> None:
@@ -81,7 +83,9 @@ def write_voc(folder: str | Path, counts: SceneCounts) -> None:
         for task in ("Main", "Segmentation"):
             (new / "ImageSets" / task).mkdir(parents=True)
             for part, members in lists.items():
-                (new / "ImageSets" / task / f"{part}.txt").write_text("".join(f"{name}\n" for name in members))
+                (new / "ImageSets" / task / f"{part}.txt").write_text(
+                    "".join(f"{name}\n" for name in members)
+                )
 
 
 def write_coco(folder: str | Path, counts: SceneCounts) -> None:
@@ -142,12 +146,12 @@ def _whole_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _voc_annotation(file_name: str, scene: Scene, database: str) -> ElementTree.ElementTree:
+def _voc_annotation(file_name: str, scene: Scene, database: str) -> ET.ElementTree:
     height, width, depth = scene.image.shape
-    root = ElementTree.Element("annotation")
+    root = ET.Element("annotation")
 
-    def add(parent: ElementTree.Element, tag: str, text: object = "") -> ElementTree.Element:
-        child = ElementTree.SubElement(parent, tag)
+    def add(parent: ET.Element, tag: str, text: object = "") -> ET.Element:
+        child = ET.SubElement(parent, tag)
         child.text = str(text)
         return child
 
@@ -158,7 +162,9 @@ def _voc_annotation(file_name: str, scene: Scene, database: str) -> ElementTree.
     for tag, value in (("width", width), ("height", height), ("depth", depth)):
         add(size, tag, value)
     add(root, "segmented", 1)
-    for label, visible, (left, top, right, bottom) in zip(scene.labels, scene.visible, scene.boxes, strict=True):
+    for label, visible, (left, top, right, bottom) in zip(
+        scene.labels, scene.visible, scene.boxes, strict=True
+    ):
         item = add(root, "object")
         add(item, "name", CLASSES[label])
         add(item, "pose", "Unspecified")
@@ -167,8 +173,8 @@ def _voc_annotation(file_name: str, scene: Scene, database: str) -> ElementTree.
         box = add(item, "bndbox")
         for tag, value in (("xmin", left + 1), ("ymin", top + 1), ("xmax", right), ("ymax", bottom)):
             add(box, tag, value)
-    ElementTree.indent(root)
-    return ElementTree.ElementTree(root)
+    ET.indent(root)
+    return ET.ElementTree(root)
 
 
 def _save_indexed(path: Path, masks: np.ndarray, values: np.ndarray) -> None:
@@ -182,7 +188,7 @@ def _save_indexed(path: Path, masks: np.ndarray, values: np.ndarray) -> None:
 
 
 def _voc_palette() -> list[int]:
-    """VOC's 256 colours: bits 0, 3, 6 of an index are red's highest bits, then 1, 4, 7 green's, 2, 5 blue's."""
+    """VOC's 256 colours: bits 0, 3, 6 of an index are red's highest bits, 1, 4, 7 green's, 2, 5 blue's."""
     return [
         sum((index >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
         for index in range(256)
@@ -203,7 +209,9 @@ def _empty_coco(part: str, seed: int) -> dict[str, list | dict]:
 def _add_to_coco(content: dict, image_id: int, file_name: str, scene: Scene) -> None:
     height, width = scene.image.shape[:2]
     content["images"].append({"id": image_id, "file_name": file_name, "height": height, "width": width})
-    for label, mask, (left, top, right, bottom) in zip(scene.labels, scene.masks, scene.boxes.tolist(), strict=True):
+    for label, mask, (left, top, right, bottom) in zip(
+        scene.labels, scene.masks, scene.boxes.tolist(), strict=True
+    ):
         content["annotations"].append(
             {
                 "id": len(content["annotations"]) + 1,

@@ -57,18 +57,12 @@ class ImageSet(Protocol):
 
 
 class UnreadableImage(UserError):
-    """One image that cannot be decoded: `where` it lies and `why` it is refused.
-
-    PyTorch's DataLoader raises a worker's exception again with the worker's whole traceback as the only
-    argument. The last line of that text is this error's own message, so that is what is kept: with and
-    without workers the user reads the same sentence.
-    """
+    """One image that cannot be decoded: `where` it lies and `why` it is refused."""
 
     def __init__(self, where: str, why: str | None = None):
-        if why is None:
-            sentence = where.strip().rpartition("\n")[2].removeprefix(f"{__name__}.{type(self).__name__}: ")
-            head, _, tail = sentence.removeprefix(_HEAD).removesuffix(_CURE).rpartition(_BECAUSE)
-            where, why = (head, tail) if head else (sentence, "unknown reason")
+        if why is None:  # from a worker process
+            sentence = _last_words(where, type(self))
+            where, _, why = sentence.removeprefix(_HEAD).removesuffix(_CURE).rpartition(_BECAUSE)
         super().__init__(where, why)
         self.where, self.why = where, why
 
@@ -77,6 +71,22 @@ class UnreadableImage(UserError):
 
 
 _HEAD, _BECAUSE, _CURE = "cannot read the image ", " because ", "; mend the file or take it out of the set"
+
+
+class NothingReadable(UserError):
+    """One image and all those tried in its place could not be read."""
+
+    def __init__(self, sentence: str):
+        super().__init__(_last_words(sentence, type(self)))
+
+
+def _last_words(text: str, kind: type[Exception]) -> str:
+    """The message of an error that PyTorch's DataLoader raises again for a worker process.
+
+    It does so with the worker's whole traceback as the only argument, whose last line holds the message: with
+    and without workers the user reads the same sentence.
+    """
+    return text.strip().rpartition("\n")[2].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
 class ArrayImages:
@@ -131,8 +141,9 @@ def fingerprint_of_arrays(*arrays: np.ndarray | None, text: str = "") -> str:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """The path as text that any stream can print: bytes that are not UTF-8 are spelled out."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """The path as one line of text: control characters and bytes that are not UTF-8 are spelled out."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_few(items: Sequence[str]) -> str:
@@ -151,7 +162,7 @@ def read_or_replace(images: ImageSet, index: int) -> tuple[np.ndarray, int, list
     Returns the image, the index it really has, and the failures met on the way (empty as a rule).
 
     Raises:
-        UserError: ATTEMPTS images in a row (or the whole set, if smaller) could not be read.
+        NothingReadable: ATTEMPTS images in a row (or the whole set, if smaller) could not be read.
     """
     failures: list[UnreadableImage] = []
     tried: set[int] = set()
@@ -162,7 +173,7 @@ def read_or_replace(images: ImageSet, index: int) -> tuple[np.ndarray, int, list
         except UnreadableImage as failure:
             failures.append(failure)
             tried.add(candidate)
-    raise UserError(
+    raise NothingReadable(
         f"{failures[0].where} and the {len(failures) - 1} images tried in its place could all not be read "
         f"(the first because {failures[0].why}); check that the folder really holds images"
     )
@@ -252,6 +263,11 @@ def require_same_classes(train: ImageSet, test: ImageSet) -> None:
 
 
 def class_difference(one: str, its_classes: Sequence[str], other: str, their_classes: Sequence[str]) -> str:
-    """In words, the classes that only `one` or only `other` has; empty when both have the same ones."""
+    """In words, what tells two lists of classes apart; empty when they are the same."""
+    if tuple(its_classes) == tuple(their_classes):
+        return ""
     sides = (one, set(its_classes) - set(their_classes)), (other, set(their_classes) - set(its_classes))
-    return "; ".join(f"only {side} has {first_few(sorted(names))}" for side, names in sides if names)
+    return (
+        "; ".join(f"only {side} has {first_few(sorted(names))}" for side, names in sides if names)
+        or "their order"
+    )

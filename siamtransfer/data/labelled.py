@@ -25,7 +25,9 @@ def open_labelled(
     """
     train = open_images(name, root=root, split="train", **options)
     if train.labels is None:
-        raise UserError(f"the set {train.name} has no labels, so nothing can be scored on it; name a labelled one")
+        raise UserError(
+            f"the set {train.name} has no labels, so nothing can be scored on it; name a labelled one"
+        )
     split = test_split or _find_test_split(name, root)
     if split is None:
         return train, None

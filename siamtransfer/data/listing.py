@@ -108,8 +108,10 @@ def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
         UserError: a folder cannot be listed.
     """
     found = Listing()
+    start = Path(folder).absolute()
+    above = frozenset(map(_identity, (start, *start.parents, *start.resolve().parents)))
     # Still to be listed: a folder, the relative way to it, the identities of itself and of those above it.
-    pending: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(str(folder), "", (_identity(folder),))]
+    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(start), "", above)]
     while pending:
         path, prefix, ancestors = pending.pop()
         for entry in _entries(path):
@@ -117,7 +119,7 @@ def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
                 continue
             if _is_folder(entry):
                 if nested and (identity := _identity(entry.path)) not in ancestors:
-                    pending.append((entry.path, f"{prefix}{entry.name}/", (*ancestors, identity)))
+                    pending.append((entry.path, f"{prefix}{entry.name}/", ancestors | {identity}))
             elif has_image_ending(entry.name) and _is_file_or_dead_link(entry):
                 found.paths.append(os.fsencode(prefix + entry.name))
             else:

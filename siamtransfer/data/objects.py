@@ -53,11 +53,15 @@ def read_objects(split: str) -> Objects:
         UserError: there is no such split, or the embedded file is missing or damaged.
     """
     if split not in OBJECT_SPLITS:
-        raise UserError(f"the embedded objects have the splits train and test, not {split!r}; choose one of them")
+        raise UserError(
+            f"the embedded objects have the splits train and test, not {split!r}; choose one of them"
+        )
     try:
         content = OBJECTS_FILE.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {OBJECTS_FILE}: {error.strerror}; install SiamTransfer again") from error
+        raise UserError(
+            f"cannot read {OBJECTS_FILE}: {error.strerror}; install SiamTransfer again"
+        ) from error
     if hashlib.sha256(content).hexdigest() != OBJECTS_SHA256:
         raise UserError(f"{OBJECTS_FILE} is damaged (its SHA-256 differs); install SiamTransfer again")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -88,6 +92,12 @@ def object_silhouettes(split: str) -> np.ndarray:
     masks = np.stack([silhouette(image) for image in read_objects(split).images])
     masks.flags.writeable = False
     return masks
+
+
+def tight_box(mask: np.ndarray) -> np.ndarray:
+    """int64[4]: x0 y0 x1 y1 of the smallest box around a non-empty mask bool[H,W]; x1 and y1 excluded."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
 
 
 class FashionObjects(ArrayImages):

@@ -15,6 +15,7 @@ import sys
 import types
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 from siamtransfer.errors import UserError
 
@@ -51,10 +52,16 @@ def import_detectron2() -> Detectron2:
         raise UserError(
             f"Detectron2 is not installed; get it with `{sys.executable} scripts/get_detectron2.py`"
         )
-    _supply_removed_names()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what newer libraries would have Detectron2 do
+        _supply_removed_names()
+        return _import()
+
+
+def _import() -> Detectron2:
     try:
         package = importlib.import_module("detectron2")
-        compiled = importlib.util.find_spec("detectron2._C") is not None
+        compiled = any(any(Path(folder).glob("_C.*")) for folder in package.__path__)
         if not compiled:
             _supply_extension(package)
         importlib.import_module("detectron2.checkpoint")
@@ -78,11 +85,9 @@ def _supply_removed_names() -> None:
 
     if not hasattr(PIL.Image, "LINEAR"):
         PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # NumPy warns about some of the names on being asked for them
-        for builtin in (str, bool, int, float):
-            if not hasattr(np, builtin.__name__):
-                setattr(np, builtin.__name__, builtin)
+    for builtin in (str, bool, int, float):
+        if not hasattr(np, builtin.__name__):
+            setattr(np, builtin.__name__, builtin)
 
 
 def _supply_extension(package: types.ModuleType) -> None:

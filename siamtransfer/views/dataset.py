@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,13 +40,13 @@ class ViewBatch:
 
     Attributes:
         crops: for each view, uint8[B,3,S_v,S_v].
-        numbers: float32[B,V,P], what the painting needs; stays on the CPU.
+        numbers: float32[B,V,P], what the painting needs; it plans on the CPU, so these never move.
         index: int64[B], the image that each ticket asked for, whichever stood in.
         unreadable: the failures in the order of the tickets; empty as a rule.
     """
 
     crops: list[Tensor]
-    numbers: Tensor
+    numbers: np.ndarray
     index: Tensor
     unreadable: list[Failure]
 
@@ -92,12 +93,10 @@ class ViewSet(Dataset[ViewBatch]):
                 for v, view in enumerate(views):
                     out = crops[v][start + n]
                     cut(image, draws.box[n, v], view.size, view.interpolation, draws.flip[n, v], out)
-        return ViewBatch(
-            crops, torch.from_numpy(np.concatenate(numbers)), torch.from_numpy(indices.copy()), unreadable
-        )
+        return ViewBatch(crops, np.concatenate(numbers), torch.from_numpy(indices.copy()), unreadable)
 
 
-def keep(batch: ViewBatch) -> ViewBatch:
+def keep(batch: Any) -> Any:
     """The collate function of a DataLoader over a ViewSet, which makes whole batches itself."""
     return batch
 
@@ -119,7 +118,7 @@ def paint_batch(
     for size in dict.fromkeys(sizes):
         members = [v for v, other in enumerate(sizes) if other == size]
         crops = torch.cat([batch.crops[v].to(device, non_blocking=True) for v in members])
-        numbers = batch.numbers[:, members].transpose(0, 1).flatten(0, 1)
+        numbers = np.concatenate([batch.numbers[:, v] for v in members])
         together = paint(crops, numbers, recipe.mean, recipe.std, dtype=dtype, channels_last=channels_last)
         painted |= dict(zip(members, together.split(len(batch)), strict=True))
     return [painted[v] for v in range(len(sizes))]

@@ -1,7 +1,9 @@
 """Cutting views out of an image, on the worker's side: crop, antialiased resize, flip; all in 8 bits.
 
 Legend: an image is uint8[H,W,3], a view uint8[3,S,S]. The resize is torch's antialiased one for uint8: it
-equals torchvision's bit for bit and PIL's within one grey level.
+equals torchvision's (transforms.v2) bit for bit, and PIL's within one grey level where PIL, too, does the
+horizontal direction first (bicubic values that overshoot black or white are clipped in between; Pillow 13
+chooses the order).
 """
 
 from __future__ import annotations

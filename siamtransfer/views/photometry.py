@@ -1,39 +1,45 @@
 """Painting views, on the device: colour jitter, grey, blur, solarize and normalise, batched.
 
-What happens to each view is decided before, in its row of numbers (see `draw.Column`). Those stay on the
-CPU: here they become lists of rows ("views 3, 8 and 11 get their contrast changed now"), so the device is
-never asked for a value and never waited for. On the CPU the same code is given one view at a time, which
-fits its cache and needs no lists.
+What happens to each view is decided before, in its row of numbers (see `draw.Column`). Those are an array on
+the CPU: here they become lists of rows ("views 3, 8 and 11 get their contrast changed now"), so the device
+is never asked for a value and never waited for. On the CPU the same code works on so
+few views at a time that they stay in its cache.
 
 Every operation computes in float32 on values from 0 to 1 what torchvision.transforms.v2.functional computes
 on float tensors; torchvision on 8-bit images rounds to whole grey levels after each operation, we never do.
-The blur is a true Gaussian with repeated edges; PIL's GaussianBlur approximates one by three box blurs.
+The blur is the one of PIL's GaussianBlur, which the published PyTorch recipes use, without its rounding.
 
 Legend: n views of S x S pixels, x[n,3,S,S] in RGB; a factor is [n,1,1,1].
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from siamtransfer.views.draw import NEVER, Column, Grey, Operation
 
 LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision
+PIXELS_IN_CACHE = 1 << 16  # whose float32 values and intermediates a core keeps near, as measured
 VIEWS_AT_ONCE = 256  # on a GPU; bounds the memory for intermediate values
-MIN_REACH = 32  # pixels to either side that a blur may reach, on views so small that 2 S is less
-NEGLIGIBLE = 1e-12  # weights of the blur below this are 0: numbers near 1e-40 would slow the CPU down
+BOXES = 3  # box blurs that make up PIL's GaussianBlur
+BLOCK = 32  # pixels of a line, at least, that are blurred by one product
 
 Change = Callable[[Tensor, Tensor], Tensor]
+Step = tuple[Change, np.ndarray, np.ndarray]
+"""What to do, to which rows int64[m], by which factors float32[m]."""
 
 
 @torch.no_grad()
 def paint(
     crops: Tensor,
-    numbers: Tensor,
+    numbers: np.ndarray,
     mean: Sequence[float],
     std: Sequence[float],
     *,
@@ -41,66 +47,74 @@ def paint(
     channels_last: bool = False,
     at_once: int | None = None,
 ) -> Tensor:
-    """Paints uint8[N,3,S,S] crops, on any device, by float32[N,P] `numbers`, on the CPU.
+    """Paints uint8[N,3,S,S] crops, on any device, by float32[N,P] `numbers`.
 
     `mean` and `std` are per channel, for values from 0 to 1. `at_once` views are worked on together: by
-    default one on the CPU and VIEWS_AT_ONCE elsewhere.
+    default as many as fit the cache of a CPU, or VIEWS_AT_ONCE elsewhere. The grouping changes no value by
+    more than the rounding of float32.
 
     Returns `dtype`[N,3,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
-    whatever autocast says. Where TF32 is allowed for matrix products, blurred values carry its rounding
-    (about 0.1 of a grey level).
+    whatever autocast says. Where TF32 is allowed for matrix products, blurred values carry its rounding,
+    about 0.1 of a grey level.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     out = torch.empty(crops.shape, dtype=dtype, device=crops.device, memory_format=layout)
-    at_once = at_once or (1 if crops.device.type == "cpu" else VIEWS_AT_ONCE)
-    rows = numbers.numpy()
+    if at_once is None:
+        in_cache = PIXELS_IN_CACHE // (crops.shape[-1] * crops.shape[-2])
+        at_once = max(1, in_cache) if crops.device.type == "cpu" else VIEWS_AT_ONCE
     with torch.autocast(crops.device.type, enabled=False):
         for start in range(0, len(crops), at_once):
             chunk = slice(start, start + at_once)
-            x = _paint_chunk(crops[chunk].to(torch.float32).div_(255), rows[chunk])
+            x = _paint_chunk(crops[chunk].to(torch.float32).div_(255), numbers[chunk])
             for channel in range(3):
-                x[:, channel].sub_(mean[channel]).div_(std[channel])
-            out[chunk].copy_(x)
+                torch.div(x[:, channel].sub_(mean[channel]), std[channel], out=out[chunk, channel])
     return out
 
 
 def _paint_chunk(x: Tensor, numbers: np.ndarray) -> Tensor:
-    """Changes x[n,3,S,S], and perhaps its memory, by numbers[n,P]."""
+    """x[n,3,S,S] changed by numbers[n,P]; may use x as its own memory."""
     plan = list(_plan(numbers))
     if not plan:
         return x
-    lists = [rows for _, rows, _ in plan]
-    lengths = [len(rows) for rows in lists]
-    all_rows = torch.from_numpy(np.concatenate(lists)).to(x.device, non_blocking=True)
-    all_factors = torch.from_numpy(np.concatenate([f for _, _, f in plan])).to(x.device, non_blocking=True)
-    steps = zip(plan, all_rows.split(lengths), all_factors.split(lengths), strict=True)
-    for (change, _, _), rows, factors in steps:
-        factors = factors.view(-1, 1, 1, 1)
-        if len(rows) == len(x):
-            x = change(x, factors)
+    changes, rows, factors = zip(*plan, strict=True)
+    steps = zip(changes, _upload(rows, x.device), _upload(factors, x.device), strict=True)
+    for change, chosen, factor in steps:
+        factor = factor.view(-1, 1, 1, 1)
+        if len(chosen) == len(x):
+            x = change(x, factor)
         else:
-            x.index_copy_(0, rows, change(x.index_select(0, rows), factors))
+            x.index_copy_(0, chosen, change(x.index_select(0, chosen), factor))
     return x
 
 
-def _plan(numbers: np.ndarray) -> Iterator[tuple[Change, np.ndarray, np.ndarray]]:
-    """Every change in the order of the chain: what to do, to which rows int64[m], by which float32[m]."""
+def _upload(arrays: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
+    """The arrays as tensors on the device, by one small copy that is not waited for."""
+    together = torch.from_numpy(np.concatenate(arrays)).to(device, non_blocking=True)
+    return together.split([len(array) for array in arrays])
 
-    def step(
-        change: Change, chosen: np.ndarray, column: int
-    ) -> Iterator[tuple[Change, np.ndarray, np.ndarray]]:
-        rows = np.flatnonzero(chosen)
-        if len(rows):
-            yield change, rows, numbers[rows, column]
 
-    yield from step(to_grey, numbers[:, Column.GREY] == Grey.BEFORE_JITTER, Column.GREY)
-    for place in range(len(Operation)):
-        for operation, change in JITTER.items():
-            chosen = numbers[:, Column.ORDER + place] == operation
-            yield from step(change, chosen, Column.STRENGTH + operation)
-    yield from step(to_grey, numbers[:, Column.GREY] == Grey.AFTER_JITTER, Column.GREY)
-    yield from step(blur, numbers[:, Column.SIGMA] > 0, Column.SIGMA)
-    yield from step(solarize, numbers[:, Column.SOLARIZE] < NEVER, Column.SOLARIZE)
+def _plan(numbers: np.ndarray) -> Iterator[Step]:
+    """Every change that numbers[n,P] ask for, in the order of the chain."""
+
+    def step(change: Change, chosen: np.ndarray, values: np.ndarray) -> Step:
+        rows = chosen.nonzero()[0]
+        return change, rows, values[rows]
+
+    grey, sigma, threshold = (numbers[:, column] for column in (Column.GREY, Column.SIGMA, Column.SOLARIZE))
+    if (early := grey == Grey.BEFORE_JITTER).any():
+        yield step(to_grey, early, grey)
+    for place in range(Column.ORDER, Column.ORDER + len(JITTER)):
+        order = numbers[:, place]
+        for operation in sorted({*order.tolist()} - {-1.0}):
+            strength = numbers[:, Column.STRENGTH + int(operation)]
+            yield step(JITTER[operation], order == operation, strength)
+    if (late := grey == Grey.AFTER_JITTER).any():
+        yield step(to_grey, late, grey)
+    if (blurred := sigma > 0).any():
+        radius = box_radius(sigma)
+        yield step(partial(blur, reach=math.ceil(radius.max())), blurred, radius)
+    if (solarized := threshold < NEVER).any():
+        yield step(solarize, solarized, threshold)
 
 
 # Each change may use x as its own memory and returns the result. `torch.where` and boolean masks are avoided:
@@ -127,22 +141,26 @@ def change_saturation(x: Tensor, factor: Tensor) -> Tensor:
 def change_hue(x: Tensor, turn: Tensor) -> Tensor:
     """Turns the colour circle by `turn` of a full circle, keeping HSV's saturation and value.
 
-    With the largest channel V, the smallest m, the chroma C = V - m and the hue h on a circle of length 6:
-    going from red towards green, |h| = 1 + (G + B - R - m) / C, and h is negative where blue exceeds green
-    (the formula is the six usual cases in one). Back again, each channel is V - C * clamp(2 - d, 0, 1), where
-    d is the way on the circle from h to that channel's complement: cyan 3, magenta 5 or yellow 1.
+    Let V be the largest channel, m the smallest and C = V - m the chroma. The hue h lies on a circle of
+    length 6, from -3 to 3 with red at 0: |h| = 1 + (G + B - R - m) / C, and h is negative where blue exceeds
+    green (the usual six cases in one). Back again with k(t) = clamp(|t|, 1, 2): R = V + C - C k(h), for red
+    falls while |h| goes from 1 to 2; likewise G = V - 2 C + C k(h + 1) and B = V - 2 C + C k(h - 1).
     """
-    red, green, blue = x.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    low = torch.minimum(torch.minimum(red, green), blue)
-    chroma = value - low
-    hue = green + blue
-    hue.sub_(red).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
-    hue = hue.copysign_(green - blue).div_(6).add_(turn[:, 0])
-    for channel, complement in ((red, 3 / 6), (green, 5 / 6), (blue, 1 / 6)):
-        torch.sub(hue, complement, out=channel)
-        channel.sub_(channel.round()).abs_().mul_(-6).add_(2).clamp_(0, 1).mul_(chroma)
-        torch.sub(value, channel, out=channel)
+    red, green, blue = x.unbind(1)  # each is written over once it has been read for the last time
+    value, low = torch.maximum(red, green), torch.minimum(red, green)
+    torch.maximum(value, blue, out=value)
+    torch.minimum(low, blue, out=low)
+    hue = (green + blue).sub_(red).sub_(low)
+    chroma = torch.sub(value, low, out=low).clamp_(min=1e-12)  # not 0, by which grey would be divided
+    hue.div_(chroma).add_(1).copysign_(torch.sub(green, blue, out=red)).add_(6 * turn[:, 0])
+    hue.sub_(torch.div(hue, 6, out=red).round_(), alpha=6)
+    torch.abs(hue, out=red).clamp_(1, 2).sub_(1)
+    torch.add(hue, 1, out=green).abs_().clamp_(1, 2)
+    torch.sub(hue, 1, out=blue).abs_().clamp_(1, 2)
+    torch.addcmul(value, chroma, red, value=-1, out=red)
+    base = value.sub_(chroma, alpha=2)
+    torch.addcmul(base, chroma, green, out=green)
+    torch.addcmul(base, chroma, blue, out=blue)
     return x
 
 
@@ -151,10 +169,49 @@ def to_grey(x: Tensor, _: Tensor) -> Tensor:
     return x.copy_(_luminance(x)[:, None])
 
 
-def blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """A Gaussian blur with repeated edges, as two products with a banded matrix per view: K x K^T."""
-    kernel = _blur_matrix(sigma.view(-1, 1), x.shape[-1])[:, None]
-    return kernel @ (x @ kernel.mT)
+def blur(x: Tensor, radius: Tensor, reach: int) -> Tensor:
+    """PIL's GaussianBlur: three box blurs each way, with repeated edges.
+
+    A box blur of radius r averages the pixels up to floor(r) away and, with weight r - floor(r), the next
+    ones. `reach` is the radius in whole pixels, rounded up, of the widest box. The three boxes together are
+    one matrix K, zero off a narrow band and alike along it but for the edges; the result is K x K^T.
+    """
+    size, far = x.shape[-1], BOXES * reach
+    block = max(BLOCK, far)
+    small = min(size, 3 * block)  # so much of K has both edges and, in the middle, what all the rest repeats
+    kernel = _blur_matrix(radius, reach, small)
+    bands = []  # for each block of lines: the lines near enough to matter, and its part of K
+    for start in range(0, size, block):
+        stop, near = min(start + block, size), slice(max(0, start - far), min(size, start + block + far))
+        shift = 0 if start == 0 else small - size if near.stop == size else block - start
+        part = kernel[..., start + shift : stop + shift, near.start + shift : near.stop + shift]
+        bands.append((near, part))
+    x = torch.cat([x[..., near] @ part.mT for near, part in bands], dim=3)
+    return torch.cat([part @ x[..., near, :] for near, part in bands], dim=2)
+
+
+def _blur_matrix(radius: Tensor, reach: int, size: int) -> Tensor:
+    """K[n,1,size,size], whose columns are what the three box blurs make of single pixels."""
+    weights = [(radius + 1 - distance).clamp(0, 1).div_(2 * radius + 1) for distance in range(reach + 1)]
+    kernel = torch.eye(size, device=radius.device).expand(len(radius), 1, size, size)
+    for _ in range(BOXES):
+        padded = functional.pad(kernel, (0, 0, reach, reach), mode="replicate")
+        kernel = padded.narrow(2, reach, size) * weights[0]
+        for distance in range(1, reach + 1):
+            above, below = (padded.narrow(2, reach + step, size) for step in (-distance, distance))
+            kernel.addcmul_(above + below, weights[distance])
+    return kernel
+
+
+def box_radius(sigma: np.ndarray) -> np.ndarray:
+    """The radius of the box whose BOXES-fold blur has the variance sigma**2, float32 like `sigma`.
+
+    Equation 11 and figure 2 of Gwosdek, Grewenig, Bruhn and Weickert (SSVM 2011), which PIL follows.
+    """
+    variance = sigma.astype(np.float64) ** 2 / BOXES
+    whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    return (whole + part).astype(np.float32)
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:
@@ -163,7 +220,7 @@ def solarize(x: Tensor, threshold: Tensor) -> Tensor:
     return x.add_(bright.mul_(1 - 2 * x))
 
 
-JITTER: dict[Operation, Change] = {
+JITTER: dict[float, Change] = {
     Operation.BRIGHTNESS: change_brightness,
     Operation.CONTRAST: change_contrast,
     Operation.SATURATION: change_saturation,
@@ -175,21 +232,3 @@ def _luminance(x: Tensor) -> Tensor:
     """[n,S,S] from x[n,3,S,S]."""
     red, green, blue = x.unbind(1)
     return (red * LUMINANCE[0]).add_(green, alpha=LUMINANCE[1]).add_(blue, alpha=LUMINANCE[2])
-
-
-def _blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """K[n,S,S] with (K @ column)[i] = the column blurred at i; sigma is [n,1].
-
-    The edge pixels stand for everything beyond them, so their columns also hold the tails of the Gaussian.
-    """
-    reach = max(2 * size, MIN_REACH)
-    offsets = torch.arange(-reach, reach + 1, dtype=sigma.dtype, device=sigma.device)
-    weights = (offsets / sigma).square_().mul_(-0.5).exp_()
-    weights = torch.threshold_(weights, NEGLIGIBLE, 0.0)
-    weights = weights.div_(weights.sum(dim=1, keepdim=True))
-    near = weights[:, reach - size + 1 : reach + size]  # offsets from 1 - S to S - 1
-    kernel = near.unfold(1, size, 1).flip(1)  # row i holds the offsets from -i to S - 1 - i
-    tails = weights.cumsum(dim=1)[:, reach - size : reach]  # weights beyond S, S - 1, … 1 pixels to one side
-    kernel[:, :, 0] += tails.flip(1)
-    kernel[:, :, -1] += tails
-    return kernel

@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine with Python 3.11+, make and a package index:
+#   make demo   set up, pretrain SimSiam on the embedded images, score it, convert it for Detectron2
+#   make test   set up with the test extras and Detectron2, run the whole test suite
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# faiss-gpu and faiss-cpu are one module: exactly one of the two, by what the machine has.
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+FAISS := $(if $(GPU),gpu,cpu)
+OTHER_FAISS := $(if $(GPU),cpu,gpu)
+
+CODE := siamtransfer pretrain eval convert scripts benchmarks tests
+
+.PHONY: demo test check format faults bench clean
+
+demo: $(VENV)/.demo
+	$(PY) scripts/demo.py
+
+test: $(VENV)/.test
+	$(PY) -m pytest
+
+check: $(VENV)/.test
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m mypy siamtransfer pretrain eval convert scripts benchmarks
+	$(PY) -m pytest tests/test_imports.py
+
+format: $(VENV)/.test
+	$(PY) -m ruff format $(CODE)
+	$(PY) -m ruff check --fix $(CODE)
+
+faults: $(VENV)/.test
+	$(PY) -m pytest tests/faults
+
+bench: $(VENV)/.test
+	$(PY) benchmarks/data_path.py
+	$(PY) benchmarks/train_step.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version) if sys.version_info < (3, 11) else None"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt scripts/get_detectron2.py | $(VENV)/bin/python
+	$(PIP) -e ".[detection]"
+	-$(PY) -m pip uninstall --quiet --yes faiss-$(OTHER_FAISS)
+	$(PIP) -e ".[$(FAISS)]" || echo "faiss-$(FAISS) cannot be installed here: kNN will use torch's exact search"
+	$(PY) scripts/get_detectron2.py || echo "no Detectron2: the conversion will be checked by keys and shapes only"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -e ".[dev]"
+	@touch $@

@@ -1,0 +1,108 @@
+"""The names and shapes of a ResNet's tensors in torchvision and in Detectron2: text to text, no weights.
+
+Detectron2 calls torchvision's layer1 to layer4 res2 to res5, puts each batch norm inside its convolution
+and calls the projection of a stage's first block `shortcut`. The order and meaning of the tensors, and so
+their shapes, are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+_STAGES = (("layer1", "res2"), ("layer2", "res3"), ("layer3", "res4"), ("layer4", "res5"))
+_CONVOLUTION = ("weight",)
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+class Row(NamedTuple):
+    """One line of the table: a module in both libraries, and the tensors that it has."""
+
+    torchvision: str
+    detectron2: str
+    tensors: tuple[str, ...]
+
+
+TABLE = (
+    Row("conv1", "stem.conv1", _CONVOLUTION),
+    Row("bn1", "stem.conv1.norm", _NORM),
+    Row("{stage}.{block}.conv{number}", "{stage}.{block}.conv{number}", _CONVOLUTION),
+    Row("{stage}.{block}.bn{number}", "{stage}.{block}.conv{number}.norm", _NORM),
+    Row("{stage}.{block}.downsample.0", "{stage}.{block}.shortcut", _CONVOLUTION),
+    Row("{stage}.{block}.downsample.1", "{stage}.{block}.shortcut.norm", _NORM),
+)
+_FIELDS = {"stage": r"(?P<stage>\w+)", "block": r"(?P<block>\d+)", "number": r"(?P<number>[123])"}
+LAYOUTS = ("C4", "FPN")
+Library = Literal["torchvision", "detectron2"]
+
+
+def to_detectron2(key: str) -> str:
+    """`layer1.0.bn1.bias` to `res2.0.conv1.norm.bias`; ValueError for a name that no trunk has."""
+    return _translate(key, "torchvision", "detectron2")
+
+
+def to_torchvision(key: str) -> str:
+    """`res2.0.conv1.norm.bias` to `layer1.0.bn1.bias`; ValueError for a name that no trunk has."""
+    return _translate(key, "detectron2", "torchvision")
+
+
+def in_model(key: str, layout: str) -> str:
+    """Where a whole Detectron2 model keeps the trunk's tensor `key`: in C4 res5 is part of the RoI heads."""
+    if layout == "FPN":
+        return f"backbone.bottom_up.{key}"
+    return f"roi_heads.{key}" if key.startswith("res5.") else f"backbone.{key}"
+
+
+def trunk_shapes(
+    blocks: Sequence[int],
+    bottleneck: bool,
+    width: int,
+    groups: int = 1,
+    inner_width: int | None = None,
+    kernel: int = 7,
+) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a Detectron2 trunk, by name, with its shape; `kernel` is the size of the stem's.
+
+    `blocks` counts the blocks of res2 to res5, `width` the channels of the stem and `inner_width` those of
+    the 3x3 convolutions in res2's bottleneck blocks (`width` unless it is a wide or grouped network).
+    """
+    shapes = _convolution("stem.conv1", width, 3, kernel)
+    channels, inner, out = width, inner_width or width, width * (4 if bottleneck else 1)
+    for (_, stage), count in zip(_STAGES, blocks, strict=True):
+        for block in range(count):
+            name = f"{stage}.{block}"
+            if block == 0 and (stage != "res2" or channels != out):
+                shapes |= _convolution(f"{name}.shortcut", out, channels, 1)
+            if bottleneck:
+                shapes |= _convolution(f"{name}.conv1", inner, channels, 1)
+                shapes |= _convolution(f"{name}.conv2", inner, inner // groups, 3)
+                shapes |= _convolution(f"{name}.conv3", out, inner, 1)
+            else:
+                shapes |= _convolution(f"{name}.conv1", out, channels, 3)
+                shapes |= _convolution(f"{name}.conv2", out, out, 3)
+            channels = out
+        inner, out = 2 * inner, 2 * out
+    return shapes
+
+
+def _convolution(name: str, out: int, channels: int, kernel: int) -> dict[str, tuple[int, ...]]:
+    norm: dict[str, tuple[int, ...]] = {
+        f"{name}.norm.{tensor}": () if tensor == "num_batches_tracked" else (out,) for tensor in _NORM
+    }
+    return {f"{name}.weight": (out, channels, kernel, kernel), **norm}
+
+
+def _translate(key: str, source: Library, target: Library) -> str:
+    module, _, tensor = key.rpartition(".")
+    stages = dict(_STAGES) if source == "torchvision" else {new: old for old, new in _STAGES}
+    for row in TABLE:
+        pattern = getattr(row, source).replace(".", r"\.").format(**_FIELDS)
+        found = re.fullmatch(pattern, module)
+        if found and tensor in row.tensors:
+            words = found.groupdict()
+            if words and words["stage"] not in stages:
+                continue
+            stage = stages[words["stage"]] if words else ""
+            return f"{getattr(row, target).format(**{**words, 'stage': stage})}.{tensor}"
+    raise ValueError(f"{key!r} is no tensor of a ResNet trunk in {source}")

@@ -1,0 +1,216 @@
+"""From a checkpoint and a set's name to labelled features: what every evaluator begins with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from siamtransfer import runtime
+from siamtransfer.cli import say
+from siamtransfer.data import ImageSet, open_labelled
+from siamtransfer.errors import UserError
+from siamtransfer.features import (
+    FeatureCache,
+    Features,
+    Transform,
+    evaluation_transform,
+    extract,
+    pixels,
+    read_feature_file,
+)
+from siamtransfer.files import digest_of_file
+from siamtransfer.formats import IMAGENET, ReadBackbone, load_backbone
+from siamtransfer.runtime import Runtime
+from siamtransfer.views.recipes import recipe
+
+
+@dataclass
+class EvaluationData:
+    """The labelled images. What is not given is taken from the checkpoint's own record, if it has one."""
+
+    name: str | None = None
+    """A named set (fashion-scenes, cifar10, imagenet, folder …)."""
+    root: str | None = None
+    """Folder of the images."""
+    list_file: str | None = None
+    """Text file of paths of the train part."""
+    test_split: str | None = None
+    """Part that is scored; null: test or val where there is one."""
+    size: int | None = None
+    """Side in pixels of the embedded scenes."""
+    count: int | None = None
+    """Number of embedded scenes in the train part."""
+    download: bool = False
+    """Let torchvision download a missing set."""
+    workers: int | None = None
+    """Processes that decode; null: what the machine has."""
+
+
+@dataclass
+class EvaluationConfig:
+    """What the evaluators share."""
+
+    data: EvaluationData = field(default_factory=EvaluationData)
+    train_features: str | None = None
+    """An .npz of features[N,D] and labels[N] of any framework, instead of a checkpoint and images."""
+    test_features: str | None = None
+    """The same for the part that is scored."""
+    crop: int | None = None
+    """Side of the central crop; null: the pretraining views' size, or 224."""
+    resize: int | None = None
+    """Length of the shorter side before the crop; null: 8/7 of the crop, none for sets of that very size."""
+    batch: int = 256
+    """Images that go through the backbone at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
+    cache: str | None = None
+    """Folder for extracted features; null: the user's cache folder, none: do not keep them."""
+
+
+@dataclass
+class LabelledFeatures:
+    """Train and test features with labels; `test` is None for leave-one-out on train."""
+
+    train: Features
+    test: Features | None
+    protocol: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def labelled_features(source: str | None, config: EvaluationConfig, place: Runtime) -> LabelledFeatures:
+    """Features of a checkpoint, of a named baseline (`random:resnet50`, `pixels`), or of two .npz files.
+
+    Raises:
+        UserError: neither or both ways are given, or anything that reading the file or the images finds.
+    """
+    if config.train_features or config.test_features:
+        if source is not None:
+            raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
+        return _from_files(config)
+    if source is None:
+        raise UserError("give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features")
+    backbone, read = (None, None) if source == "pixels" else load_backbone(source)
+    recorded = _recorded(read)
+    train, test = _open(config.data, recorded.get("data", {}), source)
+    transform = _transform(config, train, read, recorded)
+    if backbone is not None:
+        backbone.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cache = _cache(config.cache)
+    workers = _workers(config.data, train, place)
+
+    def features_of(images: ImageSet) -> Features:
+        assert images.labels is not None
+        labels = torch.from_numpy(np.ascontiguousarray(images.labels))
+        return Features(_extract(backbone, read, images, transform, place, config.batch, workers, cache), labels)
+
+    protocol = {
+        "train": f"{train.name}/{train.split}",
+        "train_images": len(train),
+        "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
+        "test_images": len(test or train),
+        "transform": asdict(transform),
+        "precision": place.precision,
+    }
+    provenance = {
+        "backbone": source,
+        "architecture": {"name": read.name, "width": read.width, "stem": read.stem} if read else None,
+        "format": read.format if read else None,
+        "weights_digest": read.digest if read else None,
+        "train_fingerprint": train.fingerprint,
+        "test_fingerprint": test.fingerprint if test else None,
+    }
+    return LabelledFeatures(features_of(train), features_of(test) if test else None, protocol, provenance)
+
+
+def _from_files(config: EvaluationConfig) -> LabelledFeatures:
+    if not (config.train_features and config.test_features):
+        raise UserError("feature files come in pairs: give both --train-features and --test-features")
+    train, test = read_feature_file(config.train_features), read_feature_file(config.test_features)
+    if train.features.shape[1] != test.features.shape[1]:
+        raise UserError(
+            f"{config.train_features} has features of width {train.features.shape[1]} and "
+            f"{config.test_features} of {test.features.shape[1]}: they are not of one backbone"
+        )
+    protocol = {
+        "train": config.train_features,
+        "train_images": len(train.features),
+        "test": config.test_features,
+        "test_images": len(test.features),
+    }
+    digests = {
+        "train_digest": digest_of_file(config.train_features),
+        "test_digest": digest_of_file(config.test_features),
+    }
+    return LabelledFeatures(train, test, protocol, digests)
+
+
+def _recorded(read: ReadBackbone | None) -> dict[str, Any]:
+    """The pretraining configuration that our own checkpoints carry."""
+    return (read.meta.get("config") or {}) if read else {}
+
+
+def _open(data: EvaluationData, recorded: dict[str, Any], source: str) -> tuple[ImageSet, ImageSet | None]:
+    """The labelled sets as asked for; where no name was given, as the checkpoint records them."""
+    asked = {key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)}
+    if "name" not in asked:
+        if not recorded.get("name"):
+            raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
+        keys = ("name", "root", "list_file", "test_split", "size", "count")
+        asked = {key: recorded[key] for key in keys if recorded.get(key) is not None} | asked
+    return open_labelled(asked.pop("name"), **asked)
+
+
+def _transform(
+    config: EvaluationConfig, train: ImageSet, read: ReadBackbone | None, recorded: dict[str, Any]
+) -> Transform:
+    views = recorded.get("views")
+    view = recipe(views["recipe"], size=views["size"]).views[0] if views else None
+    crop = config.crop or (view.size if view else train.image_size or 224)
+    mean, std = read.normalisation if read else IMAGENET
+    usual = evaluation_transform(crop, train.image_size, mean, std, view.interpolation if view else "bilinear")
+    return Transform(**{**asdict(usual), "resize": config.resize}) if config.resize else usual
+
+
+def _extract(
+    backbone: nn.Module | None,
+    read: ReadBackbone | None,
+    images: ImageSet,
+    transform: Transform,
+    place: Runtime,
+    batch: int,
+    workers: int,
+    cache: FeatureCache | None,
+) -> torch.Tensor:
+    if backbone is None or read is None:
+        return pixels(images, transform, workers=workers)
+    path = cache.path(read.digest, images.fingerprint, transform, place.precision) if cache else None
+    kept = cache.read(path, len(images)) if cache and path else None
+    if kept is not None:
+        return kept
+    if place.is_main:
+        say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
+    features = extract(backbone, images, transform, place, batch=batch, workers=workers)
+    if cache and path and place.is_main:
+        cache.write(path, features)
+    return features
+
+
+def _workers(data: EvaluationData, images: ImageSet, place: Runtime) -> int:
+    if data.workers is not None:
+        return data.workers
+    return 0 if images.image_size is not None else min(8, max(1, runtime.processors() // place.local_world))
+
+
+def _cache(folder: str | None) -> FeatureCache | None:
+    if folder == "none":
+        return None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return FeatureCache(Path(folder) if folder else home / "siamtransfer" / "features")

@@ -1,0 +1,53 @@
+"""What all tests share: one thread a process, a cache folder of their own, and a small folder of images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before torch is imported, and inherited by every process that a test starts: bit-equal runs need one number
+# of threads, and many small processes on few cores are fastest with one each.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the programs: pretrain, eval, convert
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps the tests out of the user's cache folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers() -> None:
+    """Every test begins with the same random numbers, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 pictures of 20 x 24 pixels in two class folders: noise with a bright half, upper or left."""
+    root = tmp_path_factory.mktemp("shapes")
+    write_shapes(root)
+    return root
+
+
+def write_shapes(root: Path, each: int = 20) -> None:
+    """Writes `each` noisy PNGs a class to root/upper and root/left."""
+    for kind, name in enumerate(("upper", "left")):
+        (root / name).mkdir()
+        for number in range(each):
+            image = np.random.default_rng([kind, number]).integers(0, 128, (20, 24, 3), dtype=np.uint8)
+            image[(slice(10), slice(None)) if kind == 0 else (slice(None), slice(12))] += 100
+            Image.fromarray(image).save(root / name / f"{number:02d}.png")

@@ -1,0 +1,156 @@
+"""Faults 5, 6 and 9: a run that was killed or stopped goes on as if nothing had happened, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import (
+    ROOT,
+    STEPS,
+    TINY,
+    assert_same_run,
+    complete,
+    images_of,
+    launch,
+    newest,
+    rows,
+    steps_kept,
+    stop_at,
+)
+
+from pretrain.main import main
+from siamtransfer.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def options(shapes_folder: Path) -> list[str]:
+    """Images that are decoded from files, and kNN after every epoch."""
+    return [*images_of(shapes_folder), "--monitor.knn_every=1", "--monitor.knn_k=5"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    complete(folder, *options)
+    return folder
+
+
+def test_the_undisturbed_run_did_something_worth_comparing(undisturbed: Path) -> None:
+    logged = rows(undisturbed)
+    assert [row["step"] for row in logged if "loss" in row] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in logged if "knn/k=5/T=0.07/top1" in row] == [5, 10, 15]
+    assert [row["step"] for row in logged if "health/std" in row] == list(range(2, STEPS, 2))
+    assert len({row["loss"] for row in logged if "loss" in row}) == STEPS
+    state = newest(undisturbed)
+    assert any(momentum["momentum_buffer"].any() for momentum in state["optimizer"]["state"].values())
+    assert state["model"]["backbone.bn1.running_mean"].any()
+
+
+@pytest.mark.parametrize("step", [0, 3, 4, 9, 14])  # nothing saved yet; before, after and far from a save
+def test_fault_05_killed_at_a_step(step: int, options: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert launch(folder, *options, fault=stop_at(step, signal.SIGKILL)).wait() == -signal.SIGKILL
+    assert steps_kept(folder) == [4, 8, 12][max(0, step // 4 - 2) : step // 4]
+    complete(folder, *options, "--resume")
+    assert_same_run(folder, undisturbed)
+
+
+def test_fault_05_killed_again_and_again(options: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for step in (6, 6, 11, 13):
+        fault = stop_at(step, signal.SIGKILL)
+        assert launch(folder, *options, "--resume", fault=fault).wait() == -signal.SIGKILL
+    complete(folder, *options, "--resume")
+    assert_same_run(folder, undisturbed)
+
+
+def test_fault_05_killed_from_outside_on_the_command_line(
+    options: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "pretrain/main.py", *TINY, f"--run.dir={folder}", *options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith(f"[6/{STEPS}]") for line in process.stderr)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1, "stdout is one JSON document"
+    assert_same_run(folder, undisturbed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("step", [0, 1, 7, 4, 5])  # first, second, mid, last of an epoch, first of the next
+def test_fault_06_stopped_at_a_step(
+    step: int, workers: int, options: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, options = tmp_path / "run", [*options, "--checkpoint.every_steps=0"]
+    fault = stop_at(step)
+    assert launch(folder, *options, f"--data.workers={workers}", fault=fault).wait() == 128 + signal.SIGTERM
+    assert steps_kept(folder) == [step + 1]
+    complete(folder, *options, f"--data.workers={workers}", "--resume")
+    assert_same_run(folder, undisturbed, FREE)
+
+
+FREE = ("config.run.dir", "config.data.workers", "config.checkpoint.every_steps")
+
+
+def test_fault_09_resumed_with_other_workers_at_another_place(
+    options: list[str], undisturbed: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "moved"
+    assert launch(folder, *options, "--data.workers=2", fault=stop_at(6)).wait() == 128 + signal.SIGTERM
+    elsewhere.symlink_to(shapes_folder)
+    complete(folder, *options, f"--data.root={elsewhere}", "--data.workers=1", "--resume")
+    assert_same_run(folder, undisturbed, (*FREE, "config.data.root"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the embedded scenes with one checkpoint, at step 2."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    assert launch(folder, fault=stop_at(1)).wait() == 128 + signal.SIGTERM
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (["--optim.batch=20"], ["optim.batch 8 -> 20"]),
+        (["--backbone.name=resnet34"], ["backbone.name 'resnet18' -> 'resnet34'"]),
+        (["--data.count=50", "--run.seed=1"], ["data.count 40 -> 50", "run.seed 0 -> 1"]),
+        (["--data.name=fashion-objects", "--data.size=null", "--data.count=null"], ["data.name 'fashion-scenes' ->"]),
+    ],
+)
+def test_fault_09_resumed_with_another_configuration(changes: list[str], named: list[str], stopped: Path) -> None:
+    before = (stopped / "metrics.jsonl").read_bytes(), (stopped / "config.json").read_bytes()
+    with pytest.raises(UserError) as caught:
+        main([*TINY, f"--run.dir={stopped}", *changes, "--resume"])
+    assert all(words in str(caught.value) for words in named)
+    assert str(caught.value).count("->") == len([c for c in changes if not c.startswith("--run.dir")])
+    assert ((stopped / "metrics.jsonl").read_bytes(), (stopped / "config.json").read_bytes()) == before
+
+
+def test_a_second_run_does_not_begin_over_the_first(stopped: Path) -> None:
+    with pytest.raises(UserError, match="--resume"):
+        main([*TINY, f"--run.dir={stopped}"])
+    assert steps_kept(stopped) == [2]
+
+
+def test_resuming_nothing_begins_and_resuming_the_end_trains_no_more(
+    undisturbed: Path, options: list[str], tmp_path: Path
+) -> None:
+    run = launch(tmp_path / "run", *options, "--optim.epochs=1", "--resume")
+    assert run.wait() == 0
+    assert "starting from the beginning" in run.said
+    again = complete(tmp_path / "run", *options, "--optim.epochs=1", "--resume")
+    assert "[5/5]" in run.said
+    assert "[5/5]" not in again.said
+    assert again.record["metrics"] == run.record["metrics"]
+    assert os.path.samefile(again.record["provenance"]["checkpoint"], tmp_path / "run" / "checkpoint.pth")
