@@ -1,7 +1,7 @@
 """Scores a backbone by weighted k-nearest-neighbour voting (Wu et al. 2018), exactly.
 
     python eval/knn.py runs/demo/checkpoint.pth
-    python eval/knn.py checkpoint_0099.pth.tar --data.name imagenet --data.root /data/imagenet --k 10 20 100 200
+    python eval/knn.py checkpoint_0099.pth.tar --data.name imagenet --data.root /data/imagenet --k 20 200
     python eval/knn.py --train-features train.npz --test-features test.npz       features of any framework
     python eval/knn.py random:resnet50 --data.name cifar10 --data.root data      an untrained baseline
 
@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("checkpoint", nargs="?", default=None, help="checkpoint of any known format, or a baseline")
+    parser.add_argument(
+        "checkpoint", nargs="?", default=None, help="checkpoint of any known format, or a baseline"
+    )
     parser.add_argument("--k", type=int, nargs="+", default=[10, 20, 100, 200], help="numbers of neighbours")
     parser.add_argument(
         "--temperature", type=float, nargs="+", default=[0.07], help="temperatures of the vote"

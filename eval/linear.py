@@ -56,7 +56,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         "held_out_top1": {f"{c:g}": value for c, value in result.held_out.items()},
         "seed": asked.seed,
     }
-    return record("linear", {"linear/top1": result.top1, "linear/top5": result.top5}, protocol, **found.provenance)
+    return record(
+        "linear", {"linear/top1": result.top1, "linear/top5": result.top5}, protocol, **found.provenance
+    )
 
 
 def _set_aside(train: Features, seed: int) -> tuple[Features, Features]:
@@ -67,9 +69,15 @@ def _set_aside(train: Features, seed: int) -> tuple[Features, Features]:
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("checkpoint", nargs="?", default=None, help="checkpoint of any known format, or a baseline")
     parser.add_argument(
-        "--strengths", type=float, nargs="+", default=STRENGTHS, help="values of C to choose from (scikit-learn's C)"
+        "checkpoint", nargs="?", default=None, help="checkpoint of any known format, or a baseline"
+    )
+    parser.add_argument(
+        "--strengths",
+        type=float,
+        nargs="+",
+        default=STRENGTHS,
+        help="values of C to choose from (scikit-learn's C)",
     )
     parser.add_argument("--seed", type=int, default=0, help="decides the held-out part")
 

@@ -33,7 +33,7 @@ from siamtransfer.diagnostics import CollapseWatch, projection_health
 from siamtransfer.errors import UserError
 from siamtransfer.features import evaluation_transform
 from siamtransfer.files import RunLock, write_text
-from siamtransfer.guard import judge, refuse_non_finite
+from siamtransfer.guard import Blame, Verdict, judge, refuse_non_finite
 from siamtransfer.journal import Journal
 from siamtransfer.methods import Method, SimSiam, StepOutput
 from siamtransfer.monitor import KnnMonitor
@@ -54,13 +54,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     config, asked = parse(
         PretrainConfig, description=__doc__, default_file=DEMO, arguments=_arguments, argv=argv
     )
+    config.check()
     if asked.preview:
         return preview(config, Path(asked.preview))
     with runtime.start(config.hardware.device, config.hardware.precision) as place, StopSignal() as stop:
         return pretrain(config, place, stop, resume=asked.resume)
 
 
-def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume: bool) -> dict[str, Any] | None:
+def pretrain(
+    config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume: bool
+) -> dict[str, Any] | None:
     """One run: images -> views -> loss -> update, watched and saved; returns its record on rank 0."""
     folder = Path(config.run.dir)
     with contextlib.ExitStack() as held:
@@ -80,18 +83,18 @@ def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume
         start, watch = 0, CollapseWatch()
         if saved is not None:
             refuse_differences(saved["config"], as_dict(config))
-            require_same_images(images, fingerprint=saved["data"]["fingerprint"], count=saved["data"]["images"])
+            require_same_images(
+                images, fingerprint=saved["data"]["fingerprint"], count=saved["data"]["images"]
+            )
             method.load_state_dict(saved["model"])
             start = saved["progress"]["step"]
             watch = CollapseWatch(**saved["progress"]["collapse"])
         monitor = build_monitor(config, views, place)
-        journal = held.enter_context(
-            contextlib.closing(open_journal(config, folder, start, place))
-        )
+        journal = held.enter_context(contextlib.closing(open_journal(config, folder, start, place)))
         if monitor and not start:
             journal.write(0, monitor.baselines(method.backbone.to(place.device)))
 
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(memory_format=torch.channels_last)
         model = place.distribute(method, synchronise_batch_norm=config.hardware.sync_batch_norm)
         if config.hardware.compile:
             method.backbone.compile()
@@ -120,7 +123,9 @@ def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume
                 return
             scores = monitor.score(method.backbone)
             journal.write(step, scores)
-            progress.say(f"kNN after {step // steps_per_epoch} epochs: {scores[monitor.name]:.2f} % ({monitor.name})")
+            progress.say(
+                f"kNN after {step // steps_per_epoch} epochs: {scores[monitor.name]:.2f} % ({monitor.name})"
+            )
 
         introduce(config, place, images, method, start, steps)
         tally = UnreadableTally(len(images), config.data.max_unreadable)
@@ -140,32 +145,32 @@ def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume
             pin_memory=place.device.type == "cuda",
         )
         clock, saved_at, exit_status = Stopwatch(), time.monotonic(), None
+        unreadable: list[tuple[str, str]] = []
         for step, batch in enumerate(clock.watch(loader), start):
-            runtime.seed_step(config.run.seed, step, place.rank)
             rate = set_rates(optimizer, config.optim, step, steps_per_epoch)
+            runtime.seed_step(config.run.seed, step, place.rank)
             painted = paint_batch(batch, views, place.device, channels_last=True)
-            loss, out = forward_backward(model, painted, config.optim.accumulate, place, scaler)
-
-            scaler.unscale_(optimizer) if scaler.is_enabled() else None
-            verdict = judge(loss, method.parameters(), stop.exit_status, place)
-            refuse_non_finite(verdict, loss, step, rate, batch.index, scaled=scaler.is_enabled())
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
+            out, verdict = update(
+                model, optimizer, scaler, painted, config.optim.accumulate, place, stop.exit_status,
+                blame=Blame(step, rate, batch.index),
+            )  # fmt: skip
 
             done, exit_status = step + 1, verdict.exit_status
             clock.images += config.optim.batch
-            for where, why in batch.unreadable:
-                if tally.add(where, why):
-                    progress.say(f"replaced an unreadable image: {where} ({why})")
+            unreadable += batch.unreadable
+            if done % config.log.every == 0 or done == steps or exit_status is not None:
+                for where, why in place.collect(unreadable):
+                    if tally.add(where, why):
+                        progress.say(f"replaced an unreadable image: {where} ({why})")
+                unreadable.clear()
             if done % config.log.every == 0 or done == steps:
                 speed, waiting = clock.lap()
                 numbers = {"loss": verdict.loss, "lr": rate, "epoch": done / steps_per_epoch}
                 journal.write(done, {**numbers, "images_per_second": speed, "data_wait_share": waiting})
                 progress.update(
                     done,
-                    f"epoch {done / steps_per_epoch:.1f}/{config.optim.epochs} · loss {verdict.loss:.4f} · lr {rate:.4g} "
-                    f"· {speed:.0f} images/s · data wait {waiting:.0%}",
+                    f"epoch {done / steps_per_epoch:.1f}/{config.optim.epochs} · loss {verdict.loss:.4f} "
+                    f"· lr {rate:.4g} · {speed:.0f} images/s · data wait {waiting:.0%}",
                 )
             if config.monitor.health_every and done % config.monitor.health_every == 0:
                 health = projection_health(*[place.gather(z) for z in out.projections[:2]])
@@ -173,6 +178,7 @@ def pretrain(config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume
                 alarm(watch.check(done, health), config.monitor.on_collapse, progress)
             if exit_status is None and knn_is_due(config, done, steps_per_epoch, steps):
                 check_knn(done)
+                clock.lap()  # its time is not training's
             if place.is_main and save_is_due(config, done, steps, saved_at, exit_status):
                 checkpoints.save(state(done), done)
                 saved_at = time.monotonic()
@@ -199,7 +205,9 @@ def find_start(checkpoints: Checkpoints, place: Runtime, *, resume: bool) -> dic
         saved = checkpoints.load_newest(say if place.is_main else lambda _: None)
         step = saved["progress"]["step"] if saved is not None else 0
         if place.share(step) != step:
-            raise UserError("not every rank finds the same checkpoint: put --run.dir on a disk that all machines share")
+            raise UserError(
+                "not every rank finds the same checkpoint: put --run.dir on a disk that all machines share"
+            )
         if place.is_main:
             checkpoints.publish_newest()
             if saved is None:
@@ -278,7 +286,11 @@ def open_journal(config: PretrainConfig, folder: Path, start: int, place: Runtim
         return Journal(None)
     write_text(folder / "config.json", to_json(as_dict(config)) + "\n")
     return Journal(
-        folder, start=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb, config=as_dict(config)
+        folder,
+        start=start,
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+        config=as_dict(config),
     )
 
 
@@ -290,25 +302,48 @@ def introduce(
         return
     weights = sum(p.numel() for p in method.parameters()) / 1e6
     say(
-        f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · {len(images)} images of "
-        f"{images.name}/{images.split} · batch {config.optim.batch} on {place.world} x {place.device.type} in "
-        f"{place.precision} · steps {start} to {steps} · {config.run.dir}"
+        f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · {len(images)} "
+        f"images of {images.name}/{images.split} · batch {config.optim.batch} on {place.world} x "
+        f"{place.device.type} in {place.precision} · steps {start} to {steps} · {config.run.dir}"
     )
     if config.optim.accumulate > 1:
         say(
             f"optim.accumulate {config.optim.accumulate}: batch-norm statistics are those of "
-            f"{config.optim.batch // place.world // config.optim.accumulate} images a rank, not of the whole batch"
+            f"{config.optim.batch // place.world // config.optim.accumulate} images a rank, not of the whole "
+            "batch"
         )
 
 
 def count_workers(data: DataConfig, images: ImageSet, place: Runtime) -> int:
-    """Worker processes for a rank: as configured, or enough to feed a GPU; none for images in memory on the CPU."""
+    """Worker processes for a rank: as asked, or enough for a GPU; none on the CPU for images in memory."""
     if data.workers is not None:
         return data.workers
     share = max(1, runtime.processors() // place.local_world)
     if place.device.type == "cpu":
         return 0 if images.image_size is not None else max(1, share // 2)
     return min(8, share)
+
+
+def update(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    views: list[Tensor],
+    parts: int,
+    place: Runtime,
+    exit_status: int | None,
+    blame: Blame,
+) -> tuple[StepOutput, Verdict]:
+    """One step: forward, backward, a last look on all ranks together, and only then the new weights."""
+    loss, out = forward_backward(model, views, parts, place, scaler)
+    if scaler.is_enabled():
+        scaler.unscale_(optimizer)
+    verdict = judge(loss, model.parameters(), exit_status, place)
+    refuse_non_finite(verdict, loss, blame, scaled=scaler.is_enabled() and scaler.get_scale() >= 1)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return out, verdict
 
 
 def forward_backward(
@@ -346,7 +381,9 @@ def knn_is_due(config: PretrainConfig, done: int, steps_per_epoch: int, steps: i
     return bool(every) and (done == steps or done % (every * steps_per_epoch) == 0)
 
 
-def save_is_due(config: PretrainConfig, done: int, steps: int, saved_at: float, exit_status: int | None) -> bool:
+def save_is_due(
+    config: PretrainConfig, done: int, steps: int, saved_at: float, exit_status: int | None
+) -> bool:
     """Every so many steps or minutes, at the end, and before leaving on a signal."""
     often, minutes = config.checkpoint.every_steps, config.checkpoint.every_minutes
     return (
@@ -370,7 +407,12 @@ def summarise(
     wanted = ["loss", "health/std", "health/effective_rank", "health/centre_norm", "health/view_cosine"]
     if monitor:
         top1 = monitor.name
-        wanted += [top1, top1.replace("top1", "top5"), f"baseline/pixels/{top1}", f"baseline/untrained/{top1}"]
+        wanted += [
+            top1,
+            top1.replace("top1", "top5"),
+            f"baseline/pixels/{top1}",
+            f"baseline/untrained/{top1}",
+        ]
     metrics = {name: journal.series(name)[-1][1] for name in wanted if journal.series(name)}
     metrics["collapse_alarms"] = len(watch.alarms)
     say(f"done: {published}")
@@ -396,7 +438,9 @@ def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
 
 
 def _arguments(parser: Parser) -> None:
-    parser.add_argument("--resume", action="store_true", help="go on from the newest valid checkpoint of run.dir")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest valid checkpoint of run.dir"
+    )
     parser.add_argument("--preview", metavar="PNG", default=None, help="write a grid of views and end")
 
 

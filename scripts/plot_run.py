@@ -1,6 +1,6 @@
-"""Draws a run's curves from its metrics.jsonl: loss, kNN with its baselines, and the health of the projections.
+"""Draws a run's curves from its metrics.jsonl: loss, kNN with its baselines, health of the projections.
 
-    python scripts/plot_run.py runs/demo curves.png
+python scripts/plot_run.py runs/demo curves.png
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("Agg")
+mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from siamtransfer.cli import run
@@ -35,7 +35,9 @@ def main() -> dict[str, Any]:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     curve(left, rows, "loss", "loss")
     left.set(title="loss (-1: views agree)", xlabel="step")
-    knn = next((name for row in rows for name in row if name.startswith("knn/") and name.endswith("top1")), None)
+    knn = next(
+        (name for row in rows for name in row if name.startswith("knn/") and name.endswith("top1")), None
+    )
     if knn:
         curve(middle, rows, knn, "SimSiam", marker="o")
         for name, style in (("pixels", ":"), ("untrained", "--")):

@@ -25,6 +25,7 @@ from siamtransfer.files import atomic_write, digest_of_file
 
 FORMAT = "siamtransfer"
 VERSION = 1
+_STRAY = re.compile(r"\..+\.\d+\.tmp")  # see files.atomic_write
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
 
 
@@ -51,7 +52,7 @@ class Checkpoints:
         with atomic_write(path) as file:
             file.write(content)
         self._publish(path, content)
-        # Files of later steps are damaged ones that a resumed run has passed over; they are in nobody's stead.
+        # Files of later steps are damaged ones that a resumed run has passed over: they count for nothing.
         others = [p for p in self._by_age() if p != path]
         older = [p for p in others if _step_of(p) <= step]
         for old in {*others} - {*older[: max(self.keep, 1) - 1]}:
@@ -69,8 +70,8 @@ class Checkpoints:
         path = self._newest_whole(warn)
         if path is None and self._by_age():
             raise UserError(
-                f"all {len(self._by_age())} checkpoints in {self.folder} are damaged: restore one from a copy, "
-                "or start again in another --run.dir"
+                f"all {len(self._by_age())} checkpoints in {self.folder} are damaged: restore one from a "
+                "copy, or start again in another --run.dir"
             )
         return None if path is None else read_state(path)
 
@@ -86,10 +87,11 @@ class Checkpoints:
         return self.published.exists() or bool(self._by_age())
 
     def clean(self) -> None:
-        """Removes what a killed save left behind; only for the holder of the run's lock."""
+        """Removes what a killed write left behind; only for the holder of the run's lock."""
         for folder in (self.folder, self.published.parent):
-            for stray in folder.glob(".*.pth.*.tmp"):
-                stray.unlink(missing_ok=True)
+            for stray in folder.glob(".*.tmp"):
+                if _STRAY.fullmatch(stray.name):
+                    stray.unlink(missing_ok=True)
 
     def _publish(self, path: Path, content: memoryview) -> None:
         """Makes checkpoint.pth the same file as `path` by one rename; a copy where links are not possible."""
@@ -111,7 +113,7 @@ class Checkpoints:
                     return path
                 reason = "its bytes do not match the digest in its name"
             except OSError as error:
-                reason = error.strerror
+                reason = str(error.strerror)
             warn(f"{path} is damaged ({reason}); trying an older one")
         return None
 
@@ -136,7 +138,8 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
     if state.get("version", 0) > VERSION:

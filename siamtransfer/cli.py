@@ -1,4 +1,4 @@
-"""What every program does around its own work: one sentence for a user's error, one JSON line for a result."""
+"""What every program does around its own work: a sentence for a user's error, one JSON line for a result."""
 
 from __future__ import annotations
 

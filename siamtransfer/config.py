@@ -169,6 +169,31 @@ class PretrainConfig:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
+    def check(self) -> None:
+        """Raises UserError for a number that means nothing; `optim` is checked where the images are known."""
+        data, monitor, saving = self.data, self.monitor, self.checkpoint
+        at_least = {
+            "data.workers": (data.workers or 0, 0),
+            "simsiam.dim": (self.simsiam.dim, 1),
+            "simsiam.predictor_hidden": (
+                1 if self.simsiam.predictor_hidden is None else self.simsiam.predictor_hidden,
+                1,
+            ),
+            "checkpoint.every_steps": (saving.every_steps, 0),
+            "checkpoint.every_minutes": (saving.every_minutes, 0),
+            "checkpoint.keep": (saving.keep, 1),
+            "monitor.knn_every": (monitor.knn_every, 0),
+            "monitor.knn_k": (monitor.knn_k, 1),
+            "monitor.knn_bank": (monitor.knn_bank, 0),
+            "monitor.health_every": (monitor.health_every, 0),
+            "log.every": (self.log.every, 1),
+        }
+        for key, (value, least) in at_least.items():
+            if not value >= least:
+                raise UserError(f"{key} is {value}, but must be at least {least}")
+        if not monitor.knn_temperature > 0:
+            raise UserError(f"monitor.knn_temperature is {monitor.knn_temperature}, but must be above 0")
+
 
 FREE_ON_RESUME = (
     "run.dir",
@@ -193,8 +218,11 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def refuse_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raises UserError when two configurations differ in a key that matters; lists all such keys."""
-    old, new = flatten(saved), flatten(current)
+    """Raises UserError when two configurations differ in a key that matters; lists all such keys.
+
+    A key that `saved` lacks, being of an older version, counts as having had its default.
+    """
+    old, new = flatten(as_dict(PretrainConfig())) | flatten(saved), flatten(current)
     differing = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -268,10 +296,31 @@ def parse(
     parser.add_class_arguments(kind, None, as_group=False)
     if default_file is not None and not any(a == "--config" or a.startswith("--config=") for a in given):
         given = ["--config", str(default_file), *given]
-    namespace = parser.parse_args(given)
-    instances = parser.instantiate(namespace) if hasattr(parser, "instantiate") else parser.instantiate_classes(namespace)
+    namespace = _parse(parser, given)
+    instances = (
+        parser.instantiate(namespace)
+        if hasattr(parser, "instantiate")
+        else parser.instantiate_classes(namespace)
+    )
     fields = {f.name: getattr(instances, f.name) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**fields), namespace
+
+
+def _parse(parser: Parser, given: list[str]) -> jsonargparse.Namespace:
+    """The parsed words; a mistake in a configuration file is told with the file's name."""
+    try:
+        return parser.parse_args(given)
+    except UserError as error:
+        pairs = zip(given, [*given[1:], ""], strict=True)
+        files = [
+            after if word == "--config" else word[9:] for word, after in pairs if word.startswith("--config")
+        ]
+        for file in filter(lambda name: Path(name).is_file(), files):
+            try:
+                parser.parse_args([f"--config={file}"])
+            except UserError as own:
+                raise UserError(f"{file}: {own}") from error
+        raise
 
 
 def _with_underscores(word: str) -> str:

@@ -63,9 +63,9 @@ def projection_health(z1: Tensor, z2: Tensor) -> dict[str, float]:
 
 LIKELY_CAUSES = (
     "likely causes: a learning rate too high for this batch (optim.lr), batch norm that sees too few images "
-    "or is not synchronised over ranks (optim.batch, optim.accumulate, hardware.sync_batch_norm), a predictor "
-    "that is missing, fixed or decayed (simsiam.predictor, simsiam.predictor_rate), no stop-gradient "
-    "(simsiam.stop_gradient), or views so weak that all images look alike (views.recipe)"
+    "or is not synchronised over ranks (optim.batch, optim.accumulate, hardware.sync_batch_norm), a "
+    "predictor that is missing, fixed or decayed (simsiam.predictor, simsiam.predictor_rate), no "
+    "stop-gradient (simsiam.stop_gradient), or views so weak that all images look alike (views.recipe)"
 )
 
 
@@ -75,9 +75,9 @@ class CollapseWatch:
     have been healthy for as many.
 
     Collapsed is an output std below `min_std` or a rank share below `min_rank_share`. Both are needed: batch
-    norm before the output makes every channel vary within a batch of N whatever the network answers (one image
-    of N that differs from all others leaves a std of 2 / sqrt(N)), so small batches show collapse in the rank
-    and large ones in the std too. Measured, ResNet-18 of small width, on Fashion Scenes:
+    norm before the output makes every channel vary within a batch of N whatever the network answers (one
+    image of N that differs from all others leaves a std of 2 / sqrt(N)), so small batches show collapse in
+    the rank and large ones in the std too. Measured, ResNet-18 of small width, on Fashion Scenes:
 
         N    d     healthy: std, rank, share        without stop-gradient, after 100 steps
         16   32    above 0.96, 8.2, 0.76            0.50 to 0.65, 1.2 to 3.1, below 0.41
@@ -106,6 +106,7 @@ class CollapseWatch:
         self.armed = False
         self.alarms.append(step)
         return (
-            f"COLLAPSE at step {step}: output std x sqrt(d) is {std:.3f} (healthy is near 1) and the effective "
-            f"rank {rank:.1f}, so nearly all images get one answer whatever the loss says; {LIKELY_CAUSES}"
+            f"COLLAPSE at step {step}: output std x sqrt(d) is {std:.3f} (healthy is near 1) and the "
+            f"effective rank {rank:.1f}, so nearly all images get one answer whatever the loss says; "
+            f"{LIKELY_CAUSES}"
         )

@@ -96,7 +96,9 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
             raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
         return _from_files(config)
     if source is None:
-        raise UserError("give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features")
+        raise UserError(
+            "give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features"
+        )
     backbone, read = (None, None) if source == "pixels" else load_backbone(source)
     recorded = _recorded(read)
     train, test = _open(config.data, recorded.get("data", {}), source)
@@ -109,7 +111,9 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
     def features_of(images: ImageSet) -> Features:
         assert images.labels is not None
         labels = torch.from_numpy(np.ascontiguousarray(images.labels))
-        return Features(_extract(backbone, read, images, transform, place, config.batch, workers, cache), labels)
+        return Features(
+            _extract(backbone, read, images, transform, place, config.batch, workers, cache), labels
+        )
 
     protocol = {
         "train": f"{train.name}/{train.split}",
@@ -159,7 +163,9 @@ def _recorded(read: ReadBackbone | None) -> dict[str, Any]:
 
 def _open(data: EvaluationData, recorded: dict[str, Any], source: str) -> tuple[ImageSet, ImageSet | None]:
     """The labelled sets as asked for; where no name was given, as the checkpoint records them."""
-    asked = {key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)}
+    asked = {
+        key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)
+    }
     if "name" not in asked:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
@@ -175,7 +181,9 @@ def _transform(
     view = recipe(views["recipe"], size=views["size"]).views[0] if views else None
     crop = config.crop or (view.size if view else train.image_size or 224)
     mean, std = read.normalisation if read else IMAGENET
-    usual = evaluation_transform(crop, train.image_size, mean, std, view.interpolation if view else "bilinear")
+    usual = evaluation_transform(
+        crop, train.image_size, mean, std, view.interpolation if view else "bilinear"
+    )
     return Transform(**{**asdict(usual), "resize": config.resize}) if config.resize else usual
 
 

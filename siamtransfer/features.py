@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +24,11 @@ from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write
 from siamtransfer.runtime import Runtime
 from siamtransfer.views.geometry import centre
+from siamtransfer.views.recipes import Interpolation
 
 
 class Images(Protocol):
     """What extraction needs of an image set (see siamtransfer.data.imageset)."""
-
-    fingerprint: str
 
     def __len__(self) -> int: ...
 
@@ -42,7 +43,7 @@ class Transform:
     resize: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass
@@ -54,7 +55,11 @@ class Features:
 
 
 def evaluation_transform(
-    crop: int, image_size: int | None, mean: Sequence[float], std: Sequence[float], interpolation: str = "bilinear"
+    crop: int,
+    image_size: int | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: Interpolation = "bilinear",
 ) -> Transform:
     """The field's usual transform: shorter side to 8/7 of the crop (256 for 224) and a central crop; sets of
     small square images whose size is the crop are taken as they are."""
@@ -110,9 +115,7 @@ def extract(
 
 def pixels(images: Images, transform: Transform, *, workers: int = 0) -> Tensor:
     """The baseline without a network: normalised pixels of the central crop, float32[N, 3 * crop * crop]."""
-    loader = DataLoader(
-        _Centred(images, range(len(images)), transform), batch_size=256, num_workers=workers
-    )
+    loader = DataLoader(_Centred(images, range(len(images)), transform), batch_size=256, num_workers=workers)
     mean = torch.tensor(transform.mean).view(1, -1, 1, 1) * 255
     std = torch.tensor(transform.std).view(1, -1, 1, 1) * 255
     return torch.cat([((crops.float() - mean) / std).flatten(1) for crops in loader])
@@ -153,20 +156,26 @@ def read_feature_file(path: str | Path) -> Features:
         UserError: the file or one of its arrays is missing, or their shapes do not go together.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise ValueError("it holds a single array without a name")
+        with content as arrays:
             features, labels = arrays["features"], arrays["labels"]
     except KeyError as error:
-        raise UserError(f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]") from error
-    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]"
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
     if features.ndim != 2 or labels.shape != features.shape[:1] or not len(features):
         raise UserError(
-            f"{path} holds features{list(features.shape)} and labels{list(labels.shape)}; [N,D] and [N] are needed"
+            f"{path} holds features{list(features.shape)} and labels{list(labels.shape)}; "
+            "[N,D] and [N] are needed"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{path} holds labels of type {labels.dtype}; integers are needed")
-    if not np.isfinite(features).all():
-        raise UserError(f"{path} holds features that are not finite")
+    if not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
+        raise UserError(f"{path} holds features that are not all finite floating-point numbers")
     return Features(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
 
 

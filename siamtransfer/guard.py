@@ -22,7 +22,18 @@ class Verdict:
     exit_status: int | None
 
 
-def judge(loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None, runtime: Runtime) -> Verdict:
+@dataclass(frozen=True)
+class Blame:
+    """Where to look when a step goes wrong: the step, its learning rate and this rank's sample indices."""
+
+    step: int
+    rate: float
+    indices: Tensor
+
+
+def judge(
+    loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None, runtime: Runtime
+) -> Verdict:
     """Brings loss (a scalar), gradients and stop wishes of all ranks together, in one exchange.
 
     Every rank gets the same verdict, so that all of them go on or all of them stop and none waits for ever.
@@ -43,12 +54,11 @@ def judge(loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | N
     return Verdict(total / runtime.world, bad_losses == 0, bad_gradients == 0, status or None)
 
 
-def refuse_non_finite(
-    verdict: Verdict, local_loss: Tensor, step: int, rate: float, indices: Tensor, *, scaled: bool
-) -> None:
+def refuse_non_finite(verdict: Verdict, local_loss: Tensor, blame: Blame, *, scaled: bool) -> None:
     """Stops before the update when the loss or a gradient of any rank is not finite.
 
-    With float16's loss scaler (`scaled`) a gradient that overflows is ordinary: the scaler skips that update.
+    With float16's loss scaler (`scaled`) a gradient that overflows is ordinary: the scaler skips that update
+    and halves its scale; no longer so once the scale is below 1, for then the gradient itself is infinite.
 
     Raises:
         UserError: names the step, the rate and the indices of this rank's samples.
@@ -58,7 +68,7 @@ def refuse_non_finite(
     what = "the loss" if not verdict.loss_finite else "a gradient"
     where = "here" if not bool(local_loss.isfinite()) or verdict.loss_finite else "on another rank"
     raise UserError(
-        f"{what} is not finite at step {step} ({where}; learning rate {rate:.6g}; sample indices "
-        f"{indices.tolist()}): the update was not made and the last checkpoint is sound; lower optim.lr, use "
-        "--hardware.precision float32, or look at these images"
+        f"{what} is not finite at step {blame.step} ({where}; learning rate {blame.rate:.6g}; sample indices "
+        f"{blame.indices.tolist()}): the update was not made and the last checkpoint is sound; lower "
+        "optim.lr, use --hardware.precision float32, or look at these images"
     )

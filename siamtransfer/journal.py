@@ -73,20 +73,26 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; a half-written last line is left out, a missing file has no rows.
 
     Raises:
-        UserError: a line before the last is not JSON.
+        UserError: a line before the last is not a row.
     """
     if not path.exists():
         return []
     rows, lines = [], path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(
-                    f"{path} line {number} is not JSON: mend or remove the file before resuming"
-                ) from error
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise UserError(f"{path} line {number} is damaged: mend or remove the file before resuming")
     return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class _TensorBoard:
@@ -112,7 +118,9 @@ class _Wandb:
             raise UserError(
                 "log.wandb needs the package wandb: pip install 'siamtransfer[wandb]', or --log.wandb false"
             ) from error
-        self._run = wandb.init(project="siamtransfer", id=run.resolve().name, resume="allow", dir=run, config=config)
+        self._run = wandb.init(
+            project="siamtransfer", id=run.resolve().name, resume="allow", dir=run, config=config
+        )
 
     def write(self, step: int, numbers: dict[str, Any]) -> None:
         self._run.log(numbers, step=step)

@@ -39,7 +39,10 @@ class KnnMonitor:
 
     def score(self, backbone: nn.Module) -> dict[str, float]:
         """`knn/k=20/T=0.07/top1` and top5 of the backbone as it is; the same on every rank."""
-        features = [extract(backbone, part, self.transform, self.runtime, workers=self.workers) for part in self._parts()]
+        features = [
+            extract(backbone, part, self.transform, self.runtime, workers=self.workers)
+            for part in self._parts()
+        ]
         return self._accuracies(features)
 
     def baselines(self, untrained: nn.Module) -> dict[str, float]:
@@ -64,11 +67,15 @@ class KnnMonitor:
             "knn_bank_images": len(self._bank),
             "knn_queries": f"{test.name}/{test.split}",
             "knn_leave_one_out": self.test is None,
-            "knn_transform": vars(self.transform) if hasattr(self.transform, "__dict__") else str(self.transform),
+            "knn_transform": vars(self.transform)
+            if hasattr(self.transform, "__dict__")
+            else str(self.transform),
         }
 
     def _parts(self) -> list[Subset]:
-        return [self._bank] if self.test is None else [self._bank, Subset(self.test, np.arange(len(self.test)))]
+        return (
+            [self._bank] if self.test is None else [self._bank, Subset(self.test, np.arange(len(self.test)))]
+        )
 
     def _accuracies(self, features: list[Tensor]) -> dict[str, float]:
         device = self.runtime.device

@@ -18,7 +18,9 @@ from siamtransfer.errors import UserError
 _BLOCK = 2**24  # similarities held at once: 64 MiB in float32
 
 
-def search(bank: Tensor, queries: Tensor, k: int, *, leave_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def search(
+    bank: Tensor, queries: Tensor, k: int, *, leave_out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The k most similar rows of `bank`[N, D] for each of `queries`[Q, D].
 
     Returns (similarities float32[Q, k], indices int64[Q, k]), most similar first; equal similarities come

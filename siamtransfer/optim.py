@@ -40,6 +40,9 @@ class OptimConfig:
         """Raises UserError when the numbers cannot go together, naming the key and the cure."""
         if min(self.epochs, self.batch, self.accumulate) < 1:
             raise UserError("optim.epochs, optim.batch and optim.accumulate must be at least 1")
+        for key in ("lr", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise UserError(f"optim.{key} is {getattr(self, key)}, but must be 0 or more")
         if self.batch % (world * self.accumulate):
             raise UserError(
                 f"optim.batch {self.batch} does not divide into {world} ranks x {self.accumulate} parts "
@@ -47,8 +50,8 @@ class OptimConfig:
             )
         if self.batch // (world * self.accumulate) < 2:
             raise UserError(
-                f"optim.batch {self.batch} leaves fewer than 2 images for batch norm on each of {world} ranks "
-                f"x {self.accumulate} parts: raise it to {2 * world * self.accumulate} or more"
+                f"optim.batch {self.batch} leaves fewer than 2 images for batch norm on each of {world} "
+                f"ranks x {self.accumulate} parts: raise it to {2 * world * self.accumulate} or more"
             )
         if images < self.batch:
             raise UserError(
@@ -87,14 +90,19 @@ def set_rates(
     """Gives every group of `optimizer` its rate for `step`; returns the scheduled one."""
     rate = rate_at(config, step, steps_per_epoch)
     for group in optimizer.param_groups:
-        group["lr"] = config.initial_rate if group["constant_rate"] else rate
+        group["lr"] = group["rate_scale"] * (config.initial_rate if group["constant_rate"] else rate)
     return rate
 
 
 def build_optimizer(config: OptimConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
     """The optimiser of `config` over `groups`."""
     described = [
-        {"params": group.parameters, "constant_rate": group.constant_rate, "name": group.name}
+        {
+            "params": group.parameters,
+            "constant_rate": group.constant_rate,
+            "rate_scale": group.rate_scale,
+            "name": group.name,
+        }
         for group in groups
     ]
     lr, decay = config.initial_rate, config.weight_decay

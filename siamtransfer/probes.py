@@ -112,7 +112,13 @@ def probe(
     if len(strengths) > 1:
         for strength in sorted(strengths):
             classifier = fit_logistic(
-                train[fitting], train_labels[fitting], strength, standardise=True, start=classifier, max_steps=200, tolerance=1e-5
+                train[fitting],
+                train_labels[fitting],
+                strength,
+                standardise=True,
+                start=classifier,
+                max_steps=200,
+                tolerance=1e-5,
             )
             held_out[strength] = top_accuracy(classifier, train[holding], train_labels[holding])
         best = max(held_out, key=lambda c: (held_out[c], -c))
@@ -148,6 +154,8 @@ def split_by_class(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Ten
         held.append(members[: min(max(1, round(share * len(members))), len(members) - 1)])
     holding = np.sort(np.concatenate(held))
     if not len(holding):
-        raise UserError("no class has two samples in train, so no strength can be chosen: give one --strengths")
+        raise UserError(
+            "no class has two samples in train, so no strength can be chosen: give one --strengths"
+        )
     fitting = np.setdiff1d(np.arange(len(y)), holding)
     return torch.from_numpy(fitting), torch.from_numpy(holding)

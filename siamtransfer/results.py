@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import platform
 import subprocess
@@ -13,7 +13,9 @@ from typing import Any
 import siamtransfer
 
 
-def record(task: str, metrics: dict[str, float], protocol: dict[str, Any], **provenance: Any) -> dict[str, Any]:
+def record(
+    task: str, metrics: dict[str, float], protocol: dict[str, Any], **provenance: Any
+) -> dict[str, Any]:
     """Builds the JSON document that a program prints last.
 
     `metrics` is flat (`knn/k=20/T=0.07/top1`), accuracies and APs are percentages. `protocol` holds every
@@ -29,7 +31,7 @@ def record(task: str, metrics: dict[str, float], protocol: dict[str, Any], **pro
             "versions": versions(),
             "commit": commit(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         },
     }
 
@@ -37,7 +39,17 @@ def record(task: str, metrics: dict[str, float], protocol: dict[str, Any], **pro
 def versions() -> dict[str, str]:
     """The versions of everything that can move a number; absent libraries are left out."""
     found = {"python": platform.python_version(), "siamtransfer": siamtransfer.__version__}
-    for name in ("torch", "torchvision", "numpy", "pillow", "simplejpeg", "timm", "scikit-learn", "faiss-gpu", "faiss-cpu"):
+    for name in (
+        "torch",
+        "torchvision",
+        "numpy",
+        "pillow",
+        "simplejpeg",
+        "timm",
+        "scikit-learn",
+        "faiss-gpu",
+        "faiss-cpu",
+    ):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from siamtransfer.errors import UserError
 
+T = TypeVar("T")
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 _NEW_NAME = "forward_sync_buffers"  # of DistributedDataParallel's option broadcast_buffers, from torch 2.14
 _TAKES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
@@ -87,6 +88,14 @@ class Runtime:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def collect(self, items: list[T]) -> list[T]:
+        """The picklable `items` of all ranks, in rank order, on every rank."""
+        if self.world == 1:
+            return items
+        parts: list[list[T]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
 
     def wait(self) -> None:
         """Returns when every rank has called it."""

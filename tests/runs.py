@@ -1,7 +1,7 @@
 """Small training runs in processes of their own, faults to inject into them, and what they leave behind.
 
-A process is forked from a server that has imported everything but never computed a gradient, so starting one
-takes milliseconds instead of the seconds that `import torch` needs; it can be signalled and killed like any.
+A process is forked from a server that has imported everything (see warm.py), so starting one takes
+milliseconds instead of the seconds that `import torch` needs; it can be signalled and killed like any.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TINY = ["--config", str(ROOT / "tests" / "tiny.yaml")]
 STEPS = 15
 """Steps of a run by tiny.yaml: 3 epochs of 5."""
+
 
 def images_of(root: Path) -> list[str]:
     """The options that make a run read the class folders under `root` instead of the embedded scenes."""
@@ -47,7 +49,7 @@ class Run:
     err: Path
 
     def wait(self, seconds: float = 100) -> int:
-        """The exit status, minus the signal's number when one killed it; fails when it does not end in time."""
+        """The exit status, minus the signal's number when one killed it; fails when it takes too long."""
         self.process.join(seconds)
         if self.process.exitcode is None:
             self.process.kill()
@@ -66,7 +68,9 @@ class Run:
         return json.loads(self.out.read_text().splitlines()[-1])
 
 
-def launch(folder: Path, *options: str, fault: Fault | None = None, rank: int = 0, world: int = 1, port: int = 0) -> Run:
+def launch(
+    folder: Path, *options: str, fault: Fault | None = None, rank: int = 0, world: int = 1, port: int = 0
+) -> Run:
     """Starts a run by tiny.yaml and `options` in the run folder `folder`, as one of `world` ranks."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.parent.glob(f"{folder.name}.*.err")))
@@ -74,25 +78,62 @@ def launch(folder: Path, *options: str, fault: Fault | None = None, rank: int = 
     err.touch()
     environment = {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
     if world > 1:
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment |= {key: str(value) for key, value in (ranks | address).items()}
+        environment |= rank_variables(rank, world, port)
     argv = [*TINY, f"--run.dir={folder}", *options]
-    process = _context().Process(target=_program, args=(argv, str(out), str(err), environment, fault))
+    process = context().Process(target=_program, args=(argv, str(out), str(err), environment, fault))
     process.start()
+    _started.append(process)
     return Run(process, folder, out, err)
 
 
-def launch_ranks(folder: Path, *options: str, faults: dict[int, Fault] | None = None, world: int = 2) -> list[Run]:
+_started: list[Any] = []
+
+
+def kill_leftovers() -> None:
+    """Ends the runs that a failed test did not wait for."""
+    for process in _started:
+        if process.is_alive():
+            process.kill()
+        process.join()
+    _started.clear()
+
+
+def launch_ranks(
+    folder: Path, *options: str, faults: Mapping[int, Fault] | None = None, world: int = 2
+) -> list[Run]:
     """Starts `world` ranks of one run, with a fault for some of them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    faults = faults or {}
+    faults, port = faults or {}, _free_port()
     return [
         launch(folder, *options, fault=faults.get(rank), rank=rank, world=world, port=port)
         for rank in range(world)
     ]
+
+
+def on_ranks(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Any]:
+    """What `work(place, *arguments)` returns on each of `world` gloo ranks, as torch.save can carry it."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        results = [Path(folder) / str(rank) for rank in range(world)]
+        processes = [
+            context().Process(
+                target=_work, args=(work, arguments, str(result), rank_variables(rank, world, port))
+            )
+            for rank, result in enumerate(results)
+        ]
+        for process in processes:
+            process.start()
+            _started.append(process)
+        for process in processes:
+            process.join(100)
+        assert [process.exitcode for process in processes] == [0] * world
+        return [torch.load(result, weights_only=False) for result in results]
+
+
+def rank_variables(rank: int, world: int, port: int) -> dict[str, str]:
+    """What torchrun tells a rank."""
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {key: str(value) for key, value in (ranks | address).items()}
 
 
 def complete(folder: Path, *options: str, fault: Fault | None = None) -> Run:
@@ -103,12 +144,14 @@ def complete(folder: Path, *options: str, fault: Fault | None = None) -> Run:
 
 
 @functools.cache
-def _context() -> Any:
+def context() -> Any:
     """The server that forks; its modules are found through PYTHONPATH, which no other process gets to see."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "pretrain.main", "torch.distributed", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["warm"])
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *([before] if before else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(ROOT), str(ROOT / "tests"), *([before] if before else [])]
+    )
     try:
         forkserver.ensure_running()
     finally:
@@ -118,13 +161,32 @@ def _context() -> Any:
     return context
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _work(
+    work: Callable[..., Any], arguments: tuple[Any, ...], result: str, environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    from siamtransfer import runtime
+
+    with runtime.start("cpu") as place:
+        torch.save(work(place, *arguments), result)
+
+
 def _program(argv: list[str], out: str, err: str, environment: dict[str, str], fault: Fault | None) -> None:
     os.environ.update(environment)
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
         with Path(path).open("ab", 0) as file:
             os.dup2(file.fileno(), stream.fileno())
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # for data loaders; a server's child would start servers
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # for data loaders; a server's child would start servers
     import pretrain.main
     from siamtransfer.cli import run
 
@@ -152,7 +214,7 @@ def before_step(step: int, action: Fault) -> None:
             action()
         return original(optimizer, config, now, steps_per_epoch)
 
-    program.set_rates = set_rates
+    program.set_rates = set_rates  # type: ignore[assignment]
 
 
 def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Fault:
@@ -187,17 +249,25 @@ def differences(one: Any, other: Any, at: str = "", free: tuple[str, ...] = ("co
     if isinstance(one, dict) and isinstance(other, dict):
         keys = sorted({*one, *other}, key=str)
         return [
-            d for key in keys for d in differences(one.get(key, "absent"), other.get(key, "absent"), f"{at}.{key}".lstrip("."), free)
+            d
+            for key in keys
+            for d in differences(
+                one.get(key, "absent"), other.get(key, "absent"), f"{at}.{key}".lstrip("."), free
+            )
         ]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        return [d for n, (a, b) in enumerate(zip(one, other, strict=True)) for d in differences(a, b, f"{at}[{n}]", free)]
+        return [
+            d
+            for n, (a, b) in enumerate(zip(one, other, strict=True))
+            for d in differences(a, b, f"{at}[{n}]", free)
+        ]
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return [] if one.dtype == other.dtype and torch.equal(one, other) else [at]
     return [] if type(one) is type(other) and one == other else [f"{at}: {one!r} and {other!r}"]
 
 
 def assert_same_run(one: Path, other: Path, free: tuple[str, ...] = ("config.run.dir",)) -> None:
-    """Two runs ended in the same weights, buffers, optimiser and progress, and logged the same, to the bit."""
+    """Two runs ended in the same weights, buffers, optimiser and progress and logged the same, to the bit."""
     assert differences(newest(one), newest(other), free=free) == []
     assert rows(one) == rows(other)
 

@@ -1,4 +1,4 @@
-"""kNN against public implementations (golden/knn: DINO's and PatrickHua's code, scikit-learn), then ties and edges."""
+"""kNN against public implementations (golden/knn: DINO, PatrickHua, scikit-learn), then ties and edges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ def test_one_search_serves_every_k_and_temperature():
     cases = [name.replace("k", "k=").replace("_T", "/T=") for name in summary]
     ks = sorted({int(case.split("/")[0][2:]) for case in cases})
     metrics = knn_accuracies(
-        data["train_features"], data["train_labels"], data["test_features"], data["test_labels"], ks, TEMPERATURES
+        data["train_features"],
+        data["train_labels"],
+        data["test_features"],
+        data["test_labels"],
+        ks,
+        TEMPERATURES,
     )
     for case, published in zip(cases, summary.values(), strict=True):
         assert metrics[f"knn/{case}/top1"] == pytest.approx(published["dino_top1"])

@@ -32,6 +32,19 @@ def test_moco_v3_rates_per_step_with_warm_up():
     assert ours == pytest.approx(GOLDEN["moco_v3_lr"]["values"], rel=1e-12, abs=1e-15)
 
 
+def test_a_group_may_have_a_multiple_of_the_rate():
+    config = OptimConfig(lr=0.1, batch=256, epochs=10)
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+    groups = [
+        ParameterGroup("a", parameters[:1], False, 3.0),
+        ParameterGroup("b", parameters[1:], True, 10.0),
+    ]
+    optimizer = build_optimizer(config, groups)
+    rate = set_rates(optimizer, config, 5, steps_per_epoch=1)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([3 * rate, 1.0])
+    assert rate < 0.1
+
+
 def test_rate_scales_with_the_global_batch():
     assert OptimConfig(lr=0.05, batch=512).initial_rate == pytest.approx(0.1)
 
@@ -53,6 +66,9 @@ def test_weight_decay_reaches_biases_and_norms_with_sgd():
         ({"batch": 4}, 4, 100, "batch norm"),
         ({"batch": 4, "epochs": 5, "warmup_epochs": 5}, 1, 100, "warmup_epochs"),
         ({"batch": 4, "epochs": 0}, 1, 100, "at least 1"),
+        ({"batch": 4, "lr": -0.1}, 1, 100, "optim.lr is -0.1"),
+        ({"batch": 4, "lr": float("nan")}, 1, 100, "optim.lr is nan"),
+        ({"batch": 4, "weight_decay": float("inf")}, 1, 100, "optim.weight_decay is inf"),
     ],
 )
 def test_impossible_numbers_name_their_cure(changes, world, images, words):

@@ -1,7 +1,8 @@
 """SimSiam against the published code: outputs, loss, every gradient and five training steps, at small size.
 
-The numbers in golden/methods/simsiam.npz were computed in float64 by facebookresearch/simsiam (commit a7bc177)
-with a tiny encoder in the place of ResNet-50; no line of that code is here. Then the invariances of the method.
+The numbers in golden/methods/simsiam.npz were computed in float64 by facebookresearch/simsiam (commit
+a7bc177) with a tiny encoder in the place of ResNet-50; no line of that code is here. Then the method's
+invariances.
 """
 
 from __future__ import annotations
@@ -97,7 +98,12 @@ def test_five_training_steps_equal_the_published_code(golden, dtype):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert_close(loss.detach(), golden["losses"][int(method.backbone.b1.num_batches_tracked) // 2 - 1], dtype, "loss")
+        assert_close(
+            loss.detach(),
+            golden["losses"][int(method.backbone.b1.num_batches_tracked) // 2 - 1],
+            dtype,
+            "loss",
+        )
     for name, value in method.state_dict().items():
         assert_close(value, golden[f"final/{official_name(name)}"], dtype, name)
 
@@ -149,7 +155,9 @@ def test_asymmetric_loss_is_the_first_direction_alone(golden):
 def test_cross_entropy_similarity_matches_its_formula(golden):
     method = build(golden, torch.float64, similarity="cross-entropy")
     p, z = torch.randn(2, 5, 32, dtype=torch.float64)
-    expected = torch.stack([-(zi.softmax(0) * pi.log_softmax(0)).sum() for pi, zi in zip(p, z, strict=True)]).mean()
+    expected = torch.stack(
+        [-(zi.softmax(0) * pi.log_softmax(0)).sum() for pi, zi in zip(p, z, strict=True)]
+    ).mean()
     torch.testing.assert_close(method.distance(p, z), expected)
 
 
@@ -169,7 +177,11 @@ def test_batch_norm_stands_where_table_3_says(places):
     def count(module: nn.Module, affine: bool) -> int:
         return sum(isinstance(m, nn.BatchNorm1d) and m.affine == affine for m in module.modules())
 
-    assert (count(method.projector, True), count(method.projector, False), count(method.predictor, True)) == NORMS[places]
+    assert (
+        count(method.projector, True),
+        count(method.projector, False),
+        count(method.predictor, True),
+    ) == NORMS[places]
     hidden_bias = method.projector[0].bias is not None
     assert hidden_bias == (places == "none")
 
@@ -195,7 +207,9 @@ def test_paper_sizes():
     backbone.dim = 2048
     with torch.device("meta"):
         method = SimSiam(backbone, SimSiamConfig())
-    shapes = {name: tuple(p.shape) for name, p in method.named_parameters() if not name.startswith("backbone")}
+    shapes = {
+        name: tuple(p.shape) for name, p in method.named_parameters() if not name.startswith("backbone")
+    }
     assert shapes["projector.0.weight"] == (2048, 2048)
     assert shapes["projector.6.bias"] == (2048,)
     assert "projector.7.weight" not in shapes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -19,8 +20,12 @@ def mlp(
     has one when `output_bias`, whether or not batch norm follows, and is never followed by a ReLU.
     """
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
-        layers += [nn.Linear(before, after, bias=hidden == "none"), *_norm(hidden, after), nn.ReLU(inplace=True)]
+    for before, after in pairwise(widths[:-1]):
+        layers += [
+            nn.Linear(before, after, bias=hidden == "none"),
+            *_norm(hidden, after),
+            nn.ReLU(inplace=True),
+        ]
     layers += [nn.Linear(widths[-2], widths[-1], bias=output_bias), *_norm(output, widths[-1])]
     return nn.Sequential(*layers)
 

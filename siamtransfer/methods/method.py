@@ -26,11 +26,13 @@ class ParameterGroup:
 
     Attributes:
         constant_rate: keep the initial rate instead of following the schedule (SimSiam's predictor).
+        rate_scale: multiplies the rate.
     """
 
     name: str
     parameters: list[nn.Parameter]
     constant_rate: bool = False
+    rate_scale: float = 1.0
 
 
 class Method(nn.Module):

@@ -19,7 +19,7 @@ from siamtransfer.methods.method import Method, ParameterGroup, StepOutput, trai
 
 @dataclass
 class SimSiamConfig:
-    """SimSiam's heads, and the switches of the paper's ablations (section 4); the defaults are the paper's."""
+    """SimSiam's heads and the switches of the paper's ablations (section 4); the defaults are the paper's."""
 
     dim: int = 2048
     """Width d of projections and predictions."""
@@ -33,6 +33,9 @@ class SimSiamConfig:
     """A trained predictor, a fixed random one, or none (table 1)."""
     predictor_rate: Literal["constant", "decayed"] = "constant"
     """Learning rate of the predictor: constant works a little better than decayed (table 1c)."""
+    predictor_rate_scale: float = 1.0
+    """The predictor's learning rate in units of the encoder's initial one. Above 1 the predictor keeps up
+    with a fast-changing encoder (Tian et al., arXiv 2102.06810), as short runs need; the paper has 1."""
     batch_norm: Literal["none", "hidden", "default", "output-affine", "all"] = "default"
     """Where batch norm stands (table 3): nowhere, in hidden layers, also after the projector without affine
     parameters (the published code) or with them, or after the predictor too."""
@@ -90,6 +93,11 @@ class SimSiam(Method):
     def groups(self) -> list[ParameterGroup]:
         groups = [
             ParameterGroup("encoder", trainable(self.backbone) + trainable(self.projector)),
-            ParameterGroup("predictor", trainable(self.predictor), self.config.predictor_rate == "constant"),
+            ParameterGroup(
+                "predictor",
+                trainable(self.predictor),
+                self.config.predictor_rate == "constant",
+                self.config.predictor_rate_scale,
+            ),
         ]
         return [group for group in groups if group.parameters]

@@ -57,7 +57,9 @@ def test_fault_10_other_images_than_before(
     assert steps_kept(stopped) == [2]
 
 
-def test_fault_10_the_same_images_at_another_place_go_on(stopped: Path, shapes_folder: Path, tmp_path: Path) -> None:
+def test_fault_10_the_same_images_at_another_place_go_on(
+    stopped: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
     root, run = tmp_path / "images", tmp_path / "run"
     shutil.copytree(shapes_folder, root)
     shutil.copytree(stopped, run)

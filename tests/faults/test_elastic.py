@@ -67,8 +67,21 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_fault_15_torchrun_restarts_all_ranks_when_one_dies(two_ranks: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1", "--standalone"]
-    script = [str(ROOT / "tests" / "faults" / "dying_rank.py"), *TINY, *SHORT, f"--run.dir={folder}", "--resume"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--max-restarts=1",
+        "--standalone",
+    ]
+    script = [
+        str(ROOT / "tests" / "faults" / "dying_rank.py"),
+        *TINY,
+        *SHORT,
+        f"--run.dir={folder}",
+        "--resume",
+    ]
     done = subprocess.run([*torchrun, *script], cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert "steps 0 to 10" in done.stderr
@@ -89,7 +102,9 @@ def test_fault_15_a_run_goes_on_with_fewer_ranks(one_rank: Path, tmp_path: Path)
     assert steps_kept(folder) == [4, 7]
     complete(folder, *GENTLE, "--resume", fault=functools.partial(note_samples, tmp_path / "samples"))
 
-    together = [a | b for a, b in zip(samples(notes[0]), samples(notes[1]), strict=True)] + samples(tmp_path / "samples")
+    together = [a | b for a, b in zip(samples(notes[0]), samples(notes[1]), strict=True)] + samples(
+        tmp_path / "samples"
+    )
     assert together == samples(one_rank.parent / "samples")
     assert [set.union(*together[epoch : epoch + 5]) for epoch in (0, 5, 10)] == [set(range(40))] * 3
     ours, theirs = ([row["loss"] for row in rows(run) if "loss" in row] for run in (folder, one_rank))
@@ -102,7 +117,9 @@ def test_ranks_that_find_different_checkpoints_are_refused(one_rank: Path, tmp_p
     fault = functools.partial(before_step, 6, functools.partial(exit, 0))
     launch(tmp_path / "run", fault=fault).wait()
     assert steps_kept(tmp_path / "run") == [4]
-    ranks = launch_ranks(tmp_path / "run", "--resume", faults={1: functools.partial(look_in, tmp_path / "nothing")})
+    ranks = launch_ranks(
+        tmp_path / "run", "--resume", faults={1: functools.partial(look_in, tmp_path / "nothing")}
+    )
     assert ranks[1].wait() == 2
     assert "put --run.dir on a disk that all machines share" in ranks[1].said
     assert ranks[0].wait() != 0

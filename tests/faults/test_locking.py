@@ -13,7 +13,9 @@ from runs import before_step, complete, launch, send, steps_kept
 
 
 def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
     while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.01)
 
 
@@ -51,7 +53,9 @@ def become_nobody() -> None:
 
 
 @pytest.mark.parametrize("name", ["locked", "locked/new"])
-def test_fault_20_a_folder_that_cannot_be_written_fails_before_the_first_batch(name: str, tmp_path: Path) -> None:
+def test_fault_20_a_folder_that_cannot_be_written_fails_before_the_first_batch(
+    name: str, tmp_path: Path
+) -> None:
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0o555)
     run = launch(tmp_path / "logs" / "run", f"--run.dir={tmp_path / name}", fault=become_nobody)

@@ -36,7 +36,7 @@ def spoil(what: str, step: int = STEP) -> None:
             gradient[(0,) * gradient.ndim] = float("inf")
         return loss, out
 
-    program.forward_backward = forward_backward
+    program.forward_backward = forward_backward  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -54,13 +54,20 @@ def test_fault_11_stops_before_the_update(what: str, tmp_path: Path, monkeypatch
     with pytest.raises(UserError) as caught:
         program.main([*TINY, *EVERY_STEP, f"--run.dir={folder}"])
     message = str(caught.value)
-    assert message.startswith(f"{'the loss' if what == 'loss' else 'a gradient'} is not finite at step {STEP} ")
-    assert "learning rate 0.01875;" in message  # 0.8 x 8 / 256, three quarters of it in the second of three epochs
+    assert message.startswith(
+        f"{'the loss' if what == 'loss' else 'a gradient'} is not finite at step {STEP} "
+    )
+    assert (
+        "learning rate 0.01875;" in message
+    )  # 0.8 x 8 / 256, three quarters of it in the second of three epochs
     assert named_indices(message) == indices_of(STEP)
     saved = newest(folder)
     assert steps_kept(folder) == [STEP - 1, STEP]
     assert all_finite(saved)
-    assert differences({n: p.detach() for n, p in methods[0].named_parameters()}, parameters(methods[0], saved)) == []
+    assert (
+        differences({n: p.detach() for n, p in methods[0].named_parameters()}, parameters(methods[0], saved))
+        == []
+    )
     assert max(row["step"] for row in rows(folder)) == STEP
 
 

@@ -15,8 +15,17 @@ from typing import IO, Any
 
 import pytest
 import torch
-from runs import assert_same_run, before_step, complete, differences, launch, newest, send, steps_kept
-from runs import _context as processes
+from runs import (
+    assert_same_run,
+    before_step,
+    complete,
+    context,
+    differences,
+    launch,
+    newest,
+    send,
+    steps_kept,
+)
 
 import siamtransfer.checkpoint
 from siamtransfer.checkpoint import FORMAT, VERSION, Checkpoints
@@ -82,7 +91,9 @@ def test_fault_02_pickling_fails_half_way(saved: Path) -> None:
 
 
 def test_fault_02_the_disk_is_full(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siamtransfer.checkpoint, "atomic_write", functools.partial(disturbed_write, 10_000, full))
+    monkeypatch.setattr(
+        siamtransfer.checkpoint, "atomic_write", functools.partial(disturbed_write, 10_000, full)
+    )
     with pytest.raises(UserError, match=r"cannot write .*step-0000003.*No space left.*\d MiB free"):
         Checkpoints(saved).save(state_of(3), 3)
     assert leftovers(saved) == []
@@ -93,7 +104,9 @@ def test_fault_02_a_run_whose_disk_is_full_ends_with_an_error(tmp_path: Path) ->
     """The kernel refuses to let a file of this process grow beyond 256 KiB, from before step 5 on."""
     run = launch(tmp_path / "run", fault=functools.partial(before_step, 5, small_files))
     assert run.wait() == 2
-    assert run.said.splitlines()[-1].startswith(f"error: cannot write {tmp_path / 'run'}/checkpoints/step-0000008")
+    assert run.said.splitlines()[-1].startswith(
+        f"error: cannot write {tmp_path / 'run'}/checkpoints/step-0000008"
+    )
     assert "MiB free" in run.said
     assert "Traceback" not in run.said
     assert steps_kept(run.folder) == [4]
@@ -110,7 +123,7 @@ def full() -> None:
 
 
 class Disturbed:
-    """A file that does `action` once `offset` bytes have been written, in pieces as a slow disk takes them."""
+    """A file that does `action` once `offset` bytes have been written, as a slow disk gives time for."""
 
     def __init__(self, file: IO[bytes], offset: int, action: Any):
         self.file, self.offset, self.action = file, offset, action
@@ -129,7 +142,8 @@ def disturbed_write(offset: int, action: Any, path: Path) -> Iterator[Disturbed]
 
 
 def disturb_writing(offset: int, action: Any) -> None:
-    siamtransfer.checkpoint.atomic_write = functools.partial(disturbed_write, offset, action)
+    disturbed = functools.partial(disturbed_write, offset, action)
+    siamtransfer.checkpoint.atomic_write = disturbed  # type: ignore[assignment]
 
 
 def die() -> None:
@@ -160,7 +174,7 @@ def save_and_die_at_the_rename(run: Path, number: int, *, after: bool) -> None:
 
 
 def killed(what: Any, *arguments: Any, **named: Any) -> None:
-    process = processes().Process(target=what, args=arguments, kwargs=named)
+    process = context().Process(target=what, args=arguments, kwargs=named)
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -173,7 +187,9 @@ def test_fault_03_killed_while_the_file_is_written(offset: int, saved: Path) -> 
     assert_the_next_run_goes_on_from(2, saved)
 
 
-@pytest.mark.parametrize(("number", "after", "step"), [(1, False, 2), (1, True, 3), (2, False, 3), (2, True, 3)])
+@pytest.mark.parametrize(
+    ("number", "after", "step"), [(1, False, 2), (1, True, 3), (2, False, 3), (2, True, 3)]
+)
 def test_fault_03_killed_around_a_rename(number: int, after: bool, step: int, saved: Path) -> None:
     killed(save_and_die_at_the_rename, saved, number, after=after)
     assert_the_next_run_goes_on_from(step, saved)

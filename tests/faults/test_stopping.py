@@ -85,7 +85,12 @@ def test_fault_07_ctrl_c_in_a_terminal_reaches_the_workers_too(shapes_folder: Pa
     options = [*images_of(shapes_folder), "--data.workers=2", endless, f"--run.dir={folder}"]
     command = [sys.executable, str(ROOT / "pretrain" / "main.py"), *TINY, *options]
     with subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         assert any(line.startswith("[7/") for line in process.stderr)
@@ -120,7 +125,7 @@ def stop_twice() -> None:
 
 
 @contextlib.contextmanager
-def interrupted_write(path: Path) -> Iterator[IO[bytes]]:
+def interrupted_write(path: str | Path) -> Iterator[IO[bytes]]:
     with atomic_write(path) as file:
         file.write(b"")
         send(signal.SIGTERM)
@@ -128,7 +133,9 @@ def interrupted_write(path: Path) -> Iterator[IO[bytes]]:
         send(signal.SIGINT)
 
 
-def test_fault_08_a_signal_in_the_last_step_leaves_only_the_summary_to_do(undisturbed: Path, tmp_path: Path) -> None:
+def test_fault_08_a_signal_in_the_last_step_leaves_only_the_summary_to_do(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     run = launch(tmp_path / "run", fault=stop_at(STEPS - 1))
     assert run.wait() == 143
     assert_same_run(run.folder, undisturbed)

@@ -1,0 +1,105 @@
+"""The cost of the training loop around the model: a step of ours against the bare forward, backward, update.
+
+    python benchmarks/train_step.py [--steps 8] [--repeats 5] [--batch 64]
+
+Both take the same steps with the same SimSiam (ResNet-18 for small images, 32 pixels, all threads). The bare
+one is given ready float views; ours paints them, sets rates and seeds, looks for non-finite numbers before
+the update, and reads the loss. Repeats alternate; the ratio of the medians is printed, then one JSON line.
+Ends with status 1 when the ratio is above 1.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from pretrain.main import update
+from siamtransfer import runtime
+from siamtransfer.backbones import build_backbone
+from siamtransfer.cli import say, to_json
+from siamtransfer.data import open_images
+from siamtransfer.guard import Blame
+from siamtransfer.methods import SimSiam, SimSiamConfig
+from siamtransfer.optim import OptimConfig, build_optimizer, set_rates
+from siamtransfer.results import record
+from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.recipes import recipe
+
+LIMIT = 1.05
+
+
+def main() -> int:
+    """Times both and prints the ratio; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=8, help="steps a repeat")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats of each")
+    parser.add_argument("--batch", type=int, default=64, help="images a step")
+    asked = parser.parse_args()
+
+    images = open_images("fashion-scenes", size=32, count=asked.batch)
+    views = recipe("cifar-simsiam")
+    batch = ViewSet(lambda index: (images.image(index), []), views, 0, len(images)).__getitems__(
+        [(0, index) for index in range(asked.batch)]
+    )
+    config = OptimConfig(batch=asked.batch, lr=0.01)
+
+    with runtime.start("auto", "float32") as place:
+        method = SimSiam(build_backbone("resnet18", stem="small"), SimSiamConfig(projector_layers=2))
+        method.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer, scaler = build_optimizer(config, method.groups()), place.scaler()
+        ready = paint_batch(batch, views, place.device, channels_last=True)
+
+        def bare(step: int) -> None:
+            method(ready).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        def ours(step: int) -> None:
+            rate = set_rates(optimizer, config, step, 100)
+            runtime.seed_step(0, step)
+            painted = paint_batch(batch, views, place.device, channels_last=True)
+            update(method, optimizer, scaler, painted, 1, place, None, Blame(step, rate, batch.index))
+
+        times: dict[str, list[float]] = {"bare": [], "ours": []}
+        for _ in range(asked.repeats):
+            for name, step in (("bare", bare), ("ours", ours)):
+                times[name].append(seconds_a_step(step, asked.steps))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    pairs = [ours / bare for ours, bare in zip(times["ours"], times["bare"], strict=True)]
+    ratio = medians["ours"] / medians["bare"]
+    for name, value in medians.items():
+        say(f"{name:6} {1000 * value:8.1f} ms a step   {asked.batch / value:8.1f} images/s")
+    say(f"ours / bare = {ratio:.3f} (pairs {min(pairs):.3f} to {max(pairs):.3f}), at most {LIMIT} is wanted")
+    metrics = {"ratio": ratio, **{f"{name}_ms": 1000 * value for name, value in medians.items()}}
+    protocol = {
+        "batch": asked.batch,
+        "steps": asked.steps,
+        "repeats": asked.repeats,
+        "device": place.device.type,
+    }
+    print(to_json(record("benchmark/train_step", metrics, protocol, threads=torch.get_num_threads())))
+    return 0 if ratio <= LIMIT else 1
+
+
+def seconds_a_step(step: Callable[[int], None], steps: int) -> float:
+    """The median time of a step, after one that is not counted."""
+    spent = []
+    for number in range(steps + 1):
+        before = time.perf_counter()
+        step(number)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - before)
+    return float(np.median(spent[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Configurations: what wins over what, errors in one sentence, and which keys a resumed run may change."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siamtransfer.config import (
+    FREE_ON_RESUME,
+    Parser,
+    PretrainConfig,
+    as_dict,
+    flatten,
+    parse,
+    refuse_differences,
+)
+from siamtransfer.errors import UserError
+
+
+def read(*argv: str, default: Path | None = None) -> PretrainConfig:
+    return parse(PretrainConfig, description="A test.", default_file=default, argv=argv)[0]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("optim: {lr: 1.0, batch: 64, epochs: 3}\nrun: {dir: here}\n")
+    second.write_text("optim:\n  lr: 2e-1\n  batch: 128\n")
+    return first, second
+
+
+def test_later_ones_win(files: tuple[Path, Path]) -> None:
+    first, second = map(str, files)
+    assert read().optim.batch == PretrainConfig().optim.batch
+    assert read("--config", first).optim.batch == 64
+    config = read("--config", first, f"--config={second}", "--optim.batch=256")
+    assert (config.optim.lr, config.optim.batch, config.optim.epochs, config.run.dir) == (0.2, 256, 3, "here")
+    assert read("--optim.batch=256", "--config", first).optim.batch == 64, (
+        "the order on the command line counts"
+    )
+
+
+def test_the_default_file_gives_way_to_any_other(files: tuple[Path, Path]) -> None:
+    first, second = files
+    assert read(default=first).optim.batch == 64
+    assert read("--optim.lr=3", default=first).optim == dataclasses.replace(read(default=first).optim, lr=3.0)
+    assert read("--config", str(second), default=first).run.dir == PretrainConfig().run.dir
+
+
+def test_without_arguments_the_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--run.seed", "7"])
+    assert parse(PretrainConfig, description="")[0].run.seed == 7
+
+
+def test_values_have_the_types_that_are_declared() -> None:
+    config = read(
+        "--data.count=null", "--data.workers=3", "--simsiam.stop_gradient=false", "--optim.weight_decay=5e-4"
+    )
+    assert config.data.count is None
+    assert config.data.workers == 3
+    assert config.simsiam.stop_gradient is False
+    assert config.optim.weight_decay == 5e-4
+
+
+def test_hyphens_are_as_good_as_underscores_in_keys_but_kept_in_values() -> None:
+    config = read("--optim.weight-decay=0.5", "--run.dir", "my-runs/a-b", "--data.test-split", "my-part")
+    assert (config.optim.weight_decay, config.run.dir, config.data.test_split) == (
+        0.5,
+        "my-runs/a-b",
+        "my-part",
+    )
+
+
+def wrong(argv: Sequence[str]) -> str:
+    with pytest.raises(UserError) as caught:
+        read(*argv)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--optim.lrate=1"], ["optim.lrate", "did you mean --optim.lr"]),
+        (["--optin.lr", "1"], ["optin.lr", "did you mean --optim.lr"]),
+        (["--resum"], ["resum"]),
+        (["--optim.lr=fast"], ["optim.lr", "fast"]),
+        (["--optim.batch=1.5"], ["optim.batch", "1.5"]),
+        (["--optim.schedule=linear"], ["optim.schedule", "cosine-epoch"]),
+        (["--run.seed"], ["run.seed"]),
+        (["stray"], ["stray"]),
+        (["--config", "no/such.yaml"], ["no/such.yaml"]),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence_that_names_them(
+    argv: list[str], words: list[str]
+) -> None:
+    message = wrong(argv)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optim: {learning_rate: 1}", ["learning_rate"]),
+        ("optim: {batchsize: 1}", ["batchsize", "did you mean --optim.batch"]),
+        ("optimizer: {lr: 1}", ["optimizer"]),
+        ("optim: {lr: fast}", ["optim.lr", "fast"]),
+        ("optim: [1, 2", []),
+        ("just words", []),
+    ],
+)
+def test_mistakes_in_a_file_too(text: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "fine.yaml").write_text("run: {seed: 1}")
+    message = wrong(
+        ["--config", str(tmp_path / "fine.yaml"), f"--config={tmp_path / 'mine.yaml'}", "--run.seed=2"]
+    )
+    assert message.startswith(f"{tmp_path / 'mine.yaml'}: ")
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.workers=-1", "simsiam.dim=0", "simsiam.predictor_hidden=0", "checkpoint.every_steps=-1",
+        "checkpoint.every_minutes=-0.5", "checkpoint.keep=0", "monitor.knn_every=-1", "monitor.knn_k=0",
+        "monitor.knn_temperature=0", "monitor.knn_bank=-1", "monitor.health_every=-1", "log.every=0",
+    ],
+)  # fmt: skip
+def test_numbers_that_mean_nothing_are_refused_by_name(word: str) -> None:
+    read().check()
+    with pytest.raises(UserError, match=re.escape(word.split("=")[0]) + " is .*but must be"):
+        read(f"--{word}").check()
+
+
+def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read("--help")
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for key in flatten(as_dict(PretrainConfig())):
+        assert f"--{key} " in text
+    assert "the initial rate is lr x batch / 256" in text
+
+
+def all_sections(kind: Any = PretrainConfig) -> list[Any]:
+    return [type(getattr(PretrainConfig(), field.name)) for field in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize("section", all_sections(), ids=lambda kind: kind.__name__)
+def test_every_key_has_a_word_of_explanation(section: Any) -> None:
+    parser = Parser()
+    parser.add_class_arguments(section, None, as_group=False)
+    helps = {action.dest: action.help for action in parser._actions if action.dest not in ("help", "config")}
+    assert set(helps) >= {field.name for field in dataclasses.fields(section)}
+    assert all(helps[field.name] for field in dataclasses.fields(section)), helps
+
+
+# What a resumed run may change.
+
+
+def changed(key: str) -> dict[str, Any]:
+    config = as_dict(PretrainConfig())
+    section, name = key.split(".")
+    config[section][name] = "something else"
+    return config
+
+
+@pytest.mark.parametrize("key", flatten(as_dict(PretrainConfig())))
+def test_only_keys_that_do_not_touch_the_numbers_are_free(key: str) -> None:
+    if key in FREE or key.startswith(("log.", "checkpoint.")):
+        refuse_differences(as_dict(PretrainConfig()), changed(key))
+    else:
+        with pytest.raises(UserError, match=key.replace(".", r"\.") + r" .* -> 'something else'"):
+            refuse_differences(as_dict(PretrainConfig()), changed(key))
+
+
+FREE = {
+    "run.dir", "data.root", "data.download", "data.workers", "data.max_unreadable", "hardware.device",
+    "monitor.on_collapse",
+}  # fmt: skip
+
+
+def test_free_keys_exist() -> None:
+    keys = list(flatten(as_dict(PretrainConfig())))
+    assert all(any(key.startswith(free) for key in keys) for free in FREE_ON_RESUME)
+
+
+def test_all_differences_are_listed_and_keys_that_one_side_lacks() -> None:
+    old, new = as_dict(PretrainConfig()), as_dict(PretrainConfig())
+    old["run"]["seed"] = 5
+    new["optim"]["batch"] = 8
+    del old["views"]["size"]
+    old["views"]["more"] = 1
+    with pytest.raises(UserError) as caught:
+        refuse_differences(old, new)
+    message = str(caught.value)
+    assert "optim.batch 512 -> 8; run.seed 5 -> 0; views.more 1 -> None" in message
+    assert "views.size" not in message
+
+
+def test_a_key_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None:
+    old, new = as_dict(PretrainConfig()), as_dict(PretrainConfig())
+    del old["optim"]["momentum"]
+    refuse_differences(old, new)
+    new["optim"]["momentum"] = 0.5
+    with pytest.raises(UserError, match=r"optim\.momentum 0\.9 -> 0\.5"):
+        refuse_differences(old, new)
+
+
+def test_a_configuration_goes_through_json_unchanged() -> None:
+    config = as_dict(read("--optim.lr=0.1", "--data.count=7"))
+    refuse_differences(json.loads(json.dumps(config)), config)

@@ -1,0 +1,196 @@
+"""The import graph, read from the source with `ast`, against the table in docs/ARCHITECTURE.md.
+
+Every import counts, also one inside a function; only heavy optional packages must stand inside one.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = "siamtransfer"
+PROGRAMS = ("pretrain", "eval", "convert")
+OPTIONAL = ("detectron2", "wandb", "faiss")
+
+
+def module_name(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def read_modules(root: Path) -> dict[str, ast.Module]:
+    """Every module of the library and the programs, by dotted name."""
+    paths = [path for folder in (LIBRARY, *PROGRAMS) for path in sorted((root / folder).rglob("*.py"))]
+    return {module_name(path, root): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def imported_names(tree: ast.AST) -> list[str]:
+    """What a piece of code imports, as dotted names; `from a import b` gives a.b."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def own_imports(modules: dict[str, ast.Module]) -> dict[str, set[str]]:
+    """Module to the modules of ours that it imports; a name inside a module counts as that module."""
+    graph: dict[str, set[str]] = {}
+    for module, tree in modules.items():
+        found = set()
+        for name in imported_names(tree):
+            if name.split(".")[0] not in (LIBRARY, *PROGRAMS):
+                continue
+            found.add(name if name in modules else name.rpartition(".")[0])
+        graph[module] = found - {module}
+    return graph
+
+
+def group_of(module: str) -> str:
+    """The name under which a module stands in the table."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == LIBRARY and len(parts) > 1 else parts[0]
+
+
+def allowed_arrows(text: str) -> dict[str, set[str]]:
+    """The table under the heading `## Imports`."""
+    block = re.search(r"^## Imports$.*?^```imports\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert block, "docs/ARCHITECTURE.md needs a block ```imports under the heading ## Imports"
+    lines = [line.split("->") for line in block[1].splitlines() if line.strip()]
+    return {left.strip(): {name for name in re.split(r"[,\s]+", right) if name} for left, right in lines}
+
+
+def forbidden(graph: dict[str, set[str]], allowed: dict[str, set[str]]) -> list[str]:
+    """Imports that the table does not allow, and those that no table could."""
+    wrong = []
+    for module, imported in graph.items():
+        for other in sorted(imported):
+            ours, theirs = group_of(module), group_of(other)
+            programs = [name for name in (ours, theirs) if name in PROGRAMS]
+            if theirs in PROGRAMS and (len(programs) == 2 or ours not in PROGRAMS):
+                wrong.append(f"{module} imports the program {other}")
+            elif ours != theirs and theirs not in allowed.get(ours, set()):
+                wrong.append(f"{module} imports {other}: {ours} -> {theirs} is not in the table")
+    return wrong
+
+
+def top_level_imports(tree: ast.Module) -> list[str]:
+    """Imports that happen when the module is imported: all but those inside functions."""
+    names: list[str] = []
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += imported_names(ast.Module([node], []))
+        waiting += [
+            child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)
+        ]
+    return names
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, ast.Module]:
+    return read_modules(ROOT)
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, set[str]]:
+    return allowed_arrows((ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"))
+
+
+def test_every_import_is_an_arrow_of_the_table(modules, table):
+    assert forbidden(own_imports(modules), table) == []
+
+
+def test_the_table_names_what_there_is(modules, table):
+    groups = {group_of(module) for module in modules} - {LIBRARY}
+    assert set(table) == groups
+    assert set.union(*table.values()) <= groups | {LIBRARY}
+
+
+def test_the_table_has_no_cycle(table):
+    assert list(graphlib.TopologicalSorter(table).static_order())
+
+
+def test_modules_have_no_cycle(modules):
+    graph = own_imports(modules)
+    assert len(graph) > 40
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("package", OPTIONAL)
+def test_optional_packages_are_imported_inside_functions_only(package, modules):
+    early = [
+        module
+        for module, tree in modules.items()
+        for name in top_level_imports(tree)
+        if name.split(".")[0] == package
+    ]
+    assert early == []
+
+
+def test_programs_do_not_hide_other_modules():
+    """A program's folder comes first on its path, so a file named like a module would replace that module."""
+    installed = {
+        name for name in importlib.metadata.packages_distributions() if name not in (LIBRARY, *PROGRAMS)
+    }
+    ours = {path.stem for folder in PROGRAMS for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+    assert ours, "there are programs"
+    assert ours & (installed | sys.stdlib_module_names) == set()
+
+
+# The rules themselves, on made-up code.
+
+
+def graph_of(**code: str) -> dict[str, set[str]]:
+    return own_imports({name.replace("__", "."): ast.parse(text) for name, text in code.items()})
+
+
+def test_forbidden_arrows_are_found():
+    graph = graph_of(
+        siamtransfer__errors="",
+        siamtransfer__views__draw="def f():\n    from siamtransfer.data.named import g",
+        siamtransfer__data__named="from siamtransfer.errors import UserError",
+        siamtransfer__files="import pretrain.main",
+        pretrain__main="from siamtransfer.data import named",
+        eval__knn="from pretrain.main import main",
+    )
+    wrong = forbidden(graph, {"data": {"errors"}, "pretrain": {"data"}})
+    assert wrong == [
+        "siamtransfer.views.draw imports siamtransfer.data.named: views -> data is not in the table",
+        "siamtransfer.files imports the program pretrain.main",
+        "eval.knn imports the program pretrain.main",
+    ]
+
+
+def test_cycles_are_found():
+    graph = graph_of(
+        siamtransfer__a="import siamtransfer.b", siamtransfer__b="def f():\n    import siamtransfer.a"
+    )
+    with pytest.raises(graphlib.CycleError):
+        list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    ("code", "early"),
+    [
+        ("import faiss", True),
+        ("try:\n    from faiss.contrib import x\nexcept ImportError:\n    pass", True),
+        ("class A:\n    if True:\n        import faiss", True),
+        ("def f():\n    import faiss", False),
+        ("class A:\n    def f(self):\n        import faiss", False),
+    ],
+)
+def test_early_imports_are_found(code, early):
+    assert any(name.startswith("faiss") for name in top_level_imports(ast.parse(code))) == early

@@ -1,0 +1,99 @@
+"""Speed, waiting and progress for people."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from siamtransfer.progress import StepProgress, Stopwatch, duration
+
+
+class Clock:
+    """A clock that tests move by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 1000.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_the_stopwatch_tells_waiting_from_working(clock: Clock) -> None:
+    def batches() -> Iterator[int]:
+        for number in range(4):
+            clock.now += 3.0  # decoding
+            yield number
+
+    watch, laps = Stopwatch(), []
+    for number in watch.watch(batches()):
+        clock.now += 1.0 if number < 2 else 9.0  # training
+        watch.images += 16
+        if number % 2:
+            laps.append(watch.lap())
+    assert laps == [(32 / 8, 6 / 8), (32 / 24, 6 / 24)]
+
+
+def test_an_end_of_data_is_no_error_and_an_error_in_it_comes_through(clock: Clock) -> None:
+    def bad() -> Iterator[int]:
+        yield 1
+        raise ValueError("bad image")
+
+    assert list(Stopwatch().watch([])) == []
+    with pytest.raises(ValueError, match="bad image"):
+        list(Stopwatch().watch(bad()))
+
+
+def test_plain_lines_with_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = StepProgress(steps=100, start=40, every=10)
+    for step in range(41, 56):
+        clock.now += 2.0
+        progress.update(step, "loss 1")
+    progress.say("a word")
+    progress.close()
+    assert capsys.readouterr() == ("", "[50/100] loss 1 · ETA 1:40\na word\n")
+
+
+def test_the_last_step_is_always_told_and_other_ranks_are_silent(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = StepProgress(steps=7, start=0, every=10)
+    progress.update(7, "end")
+    quiet = StepProgress(steps=7, start=0, every=1, shown=False)
+    quiet.update(7, "end")
+    quiet.say("a word")
+    quiet.close()
+    assert capsys.readouterr().err == "[7/7] end · ETA 0:00\n"
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    progress = StepProgress(steps=10, start=0, every=5)
+    progress.update(3, "loss 0.5")
+    progress.say("[odd] words are not markup")
+    progress.close()
+    progress.close()
+    text = terminal.getvalue()
+    assert "loss 0.5" in text
+    assert "[odd] words are not markup" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0:00"), (59.6, "1:00"), (245, "4:05"), (3723, "1:02:03"), (100 * 3600, "100:00:00")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
