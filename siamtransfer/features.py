@@ -114,11 +114,9 @@ def extract(
 
 
 def pixels(images: Images, transform: Transform, *, workers: int = 0) -> Tensor:
-    """The baseline without a network: normalised pixels of the central crop, float32[N, 3 * crop * crop]."""
+    """The baseline without a network: the central crop's pixels in [0, 1], float32[N, 3 * crop * crop]."""
     loader = DataLoader(_Centred(images, range(len(images)), transform), batch_size=256, num_workers=workers)
-    mean = torch.tensor(transform.mean).view(1, -1, 1, 1) * 255
-    std = torch.tensor(transform.std).view(1, -1, 1, 1) * 255
-    return torch.cat([((crops.float() - mean) / std).flatten(1) for crops in loader])
+    return torch.cat([crops.float().flatten(1) / 255 for crops in loader])
 
 
 class FeatureCache:

@@ -69,7 +69,7 @@ def test_bytes_are_pinned() -> None:
     one = FashionScenes("test", size=32, count=20, seed=0).pixels
     many = np.concatenate([many_object_scene("train", index, size=64).image for index in range(5)])
     digests = [hashlib.sha256(pixels.tobytes()).hexdigest()[:16] for pixels in (one, many)]
-    assert digests == ["@ONE@", "@MANY@"]
+    assert digests == ["f998b0b7ae4cf364", "2a39ff830cf0bf74"]
 
 
 def test_masks_of_one_object_scenes_are_exact() -> None:

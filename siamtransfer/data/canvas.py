@@ -3,13 +3,10 @@
 All arithmetic is on integers, so every machine gives the same bytes. Lengths are in units of 1/FRAME of the
 frame, so a scene keeps its layout at every size. Legend: n scenes painted together, S pixels a side.
 
-What makes raw pixels useless here and a network useful: colour is loud and says nothing, brightness is quiet
-and says everything. Background and object each carry their own field of random hues, all equally bright, so
-most of what differs between two images is hue. The form is in brightness alone, and as a relief: grey values
-less their local mean, so there is no bright area whose overlap gives the class away, only contours, folds and
-prints, which never fall on the same pixels twice. No scene has a palette or brightness of its own either, by
-which two views of it could be matched without looking at the object. The clutter is cut from shuffled pieces
-of other objects in the same way, so that cloth and its edges lie behind the object too.
+What makes raw pixels useless and a network useful here: an object is painted as a relief, that is its grey
+values less their local mean, on a flat colour as bright as the background. So there is no bright area whose
+overlap gives the class away; there are contours, folds and prints, which never fall on the same pixels twice.
+The clutter is cut from shuffled pieces of other objects in the same way, so cloth is behind objects too.
 """
 
 from __future__ import annotations
@@ -23,10 +20,9 @@ from siamtransfer.data.objects import OBJECT_SIZE, OBJECT_SPLITS, object_silhoue
 
 FRAME = 1024
 
-BRIGHTNESS = 10  # of a background, of an object: 128 plus or minus this
-COLOUR = 36  # how loud the hues are: red departs from grey by up to twice this, blue by three times
-CELLS = 4  # fields of colour along the frame
-CLUTTER = 4  # shuffled objects behind the object
+BRIGHTNESS = 10  # a background's mean grey value is 128 plus or minus this
+HUE = 15  # and each of its channels, and each of an object's, that plus or minus this
+CLUTTER = 3  # shuffled pieces of objects in a background
 NEIGHBOURHOOD = 7  # side in object pixels of the square whose mean a relief lacks
 
 _PIECE = 7  # side in pixels of the pieces into which objects are cut for the clutter
@@ -35,11 +31,15 @@ _ZERO = 256  # the packed value of a relief of 0
 _COVER = 1 << 20  # the mask's bit in a packed pixel: above 1024 * 511, the largest weighted sum of reliefs
 
 
-def paint_background(dice: Dice, split: str, size: int) -> np.ndarray:
-    """Backgrounds uint8[n,S,S,3]: fields of colour and shuffled pieces of objects in relief."""
+def paint_background(dice: Dice, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Backgrounds uint8[n,S,S,3] and their mean colours int64[n,3].
+
+    A background is one colour with shuffled pieces of objects in relief, all of about the same brightness.
+    """
     x, y = _grid(size)
-    ground = _colour_fields(dice, size)
-    canvas = _shaded(ground, np.zeros((1, 1, 1), np.int16))
+    base = 128 + dice.between(-BRIGHTNESS, BRIGHTNESS, 1) + dice.between(-HUE, HUE, 3)
+    canvas = np.empty((len(base), size, size, 3), np.uint8)
+    canvas[:] = base[:, None, None, :]
     pieces = _shuffled_pieces(split)
     for _ in range(CLUTTER):
         wide, high = (dice.between(150, 300) for _ in range(2))
@@ -48,15 +48,16 @@ def paint_background(dice: Dice, split: str, size: int) -> np.ndarray:
         inside = (column >= 0) & (column < OBJECT_SIZE) & (row >= 0) & (row < OBJECT_SIZE)
         source = _spread(dice.below(len(pieces))) * OBJECT_SIZE**2 + row * OBJECT_SIZE + column
         packed = pieces.ravel()[np.where(inside, source, 0)]
-        colours = _shaded(ground, (packed & (_COVER - 1)) - _ZERO)
+        colours = _tinted(base + dice.between(-HUE, HUE, 3), (packed & (_COVER - 1)) - _ZERO)
         np.copyto(canvas, colours, where=(inside & (packed >= _COVER))[..., None])
-    return canvas
+    return canvas, base
 
 
-def paint_objects(dice: Dice, images: np.ndarray, relief: np.ndarray, masks: np.ndarray) -> None:
-    """Paints one object, relief int32[n,S,S] where masks bool[n,S,S], into each of images uint8[n,S,S,3]."""
-    ground = _colour_fields(dice, images.shape[1])
-    np.copyto(images, _shaded(ground, relief), where=masks[..., None])
+def paint_object(
+    dice: Dice, image: np.ndarray, base: np.ndarray, relief: np.ndarray, mask: np.ndarray
+) -> None:
+    """Paints one object into each of the images uint8[n,S,S,3] whose mean colours are base[n,3]."""
+    np.copyto(image, _tinted(base + dice.between(-HUE, HUE, 3), relief), where=mask[..., None])
 
 
 def place_objects(dice: Dice, split: str, objects: np.ndarray, size: int, smallest: int,
@@ -112,33 +113,10 @@ def _sample(bank: np.ndarray, objects: np.ndarray, source_x: np.ndarray,
     return (total & (_COVER - 1)) // np.maximum(weight, 1) - _ZERO, weight >= 512
 
 
-def _colour_fields(dice: Dice, size: int) -> np.ndarray:
-    """int16[n,S,S,3]: smoothly changing colours that are, by 0.3 R + 0.6 G + 0.1 B, all equally bright."""
-    level = (128 + dice.between(-BRIGHTNESS, BRIGHTNESS)).astype(np.int16)[:, None, None]
-    warm, blue = _field(dice, size), _field(dice, size)
-    return np.stack([level + 2 * warm, level - warm - blue // 2, level + 3 * blue], axis=-1)
-
-
-def _field(dice: Dice, size: int) -> np.ndarray:
-    """int16[n,S,S] from -COLOUR to COLOUR: random values at the corners of cells, blended in between."""
-    count = CELLS + 2
-    corners = dice.between(-COLOUR, COLOUR, count, count).astype(np.int32)
-    weights = []
-    for _ in range(2):
-        # In 1/256 of a cell, from a random start: the corners must not be at the same place in all scenes.
-        start = dice.below(256).astype(np.int32)[:, None]
-        position = (_grid(size)[0][0] * CELLS // (FRAME // 256) + start)[..., None]
-        part = position & 255
-        part = part * part * (768 - 2 * part) >> 16  # 3 t^2 - 2 t^3: no creases at the corners
-        ahead = np.arange(count, dtype=np.int32) - (position >> 8)
-        weights.append(np.where(ahead == 0, 256 - part, 0) + np.where(ahead == 1, part, 0))
-    across, down = weights
-    return ((down @ corners >> 8) @ across.swapaxes(1, 2) >> 8).astype(np.int16)
-
-
-def _shaded(ground: np.ndarray, brighter: np.ndarray) -> np.ndarray:
-    """uint8[n,S,S,3]: the colours int16[n,S,S,3] made brighter by grey values [n,S,S]."""
-    return np.clip(ground + brighter.astype(np.int16)[..., None], 0, 255).astype(np.uint8)
+def _tinted(colour: np.ndarray, brighter: np.ndarray | int) -> np.ndarray:
+    """uint8[n,S,S,3]: the colour[n,3] made brighter by [n,S,S] grey values."""
+    shade = np.asarray(brighter, np.int16)[..., None]
+    return np.clip(colour.astype(np.int16)[:, None, None, :] + shade, 0, 255).astype(np.uint8)
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:

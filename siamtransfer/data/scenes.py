@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siamtransfer.data.canvas import FRAME, paint_background, paint_objects, place_objects
+from siamtransfer.data.canvas import FRAME, paint_background, paint_object, place_objects
 from siamtransfer.data.dice import Dice
 from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.data.objects import CLASSES, OBJECT_SPLITS, read_objects, tight_box
@@ -59,7 +59,7 @@ def many_object_scene(split: str, index: int, size: int = 128, seed: int = 0) ->
     An object that would hide too much of an earlier one is left out, so nothing in a scene is unlabelled.
     """
     dice = _dice(_MANY, split, np.array([index]), size, seed)
-    background = paint_background(dice, split, size)
+    background, base = paint_background(dice, split, size)
     image = background.copy()
     whole: list[np.ndarray] = []
     masks: list[np.ndarray] = []
@@ -70,7 +70,7 @@ def many_object_scene(split: str, index: int, size: int = 128, seed: int = 0) ->
         left = [earlier & ~mask[0] for earlier in masks]
         if any(100 * now.sum() < LEAST_VISIBLE * all_.sum() for now, all_ in zip(left, whole, strict=True)):
             continue
-        paint_objects(dice, image, relief, mask)
+        paint_object(dice, image, base, relief, mask)
         whole.append(mask[0])
         masks = [*left, mask[0]]
         objects.append(int(chosen[0]))
@@ -104,10 +104,10 @@ def _paint_one(split: str, indices: np.ndarray, size: int, seed: int) -> tuple[n
     dice = _dice(_ONE, split, indices, size, seed)
     per_class = len(read_objects(split)) // len(CLASSES)
     objects = indices % len(CLASSES) * per_class + dice.below(per_class)
-    background = paint_background(dice, split, size)
-    relief, mask = place_objects(dice, split, objects, size, smallest=450, largest=850)
+    background, base = paint_background(dice, split, size)
+    relief, mask = place_objects(dice, split, objects, size, smallest=500, largest=900)
     image = background.copy()
-    paint_objects(dice, image, relief, mask)
+    paint_object(dice, image, base, relief, mask)
     return image, background, mask, objects
 
 
