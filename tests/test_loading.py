@@ -44,6 +44,7 @@ def same(one: ViewBatch, other: ViewBatch) -> bool:
     return crops and np.array_equal(one.numbers, other.numbers) and torch.equal(one.index, other.index)
 
 
+@pytest.mark.timeout(60)  # a worker that heeds the signal ends without a word, and the loader waits
 @pytest.mark.parametrize(("workers", "start"), [(1, 0), (2, 0), (2, 3)])
 def test_workers_make_the_batches_that_the_main_process_makes(
     workers: int, start: int, shapes_folder: Path
