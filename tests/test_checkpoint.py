@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import differences
+from small_runs import differences
 
 from siamtransfer.checkpoint import FORMAT, VERSION, Checkpoints, read_state
 from siamtransfer.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ROOT
+from small_runs import ROOT
 
 from siamtransfer.cli import run, say, to_json
 from siamtransfer.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import complete, images_of, launch_ranks, newest, on_ranks, rows
+from small_runs import complete, images_of, launch_ranks, newest, on_ranks, rows
 from torch import Tensor, nn
 
 from pretrain.main import forward_backward

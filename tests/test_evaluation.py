@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import ROOT, complete, images_of, newest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from small_runs import ROOT, complete, images_of, newest
 
 from eval.knn import main as knn
 from eval.linear import main as linear

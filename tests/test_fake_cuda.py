@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import TINY, all_finite, newest, rows
+from small_runs import TINY, all_finite, newest, rows
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import context, send
+from small_runs import context, send
 from torch import Tensor, nn
 from torchvision.transforms import v2
 

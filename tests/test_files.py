@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from runs import context
+from small_runs import context
 
 from siamtransfer.errors import UserError
 from siamtransfer.files import RunLock, atomic_write, digest_of_file, write_text

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import send
+from small_runs import send
 
 from siamtransfer.data import open_images
 from siamtransfer.data.sampler import StepSampler

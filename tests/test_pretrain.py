@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from runs import (
+from small_runs import (
     ROOT,
     TINY,
     all_finite,

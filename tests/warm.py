@@ -1,4 +1,4 @@
-"""What every small run needs, imported and computed once by the server that runs.py forks them from.
+"""What every small run needs, imported and computed once by the server that small_runs.py forks them from.
 
 No gradient may be computed here: autograd does not work in a process forked after that.
 """

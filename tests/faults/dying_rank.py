@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
 
-from runs import before_step  # noqa: E402
+from small_runs import before_step  # noqa: E402
 
 from pretrain.main import main  # noqa: E402
 from siamtransfer.cli import run  # noqa: E402

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import TINY, images_of, launch, steps_kept, stop_at
+from small_runs import TINY, images_of, launch, steps_kept, stop_at
 
 from pretrain.main import main
 from siamtransfer.errors import UserError

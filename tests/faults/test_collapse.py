@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from runs import launch, rows
+from small_runs import launch, rows
 
 from pretrain.main import alarm
 from siamtransfer.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import (
+from small_runs import (
     ROOT,
     TINY,
     assert_same_run,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import TINY, all_finite, differences, launch_ranks, newest, rows, steps_kept
+from small_runs import TINY, all_finite, differences, launch_ranks, newest, rows, steps_kept
 from torch import Tensor, nn
 
 import pretrain.main as program

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import (
+from small_runs import (
     ROOT,
     STEPS,
     TINY,

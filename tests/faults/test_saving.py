@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 import torch
-from runs import (
+from small_runs import (
     assert_same_run,
     before_step,
     complete,

@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 import torch
-from runs import (
+from small_runs import (
     ROOT,
     STEPS,
     TINY,
@@ -146,7 +146,7 @@ def test_fault_08_a_signal_in_the_last_step_leaves_only_the_summary_to_do(
 
 
 def last_loss(folder: Path) -> float:
-    from runs import rows
+    from small_runs import rows
 
     return [row["loss"] for row in rows(folder) if "loss" in row][-1]
 
