@@ -36,7 +36,7 @@ faults: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(PY) benchmarks/data_path.py
-	$(PY) benchmarks/train_step.py
+	$(PY) -m benchmarks.train_step
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,6 @@
 """The cost of the training loop around the model: a step of ours against the bare forward, backward, update.
 
-    python benchmarks/train_step.py [--steps 8] [--repeats 5] [--batch 64]
+    python -m benchmarks.train_step [--steps 8] [--repeats 5] [--batch 64]
 
 Both take the same steps with the same SimSiam (ResNet-18 for small images, 32 pixels, all threads). The bare
 one is given ready float views; ours paints them, sets rates and seeds, looks for non-finite numbers before
