@@ -72,7 +72,8 @@ def pretrain(
         checkpoints = Checkpoints(folder, config.checkpoint.keep)
         saved = find_start(checkpoints, place, resume=resume)
 
-        images = open_pretraining_images(config.data)
+        with place.in_turn(needed=config.data.download):
+            images = open_pretraining_images(config.data)
         views = recipe(config.views.recipe, size=config.views.size)
         config.optim.check(place.world, len(images))
         steps_per_epoch = len(images) // config.optim.batch
@@ -270,7 +271,8 @@ def build_monitor(config: PretrainConfig, views: Recipe, place: Runtime) -> KnnM
             say("no kNN check: a flat folder has no labels")
         return None
     options = {"download": data.download, "list_file": data.list_file, "size": data.size, "count": data.count}
-    bank, test = open_labelled(data.name, root=data.root, test_split=data.test_split, **options)
+    with place.in_turn(needed=data.download):
+        bank, test = open_labelled(data.name, root=data.root, test_split=data.test_split, **options)
     transform = evaluation_transform(
         views.views[0].size, bank.image_size, views.mean, views.std, views.views[0].interpolation
     )

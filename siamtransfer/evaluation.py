@@ -101,7 +101,8 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
         )
     backbone, read = (None, None) if source == "pixels" else load_backbone(source)
     recorded = _recorded(read)
-    train, test = _open(config.data, recorded.get("data", {}), source)
+    with place.in_turn(needed=config.data.download):
+        train, test = _open(config.data, recorded.get("data", {}), source)
     transform = _transform(config, train, read, recorded)
     if backbone is not None:
         backbone.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -102,6 +102,18 @@ class Runtime:
         if self.world > 1:
             dist.barrier()
 
+    @contextlib.contextmanager
+    def in_turn(self, *, needed: bool = True) -> Iterator[None]:
+        """Lets the ranks do something one after the other (or, where not `needed`, all at once): a download
+        that the first one has finished is there for the next."""
+        if not needed:
+            yield
+            return
+        for turn in range(self.world):
+            if turn == self.rank:
+                yield
+            self.wait()
+
     def distribute(self, model: nn.Module, *, synchronise_batch_norm: bool = True) -> nn.Module:
         """Moves `model` to the device; with several ranks, averages its gradients and synchronises its
         batch norms (torch's on CUDA, ours on the CPU, where torch's refuses to work)."""

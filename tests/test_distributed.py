@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,24 @@ def test_sum_mean_gather_share_and_collect() -> None:
         assert shared == {"rank": 0}
         assert words == ["a", "a", "b"], "none of rank 0, one of rank 1, two of rank 2"
         assert is_main == (rank == 0)
+
+
+def download_once(place: Runtime, folder: str, needed: bool) -> Any:
+    with place.in_turn(needed=needed):
+        there = (Path(folder) / "set").exists()
+        time.sleep(0.2)
+        (Path(folder) / "set").touch()
+    return there
+
+
+def test_ranks_take_turns_where_they_must(tmp_path: Path) -> None:
+    assert on_ranks(download_once, str(tmp_path), True, world=3) == [False, True, True]
+    with ALONE.in_turn():
+        pass
+    started = []
+    with ALONE.in_turn(needed=False):
+        started.append(1)
+    assert started == [1]
 
 
 class Numbers:

@@ -70,6 +70,7 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
         (2, 32, (0.08, 1), "bilinear", MILD, 0, 0),
     ),
     "stl10-directpred": (((0, 0, 0), (1, 1, 1)), (2, 96, (0.08, 1), "bilinear", STRONG, 0.5, 0)),
+    "scenes": (IMAGENET, (2, 32, (0.2, 1), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0)),
     "grey": (((0.459,) * 3, (0.226,) * 3), (2, 224, (0.2, 1), "bilinear", (0.4, 0.4, 0, 0), 0.5, 0)),
 }
 
@@ -87,8 +88,8 @@ def test_numbers_are_the_published_ones(name: str) -> None:
     assert found.source
     for view in found.views:
         assert (view.ratio, view.flip_p, view.blur_sigma) == ((3 / 4, 4 / 3), 0.5, (0.1, 2.0))
-        assert view.jitter_p == (1.0 if name == "moco-v1" else 0.8)
-        assert view.grey_p == (0.0 if name == "grey" else 0.2)
+        assert view.jitter_p == (1.0 if name in ("moco-v1", "scenes") else 0.8)
+        assert view.grey_p == {"grey": 0.0, "scenes": 0.8}.get(name, 0.2)
         assert view.grey_first == (name == "moco-v1")
         assert view.solarize_threshold == 128
 

@@ -6,8 +6,9 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
-from siamtransfer.data.canvas import place_objects
+from siamtransfer.data.canvas import LUMINANCE, UNSHADED, _colour_field, _shaded, place_objects
 from siamtransfer.data.dice import Dice
 from siamtransfer.data.objects import CLASSES, object_silhouettes, read_objects, tight_box
 from siamtransfer.data.scenes import (
@@ -19,6 +20,7 @@ from siamtransfer.data.scenes import (
     one_object_scene,
 )
 from siamtransfer.errors import UserError
+from siamtransfer.neighbours import knn_accuracies
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_bytes_are_pinned() -> None:
     one = FashionScenes("test", size=32, count=20, seed=0).pixels
     many = np.concatenate([many_object_scene("train", index, size=64).image for index in range(5)])
     digests = [hashlib.sha256(pixels.tobytes()).hexdigest()[:16] for pixels in (one, many)]
-    assert digests == ["f998b0b7ae4cf364", "2a39ff830cf0bf74"]
+    assert digests == ["74534b56b285199e", "64c0cb6410ef731c"]
 
 
 def test_masks_of_one_object_scenes_are_exact() -> None:
@@ -110,13 +112,12 @@ def test_placed_mask_is_the_silhouette() -> None:
 
     masks = object_silhouettes("train")
     wide = next(i for i in range(len(masks)) if tight_box(masks[i]).tolist() == [0, 0, 28, 28])
-    relief, mask = place_objects(Plain(0), "train", np.array([wide]), 28, smallest=1024, largest=1024)
+    placed, mask = place_objects(Plain(0), "train", np.array([wide]), 28, smallest=1024, largest=1024)
     assert np.array_equal(mask[0], masks[wide])
-    grey = read_objects("train").images[wide].astype(int) * masks[wide]
+    grey = read_objects("train").images[wide].astype(int)
     row, column = (int(k) for k in np.argwhere(masks[wide][5:20, 5:20])[0] + 5)
-    mean = grey[row - 3 : row + 4, column - 3 : column + 4].sum() // 49
     # Positions are rounded to 1/32 pixel, so a little of a neighbour's value may come in.
-    assert abs(relief[0, row, column] - (grey[row, column] - mean)) < 6
+    assert abs(placed[0, row, column] - grey[row, column]) < 6
     # Four times larger, the mask must have sixteen times the area: it neither grows nor shrinks at its edge.
     _, larger = place_objects(Plain(0), "train", np.array([wide]), 112, smallest=1024, largest=1024)
     assert larger.sum() == pytest.approx(16 * masks[wide].sum(), rel=0.02)
@@ -160,18 +161,31 @@ def test_no_train_object_in_test_scenes() -> None:
 
 
 def test_raw_pixels_say_little() -> None:
-    """Cosine kNN on normalised pixels, k = 20: far below the 75 % or so that the bare objects give."""
-    train, test = FashionScenes("train", size=32, count=4000), FashionScenes("test", size=32, count=1000)
+    """Cosine kNN, k = 20: near chance, of pixels in [0, 1] and of normalised ones, where the bare objects
+    give 75 % or so."""
+    train, test = FashionScenes("train", size=32), FashionScenes("test", size=32)
     assert train.labels is not None and test.labels is not None
     mean, std = train.pixels.mean((0, 1, 2)), train.pixels.std((0, 1, 2))
-    features = []
-    for images in (train, test):
-        flat = ((images.pixels - mean) / std).reshape(len(images), -1).astype(np.float32)
-        features.append(flat / np.linalg.norm(flat, axis=1, keepdims=True))
-    nearest = np.argpartition(-(features[1] @ features[0].T), 20, axis=1)[:, :20]
-    votes = (train.labels[nearest][:, :, None] == np.arange(10)).sum(1)
-    top1 = 100 * (votes.argmax(1) == test.labels).mean()
-    assert 8 < top1 < 35
+    for shift, scale in ((0.0, 255.0), (mean, std)):
+        bank, queries = (
+            torch.from_numpy(((images.pixels - shift) / scale).reshape(len(images), -1).astype(np.float32))
+            for images in (train, test)
+        )
+        labels = torch.from_numpy(train.labels), torch.from_numpy(test.labels)
+        scores = knn_accuracies(bank, labels[0], queries, labels[1], [20], [0.07])
+        assert 10 < scores["knn/k=20/T=0.07/top1"] < 20
+
+
+def test_colour_says_nothing_and_luminance_shows_the_object() -> None:
+    """A colour field has one luminance (to the rounding), and shading only ever scales it."""
+    field = _colour_field(Dice(3, np.arange(50)), 32)
+    luminance = field @ np.array([0.299, 0.587, 0.114])
+    assert abs(luminance - LUMINANCE).max() < 2
+    assert field.min() < 12 and field.max() > 218  # and hues as loud as that luminance allows
+    grey = np.full((50, 32, 32), UNSHADED)
+    assert abs(_shaded(field, grey).astype(int) - field).max() <= 1
+    assert not _shaded(field, 0 * grey).any()
+    assert abs(_shaded(field, grey // 2) @ np.array([0.299, 0.587, 0.114]) - LUMINANCE / 2).max() < 2
 
 
 def test_image_set_interface() -> None:

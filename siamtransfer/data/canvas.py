@@ -3,10 +3,13 @@
 All arithmetic is on integers, so every machine gives the same bytes. Lengths are in units of 1/FRAME of the
 frame, so a scene keeps its layout at every size. Legend: n scenes painted together, S pixels a side.
 
-What makes raw pixels useless and a network useful here: an object is painted as a relief, that is its grey
-values less their local mean, on a flat colour as bright as the background. So there is no bright area whose
-overlap gives the class away; there are contours, folds and prints, which never fall on the same pixels twice.
-The clutter is cut from shuffled pieces of other objects in the same way, so cloth is behind objects too.
+What makes raw pixels useless and a network useful here: colour is loud and says nothing. The background and
+each object wear a colour field of their own, whose hue wanders over the frame while its luminance stays the
+same; the object's grey values only shade its field. So two pictures of one garment differ most in colour, and
+pixel by pixel they have little in common, while a network that learns to look past colour (as views that lose
+it teach) finds garment, folds and prints in the luminance. Because the hue wanders, no crop's colour tells
+which image it was cut from; a colour that is constant over an image would be the first thing that a Siamese
+network learns. The clutter is cut from shuffled pieces of other objects, so cloth is behind objects too.
 """
 
 from __future__ import annotations
@@ -20,26 +23,23 @@ from siamtransfer.data.objects import OBJECT_SIZE, OBJECT_SPLITS, object_silhoue
 
 FRAME = 1024
 
-BRIGHTNESS = 10  # a background's mean grey value is 128 plus or minus this
-HUE = 15  # and each of its channels, and each of an object's, that plus or minus this
-CLUTTER = 3  # shuffled pieces of objects in a background
-NEIGHBOURHOOD = 7  # side in object pixels of the square whose mean a relief lacks
+LUMINANCE = 115  # of every colour field
+BLUE, RED = 64, 82  # the largest Cb and Cr (BT.601) with which no colour of that luminance leaves 0 to 255
+NODES = 3  # a side, on which a colour field's hues are drawn; between them it is bilinear
+UNSHADED = 170  # the grey value that leaves a colour as it is
+CLUTTER = 2  # shuffled, faded pieces of objects in a background
 
 _PIECE = 7  # side in pixels of the pieces into which objects are cut for the clutter
 _PADDED = OBJECT_SIZE + 2
-_ZERO = 256  # the packed value of a relief of 0
-_COVER = 1 << 20  # the mask's bit in a packed pixel: above 1024 * 511, the largest weighted sum of reliefs
+_COVER = (
+    1 << 20
+)  # the mask's bit in a packed pixel: above 1024 * 255, the largest weighted sum of grey values
 
 
-def paint_background(dice: Dice, split: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Backgrounds uint8[n,S,S,3] and their mean colours int64[n,3].
-
-    A background is one colour with shuffled pieces of objects in relief, all of about the same brightness.
-    """
+def paint_background(dice: Dice, split: str, size: int) -> np.ndarray:
+    """Backgrounds uint8[n,S,S,3]: a colour field, in places shaded by shuffled and faded pieces of objects."""
     x, y = _grid(size)
-    base = 128 + dice.between(-BRIGHTNESS, BRIGHTNESS, 1) + dice.between(-HUE, HUE, 3)
-    canvas = np.empty((len(base), size, size, 3), np.uint8)
-    canvas[:] = base[:, None, None, :]
+    canvas = _colour_field(dice, size)
     pieces = _shuffled_pieces(split)
     for _ in range(CLUTTER):
         wide, high = (dice.between(150, 300) for _ in range(2))
@@ -48,25 +48,24 @@ def paint_background(dice: Dice, split: str, size: int) -> tuple[np.ndarray, np.
         inside = (column >= 0) & (column < OBJECT_SIZE) & (row >= 0) & (row < OBJECT_SIZE)
         source = _spread(dice.below(len(pieces))) * OBJECT_SIZE**2 + row * OBJECT_SIZE + column
         packed = pieces.ravel()[np.where(inside, source, 0)]
-        colours = _tinted(base + dice.between(-HUE, HUE, 3), (packed & (_COVER - 1)) - _ZERO)
-        np.copyto(canvas, colours, where=(inside & (packed >= _COVER))[..., None])
-    return canvas, base
+        faded = ((packed & (_COVER - 1)) + UNSHADED) >> 1
+        shaded = _shaded(_colour_field(dice, size), faded)
+        np.copyto(canvas, shaded, where=(inside & (packed >= _COVER))[..., None])
+    return canvas
 
 
-def paint_object(
-    dice: Dice, image: np.ndarray, base: np.ndarray, relief: np.ndarray, mask: np.ndarray
-) -> None:
-    """Paints one object into each of the images uint8[n,S,S,3] whose mean colours are base[n,3]."""
-    np.copyto(image, _tinted(base + dice.between(-HUE, HUE, 3), relief), where=mask[..., None])
+def paint_object(dice: Dice, image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> None:
+    """Paints one object, grey[n,S,S] where mask[n,S,S], into each of the images uint8[n,S,S,3]."""
+    np.copyto(image, _shaded(_colour_field(dice, image.shape[1]), grey), where=mask[..., None])
 
 
 def place_objects(dice: Dice, split: str, objects: np.ndarray, size: int, smallest: int,
                   largest: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Puts objects[n] at random scales, stretches, turns and places, mirrored or not, inside the frame.
 
-    The longer side of an object becomes `smallest` to `largest` units. Returns reliefs int32[n,S,S], between
-    -256 and 255 and bilinear over the object's own pixels only, and masks bool[n,S,S], true where at least
-    half of the pixel's weight lies on the silhouette.
+    The longer side of an object becomes `smallest` to `largest` units. Returns grey values int32[n,S,S], from
+    0 to 255 and bilinear over the object's own pixels only, and masks bool[n,S,S], true where at least half
+    of the pixel's weight lies on the silhouette.
     """
     left, top, width, height = _extents(split)[objects].T
     # Units per object pixel, times 256; the stretch makes one axis up to an eighth shorter.
@@ -97,26 +96,44 @@ def place_objects(dice: Dice, split: str, objects: np.ndarray, size: int, smalle
 
 def _sample(bank: np.ndarray, objects: np.ndarray, source_x: np.ndarray,
             source_y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Bilinear reliefs and masks at positions in 1/4096 of an object pixel, whose centres lie at .5."""
+    """Bilinear grey values and masks at positions in 1/4096 of an object pixel, whose centres lie at .5."""
     limit = (OBJECT_SIZE + 1) * 32 - 1
     fine_x = np.clip((source_x >> 7) + 16, 0, limit)  # in 1/32 pixel of the object padded by one pixel
     fine_y = np.clip((source_y >> 7) + 16, 0, limit)
     part_x, part_y = fine_x & 31, fine_y & 31
     corner = _spread(objects * _PADDED**2) + (fine_y >> 5) * _PADDED + (fine_x >> 5)
     flat = bank.ravel()
-    # One sum carries both: the mask's weight above bit 20, the weighted reliefs below.
+    # One sum carries both: the mask's weight above bit 20, the weighted grey values below.
     total = flat[corner] * ((32 - part_x) * (32 - part_y))
     total += flat[corner + 1] * (part_x * (32 - part_y))
     total += flat[corner + _PADDED] * ((32 - part_x) * part_y)
     total += flat[corner + _PADDED + 1] * (part_x * part_y)
     weight = total // _COVER
-    return (total & (_COVER - 1)) // np.maximum(weight, 1) - _ZERO, weight >= 512
+    return (total & (_COVER - 1)) // np.maximum(weight, 1), weight >= 512
 
 
-def _tinted(colour: np.ndarray, brighter: np.ndarray | int) -> np.ndarray:
-    """uint8[n,S,S,3]: the colour[n,3] made brighter by [n,S,S] grey values."""
-    shade = np.asarray(brighter, np.int16)[..., None]
-    return np.clip(colour.astype(np.int16)[:, None, None, :] + shade, 0, 255).astype(np.uint8)
+def _colour_field(dice: Dice, size: int) -> np.ndarray:
+    """uint8[n,S,S,3]: hues drawn on NODES x NODES places and blended between them, all of one luminance."""
+    cell = FRAME // (NODES - 1)
+    along = _grid(size)[0].ravel()
+    # Weights int32[S,NODES] of the nodes for each column (and row), which add up to `cell`.
+    weights = np.maximum(cell - abs(along[:, None] - cell * np.arange(NODES, dtype=np.int32)), 0)
+    fields = []
+    for limit in (BLUE, RED):
+        nodes = dice.between(-limit, limit, NODES, NODES).astype(np.int32)
+        fields.append(weights @ nodes @ weights.T // cell**2)
+    blue, red = fields
+    channels = [
+        LUMINANCE + (359 * red >> 8),
+        LUMINANCE - (88 * blue + 183 * red >> 8),
+        LUMINANCE + (454 * blue >> 8),
+    ]
+    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+
+
+def _shaded(colours: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """colours uint8[n,S,S,3] under grey[n,S,S]: black at 0, as it is at UNSHADED, half as bright again at 255."""
+    return np.minimum(colours.astype(np.int32) * 3 * grey[..., None] >> 9, 255).astype(np.uint8)
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,27 +156,22 @@ def _extents(split: str) -> np.ndarray:
 
 
 @cache
-def _reliefs(split: str) -> np.ndarray:
-    """int32[N,28,28]: grey values less their local mean plus _ZERO, and _COVER, on the silhouette; else 0."""
+def _packed(split: str) -> np.ndarray:
+    """int32[N,28,28]: grey values plus _COVER on the silhouette, else 0."""
     masks = object_silhouettes(split)
-    grey = (read_objects(split).images * masks).astype(np.int32)
-    reach = NEIGHBOURHOOD // 2
-    sums = np.pad(grey, ((0, 0), (reach + 1, reach), (reach + 1, reach))).cumsum(1).cumsum(2)
-    n = NEIGHBOURHOOD
-    sums = sums[:, n:, n:] - sums[:, :-n, n:] - sums[:, n:, :-n] + sums[:, :-n, :-n]
-    return ((grey - sums // n**2 + _ZERO + _COVER) * masks).astype(np.int32)
+    return ((read_objects(split).images.astype(np.int32) + _COVER) * masks).astype(np.int32)
 
 
 @cache
 def _packed_objects(split: str) -> np.ndarray:
-    """int32[N,30,30]: the reliefs with an empty rim."""
-    return np.pad(_reliefs(split), ((0, 0), (1, 1), (1, 1)))
+    """int32[N,30,30]: the packed objects with an empty rim."""
+    return np.pad(_packed(split), ((0, 0), (1, 1), (1, 1)))
 
 
 @cache
 def _shuffled_pieces(split: str) -> np.ndarray:
-    """int32[N,28,28]: the reliefs cut into 16 pieces each, which are shuffled and mirrored."""
-    whole = _reliefs(split)
+    """int32[N,28,28]: the packed objects cut into 16 pieces each, which are shuffled and mirrored."""
+    whole = _packed(split)
     count, side = len(whole), OBJECT_SIZE // _PIECE
     pieces = (
         whole.reshape(count, side, _PIECE, side, _PIECE).swapaxes(2, 3).reshape(count, -1, _PIECE, _PIECE)

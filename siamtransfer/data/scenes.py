@@ -59,18 +59,18 @@ def many_object_scene(split: str, index: int, size: int = 128, seed: int = 0) ->
     An object that would hide too much of an earlier one is left out, so nothing in a scene is unlabelled.
     """
     dice = _dice(_MANY, split, np.array([index]), size, seed)
-    background, base = paint_background(dice, split, size)
+    background = paint_background(dice, split, size)
     image = background.copy()
     whole: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     objects: list[int] = []
     for _ in range(1 + int(dice.below(MOST_OBJECTS)[0])):
         chosen = dice.below(len(read_objects(split)))
-        relief, mask = place_objects(dice, split, chosen, size, smallest=260, largest=560)
+        grey, mask = place_objects(dice, split, chosen, size, smallest=260, largest=560)
         left = [earlier & ~mask[0] for earlier in masks]
         if any(100 * now.sum() < LEAST_VISIBLE * all_.sum() for now, all_ in zip(left, whole, strict=True)):
             continue
-        paint_object(dice, image, base, relief, mask)
+        paint_object(dice, image, grey, mask)
         whole.append(mask[0])
         masks = [*left, mask[0]]
         objects.append(int(chosen[0]))
@@ -104,10 +104,10 @@ def _paint_one(split: str, indices: np.ndarray, size: int, seed: int) -> tuple[n
     dice = _dice(_ONE, split, indices, size, seed)
     per_class = len(read_objects(split)) // len(CLASSES)
     objects = indices % len(CLASSES) * per_class + dice.below(per_class)
-    background, base = paint_background(dice, split, size)
-    relief, mask = place_objects(dice, split, objects, size, smallest=500, largest=900)
+    background = paint_background(dice, split, size)
+    grey, mask = place_objects(dice, split, objects, size, smallest=500, largest=900)
     image = background.copy()
-    paint_object(dice, image, base, relief, mask)
+    paint_object(dice, image, grey, mask)
     return image, background, mask, objects
 
 

@@ -212,6 +212,12 @@ _ALL = (
         std=(1.0, 1.0, 1.0),
     ),
     _recipe(
+        "scenes",
+        "ours, from no paper: cifar-simsiam with most colour lost, for the embedded Fashion Scenes, whose "
+        "colour says nothing",
+        *_each((_SMALL, _SMALL), scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.8, 0.5), jitter_p=1.0, grey_p=0.8),
+    ),
+    _recipe(
         "grey",
         "ours, from no paper: simsiam for images without colour (no saturation, hue or greying); mean and "
         "std are the luminance of ImageNet's",
