@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     config.check()
     if asked.preview:
         return preview(config, Path(asked.preview))
-    with runtime.start(config.hardware.device, config.hardware.precision) as place, StopSignal() as stop:
+    hardware = config.hardware
+    with runtime.start(hardware.device, hardware.precision, hardware.threads) as place, StopSignal() as stop:
         return pretrain(config, place, stop, resume=asked.resume)
 
 

@@ -133,11 +133,14 @@ class Runtime:
 
 
 @contextlib.contextmanager
-def start(device: str = "auto", precision: Precision = "auto") -> Iterator[Runtime]:
+def start(
+    device: str = "auto", precision: Precision = "auto", threads: int | None = None
+) -> Iterator[Runtime]:
     """Joins the ranks that torchrun started (NCCL on GPUs, gloo on CPUs) and leaves them at the end.
 
     `device`: auto (the GPU where there is one), cuda, cuda:N or cpu. `precision`: auto is bfloat16 on GPUs
-    that have it, float16 on older ones and float32 on the CPU.
+    that have it, float16 on older ones and float32 on the CPU. `threads` is how many threads torch computes
+    with on the CPU (None: its own choice), until the end.
 
     Raises:
         UserError: the device does not exist here or cannot do the precision.
@@ -151,11 +154,14 @@ def start(device: str = "auto", precision: Precision = "auto") -> Iterator[Runti
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
     if world > 1:
         _join("nccl" if place.type == "cuda" else "gloo")
     try:
         yield runtime
     finally:
+        torch.set_num_threads(before)
         if world > 1:
             dist.destroy_process_group()
 

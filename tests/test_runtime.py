@@ -31,6 +31,15 @@ def test_the_cpu_computes_in_float32_unless_told_otherwise() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
+def test_threads_are_as_asked_until_the_end() -> None:
+    before = torch.get_num_threads()
+    with runtime.start("cpu", threads=before + 1):
+        assert torch.get_num_threads() == before + 1
+        with runtime.start("cpu"):
+            assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("gpus", [0], indirect=True)
 @pytest.mark.parametrize(
     ("device", "precision", "words"),

@@ -37,7 +37,7 @@ _COVER = (
 
 
 def paint_background(dice: Dice, split: str, size: int) -> np.ndarray:
-    """Backgrounds uint8[n,S,S,3]: a colour field, in places shaded by shuffled and faded pieces of objects."""
+    """Backgrounds uint8[n,S,S,3]: a colour field, shaded here and there by shuffled, faded pieces."""
     x, y = _grid(size)
     canvas = _colour_field(dice, size)
     pieces = _shuffled_pieces(split)
@@ -132,7 +132,7 @@ def _colour_field(dice: Dice, size: int) -> np.ndarray:
 
 
 def _shaded(colours: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    """colours uint8[n,S,S,3] under grey[n,S,S]: black at 0, as it is at UNSHADED, half as bright again at 255."""
+    """uint8[n,S,S,3]: colours of that shape scaled by grey[n,S,S], which is 0 to 255 and 1 at UNSHADED."""
     return np.minimum(colours.astype(np.int32) * 3 * grey[..., None] >> 9, 255).astype(np.uint8)
 
 
