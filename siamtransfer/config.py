@@ -211,7 +211,7 @@ FREE_ON_RESUME = (
     "monitor.on_collapse",
     "log.",
 )
-"""Keys that may differ between a run and its resumption, for they do not touch what is computed."""
+"""Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
