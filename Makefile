@@ -37,6 +37,7 @@ faults: $(VENV)/.test
 bench: $(VENV)/.test
 	$(PY) benchmarks/data_path.py
 	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.convert
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -34,8 +34,8 @@ from siamtransfer.detection.overlay import (
 from siamtransfer.detection.parity import IMAGE, TOLERANCE, Parity, measure_parity
 from siamtransfer.detectron2_keys import to_detectron2
 from siamtransfer.errors import UserError
-from siamtransfer.files import atomic_write, digest_of_file
-from siamtransfer.formats import ReadBackbone, digest_of, read_backbone
+from siamtransfer.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.formats import add_reader_arguments, digest_of, read_backbone
 from siamtransfer.results import record
 
 
@@ -43,14 +43,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """The whole conversion; returns the record that is printed last."""
     args = parse(arguments)
     overlay = args.out.with_suffix(".yaml")
-    refuse_outputs(args.checkpoint, args.out, overlay, args.force)
+    if args.out.suffix != ".pkl":
+        raise UserError(f"{args.out} must end in .pkl, by which Detectron2 recognises its own format")
+    refuse_outputs(args.checkpoint, [args.out, overlay], force=args.force)
 
-    read = read_backbone(args.checkpoint)
+    read = read_backbone(args.checkpoint, branch=args.branch, trust_pickle=args.trust_pickle)
     refuse_inconvertible(read.architecture, read.path)
     state = {name: to_float32(tensor) for name, tensor in read.state.items()}
     weights = {to_detectron2(name): tensor for name, tensor in state.items()}
     check_shapes(weights, read.architecture)
-    say_what_was_read(read)
+    say(read.summary())
 
     digest = digest_of(state)
     settings = settings_for(read.architecture, read.normalisation, args.out.name)
@@ -73,7 +75,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         proof = "passed" if parity else "not run: Detectron2 is not installed"
         say(f"wrote {args.out} and {overlay}")
     say_proof(parity, proof, read.architecture)
-    counts = {"tensors": float(len(weights)), "parameters": float(count_parameters(state))}
+    counts = {"tensors": float(len(weights)), "parameters": float(read.parameters)}
     return record(
         "convert/to_d2",
         counts | (parity.metrics() if parity else {}),
@@ -81,6 +83,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "proof": proof,
             "layouts": list(parity.tensors) if parity else [],
             "image": list(IMAGE),
+            "branch": read.branch,
             "tolerance": {str(dtype).removeprefix("torch."): limit for dtype, limit in TOLERANCE.items()},
             "settings": dict(settings),
         },
@@ -98,7 +101,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="to_d2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of any known format, or random:NAME")
+    add_reader_arguments(parser)
     parser.add_argument(
         "out", metavar="OUT.pkl", type=Path, help="the file to write; OUT.yaml comes beside it"
     )
@@ -107,23 +110,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--dry-run", action="store_true", help="print which tensor becomes which; write nothing"
     )
     return parser.parse_args(arguments)
-
-
-def refuse_outputs(checkpoint: str, out: Path, overlay: Path, force: bool) -> None:
-    """Refuses names that Detectron2 would misread, and to replace the input or, unforced, any file."""
-    if out.suffix != ".pkl":
-        raise UserError(f"{out} must end in .pkl, by which Detectron2 recognises its own format")
-    for path in (out, overlay):
-        if not path.exists():
-            continue
-        if path.is_dir():
-            raise UserError(f"{path} is a folder; choose another name for the output")
-        if Path(checkpoint).exists() and path.samefile(checkpoint):
-            raise UserError(
-                f"{path} is the checkpoint itself, which is never overwritten; choose another name"
-            )
-        if not force:
-            raise UserError(f"{path} exists; choose another name or replace it with --force")
 
 
 def check_shapes(weights: dict[str, Tensor], architecture: Architecture) -> None:
@@ -149,7 +135,8 @@ class PlainPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
+            content = bytearray(value.reshape(-1).view(np.uint8).data)
+            return np.ndarray, (value.shape, value.dtype.str, content)
         return NotImplemented
 
 
@@ -160,7 +147,9 @@ def write_pickle(weights: dict[str, Tensor], file: IO[bytes]) -> None:
         "__author__": f"siamtransfer {siamtransfer.__version__}",  # its presence marks the format
         "matching_heuristics": True,
     }
-    PlainPickler(file, protocol=5).dump(content)
+    pickler = PlainPickler(file, protocol=5)
+    pickler.fast = True  # without a memo, which would keep every array's bytes until the end
+    pickler.dump(content)
 
 
 def to_float32(tensor: Tensor) -> Tensor:
@@ -174,18 +163,6 @@ def build_original(architecture: Architecture, state: dict[str, Tensor]) -> ResN
     assert isinstance(backbone, ResNetBackbone)
     backbone.load_state_dict(state, strict=True)
     return backbone.eval()
-
-
-def count_parameters(state: dict[str, Tensor]) -> int:
-    return sum(tensor.numel() for name, tensor in state.items() if name.endswith(("weight", "bias")))
-
-
-def say_what_was_read(read: ReadBackbone) -> None:
-    left_out = ", ".join(f"{count} {rule}" for rule, count in read.dropped.items()) or "none"
-    say(
-        f"{read.path}: {read.format}, {read.name} of width {read.width}, {read.used} tensors used, "
-        f"left out: {left_out}"
-    )
 
 
 def say_mapping(state: dict[str, Tensor]) -> None:

@@ -25,7 +25,15 @@ from siamtransfer import checkpoint, runtime
 from siamtransfer.backbones import build_backbone
 from siamtransfer.checkpoint import Checkpoints
 from siamtransfer.cli import run, say, to_json
-from siamtransfer.config import DataConfig, Parser, PretrainConfig, as_dict, parse, refuse_differences
+from siamtransfer.config import (
+    BackboneConfig,
+    DataConfig,
+    Parser,
+    PretrainConfig,
+    as_dict,
+    parse,
+    refuse_differences,
+)
 from siamtransfer.data import ImageSet, open_images, open_labelled
 from siamtransfer.data.imageset import UnreadableTally, read_or_replace, require_same_images
 from siamtransfer.data.sampler import StepSampler
@@ -33,6 +41,7 @@ from siamtransfer.diagnostics import CollapseWatch, projection_health
 from siamtransfer.errors import UserError
 from siamtransfer.features import evaluation_transform
 from siamtransfer.files import RunLock, write_text
+from siamtransfer.formats import read_backbone
 from siamtransfer.guard import Blame, Verdict, judge, refuse_non_finite
 from siamtransfer.journal import Journal
 from siamtransfer.methods import Method, SimSiam, StepOutput
@@ -54,6 +63,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     config, asked = parse(
         PretrainConfig, description=__doc__, default_file=DEMO, arguments=_arguments, argv=argv
     )
+    if asked.resume_from_backbone:
+        config.backbone.weights = asked.resume_from_backbone
     config.check()
     if asked.preview:
         return preview(config, Path(asked.preview))
@@ -83,6 +94,8 @@ def pretrain(
         torch.manual_seed(config.run.seed)
         method = build_method(config)
         start, watch = 0, CollapseWatch()
+        if saved is None and config.backbone.weights:
+            fill_backbone(method, config.backbone, place)
         if saved is not None:
             refuse_differences(saved["config"], as_dict(config))
             require_same_images(
@@ -255,6 +268,21 @@ def build_method(config: PretrainConfig) -> Method:
         wanted.name, width=wanted.width, stem=wanted.stem, zero_init_residual=wanted.zero_init_residual
     )
     return SimSiam(backbone, config.simsiam)
+
+
+def fill_backbone(method: Method, wanted: BackboneConfig, place: Runtime) -> None:
+    """Gives the backbone the weights of a checkpoint of any known format; the heads stay new."""
+    assert wanted.weights is not None
+    read = read_backbone(wanted.weights, branch=wanted.branch)
+    if read.architecture != method.backbone.architecture:
+        raise UserError(
+            f"{wanted.weights} holds {read.architecture}, and the run is to train "
+            f"{method.backbone.architecture}: set --backbone.name, --backbone.width and --backbone.stem to "
+            "the file's"
+        )
+    method.backbone.load_state_dict(read.state, strict=True)
+    if place.is_main:
+        say(f"the backbone starts from {read.summary()}")
 
 
 def describe_backbone(method: Method) -> dict[str, Any]:
@@ -443,6 +471,12 @@ def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
 def _arguments(parser: Parser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest valid checkpoint of run.dir"
+    )
+    parser.add_argument(
+        "--resume_from_backbone",
+        metavar="CKPT",
+        default=None,
+        help="start from this backbone, with new heads",
     )
     parser.add_argument("--preview", metavar="PNG", default=None, help="write a grid of views and end")
 

@@ -8,8 +8,9 @@ names and shapes of tensors to the trunk that they belong to.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,16 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from siamtransfer.errors import UserError
 
-Stem = Literal["imagenet", "small"]
+Stem = Literal["imagenet", "small", "small-pad2"]
 FULL_WIDTH = 64
 _COUNTER = "num_batches_tracked"
 TIMM = "timm:"
+# Trunks of timm's classes that timm has no name for: the model that they start from, and what differs.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit_small_moco_v3": ("vit_small_patch16_224", {"num_heads": 12}),
+}
+# timm's plain ViTs by the width of a token and the number of blocks.
+_VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge"}
 
 
 class Design(NamedTuple):
@@ -71,7 +78,8 @@ class ResNetBackbone(Backbone):
     """torchvision's ResNet without its classifier: x[N, 3, H, W] to h[N, D], the mean over the last stage.
 
     `width` is the number of channels of the stem (64 in the papers); every stage scales with it. The "small"
-    stem is the one for images of about 32 pixels: a 3x3 convolution of stride 1 and no max-pooling. The
+    stem is the one for images of about 32 pixels: a 3x3 convolution of stride 1 and no max-pooling;
+    "small-pad2" is solo-learn's, which pads by two pixels instead of one and so keeps two more. The
     initialisation is torchvision's: He for convolutions, ones and zeros for batch norm, and with
     `zero_init_residual` zero for the last batch norm of each block (Goyal et al. 2017, section 5.1).
     """
@@ -82,13 +90,14 @@ class ResNetBackbone(Backbone):
         self.name, self.width, self.stem = name, width, stem
         self.dim = 8 * width * design.block.expansion
 
-        if stem == "small":
-            self.conv1 = nn.Conv2d(3, width, kernel_size=3, stride=1, padding=1, bias=False)
+        small = stem != "imagenet"
+        if small:
+            self.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1 if stem == "small" else 2, bias=False)
         else:
             self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if stem == "small" else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         out = design.block.expansion
         self.layer1 = _stage(design, 0, width, width, stride=1)
         self.layer2 = _stage(design, 1, width * out, 2 * width, stride=2)
@@ -136,7 +145,8 @@ class TimmBackbone(Backbone):
         super().__init__()
         import timm
 
-        model: Any = timm.create_model(name.removeprefix(TIMM), pretrained=False, num_classes=0)
+        original, changes = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
+        model: Any = timm.create_model(original, pretrained=False, num_classes=0, **changes)
         self.name, self.width, self.stem = name, None, None
         self.dim = getattr(model, "head_hidden_size", None) or model.num_features
         if zero_init_residual:
@@ -163,20 +173,20 @@ def build_backbone(
 ) -> Backbone:
     """Constructs a trunk with random weights from the global generator.
 
-    `name` is one of torchvision's ResNets (`DESIGNS`) or a timm model, `timm:NAME` or just NAME where
-    torchvision has none of that name. `width` and `stem` are choices of the ResNets only. With
+    `name` is one of torchvision's ResNets (`DESIGNS`), one of VARIANTS, or a timm model, `timm:NAME` or just
+    NAME where torchvision has none of that name. `width` and `stem` are choices of the ResNets only. With
     `zero_init_residual`, timm's models set their last norms to zero where they have such; a ViT has none.
 
     Raises:
         UserError: the name is unknown (the nearest known ones are named), or width or stem do not apply.
     """
     if name in DESIGNS:
-        if stem not in ("imagenet", "small"):
-            raise UserError(f"backbone stem {stem!r} is unknown; take 'imagenet' or 'small'")
+        if stem not in get_args(Stem):
+            raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(get_args(Stem))}")
         if DESIGNS[name].inner_width(width) < 1:
             raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
         return ResNetBackbone(name, width, stem, zero_init_residual)
-    known = timm_name(name)
+    known = name if name in VARIANTS else timm_name(name)
     if width != FULL_WIDTH or stem != "imagenet":
         raise UserError(
             f"width and stem can be chosen for torchvision's ResNets only, not for {name}: leave them out"
@@ -190,7 +200,7 @@ def timm_name(name: str) -> str:
 
     bare = name.removeprefix(TIMM)
     if not timm.is_model(bare):
-        known = dict.fromkeys([*DESIGNS, *timm.list_models()])
+        known = dict.fromkeys([*DESIGNS, *VARIANTS, *timm.list_models()])
         nearest = difflib.get_close_matches(bare.lower(), known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(DESIGNS)}"
         raise UserError(f"backbone {name!r} is neither a ResNet of torchvision nor a timm model; {hint}")
@@ -215,7 +225,8 @@ class Architecture(NamedTuple):
             return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
 
     def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A copy of `state` in the order of the layers, after a check of every name, shape, type and value.
+        """The tensors of `state` in the order of the layers, after a check of every name, shape, type and
+        value.
 
         Batch counters, which only training reads, may be absent altogether (files from before 2018) and are
         then zero. Raises ValueError with the first difference.
@@ -243,16 +254,19 @@ class Architecture(NamedTuple):
                 raise ValueError(
                     f"its tensor {key!r} holds NaN or infinity: the training that wrote it had diverged"
                 )
-            complete[key] = tensor.clone(memory_format=torch.contiguous_format)
+            complete[key] = tensor.contiguous()
         return complete
 
 
 def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
-    """The ResNet that has tensors of these (torchvision) names and shapes, judged by its first layers.
+    """The ResNet (torchvision's names) or plain ViT (timm's) that has tensors of these names and shapes,
+    judged by its first layers.
 
     Raises:
-        ValueError: no ResNet that `build_backbone` makes looks like this; says what is in the way.
+        ValueError: none that `build_backbone` makes looks like this; says what is in the way.
     """
+    if any(name.startswith(("patch_embed.", "blocks.")) for name in shapes):
+        return _vit_of(shapes)
     if "conv1.0.weight" in shapes:
         raise ValueError("its stem has several convolutions (as timm's resnet50d has), torchvision's has one")
     conv1, conv2 = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
@@ -277,3 +291,23 @@ def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
         f"{blocks} {block.__name__} blocks with {groups} groups, {width} and {conv2[0]} channels are none of "
         f"{', '.join(DESIGNS)}"
     )
+
+
+def _vit_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
+    import timm
+
+    if "patch_embed.proj.0.weight" in shapes:
+        raise ValueError("its ViT has a convolutional stem, which no model of timm has")
+    patches, places = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
+    if len(patches) != 4 or len(places) != 3:
+        raise ValueError("it lacks the first layers of a ViT, patch_embed.proj.weight and pos_embed")
+    dim, _, patch, _ = patches
+    blocks = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    side = patch * math.isqrt(max(places[1] - 1, 0))
+    name = f"vit_{_VITS.get((dim, blocks), 'unknown')}_patch{patch}_{side}"
+    if not timm.is_model(name):
+        raise ValueError(
+            f"a ViT of {blocks} blocks of width {dim} with patches of {patch} pixels for images of {side} is "
+            "none of timm's plain ones"
+        )
+    return Architecture(TIMM + name)

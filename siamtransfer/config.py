@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import jsonargparse
 
+from siamtransfer.backbones import Stem
 from siamtransfer.errors import UserError
 from siamtransfer.methods.simsiam import SimSiamConfig
 from siamtransfer.optim import OptimConfig
@@ -83,10 +84,16 @@ class BackboneConfig:
     """resnet18, resnet34, resnet50, resnet101, or any timm model by name."""
     width: int = 64
     """Channels of a ResNet's first stage; 64 is the published one."""
-    stem: Literal["imagenet", "small"] = "imagenet"
-    """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for images of 32 pixels or so."""
+    stem: Stem = "imagenet"
+    """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for images of 32 pixels or so; small-pad2:
+    the same with solo-learn's padding of 2."""
     zero_init_residual: bool = True
     """Start every residual block as the identity, as SimSiam does."""
+    weights: str | None = None
+    """Checkpoint of any known format whose backbone the run starts from (also --resume-from-backbone); it
+    must be of the architecture that name, width and stem say. null: random weights."""
+    branch: str | None = None
+    """Which backbone of that checkpoint; null: the one that its format names first."""
 
 
 @dataclass

@@ -1,37 +1,37 @@
 """Opens a checkpoint file of any kind without running anything in it, or says in one sentence what it is.
 
-Python's pickle, which PyTorch's files contain, can call any function on loading. Only the restricted reader
-(`weights_only`) and safetensors are used here, so tensors, numbers, texts, lists and dicts come out, and a
-file that asks for more is refused with the names of what it asked for.
+Tensors, numbers, texts, lists and dicts come out. A file that asks for Python code to be run on loading is
+refused with the names of what it asked for, unless the user says that it can be trusted (see pickles.py).
 """
 
 from __future__ import annotations
 
-import io
-import pickletools
-import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamtransfer.errors import UserError
+from siamtransfer.pickles import foreign_names, holds_arrays, read_arrays, read_torch
 
-# What the restricted reader of PyTorch allows of what occurs in ordinary checkpoints.
-_HARMLESS = re.compile(
-    r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
-    r"|torch\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter|_codecs\.encode|(__builtin__|builtins)\.set"
-)
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
 _HEADS = {
     *("fc", "head", "heads", "classifier", "online_classifier", "linear", "neck", "prototypes", "queue"),
     *("projector", "predictor", "projection_head", "prediction_head", "momentum_projector", "criterion"),
 }
+_TENSORFLOW = (
+    "is a part of a TensorFlow checkpoint (SimCLR's official weights are such): convert it to PyTorch first, "
+    "as public SimCLR converters do, and give the .pth file; its images then enter in [0, 1], not normalised"
+)
+_HAIKU = (
+    "is a pickle of JAX and Haiku objects (DeepMind's BYOL weights are such): unpickle it where jax and "
+    "dm-haiku are installed, transpose its kernels from HWIO to OIHW, give its tensors torchvision's names, "
+    "and save them with torch.save(state_dict, ...)"
+)
+_JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
 _PAGE = "is a web page, probably an error page saved under this name: download the file again"
 # The first bytes of files that are not checkpoints, and what their users can do.
 _STRANGERS = (
@@ -42,14 +42,19 @@ _STRANGERS = (
     (b"\x89hdf", "is an HDF5 (Keras) file: export its weights to a PyTorch or safetensors file first"),
     (b"\x1f\x8b", "is compressed with gzip: decompress it first"),
     (b"\xfd7zxz", "is compressed with xz: decompress it first"),
+    (b"model_checkpoint_path:", _TENSORFLOW),
 )
 
 
-def read_content(path: Path) -> Any:
-    """The whole content of a .pth, .pt, .ckpt or .safetensors file, whatever its suffix; tensors on the CPU.
+def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
+    """The whole content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix.
 
-    Tensors of a zip file (PyTorch's format since 1.6) are mapped, not read: clone those that are to last.
-    The checksums that PyTorch stores with every tensor and itself ignores are compared first.
+    Tensors are on the CPU; NumPy arrays become tensors. With `trust_pickle` the file may hold any Python
+    object and runs whatever it wants on loading.
+
+    Tensors of a zip file (PyTorch's format since 1.6) are mapped, not read, so that what is not used of a
+    file takes no memory; what is done to them does not reach the file. The checksums that PyTorch stores with
+    every tensor and itself ignores are compared first.
 
     Raises:
         UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
@@ -58,6 +63,8 @@ def read_content(path: Path) -> Any:
     for beginning, what in _STRANGERS:
         if head.lstrip().lower().startswith(beginning):
             raise UserError(f"{path} {what}")
+    if path.suffix == ".index" or ".data-0" in path.name or path.name == "saved_model.pb":
+        raise UserError(f"{path} {_TENSORFLOW}")
     if _is_safetensors(head):
         return _read_safetensors(path)
     if not head.startswith((b"PK\x03\x04", b"\x80")):
@@ -67,10 +74,11 @@ def read_content(path: Path) -> Any:
         if zipped:
             _verify_checksums(path)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about pickle protocols, and TorchScript files just before refusing
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            warnings.simplefilter("ignore")  # about pickle protocols, and TorchScript just before refusing
+            if not zipped and holds_arrays(path):
+                return read_arrays(path)
+            content = read_torch(path, mmap=zipped, trust=trust_pickle)
+            return content.state_dict() if isinstance(content, nn.Module) else content  # only when trusted
     except UserError:
         raise
     except Exception as error:  # torch.load raises a dozen kinds, KeyError and struct.error among them
@@ -79,6 +87,8 @@ def read_content(path: Path) -> Any:
 
 def _first_bytes(path: Path) -> bytes:
     if path.is_dir():
+        if any(path.glob("*.index")) or (path / "saved_model.pb").exists():
+            raise UserError(f"{path} {_TENSORFLOW}")
         inside = path / "checkpoint.pth"
         hint = f"give {inside}" if inside.is_file() else "give the checkpoint file in it"
         raise UserError(f"{path} is a folder: {hint}")
@@ -126,11 +136,14 @@ def _verify_checksums(path: Path) -> None:
 def _explain(path: Path, error: Exception) -> str:
     if "TorchScript" in str(error):
         return f"{path} is a TorchScript program, not a checkpoint: save its state_dict() instead"
-    foreign = sorted(set(_foreign_globals(path)))
+    foreign = foreign_names(path)
+    if any(name.split(".")[0] in _JAX for name in foreign):
+        return f"{path} {_HAIKU}"
     if foreign:
         return (
             f"{path} holds Python objects ({', '.join(foreign[:5])}) that could run code: it was refused and "
-            "nothing of it was run: save the tensors alone, as torch.save(model.state_dict(), ...)"
+            "nothing of it was run: save the tensors alone, as torch.save(model.state_dict(), ...), or, if "
+            "you trust whoever made it, read it with --trust-pickle"
         )
     reason = (str(error).strip() or "no reason given").splitlines()[0][:100]
     return (
@@ -138,49 +151,12 @@ def _explain(path: Path, error: Exception) -> str:
     )
 
 
-def _foreign_globals(path: Path) -> Iterator[str]:
-    """The names outside the restricted reader's list that the file's pickles mention; nothing is executed."""
-    try:
-        for stream in _pickles(path):
-            texts: list[str] = []  # every text in the order in which it comes onto the pickle's stack
-            memo: dict[int, str | None] = {}
-            last = name = None
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name == "GLOBAL":
-                    name = str(argument).replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL":
-                    name = ".".join(texts[-2:])
-                elif opcode.name == "MEMOIZE" or "PUT" in opcode.name:
-                    memo[len(memo) if argument is None else argument] = last
-                elif "GET" in opcode.name:
-                    texts.append(memo.get(int(str(argument))) or "")
-                elif isinstance(argument, str):
-                    texts.append(argument)
-                last = argument if isinstance(argument, str) and opcode.name != "GLOBAL" else None
-                if name and not _HARMLESS.fullmatch(name):
-                    yield name
-                name = None
-    except (ValueError, OSError, zipfile.BadZipFile):
-        return  # not (or no longer) a pickle: what was seen so far counts
-
-
-def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    """A zip file holds one pickle; older files are up to five in a row."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    yield io.BytesIO(archive.read(name))
-    else:
-        with path.open("rb") as file:
-            for _ in range(5):
-                yield file
-
-
 def describe(content: Any) -> str:
     """What a file holds that no format accounts for, as the rest of a sentence that begins with its name."""
     if not isinstance(content, dict):
         return f"holds a {type(content).__name__}, not a checkpoint"
+    if "experiment_state" in content:
+        return _HAIKU
     if not holds_tensors(content):
         return f"holds no tensors, only {', '.join(map(repr, list(content)[:5])) or 'an empty dict'}"
     training = {"state", "param_groups", "optimizer", "scheduler", "scaler", "lr_scheduler"}

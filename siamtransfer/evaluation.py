@@ -25,7 +25,8 @@ from siamtransfer.features import (
     read_feature_file,
 )
 from siamtransfer.files import digest_of_file
-from siamtransfer.formats import IMAGENET, ReadBackbone, load_backbone
+from siamtransfer.format_table import IMAGENET
+from siamtransfer.formats import ReadBackbone, load_backbone
 from siamtransfer.runtime import Runtime
 from siamtransfer.views.recipes import recipe
 
@@ -61,6 +62,11 @@ class EvaluationConfig:
     """An .npz of features[N,D] and labels[N] of any framework, instead of a checkpoint and images."""
     test_features: str | None = None
     """The same for the part that is scored."""
+    branch: str | None = None
+    """Which backbone of the checkpoint: student, teacher, key, ema …; null: the one that its format names
+    first."""
+    trust_pickle: bool = False
+    """Let the checkpoint run Python code on loading; only for files of people you trust."""
     crop: int | None = None
     """Side of the central crop; null: the pretraining views' size, or 224."""
     resize: int | None = None
@@ -99,7 +105,11 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
         raise UserError(
             "give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features"
         )
-    backbone, read = (None, None) if source == "pixels" else load_backbone(source)
+    backbone, read = (
+        (None, None)
+        if source == "pixels"
+        else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle)
+    )
     recorded = _recorded(read)
     with place.in_turn(needed=config.data.download):
         train, test = _open(config.data, recorded.get("data", {}), source)
@@ -128,6 +138,7 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
         "backbone": source,
         "architecture": {"name": read.name, "width": read.width, "stem": read.stem} if read else None,
         "format": read.format if read else None,
+        "branch": read.branch if read else None,
         "weights_digest": read.digest if read else None,
         "train_fingerprint": train.fingerprint,
         "test_fingerprint": test.fingerprint if test else None,

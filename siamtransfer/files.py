@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -120,3 +120,19 @@ def _free_space(folder: Path) -> str:
         return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
     except OSError:
         return ""
+
+
+def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None:
+    """Raises UserError before any work when a file to be written is a folder, is the file `source` that is
+    read, or exists and `force` does not allow to replace it."""
+    for path in outputs:
+        if not path.exists():
+            continue
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; choose another name for the output")
+        if Path(source).exists() and path.samefile(source):
+            raise UserError(
+                f"{path} is the checkpoint itself, which is never overwritten; choose another name"
+            )
+        if not force:
+            raise UserError(f"{path} exists; choose another name or replace it with --force")

@@ -1,18 +1,20 @@
-"""Public checkpoint formats as a table, and the one reader of backbones for every program.
+"""The one reader of backbones for every program.
 
-`read_backbone(path)` recognises the format by itself and accounts for every key: used, dropped by a rule
-with a name, or an error. It never returns a part of a backbone, and never random weights that were not
-asked for by name (`random:resnet50`).
+`read_backbone(path)` recognises a file's format by itself (the table is format_table.py) and accounts for
+every key: used, dropped by a rule with a name, or an error. It never returns a part of a backbone, and never
+random weights that were not asked for by name (`random:resnet50`).
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -21,69 +23,20 @@ from siamtransfer.backbones import FULL_WIDTH, Architecture, Backbone, Stem, arc
 from siamtransfer.checkpoint import FORMAT, VERSION
 from siamtransfer.containers import describe, holds_tensors, read_content, without_wrappers
 from siamtransfer.errors import UserError
-
-
-class Normalisation(NamedTuple):
-    """What is subtracted from and divided into RGB images in [0, 1], per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True)
-class Format:
-    """One way in which a public code base stores a backbone.
-
-    `container` leads from the top of the file to the dict of tensors, `prefix` stands before the backbone's
-    names there (after `module.` and `_orig_mod.`, which are removed from every key), and `drops` gives each
-    group of other keys, by its beginning, a name. `beside` names the entries next to the container that may
-    hold tensors; `needs` those that must exist.
-    """
-
-    name: str
-    what: str
-    container: tuple[str, ...] = ()
-    prefix: str = ""
-    drops: Mapping[str, str] = field(default_factory=dict)
-    beside: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    method: str | None = None
-    normalisation: Normalisation = IMAGENET
-
-
-OWN = Format(
-    FORMAT,
-    "a checkpoint of this program",
-    container=("model",),
-    prefix="backbone.",
-    drops={"projector.": "projector", "predictor.": "predictor"},
-    needs=("format", "version", "backbone", "normalisation"),
-)
-# The first entry that accounts for everything in a file is its format.
-FORMATS = (
+from siamtransfer.format_table import (
+    AVERAGES,
+    FORMATS,
+    IMAGENET,
     OWN,
-    Format(
-        "simsiam",
-        "SimSiam's official code, main_simsiam.py",
-        container=("state_dict",),
-        prefix="encoder.",
-        drops={"encoder.fc.": "projector", "predictor.": "predictor"},
-        beside=("optimizer",),
-        method="simsiam",
-    ),
-    Format(
-        "simsiam-linear",
-        "the linear probe of SimSiam's official code (PyTorch's ImageNet example writes the same)",
-        container=("state_dict",),
-        drops={"fc.": "classifier"},
-        beside=("optimizer",),
-        needs=("best_acc1",),
-    ),
-    Format("torchvision", "a torchvision model's state_dict", drops={"fc.": "classifier"}),
+    TRAINING,
+    USUAL,
+    Format,
+    Normalisation,
+    Place,
 )
+from siamtransfer.pickles import Inert
+
+AVERAGE = "ema"  # the branch of a moving average of all weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +49,8 @@ class ReadBackbone:
     width: int | None
     stem: Stem | None
     format: str
+    branch: str  # which of the file's backbones this is
+    branches: tuple[str, ...]  # and which there are
     normalisation: Normalisation
     digest: str  # of the tensors, see `digest_of`
     used: int  # keys of the file that became tensors of the state
@@ -106,6 +61,22 @@ class ReadBackbone:
     def architecture(self) -> Architecture:
         return Architecture(self.name, self.width, self.stem)
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers training would move."""
+        buffers = ("running_mean", "running_var", "num_batches_tracked")
+        return sum(tensor.numel() for name, tensor in self.state.items() if not name.endswith(buffers))
+
+    def summary(self) -> str:
+        """One line for people: what was read, and what of the file was left out."""
+        left_out = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items()) or "nothing"
+        width = "" if self.width is None else f" of width {self.width}"
+        branch = f", branch {self.branch} of {', '.join(self.branches)}" if len(self.branches) > 1 else ""
+        return (
+            f"{self.path}: {self.format}{branch}, {self.name}{width}, {self.used} tensors used, "
+            f"left out: {left_out}"
+        )
+
 
 class Mismatch(Exception):
     """Why a file is not of a certain format; of several reasons the one with most trunk keys is told."""
@@ -115,32 +86,53 @@ class Mismatch(Exception):
         self.closeness = closeness
 
 
-def read_backbone(path: str | Path) -> ReadBackbone:
+def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every program that reads a checkpoint takes: the file, and how to read it."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of any known format, or random:NAME")
+    parser.add_argument("--branch", help="which backbone of the file: student, teacher, key, ema ...")
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="let the file run Python code on loading; only for files of people you trust",
+    )
+
+
+def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: bool = False) -> ReadBackbone:
     """Reads the backbone of a checkpoint file of any known format, or builds a named untrained baseline.
 
-    Baselines: `random:resnet50`, with options as in `random:resnet18:width=32:stem=small:seed=1`.
+    Of several backbones in a file (student and teacher, query and key …) `branch` names one; without it the
+    first of the format's table is taken. Baselines: `random:resnet50`, with options as in
+    `random:resnet18:width=32:stem=small:seed=1`.
 
     Raises:
         UserError: the file is damaged or no checkpoint, of no known format, or lacks, adds or misshapes a
-            tensor; says which.
+            tensor, or has no such branch; says which.
     """
     if str(path).startswith("random:"):
         return _random_baseline(str(path))
-    content = read_content(Path(path))
+    content = read_content(Path(path), trust_pickle=trust_pickle)
     own = isinstance(content, dict) and content.get("format") == FORMAT
+    average = Average()
+    try:
+        if not own:
+            content, average = _settle_average(content, branch == AVERAGE)
+    except Mismatch as mismatch:
+        raise UserError(f"{path} {mismatch}") from mismatch
     mismatches: list[Mismatch] = []
     for form in [OWN] if own else [form for form in FORMATS if form is not OWN]:
         try:
-            return _account(form, content, str(path))
+            return _account(form, content, str(path), branch, average)
         except Mismatch as mismatch:
             mismatches.append(mismatch.with_traceback(None))  # which would keep the whole content alive
     closest = max(mismatches, key=lambda mismatch: mismatch.closeness)
     raise UserError(f"{path} {closest if closest.closeness else describe(content)}")
 
 
-def load_backbone(path: str | Path) -> tuple[Backbone, ReadBackbone]:
+def load_backbone(
+    path: str | Path, *, branch: str | None = None, trust_pickle: bool = False
+) -> tuple[Backbone, ReadBackbone]:
     """The backbone of a checkpoint as a module in eval mode (float32), and the record of its reading."""
-    read = read_backbone(path)
+    read = read_backbone(path, branch=branch, trust_pickle=trust_pickle)
     with torch.random.fork_rng(devices=[]):  # the weights are replaced, the caller's random numbers stay
         backbone = read.architecture.build()
     backbone.load_state_dict(read.state, strict=True)
@@ -157,31 +149,34 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _account(form: Format, content: Any, path: str) -> ReadBackbone:
+def _account(form: Format, content: Any, path: str, asked: str | None, average: Average) -> ReadBackbone:
     """Reads `content` as `form`, every key of it; raises `Mismatch` when that is not possible."""
-    keys = _tensors_of(form, content)
-    state: dict[str, Tensor] = {}
-    dropped: dict[str, int] = {}
-    strangers = []
-    for key, tensor in keys.items():
-        rule = next((rule for beginning, rule in form.drops.items() if key.startswith(beginning)), None)
-        if rule is not None:
-            dropped[rule] = dropped.get(rule, 0) + 1
-        elif key.startswith(form.prefix):
-            state[key.removeprefix(form.prefix)] = tensor
-        else:
-            strangers.append(key)
-    trunk = len(state) if form is OWN else sum(bool(_TRUNK.match(name)) for name in state)
+    dicts = _tensors_of(form, content)
+    found, dropped, strangers = _sort_keys(form, dicts)
+    found = {name: _renamed(form, tensors) for name, tensors in found.items() if tensors}
+    trunk = max((_closeness(form, tensors) for tensors in found.values()), default=0)
     if trunk == 0:
         heads = ", ".join(f"{rule}: {count}" for rule, count in dropped.items())
         raise Mismatch(
             f"looks like {form.what}, but holds only heads ({heads} tensors), no backbone", len(dropped)
         )
-    strangers += _unexplained_neighbours(form, content)
+    strangers += _unexplained_neighbours(form, content, dicts)
     if strangers:
         raise Mismatch(f"looks like {form.what}, but no rule explains its key {strangers[0]!r}", trunk)
+
+    averages = [AVERAGE] * bool(average.taken or average.left_out)
+    branches = averages if average.taken and not average.left_out else [*found, *averages]
+    branch = AVERAGE if average.taken else asked or branches[0]
+    if branch not in branches:
+        raise UserError(f"{path} has no branch {branch!r}: it has {', '.join(branches)} (--branch)")
+    state = found.pop(branch if branch in found else next(iter(found)))
+    dropped.update({f"branch {name}": len(others) for name, others in found.items()})
+    if average.left_out:
+        dropped["the weights that were averaged" if average.taken else "moving average"] += average.left_out
     try:
-        architecture = _recorded_architecture(content) if form is OWN else architecture_of(_shapes(state))
+        architecture = (
+            _recorded_architecture(content) if form is OWN else form.adapt(architecture_of(_shapes(state)))
+        )
         complete = architecture.complete(state)
         normalisation = _recorded_normalisation(content) if form is OWN else form.normalisation
     except (ValueError, UserError) as error:
@@ -193,16 +188,64 @@ def _account(form: Format, content: Any, path: str) -> ReadBackbone:
         width=architecture.width,
         stem=architecture.stem,
         format=form.name,
+        branch=branch,
+        branches=(branch, *(name for name in branches if name != branch)),
         normalisation=normalisation,
         digest=digest_of(complete),
         used=len(state),
-        dropped=dropped,
+        dropped=dict(dropped),
         meta=_meta(form, content),
     )
 
 
-def _tensors_of(form: Format, content: Any) -> dict[str, Tensor]:
-    """The dict of tensors at the format's place, without the wrappers' words in its keys."""
+def _sort_keys(
+    form: Format, dicts: Mapping[Place, dict[str, Tensor]]
+) -> tuple[dict[str, dict[str, Tensor]], Counter[str], list[str]]:
+    """Every key in one of three heaps: the tensors of each branch, how many each rule drops, and strangers.
+
+    Where several beginnings fit a key the longest one decides, a rule before a branch.
+    """
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in form.branches}
+    dropped: Counter[str] = Counter()
+    strangers: list[str] = []
+    for place, tensors in dicts.items():
+        prefixes = {name: b.prefix for name, b in form.branches.items() if b.place in (None, place)}
+        for key, tensor in tensors.items():
+            rule = max((begin for begin in form.drops if _begins(key, begin)), key=len, default="")
+            names = [name for name, prefix in prefixes.items() if key.startswith(prefix)]
+            name = max(names, key=lambda name: len(prefixes[name]), default=None)
+            if rule and (name is None or len(rule) >= len(prefixes[name])):
+                dropped[form.drops[rule]] += 1
+            elif name is not None:
+                found[name][key.removeprefix(prefixes[name])] = tensor
+            else:
+                strangers.append(key)
+    return found, dropped, strangers
+
+
+def _begins(key: str, beginning: str) -> bool:
+    """Whether `beginning` is the first words of `key` (see Format.drops)."""
+    rest = key.removeprefix(beginning)
+    return key.startswith(beginning) and (beginning[-1] == "." or not rest or not rest[0].isalpha())
+
+
+def _renamed(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        renamed = {form.rename(name): tensor for name, tensor in tensors.items()}
+    except ValueError as error:
+        raise Mismatch(f"looks like {form.what}, but {error}") from error
+    if len(renamed) < len(tensors):
+        raise Mismatch(f"looks like {form.what}, but holds some tensors twice under different names", 1)
+    return renamed
+
+
+def _closeness(form: Format, tensors: Iterable[str]) -> int:
+    names = list(tensors)
+    return len(names) if form is OWN else sum(bool(_TRUNK.match(name)) for name in names)
+
+
+def _tensors_of(form: Format, content: Any) -> dict[Place, dict[str, Tensor]]:
+    """The dicts of tensors at the format's places, without the wrappers' words in their keys."""
     missing = [entry for entry in form.needs if not isinstance(content, dict) or entry not in content]
     if missing:
         raise Mismatch(f"looks like {form.what}, but lacks its entry {missing[0]!r}", int(form is OWN))
@@ -210,25 +253,85 @@ def _tensors_of(form: Format, content: Any) -> dict[str, Tensor]:
         raise Mismatch(
             f"was written by another version of siamtransfer ({content['version']}): update to read it", 1
         )
-    tensors = content
-    for entry in form.container:
-        tensors = tensors.get(entry) if isinstance(tensors, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    own_places = [branch.place for branch in form.branches.values() if branch.place is not None]
+    found = [place for place in own_places or form.places if _is_state(_at(content, place))]
+    if not found:
         raise Mismatch(f"has no dict of tensors where {form.what} has it", int(form is OWN))
+    dicts = {place: _bare(_at(content, place)) for place in (found if own_places else found[:1])}
+    keys = [key for tensors in dicts.values() for key in tensors]
+    for mark in form.marks:
+        if not any(key.startswith(tuple(mark.split("|"))) for key in keys):
+            raise Mismatch(f"has no tensor called {mark.replace('|', ' or ')}... as {form.what} has")
+    return dicts
+
+
+def _at(content: Any, place: Place) -> Any:
+    for entry in place:
+        content = content.get(entry) if isinstance(content, dict) else None
+    return content
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+    )
+
+
+def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under names without wrappers, and without a first word that is the model's own."""
     bare = {without_wrappers(str(key)): tensor for key, tensor in tensors.items()}
     if len(bare) < len(tensors):
         raise Mismatch(
             "holds some tensors twice, with and without the prefix of a wrapper such as module.", 1
         )
+    for word in ("model.", "net.", "network."):
+        if all(key.startswith(word) for key in bare):
+            return _bare({key.removeprefix(word): tensor for key, tensor in bare.items()})
     return bare
 
 
-def _unexplained_neighbours(form: Format, content: dict[str, Any]) -> list[str]:
-    """Entries beside the container that hold tensors although the format knows of none there."""
-    if form is OWN or not form.container:
+class Average(NamedTuple):
+    """What became of a moving average of all weights: whether it took their place, and how many tensors (its
+    own, or theirs) were left out for that."""
+
+    taken: bool = False
+    left_out: int = 0
+
+
+def _settle_average(content: Any, wanted: bool) -> tuple[Any, Average]:
+    """Takes a moving average of all weights out of the file, or puts it in the weights' place if it is `wanted`
+    or there are no others. An entry that is no copy of the weights stays, to be refused as a stranger."""
+    if not isinstance(content, dict):
+        return content, Average()
+    home = next((place[0] for place in USUAL if place and _is_state(content.get(place[0]))), None)
+    for entry in AVERAGES:
+        average = content.get(entry)
+        if isinstance(average, dict) and len(average) == 1:
+            average = next(iter(average.values()))  # {"ema": {"module": ...}}
+        if not _is_state(average):
+            continue
+        assert isinstance(average, dict)
+        average = {key: tensor for key, tensor in average.items() if key != "n_averaged"}
+        rest = {key: value for key, value in content.items() if key != entry}
+        if home is None:
+            return {**rest, "state_dict": average}, Average(taken=True)
+        if _bare(average).keys() == _bare(content[home]).keys():
+            return ({**rest, home: average} if wanted else rest), Average(wanted, len(average))
+    return content, Average()
+
+
+def _unexplained_neighbours(form: Format, content: Any, places: Iterable[Place]) -> list[str]:
+    """Entries beside the way to the dicts that hold tensors although the format knows of none there."""
+    if form is OWN:
         return []
-    known = {form.container[0], *form.beside}
-    return [str(entry) for entry, value in content.items() if entry not in known and holds_tensors(value)]
+    on_the_way = {place[: depth + 1] for place in places for depth in range(len(place))}
+    strangers = []
+    for parent in {way[:-1] for way in on_the_way}:
+        for entry, value in _at(content, parent).items():
+            explained = (*parent, entry) in on_the_way or entry in form.beside or entry in TRAINING
+            if not explained and holds_tensors(value):
+                strangers.append(str(entry))
+    return strangers
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -238,7 +341,10 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _recorded_architecture(content: dict[str, Any]) -> Architecture:
     recorded = content["backbone"]
     match recorded:
-        case {"name": str(name), "width": None | int() as width, "stem": None | "imagenet" | "small" as stem}:
+        case {"name": str(name), "width": None | int() as width, "stem": stem} if stem in (
+            None,
+            *get_args(Stem),
+        ):
             return Architecture(name, width, stem)
     raise ValueError(f"its entry 'backbone' is not understood: {recorded!r}")
 
@@ -260,15 +366,22 @@ def _meta(form: Format, content: dict[str, Any]) -> dict[str, Any]:
     """The numbers and texts recorded beside the tensors, and of our own files the plain dicts too."""
     meta: dict[str, Any] = {"method": form.method}
     for entry, value in content.items():
-        if isinstance(value, Tensor) and value.ndim == 0 and form.container:
+        if isinstance(value, Tensor) and value.ndim == 0 and not _is_state(content):
             meta[entry] = value.item()
         elif isinstance(value, str | int | float) or (form is OWN and entry in ("config", "progress")):
             meta[entry] = value
-    epochs = meta.get("progress", meta).get("epoch")
-    return meta if epochs is None else {**meta, "epochs": epochs}
+    settings = content.get("args")
+    if isinstance(settings, Inert) and isinstance(settings.state, dict):
+        recorded = {key: settings.state.get(key) for key in ("arch", "epochs")}
+        meta = {key: value for key, value in recorded.items() if isinstance(value, str | int)} | meta
+    kept = content.get("meta")
+    for place in (meta.get("progress"), meta, kept if isinstance(kept, dict) else None):
+        if isinstance(place, dict) and isinstance(place.get("epoch"), int):
+            return {**meta, "epochs": place["epoch"]}
+    return meta
 
 
-_TRUNK = re.compile(r"(conv1|bn1|layer[1-4])\.")
+_TRUNK = re.compile(r"(conv1|bn1|layer[1-4]|blocks|patch_embed)\.|(cls_token|pos_embed)$")
 
 
 def _random_baseline(path: str) -> ReadBackbone:
@@ -290,6 +403,8 @@ def _random_baseline(path: str) -> ReadBackbone:
         width=backbone.width,
         stem=backbone.stem,
         format="random",
+        branch="model",
+        branches=("model",),
         normalisation=IMAGENET,
         digest=digest_of(state),
         used=0,

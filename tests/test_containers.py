@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import fractions
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import omegaconf
 import pytest
 import safetensors.torch
 import torch
 
 from siamtransfer.containers import describe, read_content, without_wrappers
 from siamtransfer.errors import UserError
+from siamtransfer.pickles import Inert
 
 
 class Malice:
@@ -61,9 +65,94 @@ def test_malicious_files_are_refused_by_name_and_not_run(tmp_path: Path, how: st
 
 
 def test_other_python_objects_are_named(tmp_path: Path) -> None:
-    torch.save({"args": argparse.Namespace(lr=1), "w": np.zeros(3)}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"argparse\.Namespace, .*numpy\.ndarray"):
+    torch.save({"args": argparse.Namespace(lr=1), "when": fractions.Fraction(1, 2)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"holds Python objects \(fractions\.Fraction\).*--trust-pickle"):
         read_content(tmp_path / "x.pth")
+    trusted = read_content(tmp_path / "x.pth", trust_pickle=True)
+    assert (trusted["args"].lr, trusted["when"]) == (1, fractions.Fraction(1, 2))
+
+
+class Disguised:
+    """Pickled under the name of a setting, whose class it would run if it could."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return argparse.Namespace, (), {"marker": str(self.marker)}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_of_old_scripts_are_read_without_their_classes(tmp_path: Path, zipped: bool) -> None:
+    content = {
+        "state_dict": {"a": torch.arange(3.0)},
+        "args": argparse.Namespace(lr=0.1, out=tmp_path, deep={"k": [1, 2]}),
+        "cfg": omegaconf.OmegaConf.create({"model": {"sizes": [1, 2], "name": "x", "none": None}}),
+        "log": {"loss": np.float64(0.5), "curve": np.zeros(3), "defaults": collections.defaultdict(list)},
+        "disguised": Disguised(tmp_path / "marker"),
+    }
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    read = read_content(tmp_path / "x.pth")
+    assert torch.equal(read["state_dict"]["a"], content["state_dict"]["a"])  # type: ignore[index]
+    for entry in ("args", "cfg", "disguised"):
+        assert type(read[entry]) is Inert
+    assert type(read["log"]["curve"]) is Inert
+    assert (read["args"].state["lr"], read["args"].state["deep"]) == (0.1, {"k": [1, 2]})
+
+
+def test_a_setting_beside_a_payload_does_not_open_the_door(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    torch.save({"args": argparse.Namespace(lr=1), "evil": Malice(marker)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"holds Python objects \(posix\.system\)"):
+        read_content(tmp_path / "x.pth")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_pickles_of_arrays_become_tensors(tmp_path: Path, protocol: int) -> None:
+    content = {
+        "model": {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(7)},
+        "__author__": "somebody",
+    }
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    read = read_content(tmp_path / "x.pkl")
+    assert torch.equal(read["model"]["a"], torch.arange(6.0).view(2, 3))
+    assert (read["model"]["n"].shape, int(read["model"]["n"]), read["__author__"]) == ((), 7, "somebody")
+
+
+def test_arrays_of_objects_are_not_made(tmp_path: Path) -> None:
+    class Forged:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return np.ndarray, ((1,), "O", bytearray(8))
+
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Forged()}}))
+    with pytest.raises(UserError, match=r"x\.pkl"):
+        read_content(tmp_path / "x.pkl")
+
+
+def test_files_of_other_frameworks_are_named(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt-0.index").write_bytes(b"\0\0")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-0"')
+    for path in (tmp_path, tmp_path / "model.ckpt-0.index", tmp_path / "checkpoint"):
+        with pytest.raises(UserError, match="TensorFlow checkpoint"):
+            read_content(path)
+    haiku = b"chaiku._src.data_structures\nFlatMapping\n"
+    (tmp_path / "byol.pkl").write_bytes(b"\x80\x02" + haiku + b")\x81.")
+    with pytest.raises(UserError, match="JAX and Haiku"):
+        read_content(tmp_path / "byol.pkl")
+    plain = {
+        "experiment_state": {"online_params": {"res_net50/~/initial_conv": {"w": np.ones((7, 7, 3, 4))}}}
+    }
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(plain))
+    assert "JAX and Haiku" in describe(read_content(tmp_path / "plain.pkl"))
+
+
+def test_a_whole_module_is_read_when_trusted(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 3)
+    torch.save(module, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"Linear"):
+        read_content(tmp_path / "x.pth")
+    assert torch.equal(read_content(tmp_path / "x.pth", trust_pickle=True)["weight"], module.weight)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -29,7 +29,8 @@ from siamtransfer.detection.parity import (
 )
 from siamtransfer.detectron2_keys import to_detectron2
 from siamtransfer.errors import UserError
-from siamtransfer.formats import IMAGENET, Normalisation, digest_of
+from siamtransfer.format_table import IMAGENET, Normalisation
+from siamtransfer.formats import digest_of
 
 needs_detectron2 = pytest.mark.skipif(
     not is_installed(), reason="Detectron2 is not installed: python scripts/get_detectron2.py"

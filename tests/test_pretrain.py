@@ -7,6 +7,7 @@ faults/.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoint_files import random_state, simsiam_checkpoint
 from PIL import Image
 from small_runs import (
     ROOT,
@@ -283,3 +285,25 @@ def test_workers_are_as_asked_or_what_the_machine_has(
     images = open_images("fashion-objects") if in_memory else open_images("folder", root=shapes_folder)
     place = replace(ALONE, device=torch.device(device), local_world=local_world)
     assert program.count_workers(config_with("data", workers=asked).data, images, place) == expected
+
+
+def test_a_run_starts_from_any_known_backbone(tmp_path: Path) -> None:
+    state = random_state("resnet18", 8, "small", seed=7)
+    torch.save(simsiam_checkpoint(state, "resnet18"), tmp_path / "official.pth")
+    options = ["--backbone.width=8", "--backbone.stem=small", "--optim.lr=0", "--optim.weight_decay=0"]
+    given = f"--resume-from-backbone={tmp_path / 'official.pth'}"
+    assert "the backbone starts from" in complete(tmp_path / "run", *options, given).said
+    model = newest(tmp_path / "run")["model"]
+    for key, tensor in state.items():  # at rate 0 only batch norm's statistics move
+        if key.endswith(("weight", "bias")):
+            assert torch.equal(model[f"backbone.{key}"], tensor), key
+    for change, words in (
+        ("--backbone.width=16", r"holds .*width=8.* is to train .*width=16"),
+        ("--backbone.branch=key", "no branch 'key'"),
+        (f"--resume-from-backbone={tmp_path / 'none.pth'}", "there is no file"),
+    ):
+        refused = launch(tmp_path / "other", *options, given, change)
+        assert refused.wait() == 2
+        assert re.search(words, refused.said), refused.said
+    (tmp_path / "official.pth").unlink()
+    complete(tmp_path / "run", *options, given, "--resume")  # the run's own checkpoint is all that it needs

@@ -17,17 +17,22 @@ from siamtransfer.backbones import DESIGNS, FULL_WIDTH, TIMM, Architecture
 from siamtransfer.detection.trunk import OWN_FPN, SMALL_STEM_FPN
 from siamtransfer.detectron2_keys import trunk_shapes
 from siamtransfer.errors import UserError
-from siamtransfer.formats import Normalisation
+from siamtransfer.format_table import Normalisation
 
 _STAMP = "siamtransfer-weights: sha256:"
 
 
 def refuse_inconvertible(architecture: Architecture, path: str) -> None:
     """Raises UserError with the reason when Detectron2 has no trunk for these weights."""
-    if architecture.name.startswith(TIMM):
+    if architecture.name not in DESIGNS:
         raise UserError(
             f"{path} holds {architecture.name.removeprefix(TIMM)} from timm, and Detectron2 has no such "
             "trunk; convert a torchvision ResNet"
+        )
+    if architecture.stem == "small-pad2":
+        raise UserError(
+            f"{path} holds solo-learn's stem for small images, whose padding of 2 no Detectron2 trunk has: "
+            "its features would be others; convert a backbone with another stem"
         )
 
 
