@@ -299,8 +299,9 @@ class Average(NamedTuple):
 
 
 def _settle_average(content: Any, wanted: bool) -> tuple[Any, Average]:
-    """Takes a moving average of all weights out of the file, or puts it in the weights' place if it is `wanted`
-    or there are no others. An entry that is no copy of the weights stays, to be refused as a stranger."""
+    """Takes a moving average of all weights out of the file, or puts it in the weights' place if it is
+    `wanted` or there are no others. An entry that is no copy of the weights stays, to be refused as a
+    stranger."""
     if not isinstance(content, dict):
         return content, Average()
     home = next((place[0] for place in USUAL if place and _is_state(content.get(place[0]))), None)
