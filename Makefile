@@ -37,7 +37,7 @@ faults: $(VENV)/.test
 bench: $(VENV)/.test
 	$(PY) benchmarks/data_path.py
 	$(PY) -m benchmarks.train_step
-	$(PY) -m benchmarks.convert
+	$(PY) -m benchmarks.conversion
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

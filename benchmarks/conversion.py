@@ -1,6 +1,6 @@
 """Time and memory of convert/to_d2.py for a ResNet-50, beyond what importing costs.
 
-    python -m benchmarks.convert
+    python -m benchmarks.conversion
 
 Two files are converted, each in a process of its own: a plain state_dict, and MoCo's whole training state
 with its second encoder, queue and optimiser. The numerical proof, which imports Detectron2, is left out. The
@@ -29,13 +29,13 @@ def main() -> None:
             path = Path(folder) / f"{name}.pth"
             torch.save(content, path)
             del content
-            command = [sys.executable, "-m", "benchmarks.convert", str(path)]
+            command = [sys.executable, "-m", "benchmarks.conversion", str(path)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             seconds, memory = map(float, done.stdout.splitlines()[-1].split())
             size = path.stat().st_size
             say(f"{name:6} {size / 1e6:6.0f} MB  {seconds:5.2f} s  {memory / 1e6:6.0f} MB of memory")
             results[name] = {"file_bytes": size, "seconds": seconds, "bytes": memory}
-    print(to_json({"task": "benchmarks/convert", "metrics": results}))
+    print(to_json({"task": "benchmark/conversion", "metrics": results}))
 
 
 def plain() -> dict[str, Any]:
