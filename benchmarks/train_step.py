@@ -19,7 +19,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pretrain.main import update
 from siamtransfer import runtime
 from siamtransfer.backbones import build_backbone
 from siamtransfer.cli import say, to_json
@@ -28,6 +27,7 @@ from siamtransfer.guard import Blame
 from siamtransfer.methods import SimSiam, SimSiamConfig
 from siamtransfer.optim import OptimConfig, build_optimizer, set_rates
 from siamtransfer.results import record
+from siamtransfer.step import update
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.recipes import recipe
 

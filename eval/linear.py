@@ -41,9 +41,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
             found.protocol |= {"test": f"{TEST_SHARE:.0%} of train", "test_images": len(test.features)}
         assert train.labels is not None
         assert test.labels is not None
+        if train.labels.ndim == 2:
+            raise UserError("eval/linear.py needs one label an image, and these features have several")
         result = probe(
-            train.features.to(place.device), train.labels.to(place.device),
-            test.features.to(place.device), test.labels.to(place.device),
+            train.tensor.to(place.device), train.labels.to(place.device),
+            test.tensor.to(place.device), test.labels.to(place.device),
             strengths=asked.strengths, seed=asked.seed,
         )  # fmt: skip
     say(f"linear probe: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % (C = {result.strength:g})")
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
 def _set_aside(train: Features, seed: int) -> tuple[Features, Features]:
     assert train.labels is not None
     fitting, holding = split_by_class(train.labels, TEST_SHARE, seed)
-    parts = [Features(train.features[rows], train.labels[rows]) for rows in (fitting, holding)]
+    parts = [Features(train.tensor[rows], train.labels[rows]) for rows in (fitting, holding)]
     return parts[0], parts[1]
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from siamtransfer import checkpoint, runtime
 from siamtransfer.backbones import build_backbone
@@ -42,14 +41,15 @@ from siamtransfer.errors import UserError
 from siamtransfer.features import evaluation_transform
 from siamtransfer.files import RunLock, write_text
 from siamtransfer.formats import read_backbone
-from siamtransfer.guard import Blame, Verdict, judge, refuse_non_finite
+from siamtransfer.guard import Blame
 from siamtransfer.journal import Journal
-from siamtransfer.methods import Method, SimSiam, StepOutput
+from siamtransfer.methods import Method, SimSiam
 from siamtransfer.monitor import KnnMonitor
 from siamtransfer.optim import build_optimizer, set_rates
 from siamtransfer.progress import StepProgress, Stopwatch
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime, StopSignal
+from siamtransfer.step import update
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.preview import write_preview
@@ -353,48 +353,6 @@ def count_workers(data: DataConfig, images: ImageSet, place: Runtime) -> int:
     if place.device.type == "cpu":
         return 0 if images.image_size is not None else max(1, share // 2)
     return min(8, share)
-
-
-def update(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    views: list[Tensor],
-    parts: int,
-    place: Runtime,
-    exit_status: int | None,
-    blame: Blame,
-) -> tuple[StepOutput, Verdict]:
-    """One step: forward, backward, a last look on all ranks together, and only then the new weights."""
-    loss, out = forward_backward(model, views, parts, place, scaler)
-    if scaler.is_enabled():
-        scaler.unscale_(optimizer)
-    verdict = judge(loss, model.parameters(), exit_status, place)
-    refuse_non_finite(verdict, loss, blame, scaled=scaler.is_enabled() and scaler.get_scale() >= 1)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return out, verdict
-
-
-def forward_backward(
-    model: torch.nn.Module, views: list[Tensor], parts: int, place: Runtime, scaler: torch.amp.GradScaler
-) -> tuple[Tensor, StepOutput]:
-    """Adds the gradients of the mean loss over this rank's views; returns it with the last part's output.
-
-    The views are split into `parts` that go through one after the other; ranks exchange gradients once, with
-    the last part.
-    """
-    losses = []
-    chunks = list(zip(*(view.chunk(parts) for view in views), strict=True))
-    for number, chunk in enumerate(chunks, 1):
-        last = number == len(chunks)
-        with contextlib.nullcontext() if last or place.world == 1 else model.no_sync():  # type: ignore[operator]
-            with place.autocast():
-                out = model(list(chunk))
-            scaler.scale(out.loss / len(chunks)).backward()
-        losses.append(out.loss.detach())
-    return torch.stack(losses).mean(), out
 
 
 def alarm(text: str | None, on_collapse: str, progress: StepProgress) -> None:

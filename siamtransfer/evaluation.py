@@ -83,16 +83,21 @@ class EvaluationConfig:
 
 @dataclass
 class LabelledFeatures:
-    """Train and test features with labels; `test` is None for leave-one-out on train."""
+    """Train and test features with labels; `test` is None for leave-one-out on train. `images` are the sets
+    that they come from, train and test, where there are such."""
 
     train: Features
     test: Features | None
     protocol: dict[str, Any]
     provenance: dict[str, Any]
+    images: tuple[ImageSet, ImageSet | None] | None = None
 
 
-def labelled_features(source: str | None, config: EvaluationConfig, place: Runtime) -> LabelledFeatures:
-    """Features of a checkpoint, of a named baseline (`random:resnet50`, `pixels`), or of two .npz files.
+def labelled_features(
+    source: str | None, config: EvaluationConfig, place: Runtime, *, mapped: bool = False
+) -> LabelledFeatures:
+    """Features of a checkpoint, of a named baseline (`random:resnet50`, `pixels`), or of two .npz files, of
+    which the train part stays on disk if `mapped`.
 
     Raises:
         UserError: neither or both ways are given, or anything that reading the file or the images finds.
@@ -100,7 +105,7 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
     if config.train_features or config.test_features:
         if source is not None:
             raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
-        return _from_files(config)
+        return _from_files(config, mapped)
     if source is None:
         raise UserError(
             "give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features"
@@ -143,13 +148,21 @@ def labelled_features(source: str | None, config: EvaluationConfig, place: Runti
         "train_fingerprint": train.fingerprint,
         "test_fingerprint": test.fingerprint if test else None,
     }
-    return LabelledFeatures(features_of(train), features_of(test) if test else None, protocol, provenance)
+    return LabelledFeatures(
+        features_of(train), features_of(test) if test else None, protocol, provenance, (train, test)
+    )
 
 
-def _from_files(config: EvaluationConfig) -> LabelledFeatures:
+def _from_files(config: EvaluationConfig, mapped: bool) -> LabelledFeatures:
     if not (config.train_features and config.test_features):
         raise UserError("feature files come in pairs: give both --train-features and --test-features")
-    train, test = read_feature_file(config.train_features), read_feature_file(config.test_features)
+    train = read_feature_file(config.train_features, mapped=mapped)
+    test = read_feature_file(config.test_features)
+    if train.labels is not None and test.labels is not None and train.labels.ndim != test.labels.ndim:
+        raise UserError(
+            f"{config.train_features} and {config.test_features} have labels of different kinds: [N] in one "
+            "and [N,C] in the other"
+        )
     if train.features.shape[1] != test.features.shape[1]:
         raise UserError(
             f"{config.train_features} has features of width {train.features.shape[1]} and "

@@ -48,10 +48,18 @@ class Transform:
 
 @dataclass
 class Features:
-    """features float32[N, D] in the set's order, with labels int64[N] where the set has them."""
+    """features float32[N, D] in the set's order, with labels int64[N] where the set has them (or int64[N, C],
+    0 and 1 for each class). Features of a file may stay there: then they are a mapped array of any float
+    type."""
 
-    features: Tensor
+    features: Tensor | np.ndarray
     labels: Tensor | None
+
+    @property
+    def tensor(self) -> Tensor:
+        """The features where they are in memory."""
+        assert isinstance(self.features, Tensor)
+        return self.features
 
 
 def evaluation_transform(
@@ -104,7 +112,7 @@ def extract(
                 parts.append(backbone(x.contiguous(memory_format=torch.channels_last)).float().cpu())
     finally:
         backbone.train(was_training)
-    features = _interleave(torch.cat(parts) if parts else None, len(images), runtime)
+    features = runtime.interleave(torch.cat(parts) if parts else None, len(images))
     if not bool(torch.isfinite(features).all()):
         raise UserError(
             "the backbone gives features that are not finite: its weights are damaged, or "
@@ -147,34 +155,66 @@ class FeatureCache:
             np.save(file, features.numpy(), allow_pickle=False)
 
 
-def read_feature_file(path: str | Path) -> Features:
-    """Features of any framework: an .npz with `features`[N, D] and `labels`[N].
+def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
+    """Features of any framework: an .npz with `features`[N, D] and `labels`[N] or, for several labels an
+    image, `labels`[N, C] of 0 and 1.
+
+    With `mapped` the features of an uncompressed file (numpy.savez writes such) stay on disk in their own
+    type.
 
     Raises:
         UserError: the file or one of its arrays is missing, or their shapes do not go together.
     """
     try:
+        features: np.ndarray | None = _map_member(Path(path), "features.npy") if mapped else None
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise ValueError("it holds a single array without a name")
         with content as arrays:
-            features, labels = arrays["features"], arrays["labels"]
+            features, labels = arrays["features"] if features is None else features, arrays["labels"]
     except KeyError as error:
         raise UserError(
             f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]"
         ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(features):
+    if features.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(features) or not len(features):
         raise UserError(
             f"{path} holds features{list(features.shape)} and labels{list(labels.shape)}; "
-            "[N,D] and [N] are needed"
+            "[N,D] and [N] (or [N,C]) are needed"
         )
-    if not np.issubdtype(labels.dtype, np.integer):
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
         raise UserError(f"{path} holds labels of type {labels.dtype}; integers are needed")
-    if not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
+    if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
+        raise UserError(f"{path} holds labels[N,C] other than 0 and 1")
+    y = torch.from_numpy(labels.astype(np.int64))
+    if not np.issubdtype(features.dtype, np.floating):
+        raise UserError(f"{path} holds features of type {features.dtype}, not finite floating-point numbers")
+    if isinstance(features, np.memmap):
+        return Features(features, y)
+    if not np.isfinite(features).all():
         raise UserError(f"{path} holds features that are not all finite floating-point numbers")
-    return Features(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels.astype(np.int64)))
+    return Features(torch.from_numpy(features.astype(np.float32)), y)
+
+
+def _map_member(path: Path, name: str) -> np.memmap | None:
+    """An array of an .npz file, mapped from it; None when it is not there or compressed."""
+    with zipfile.ZipFile(path) as archive:
+        found = next((info for info in archive.infolist() if info.filename == name), None)
+    if found is None or found.compress_type != zipfile.ZIP_STORED:
+        return None
+    with path.open("rb") as file:
+        file.seek(found.header_offset + 26)  # the lengths of the name and of the extra field, then both
+        lengths = np.frombuffer(file.read(4), "<u2")
+        file.seek(found.header_offset + 30 + int(lengths.sum()))
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in header:
+            return None
+        shape, fortran, dtype = header[version](file)
+        if fortran or dtype.hasobject or len(shape) != 2:
+            return None
+        return np.memmap(path, dtype, "r", file.tell(), shape)
 
 
 class _Centred(Dataset[Tensor]):
@@ -189,16 +229,3 @@ class _Centred(Dataset[Tensor]):
     def __getitem__(self, place: int) -> Tensor:
         image = self.images.image(self.indices[place])
         return centre(image, self.transform.resize, self.transform.crop, self.transform.interpolation)
-
-
-def _interleave(mine: Tensor | None, images: int, runtime: Runtime) -> Tensor:
-    """Puts the ranks' features (rank r: rows r, r + world, …) back into the set's order on every rank."""
-    if runtime.world == 1:
-        assert mine is not None
-        return mine
-    width = runtime.gather(torch.tensor([0 if mine is None else mine.shape[1]], device=runtime.device)).max()
-    rows = -(-images // runtime.world)
-    padded = torch.zeros(rows, int(width), device=runtime.device)
-    if mine is not None:
-        padded[: len(mine)] = mine.to(runtime.device)
-    return runtime.gather(padded).view(runtime.world, rows, -1).transpose(0, 1).flatten(0, 1)[:images].cpu()

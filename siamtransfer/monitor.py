@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.features import Transform, extract, pixels
-from siamtransfer.neighbours import knn_accuracies
 from siamtransfer.runtime import Runtime
+from siamtransfer.voting import knn_accuracies
 
 
 @dataclass

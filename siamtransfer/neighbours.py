@@ -1,127 +1,143 @@
-"""Exact nearest neighbours and the vote among them (Wu et al. 2018).
+"""Exact nearest neighbours of queries in a bank of any size, within a stated memory.
 
-FAISS does the search on a GPU where it is installed, a blocked matrix product everywhere else; both are
-exact. Similarities are cosines: rows are scaled to unit length first.
+The bank is taken in chunks of rows, in memory or mapped from a file, and each query keeps its best so far; so
+the answer is that of a full sort, ties settled by index, whatever the chunks. A blocked matrix product does
+the search, on a GPU FAISS where it is installed. (On the CPU the product was measured to be faster than
+FAISS.)
+
+Legend: N rows of D in the bank, Q queries, similarity: larger is nearer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import mmap
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.errors import UserError
 
-_BLOCK = 2**24  # similarities held at once: 64 MiB in float32
+Metric = Literal["cosine", "euclidean"]
+BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller holds
+
+_BLOCK = 2**26  # similarities held at once; more does not make the product faster
 
 
 def search(
-    bank: Tensor, queries: Tensor, k: int, *, leave_out: Tensor | None = None
+    bank: Tensor | np.ndarray,
+    queries: Tensor,
+    k: int,
+    *,
+    leave_out: Tensor | None = None,
+    metric: Metric = "cosine",
+    budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
-    """The k most similar rows of `bank`[N, D] for each of `queries`[Q, D].
+    """The k most similar rows of `bank`[N, D] for each of `queries`[Q, D], both of any floating-point type.
 
     Returns (similarities float32[Q, k], indices int64[Q, k]), most similar first; equal similarities come
-    in the order of their index. `leave_out` int64[Q] names a bank row that each query must not find
-    (itself, when the queries are the bank).
+    in the order of their index. A similarity is the cosine, or minus the Euclidean distance. `leave_out`
+    int64[Q] names a bank row that each query must not find (itself, when the queries are the bank). A bank
+    that is a mapped array is read once, a chunk at a time; the search runs where the queries are.
 
     Raises:
-        UserError: k is larger than what the bank can give.
+        UserError: k is larger than what the bank can give, or the bank holds values that are not finite.
     """
     available = len(bank) - (leave_out is not None)
     if not 1 <= k <= available:
         raise UserError(f"k={k} neighbours were asked for and the bank has {available}: choose a smaller --k")
-    bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
     wanted = min(k + (leave_out is not None), len(bank))
-    index = _faiss_gpu_index(bank)
-    block = len(queries) if index is not None else max(1, _BLOCK // len(bank))
-    similarities, neighbours = [], []
-    for begin in range(0, len(queries), max(block, 1)):
-        part = queries[begin : begin + block]
-        s, i = index.search(part, wanted) if index is not None else _top(part @ bank.T, wanted)
-        if leave_out is not None:
-            s, i = _without(s, i, leave_out[begin : begin + block].to(i.device), k)
-        similarities.append(s)
-        neighbours.append(i)
-    return torch.cat(similarities), torch.cat(neighbours)
+    queries = _prepared(queries, metric)
+    rows = min(len(bank), max(wanted, 1024, budget // (2 * 10 * bank.shape[1])))
+    block = min(max(1, min(_BLOCK, budget // 16) // rows), max(len(queries), 1))
+    best: list[tuple[Tensor, Tensor]] = []
+    for begin in range(0, len(bank), rows):
+        chunk = _prepared(_read(bank, begin, begin + rows, queries.device), metric)
+        index = _faiss_gpu_index(chunk) if metric == "cosine" else None
+        room = queries.new_empty(0 if index else block * len(chunk))  # used again: fresh memory costs a fifth
+        for number, part in enumerate(queries.split(block)):
+            if index is None:
+                s, i = _top(_similarities(chunk, part, metric, room), min(wanted, len(chunk)))
+            else:
+                s, i = index.search(part, min(wanted, len(chunk)))
+            if begin == 0:
+                best.append((s, i))
+            else:
+                best[number] = _merge(best[number], (s, i + begin), wanted)
+        _release(bank)
+    similarities, indices = (torch.cat(parts) for parts in zip(*best, strict=True))
+    if leave_out is not None:
+        return _without(similarities, indices, leave_out.to(indices.device), k)
+    return similarities, indices
 
 
-def vote(similarities: Tensor, labels: Tensor, *, temperature: float | None, classes: int) -> Tensor:
-    """Class scores float64[Q, classes] from the `labels` int64[Q, k] of each query's neighbours.
-
-    A neighbour adds exp(similarity / temperature) to its class, or 1 when `temperature` is None. Weights are
-    relative to the nearest neighbour's, which changes no ranking and cannot overflow.
-    """
-    if temperature is None:
-        weights = torch.ones_like(similarities, dtype=torch.float64)
-    else:
-        weights = ((similarities - similarities[:, :1]).double() / temperature).exp()
-    scores = torch.zeros(len(labels), classes, dtype=torch.float64, device=labels.device)
-    return scores.scatter_add_(1, labels, weights)
+def _read(bank: Tensor | np.ndarray, begin: int, end: int, device: torch.device) -> Tensor:
+    part = bank[begin:end]
+    if isinstance(part, np.ndarray):
+        part = torch.from_numpy(np.array(part))  # a copy, for the array may be mapped and read-only
+    return part.to(device)
 
 
-def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Percentage of rows of `scores`[Q, C] whose label int64[Q] is among the `top` best classes.
-
-    A class without any vote never counts as a hit, and of equal scores the smaller class number wins.
-    """
-    own = scores.gather(1, labels[:, None])
-    classes = torch.arange(scores.shape[1], device=scores.device)
-    better = (scores > own) | ((scores == own) & (classes < labels[:, None]))
-    return 100 * float(((better.sum(dim=1) < top) & (own[:, 0] > 0)).double().mean())
+def _prepared(x: Tensor, metric: Metric) -> Tensor:
+    """float32[n, D] whose inner products, or distances, are the similarities."""
+    x = x.float()
+    if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
+        raise UserError("the features hold values that are not finite: no neighbour can be found for them")
+    return F.normalize(x, dim=1) if metric == "cosine" else x
 
 
-def knn_accuracies(
-    bank: Tensor,
-    bank_labels: Tensor,
-    queries: Tensor,
-    query_labels: Tensor,
-    ks: Sequence[int],
-    temperatures: Sequence[float],
-    *,
-    leave_out: Tensor | None = None,
-) -> dict[str, float]:
-    """kNN top-1 and top-5 for every k and temperature from one search at the largest k.
+def _release(bank: Tensor | np.ndarray) -> None:
+    """Gives the pages of a mapped array back; they would count as this process's memory until it ends."""
+    mapped = getattr(bank, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        with contextlib.suppress(ValueError, OSError):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
-    Names are `knn/k=20/T=0.07/top1`; labels may be any integers.
-    """
-    values, dense = torch.unique(torch.cat([bank_labels, query_labels]), return_inverse=True)
-    bank_classes, query_classes = dense[: len(bank_labels)], dense[len(bank_labels) :]
-    similarities, indices = search(bank, queries, max(ks), leave_out=leave_out)
-    similarities, indices = similarities.cpu(), indices.cpu()
-    neighbour_classes, query_classes = bank_classes.cpu()[indices], query_classes.cpu()
-    metrics = {}
-    for k in ks:
-        for temperature in temperatures:
-            scores = vote(
-                similarities[:, :k], neighbour_classes[:, :k], temperature=temperature, classes=len(values)
-            )
-            name = f"knn/k={k}/T={temperature:g}"
-            metrics[f"{name}/top1"] = accuracy(scores, query_classes)
-            metrics[f"{name}/top5"] = accuracy(scores, query_classes, top=5)
-    return metrics
+
+def _similarities(chunk: Tensor, queries: Tensor, metric: Metric, room: Tensor) -> Tensor:
+    """float32[n, rows of the chunk], in `room` if it is a product."""
+    if metric == "euclidean":
+        return torch.cdist(queries, chunk, compute_mode="use_mm_for_euclid_dist").neg_()
+    out = room[: len(queries) * len(chunk)].view(len(queries), len(chunk))
+    return torch.mm(queries, chunk.T, out=out)
 
 
 def _top(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """torch.topk, with ties settled by index: topk alone may return any of several equal entries."""
-    s, i = similarities.topk(k, dim=1)
-    last = s[:, -1:]
-    ambiguous = (similarities >= last).sum(dim=1) > k
-    if bool(ambiguous.any()):
-        rows = ambiguous.nonzero()[:, 0]
-        order = similarities[rows].sort(dim=1, descending=True, stable=True)
-        s[rows], i[rows] = order.values[:, :k], order.indices[:, :k]
+    """torch.topk, with ties settled by index: topk alone may return any of several equal entries.
+
+    One more than k is asked for; where it equals the last of the k, the cut goes through a tie, and such rows
+    are sorted in full.
+    """
+    more = min(k + 1, similarities.shape[1])
+    s, i = similarities.topk(more, dim=1)
+    if more > k:
+        ambiguous = (s[:, k] == s[:, k - 1]).nonzero()[:, 0]
+        s, i = s[:, :k], i[:, :k]
+        if len(ambiguous):
+            order = similarities[ambiguous].sort(dim=1, descending=True, stable=True)
+            s[ambiguous], i[ambiguous] = order.values[:, :k], order.indices[:, :k]
     return _by_index_within_ties(s, i)
 
 
 def _by_index_within_ties(s: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorts rows by falling similarity and, where equal, rising index."""
-    by_index = i.argsort(dim=1)
-    s, i = s.gather(1, by_index), i.gather(1, by_index)
+    """Sorts rows, which fall already, so that indices rise where similarities are equal."""
+    equal = (s[:, 1:] == s[:, :-1]).any(dim=1).nonzero()[:, 0]
+    if len(equal):
+        by_index = i[equal].argsort(dim=1)
+        tied_s, tied_i = s[equal].gather(1, by_index), i[equal].gather(1, by_index)
+        order = tied_s.sort(dim=1, descending=True, stable=True)
+        s[equal], i[equal] = order.values, tied_i.gather(1, order.indices)
+    return s, i
+
+
+def _merge(best: tuple[Tensor, Tensor], more: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k best of two answers, of which the second has the larger indices."""
+    s, i = (torch.cat(pair, dim=1) for pair in zip(best, more, strict=True))
     order = s.sort(dim=1, descending=True, stable=True)
-    return order.values, i.gather(1, order.indices)
+    return order.values[:, :k], i.gather(1, order.indices[:, :k])
 
 
 def _without(s: Tensor, i: Tensor, unwanted: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -132,9 +148,9 @@ def _without(s: Tensor, i: Tensor, unwanted: Tensor, k: int) -> tuple[Tensor, Te
     return s.gather(1, keep), i.gather(1, keep)
 
 
-def _faiss_gpu_index(bank: Tensor) -> _FaissIndex | None:
-    """A FAISS index on the bank's GPU, or None for the matrix product (no GPU, or faiss-gpu not there)."""
-    if bank.device.type != "cuda":
+def _faiss_gpu_index(chunk: Tensor) -> _FaissIndex | None:
+    """A FAISS index on the chunk's GPU, or None for the matrix product (no GPU, or faiss-gpu not there)."""
+    if chunk.device.type != "cuda":
         return None
     try:
         import faiss
@@ -143,19 +159,27 @@ def _faiss_gpu_index(bank: Tensor) -> _FaissIndex | None:
         return None
     if not hasattr(faiss, "StandardGpuResources"):
         return None
-    return _FaissIndex(faiss, bank)
+    return _FaissIndex(faiss, chunk)
 
 
 class _FaissIndex:
     """Inner-product search of unit rows on one GPU."""
 
-    def __init__(self, faiss: Any, bank: Tensor):
+    def __init__(self, faiss: Any, chunk: Tensor):
         self._resources = faiss.StandardGpuResources()
         options = faiss.GpuIndexFlatConfig()
-        options.device = bank.device.index or 0
-        self._index = faiss.GpuIndexFlatIP(self._resources, bank.shape[1], options)
-        self._index.add(bank.contiguous())
+        options.device = chunk.device.index or 0
+        self._chunk = chunk
+        self._index = faiss.GpuIndexFlatIP(self._resources, chunk.shape[1], options)
+        self._index.add(chunk.contiguous())
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        s, i = self._index.search(queries.contiguous(), k)
+        """Like `_top`; a tie at the cut is settled by the product, for FAISS may return any of the equal
+        ones."""
+        more = min(k + 1, len(self._chunk))
+        s, i = self._index.search(queries.contiguous(), more)
+        cut = (s[:, -1] == s[:, k - 1]).nonzero()[:, 0] if more > k else []
+        s, i = s[:, :k].clone(), i[:, :k].clone()
+        if len(cut):
+            s[cut], i[cut] = _top(queries[cut] @ self._chunk.T, k)
         return _by_index_within_ties(s, i)

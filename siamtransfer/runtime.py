@@ -81,6 +81,22 @@ class Runtime:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def interleave(self, mine: Tensor | None, total: int) -> Tensor:
+        """Rows that the ranks computed in turn (rank r: r, r + world, …) in their order [total, n], on every
+        rank and on the CPU. `mine` is None where a rank has none and does not know their width or type
+        (float32)."""
+        if self.world == 1:
+            assert mine is not None
+            return mine.cpu()
+        width = self.gather(torch.tensor([0 if mine is None else mine.shape[1]], device=self.device)).max()
+        rows = -(-total // self.world)
+        dtype = torch.float32 if mine is None else mine.dtype
+        padded = torch.zeros(rows, int(width), dtype=dtype, device=self.device)
+        if mine is not None:
+            padded[: len(mine)] = mine.to(self.device)
+        together = self.gather(padded).view(self.world, rows, -1)
+        return together.transpose(0, 1).flatten(0, 1)[:total].cpu()
+
     def share(self, value: object) -> object:
         """Rank 0's picklable `value`, on every rank."""
         if self.world == 1:

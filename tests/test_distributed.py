@@ -13,11 +13,11 @@ import torch
 from small_runs import complete, images_of, launch_ranks, newest, on_ranks, rows
 from torch import Tensor, nn
 
-from pretrain.main import forward_backward
 from siamtransfer.batchnorm import SyncedBatchNorm
 from siamtransfer.features import Transform, extract
 from siamtransfer.methods import StepOutput
 from siamtransfer.runtime import Runtime
+from siamtransfer.step import forward_backward
 
 # 32-pixel scenes, real views and SimSiam; 8 steps.
 SCENES = [

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from small_runs import ROOT, complete, images_of, newest
 
@@ -22,8 +24,9 @@ from siamtransfer.data import open_images
 from siamtransfer.errors import UserError
 from siamtransfer.features import Transform, extract, pixels
 from siamtransfer.formats import load_backbone
-from siamtransfer.neighbours import knn_accuracies
+from siamtransfer.grid import OTHER, SAME
 from siamtransfer.runtime import Runtime
+from siamtransfer.voting import knn_scores
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 SMALL = ["--device", "cpu", "--data.workers", "0"]
@@ -74,8 +77,8 @@ def features_by_hand(checkpoint: Path, parts: Path) -> list[torch.Tensor]:
 def test_knn_of_our_own_checkpoint_needs_only_its_path(checkpoint: Path, parts: Path) -> None:
     record = score(knn, checkpoint, "--k", 1, 5, "--temperature", 0.07, 0.5, *SMALL)
     train, y, test, test_y = features_by_hand(checkpoint, parts)
-    assert record["metrics"] == pytest.approx(knn_accuracies(train, y, test, test_y, [1, 5], [0.07, 0.5]))
-    assert len(record["metrics"]) == 8
+    assert record["metrics"] == pytest.approx(knn_scores(train, y, test, test_y, [1, 5], [0.07, 0.5]).metrics)
+    assert len(record["metrics"]) == 20
     protocol, provenance = record["protocol"], record["provenance"]
     assert protocol["train_images"] == 40
     assert protocol["test_images"] == len(test) == 20
@@ -156,7 +159,7 @@ def test_baselines_by_name(parts: Path) -> None:
     flat = [pixels(part, transform) for part in (train, test)]
     labels = [torch.from_numpy(part.labels) for part in (train, test) if part.labels is not None]
     assert record["metrics"] == pytest.approx(
-        knn_accuracies(flat[0], labels[0], flat[1], labels[1], [5], [0.07])
+        knn_scores(flat[0], labels[0], flat[1], labels[1], [5], [0.07]).metrics
     )
     assert record["provenance"]["weights_digest"] is None
     seeds = [
@@ -187,7 +190,7 @@ def test_feature_files_are_scored_like_features(files: tuple[Path, Path]) -> Non
     options = ["--train-features", files[0], f"--test-features={files[1]}"]
     record = score(knn, *options, "--k", 3)
     bank, bank_y, queries, queries_y = (torch.from_numpy(array) for array in (train, y, test, test_y))
-    expected = knn_accuracies(bank, bank_y, queries, queries_y, [3], [0.07])
+    expected = knn_scores(bank, bank_y, queries, queries_y, [3], [0.07]).metrics
     assert record["metrics"] == pytest.approx(expected)
     scaler = StandardScaler().fit(train.astype(float))
     theirs = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000).fit(scaler.transform(train), y)
@@ -196,6 +199,52 @@ def test_feature_files_are_scored_like_features(files: tuple[Path, Path]) -> Non
         100 * theirs.score(scaler.transform(test), test_y)
     )
     assert len(record["provenance"]["train_digest"]) == 64
+
+
+def test_several_labels_an_image_give_mean_average_precision(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    for name, count in (("train", 60), ("test", 40)):
+        labels = generator.integers(0, 2, (count, 3))
+        features = (labels + 0.5 * generator.normal(size=(count, 3))).astype(np.float32)
+        np.savez(tmp_path / f"{name}.npz", features=features, labels=labels)
+    options = ["--train-features", tmp_path / "train.npz", "--test-features", tmp_path / "test.npz"]
+    record = score(knn, *options, "--k", 5, "--uniform")
+    assert set(record["metrics"]) == {"knn/k=5/T=0.07/mAP", "knn/k=5/uniform/mAP"}
+    assert all(70 < value < 100 for value in record["metrics"].values())
+    assert "one label an image" in refused(linear, *options)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_predictions_and_confusion_are_written(
+    tmp_path: Path, files: tuple[Path, Path], compressed: bool
+) -> None:
+    """A compressed feature file cannot be mapped and is scored the same."""
+    train = tmp_path / "train.npz"
+    (np.savez_compressed if compressed else np.savez)(train, **np.load(files[0]))
+    options = ["--train-features", train, "--test-features", files[1], "--k", 3, "--memory-budget", 1e-4]
+    record = score(knn, *options, "--predictions", tmp_path / "p.npz", "--metric", "euclidean")
+    written = np.load(tmp_path / "p.npz")
+    confusion, labels = written["k=3/euclidean/confusion"], written["labels"]
+    assert confusion.sum() == len(labels) == 60
+    assert written["k=3/euclidean/classes"].tolist() == [0, 10, 20]
+    right = written["k=3/euclidean/predictions"] == labels
+    assert record["metrics"]["knn/k=3/euclidean/top1"] == pytest.approx(100 * right.mean())
+    assert confusion.trace() == right.sum()
+    theirs = KNeighborsClassifier(3, weights=lambda d: 1 / (d + 1e-5))
+    theirs.fit(np.load(train)["features"], np.load(train)["labels"])
+    assert (theirs.predict(np.load(files[1])["features"]) == written["k=3/euclidean/predictions"]).all()
+
+
+def test_neighbours_are_drawn(checkpoint: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+    score(knn, checkpoint, "--k", 4, *SMALL, "--neighbours", tmp_path / "grid.png")
+    picture = np.asarray(Image.open(tmp_path / "grid.png"))
+    cell = picture.shape[1] // 5
+    assert picture.shape == (12 * cell, 5 * cell, 3)
+    assert (picture[0, 0] == 255).all()
+    frames = {tuple(colour.tolist()) for colour in picture[::cell, cell::cell].reshape(-1, 3)}
+    assert frames <= {SAME, OTHER} and SAME in frames
+    options = ["--train-features", files[0], "--test-features", files[1], "--k", 3]
+    assert "needs images" in refused(knn, *options, "--neighbours", tmp_path / "other.png")
 
 
 # Mistakes.

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.main import forward_backward, main
+from pretrain.main import main
 from siamtransfer import diagnostics
 from siamtransfer.backbones import build_backbone
 from siamtransfer.data import open_images
@@ -29,6 +29,7 @@ from siamtransfer.guard import judge
 from siamtransfer.methods import SimSiam, SimSiamConfig
 from siamtransfer.optim import OptimConfig, build_optimizer
 from siamtransfer.runtime import Runtime
+from siamtransfer.step import forward_backward
 from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
 from siamtransfer.views.recipes import Recipe, recipe
 

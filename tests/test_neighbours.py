@@ -8,9 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_runs import on_ranks
+from torch.nn import functional as F
 
 from siamtransfer.errors import UserError
-from siamtransfer.neighbours import accuracy, knn_accuracies, search, vote
+from siamtransfer.neighbours import search
+from siamtransfer.voting import (
+    accuracy,
+    bootstrap_interval,
+    knn_accuracies,
+    knn_scores,
+    mean_average_precision,
+    mean_per_class,
+    vote,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "knn"
 KS, TEMPERATURES = (1, 5, 10, 20, 200), (0.07, 0.1, 0.5)
@@ -121,3 +132,87 @@ def test_a_small_temperature_does_not_overflow():
 def test_impossible_k_is_one_sentence(k):
     with pytest.raises(UserError, match="bank has 4"):
         search(torch.eye(4), torch.eye(4), k)
+
+
+# Banks of any size, and other ways to vote.
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", ["tensor", "mapped"])
+def test_chunks_of_the_bank_do_not_change_the_answer(tmp_path, metric, kind):
+    """Also for a bank in half precision on disk."""
+    bank, queries = torch.randn(5000, 4).half(), torch.randn(37, 4)
+    whole = search(bank, queries, 30, metric=metric)
+    file = tmp_path / "bank.npy"
+    np.save(file, bank.numpy())
+    held = bank if kind == "tensor" else np.load(file, mmap_mode="r")
+    parts = search(held, queries, 30, metric=metric, budget=1000 * 4 * 20)
+    torch.testing.assert_close(parts[0], whole[0], atol=2e-3 if metric == "euclidean" else 1e-6, rtol=0)
+    if metric == "euclidean":
+        every = -torch.cdist(queries, bank.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    else:
+        every = F.normalize(queries) @ F.normalize(bank.float()).T
+    torch.testing.assert_close(whole[0], every.sort(dim=1, descending=True).values[:, :30], atol=2e-3, rtol=0)
+    torch.testing.assert_close(whole[0], every.gather(1, parts[1]), atol=2e-3, rtol=0)
+
+
+def test_ties_across_chunks_are_settled_by_index():
+    """Unit vectors, whose cosines are 0 and 1 without rounding."""
+    bank = torch.eye(4)[torch.randint(4, (5000,), generator=torch.Generator().manual_seed(1))]
+    _, i = search(bank, torch.eye(4), 40, budget=1000 * 4 * 20)
+    for query in range(4):
+        assert i[query].tolist() == bank[:, query].nonzero()[:40, 0].tolist()
+
+
+def test_leave_one_out_over_chunks():
+    bank = torch.randn(3000, 3)
+    _, i = search(bank, bank[:50], 7, leave_out=torch.arange(50), budget=3 * 20 * 1100)
+    assert torch.equal(i, search(bank, bank[:50], 7, leave_out=torch.arange(50))[1])
+    assert not bool((i == torch.arange(50)[:, None]).any())
+
+
+def test_values_that_are_not_finite_are_refused():
+    bank = torch.eye(4)
+    bank[2, 1] = float("inf")
+    with pytest.raises(UserError, match="not finite"):
+        search(bank, torch.eye(4), 1)
+
+
+def share_of(place, bank, queries):
+    mine = torch.arange(place.rank, len(queries), place.world)
+    parts = search(bank, queries[mine], 5)
+    return [place.interleave(part, len(queries)) for part in parts]
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_ranks_share_the_queries(count):
+    bank, queries = torch.randn(40, 6), torch.randn(count, 6)
+    expected = search(bank, queries, 5)
+    for found in on_ranks(share_of, bank, queries, world=3):
+        assert torch.equal(found[1], expected[1])
+        torch.testing.assert_close(found[0], expected[0])
+
+
+def test_the_interval_is_the_bootstraps():
+    right = torch.arange(400) % 5 < 2
+    low, high = bootstrap_interval(right)
+    generator = np.random.default_rng(0)
+    means = 100 * right.numpy()[generator.integers(0, 400, (20_000, 400))].mean(axis=1)
+    assert [low, high] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.3)
+
+
+def test_the_mean_over_classes_counts_each_class_alike():
+    right = torch.tensor([1, 1, 1, 0, 0, 1]).bool()
+    labels = torch.tensor([0, 0, 0, 0, 2, 2])  # class 1 has no query
+    assert mean_per_class(right, labels) == pytest.approx(100 * (0.75 + 0.5) / 2)
+
+
+def test_labels_per_class_are_ranked_by_average_precision():
+    bank = torch.eye(3)
+    labels = torch.tensor([[1, 0, 1], [0, 1, 0], [0, 1, 1]])
+    found = knn_scores(bank, labels, bank[[0, 1, 2]], labels, [1], [0.07])
+    assert found.metrics == {"knn/k=1/T=0.07/mAP": pytest.approx(100)}
+    assert found.predictions["k=1/T=0.07"].tolist() == labels.tolist()
+    assert mean_average_precision(
+        np.array([[0.9, 0], [0.8, 0], [0.1, 0]]), np.array([[0, 0], [1, 0], [1, 0]])
+    ) == (pytest.approx(100 * (1 / 2 + 2 / 3) / 2))

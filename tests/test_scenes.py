@@ -20,7 +20,7 @@ from siamtransfer.data.scenes import (
     one_object_scene,
 )
 from siamtransfer.errors import UserError
-from siamtransfer.neighbours import knn_accuracies
+from siamtransfer.voting import knn_accuracies
 
 
 @pytest.fixture(scope="module")

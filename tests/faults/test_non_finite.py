@@ -13,6 +13,7 @@ from small_runs import TINY, all_finite, differences, launch_ranks, newest, rows
 from torch import Tensor, nn
 
 import pretrain.main as program
+from siamtransfer import step as step_module
 from siamtransfer.data.sampler import StepSampler
 from siamtransfer.errors import UserError
 
@@ -22,7 +23,7 @@ EVERY_STEP = ["--checkpoint.every_steps=1"]
 
 def spoil(what: str, step: int = STEP) -> None:
     """Makes the loss, or one entry of one gradient, of `step` not finite."""
-    original, calls = program.forward_backward, -1
+    original, calls = step_module.forward_backward, -1
 
     def forward_backward(model: nn.Module, *arguments: Any) -> tuple[Tensor, Any]:
         nonlocal calls
@@ -36,7 +37,7 @@ def spoil(what: str, step: int = STEP) -> None:
             gradient[(0,) * gradient.ndim] = float("inf")
         return loss, out
 
-    program.forward_backward = forward_backward  # type: ignore[assignment]
+    step_module.forward_backward = forward_backward  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -49,7 +50,7 @@ def test_fault_11_stops_before_the_update(what: str, tmp_path: Path, monkeypatch
         return methods[-1]
 
     monkeypatch.setattr(program, "build_method", build_and_note)
-    monkeypatch.setattr(program, "forward_backward", program.forward_backward)  # undone after `spoil`
+    monkeypatch.setattr(step_module, "forward_backward", step_module.forward_backward)  # undone after `spoil`
     spoil(what)
     with pytest.raises(UserError) as caught:
         program.main([*TINY, *EVERY_STEP, f"--run.dir={folder}"])

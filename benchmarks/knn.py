@@ -1,0 +1,106 @@
+"""kNN search against the bare matrix product, and a bank that is larger than the memory it may use.
+
+    python -m benchmarks.knn [--bank 50000] [--queries 10000] [--dim 512] [--k 200] [--large]
+
+First, in one run, the time of the product alone (all similarities at once), of that and torch's top-k in
+blocks, of `search`, and of FAISS's flat index where it is installed. With --large also a bank of 1,281,167 x
+2048 in half precision (5 GB, written to a temporary folder and mapped), 1,000 queries: time and the most
+memory held. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from siamtransfer.cli import say, to_json
+from siamtransfer.neighbours import search
+
+LARGE = (1_281_167, 2048)
+BLOCK = 1024  # queries of a product in blocks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value in (("bank", 50_000), ("queries", 10_000), ("dim", 512), ("k", 200)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--large", action="store_true", help="also the mapped bank of 5 GB")
+    parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        search_large(Path(asked.child))
+        return
+    bank, queries = (F.normalize(torch.randn(n, asked.dim), dim=1) for n in (asked.bank, asked.queries))
+    ways: dict[str, Callable[[], object]] = {
+        "product": lambda: queries @ bank.T,
+        "product and top-k": lambda: [(part @ bank.T).topk(asked.k) for part in queries.split(BLOCK)],
+        "search": lambda: search(bank, queries, asked.k),
+        **faiss_flat(bank, queries, asked.k),
+    }
+    seconds = {name: min(clock(way) for _ in range(3)) for name, way in ways.items()}
+    metrics = {f"{name} s": value for name, value in seconds.items()}
+    metrics["search / product"] = seconds["search"] / seconds["product"]
+    for name, value in metrics.items():
+        say(f"{name:20} {value:6.2f}")
+    if asked.large:
+        metrics |= large()
+    print(to_json({"task": "benchmark/knn", "metrics": metrics, "protocol": vars(asked)}))
+
+
+def clock(way: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    way()
+    return time.perf_counter() - began
+
+
+def faiss_flat(bank: Tensor, queries: Tensor, k: int) -> dict[str, Callable[[], object]]:
+    try:
+        import faiss
+    except ImportError:
+        return {}
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(bank.numpy())
+    return {"FAISS flat": lambda: index.search(queries.numpy(), k)}
+
+
+def large() -> dict[str, float]:
+    """Writes the bank, searches it in a process of its own, and reads what that says of its memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bank.npy"
+        bank = np.lib.format.open_memmap(path, "w+", np.float16, LARGE)
+        generator = np.random.default_rng(0)
+        for start in range(0, len(bank), 2**16):
+            part = bank[start : start + 2**16]
+            part[:] = generator.standard_normal(part.shape, np.float32)
+        bank.flush()
+        del bank
+        command = [sys.executable, "-m", "benchmarks.knn", "--child", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, memory = map(float, done.stdout.split())
+    say(f"mapped bank of {LARGE[0]} x {LARGE[1]}: {seconds:.1f} s, at most {memory / 1e9:.2f} GB of memory")
+    return {"large s": seconds, "large bytes": memory}
+
+
+def search_large(path: Path) -> None:
+    queries = torch.randn(1000, LARGE[1])
+    began = time.perf_counter()
+    search(np.load(path, mmap_mode="r"), queries, 200)
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    print(time.perf_counter() - began, 1024 * int(peak.split()[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""One training step: forward, backward, a last look on all ranks together, and only then the new weights."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from siamtransfer.guard import Blame, Verdict, judge, refuse_non_finite
+from siamtransfer.methods import StepOutput
+from siamtransfer.runtime import Runtime
+
+
+def update(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    views: list[Tensor],
+    parts: int,
+    place: Runtime,
+    exit_status: int | None,
+    blame: Blame,
+) -> tuple[StepOutput, Verdict]:
+    """One step: forward, backward, a last look on all ranks together, and only then the new weights."""
+    loss, out = forward_backward(model, views, parts, place, scaler)
+    if scaler.is_enabled():
+        scaler.unscale_(optimizer)
+    verdict = judge(loss, model.parameters(), exit_status, place)
+    refuse_non_finite(verdict, loss, blame, scaled=scaler.is_enabled() and scaler.get_scale() >= 1)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return out, verdict
+
+
+def forward_backward(
+    model: torch.nn.Module, views: list[Tensor], parts: int, place: Runtime, scaler: torch.amp.GradScaler
+) -> tuple[Tensor, StepOutput]:
+    """Adds the gradients of the mean loss over this rank's views; returns it with the last part's output.
+
+    The views are split into `parts` that go through one after the other; ranks exchange gradients once, with
+    the last part.
+    """
+    losses = []
+    chunks = list(zip(*(view.chunk(parts) for view in views), strict=True))
+    for number, chunk in enumerate(chunks, 1):
+        last = number == len(chunks)
+        with contextlib.nullcontext() if last or place.world == 1 else model.no_sync():  # type: ignore[operator]
+            with place.autocast():
+                out = model(list(chunk))
+            scaler.scale(out.loss / len(chunks)).backward()
+        losses.append(out.loss.detach())
+    return torch.stack(losses).mean(), out
