@@ -38,6 +38,7 @@ bench: $(VENV)/.test
 	$(PY) benchmarks/data_path.py
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.conversion
+	$(PY) -m benchmarks.knn
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -50,7 +50,7 @@ def main() -> None:
         **faiss_flat(bank, queries, asked.k),
     }
     seconds = {name: min(clock(way) for _ in range(3)) for name, way in ways.items()}
-    metrics = {f"{name} s": value for name, value in seconds.items()}
+    metrics: dict[str, float] = {f"{name} s": value for name, value in seconds.items()}
     metrics["search / product"] = seconds["search"] / seconds["product"]
     for name, value in metrics.items():
         say(f"{name:20} {value:6.2f}")
