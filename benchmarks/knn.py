@@ -34,8 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, value in (("bank", 50_000), ("queries", 10_000), ("dim", 512), ("k", 200)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    for name, size in (("bank", 50_000), ("queries", 10_000), ("dim", 512), ("k", 200)):
+        parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--large", action="store_true", help="also the mapped bank of 5 GB")
     parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
     asked = parser.parse_args()

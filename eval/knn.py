@@ -34,6 +34,8 @@ from siamtransfer.voting import KnnScores, score_neighbours
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     """The command line; returns the record on rank 0."""
     config, asked = parse(EvaluationConfig, description=__doc__, arguments=_arguments, argv=argv)
+    if min(asked.k) < 1:
+        raise UserError("--k must be at least 1")
     if min(asked.temperature) <= 0:
         raise UserError("--temperature must be above 0")
     if not asked.memory_budget > 0:

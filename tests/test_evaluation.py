@@ -261,6 +261,8 @@ def test_mistakes_are_one_sentence(
     assert "--data.name" in refused(knn, "random:resnet18", *SMALL)
     assert "temperature" in refused(knn, checkpoint, "--temperature", 0, *SMALL)
     assert "strengths" in refused(linear, checkpoint, "--strengths", -1, *SMALL)
+    assert "--k must be at least 1" in refused(knn, checkpoint, "--k", 0, 5, *SMALL)
+    assert "memory-budget" in refused(knn, checkpoint, "--memory-budget", 0, *SMALL)
     assert "41 neighbours" in refused(knn, checkpoint, "--k", 41, *SMALL)
     assert "missing.pth" in refused(knn, tmp_path / "missing.pth", *SMALL)
     assert "no labels" in refused(knn, checkpoint, "--data.name", "flat", "--data.root", parts, *SMALL)
