@@ -223,4 +223,6 @@ def test_a_key_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None
 
 def test_a_configuration_goes_through_json_unchanged() -> None:
     config = as_dict(read("--optim.lr=0.1", "--data.count=7"))
-    refuse_differences(json.loads(json.dumps(config)), config)
+    there_and_back = json.loads(json.dumps(config))
+    assert there_and_back == config
+    refuse_differences(there_and_back, config)

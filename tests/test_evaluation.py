@@ -235,6 +235,14 @@ def test_predictions_and_confusion_are_written(
     assert (theirs.predict(np.load(files[1])["features"]) == written["k=3/euclidean/predictions"]).all()
 
 
+def test_a_flipped_bit_in_mapped_features_is_found(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    damaged = bytearray(files[0].read_bytes())
+    damaged[400] ^= 1  # among the features, which come first
+    (tmp_path / "train.npz").write_bytes(damaged)
+    said = refused(knn, "--train-features", tmp_path / "train.npz", "--test-features", files[1], "--k", 3)
+    assert "train.npz cannot be read as an .npz file: Bad CRC-32" in said
+
+
 def test_neighbours_are_drawn(checkpoint: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
     score(knn, checkpoint, "--k", 4, *SMALL, "--neighbours", tmp_path / "grid.png")
     picture = np.asarray(Image.open(tmp_path / "grid.png"))

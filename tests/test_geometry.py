@@ -94,8 +94,10 @@ def test_read_only_images_are_cut_without_a_warning() -> None:
     image.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cut(image, np.array([0, 0, 20, 30]), 8)
-        centre(image, 10, 8)
+        views = cut(image, np.array([0, 0, 20, 30]), 8), centre(image, 10, 8)
+    image.flags.writeable = True
+    assert torch.equal(views[0], cut(image, np.array([0, 0, 20, 30]), 8))
+    assert torch.equal(views[1], centre(image, 10, 8))
 
 
 def test_the_image_is_not_changed_and_not_shared() -> None:

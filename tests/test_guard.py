@@ -78,5 +78,8 @@ def test_what_is_not_finite_is_named_with_its_step_rate_and_samples(
 
 
 def test_an_overflow_under_a_loss_scaler_is_ordinary() -> None:
-    refuse_non_finite(Verdict(0.5, True, False, None), torch.tensor(0.5), BLAME, scaled=True)
-    refuse_non_finite(Verdict(0.5, True, True, None), torch.tensor(0.5), BLAME, scaled=False)
+    overflow, fine = Verdict(0.5, True, False, None), Verdict(0.5, True, True, None)
+    refuse_non_finite(overflow, torch.tensor(0.5), BLAME, scaled=True)
+    refuse_non_finite(fine, torch.tensor(0.5), BLAME, scaled=False)
+    with pytest.raises(UserError, match="a gradient is not finite"):
+        refuse_non_finite(overflow, torch.tensor(0.5), BLAME, scaled=False)
