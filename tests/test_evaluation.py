@@ -18,11 +18,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from small_runs import ROOT, complete, images_of, newest
 
+from eval.features import main as export
 from eval.knn import main as knn
 from eval.linear import main as linear
 from siamtransfer.data import open_images
 from siamtransfer.errors import UserError
 from siamtransfer.features import Transform, extract, pixels
+from siamtransfer.files import digest_of_file
 from siamtransfer.formats import load_backbone
 from siamtransfer.grid import OTHER, SAME
 from siamtransfer.runtime import Runtime
@@ -233,6 +235,20 @@ def test_predictions_and_confusion_are_written(
     theirs = KNeighborsClassifier(3, weights=lambda d: 1 / (d + 1e-5))
     theirs.fit(np.load(train)["features"], np.load(train)["labels"])
     assert (theirs.predict(np.load(files[1])["features"]) == written["k=3/euclidean/predictions"]).all()
+
+
+def test_exported_features_score_as_the_checkpoint_does(checkpoint: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        record = score(export, checkpoint, tmp_path / f"{part}.npz", "--part", part, *SMALL)
+        assert record["provenance"]["out_digest"] == digest_of_file(tmp_path / f"{part}.npz")
+    options = ["--train-features", tmp_path / "train.npz", "--test-features", tmp_path / "test.npz"]
+    direct = score(knn, checkpoint, "--k", 5, *SMALL)
+    assert score(knn, *options, "--k", 5)["metrics"] == direct["metrics"]
+    before = (tmp_path / "train.npz").read_bytes()
+    assert "exists" in refused(export, checkpoint, tmp_path / "train.npz", *SMALL)
+    assert "must end in .npz" in refused(export, checkpoint, tmp_path / "train.npy", *SMALL)
+    assert "give it a checkpoint" in refused(export, checkpoint, tmp_path / "x.npz", *options)
+    assert (tmp_path / "train.npz").read_bytes() == before and not (tmp_path / "x.npz").exists()
 
 
 def test_a_flipped_bit_in_mapped_features_is_found(tmp_path: Path, files: tuple[Path, Path]) -> None:
