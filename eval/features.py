@@ -44,9 +44,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     features, labels = part.tensor.numpy(), part.labels.numpy()
     with atomic_write(out) as file:
         np.savez(file, features=features, labels=labels)
-    say(
-        f"wrote {out}: features{list(features.shape)} and labels{list(labels.shape)} of {found.protocol[asked.part]}"
-    )
+    say(f"wrote {out}: features{list(features.shape)} and labels of {found.protocol[asked.part]}")
     return record(
         "features",
         {"images": float(len(features)), "dim": float(features.shape[1])},
