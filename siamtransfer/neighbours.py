@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.errors import UserError
+from siamtransfer.runtime import exact_products
 
 Metric = Literal["cosine", "euclidean"]
 BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller holds
@@ -27,6 +28,7 @@ BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller ho
 _BLOCK = 2**26  # similarities held at once; more does not make the product faster
 
 
+@exact_products()
 def search(
     bank: Tensor | np.ndarray,
     queries: Tensor,

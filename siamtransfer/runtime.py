@@ -204,6 +204,17 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 4_099 + rank)
 
 
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Matrix products in full float32 on GPUs, where the rest of a run may use TF32's ten bits."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

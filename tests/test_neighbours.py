@@ -11,6 +11,7 @@ import torch
 from small_runs import on_ranks
 from torch.nn import functional as F
 
+from siamtransfer import neighbours
 from siamtransfer.errors import UserError
 from siamtransfer.neighbours import search
 from siamtransfer.voting import (
@@ -169,6 +170,26 @@ def test_leave_one_out_over_chunks():
     _, i = search(bank, bank[:50], 7, leave_out=torch.arange(50), budget=3 * 20 * 1100)
     assert torch.equal(i, search(bank, bank[:50], 7, leave_out=torch.arange(50))[1])
     assert not bool((i == torch.arange(50)[:, None]).any())
+
+
+@pytest.fixture
+def tf32():
+    """Allowed, as a run on a GPU allows it."""
+    products = torch.backends.cuda.matmul
+    before, products.allow_tf32 = products.allow_tf32, True
+    yield products
+    products.allow_tf32 = before
+
+
+def test_the_product_is_in_full_precision_also_on_gpus(monkeypatch, tf32):
+    """TF32's ten bits would reorder neighbours; the setting returns afterwards."""
+    seen, plain = [], neighbours._top
+    monkeypatch.setattr(neighbours, "_top", lambda *a: seen.append(tf32.allow_tf32) or plain(*a))
+    search(torch.eye(4), torch.eye(4), 2)
+    with pytest.raises(UserError):
+        search(torch.eye(4), torch.eye(4), 5)
+    assert seen == [False]
+    assert tf32.allow_tf32
 
 
 def test_values_that_are_not_finite_are_refused():
