@@ -59,7 +59,7 @@ def search(
     for begin in range(0, len(bank), rows):
         chunk = _prepared(_read(bank, begin, begin + rows, queries.device), metric)
         index = _faiss_gpu_index(chunk) if metric == "cosine" else None
-        room = queries.new_empty(0 if index else block * len(chunk))  # used again: fresh memory costs a fifth
+        room = queries.new_empty(0 if index else block * len(chunk))  # used again: fresh memory costs a tenth
         for number, part in enumerate(queries.split(block)):
             if index is None:
                 s, i = _top(_similarities(chunk, part, metric, room), min(wanted, len(chunk)))
