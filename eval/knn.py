@@ -4,7 +4,9 @@
     python eval/knn.py checkpoint_0099.pth.tar --data.name imagenet --data.root /data/imagenet --k 20 200
     python eval/knn.py --train-features train.npz --test-features test.npz       features of any framework
     python eval/knn.py random:resnet50 --data.name cifar10 --data.root data      an untrained baseline
+    python eval/knn.py torchvision:resnet50 --data.name cifar10 --data.root data a supervised baseline
     python eval/knn.py runs/demo/checkpoint.pth --neighbours grid.png            look at the neighbours
+    python eval/knn.py runs/demo/checkpoint.pth --record knn.json                keep record and predictions
 
 One search at the largest k serves every k, temperature and way of voting. Where the set has no test part,
 every image is scored against all others (leave-one-out). Labels[N,C] of 0 and 1 in feature files give mAP.
@@ -15,7 +17,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from siamtransfer import runtime
@@ -23,12 +24,12 @@ from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, LabelledFeatures, labelled_features
-from siamtransfer.files import atomic_write
 from siamtransfer.grid import write_neighbours
 from siamtransfer.neighbours import search
+from siamtransfer.predictions import Predictions, publish
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime
-from siamtransfer.voting import KnnScores, score_neighbours
+from siamtransfer.voting import score_neighbours
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
@@ -56,8 +57,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         )
     for name, value in scores.metrics.items():
         say(f"{name:32} {value:6.2f} %")
-    if asked.predictions:
-        write_predictions(Path(asked.predictions), scores, test.labels.numpy())
     if asked.neighbours:
         assert found.images is not None
         write_neighbours(Path(asked.neighbours), found.images, indices)
@@ -72,7 +71,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         "similarity": asked.metric,
         "interval": "percentile bootstrap over queries, 95 %",
     }
-    return record("knn", scores.metrics, protocol, **found.provenance)
+    predictions = Predictions(test.labels.numpy(), scores.predictions)
+    return publish(record("knn", scores.metrics, protocol, **found.provenance), predictions, config.record)
 
 
 def find_neighbours(found: LabelledFeatures, asked: Any, place: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,25 +94,12 @@ def find_neighbours(found: LabelledFeatures, asked: Any, place: Runtime) -> tupl
     return together[0], together[1]
 
 
-def write_predictions(path: Path, scores: KnnScores, labels: np.ndarray) -> None:
-    """An .npz: `labels`, and for every setting what was predicted, with the confusion matrix of its
-    classes."""
-    arrays: dict[str, np.ndarray] = {"labels": labels}
-    for name, predicted in scores.predictions.items():
-        arrays[f"{name}/predictions"] = predicted
-        if labels.ndim == 1:
-            classes = np.union1d(labels, predicted)
-            confusion = np.zeros((len(classes), len(classes)), np.int64)
-            np.add.at(confusion, (np.searchsorted(classes, labels), np.searchsorted(classes, predicted)), 1)
-            arrays |= {f"{name}/classes": classes, f"{name}/confusion": confusion}
-    with atomic_write(path) as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    say(f"wrote {path}: predictions, and confusion[true, predicted], of every setting")
-
-
 def _arguments(parser: Parser) -> None:
     parser.add_argument(
-        "checkpoint", nargs="?", default=None, help="checkpoint of any known format, or a baseline"
+        "checkpoint",
+        nargs="?",
+        default=None,
+        help="checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels",
     )
     parser.add_argument("--k", type=int, nargs="+", default=[10, 20, 100, 200], help="numbers of neighbours")
     parser.add_argument(
@@ -131,7 +118,6 @@ def _arguments(parser: Parser) -> None:
         default=2.0,
         help="GiB for the search; a larger bank is taken in chunks, from an uncompressed .npz unloaded",
     )
-    parser.add_argument("--predictions", metavar="OUT.npz", default=None, help="write every prediction")
     parser.add_argument("--neighbours", metavar="GRID.png", default=None, help="draw queries and neighbours")
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from siamtransfer import runtime
+from siamtransfer.backbones import Backbone, ResNetBackbone
 from siamtransfer.cli import say
 from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.errors import UserError
@@ -25,8 +26,11 @@ from siamtransfer.features import (
     read_feature_file,
 )
 from siamtransfer.files import digest_of_file
+from siamtransfer.folding import folded
 from siamtransfer.format_table import IMAGENET
-from siamtransfer.formats import ReadBackbone, load_backbone
+from siamtransfer.formats import ReadBackbone, digest_of, load_backbone
+from siamtransfer.layers import OUTPUT, Layers
+from siamtransfer.predictions import refuse_record
 from siamtransfer.runtime import Runtime
 from siamtransfer.views.recipes import recipe
 
@@ -67,6 +71,9 @@ class EvaluationConfig:
     first."""
     trust_pickle: bool = False
     """Let the checkpoint run Python code on loading; only for files of people you trust."""
+    layers: str = OUTPUT
+    """Where the features come from: output, layer1 to layer4 of a ResNet, blockN, lastN or mean of a ViT, or
+    several joined by +."""
     crop: int | None = None
     """Side of the central crop; null: the pretraining views' size, or 224."""
     resize: int | None = None
@@ -79,6 +86,11 @@ class EvaluationConfig:
     """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
     cache: str | None = None
     """Folder for extracted features; null: the user's cache folder, none: do not keep them."""
+    record: str | None = None
+    """Write the record there, too (OUT.json); predictions of every sample go beside it as .npz."""
+
+    def __post_init__(self) -> None:
+        refuse_record(self.record)
 
 
 @dataclass
@@ -91,6 +103,122 @@ class LabelledFeatures:
     protocol: dict[str, Any]
     provenance: dict[str, Any]
     images: tuple[ImageSet, ImageSet | None] | None = None
+
+
+@dataclass
+class Subject:
+    """What is evaluated, and on what: a frozen backbone (None for raw pixels) and the images to score it
+    on."""
+
+    source: str
+    backbone: Backbone | None
+    read: ReadBackbone | None
+    train: ImageSet
+    test: ImageSet | None
+    transform: Transform
+    place: Runtime
+    config: EvaluationConfig
+    workers: int
+
+    def features(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> Features:
+        """The features of a labelled set, in its order; several selections of layers side by side."""
+        assert images.labels is not None
+        labels = torch.from_numpy(np.ascontiguousarray(images.labels))
+        return Features(self._extract(images, selections), labels)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What moves the numbers, as far as data and features go."""
+        train, test = self.train, self.test
+        return {
+            "train": f"{train.name}/{train.split}",
+            "train_images": len(train),
+            "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
+            "test_images": len(test or train),
+            "transform": asdict(self.transform),
+            "layers": self.config.layers,
+            "precision": self.place.precision,
+        }
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the numbers are of."""
+        read, test = self.read, self.test
+        return {
+            "backbone": self.source,
+            "architecture": {"name": read.name, "width": read.width, "stem": read.stem} if read else None,
+            "format": read.format if read else None,
+            "branch": read.branch if read else None,
+            "weights_digest": read.digest if read else None,
+            "train_fingerprint": self.train.fingerprint,
+            "test_fingerprint": test.fingerprint if test else None,
+        }
+
+    def require_untouched(self) -> None:
+        """Raises RuntimeError when a tensor of the backbone is not what was read, bit for bit."""
+        if self.backbone and self.read and digest_of(self.backbone.state_dict()) != self.read.digest:
+            raise RuntimeError(f"the frozen backbone of {self.source} has changed while it was evaluated")
+
+    def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
+        if self.backbone is None or self.read is None:
+            return pixels(images, self.transform, workers=self.workers)
+        layers, place, cache = Layers(self.backbone, selections), self.place, _cache(self.config.cache)
+        path = kept = None
+        if cache:
+            path = cache.path(
+                self.read.digest, images.fingerprint, self.transform, place.precision, layers.parts
+            )
+            kept = cache.read(path, len(images))
+        if kept is not None:
+            return kept
+        if place.is_main:
+            say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
+        if isinstance(self.backbone, ResNetBackbone):
+            layers.backbone = folded(self.backbone)
+        layers.to(memory_format=torch.channels_last)
+        features = extract(
+            layers, images, self.transform, place, batch=self.config.batch, workers=self.workers
+        )
+        if cache and path and place.is_main:
+            cache.write(path, features)
+        return features
+
+
+def open_subject(source: str | None, config: EvaluationConfig, place: Runtime) -> Subject:
+    """Reads the checkpoint (or makes the baseline) and opens the images; extracts nothing yet.
+
+    Raises:
+        UserError: there is no source, or anything that reading the file or the images finds.
+    """
+    if source is None:
+        raise UserError(
+            "give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features"
+        )
+    backbone, read = (
+        (None, None)
+        if source == "pixels"
+        else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle)
+    )
+    if backbone is not None:
+        Layers(backbone, [config.layers])  # a mistake is told before the images are opened
+    elif config.layers != OUTPUT:
+        raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
+    recorded = _recorded(read)
+    with place.in_turn(needed=config.data.download):
+        train, test = _open(config.data, recorded.get("data", {}), source)
+    if backbone is not None:
+        backbone.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Subject(
+        source,
+        backbone,
+        read,
+        train,
+        test,
+        _transform(config, train, read, recorded),
+        place,
+        config,
+        _workers(config.data, train, place),
+    )
 
 
 def labelled_features(
@@ -106,56 +234,19 @@ def labelled_features(
         if source is not None:
             raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
         return _from_files(config, mapped)
-    if source is None:
-        raise UserError(
-            "give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features"
-        )
-    backbone, read = (
-        (None, None)
-        if source == "pixels"
-        else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle)
-    )
-    recorded = _recorded(read)
-    with place.in_turn(needed=config.data.download):
-        train, test = _open(config.data, recorded.get("data", {}), source)
-    transform = _transform(config, train, read, recorded)
-    if backbone is not None:
-        backbone.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    cache = _cache(config.cache)
-    workers = _workers(config.data, train, place)
-
-    def features_of(images: ImageSet) -> Features:
-        assert images.labels is not None
-        labels = torch.from_numpy(np.ascontiguousarray(images.labels))
-        return Features(
-            _extract(backbone, read, images, transform, place, config.batch, workers, cache), labels
-        )
-
-    protocol = {
-        "train": f"{train.name}/{train.split}",
-        "train_images": len(train),
-        "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
-        "test_images": len(test or train),
-        "transform": asdict(transform),
-        "precision": place.precision,
-    }
-    provenance = {
-        "backbone": source,
-        "architecture": {"name": read.name, "width": read.width, "stem": read.stem} if read else None,
-        "format": read.format if read else None,
-        "branch": read.branch if read else None,
-        "weights_digest": read.digest if read else None,
-        "train_fingerprint": train.fingerprint,
-        "test_fingerprint": test.fingerprint if test else None,
-    }
+    subject = open_subject(source, config, place)
+    train, test = subject.train, subject.test
+    found = [subject.features(part, [config.layers]) for part in (train, test) if part]
     return LabelledFeatures(
-        features_of(train), features_of(test) if test else None, protocol, provenance, (train, test)
+        found[0], found[1] if test else None, subject.protocol, subject.provenance, (train, test)
     )
 
 
 def _from_files(config: EvaluationConfig, mapped: bool) -> LabelledFeatures:
     if not (config.train_features and config.test_features):
         raise UserError("feature files come in pairs: give both --train-features and --test-features")
+    if config.layers != OUTPUT:
+        raise UserError(f"feature files have no layer {config.layers!r} to choose: leave --layers out")
     train = read_feature_file(config.train_features, mapped=mapped)
     test = read_feature_file(config.test_features)
     if train.labels is not None and test.labels is not None and train.labels.ndim != test.labels.ndim:
@@ -210,30 +301,6 @@ def _transform(
         crop, train.image_size, mean, std, view.interpolation if view else "bilinear"
     )
     return Transform(**{**asdict(usual), "resize": config.resize}) if config.resize else usual
-
-
-def _extract(
-    backbone: nn.Module | None,
-    read: ReadBackbone | None,
-    images: ImageSet,
-    transform: Transform,
-    place: Runtime,
-    batch: int,
-    workers: int,
-    cache: FeatureCache | None,
-) -> torch.Tensor:
-    if backbone is None or read is None:
-        return pixels(images, transform, workers=workers)
-    path = cache.path(read.digest, images.fingerprint, transform, place.precision) if cache else None
-    kept = cache.read(path, len(images)) if cache and path else None
-    if kept is not None:
-        return kept
-    if place.is_main:
-        say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
-    features = extract(backbone, images, transform, place, batch=batch, workers=workers)
-    if cache and path and place.is_main:
-        cache.write(path, features)
-    return features
 
 
 def _workers(data: EvaluationData, images: ImageSet, place: Runtime) -> int:

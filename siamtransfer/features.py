@@ -104,7 +104,7 @@ def extract(
     std = torch.tensor(transform.std, device=runtime.device).view(1, -1, 1, 1) * 255
     was_training = backbone.training
     backbone.eval()
-    parts = []
+    parts: list[Tensor] = []
     try:
         with torch.inference_mode(), runtime.autocast():
             for crops in loader:
@@ -133,9 +133,16 @@ class FeatureCache:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def path(self, weights: str, fingerprint: str, transform: Transform, precision: str) -> Path:
+    def path(
+        self,
+        weights: str,
+        fingerprint: str,
+        transform: Transform,
+        precision: str,
+        layers: Sequence[str] = ("output",),
+    ) -> Path:
         """Where the features of these weights on these images lie."""
-        key = json.dumps([weights, fingerprint, asdict(transform), precision], sort_keys=True)
+        key = json.dumps([weights, fingerprint, asdict(transform), precision, list(layers)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
 
     def read(self, path: Path, images: int) -> Tensor | None:

@@ -12,13 +12,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from siamtransfer.accounting import AVERAGE, Average, Mismatch, account, settle_average
-from siamtransfer.backbones import FULL_WIDTH, Architecture, Backbone, Stem, architecture_of, build_backbone
+from siamtransfer.backbones import FULL_WIDTH, Architecture, Backbone, Stem, architecture_of
+from siamtransfer.baselines import RANDOM, TORCHVISION, build_untrained, find_published
 from siamtransfer.checkpoint import FORMAT
 from siamtransfer.containers import describe, read_content
 from siamtransfer.errors import UserError
@@ -67,7 +68,11 @@ class ReadBackbone:
 
 def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
     """What every program that reads a checkpoint takes: the file, and how to read it."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of any known format, or random:NAME")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="a checkpoint of any known format, random:NAME, or torchvision:NAME (supervised weights)",
+    )
     parser.add_argument("--branch", help="which backbone of the file: student, teacher, key, ema ...")
     parser.add_argument(
         "--trust-pickle",
@@ -77,18 +82,20 @@ def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: bool = False) -> ReadBackbone:
-    """Reads the backbone of a checkpoint file of any known format, or builds a named untrained baseline.
+    """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
     Of several backbones in a file (student and teacher, query and key …) `branch` names one; without it the
-    first of the format's table is taken. Baselines: `random:resnet50`, with options as in
-    `random:resnet18:width=32:stem=small:seed=1`.
+    first of the format's table is taken. Baselines are `random:resnet50` and `torchvision:resnet50`, with
+    options as in baselines.py.
 
     Raises:
         UserError: the file is damaged or no checkpoint, of no known format, or lacks, adds or misshapes a
             tensor, or has no such branch; says which.
     """
-    if str(path).startswith("random:"):
-        return _random_baseline(str(path))
+    if str(path).startswith(RANDOM):
+        return _untrained(str(path))
+    if str(path).startswith(TORCHVISION):
+        return _published(str(path), branch, trust_pickle)
     content = read_content(Path(path), trust_pickle=trust_pickle)
     own = isinstance(content, dict) and content.get("format") == FORMAT
     average = Average()
@@ -205,20 +212,12 @@ def _meta(form: Format, content: dict[str, Any]) -> dict[str, Any]:
     return meta
 
 
-def _random_baseline(path: str) -> ReadBackbone:
-    """An untrained backbone by name; `seed` (default 0) decides its weights."""
-    words = path.removeprefix("random:").split(":")
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    name, seed = ":".join(word for word in words if "=" not in word), options.pop("seed", "0")
-    width, stem = options.pop("width", str(FULL_WIDTH)), options.pop("stem", "imagenet")
-    if options or not (seed.isdecimal() and width.isdecimal()):
-        raise UserError(f"{path}: the options are width=NUMBER, stem=imagenet or small, and seed=NUMBER")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
-        backbone = build_backbone(name, width=int(width), stem=cast(Stem, stem))
+def _untrained(source: str) -> ReadBackbone:
+    """The record of a baseline `random:NAME`."""
+    backbone, seed = build_untrained(source)
     state = backbone.state_dict()
     return ReadBackbone(
-        path=path,
+        path=source,
         state=state,
         name=backbone.name,
         width=backbone.width,
@@ -230,5 +229,18 @@ def _random_baseline(path: str) -> ReadBackbone:
         digest=digest_of(state),
         used=0,
         dropped={},
-        meta={"method": None, "seed": int(seed)},
+        meta={"method": None, "seed": seed},
     )
+
+
+def _published(source: str, branch: str | None, trust_pickle: bool) -> ReadBackbone:
+    """The record of a baseline `torchvision:NAME`, which has to be that architecture with its classifier."""
+    name, file = find_published(source)
+    read = read_backbone(file, branch=branch, trust_pickle=trust_pickle)
+    exact = (read.format, read.architecture) == ("torchvision", Architecture(name, FULL_WIDTH, "imagenet"))
+    if not exact or read.dropped != {"classifier": 2}:
+        raise UserError(
+            f"{source} has to be torchvision's {name} with its classifier, and the file is not: "
+            f"{read.summary()}"
+        )
+    return read

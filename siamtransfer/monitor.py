@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.subset import Subset
 from siamtransfer.features import Transform, extract, pixels
 from siamtransfer.runtime import Runtime
 from siamtransfer.voting import knn_accuracies
@@ -80,24 +81,8 @@ class KnnMonitor:
     def _accuracies(self, features: list[Tensor]) -> dict[str, float]:
         device = self.runtime.device
         bank, queries = features[0].to(device), features[-1].to(device)
-        labels = [part.labels for part in self._parts()]
+        labels = [torch.from_numpy(part.labels) for part in self._parts()]
         leave_out = torch.arange(len(bank), device=device) if self.test is None else None
         return knn_accuracies(
             bank, labels[0], queries, labels[-1], [self.k], [self.temperature], leave_out=leave_out
         )
-
-
-class Subset:
-    """Some images of a labelled set, by index int64[n]; labels int64[n] as a tensor."""
-
-    def __init__(self, images: ImageSet, indices: np.ndarray):
-        assert images.labels is not None
-        self.images, self.indices = images, indices
-        self.fingerprint = images.fingerprint
-        self.labels = torch.from_numpy(np.ascontiguousarray(images.labels[indices]))
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> np.ndarray:
-        return self.images.image(int(self.indices[index]))

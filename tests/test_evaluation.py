@@ -99,7 +99,7 @@ def test_the_run_and_the_evaluator_agree(checkpoint: Path) -> None:
 
 
 def test_linear_equals_scikit_learn_on_the_same_features(checkpoint: Path, parts: Path) -> None:
-    record = score(linear, checkpoint, "--strengths", 0.01, *SMALL)
+    record = score(linear, checkpoint, "--standardise", "--strengths", 0.01, *SMALL)
     train, y, test, test_y = (part.double().numpy() for part in features_by_hand(checkpoint, parts))
     scaler = StandardScaler().fit(train)
     # Two classes: scikit-learn fits one row, whose penalty counts w and -w once instead of twice.
@@ -196,7 +196,7 @@ def test_feature_files_are_scored_like_features(files: tuple[Path, Path]) -> Non
     assert record["metrics"] == pytest.approx(expected)
     scaler = StandardScaler().fit(train.astype(float))
     theirs = LogisticRegression(C=0.1, tol=1e-10, max_iter=10_000).fit(scaler.transform(train), y)
-    record = score(linear, *options, "--strengths", 0.1)
+    record = score(linear, *options, "--standardise", "--strengths", 0.1)
     assert record["metrics"]["linear/top1"] == pytest.approx(
         100 * theirs.score(scaler.transform(test), test_y)
     )
@@ -224,7 +224,9 @@ def test_predictions_and_confusion_are_written(
     train = tmp_path / "train.npz"
     (np.savez_compressed if compressed else np.savez)(train, **np.load(files[0]))
     options = ["--train-features", train, "--test-features", files[1], "--k", 3, "--memory-budget", 1e-4]
-    record = score(knn, *options, "--predictions", tmp_path / "p.npz", "--metric", "euclidean")
+    record = score(knn, *options, "--record", tmp_path / "p.json", "--metric", "euclidean")
+    assert json.loads((tmp_path / "p.json").read_text()) == record
+    assert record["provenance"]["predictions_digest"] == digest_of_file(tmp_path / "p.npz")
     written = np.load(tmp_path / "p.npz")
     confusion, labels = written["k=3/euclidean/confusion"], written["labels"]
     assert confusion.sum() == len(labels) == 60

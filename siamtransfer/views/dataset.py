@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from siamtransfer.views.draw import draw
+from siamtransfer.views.draw import COLUMNS, draw
 from siamtransfer.views.geometry import cut
 from siamtransfer.views.photometry import paint
 from siamtransfer.views.recipes import Recipe
@@ -93,7 +93,10 @@ class ViewSet(Dataset[ViewBatch]):
                 for v, view in enumerate(views):
                     out = crops[v][start + n]
                     cut(image, draws.box[n, v], view.size, view.interpolation, draws.flip[n, v], out)
-        return ViewBatch(crops, np.concatenate(numbers), torch.from_numpy(indices.copy()), unreadable)
+        none = np.empty((0, len(views), COLUMNS), np.float32)  # a rank's share of a small batch may be empty
+        return ViewBatch(
+            crops, np.concatenate([none, *numbers]), torch.from_numpy(indices.copy()), unreadable
+        )
 
 
 def keep(batch: Any) -> Any:

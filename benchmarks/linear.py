@@ -1,0 +1,148 @@
+"""What the linear probes cost beside what they replace.
+
+    python -m benchmarks.linear [--rows 4500] [--dim 512] [--classes 10] [--images 512] [--heads 50]
+
+In one run: the 45-point grid of logistic regression against 45 fits of scikit-learn on the same features
+(with the best accuracy of either on held-out rows); a sweep of many heads against one head, on crops and
+flips through a ResNet-18; and many heads against as many single runs on kept features. The last line is one
+JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression as SciKitLearns
+from torch import Tensor
+
+from siamtransfer.augmented import AugmentedImages, crops_and_flips
+from siamtransfer.backbones import build_backbone
+from siamtransfer.cli import say, to_json
+from siamtransfer.data import open_images
+from siamtransfer.features import Transform
+from siamtransfer.linear_heads import Heads, HeadSetting
+from siamtransfer.linear_training import AugmentedFeatures, KeptFeatures, Source, train_heads
+from siamtransfer.probes import LogisticRegression, top_accuracy
+from siamtransfer.runtime import Runtime
+
+STRENGTHS = np.logspace(-6, 5, 45)
+ALONE = Runtime(torch.device("cpu"), torch.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sizes = {"rows": 4500, "dim": 512, "classes": 10, "images": 512, "heads": 50, "epochs": 5}
+    for name, size in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    asked = parser.parse_args()
+    metrics = grid(asked.rows, asked.dim, asked.classes)
+    metrics |= augmented(asked.images, asked.heads)
+    metrics |= kept(asked.rows, asked.dim, asked.classes, asked.heads, asked.epochs)
+    for name, value in metrics.items():
+        say(f"{name:44} {value:8.2f}")
+    print(to_json({"task": "benchmark/linear", "metrics": metrics, "protocol": vars(asked)}))
+
+
+def features(rows: int, dim: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Like a backbone's: not negative, correlated, over two decades of variance; classes overlap."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(0, classes, (rows,), generator=generator)
+    centres = 0.6 * torch.randn(classes, dim, generator=generator)
+    mix = torch.randn(dim, dim, generator=generator) / dim**0.5 * torch.logspace(0, -2, dim)
+    return ((centres[y] + 3 * torch.randn(rows, dim, generator=generator)) @ mix).relu(), y
+
+
+def grid(rows: int, dim: int, classes: int) -> dict[str, float]:
+    """All strengths, ours and scikit-learn's (its own tolerance, 1000 steps)."""
+    h, y = features(rows + 2000, dim, classes)
+    train, test = slice(0, rows), slice(rows, None)
+    began, best, start = time.perf_counter(), 0.0, None
+    problem = LogisticRegression(h[train], y[train], dtype=torch.float32)
+    for strength in STRENGTHS:
+        fit, start = problem.fit(float(strength), start=start, max_steps=200, tolerance=1e-4)
+        best = max(best, top_accuracy(fit, h[test], y[test]))
+    ours = time.perf_counter() - began
+    theirs_best, x = 0.0, h.double().numpy()
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for strength in STRENGTHS:
+            theirs = SciKitLearns(C=strength, max_iter=1000).fit(x[train], y[train].numpy())
+            theirs_best = max(theirs_best, 100 * theirs.score(x[test], y[test].numpy()))
+    seconds = time.perf_counter() - began
+    return {
+        "grid of 45 s": ours,
+        "45 fits of scikit-learn s": seconds,
+        "scikit-learn / grid": seconds / ours,
+        "grid best accuracy %": best,
+        "scikit-learn best accuracy %": theirs_best,
+    }
+
+
+def augmented(images: int, heads: int) -> dict[str, float]:
+    """Crops and flips of 64 pixels through a ResNet-18."""
+    scenes = open_images("fashion-scenes", size=64, count=images)
+    assert scenes.labels is not None
+    labels, transform = torch.from_numpy(scenes.labels), Transform(64, None, (0.5,) * 3, (0.25,) * 3)
+    backbone = build_backbone("resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def source() -> Source:
+        return AugmentedFeatures(
+            backbone,
+            AugmentedImages(scenes, labels, np.arange(images), crops_and_flips(transform), 128, ALONE),
+            128,
+        )
+
+    one = best_of(3, lambda: run(source(), backbone.dim, 10, rates(1), 1))
+    many = best_of(3, lambda: run(source(), backbone.dim, 10, rates(heads), 1))
+    return {
+        "one head on augmented images s": one,
+        f"{heads} heads on augmented images s": many,
+        f"{heads} heads / one head, augmented": many / one,
+    }
+
+
+def kept(rows: int, dim: int, classes: int, heads: int, epochs: int) -> dict[str, float]:
+    """Kept features: all heads at once, and one run after another."""
+    h, y = features(rows, dim, classes)
+    source = KeptFeatures(h, y, 256, ALONE)
+    together = best_of(3, lambda: run(source, dim, classes, rates(heads), epochs))
+    began = time.perf_counter()
+    for rate in rates(heads):
+        run(source, dim, classes, [rate], epochs)
+    single = time.perf_counter() - began
+    return {
+        f"{heads} heads at once on kept features s": together,
+        f"{heads} single runs on kept features s": single,
+        "single runs / at once, kept": single / together,
+    }
+
+
+def rates(heads: int) -> list[float]:
+    return [float(rate) for rate in np.logspace(-4, 0, heads)]
+
+
+def run(source: Source, dim: int, classes: int, of: list[float], epochs: int) -> None:
+    heads = Heads([HeadSetting("sgd", rate) for rate in of], dim, classes)
+    quiet = Runtime(ALONE.device, ALONE.dtype, rank=0)
+    train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, epochs, quiet)
+
+
+def best_of(times: int, work: Callable[[], None]) -> float:
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Some images of a labelled set, as a set of its own."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from siamtransfer.data.imageset import ImageSet, fingerprint_of_arrays
+from siamtransfer.errors import UserError
+
+
+class Subset:
+    """The images of `images` named by `indices` int64[n], in that order, as an ImageSet."""
+
+    def __init__(self, images: ImageSet, indices: np.ndarray):
+        assert images.labels is not None
+        self.images, self.indices = images, indices
+        self.name, self.split, self.classes = images.name, images.split, images.classes
+        self.image_size = images.image_size
+        self.labels = images.labels[indices]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the whole set's fingerprint and the indices."""
+        return fingerprint_of_arrays(self.indices, text=self.images.fingerprint)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image `index` of the part as uint8[H,W,3]; raises UnreadableImage."""
+        return self.images.image(int(self.indices[index]))
+
+    def describe(self, index: int) -> str:
+        """As the whole set says it."""
+        return self.images.describe(int(self.indices[index]))
+
+
+def draw_by_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Indices int64[n], rising: `share` of every class of labels int64[N], one image at least."""
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        drawn.append(members[: max(1, round(share * len(members)))])
+    return np.sort(np.concatenate(drawn))
+
+
+def draw_shots(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """Indices int64[K * shots]: `shots` images of every class of labels int64[N].
+
+    Raises:
+        UserError: a class has fewer; says which.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < shots:
+            raise UserError(f"class {label} has {len(members)} images, and {shots} of each are to be drawn")
+        drawn.append(generator.permutation(members)[:shots])
+    return np.sort(np.concatenate(drawn))
