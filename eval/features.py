@@ -21,6 +21,7 @@ from siamtransfer.config import Parser, parse
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, labelled_features
 from siamtransfer.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.predictions import publish
 from siamtransfer.results import record
 
 
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     with atomic_write(out) as file:
         np.savez(file, features=features, labels=labels)
     say(f"wrote {out}: features{list(features.shape)} and labels of {found.protocol[asked.part]}")
-    return record(
+    document = record(
         "features",
         {"images": float(len(features)), "dim": float(features.shape[1])},
         {**found.protocol, "part": asked.part},
@@ -53,11 +54,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         out=str(out),
         out_digest=digest_of_file(out),
     )
+    return publish(document, None, config.record)
 
 
 def _arguments(parser: Parser) -> None:
     parser.add_argument(
-        "checkpoint", help="checkpoint of any known format, or a baseline (random:NAME, pixels)"
+        "checkpoint",
+        help="checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels",
     )
     parser.add_argument("out", metavar="OUT.npz", help="the file to write")
     parser.add_argument("--part", choices=["train", "test"], default="train", help="which part of the set")

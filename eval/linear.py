@@ -6,7 +6,8 @@
     torchrun --nproc-per-node 8 eval/linear.py CKPT --protocol moco --data.name imagenet --data.root DIR
     python eval/linear.py --train-features train.npz --test-features test.npz
 
-logistic: L-BFGS at 45 strengths C, the best on a held-out tenth of train, refitted on all of train.
+logistic: L-BFGS at 45 strengths C, the best on a held-out tenth of train, refitted on all of train (for
+images with several labels a binary regression a class, and mAP).
 sweep: heads of every rate, update rule and selection of layers trained at once, the best on a held-out tenth
 of train. Both score the test part once. simsiam, simsiam-paper, moco, moco-v3, swav, barlow-twins, vicreg and
 dino are the recipes that their authors published, on crops and flips; the last epoch and the best one on the
@@ -28,6 +29,7 @@ from siamtransfer.augmented import AugmentedImages, crops_and_flips
 from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import Subset
+from siamtransfer.data.voc import ignored_of
 from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, Subject, labelled_features, open_subject
@@ -41,6 +43,7 @@ from siamtransfer.linear_probes import (
     Scored,
     count_like,
     logistic,
+    logistic_of_labels,
     published,
     set_aside,
     single_labels,
@@ -119,11 +122,25 @@ def from_features(config: EvaluationConfig, asked: Any, place: Runtime) -> Findi
     found = labelled_features(asked.checkpoint, config, place)
     train, test = found.train, found.test
     if test is None:
+        if train.labels is not None and train.labels.ndim == 2:
+            raise UserError("images with several labels need a test part: name one with --data.test_split")
         train, test = set_aside(train, asked.seed)
         found.protocol |= {"test": f"{TEST_SHARE:.0%} of train", "test_images": len(test.features)}
     assert train.labels is not None
     if train.labels.ndim == 2:
-        raise UserError("eval/linear.py needs one label an image, and these features have several")
+        if asked.protocol != "logistic":
+            raise UserError(f"--protocol {asked.protocol} needs one label an image: take --protocol logistic")
+        ignored = [ignored_of(part) if part else None for part in found.images or (None, None)]
+        outcome = logistic_of_labels(
+            train,
+            test,
+            (ignored[0], ignored[1]),
+            asked.strengths,
+            place,
+            standardise=asked.standardise,
+            seed=asked.seed,
+        )
+        return outcome, found.protocol, found.provenance
     if asked.protocol == "logistic":
         outcome = logistic(
             train, test, asked.strengths, place, standardise=asked.standardise, seed=asked.seed

@@ -15,6 +15,7 @@ from siamtransfer import runtime
 from siamtransfer.backbones import Backbone, ResNetBackbone
 from siamtransfer.cli import say
 from siamtransfer.data import ImageSet, open_labelled
+from siamtransfer.data.named import NAMED
 from siamtransfer.errors import UserError
 from siamtransfer.features import (
     FeatureCache,
@@ -40,7 +41,7 @@ class EvaluationData:
     """The labelled images. What is not given is taken from the checkpoint's own record, if it has one."""
 
     name: str | None = None
-    """A named set (fashion-scenes, cifar10, imagenet, folder …)."""
+    """A named set (fashion-scenes, cifar10, imagenet, food101, pets, voc07, folder …)."""
     root: str | None = None
     """Folder of the images."""
     list_file: str | None = None
@@ -138,6 +139,7 @@ class Subject:
             "transform": asdict(self.transform),
             "layers": self.config.layers,
             "precision": self.place.precision,
+            **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
     @property
@@ -192,7 +194,8 @@ def open_subject(source: str | None, config: EvaluationConfig, place: Runtime) -
     """
     if source is None:
         raise UserError(
-            "give a checkpoint, a baseline (random:resnet50, pixels) or --train-features and --test-features"
+            "give a checkpoint, a baseline (random:resnet50, torchvision:resnet50, pixels), or --train-features "
+            "and --test-features"
         )
     backbone, read = (
         (None, None)

@@ -42,7 +42,10 @@ def write_neighbours(
     for row, query in enumerate(chosen.tolist()):
         pictures = [(queries.image(query), QUERY)]
         for neighbour in indices[query, :columns].tolist():
-            same = bank.labels[neighbour] == queries.labels[query]
+            own, theirs = queries.labels[query], bank.labels[neighbour]
+            same = (
+                (own * theirs).any() if own.ndim else own == theirs
+            )  # of several labels, one shared will do
             pictures.append((bank.image(neighbour), SAME if same else OTHER))
         for column, (image, colour) in enumerate(pictures):
             place = sheet[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]

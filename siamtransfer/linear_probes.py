@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamtransfer.average_precision import eleven_points, mean_average_precision
 from siamtransfer.cli import say
 from siamtransfer.data import ImageSet
 from siamtransfer.epoch_file import EpochFile
@@ -22,6 +23,7 @@ from siamtransfer.features import Features
 from siamtransfer.linear_heads import Heads, HeadSetting, Rule
 from siamtransfer.linear_protocols import Published
 from siamtransfer.linear_training import Select, Source, train_heads
+from siamtransfer.multilabel import probe_labels
 from siamtransfer.predictions import Predictions
 from siamtransfer.probes import probe, split_by_class
 from siamtransfer.runtime import Runtime
@@ -140,6 +142,44 @@ def logistic(
         "seed": seed,
     }
     return Outcome(scored.metrics, protocol, Predictions(scored.given(), {"linear": predicted}))
+
+
+def logistic_of_labels(
+    train: Features,
+    test: Features,
+    ignored: tuple[np.ndarray | None, np.ndarray | None],
+    strengths: Sequence[float],
+    place: Runtime,
+    *,
+    standardise: bool,
+    seed: int,
+) -> Outcome:
+    """The same for images with several labels, labels[N, C] of 0 and 1: a binary regression a class, all of
+    one strength; `ignored` bool[N, C] of train and test say which labels do not count."""
+    assert train.labels is not None
+    assert test.labels is not None
+    device = place.device
+    hidden = None if ignored[0] is None else torch.from_numpy(ignored[0]).to(device)
+    result = probe_labels(
+        train.tensor.to(device), train.labels.to(device), strengths=strengths, ignored=hidden,
+        standardise=standardise, seed=seed,
+    )  # fmt: skip
+    scores = result.classifier.scores(test.tensor.to(device)).cpu()
+    truth = test.labels.numpy()
+    metrics = {
+        "linear/mAP": mean_average_precision(scores.numpy(), truth, ignored[1]),
+        "linear/mAP_11point": mean_average_precision(scores.numpy(), truth, ignored[1], eleven_points),
+    }
+    protocol = {
+        "classifier": "binary logistic regression a class, L-BFGS",
+        "standardised": standardise,
+        "strengths": list(strengths),
+        "chosen_strength": result.classifier.strength,
+        "chosen_on": "a held-out tenth of train",
+        "held_out_mAP": {f"{c:.4g}": value for c, value in result.held_out.items()},
+        "seed": seed,
+    }
+    return Outcome(metrics, protocol, Predictions(truth, {"linear": scores.double().numpy()}))
 
 
 def sweep_epochs(samples: int, batch: int) -> int:

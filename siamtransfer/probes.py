@@ -80,6 +80,10 @@ class LogisticRegression:
         self.axes, self.variances = _principal_axes(h / self.scale)
         self.turned = (h / self.scale @ self.axes).to(dtype)
 
+    def loss(self, scores: Tensor) -> Tensor:
+        """The mean over samples of what scores[N, K] cost."""
+        return F.cross_entropy(scores, self.labels)
+
     def fit(
         self,
         strength: float,
@@ -90,7 +94,7 @@ class LogisticRegression:
     ) -> tuple[LinearClassifier, Tensor]:
         """The classifier at C = `strength`, and where it lies as a `start` for the next strength; `tolerance`
         is the largest component of the gradient left."""
-        penalty = 1 / (strength * len(self.labels))
+        penalty = 1 / (strength * len(self.turned))
         ease = (CURVATURE * self.variances + penalty).rsqrt().to(self.turned)
         solution = self.turned.new_zeros(len(self.classes), len(ease) + 1)
         if start is not None:
@@ -109,8 +113,7 @@ class LogisticRegression:
         def objective() -> Tensor:
             optimizer.zero_grad()
             weight, bias = solution[:, :-1] * ease, solution[:, -1]
-            scores = self.turned @ weight.T + bias
-            loss = F.cross_entropy(scores, self.labels) + penalty / 2 * weight.square().sum()
+            loss = self.loss(self.turned @ weight.T + bias) + penalty / 2 * weight.square().sum()
             loss.backward()
             return loss
 

@@ -1,0 +1,60 @@
+"""Choosing among the checkpoints of a sweep without labels, and how far such choices can be trusted.
+
+The rules compare runs of one method that differ in a setting: RankMe and LiDAR say nothing across methods or
+widths, α depends on the range of its fit, alignment and uniformity have each method's own scale. The loss is
+no rule: a collapsed network has the best one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+GUARD = 0.2  # of the output std; a checkpoint below has collapsed and is never chosen
+
+RULES: dict[str, tuple[tuple[str, ...], Callable[..., float]]] = {
+    "rankme": (("rankme",), lambda rank: rank),  # Garrido et al. 2023
+    "lidar": (("lidar",), lambda rank: rank),  # Thilak et al. 2023
+    "alpha_req": (("alpha_req",), lambda alpha: -abs(alpha - 1)),  # Agrawal et al. 2022
+    "alignment+uniformity": (("alignment", "uniformity"), lambda a, u: -(a + u)),  # Wang and Isola 2020
+}
+"""Rule to the diagnostics that it reads and what it makes of them; the largest is chosen."""
+
+
+def score_rules(found: Sequence[Mapping[str, float]], where: str) -> dict[str, list[float]]:
+    """What each rule says of each checkpoint, from its metrics `NAME/where`; rules whose diagnostics one of
+    them lacks are left out. Minus infinity for a checkpoint that has collapsed (see GUARD) or a diagnostic
+    that is not finite."""
+    return {
+        rule: [_score(metrics, where, names, judge) for metrics in found]
+        for rule, (names, judge) in RULES.items()
+        if all(f"{name}/{where}" in metrics for metrics in found for name in names)
+    }
+
+
+def choose(scores: Sequence[float]) -> int | None:
+    """The place of the best score, the first of equal ones; None when every checkpoint is ruled out."""
+    best = int(np.argmax(scores))
+    return best if scores[best] > -math.inf else None
+
+
+def validity(scores: Sequence[float], accuracies: Sequence[float]) -> dict[str, float]:
+    """How a rule's scores go with accuracies that were measured with labels: Kendall's τ and Spearman's ρ
+    (NaN where either does not vary), and the `regret`, the best accuracy less that of the choice."""
+    chosen = choose(scores)
+    varies = len(set(scores)) > 1 and len(set(accuracies)) > 1
+    return {
+        "kendall": float(stats.kendalltau(scores, accuracies).statistic) if varies else math.nan,
+        "spearman": float(stats.spearmanr(scores, accuracies).statistic) if varies else math.nan,
+        "regret": max(accuracies) - accuracies[chosen] if chosen is not None else math.nan,
+    }
+
+
+def _score(
+    metrics: Mapping[str, float], where: str, names: Sequence[str], judge: Callable[..., float]
+) -> float:
+    score = judge(*(metrics[f"{name}/{where}"] for name in names))
+    return score if metrics[f"std/{where}"] >= GUARD and math.isfinite(score) else -math.inf
