@@ -91,7 +91,7 @@ def augmented(images: int, heads: int) -> dict[str, float]:
     scenes = open_images("fashion-scenes", size=64, count=images)
     assert scenes.labels is not None
     labels, transform = torch.from_numpy(scenes.labels), Transform(64, None, (0.5,) * 3, (0.25,) * 3)
-    backbone = build_backbone("resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone = build_backbone("resnet18").to(memory_format=torch.channels_last)
 
     def source() -> Source:
         return AugmentedFeatures(

@@ -24,7 +24,7 @@ from siamtransfer.backbones import build_backbone
 from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
 from siamtransfer.guard import Blame
-from siamtransfer.methods import SimSiam, SimSiamConfig
+from siamtransfer.methods import Moment, SimSiam, SimSiamConfig
 from siamtransfer.optim import OptimConfig, build_optimizer, set_rates
 from siamtransfer.results import record
 from siamtransfer.step import update
@@ -66,7 +66,10 @@ def main() -> int:
             rate = set_rates(optimizer, config, step, 100)
             runtime.seed_step(0, step)
             painted = paint_batch(batch, views, place.device, channels_last=True)
-            update(method, optimizer, scaler, painted, 1, place, None, Blame(step, rate, batch.index))
+            update(
+                method, optimizer, scaler, painted, 1, place, None,
+                blame=Blame(step, rate, batch.index), moment=Moment(step, 10_000, 100),
+            )  # fmt: skip
 
         times: dict[str, list[float]] = {"bare": [], "ours": []}
         for _ in range(asked.repeats):

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from siamtransfer import checkpoint, runtime
-from siamtransfer.backbones import build_backbone
+from siamtransfer.building import build_method, describe_backbone, fill_backbone
 from siamtransfer.checkpoint import Checkpoints
 from siamtransfer.cli import run, say, to_json
 from siamtransfer.config import (
-    BackboneConfig,
     DataConfig,
     Parser,
     PretrainConfig,
@@ -40,12 +40,12 @@ from siamtransfer.diagnostics import CollapseWatch, projection_health
 from siamtransfer.errors import UserError
 from siamtransfer.features import evaluation_transform
 from siamtransfer.files import RunLock, write_text
-from siamtransfer.formats import read_backbone
+from siamtransfer.gradients import decompose, indicators, require_form
 from siamtransfer.guard import Blame
 from siamtransfer.journal import Journal
-from siamtransfer.methods import Method, SimSiam
+from siamtransfer.methods import Method, Moment
 from siamtransfer.monitor import KnnMonitor
-from siamtransfer.optim import build_optimizer, set_rates
+from siamtransfer.optim import build_optimizer, load_optimizer, set_rates
 from siamtransfer.progress import StepProgress, Stopwatch
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime, StopSignal
@@ -88,14 +88,19 @@ def pretrain(
             images = open_pretraining_images(config.data)
         views = recipe(config.views.recipe, size=config.views.size)
         config.optim.check(place.world, len(images))
+        if config.monitor.gradients_every:
+            require_form(config.options, len(views.views))
         steps_per_epoch = len(images) // config.optim.batch
         steps = steps_per_epoch * config.optim.epochs
 
         torch.manual_seed(config.run.seed)
         method = build_method(config)
+        method.prepare(len(images), None if images.labels is None else torch.from_numpy(images.labels))
         start, watch = 0, CollapseWatch()
         if saved is None and config.backbone.weights:
-            fill_backbone(method, config.backbone, place)
+            filled = fill_backbone(method, config.backbone)
+            if place.is_main:
+                say(f"the backbone starts from {filled}")
         if saved is not None:
             refuse_differences(saved["config"], as_dict(config))
             require_same_images(
@@ -115,7 +120,7 @@ def pretrain(
             method.backbone.compile()
         optimizer, scaler = build_optimizer(config.optim, method.groups()), place.scaler()
         if saved is not None:
-            optimizer.load_state_dict(saved["optimizer"])
+            load_optimizer(optimizer, saved["optimizer"])
             scaler.load_state_dict(saved["scaler"])
 
         def state(step: int) -> dict[str, Any]:
@@ -142,6 +147,13 @@ def pretrain(
                 f"kNN after {step // steps_per_epoch} epochs: {scores[monitor.name]:.2f} % ({monitor.name})"
             )
 
+        def check_gradients(step: int, batch: list[Tensor]) -> None:
+            part = [view.chunk(config.optim.accumulate)[0] for view in batch]  # what one loss is of
+            try:
+                journal.write(step, indicators(decompose(method, part, place)))
+            except UserError as problem:
+                progress.say(f"no gradient view after step {step}: {problem}")
+
         introduce(config, place, images, method, start, steps)
         tally = UnreadableTally(len(images), config.data.max_unreadable)
         progress = StepProgress(steps, start, config.log.every, shown=place.is_main)
@@ -167,7 +179,7 @@ def pretrain(
             painted = paint_batch(batch, views, place.device, channels_last=True)
             out, verdict = update(
                 model, optimizer, scaler, painted, config.optim.accumulate, place, stop.exit_status,
-                blame=Blame(step, rate, batch.index),
+                blame=Blame(step, rate, batch.index), moment=Moment(step, steps, steps_per_epoch),
             )  # fmt: skip
 
             done, exit_status = step + 1, verdict.exit_status
@@ -181,6 +193,7 @@ def pretrain(
             if done % config.log.every == 0 or done == steps:
                 speed, waiting = clock.lap()
                 numbers = {"loss": verdict.loss, "lr": rate, "epoch": done / steps_per_epoch}
+                numbers |= {name: float(number) for name, number in out.numbers.items()}
                 journal.write(done, {**numbers, "images_per_second": speed, "data_wait_share": waiting})
                 progress.update(
                     done,
@@ -190,7 +203,11 @@ def pretrain(
             if config.monitor.health_every and done % config.monitor.health_every == 0:
                 health = projection_health(*[place.gather(z) for z in out.projections[:2]])
                 journal.write(done, health)
-                alarm(watch.check(done, health), config.monitor.on_collapse, progress)
+                text = watch.check(done, health, config.options.collapse_causes)
+                alarm(text, config.monitor.on_collapse, progress)
+            if config.monitor.gradients_every and done % config.monitor.gradients_every == 0:
+                check_gradients(done, painted)
+                clock.lap()  # its time is not training's
             if exit_status is None and knn_is_due(config, done, steps_per_epoch, steps):
                 check_knn(done)
                 clock.lap()  # its time is not training's
@@ -238,7 +255,7 @@ def find_start(checkpoints: Checkpoints, place: Runtime, *, resume: bool) -> dic
 
 
 def open_pretraining_images(data: DataConfig) -> ImageSet:
-    """The images that the run learns from; their labels, if any, are not looked at."""
+    """The images that the run learns from; their labels, if any, are for options that ask for some."""
     return open_images(
         data.name,
         root=data.root,
@@ -259,35 +276,6 @@ class PretrainingReader:
     def __call__(self, index: int) -> tuple[Any, list[tuple[str, str]]]:
         image, _, failures = read_or_replace(self.images, index)
         return image, [(failure.where, failure.why) for failure in failures]
-
-
-def build_method(config: PretrainConfig) -> Method:
-    """The backbone with the method's heads, freshly initialised."""
-    wanted = config.backbone
-    backbone = build_backbone(
-        wanted.name, width=wanted.width, stem=wanted.stem, zero_init_residual=wanted.zero_init_residual
-    )
-    return SimSiam(backbone, config.simsiam)
-
-
-def fill_backbone(method: Method, wanted: BackboneConfig, place: Runtime) -> None:
-    """Gives the backbone the weights of a checkpoint of any known format; the heads stay new."""
-    assert wanted.weights is not None
-    read = read_backbone(wanted.weights, branch=wanted.branch)
-    if read.architecture != method.backbone.architecture:
-        raise UserError(
-            f"{wanted.weights} holds {read.architecture}, and the run is to train "
-            f"{method.backbone.architecture}: set --backbone.name, --backbone.width and --backbone.stem to "
-            "the file's"
-        )
-    method.backbone.load_state_dict(read.state, strict=True)
-    if place.is_main:
-        say(f"the backbone starts from {read.summary()}")
-
-
-def describe_backbone(method: Method) -> dict[str, Any]:
-    """What a reader of the checkpoint needs to build the same backbone."""
-    return {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
 
 
 def build_monitor(config: PretrainConfig, views: Recipe, place: Runtime) -> KnnMonitor | None:

@@ -1,4 +1,5 @@
-"""Draws a run's curves from its metrics.jsonl: loss, kNN with its baselines, health of the projections.
+"""Draws a run's curves from its metrics.jsonl: loss, kNN with its baselines, health of the projections, and
+the gradient view where the run took it (monitor.gradients_every).
 
 python scripts/plot_run.py runs/demo curves.png
 """
@@ -32,7 +33,11 @@ def main() -> dict[str, Any]:
     if not rows:
         raise UserError(f"{asked.run / 'metrics.jsonl'} has no rows: is {asked.run} the folder of a run?")
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    gradients = has(rows, "gradient/ratio")
+    figure, panels = plt.subplots(
+        1 + gradients, 3, figsize=(13, 3.6 * (1 + gradients)), layout="constrained", squeeze=False
+    )
+    left, middle, right = panels[0]
     curve(left, rows, "loss", "loss")
     left.set(title="loss (-1: views agree)", xlabel="step")
     knn = next(
@@ -50,9 +55,36 @@ def main() -> dict[str, Any]:
     curve(right, rows, "health/view_cosine", "cosine of views")
     right.set(title="health of the projections", xlabel="step", ylim=(0, 1.15))
     right.legend()
+    if gradients:
+        draw_gradients(panels[1], rows)
     with atomic_write(asked.picture) as file:
         figure.savefig(file, format="png", dpi=110)
     return {"task": "plot", "metrics": {}, "protocol": {}, "provenance": {"picture": str(asked.picture)}}
+
+
+def draw_gradients(panels: Any, rows: list[dict[str, Any]]) -> None:
+    """Draws what pulls and pushes an embedding, how alike things are, and how many directions there are."""
+    left, middle, right = panels
+    known = [name for name in ("ratio", "balance", "radial") if has(rows, f"gradient/{name}")]
+    for name in known:  # some methods' balance cannot be told
+        curve(left, rows, f"gradient/{name}", name)
+    left.set(title="gradient: push over pull, and its weight", xlabel="step")
+    for name, label in (
+        ("parts_cosine", "push and pull"),
+        ("view_cosine", "embedding and target"),
+        ("others_cosine", "and other images' targets (size)"),
+    ):
+        curve(middle, rows, f"gradient/{name}", label)
+    middle.set(title="cosines", xlabel="step", ylim=(-1.05, 1.05))
+    curve(right, rows, "gradient/effective_rank", "effective rank of F")
+    right.set(title="directions of embeddings", xlabel="step")
+    for axes in panels:
+        axes.legend()
+
+
+def has(rows: list[dict[str, Any]], name: str) -> bool:
+    """Whether there is any point of the series `name`."""
+    return any(row.get(name) is not None for row in rows)
 
 
 def curve(axes: Any, rows: list[dict[str, Any]], name: str, label: str, marker: str = "") -> None:

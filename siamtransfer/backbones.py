@@ -141,12 +141,12 @@ def _stage(design: Design, index: int, channels: int, planes: int, stride: int) 
 class TimmBackbone(Backbone):
     """A timm model without its classifier; in `state_dict` its tensors keep timm's names."""
 
-    def __init__(self, name: str, zero_init_residual: bool):
+    def __init__(self, name: str, zero_init_residual: bool, drop_path: float = 0.0):
         super().__init__()
-        import timm
-
         original, changes = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
-        model: Any = timm.create_model(original, pretrained=False, num_classes=0, **changes)
+        if drop_path:
+            changes = {**changes, "drop_path_rate": drop_path}
+        model = _create(original, changes)
         self.name, self.width, self.stem = name, None, None
         self.dim = getattr(model, "head_hidden_size", None) or model.num_features
         if zero_init_residual:
@@ -163,19 +163,37 @@ class TimmBackbone(Backbone):
         return self.model(x)
 
 
+def _create(name: str, options: dict[str, Any]) -> Any:
+    """timm's model without a classifier; a ViT takes images of any size, as local crops are, by interpolating
+    its positions."""
+    import timm
+
+    options = {"pretrained": False, "num_classes": 0, **options}
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **options)
+    except TypeError:  # no ViT
+        return timm.create_model(name, **options)
+
+
 def _add_model_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
 def build_backbone(
-    name: str, *, width: int = FULL_WIDTH, stem: Stem = "imagenet", zero_init_residual: bool = False
+    name: str,
+    *,
+    width: int = FULL_WIDTH,
+    stem: Stem = "imagenet",
+    zero_init_residual: bool = False,
+    drop_path: float = 0.0,
 ) -> Backbone:
     """Constructs a trunk with random weights from the global generator.
 
     `name` is one of torchvision's ResNets (`DESIGNS`), one of VARIANTS, or a timm model, `timm:NAME` or just
     NAME where torchvision has none of that name. `width` and `stem` are choices of the ResNets only. With
     `zero_init_residual`, timm's models set their last norms to zero where they have such; a ViT has none.
+    `drop_path` is the rate of stochastic depth in training, of timm's models only.
 
     Raises:
         UserError: the name is unknown (the nearest known ones are named), or width or stem do not apply.
@@ -183,6 +201,10 @@ def build_backbone(
     if name in DESIGNS:
         if stem not in get_args(Stem):
             raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(get_args(Stem))}")
+        if drop_path:
+            raise UserError(
+                f"backbone.drop_path is {drop_path}, and {name} has no stochastic depth: leave it 0"
+            )
         if DESIGNS[name].inner_width(width) < 1:
             raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
         return ResNetBackbone(name, width, stem, zero_init_residual)
@@ -191,7 +213,7 @@ def build_backbone(
         raise UserError(
             f"width and stem can be chosen for torchvision's ResNets only, not for {name}: leave them out"
         )
-    return TimmBackbone(known, zero_init_residual)
+    return TimmBackbone(known, zero_init_residual, drop_path)
 
 
 def timm_name(name: str) -> str:

@@ -19,9 +19,22 @@ from typing import Any, Literal, NoReturn, TypeVar
 import jsonargparse
 
 from siamtransfer.backbones import Stem
+from siamtransfer.checks import above, at_least, within
 from siamtransfer.errors import UserError
+from siamtransfer.methods import METHODS, MethodName, Options, section_of
+from siamtransfer.methods.barlow_twins import BarlowTwinsConfig
+from siamtransfer.methods.byol import BYOLConfig
+from siamtransfer.methods.dino import DINOConfig
+from siamtransfer.methods.directpred import DirectPredConfig
+from siamtransfer.methods.moco import MoCoConfig
+from siamtransfer.methods.moco_v3 import MoCoV3Config
+from siamtransfer.methods.simclr import SimCLRConfig
 from siamtransfer.methods.simsiam import SimSiamConfig
+from siamtransfer.methods.swav import SwAVConfig
+from siamtransfer.methods.unigrad import UniGradConfig
+from siamtransfer.methods.vicreg import VICRegConfig
 from siamtransfer.optim import OptimConfig
+from siamtransfer.views.recipes import recipe
 
 C = TypeVar("C")
 
@@ -89,6 +102,8 @@ class BackboneConfig:
     the same with solo-learn's padding of 2."""
     zero_init_residual: bool = True
     """Start every residual block as the identity, as SimSiam does."""
+    drop_path: float = 0.0
+    """Rate of stochastic depth in training, for timm's models only (DINO's ViTs: 0.1)."""
     weights: str | None = None
     """Checkpoint of any known format whose backbone the run starts from (also --resume-from-backbone); it
     must be of the architecture that name, width and stem say. null: random weights."""
@@ -100,8 +115,8 @@ class BackboneConfig:
 class MethodConfig:
     """Which method."""
 
-    name: Literal["simsiam"] = "simsiam"
-    """The method; its options are in the section of its name."""
+    name: MethodName = "simsiam"
+    """The method; its options are in the section of its name (moco_v3 for moco-v3)."""
 
 
 @dataclass
@@ -147,6 +162,9 @@ class MonitorConfig:
     """Training images in the kNN bank, the first of a fixed shuffle; 0: all."""
     health_every: int = 50
     """Steps between checks of the projections (std, effective rank, centre, cosine); 0: never."""
+    gradients_every: int = 0
+    """Steps between gradient views (rows gradient/...: what pulls and what pushes embeddings, see
+    eval/gradients.py), each at the price of about a forward pass; 0: never."""
     on_collapse: Literal["warn", "stop", "ignore"] = "warn"
     """What a collapse alarm does to the run."""
 
@@ -173,37 +191,52 @@ class PretrainConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     simsiam: SimSiamConfig = field(default_factory=SimSiamConfig)
+    simclr: SimCLRConfig = field(default_factory=SimCLRConfig)
+    moco: MoCoConfig = field(default_factory=MoCoConfig)
+    moco_v3: MoCoV3Config = field(default_factory=MoCoV3Config)
+    byol: BYOLConfig = field(default_factory=BYOLConfig)
+    swav: SwAVConfig = field(default_factory=SwAVConfig)
+    dino: DINOConfig = field(default_factory=DINOConfig)
+    barlow_twins: BarlowTwinsConfig = field(default_factory=BarlowTwinsConfig)
+    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
+    directpred: DirectPredConfig = field(default_factory=DirectPredConfig)
+    unigrad: UniGradConfig = field(default_factory=UniGradConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
+    @property
+    def options(self) -> Options:
+        """The chosen method's section."""
+        return getattr(self, section_of(self.method.name))
+
     def check(self) -> None:
-        """Raises UserError for a number that means nothing; `optim` is checked where the images are known."""
+        """Raises UserError for a number that means nothing, or for more views than the method takes; `optim`
+        is checked where the images are known."""
         data, monitor, saving = self.data, self.monitor, self.checkpoint
-        at_least = {
-            "data.workers": (data.workers or 0, 0),
-            "hardware.threads": (1 if self.hardware.threads is None else self.hardware.threads, 1),
-            "simsiam.dim": (self.simsiam.dim, 1),
-            "simsiam.predictor_hidden": (
-                1 if self.simsiam.predictor_hidden is None else self.simsiam.predictor_hidden,
-                1,
-            ),
-            "checkpoint.every_steps": (saving.every_steps, 0),
-            "checkpoint.every_minutes": (saving.every_minutes, 0),
-            "checkpoint.keep": (saving.keep, 1),
-            "monitor.knn_every": (monitor.knn_every, 0),
-            "monitor.knn_k": (monitor.knn_k, 1),
-            "monitor.knn_bank": (monitor.knn_bank, 0),
-            "monitor.health_every": (monitor.health_every, 0),
-            "log.every": (self.log.every, 1),
-        }
-        for key, (value, least) in at_least.items():
-            if not value >= least:
-                raise UserError(f"{key} is {value}, but must be at least {least}")
-        if not monitor.knn_temperature > 0:
-            raise UserError(f"monitor.knn_temperature is {monitor.knn_temperature}, but must be above 0")
+        at_least("data.workers", data.workers, 0)
+        within("backbone.drop_path", self.backbone.drop_path, 0, 0.9)
+        at_least("hardware.threads", self.hardware.threads, 1)
+        at_least("checkpoint.every_steps", saving.every_steps, 0)
+        at_least("checkpoint.every_minutes", saving.every_minutes, 0)
+        at_least("checkpoint.keep", saving.keep, 1)
+        at_least("monitor.knn_every", monitor.knn_every, 0)
+        at_least("monitor.knn_k", monitor.knn_k, 1)
+        above("monitor.knn_temperature", monitor.knn_temperature, 0)
+        at_least("monitor.knn_bank", monitor.knn_bank, 0)
+        at_least("monitor.health_every", monitor.health_every, 0)
+        at_least("monitor.gradients_every", monitor.gradients_every, 0)
+        at_least("log.every", self.log.every, 1)
+        self.options.check(self.optim.batch)
+        views = len(recipe(self.views.recipe, size=self.views.size).views)
+        if views > 2 and not METHODS[self.method.name].multi_crop:
+            takers = ", ".join(name for name, entry in METHODS.items() if entry.multi_crop)
+            raise UserError(
+                f"views.recipe {self.views.recipe} makes {views} views of an image and {self.method.name} "
+                f"takes two: choose a recipe of two, or one of the methods {takers}"
+            )
 
 
 FREE_ON_RESUME = (
@@ -234,11 +267,16 @@ def refuse_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
 
     A key that `saved` lacks, being of an older version, counts as having had its default.
     """
-    old, new = flatten(as_dict(PretrainConfig())) | flatten(saved), flatten(current)
+    method = saved["method"]["name"]
+    defaults = as_dict(PretrainConfig(method=MethodConfig(method)))
+    old, new = flatten(defaults) | flatten(saved), flatten(current)
+    free: tuple[str, ...] = FREE_ON_RESUME
+    if method != current["method"]["name"]:
+        free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough
     differing = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(FREE_ON_RESUME)
+        if old.get(key) != new.get(key) and not key.startswith(free)
     ]
     if differing:
         raise UserError(
@@ -247,9 +285,11 @@ def refuse_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
         )
 
 
-def as_dict(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as plain nested dicts."""
-    return dataclasses.asdict(config)
+def as_dict(config: PretrainConfig) -> dict[str, Any]:
+    """A configuration as plain nested dicts; of the methods' sections it has the chosen one's only."""
+    chosen = config.method.name
+    others = {section_of(name) for name in METHODS if name != chosen}
+    return {key: value for key, value in dataclasses.asdict(config).items() if key not in others}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):

@@ -62,10 +62,10 @@ def projection_health(z1: Tensor, z2: Tensor) -> dict[str, float]:
 
 
 LIKELY_CAUSES = (
-    "likely causes: a learning rate too high for this batch (optim.lr), batch norm that sees too few images "
-    "or is not synchronised over ranks (optim.batch, optim.accumulate, hardware.sync_batch_norm), a "
-    "predictor that is missing, fixed or decayed (simsiam.predictor, simsiam.predictor_rate), no "
-    "stop-gradient (simsiam.stop_gradient), or views so weak that all images look alike (views.recipe)"
+    "a learning rate too high for this batch (optim.lr)",
+    "batch norm that sees too few images or is not synchronised over ranks (optim.batch, optim.accumulate, "
+    "hardware.sync_batch_norm)",
+    "views so weak that all images look alike (views.recipe)",
 )
 
 
@@ -93,8 +93,9 @@ class CollapseWatch:
     armed: bool = True
     alarms: list[int] = field(default_factory=list)
 
-    def check(self, step: int, health: dict[str, float]) -> str | None:
-        """The alarm's text when a collapse has become certain, else None."""
+    def check(self, step: int, health: dict[str, float], causes: tuple[str, ...] = ()) -> str | None:
+        """The alarm's text, with the `causes` that the method may have of its own, when a collapse has become
+        certain, else None."""
         std, rank = health["health/std"], health["health/effective_rank"]
         if std >= self.min_std and health["health/rank_share"] >= self.min_rank_share:
             self.bad_checks, self.good_checks = 0, self.good_checks + 1
@@ -108,5 +109,5 @@ class CollapseWatch:
         return (
             f"COLLAPSE at step {step}: output std x sqrt(d) is {std:.3f} (healthy is near 1) and the "
             f"effective rank {rank:.1f}, so nearly all images get one answer whatever the loss says; "
-            f"{LIKELY_CAUSES}"
+            f"likely causes: {', or '.join((*LIKELY_CAUSES, *causes))}"
         )

@@ -194,8 +194,8 @@ def open_subject(source: str | None, config: EvaluationConfig, place: Runtime) -
     """
     if source is None:
         raise UserError(
-            "give a checkpoint, a baseline (random:resnet50, torchvision:resnet50, pixels), or --train-features "
-            "and --test-features"
+            "give a checkpoint, a baseline (random:NAME, torchvision:NAME, pixels), or --train-features and "
+            "--test-features"
         )
     backbone, read = (
         (None, None)

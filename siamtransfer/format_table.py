@@ -132,9 +132,25 @@ def _branches(**prefixes: str) -> dict[str, Branch]:
 OWN = Format(
     FORMAT,
     "a checkpoint of this program",
-    _branches(backbone="backbone."),
+    _branches(backbone="backbone.", target="target_backbone."),
     places=(("model",),),
-    drops={"projector.": "projector", "predictor.": "predictor"},
+    drops={
+        "projector.": "projector",
+        "target_projector.": "target's projector",
+        "head.": "projector",
+        "target_head.": "target's projector",
+        "predictor.": "predictor",
+        "prototypes.": "prototypes",
+        "norm.": "batch norm of the loss",
+        "distance.": "weights of similarities",
+        "terms.": "further terms of the loss",
+        "target.": "spread of the outputs",
+        "memory.": "averages over augmentations",
+        "clusters.": "clusters of images",
+        "queue": "queue",
+        "center": "centre",
+        "correlation.": "correlation matrix",
+    },
     needs=("format", "version", "backbone", "normalisation"),
 )
 

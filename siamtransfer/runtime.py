@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -146,6 +146,11 @@ class Runtime:
         ids = [self.device.index] if self.device.type == "cuda" else None
         sends_buffers = {_BUFFERS_OPTION: not synchronise_batch_norm}  # synchronised ones are equal already
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]
+
+
+def undistributed(model: nn.Module) -> Any:
+    """The module that `Runtime.distribute` was given."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -151,3 +152,22 @@ def test_timm_prefix_prefers_timms_model() -> None:
 def test_wrong_names_and_choices_are_user_errors(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_backbone(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_vit_takes_small_crops_and_computes_what_timms_does_at_its_own_size() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("vit_tiny_patch16_224").eval()
+    plain = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0).eval()
+    plain.load_state_dict(backbone.state_dict())
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(backbone(x), plain(x))
+        assert backbone(x[:, :, :96, :96]).shape == (1, 192)
+
+
+def test_stochastic_depth_is_for_timms_models() -> None:
+    backbone = build_backbone("vit_tiny_patch16_224", drop_path=0.1)
+    rates = [m.drop_prob for m in backbone.modules() if hasattr(m, "drop_prob")]
+    assert max(rates) == pytest.approx(0.1)
+    with pytest.raises(UserError, match="stochastic depth"):
+        build_backbone("resnet18", drop_path=0.1)

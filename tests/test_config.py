@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -14,14 +15,21 @@ import pytest
 
 from siamtransfer.config import (
     FREE_ON_RESUME,
+    MethodConfig,
     Parser,
     PretrainConfig,
+    ViewsConfig,
     as_dict,
     flatten,
     parse,
     refuse_differences,
 )
 from siamtransfer.errors import UserError
+from siamtransfer.methods import METHODS, section_of
+
+NAN = float("nan")
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "pretrain"
+HEADER = ("Command", "Hardware", "Time", "Expected")
 
 
 def read(*argv: str, default: Path | None = None) -> PretrainConfig:
@@ -145,6 +153,72 @@ def test_numbers_that_mean_nothing_are_refused_by_name(word: str) -> None:
         read(f"--{word}").check()
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong_ones"),
+    [
+        ("simclr", {"dim": 0, "hidden": 0, "projector_layers": 0, "temperature": 0.0}),
+        ("moco", {"dim": 0, "temperature": -1.0, "momentum": 1.5}),
+        ("moco-v3", {"dim": 0, "hidden": 0, "temperature": 0.0, "momentum": -0.1}),
+        ("byol", {"dim": 0, "hidden": 0, "momentum": 2.0}),
+        ("barlow-twins", {"dim": 0, "hidden": 0, "projector_layers": 0, "redundancy": -1.0}),
+        ("vicreg", {"dim": 1, "hidden": 0, "projector_layers": 0, "variance": -1.0, "covariance": NAN}),
+        ("swav", {"prototypes": 0}),
+        ("dino", {"dim": 0}),
+        ("directpred", {"rho": 2.0}),
+        ("unigrad", {"dim": 0}),
+    ],
+)
+def test_so_are_those_of_the_chosen_method_and_of_no_other(name: str, wrong_ones: dict[str, Any]) -> None:
+    section, options = section_of(name), METHODS[name].options
+    for key, value in wrong_ones.items():
+        config = PretrainConfig(**{section: options(**{key: value})})
+        config.check()
+        config.method.name = name  # type: ignore[assignment]
+        with pytest.raises(UserError, match=rf"{section}\.{key} is .*but must be"):
+            config.check()
+
+
+def test_the_section_of_the_chosen_method_has_its_options() -> None:
+    config = read("--method.name=moco-v3", "--moco-v3.dim=64", "--byol.dim=32")
+    assert config.options is config.moco_v3
+    kept = as_dict(config)
+    assert kept["moco_v3"]["dim"] == 64
+    assert kept["method"] == {"name": "moco-v3"}
+    methods = {section_of(name) for name in METHODS}
+    assert kept.keys() & methods == {"moco_v3"}
+    assert {field.name for field in dataclasses.fields(PretrainConfig)} - kept.keys() == methods - {"moco_v3"}
+
+
+def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
+    message = wrong(["--method.name=moco-v4"])
+    assert "moco-v4" in message
+    assert all(name in message for name in METHODS)
+
+
+@pytest.mark.parametrize("recipe", ["swav", "dino"])
+def test_more_views_than_the_method_takes_are_refused(recipe: str) -> None:
+    for name, entry in METHODS.items():
+        config = PretrainConfig(views=ViewsConfig(recipe), method=MethodConfig(name))  # type: ignore[arg-type]
+        if entry.multi_crop:
+            config.check()
+        else:
+            with pytest.raises(
+                UserError, match=rf"{recipe} makes \d+ views .* {name} takes two: .*swav, dino"
+            ):
+                config.check()
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_configuration_makes_sense_and_says_what_it_is(file: Path) -> None:
+    config = read("--config", str(file))
+    config.check()
+    config.optim.check(world=2, images=10_000)
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert [sum(line.startswith(f"# {word}:") for line in header) for word in HEADER] == [1] * len(HEADER)
+    assert file.name == "demo.yaml" or any(f"configs/pretrain/{file.name}" in line for line in header)
+    assert config.run.dir == f"runs/{file.stem}"
+
+
 def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read("--help")
@@ -164,8 +238,9 @@ def test_every_key_has_a_word_of_explanation(section: Any) -> None:
     parser = Parser()
     parser.add_class_arguments(section, None, as_group=False)
     helps = {action.dest: action.help for action in parser._actions if action.dest not in ("help", "config")}
-    assert set(helps) >= {field.name for field in dataclasses.fields(section)}
-    assert all(helps[field.name] for field in dataclasses.fields(section)), helps
+    keys = flatten(dataclasses.asdict(section()))
+    assert set(helps) >= set(keys)
+    assert all(helps[key] for key in keys), helps
 
 
 # What a resumed run may change.
@@ -173,8 +248,8 @@ def test_every_key_has_a_word_of_explanation(section: Any) -> None:
 
 def changed(key: str) -> dict[str, Any]:
     config = as_dict(PretrainConfig())
-    section, name = key.split(".")
-    config[section][name] = "something else"
+    *sections, name = key.split(".")
+    functools.reduce(dict.__getitem__, sections, config)[name] = "something else"
     return config
 
 
@@ -219,6 +294,30 @@ def test_a_key_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None
     new["optim"]["momentum"] = 0.5
     with pytest.raises(UserError, match=r"optim\.momentum 0\.9 -> 0\.5"):
         refuse_differences(old, new)
+
+
+def of_method(name: str, **changes: Any) -> dict[str, Any]:
+    """The defaults with another method, some of whose options are changed."""
+    options = METHODS[name].options(**changes)
+    return as_dict(PretrainConfig(**{"method": MethodConfig(name), section_of(name): options}))  # type: ignore[arg-type]
+
+
+def test_of_two_methods_the_names_differ_and_options_are_not_compared() -> None:
+    old, new = of_method("byol"), of_method("swav")
+    new["run"]["seed"] = 3
+    with pytest.raises(UserError) as caught:
+        refuse_differences(old, new)
+    assert "(method.name 'byol' -> 'swav'; run.seed 0 -> 3)" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_resumes_itself_and_notices_its_own_options(name: str) -> None:
+    old = of_method(name)
+    refuse_differences(old, of_method(name))
+    with pytest.raises(UserError, match=rf"\({section_of(name)}\.dim \d+ -> 24\)"):
+        refuse_differences(old, of_method(name, dim=24))
+    del old[section_of(name)]["dim"]  # as if the option were new
+    refuse_differences(old, of_method(name))
 
 
 def test_a_configuration_goes_through_json_unchanged() -> None:

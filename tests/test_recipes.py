@@ -71,6 +71,12 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
     ),
     "stl10-directpred": (((0, 0, 0), (1, 1, 1)), (2, 96, (0.08, 1), "bilinear", STRONG, 0.5, 0)),
     "scenes": (IMAGENET, (2, 32, (0.2, 1), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0)),
+    "scenes-four-views": (IMAGENET, (4, 32, (0.2, 1), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0)),
+    "scenes-multicrop": (
+        IMAGENET,
+        (2, 32, (0.2, 1), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0),
+        (4, 16, (0.1, 0.4), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0),
+    ),
     "grey": (((0.459,) * 3, (0.226,) * 3), (2, 224, (0.2, 1), "bilinear", (0.4, 0.4, 0, 0), 0.5, 0)),
 }
 
@@ -88,8 +94,9 @@ def test_numbers_are_the_published_ones(name: str) -> None:
     assert found.source
     for view in found.views:
         assert (view.ratio, view.flip_p, view.blur_sigma) == ((3 / 4, 4 / 3), 0.5, (0.1, 2.0))
-        assert view.jitter_p == (1.0 if name in ("moco-v1", "scenes") else 0.8)
-        assert view.grey_p == {"grey": 0.0, "scenes": 0.8}.get(name, 0.2)
+        scenes = name in ("scenes", "scenes-four-views", "scenes-multicrop")
+        assert view.jitter_p == (1.0 if scenes or name == "moco-v1" else 0.8)
+        assert view.grey_p == (0.8 if scenes else {"grey": 0.0}.get(name, 0.2))
         assert view.grey_first == (name == "moco-v1")
         assert view.solarize_threshold == 128
 
@@ -114,7 +121,7 @@ def test_global_views_come_first_at_every_size() -> None:
             views = recipe(name, size=size).views
             count = len(found.global_views)
             assert recipe(name, size=size).global_views == views[:count]
-            assert len(found.global_views) == 2
+            assert count == (4 if name == "scenes-four-views" else 2)
             assert all(view.size < views[0].size for view in views[count:])
 
 

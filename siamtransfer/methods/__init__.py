@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from siamtransfer.methods.method import Method, ParameterGroup, StepOutput
+from siamtransfer.methods.method import Method, Moment, Options, ParameterGroup, StepOutput
+from siamtransfer.methods.registry import METHODS, MethodName, section_of
 from siamtransfer.methods.simsiam import SimSiam, SimSiamConfig
 
-__all__ = ["Method", "ParameterGroup", "SimSiam", "SimSiamConfig", "StepOutput"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodName",
+    "Moment",
+    "Options",
+    "ParameterGroup",
+    "SimSiam",
+    "SimSiamConfig",
+    "StepOutput",
+    "section_of",
+]

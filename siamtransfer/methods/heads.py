@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -10,23 +12,44 @@ from torch import nn
 Norm = Literal["none", "plain", "affine"]
 """Batch norm after a layer: none, without affine parameters, or with them."""
 
+RELU = partial(nn.ReLU, inplace=True)
+
+Activation = Literal["relu", "leaky-relu", "silu", "gelu", "identity"]
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": RELU,
+    "leaky-relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "identity": nn.Identity,
+}
+
 
 def mlp(
-    widths: list[int], *, hidden: Norm = "affine", output: Norm = "none", output_bias: bool = True
+    widths: list[int],
+    *,
+    hidden: Norm = "affine",
+    hidden_bias: bool | None = None,
+    output: Norm = "none",
+    output_bias: bool = True,
+    activation: Callable[[], nn.Module] = RELU,
+    rank: int | None = None,
 ) -> nn.Sequential:
     """h[N, widths[0]] -> [N, widths[-1]] through linear layers, with batch norm and ReLU between them.
 
-    A hidden linear layer has a bias only when no batch norm follows, which would remove it. The last layer
-    has one when `output_bias`, whether or not batch norm follows, and is never followed by a ReLU.
+    A hidden linear layer has a bias only when no batch norm follows, which would remove it, unless
+    `hidden_bias` says otherwise, as some published code does. The last layer has one when `output_bias`,
+    whether or not batch norm follows, and is never followed by an activation; with a `rank` it is the product
+    of two, through so many channels.
     """
+    hidden_bias = hidden == "none" if hidden_bias is None else hidden_bias
     layers: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):
-        layers += [
-            nn.Linear(before, after, bias=hidden == "none"),
-            *_norm(hidden, after),
-            nn.ReLU(inplace=True),
-        ]
-    layers += [nn.Linear(widths[-2], widths[-1], bias=output_bias), *_norm(output, widths[-1])]
+        layers += [nn.Linear(before, after, bias=hidden_bias), *_norm(hidden, after), activation()]
+    before = widths[-2]
+    if rank is not None:
+        layers.append(nn.Linear(before, rank, bias=False))
+        before = rank
+    layers += [nn.Linear(before, widths[-1], bias=output_bias), *_norm(output, widths[-1])]
     return nn.Sequential(*layers)
 
 

@@ -3,46 +3,27 @@
 Two views of an image, one network: the prediction from one view should point where the other view's
 projection points. No negatives, no momentum encoder; the stop-gradient on the target is what keeps the
 network from answering the same for every image.
+
+What options put in the place of the paper's parts has a file each: simsiam_heads.py, similarity.py,
+targets.py, pseudo_labels.py; terms beside its loss are in auxiliary.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from siamtransfer.methods.heads import Norm, mlp
-from siamtransfer.methods.method import Method, ParameterGroup, StepOutput, trainable
+from siamtransfer.methods.auxiliary import Contrast, Encoded, Labels, Rotation
+from siamtransfer.methods.method import Method, Moment, ParameterGroup, StepOutput, trainable
+from siamtransfer.methods.momentum import momentum_copy, move
+from siamtransfer.methods.pseudo_labels import PseudoLabels
+from siamtransfer.methods.similarity import Distance
+from siamtransfer.methods.simsiam_heads import Experts, build_predictor, build_projector
+from siamtransfer.methods.simsiam_options import SimSiamConfig
+from siamtransfer.methods.targets import Memory, StopGradient, aims
+from siamtransfer.methods.vit import freeze_patches
 
-
-@dataclass
-class SimSiamConfig:
-    """SimSiam's heads and the switches of the paper's ablations (section 4); the defaults are the paper's."""
-
-    dim: int = 2048
-    """Width d of projections and predictions."""
-    projector_layers: Literal[2, 3] = 3
-    """Layers of the projector: 3 on ImageNet, 2 on CIFAR-10 (appendix D)."""
-    predictor_hidden: int | None = None
-    """Hidden width of the predictor; null is the paper's bottleneck, d/4."""
-    stop_gradient: bool = True
-    """False lets the gradient into the target as well, and the network collapses (section 4.1)."""
-    predictor: Literal["trained", "fixed", "none"] = "trained"
-    """A trained predictor, a fixed random one, or none (table 1)."""
-    predictor_rate: Literal["constant", "decayed"] = "constant"
-    """Learning rate of the predictor: constant works a little better than decayed (table 1c)."""
-    predictor_rate_scale: float = 1.0
-    """The predictor's learning rate in units of the encoder's initial one. Above 1 the predictor keeps up
-    with a fast-changing encoder (Tian et al., arXiv 2102.06810), as short runs need; the paper has 1."""
-    batch_norm: Literal["none", "hidden", "default", "output-affine", "all"] = "default"
-    """Where batch norm stands (table 3): nowhere, in hidden layers, also after the projector without affine
-    parameters (the published code) or with them, or after the predictor too."""
-    symmetric: bool = True
-    """Average the loss over both directions, or use view 1 -> view 2 only (section 4.6)."""
-    similarity: Literal["cosine", "cross-entropy"] = "cosine"
-    """Negative cosine, or cross-entropy between channel softmaxes (section 4.5)."""
+__all__ = ["SimSiam", "SimSiamConfig"]
 
 
 class SimSiam(Method):
@@ -51,53 +32,107 @@ class SimSiam(Method):
     def __init__(self, backbone: nn.Module, config: SimSiamConfig):
         super().__init__(backbone)
         self.config = config
-        features, d = int(backbone.dim), config.dim  # type: ignore[arg-type]
-        hidden: Norm = "none" if config.batch_norm == "none" else "affine"
-        after_projector: Norm = {"default": "plain", "output-affine": "affine", "all": "plain"}.get(  # type: ignore[assignment]
-            config.batch_norm, "none"
-        )
-        self.projector = mlp(
-            [features] * config.projector_layers + [d], hidden=hidden, output=after_projector
-        )
-        if after_projector != "none":
-            # Batch norm removes this bias; the published code keeps it, frozen at its initial value.
-            self.projector[-2].bias.requires_grad_(False)
-        self.predictor: nn.Module = nn.Identity()
-        if config.predictor != "none":
-            bottleneck = config.predictor_hidden or max(1, d // 4)
-            after_predictor: Norm = "affine" if config.batch_norm == "all" else "none"
-            self.predictor = mlp([d, bottleneck, d], hidden=hidden, output=after_predictor)
-            self.predictor.requires_grad_(config.predictor == "trained")
+        self.features = int(backbone.dim)  # type: ignore[arg-type]
+        self.projector = build_projector(self.features, config)
+        self.predictor = build_predictor(config)
+        self.distance = Distance(config.similarity, config.distance)
+        self.target = StopGradient(config.target, stop=config.stop_gradient)
+        self.share = config.target.share
+        if self.share:
+            self.target_backbone = momentum_copy(backbone)
+            self.target_projector = momentum_copy(self.projector)
+        self.terms = nn.ModuleDict()
+        if config.terms.rotation:
+            self.terms["rotation"] = Rotation(self.features)
+        if config.terms.contrast:
+            self.terms["contrast"] = Contrast(config.terms)
+        if config.freeze_patches:
+            freeze_patches(backbone)
+        self.uses_index = config.needs_index
 
-    def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S] -> loss in [-1, 1] for cosine similarity (-1 is full agreement)."""
-        x1, x2 = views
-        z1, z2 = self.projector(self.backbone(x1)), self.projector(self.backbone(x2))
-        p1, p2 = self.predictor(z1), self.predictor(z2)
-        loss = self.distance(p1, self.target(z2))
-        if self.config.symmetric:
-            loss = loss / 2 + self.distance(p2, self.target(z1)) / 2
-        return StepOutput(loss, [z1.detach(), z2.detach()])
+    def prepare(self, images: int, labels: Tensor | None) -> None:
+        config = self.config
+        if config.target.memory is not None:
+            self.memory = Memory(images, config.dim, config.target.memory)
+        if config.clusters.share:
+            self.clusters = PseudoLabels(images, self.features, config.clusters)
+        if config.terms.labels:
+            self.terms["labels"] = Labels(self.features, labels, config.terms)
 
-    def target(self, z: Tensor) -> Tensor:
-        """The stop-gradient: a projection serves as a constant target."""
-        return z.detach() if self.config.stop_gradient else z
+    def forward(self, views: list[Tensor], index: Tensor | None = None) -> StepOutput:
+        """Two or more views [N,3,S,S], the global ones first -> loss, for cosine similarity without further
+        terms in [-1, 1] (-1 is full agreement)."""
+        h = [self.backbone(x) for x in views]
+        z = [self.projector(one) for one in h]
+        p = [self.predictor(one) for one in z]
+        t = self.targets(views, h, z, index)
+        each, symmetric = self.config.target.views == "each", self.config.symmetric
+        pairs = aims(t, len(views), each=each, symmetric=symmetric)
+        loss = torch.stack([self.distance(p[i], target) for i, target in pairs]).mean()
+        batch = Encoded(self.backbone, views, h, p, t, index)
+        terms = {name: term(batch) for name, term in self.terms.items()}
+        for name, term in terms.items():
+            loss = loss + getattr(self.config.terms, name) * term
+        return StepOutput(loss, [one.detach() for one in z], self.numbers(z, terms))
 
-    def distance(self, p: Tensor, z: Tensor) -> Tensor:
-        """D(p, z), the mean over the batch of p[N,d] and its target z[N,d], in float32 or better."""
-        p, z = (x.float() if x.dtype.itemsize < 4 else x for x in (p, z))
-        if self.config.similarity == "cosine":
-            return -F.cosine_similarity(p, z, dim=1).mean()
-        return -(z.softmax(dim=1) * p.log_softmax(dim=1)).sum(dim=1).mean()
+    def targets(
+        self, views: list[Tensor], h: list[Tensor], z: list[Tensor], index: Tensor | None
+    ) -> list[Tensor]:
+        """t[N,d] of every global view: its projection behind the stop-gradient, unless options say else."""
+        z = [one for one, x in zip(z, views, strict=True) if x.shape == views[0].shape]
+        t = [self.target(one) for one in z]
+        if self.share:
+            with torch.no_grad():
+                second = [self.target_projector(self.target_backbone(x)) for x in views[: len(z)]]
+            t = [torch.lerp(one, other, self.share) for one, other in zip(t, second, strict=True)]
+        if self.config.target.memory is not None:
+            t = self.memory(t, index)
+        if self.config.clusters.share:
+            t = self.clusters(t, h[0], index)
+        self.target.watch(torch.cat(z))
+        return t
+
+    @torch.no_grad()
+    def numbers(self, z: list[Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What there is to watch besides the loss."""
+        found = {f"simsiam/{name}": term.detach() for name, term in terms.items()}
+        if self.config.target.spread is not None:
+            found["simsiam/target_gradient"] = torch.tensor(self.target.share)
+        if self.config.clusters.share:
+            found["simsiam/cluster_agreement"] = self.clusters.agreement
+        if isinstance(self.predictor, Experts):
+            found["simsiam/expert_usage"] = self.predictor.usage(z[0])
+        return found
+
+    def before_forward(self, moment: Moment) -> None:
+        self.share = self.config.target.share_at(moment)
+        if self.config.clusters.share:
+            self.clusters.before_forward(moment)
+
+    def after_update(self, moment: Moment) -> None:
+        target = self.config.target
+        if target.share and (moment.step + 1) % target.every == 0:
+            move(self.target_backbone, self.backbone, target.momentum)
+            move(self.target_projector, self.projector, target.momentum)
 
     def groups(self) -> list[ParameterGroup]:
+        config = self.config
+        backbone, projector = trainable(self.backbone), trainable(self.projector)
+        encoder = [ParameterGroup("encoder", backbone + projector)]
+        if config.backbone_rate_scale != 1:
+            encoder = [
+                ParameterGroup("backbone", backbone, rate_scale=config.backbone_rate_scale),
+                ParameterGroup("projector", projector),
+            ]
         groups = [
-            ParameterGroup("encoder", trainable(self.backbone) + trainable(self.projector)),
+            *encoder,
             ParameterGroup(
                 "predictor",
                 trainable(self.predictor),
-                self.config.predictor_rate == "constant",
-                self.config.predictor_rate_scale,
+                config.predictor_rate == "constant",
+                config.predictor_rate_scale,
             ),
+            ParameterGroup("weights of similarities", trainable(self.distance)),
+            ParameterGroup("terms", trainable(self.terms), rate_scale=config.terms.rate_scale),
         ]
         return [group for group in groups if group.parameters]

@@ -109,6 +109,7 @@ _SIMCLR = ViewSpec(224, jitter=_STRONG, blur_p=0.5)
 _BLURRED = ViewSpec(224, jitter=_BYOL, blur_p=1.0)  # BYOL's first view, its second one below
 _SOLARIZED = dataclasses.replace(_BLURRED, blur_p=0.1, solarize_p=0.2)
 _SMALL = ViewSpec(32, jitter=_MILD)
+_SCENES = ViewSpec(32, scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.8, 0.5), jitter_p=1.0, grey_p=0.8)
 
 
 def _recipe(
@@ -215,7 +216,20 @@ _ALL = (
         "scenes",
         "ours, from no paper: cifar-simsiam with most colour lost, for the embedded Fashion Scenes, whose "
         "colour says nothing",
-        *_each((_SMALL, _SMALL), scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.8, 0.5), jitter_p=1.0, grey_p=0.8),
+        _SCENES,
+        _SCENES,
+    ),
+    _recipe(
+        "scenes-four-views",
+        "ours, from no paper: four views by scenes, for SimSiam with more than two",
+        *[_SCENES] * 4,
+    ),
+    _recipe(
+        "scenes-multicrop",
+        "ours, from no paper: scenes with four local crops of half the size, for SwAV and DINO",
+        _SCENES,
+        _SCENES,
+        *[dataclasses.replace(_SCENES, size=16, scale=(0.1, 0.4))] * 4,
     ),
     _recipe(
         "grey",

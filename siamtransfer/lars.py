@@ -1,0 +1,87 @@
+"""SGD for large batches, in which each weight tensor moves in proportion to its own length.
+
+Legend, for one tensor: w its values, g their gradient, μ momentum, η `trust`, λ the weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Layerwise(torch.optim.Optimizer):
+    """μ ← m μ + u and w ← w - lr μ, where a subclass says how u comes from g; the rate multiplies after the
+    momentum, as in torch's SGD. With `clip` a trust ratio r becomes min(r / lr, 1), so that no tensor moves
+    faster than by plain SGD."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+        clip: bool = False,
+    ):
+        defaults = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "clip": clip,
+            "adapted": True,
+        }  # fmt: skip
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is None:
+                    continue
+                state = self.state[w]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(w)
+                momentum = state["momentum_buffer"]
+                momentum.mul_(group["momentum"]).add_(self.direction(w, w.grad, group))
+                w.add_(momentum, alpha=-group["lr"])
+        return loss
+
+    def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
+        """u of one parameter."""
+        raise NotImplementedError
+
+
+class LARS(_Layerwise):
+    """u = (g + λ w) η |w| / |g + λ w|, or g + λ w where either norm is zero and in groups whose option
+    `adapted` is False (You et al., arXiv 1708.03888, in the form of the code of MoCo v3, Barlow Twins, VICReg
+    and DINO)."""
+
+    def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
+        u = g.add(w, alpha=group["weight_decay"])
+        if not group["adapted"]:
+            return u
+        length, slope = w.norm(), u.norm()
+        ratio = _clipped(group["trust"] * length / slope, group)
+        return u * torch.where((length > 0) & (slope > 0), ratio, 1.0)
+
+
+class LARC(_Layerwise):
+    """u = (g + λ w) η |w| / (|g| + λ |w|), or g alone where either norm is zero (apex's LARC around SGD, as
+    SwAV's code uses it)."""
+
+    EPSILON = 1e-8
+
+    def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
+        decay, length, slope = group["weight_decay"], w.norm(), g.norm()
+        ratio = _clipped(group["trust"] * length / (slope + decay * length + self.EPSILON), group)
+        return torch.where((length > 0) & (slope > 0), g.add(w, alpha=decay) * ratio, g)
+
+
+def _clipped(ratio: Tensor, group: dict[str, Any]) -> Tensor:
+    return (ratio / group["lr"]).clamp(max=1) if group["clip"] else ratio

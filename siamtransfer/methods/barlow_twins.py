@@ -1,0 +1,61 @@
+"""Barlow Twins (Zbontar et al., Self-Supervised Learning via Redundancy Reduction, arXiv 2103.03230).
+
+Over a batch, each channel of one view's projection should vary with the same channel of the other view's and
+with no other channel. Gradients flow into both views; no negatives, no second network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from siamtransfer import ranks
+from siamtransfer.checks import at_least
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Options, StepOutput
+from siamtransfer.methods.precision import exactly, full
+
+
+@dataclass
+class BarlowTwinsConfig(Options):
+    """Barlow Twins' projector and the weight of its second term; the defaults are the published code's."""
+
+    hidden: int = 8192
+    """Hidden width of the projector."""
+    dim: int = 8192
+    """Width d of projections; unlike others, this method gains from wide ones."""
+    projector_layers: int = 3
+    """Layers of the projector."""
+    redundancy: float = 0.0051
+    """λ, weight of the correlations between different channels (0.005 in the paper)."""
+
+    def check(self, batch: int) -> None:
+        at_least("barlow_twins.hidden", self.hidden, 1)
+        at_least("barlow_twins.dim", self.dim, 1)
+        at_least("barlow_twins.projector_layers", self.projector_layers, 1)
+        at_least("barlow_twins.redundancy", self.redundancy, 0)
+
+
+class BarlowTwins(Method):
+    """L = Σ_i (C_ii - 1)² + λ Σ_i Σ_{j≠i} C_ij² with C, the correlation between the channels of z1
+    and z2 over the batch of all ranks, z = g(f(x))."""
+
+    def __init__(self, backbone: nn.Module, config: BarlowTwinsConfig):
+        super().__init__(backbone)
+        self.config = config
+        features = int(backbone.dim)  # type: ignore[arg-type]
+        hidden = [config.hidden] * (config.projector_layers - 1)
+        self.projector = mlp([features, *hidden, config.dim], output_bias=False)
+        self.norm = nn.BatchNorm1d(config.dim, affine=False)
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S] -> loss, 0 when C is the identity."""
+        z1, z2 = (full(self.projector(self.backbone(x))) for x in views)
+        with exactly(z1):
+            c = self.norm(z1).T @ self.norm(z2) / (len(z1) * ranks.world())
+            c = ranks.sum_with_gradient(c)
+            diagonal = c.diagonal()
+            invariance = (diagonal - 1).square().sum()
+            redundancy = c.square().sum() - diagonal.square().sum()
+        return StepOutput(invariance + self.config.redundancy * redundancy, [z1.detach(), z2.detach()])

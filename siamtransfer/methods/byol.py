@@ -1,0 +1,72 @@
+"""BYOL (Grill et al., Bootstrap Your Own Latent, arXiv 2006.07733).
+
+The online network predicts, from one view, how the target network projects the other; the target is a slowly
+moving average of the online network. No negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer.checks import at_least, within
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Moment, Options, StepOutput
+from siamtransfer.methods.momentum import momentum_copy, move, rising
+from siamtransfer.methods.precision import full
+
+
+@dataclass
+class BYOLConfig(Options):
+    """BYOL's heads and momentum; the defaults are the paper's for 1000 epochs on ImageNet."""
+
+    hidden: int = 4096
+    """Hidden width of projector and predictor."""
+    dim: int = 256
+    """Width d of projections and predictions."""
+    hidden_bias: bool = True
+    """Biases before batch norm too, which removes them; some code bases leave them out."""
+    momentum: float = 0.996
+    """The target network's momentum at the start; it rises to 1 along a cosine (0.99 for 300 epochs)."""
+
+    collapse_causes = ("a target that moves as fast as the online network (byol.momentum)",)
+
+    def check(self, batch: int) -> None:
+        at_least("byol.hidden", self.hidden, 1)
+        at_least("byol.dim", self.dim, 1)
+        within("byol.momentum", self.momentum, 0, 1)
+
+
+class BYOL(Method):
+    """L = |n(p1) - n(z2')|² + |n(p2) - n(z1')|² with p = h(g(f(x))), z' = g'(f'(x)) of the target network,
+    and n(·) scaling to unit length."""
+
+    def __init__(self, backbone: nn.Module, config: BYOLConfig):
+        super().__init__(backbone)
+        self.config = config
+        features, hidden, d = int(backbone.dim), config.hidden, config.dim  # type: ignore[arg-type]
+        self.projector = mlp([features, hidden, d], hidden_bias=config.hidden_bias)
+        self.predictor = mlp([d, hidden, d], hidden_bias=config.hidden_bias)
+        self.target_backbone = momentum_copy(backbone)
+        self.target_projector = momentum_copy(self.projector)
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S] -> loss in [0, 8]."""
+        z1, z2 = (self.projector(self.backbone(x)) for x in views)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        with torch.no_grad():
+            t1, t2 = (self.target_projector(self.target_backbone(x)) for x in views)
+        return StepOutput(distance(p1, t2) + distance(p2, t1), [z1.detach(), z2.detach()])
+
+    def after_update(self, moment: Moment) -> None:
+        momentum = rising(self.config.momentum, moment.done)
+        move(self.target_backbone, self.backbone, momentum)
+        move(self.target_projector, self.projector, momentum)
+
+
+def distance(p: Tensor, z: Tensor) -> Tensor:
+    """The mean of |n(p) - n(z)|² = 2 - 2 cos(p, z) over the rows of p[N,d] and z[N,d]."""
+    return 2 - 2 * F.cosine_similarity(full(p), full(z), dim=1).mean()

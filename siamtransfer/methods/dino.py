@@ -1,0 +1,177 @@
+"""DINO (Caron et al., Emerging Properties in Self-Supervised Vision Transformers, arXiv 2104.14294).
+
+A student predicts, from any crop, what its own moving average (the teacher) says of the two global views, as
+a distribution over K outputs. Centring keeps one output from winning everywhere, a low temperature keeps the
+teacher from answering uniformly; together they prevent collapse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer import ranks
+from siamtransfer.checks import above, at_least, within
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Moment, Options, StepOutput, trainable
+from siamtransfer.methods.momentum import momentum_copy, move, rising
+from siamtransfer.methods.multicrop import GLOBALS, cross_entropy_between_views, encode
+from siamtransfer.methods.precision import exactly, unit
+
+
+@dataclass
+class DINOConfig(Options):
+    """DINO's head, temperatures and safeguards; the defaults are the paper's for ViT-S/16."""
+
+    hidden: int = 2048
+    """Width of the head's hidden layers."""
+    layers: int = 3
+    """Layers of the head before the last one."""
+    bottleneck: int = 256
+    """Width of the unit vectors that the last layer takes; the collapse monitors watch them."""
+    dim: int = 65536
+    """Outputs K (60000 for the released ResNet-50)."""
+    batch_norm: bool = False
+    """Batch norm in the head: not for ViTs; the released ResNet-50 has it."""
+    norm_last_layer: bool = True
+    """Keep the rows of the last layer at length 1; False trains their lengths, for large ViTs a little better
+    and less stable."""
+    student_temperature: float = 0.1
+    """Of the student's softmax."""
+    teacher_temperature: float = 0.07
+    """Of the teacher's softmax after its warm-up."""
+    teacher_temperature_start: float = 0.04
+    """Of the teacher's softmax in the first epoch. Lower it when the loss stays at ln K."""
+    teacher_warmup_epochs: int = 30
+    """Epochs of the teacher's linear warm-up; 0: none (the code's default, with 0.04 throughout)."""
+    center_momentum: float = 0.9
+    """How much of the old centre an update keeps."""
+    momentum: float = 0.996
+    """The teacher's momentum at the start; it rises to 1 along a cosine."""
+    clip: float = 3.0
+    """Largest norm of any parameter's gradient; 0: no clipping."""
+    freeze_last_layer_epochs: int = 1
+    """Epochs at the start that leave the last layer as it is."""
+
+    def check(self, batch: int) -> None:
+        for key in ("hidden", "layers", "bottleneck", "dim"):
+            at_least(f"dino.{key}", getattr(self, key), 1)
+        for key in ("student_temperature", "teacher_temperature", "teacher_temperature_start"):
+            above(f"dino.{key}", getattr(self, key), 0)
+        for key in ("teacher_warmup_epochs", "clip", "freeze_last_layer_epochs"):
+            at_least(f"dino.{key}", getattr(self, key), 0)
+        within("dino.center_momentum", self.center_momentum, 0, 1)
+        within("dino.momentum", self.momentum, 0, 1)
+
+
+class DINO(Method):
+    """L = mean over teacher views i and student views v ≠ i of -t_i · log softmax(s_v / τ_s), with
+    t = softmax((teacher's output - c) / τ_t), and afterwards c ← m c + (1 - m) E[teacher's output]."""
+
+    center: Tensor
+
+    def __init__(self, backbone: nn.Module, config: DINOConfig):
+        super().__init__(backbone)
+        self.config = config
+        self.head = Head(int(backbone.dim), config)  # type: ignore[arg-type]
+        self.target_backbone = without_drop_path(momentum_copy(backbone))
+        self.target_head = momentum_copy(self.head)
+        self.register_buffer("center", torch.zeros(config.dim))
+        self.teacher_temperature = config.teacher_temperature_start
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two global views [N,3,S,S] and any number of local ones -> loss, ln K for uniform outputs."""
+        with torch.no_grad():
+            taught = self.target_head(encode(self.target_backbone, views[:GLOBALS]))[1]
+        z, said = self.head(encode(self.backbone, views))
+        targets = ((taught - self.center) / self.teacher_temperature).softmax(dim=1).chunk(GLOBALS)
+        predictions = (said / self.config.student_temperature).log_softmax(dim=1).chunk(len(views))
+        loss = cross_entropy_between_views(targets, predictions)
+        self.move_center(taught)
+        return StepOutput(loss, list(z.detach().chunk(len(views))))
+
+    @torch.no_grad()
+    def move_center(self, taught: Tensor) -> None:
+        """Moves the centre towards the mean of the teacher's outputs [2N,K] on all ranks."""
+        mean = ranks.total(taught.sum(dim=0)) / (len(taught) * ranks.world())
+        self.center.lerp_(mean, 1 - self.config.center_momentum)
+
+    def before_forward(self, moment: Moment) -> None:
+        self.teacher_temperature = teacher_temperature(self.config, moment.epoch)
+
+    @torch.no_grad()
+    def before_update(self, moment: Moment) -> None:
+        """Clips every parameter's gradient by its own norm; the last layer gets none while it is frozen."""
+        if self.config.clip:
+            for parameter in trainable(self):
+                if parameter.grad is not None:
+                    norm = parameter.grad.norm()
+                    parameter.grad *= (self.config.clip / (norm + 1e-6)).clamp(max=1)
+        if moment.epoch < self.config.freeze_last_layer_epochs:
+            for parameter in self.head.last_layer.parameters():
+                parameter.grad = None
+
+    def after_update(self, moment: Moment) -> None:
+        momentum = rising(self.config.momentum, moment.done)
+        move(self.target_backbone, self.backbone, momentum)
+        move(self.target_head, self.head, momentum)
+
+
+class Head(nn.Module):
+    """h[N,D] -> unit vectors z[N,bottleneck] and their products with K weight-normed rows [N,K]."""
+
+    def __init__(self, features: int, config: DINOConfig):
+        super().__init__()
+        self.mlp = mlp(
+            [features, *[config.hidden] * (config.layers - 1), config.bottleneck],
+            hidden="affine" if config.batch_norm else "none",
+            hidden_bias=True,
+            activation=nn.GELU,
+        )
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.last_layer = WeightNormed(
+            config.bottleneck, config.dim, trained_lengths=not config.norm_last_layer
+        )
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        z = unit(self.mlp(h))
+        with exactly(z):
+            return z, self.last_layer(z)
+
+
+class WeightNormed(nn.Module):
+    """x[N,d] -> x Wᵀ [N,K] with rows W_k = g_k v_k / |v_k| (Salimans and Kingma, arXiv 1602.07868).
+
+    The lengths g start at 1 and are trained only if `trained_lengths`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, trained_lengths: bool):
+        super().__init__()
+        self.weight_g = nn.Parameter(torch.ones(outputs, 1), requires_grad=trained_lengths)
+        self.weight_v = nn.Parameter(nn.Linear(inputs, outputs, bias=False).weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight_g * self.weight_v / self.weight_v.norm(dim=1, keepdim=True))
+
+
+def teacher_temperature(config: DINOConfig, epoch: int) -> float:
+    """τ_t in `epoch` (from 0): linear from its start to its end, whose first epoch is the warm-up's last."""
+    if epoch >= config.teacher_warmup_epochs:
+        return config.teacher_temperature
+    done = epoch / max(config.teacher_warmup_epochs - 1, 1)
+    start = config.teacher_temperature_start
+    return start + (config.teacher_temperature - start) * done
+
+
+def without_drop_path(backbone: nn.Module) -> nn.Module:
+    """Switches stochastic depth off, which only the student has."""
+    for module in backbone.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0  # type: ignore[assignment]
+    return backbone

@@ -1,0 +1,108 @@
+"""MoCo (He et al., Momentum Contrast, arXiv 1911.05722) and MoCo v2 (Chen et al., arXiv 2003.04297).
+
+A query, one view of an image, has to find its key, the other view as a slowly moving copy of the network sees
+it, among many keys of earlier batches that wait in a queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer import ranks
+from siamtransfer.checks import above, at_least, within
+from siamtransfer.errors import UserError
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Moment, Options, StepOutput
+from siamtransfer.methods.momentum import momentum_copy, move
+from siamtransfer.methods.precision import exactly, unit
+
+
+@dataclass
+class MoCoConfig(Options):
+    """MoCo's head, queue and momentum; the defaults are version 2's. Version 1 is projector_layers 1 with
+    temperature 0.07."""
+
+    dim: int = 128
+    """Width d of queries and keys."""
+    projector_layers: Literal[1, 2] = 2
+    """Layers of the projector, without batch norm: 1 in version 1, 2 in version 2."""
+    queue: int = 65536
+    """Keys of earlier batches that are the negatives."""
+    temperature: float = 0.2
+    """τ of the softmax; 0.07 in version 1."""
+    momentum: float = 0.999
+    """How much of the key encoder an update keeps."""
+    shuffle: bool = True
+    """Hand every rank's keys to a random mix of ranks, so that batch norm, where it is not synchronised over
+    ranks, does not tell a key by its batch (section 3.3)."""
+
+    collapse_causes = (
+        "a queue of random vectors as at the start, from which a crowded network is easily told (moco.queue)",
+    )
+
+    def check(self, batch: int) -> None:
+        at_least("moco.dim", self.dim, 1)
+        above("moco.temperature", self.temperature, 0)
+        within("moco.momentum", self.momentum, 0, 1)
+        if self.queue < batch:
+            raise UserError(
+                f"moco.queue {self.queue} is shorter than optim.batch {batch}, whose keys it is to take: "
+                "raise it to several batches"
+            )
+
+
+class MoCo(Method):
+    """L = -log exp(q·k / τ) / (exp(q·k / τ) + Σ_queue exp(q·k' / τ)) with unit vectors q = g(f(x1)) and
+    k = g'(f'(x2)); no gradient flows to keys."""
+
+    queue: Tensor
+    queue_start: Tensor
+
+    def __init__(self, backbone: nn.Module, config: MoCoConfig):
+        super().__init__(backbone)
+        self.config = config
+        features = int(backbone.dim)  # type: ignore[arg-type]
+        self.projector = mlp([features] * config.projector_layers + [config.dim], hidden="none")
+        self.target_backbone = momentum_copy(backbone)
+        self.target_projector = momentum_copy(self.projector)
+        self.register_buffer("queue", unit(torch.randn(config.queue, config.dim)))
+        self.register_buffer("queue_start", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S], the query's and the key's -> loss."""
+        x1, x2 = views
+        q = unit(self.projector(self.backbone(x1)))
+        k = self.keys(x2)
+        with exactly(q):
+            positive = (q * k).sum(dim=1, keepdim=True)
+            negatives = q @ self.queue.T.clone()  # which the enqueueing would change before the backward pass
+            logits = torch.cat([positive, negatives], dim=1) / self.config.temperature
+            loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64))
+        self.enqueue(ranks.gather(k))
+        return StepOutput(loss, [q.detach(), k])
+
+    @torch.no_grad()
+    def keys(self, x: Tensor) -> Tensor:
+        """k[N,d] of this rank's x, encoded by whichever ranks the shuffle hands it to."""
+        if ranks.world() == 1 or not self.config.shuffle:
+            return unit(self.target_projector(self.target_backbone(x)))
+        own = ranks.own_rows(len(x), x.device)
+        order = ranks.share(torch.randperm(len(x) * ranks.world(), device=x.device))
+        k = unit(self.target_projector(self.target_backbone(ranks.gather(x)[order[own]])))
+        return ranks.gather(k)[order.argsort()[own]]
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Puts keys[n,d] in the place of the queue's oldest ones."""
+        places = (self.queue_start + torch.arange(len(keys), device=keys.device)) % self.config.queue
+        self.queue[places] = keys
+        self.queue_start.add_(len(keys)).remainder_(self.config.queue)
+
+    def before_forward(self, moment: Moment) -> None:
+        move(self.target_backbone, self.backbone, self.config.momentum)
+        move(self.target_projector, self.projector, self.config.momentum)

@@ -1,0 +1,92 @@
+"""MoCo v3 (Chen, Xie and He, An Empirical Study of Training Self-Supervised Vision Transformers, arXiv
+2104.02057).
+
+A prediction from one view has to find the other view, as a slowly moving copy of the network projects it,
+among the projections of the whole batch. There is no queue; batches are large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer import ranks
+from siamtransfer.checks import above, at_least, within
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Moment, Options, StepOutput
+from siamtransfer.methods.momentum import momentum_copy, move, rising
+from siamtransfer.methods.precision import exactly, unit
+from siamtransfer.methods.vit import initialise, vit_of
+
+
+@dataclass
+class MoCoV3Config(Options):
+    """MoCo v3's heads and momentum; the defaults are those of ResNet-50 for 100 and 300 epochs. A ViT has
+    projector_layers 3, predictor_norm true and temperature 0.2."""
+
+    hidden: int = 4096
+    """Hidden width of projector and predictor."""
+    dim: int = 256
+    """Width d of projections and predictions."""
+    projector_layers: Literal[2, 3] = 2
+    """Layers of the projector: 2 for ResNets, 3 for ViTs."""
+    predictor_norm: bool = False
+    """Batch norm without affine parameters after the predictor too, as for ViTs."""
+    temperature: float = 1.0
+    """τ of the softmax: 1 for ResNets, 0.2 for ViTs."""
+    momentum: float = 0.99
+    """The target network's momentum at the start; it rises to 1 along a cosine (0.996 for 1000 epochs)."""
+    freeze_patches: bool = True
+    """Keep a ViT's patch embedding at its random start, without which training is unstable (section 4)."""
+
+    def check(self, batch: int) -> None:
+        at_least("moco_v3.hidden", self.hidden, 1)
+        at_least("moco_v3.dim", self.dim, 1)
+        above("moco_v3.temperature", self.temperature, 0)
+        within("moco_v3.momentum", self.momentum, 0, 1)
+
+
+class MoCoV3(Method):
+    """L = ctr(q1, k2) + ctr(q2, k1) with q = h(g(f(x))), k = g'(f'(x)) of the target network, and
+    ctr(q, k) = -2τ log exp(q·k / τ) / Σ_batch exp(q·k' / τ) for unit vectors."""
+
+    def __init__(self, backbone: nn.Module, config: MoCoV3Config):
+        super().__init__(backbone)
+        self.config = config
+        if (vit := vit_of(backbone)) is not None:
+            initialise(vit)
+            vit.patch_embed.requires_grad_(not config.freeze_patches)
+        features, hidden, d = int(backbone.dim), config.hidden, config.dim  # type: ignore[arg-type]
+        self.projector = mlp(
+            [features, *[hidden] * (config.projector_layers - 1), d], output="plain", output_bias=False
+        )
+        self.predictor = mlp(
+            [d, hidden, d], output="plain" if config.predictor_norm else "none", output_bias=False
+        )
+        self.target_backbone = momentum_copy(backbone)
+        self.target_projector = momentum_copy(self.projector)
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S] -> loss, 4τ ln N when all similarities are equal."""
+        z1, z2 = (self.projector(self.backbone(x)) for x in views)
+        q1, q2 = unit(self.predictor(z1)), unit(self.predictor(z2))
+        with torch.no_grad():
+            k1, k2 = (unit(self.target_projector(self.target_backbone(x))) for x in views)
+        with exactly(q1):
+            loss = self.contrast(q1, k2) + self.contrast(q2, k1)
+        return StepOutput(loss, [z1.detach(), z2.detach()])
+
+    def contrast(self, q: Tensor, k: Tensor) -> Tensor:
+        """ctr(q, k), the mean over this rank's q[N,d], each among the k of all ranks."""
+        temperature = self.config.temperature
+        logits = q @ ranks.gather(k).T / temperature
+        return 2 * temperature * F.cross_entropy(logits, ranks.own_rows(len(q), q.device))
+
+    def before_forward(self, moment: Moment) -> None:
+        momentum = rising(self.config.momentum, moment.done)
+        move(self.target_backbone, self.backbone, momentum)
+        move(self.target_projector, self.projector, momentum)

@@ -1,0 +1,39 @@
+"""Several crops of an image: two large (global) views first, then any number of small (local) ones.
+
+SwAV (arXiv 2006.09882, section 3.2) brought them; DINO took them over. The global views give the targets, and
+every other view has to predict them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+GLOBALS = 2
+"""How many views give targets: the first ones."""
+
+
+def encode(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """Features h[V * N, D] of V views [N,3,S,S], view after view.
+
+    Neighbours of one size go through the backbone together, so batch norm takes their statistics together.
+    """
+    groups = itertools.groupby(views, key=lambda view: view.shape[-1])
+    return torch.cat([backbone(torch.cat(list(group))) for _, group in groups])
+
+
+def cross_entropy_between_views(targets: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
+    """The mean over all pairs (i, v) with v ≠ i, and over the batch, of -Σ_k targets[i]_k predictions[v]_k.
+
+    `targets` are probabilities [N,K] of the first views, `predictions` log-probabilities [N,K] of every view.
+    """
+    pairs = [
+        -(target * prediction).sum(dim=1).mean()
+        for i, target in enumerate(targets)
+        for v, prediction in enumerate(predictions)
+        if v != i
+    ]
+    return torch.stack(pairs).mean()

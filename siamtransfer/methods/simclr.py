@@ -1,0 +1,77 @@
+"""SimCLR (Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, arXiv
+2002.05709).
+
+Two views of an image should project to the same point, and every other image of the batch, of whatever rank,
+to another one. Gradients flow into both views and into the negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer import ranks
+from siamtransfer.checks import above, at_least
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Options, StepOutput
+from siamtransfer.methods.precision import exactly, unit
+
+
+@dataclass
+class SimCLRConfig(Options):
+    """SimCLR's projector and temperature; the defaults are the paper's on ImageNet."""
+
+    hidden: int | None = None
+    """Hidden width of the projector; null: the backbone's."""
+    dim: int = 128
+    """Width d of projections."""
+    projector_layers: int = 2
+    """Layers of the projector."""
+    output_norm: Literal["none", "scale", "affine"] = "scale"
+    """Batch norm after the projector: none, with a scale but no shift (the authors' code), or with both."""
+    temperature: float = 0.1
+    """τ of the softmax (0.5 for CIFAR-10)."""
+
+    def check(self, batch: int) -> None:
+        at_least("simclr.hidden", self.hidden, 1)
+        at_least("simclr.dim", self.dim, 1)
+        at_least("simclr.projector_layers", self.projector_layers, 1)
+        above("simclr.temperature", self.temperature, 0)
+
+
+class SimCLR(Method):
+    """NT-Xent, the mean over all 2N views i with their partners j of
+    -log exp(s_ij / τ) / Σ_{k≠i} exp(s_ik / τ), where s is the cosine between projections z = g(f(x))."""
+
+    def __init__(self, backbone: nn.Module, config: SimCLRConfig):
+        super().__init__(backbone)
+        self.config = config
+        features = int(backbone.dim)  # type: ignore[arg-type]
+        hidden = config.hidden or features
+        self.projector = mlp(
+            [features, *[hidden] * (config.projector_layers - 1), config.dim],
+            output="none" if config.output_norm == "none" else "affine",
+            output_bias=False,
+        )
+        if config.output_norm == "scale":
+            self.projector[-1].bias.requires_grad_(False)
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S] -> loss, ln(2N - 1) when all projections are equal."""
+        z1, z2 = (unit(self.projector(self.backbone(x))) for x in views)
+        with exactly(z1):
+            loss = (self.contrast(z1, z2) + self.contrast(z2, z1)) / 2
+        return StepOutput(loss, [z1.detach(), z2.detach()])
+
+    def contrast(self, anchors: Tensor, partners: Tensor) -> Tensor:
+        """The mean loss of unit vectors anchors[N,d], each of which has to find its partner among all other
+        vectors of all ranks."""
+        others = torch.cat([ranks.gather_with_gradient(partners), ranks.gather_with_gradient(anchors)])
+        logits = anchors @ others.T / self.config.temperature
+        own = ranks.own_rows(len(anchors), anchors.device)
+        itself = own[:, None] + len(others) // 2
+        return F.cross_entropy(logits.scatter(1, itself, -torch.inf), own)

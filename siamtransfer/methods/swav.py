@@ -1,0 +1,124 @@
+"""SwAV (Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, arXiv
+2006.09882).
+
+Every image gets a soft assignment to prototypes, its code, computed from one global view so that all
+prototypes are used equally; every other view of the image has to predict that code. The equal use is what
+keeps the network from answering the same for every image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer import ranks
+from siamtransfer.checks import above, at_least
+from siamtransfer.errors import UserError
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Moment, Options, StepOutput
+from siamtransfer.methods.multicrop import GLOBALS, cross_entropy_between_views, encode
+from siamtransfer.methods.precision import exactly, unit
+
+
+@dataclass
+class SwAVConfig(Options):
+    """SwAV's heads, codes and queue; the defaults are those of the published runs at batch 4096."""
+
+    hidden: int = 2048
+    """Hidden width of the projector."""
+    dim: int = 128
+    """Width d of projections and prototypes."""
+    prototypes: int = 3000
+    """How many prototypes K there are."""
+    temperature: float = 0.1
+    """Of the softmax that predicts a code."""
+    epsilon: float = 0.05
+    """Softness of the codes: larger is closer to uniform. The authors take 0.03 if the loss stays at ln K."""
+    sinkhorn_iterations: int = 3
+    """Rounds of normalising prototypes and samples in turn."""
+    freeze_prototypes_steps: int = 313
+    """Steps at the start that leave the prototypes as they are: 313 at batch 4096, 5005 at 256."""
+    queue: int = 0
+    """Embeddings of earlier batches, per global view and over all ranks, that take part in the codes when
+    batches are small: 3840 at batch 256; 0: none."""
+    queue_from_epoch: int = 15
+    """The epoch (from 0) that starts to fill the queue; it is used once it is full."""
+
+    def check(self, batch: int) -> None:
+        for key in ("hidden", "dim", "prototypes", "sinkhorn_iterations"):
+            at_least(f"swav.{key}", getattr(self, key), 1)
+        for key in ("freeze_prototypes_steps", "queue", "queue_from_epoch"):
+            at_least(f"swav.{key}", getattr(self, key), 0)
+        above("swav.temperature", self.temperature, 0)
+        # Below this, float32 does not hold exp(1 / epsilon).
+        at_least("swav.epsilon", self.epsilon, 0.012)
+        if 0 < self.queue < batch:
+            raise UserError(
+                f"swav.queue {self.queue} is shorter than optim.batch {batch}, whose embeddings it is to "
+                "take: raise it to several batches, or set it to 0 for none"
+            )
+
+
+class SwAV(Method):
+    """L = ½ Σ_i 1/(V+1) Σ_{v≠i} -q_i · log softmax(s_v / τ) over codes q of the two global views i, scores
+    s = C n(g(f(x))) of all V+2 views, and prototypes C with rows of unit length."""
+
+    queue: Tensor
+
+    def __init__(self, backbone: nn.Module, config: SwAVConfig):
+        super().__init__(backbone)
+        self.config = config
+        features = int(backbone.dim)  # type: ignore[arg-type]
+        self.projector = mlp([features, config.hidden, config.dim], hidden_bias=True)
+        self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
+        self.register_buffer("queue", torch.zeros(GLOBALS, config.queue, config.dim))
+        self.queueing = False
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two global views [N,3,S,S] and any number of local ones -> loss, ln K for uniform codes and
+        scores."""
+        z = unit(self.projector(encode(self.backbone, views)))
+        with exactly(z):
+            scores = self.prototypes(z)
+            by_view = [x.detach().chunk(len(views)) for x in (z, scores)]
+            codes = [self.codes(i, by_view[0][i], by_view[1][i]) for i in range(GLOBALS)]
+            predictions = (scores / self.config.temperature).log_softmax(dim=1).chunk(len(views))
+            loss = cross_entropy_between_views(codes, predictions)
+        return StepOutput(loss, list(by_view[0]))
+
+    @torch.no_grad()
+    def codes(self, view: int, z: Tensor, scores: Tensor) -> Tensor:
+        """q[N,K] of one global view; a full queue joins in, and is moved on by this batch."""
+        settings, samples = self.config, len(z)
+        if self.queueing:
+            if self.queue[view, -1].any():
+                # Every rank brings its part of the queue, which all of them hold.
+                past = self.queue[view, ranks.rank() :: ranks.world()]
+                scores = torch.cat([self.prototypes(past), scores])
+            self.queue[view] = torch.cat([ranks.gather(z), self.queue[view]])[: settings.queue]
+        return sinkhorn(scores, settings.epsilon, settings.sinkhorn_iterations)[-samples:]
+
+    @torch.no_grad()
+    def before_forward(self, moment: Moment) -> None:
+        self.queueing = self.config.queue > 0 and moment.epoch >= self.config.queue_from_epoch
+        self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+
+    def before_update(self, moment: Moment) -> None:
+        if moment.step < self.config.freeze_prototypes_steps:
+            self.prototypes.weight.grad = None
+
+
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Scores [B,K] of this rank's samples -> codes [B,K] near exp(scores / epsilon) in which every sample has
+    weight 1 and every prototype nearly the same weight over the samples of all ranks.
+
+    The paper's factors 1/B and 1/K cancel and are left out.
+    """
+    q = (scores / epsilon).exp()
+    for _ in range(iterations):
+        q = q / ranks.total(q.sum(dim=0))
+        q = q / q.sum(dim=1, keepdim=True)
+    return q

@@ -1,0 +1,203 @@
+"""UniGrad (Tao et al., Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified Gradient
+Framework, arXiv 2112.05141), and the gradients of the families that it unifies, one switch away each.
+
+The method is written as the gradient that it wants: an embedding is pulled to the other view's momentum
+embedding and pushed along the correlation matrix of all embeddings. The loss is the product of that constant
+gradient with the embedding, so that autograd carries it on into the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from siamtransfer import ranks
+from siamtransfer.checks import above, at_least, within
+from siamtransfer.errors import UserError
+from siamtransfer.methods import unified
+from siamtransfer.methods.correlation import Correlation, spectral
+from siamtransfer.methods.heads import mlp
+from siamtransfer.methods.method import Method, Moment, Options, StepOutput
+from siamtransfer.methods.momentum import momentum_copy, move, rising
+from siamtransfer.methods.precision import exactly, full, unit
+from siamtransfer.methods.unified import Gradient
+
+Pair = tuple[Tensor, Tensor]
+"""Embeddings [N,d] of view 1 and of view 2."""
+
+
+@dataclass
+class UniGradConfig(Options):
+    """UniGrad's heads and switches; defaults are the paper's, other values its comparisons (section 4)."""
+
+    hidden: int = 2048
+    """Width of the projector's two hidden layers."""
+    dim: int = 2048
+    """Width d of projections."""
+    negative: Literal["unigrad", "contrastive", "asymmetric", "barlow-twins", "vicreg"] = "unigrad"
+    """Whose gradient: UniGrad's own, the contrastive family's (MoCo, SimCLR), the asymmetric family's (BYOL
+    and SimSiam, with DirectPred's predictor), or a decorrelating loss's, Barlow Twins' or VICReg's."""
+    target: Literal["momentum", "stop-gradient", "momentum-positive"] = "momentum"
+    """What the other branch is: a momentum encoder, the encoder itself without gradient, or a momentum
+    encoder in the positive part and the encoder itself in the negative one."""
+    balance: float | None = None
+    """λ, the weight of the negative part. null is the published one: 100 for unigrad, 1 for contrastive,
+    each row's own for asymmetric, 50 for barlow-twins, what the weights 25, 25, 1 amount to for vicreg."""
+    plain_positive: bool = False
+    """Pull to the target itself: the identity replaces DirectPred's predictor, or Barlow Twins' matrix A
+    (which the published code leaves out)."""
+    drop_bracket: bool = False
+    """Leave out the last bracket of VICReg's gradient and the centring, which makes it UniGrad's with the F
+    of one batch."""
+    normalise: Literal["l2", "batch", "none"] = "l2"
+    """What turns a projection into an embedding: unit length, batch norm (as in Barlow Twins' loss), or
+    nothing (as in VICReg's)."""
+    rho: float = 0.99
+    """How much of the old F an update keeps."""
+    momentum: float = 0.996
+    """The target's momentum at the start; it rises to 1 along a cosine."""
+    temperature: float = 0.2
+    """Of the contrastive gradient."""
+    epsilon: float = 0.3
+    """DirectPred's ε in the asymmetric gradient."""
+
+    def check(self, batch: int) -> None:
+        at_least("unigrad.hidden", self.hidden, 1)
+        at_least("unigrad.dim", self.dim, 1)
+        above("unigrad.balance", self.balance, 0)
+        above("unigrad.temperature", self.temperature, 0)
+        above("unigrad.epsilon", self.epsilon, 0)
+        within("unigrad.rho", self.rho, 0, 1)
+        within("unigrad.momentum", self.momentum, 0, 1)
+        for key, owners in (
+            ("plain_positive", ("asymmetric", "barlow-twins")),
+            ("drop_bracket", ("vicreg",)),
+        ):
+            if getattr(self, key) and self.negative not in owners:
+                raise UserError(
+                    f"unigrad.{key} changes nothing in the gradient of {self.negative}: set it to false, or "
+                    f"unigrad.negative to {' or '.join(owners)}"
+                )
+
+
+class UniGrad(Method):
+    """L = ½ mean stop(g1)·u1 + ½ mean stop(g2)·u2 with g1 = -u2' + λ F u1 and g2 = -u1' + λ F u2, unit
+    vectors u = n(g(f(x))), u' of the momentum encoder, and F the correlation of u', this batch included."""
+
+    def __init__(self, backbone: nn.Module, config: UniGradConfig):
+        super().__init__(backbone)
+        self.config = config
+        features = int(backbone.dim)  # type: ignore[arg-type]
+        batch_norm = config.normalise == "batch"
+        self.projector = mlp(
+            [features, config.hidden, config.hidden, config.dim],
+            output="plain" if batch_norm else "none",
+            output_bias=not batch_norm,
+        )
+        if config.target != "stop-gradient":
+            self.target_backbone = momentum_copy(backbone)
+            self.target_projector = momentum_copy(self.projector)
+        if config.negative in ("unigrad", "asymmetric"):
+            self.correlation = Correlation(config.dim, config.rho)
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S] -> a loss whose value says little and whose gradient is the method."""
+        z1, z2 = (self.projector(self.backbone(x)) for x in views)
+        u = self.embed(z1), self.embed(z2)
+        targets, negatives = self.references(views, u)
+        with exactly(z1):
+            g = self.gradients(u, targets, negatives)
+        loss = (g[0] * u[0]).sum(dim=1).mean() / 2 + (g[1] * u[1]).sum(dim=1).mean() / 2
+        return StepOutput(loss, [z1.detach(), z2.detach()])
+
+    def references(self, views: list[Tensor], u: Pair) -> tuple[Pair, Pair]:
+        """What embeddings `u` of `views` are pulled to, and what they are pushed off."""
+        online = u[0].detach(), u[1].detach()
+        if self.config.target == "stop-gradient":
+            return online, online
+        targets = self.target(views[0]), self.target(views[1])
+        return targets, targets if self.config.target == "momentum" else online
+
+    @torch.no_grad()
+    def target(self, x: Tensor) -> Tensor:
+        """A view's embeddings by the momentum encoder."""
+        return self.embed(self.target_projector(self.target_backbone(x)))
+
+    def embed(self, z: Tensor) -> Tensor:
+        """u[N,d] of projections; batch norm, where wanted, is the projector's last layer."""
+        return unit(z) if self.config.normalise == "l2" else full(z)
+
+    def gradients(self, u: Pair, targets: Pair, negatives: Pair) -> Pair:
+        """N ∂L/∂u of both views' mean losses: `targets` are in the positive part, `negatives` in the rest."""
+        g1, g2 = self.decompose(u, targets, negatives)
+        return g1.total, g2.total
+
+    @torch.no_grad()
+    def decompose(self, u: Pair, targets: Pair, negatives: Pair) -> tuple[Gradient, Gradient]:
+        """The same in parts."""
+        settings, form = self.config, self.form(u, negatives)
+
+        def one(view: int, other: int) -> Gradient:
+            gradient = form(view, negatives[other])
+            if settings.plain_positive:
+                gradient = gradient._replace(positive=-targets[other])
+            elif targets is not negatives:
+                gradient = gradient._replace(positive=form(view, targets[other]).positive)
+            if settings.balance is not None:
+                gradient = gradient._replace(balance=settings.balance)
+            return gradient
+
+        return one(0, 1), one(1, 0)
+
+    def form(self, u: Pair, negatives: Pair) -> Callable[[int, Tensor], Gradient]:
+        """The chosen family's gradient as a function of a view and of its targets [N,d]."""
+        settings, balance = self.config, self.config.balance
+        match settings.negative:
+            case "unigrad":
+                correlation = self.correlation(torch.cat(negatives))
+                weight = 100.0 if balance is None else balance
+                return lambda view, u2: unified.unigrad(u[view], u2, correlation, weight)
+            case "contrastive":
+                bank = torch.cat([ranks.gather(v) for v in negatives])
+                itself: list[Tensor | None] = [None, None]
+                if settings.target != "momentum":  # then u1 is in the bank, too
+                    own = ranks.own_rows(len(u[0]), bank.device)
+                    itself = [own, own + len(bank) // 2]
+                return lambda view, u2: unified.contrastive(
+                    u[view], u2, bank, settings.temperature, itself[view]
+                )
+            case "asymmetric":
+                correlation = self.correlation(torch.cat(negatives))
+                predictor = spectral(correlation, 0.5, settings.epsilon)
+                quadratic = spectral(correlation, 1.0, settings.epsilon**2)
+                return lambda view, u2: unified.asymmetric(u[view], u2, predictor, quadratic)
+            case "barlow-twins":
+                online, banks = [[ranks.gather(v) for v in pair] for pair in (u, negatives)]
+                weight = 50.0 if balance is None else balance
+                return lambda view, u2: unified.barlow_twins(
+                    u[view], u2, weight, online[view], banks[1 - view]
+                )
+            case "vicreg":
+                online = [ranks.gather(v) for v in u]
+                return lambda view, u2: self.vicreg(u[view], u2, online[view])
+
+    def vicreg(self, u1: Tensor, u2: Tensor, bank: Tensor) -> Gradient:
+        """VICReg's gradient, with its bracket or without."""
+        samples, dim = bank.shape
+        covariance = dim / 25
+        if self.config.balance is not None:
+            covariance *= self.config.balance / unified.balance_of_vicreg(covariance, samples, dim)
+        gradient = unified.vicreg(u1, u2, bank, covariance, dim / 2)
+        if self.config.drop_bracket:
+            return gradient._replace(negative=u1 @ (bank.T @ bank) / samples)
+        return gradient
+
+    def before_forward(self, moment: Moment) -> None:
+        if self.config.target != "stop-gradient":
+            momentum = rising(self.config.momentum, moment.done)
+            move(self.target_backbone, self.backbone, momentum)
+            move(self.target_projector, self.projector, momentum)

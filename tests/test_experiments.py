@@ -1,0 +1,115 @@
+"""scripts/experiments.py: every recipe is sound and says what was published; the table and the picture show
+what was measured, and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import pytest
+
+from siamtransfer.config import PretrainConfig, as_dict, flatten, parse
+from siamtransfer.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / "configs" / "experiments").glob("*-*.yaml"))
+BASE = ROOT / "configs" / "experiments" / "base.yaml"
+
+
+@pytest.fixture(scope="module")
+def program() -> Any:
+    spec = importlib.util.spec_from_file_location("experiments", ROOT / "scripts" / "experiments.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["experiments"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def read(*files: Path) -> PretrainConfig:
+    words = [word for file in files for word in ("--config", str(file))]
+    return parse(PretrainConfig, description="", argv=words)[0]
+
+
+def score(folder: Path, top1: float = 20.5) -> None:
+    """What a scored run leaves behind."""
+    folder.mkdir(parents=True)
+    metrics = {"top1": top1, "ci95_low": top1 - 1.5, "ci95_high": top1 + 1.5}
+    record = {"metrics": {f"knn/k=20/T=0.07/{name}": value for name, value in metrics.items()}}
+    (folder / "knn.json").write_text(json.dumps(record))
+    rows: list[dict[str, float]] = [{"step": step, "loss": -step / 10} for step in range(1, 5)]
+    rows += [{"step": 4, "health/std": 0.876, "health/effective_rank": 12.34}]
+    rows += [{"step": 4, "knn/k=20/T=0.07/top1": top1}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_is_sound_and_changes_something(file: Path, program: Any) -> None:
+    config = read(BASE, file)
+    config.check()
+    config.optim.check(world=1, images=config.data.count or 0)
+    base, own = flatten(as_dict(read(BASE))), flatten(as_dict(config))
+    changed = {key for key in own if own[key] != base.get(key) and not key.startswith(("log.", "monitor."))}
+    assert changed or file.stem == program.WITH
+    assert not {key for key in changed if key.startswith(("data.", "run.", "hardware."))}
+    assert file.name.startswith(tuple(f"{part}-" for part in program.PARTS))
+    assert f"# Command:   python scripts/experiments.py {file.stem}" in file.read_text().splitlines()
+    found = program.read_experiment(file)
+    assert found.question.endswith((")", "?"))
+    assert (found.published == "none") <= (found.source == "ours")
+
+
+def test_the_table_says_what_was_published_measured_and_not_measured(program: Any, tmp_path: Path) -> None:
+    score(tmp_path / "runs" / "paper-predictor-none", 12.3)
+    out = program.main(["none", "--runs", str(tmp_path / "runs"), "--table", str(tmp_path / "table.md")])
+    assert out["metrics"] == {"paper-predictor-none/knn/k=20/T=0.07/top1": 12.3}
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    rows = {
+        line.split("`")[1]: [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "`" in line
+    }
+    assert rows.keys() == {file.stem for file in FILES}
+    assert rows.pop("paper-predictor-none") == [
+        "And without the predictor?", "0.1 (arXiv 2011.10566, table 1a)",
+        "12.3 (10.8 to 13.8)", "0.88", "12.3",
+    ]  # fmt: skip
+    assert {tuple(row[2:]) for row in rows.values()} == {("not measured", "", "")}
+    assert lines.index("**The paper's questions**") < lines.index("**Beyond the paper**")
+
+
+def test_the_figure_needs_both_runs(program: Any, tmp_path: Path) -> None:
+    asked = ["none", "--runs", str(tmp_path / "runs"), "--figure", str(tmp_path / "figure.png")]
+    score(tmp_path / "runs" / program.WITH)
+    with pytest.raises(UserError, match="stop-gradient-none holds no run: measure paper-stop-gradient and"):
+        program.main(asked)
+    assert not (tmp_path / "figure.png").exists()
+    score(tmp_path / "runs" / program.WITHOUT, 10.0)
+    program.main(asked)
+    picture = matplotlib.image.imread(tmp_path / "figure.png")
+    assert picture.shape[1] > 3 * picture.shape[0]
+    assert picture[..., :3].std() > 0.05
+
+
+def test_unknown_names_and_headers_without_a_word_are_told(program: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"paper-nothing is no experiment; there are ours-.*paper-"):
+        program.main(["paper-nothing"])
+    (tmp_path / "ours-x.yaml").write_text("# Question:  And?\n# Source:    ours\nsimsiam: {dim: 8}\n")
+    with pytest.raises(UserError, match=r"ours-x\.yaml lacks a line `# Published: …`"):
+        program.read_experiment(tmp_path / "ours-x.yaml")
+
+
+@pytest.mark.slow
+def test_an_experiment_is_run_scored_and_not_run_again(program: Any, tmp_path: Path) -> None:
+    small = ["data.count=40", "optim.epochs=1", "optim.batch=20", "backbone.width=8", "log.every=1"]
+    options = [f"--option={option}" for option in [*small, "monitor.health_every=1", "simsiam.dim=32"]]
+    name, argv = "paper-alternation-10", ["paper-alternation-10", "--runs", str(tmp_path), *options]
+    first = program.main(argv)["metrics"]
+    assert 0 < first[f"{name}/knn/k=20/T=0.07/top1"] < 40
+    checkpoint = (tmp_path / name / "checkpoint.pth").resolve()
+    assert program.main(argv)["metrics"] == first
+    assert (tmp_path / name / "checkpoint.pth").resolve() == checkpoint
+    assert program.numbers(tmp_path / name)["rank"] >= 1
