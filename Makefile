@@ -39,6 +39,8 @@ bench: $(VENV)/.test
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.conversion
 	$(PY) -m benchmarks.knn
+	$(PY) -m benchmarks.linear
+	$(PY) -m benchmarks.coco_eval
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -3,6 +3,7 @@ what was measured, and nothing else."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
@@ -31,6 +32,7 @@ def program() -> Any:
     return module
 
 
+@functools.cache
 def read(*files: Path) -> PretrainConfig:
     words = [word for file in files for word in ("--config", str(file))]
     return parse(PretrainConfig, description="", argv=words)[0]
@@ -42,7 +44,10 @@ def score(folder: Path, top1: float = 20.5) -> None:
     metrics = {"top1": top1, "ci95_low": top1 - 1.5, "ci95_high": top1 + 1.5}
     record = {"metrics": {f"knn/k=20/T=0.07/{name}": value for name, value in metrics.items()}}
     (folder / "knn.json").write_text(json.dumps(record))
-    rows: list[dict[str, float]] = [{"step": step, "loss": -step / 10} for step in range(1, 5)]
+    rows: list[dict[str, float]] = [
+        {"step": 0, **{f"baseline/{name}/knn/k=20/T=0.07/top1": 13.25 for name in ("pixels", "untrained")}}
+    ]
+    rows += [{"step": step, "loss": -step / 10} for step in range(1, 5)]
     rows += [{"step": 4, "health/std": 0.876, "health/effective_rank": 12.34}]
     rows += [{"step": 4, "knn/k=20/T=0.07/top1": top1}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -66,8 +71,12 @@ def test_every_experiment_is_sound_and_changes_something(file: Path, program: An
 
 def test_the_table_says_what_was_published_measured_and_not_measured(program: Any, tmp_path: Path) -> None:
     score(tmp_path / "runs" / "paper-predictor-none", 12.3)
+    score(tmp_path / "runs" / program.WITH, 21.0)
     out = program.main(["none", "--runs", str(tmp_path / "runs"), "--table", str(tmp_path / "table.md")])
-    assert out["metrics"] == {"paper-predictor-none/knn/k=20/T=0.07/top1": 12.3}
+    assert out["metrics"] == {
+        f"{name}/knn/k=20/T=0.07/top1": value
+        for name, value in (("paper-predictor-none", 12.3), (program.WITH, 21.0))
+    }
     lines = (tmp_path / "table.md").read_text().splitlines()
     rows = {
         line.split("`")[1]: [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "`" in line
@@ -77,7 +86,9 @@ def test_the_table_says_what_was_published_measured_and_not_measured(program: An
         "And without the predictor?", "0.1 (arXiv 2011.10566, table 1a)",
         "12.3 (10.8 to 13.8)", "0.88", "12.3",
     ]  # fmt: skip
+    assert rows.pop(program.WITH)[2] == "21.0 (19.5 to 22.5)"
     assert {tuple(row[2:]) for row in rows.values()} == {("not measured", "", "")}
+    assert lines[0].endswith("one seed; raw pixels 13.2, the untrained backbone 13.2.")
     assert lines.index("**The paper's questions**") < lines.index("**Beyond the paper**")
 
 

@@ -175,15 +175,16 @@ def made_up(change: float = 0.0) -> View:
     u1 = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     u2 = torch.tensor([[0.6, 0.8], [0.0, 1.0]], dtype=torch.float64)
     negative = torch.tensor([[3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
-    gradient = Gradient(-u2, negative, balance=torch.tensor([[2.0], [1.0]], dtype=torch.float64), scale=0.5)
+    balance, scale = torch.tensor([[[2.0], [1.0]], [[0.5], [2.0]]], dtype=torch.float64)
+    gradient = Gradient(-u2, negative, balance, scale)
     return View(u1, u2, gradient, gradient.total * (1 + change), weighed=True)
 
 
 def test_indicators_by_hand() -> None:
     expected = {
-        "ratio": (6 + 4) / (1 + 1),
+        "ratio": (3 + 8) / (0.5 + 2),
         "balance": 1.5,
-        "radial": ((6 - 0.6) + (4 - 1)) / 2 / 2,
+        "radial": (0.5 * (6 - 0.6) + 2 * (4 - 1)) / 2,
         "parts_cosine": (-0.6 - 1) / 2,
         "view_cosine": (0.6 + 1) / 2,
         "others_cosine": (0 + 0.8) / 2,
