@@ -13,10 +13,14 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo test check format faults bench clean
+.PHONY: demo detection-demo test check format faults bench clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
+
+# Box and mask AP with the demo's backbone and with none, after make demo.
+detection-demo: $(VENV)/.demo
+	$(PY) scripts/detection_demo.py
 
 test: $(VENV)/.test
 	$(PY) -m pytest
