@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from siamtransfer.cli import say, to_json
-from siamtransfer.formats import read_backbone
+from siamtransfer.weights.formats import read_backbone
 
 
 def main() -> None:

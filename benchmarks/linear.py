@@ -20,14 +20,14 @@ import torch
 from sklearn.linear_model import LogisticRegression as SciKitLearns
 from torch import Tensor
 
-from siamtransfer.augmented import AugmentedImages, crops_and_flips
 from siamtransfer.backbones import build_backbone
 from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
 from siamtransfer.features import Transform
-from siamtransfer.linear_heads import Heads, HeadSetting
-from siamtransfer.linear_training import AugmentedFeatures, KeptFeatures, Source, train_heads
-from siamtransfer.probes import LogisticRegression, top_accuracy
+from siamtransfer.probing.augmented import AugmentedImages, crops_and_flips
+from siamtransfer.probing.fitting import AugmentedFeatures, KeptFeatures, Source, train_heads
+from siamtransfer.probing.heads import Heads, HeadSetting
+from siamtransfer.probing.logistic import LogisticRegression, top_accuracy
 from siamtransfer.runtime import Runtime
 
 STRENGTHS = np.logspace(-6, 5, 45)

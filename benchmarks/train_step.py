@@ -23,11 +23,11 @@ from siamtransfer import runtime
 from siamtransfer.backbones import build_backbone
 from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
-from siamtransfer.guard import Blame
 from siamtransfer.methods import Moment, SimSiam, SimSiamConfig
-from siamtransfer.optim import OptimConfig, build_optimizer, set_rates
+from siamtransfer.optim.optimisers import OptimConfig, build_optimizer, set_rates
 from siamtransfer.results import record
-from siamtransfer.step import update
+from siamtransfer.training.guard import Blame
+from siamtransfer.training.step import update
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.recipes import recipe
 

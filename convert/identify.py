@@ -15,8 +15,8 @@ from typing import Any
 
 from siamtransfer.cli import run, say
 from siamtransfer.files import digest_of_file
-from siamtransfer.formats import ReadBackbone, add_reader_arguments, read_backbone
 from siamtransfer.results import record
+from siamtransfer.weights.formats import ReadBackbone, add_reader_arguments, read_backbone
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

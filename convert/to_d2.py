@@ -32,11 +32,11 @@ from siamtransfer.detection.overlay import (
     why_no_c4,
 )
 from siamtransfer.detection.parity import IMAGE, TOLERANCE, Parity, measure_parity
-from siamtransfer.detectron2_keys import to_detectron2
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write, digest_of_file, refuse_outputs
-from siamtransfer.formats import add_reader_arguments, digest_of, read_backbone
 from siamtransfer.results import record
+from siamtransfer.weights.detectron2_keys import to_detectron2
+from siamtransfer.weights.formats import add_reader_arguments, digest_of, read_backbone
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

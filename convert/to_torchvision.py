@@ -21,8 +21,8 @@ from torch import Tensor
 from siamtransfer.cli import run, say
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write, digest_of_file, refuse_outputs
-from siamtransfer.formats import add_reader_arguments, digest_of, read_backbone
 from siamtransfer.results import record
+from siamtransfer.weights.formats import add_reader_arguments, digest_of, read_backbone
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamtransfer import quality, runtime
+from siamtransfer import runtime
 from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.errors import UserError
@@ -32,11 +32,19 @@ from siamtransfer.evaluation import EvaluationConfig, Subject, labelled_features
 from siamtransfer.files import refuse_outputs
 from siamtransfer.layers import OUTPUT, Layers
 from siamtransfer.predictions import publish
-from siamtransfer.projector import project, read_projector
-from siamtransfer.representation import GUIDE, Representation, compare, measure, measurement, write_spectra
+from siamtransfer.quality import measures
+from siamtransfer.quality.projector import project, read_projector
+from siamtransfer.quality.representation import (
+    GUIDE,
+    Representation,
+    compare,
+    measure,
+    measurement,
+    write_spectra,
+)
+from siamtransfer.quality.selection import choose, score_rules, validity
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime
-from siamtransfer.selection import choose, score_rules, validity
 from siamtransfer.view_features import repeat_view, view_features
 from siamtransfer.views.recipes import Recipe, recipe
 
@@ -141,7 +149,7 @@ def portray(
     found, views = subject.features(images, [layers]), None
     assert found.labels is not None
     if subject.backbone is not None and asked.images:
-        chosen = quality.sample(len(images), asked.images, asked.seed)
+        chosen = measures.sample(len(images), asked.images, asked.seed)
         if place.is_main:
             say(f"extracting features of {asked.views} views of {len(chosen)} images by {made_by.name}")
         views = view_features(
@@ -149,7 +157,7 @@ def portray(
             seed=asked.seed, indices=chosen, batch=subject.config.batch, workers=subject.workers,
         )  # fmt: skip
     one = Representation(
-        found.features, found.labels, quality.sample(len(images), asked.sample, asked.seed), views
+        found.features, found.labels, measures.sample(len(images), asked.sample, asked.seed), views
     )
     places = {"backbone" if layers == OUTPUT else layers: one}
     if projector is not None:
@@ -173,7 +181,7 @@ def portray_files(config: EvaluationConfig, asked: Any, place: Runtime) -> Portr
     part = found.train if asked.part == "train" else found.test
     assert part is not None
     assert part.labels is not None
-    sampled = quality.sample(len(part.features), asked.sample, asked.seed)
+    sampled = measures.sample(len(part.features), asked.sample, asked.seed)
     one = Representation(part.features, part.labels, sampled, None)
     protocol = {**found.protocol, "recipe": None, "measured": {"backbone": size(one)}}
     return Portrait(found.protocol[asked.part], {"backbone": one}, protocol, found.provenance)
@@ -216,7 +224,7 @@ def examine(
     numbers: dict[str, float] = {}
     spectra: dict[str, Tensor] = {}
     for where, one in portrait.places.items():
-        spectra[where] = quality.covariance_eigenvalues(one.rows, device)
+        spectra[where] = measures.covariance_eigenvalues(one.rows, device)
         found = measure(one, spectra[where], device, restarts=asked.restarts, seed=asked.seed)
         numbers |= {f"{name}/{where}": value for name, value in found.items()}
     return numbers, spectra

@@ -21,9 +21,9 @@ from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import draw_shots
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, labelled_features
-from siamtransfer.linear_probes import count_like, set_aside
 from siamtransfer.predictions import Predictions, publish
-from siamtransfer.probes import fit_logistic
+from siamtransfer.probing.linear import count_like, set_aside
+from siamtransfer.probing.logistic import fit_logistic
 from siamtransfer.results import record
 
 

@@ -24,7 +24,6 @@ from typing import Any, Literal, cast
 import torch
 
 from siamtransfer import runtime
-from siamtransfer.checkpoint import FORMAT, read_state
 from siamtransfer.checks import at_least
 from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
@@ -33,16 +32,17 @@ from siamtransfer.data.imageset import require_same_images
 from siamtransfer.data.sampler import epoch_order
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write, refuse_outputs
-from siamtransfer.formats import ReadBackbone, read_backbone
-from siamtransfer.gradients import GUIDE, PREFIX, average, decompose, indicators, require_form
 from siamtransfer.methods import METHODS, Method, section_of
 from siamtransfer.predictions import publish, refuse_record
+from siamtransfer.quality.gradients import GUIDE, PREFIX, average, decompose, indicators, require_form
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime, undistributed
 from siamtransfer.view_features import EPOCH, Reader
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.recipes import Recipe, recipe
+from siamtransfer.weights.checkpoint import FORMAT, read_state
+from siamtransfer.weights.formats import ReadBackbone, read_backbone
 
 COLUMNS = 4  # of panels in a plot
 

@@ -24,12 +24,12 @@ from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, LabelledFeatures, labelled_features
-from siamtransfer.grid import write_neighbours
-from siamtransfer.neighbours import search
+from siamtransfer.knn.grid import write_neighbours
+from siamtransfer.knn.neighbours import search
+from siamtransfer.knn.voting import score_neighbours
 from siamtransfer.predictions import Predictions, publish
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime
-from siamtransfer.voting import score_neighbours
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:

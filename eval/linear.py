@@ -25,7 +25,6 @@ import numpy as np
 from torch import Tensor
 
 from siamtransfer import runtime
-from siamtransfer.augmented import AugmentedImages, crops_and_flips
 from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import Subset
@@ -34,8 +33,11 @@ from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, Subject, labelled_features, open_subject
 from siamtransfer.layers import OUTPUT, Layers
-from siamtransfer.linear_heads import Rule
-from siamtransfer.linear_probes import (
+from siamtransfer.predictions import publish
+from siamtransfer.probing.augmented import AugmentedImages, crops_and_flips
+from siamtransfer.probing.fitting import AugmentedFeatures, KeptFeatures, Select
+from siamtransfer.probing.heads import Rule
+from siamtransfer.probing.linear import (
     HELD_OUT,
     TEST_SHARE,
     Bench,
@@ -50,10 +52,8 @@ from siamtransfer.linear_probes import (
     sweep,
     sweep_epochs,
 )
-from siamtransfer.linear_protocols import PUBLISHED, published_layers
-from siamtransfer.linear_training import AugmentedFeatures, KeptFeatures, Select
-from siamtransfer.predictions import publish
-from siamtransfer.probes import split_by_class
+from siamtransfer.probing.logistic import split_by_class
+from siamtransfer.probing.protocols import PUBLISHED, published_layers
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from siamtransfer import runtime
-from siamtransfer.augmented import AugmentedImages, crops_and_flips
 from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import Subset, draw_by_class
@@ -28,9 +27,10 @@ from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, Subject, open_subject
 from siamtransfer.features import Features, extract
-from siamtransfer.finetuning import FINETUNING, Classifier, finetune
-from siamtransfer.linear_probes import count_like, single_labels
 from siamtransfer.predictions import Predictions, publish
+from siamtransfer.probing.augmented import AugmentedImages, crops_and_flips
+from siamtransfer.probing.finetuning import FINETUNING, Classifier, finetune
+from siamtransfer.probing.linear import count_like, single_labels
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime
 

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 
 from siamtransfer import runtime
-from siamtransfer.average_precision import eleven_points, mean_average_precision
 from siamtransfer.cli import run, say
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.voc import ignored_of
@@ -35,10 +34,11 @@ from siamtransfer.errors import UserError
 from siamtransfer.evaluation import EvaluationConfig, LabelledFeatures, labelled_features, open_subject
 from siamtransfer.layers import OUTPUT
 from siamtransfer.predictions import Predictions, publish
+from siamtransfer.probing.average_precision import eleven_points, mean_average_precision
+from siamtransfer.probing.svm import COSTS, SHOTS, FullScores, Part, score_full, score_low_shot
+from siamtransfer.probing.windows import WINDOWS, windowed
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime
-from siamtransfer.svm import COSTS, SHOTS, FullScores, Part, score_full, score_low_shot
-from siamtransfer.windows import WINDOWS, windowed
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:

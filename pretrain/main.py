@@ -21,9 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siamtransfer import checkpoint, runtime
-from siamtransfer.building import build_method, describe_backbone, fill_backbone
-from siamtransfer.checkpoint import Checkpoints
+from siamtransfer import runtime
 from siamtransfer.cli import run, say, to_json
 from siamtransfer.config import (
     DataConfig,
@@ -40,20 +38,23 @@ from siamtransfer.diagnostics import CollapseWatch, projection_health
 from siamtransfer.errors import UserError
 from siamtransfer.features import evaluation_transform
 from siamtransfer.files import RunLock, write_text
-from siamtransfer.gradients import decompose, indicators, require_form
-from siamtransfer.guard import Blame
-from siamtransfer.journal import Journal
 from siamtransfer.methods import Method, Moment
-from siamtransfer.monitor import KnnMonitor
-from siamtransfer.optim import build_optimizer, load_optimizer, set_rates
-from siamtransfer.progress import StepProgress, Stopwatch
+from siamtransfer.optim.optimisers import build_optimizer, load_optimizer, set_rates
+from siamtransfer.quality.gradients import decompose, indicators, require_form
 from siamtransfer.results import record
 from siamtransfer.runtime import Runtime, StopSignal
-from siamtransfer.step import update
+from siamtransfer.training.building import build_method, describe_backbone, fill_backbone
+from siamtransfer.training.guard import Blame
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.monitor import KnnMonitor
+from siamtransfer.training.progress import StepProgress, Stopwatch
+from siamtransfer.training.step import update
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.preview import write_preview
 from siamtransfer.views.recipes import Recipe, recipe
+from siamtransfer.weights import checkpoint
+from siamtransfer.weights.checkpoint import Checkpoints
 
 DEMO = Path(__file__).resolve().parents[1] / "configs" / "pretrain" / "demo.yaml"
 

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 from siamtransfer.cli import run, say
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write, write_text
-from siamtransfer.journal import read_rows
+from siamtransfer.training.journal import read_rows
 
 HERE = Path(__file__).resolve().parents[1]
 RECIPES = HERE / "configs" / "experiments"

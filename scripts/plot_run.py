@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from siamtransfer.cli import run
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write
-from siamtransfer.journal import read_rows
+from siamtransfer.training.journal import read_rows
 
 
 def main() -> dict[str, Any]:

@@ -20,8 +20,8 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from siamtransfer.config import flatten
 from siamtransfer.errors import UserError
+from siamtransfer.knn.voting import mean_average_precision, mean_per_class
 from siamtransfer.predictions import Published
-from siamtransfer.voting import mean_average_precision, mean_per_class
 
 BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std")
 CHOSEN = ("chosen_", "held_out_")

@@ -33,7 +33,7 @@ from siamtransfer.methods.simsiam import SimSiamConfig
 from siamtransfer.methods.swav import SwAVConfig
 from siamtransfer.methods.unigrad import UniGradConfig
 from siamtransfer.methods.vicreg import VICRegConfig
-from siamtransfer.optim import OptimConfig
+from siamtransfer.optim.optimisers import OptimConfig
 from siamtransfer.views.recipes import recipe
 
 C = TypeVar("C")

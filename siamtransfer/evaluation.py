@@ -28,12 +28,12 @@ from siamtransfer.features import (
 )
 from siamtransfer.files import digest_of_file
 from siamtransfer.folding import folded
-from siamtransfer.format_table import IMAGENET
-from siamtransfer.formats import ReadBackbone, digest_of, load_backbone
 from siamtransfer.layers import OUTPUT, Layers
 from siamtransfer.predictions import refuse_record
 from siamtransfer.runtime import Runtime
 from siamtransfer.views.recipes import recipe
+from siamtransfer.weights.format_table import IMAGENET
+from siamtransfer.weights.formats import ReadBackbone, digest_of, load_backbone
 
 
 @dataclass

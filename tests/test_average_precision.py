@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from siamtransfer.average_precision import (
+from siamtransfer.errors import UserError
+from siamtransfer.probing.average_precision import (
     all_points,
     average_precisions,
     eleven_points,
     mean_average_precision,
 )
-from siamtransfer.errors import UserError
 
 FALLING = np.arange(5.0, 0, -1)
 

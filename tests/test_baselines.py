@@ -14,11 +14,11 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18
 
 from convert import identify, to_d2, to_torchvision
 from eval.knn import main as knn
-from siamtransfer import baselines
-from siamtransfer.baselines import build_untrained, find_published, published
 from siamtransfer.errors import UserError
 from siamtransfer.files import digest_of_file
-from siamtransfer.formats import load_backbone, read_backbone
+from siamtransfer.weights import baselines
+from siamtransfer.weights.baselines import build_untrained, find_published, published
+from siamtransfer.weights.formats import load_backbone, read_backbone
 
 
 def keep(content: Any, folder: Path, name: str = "resnet18") -> Path:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from small_runs import differences
 
-from siamtransfer.checkpoint import FORMAT, VERSION, Checkpoints, read_state
 from siamtransfer.errors import UserError
+from siamtransfer.weights.checkpoint import FORMAT, VERSION, Checkpoints, read_state
 
 
 def state_of(step: int, **more: Any) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from siamtransfer.containers import describe, read_content, without_wrappers
 from siamtransfer.errors import UserError
-from siamtransfer.pickles import Inert
+from siamtransfer.weights.containers import describe, read_content, without_wrappers
+from siamtransfer.weights.pickles import Inert
 
 
 class Malice:

@@ -25,7 +25,7 @@ from siamtransfer.detection.datasets import open_detection_data
 from siamtransfer.detection.engines import TorchvisionEngine
 from siamtransfer.detection.search import hold_out
 from siamtransfer.errors import UserError
-from siamtransfer.journal import read_rows
+from siamtransfer.training.journal import read_rows
 
 needs_detectron2 = [
     pytest.mark.detectron2,

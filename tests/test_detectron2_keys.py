@@ -7,7 +7,7 @@ from checkpoint_files import read_golden
 
 from siamtransfer.backbones import DESIGNS, Architecture
 from siamtransfer.detection.overlay import expected_shapes, layouts
-from siamtransfer.detectron2_keys import TABLE, in_model, to_detectron2, to_torchvision, trunk_shapes
+from siamtransfer.weights.detectron2_keys import TABLE, in_model, to_detectron2, to_torchvision, trunk_shapes
 
 MODELS = read_golden("detectron2/targets.json.gz")["models"]
 

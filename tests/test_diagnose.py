@@ -18,19 +18,20 @@ from PIL import Image
 from small_runs import complete, newest
 
 from eval.diagnose import main
-from siamtransfer import diagnostics, quality
+from siamtransfer import diagnostics
 from siamtransfer.backbones import build_backbone
-from siamtransfer.checkpoint import FORMAT, VERSION
 from siamtransfer.data import open_images
 from siamtransfer.errors import UserError
 from siamtransfer.features import Transform, extract, pixels
-from siamtransfer.formats import load_backbone
 from siamtransfer.methods import METHODS, SimSiam, SimSiamConfig, section_of
-from siamtransfer.projector import project, read_projector
-from siamtransfer.representation import GUIDE
+from siamtransfer.quality import measures
+from siamtransfer.quality.projector import project, read_projector
+from siamtransfer.quality.representation import GUIDE
 from siamtransfer.runtime import Runtime
 from siamtransfer.view_features import repeat_view, view_features
 from siamtransfer.views.recipes import recipe
+from siamtransfer.weights.checkpoint import FORMAT, VERSION
+from siamtransfer.weights.formats import load_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 SMALL = ["--device", "cpu", "--images", "12", "--views", "3", "--restarts", "2"]
@@ -82,17 +83,17 @@ def test_our_own_checkpoint_is_measured_at_both_places(runs: list[Path]) -> None
     with torch.no_grad():
         z = method_by_hand(runs[0], projector_layers=2).projector(h)
     for where, x in (("backbone", h), ("projection", z)):
-        eigenvalues, singular = quality.covariance_eigenvalues(x), quality.singular_values(x)
+        eigenvalues, singular = measures.covariance_eigenvalues(x), measures.singular_values(x)
         expected = {
             "std": diagnostics.output_std(x),
             "centre_norm": diagnostics.centre_norm(x),
             "effective_rank_singular": diagnostics.effective_rank(x),
-            "effective_rank_covariance": quality.covariance_effective_rank(eigenvalues),
-            "rankme": quality.rankme(singular),
-            "alpha_req": quality.alpha_req(eigenvalues),
-            "uniformity": quality.uniformity(x),
-            "tolerance": quality.tolerance(x, y),
-            "kmeans_nmi": quality.cluster_agreement(x, y, restarts=2)["nmi"],
+            "effective_rank_covariance": measures.covariance_effective_rank(eigenvalues),
+            "rankme": measures.rankme(singular),
+            "alpha_req": measures.alpha_req(eigenvalues),
+            "uniformity": measures.uniformity(x),
+            "tolerance": measures.tolerance(x, y),
+            "kmeans_nmi": measures.cluster_agreement(x, y, restarts=2)["nmi"],
         }
         assert {name: found[f"{name}/{where}"] for name in expected} == pytest.approx(expected, rel=1e-3)
     assert found["rankme/projection"] != pytest.approx(found["rankme/backbone"], rel=1e-2)
@@ -111,14 +112,14 @@ def test_alignment_and_lidar_are_of_the_recorded_recipes_views(runs: list[Path])
     backbone, read = load_backbone(runs[0])
     images = open_images("fashion-scenes", size=32, count=40)
     made_by = recipe("cifar-simsiam", size=16, mean=read.normalisation.mean, std=read.normalisation.std)
-    chosen = quality.sample(40, 12, 3)
+    chosen = measures.sample(40, 12, 3)
     views = view_features(backbone, images, repeat_view(made_by, 3), ALONE, seed=3, indices=chosen)
-    assert found["alignment/backbone"] == pytest.approx(quality.alignment(views), rel=1e-4)
-    assert found["lidar/backbone"] == pytest.approx(quality.lidar(views), rel=1e-3)
+    assert found["alignment/backbone"] == pytest.approx(measures.alignment(views), rel=1e-4)
+    assert found["lidar/backbone"] == pytest.approx(measures.lidar(views), rel=1e-3)
     with torch.no_grad():
         z = method_by_hand(runs[0], projector_layers=2).projector(views.flatten(0, 1)).view(12, 3, -1)
-    assert found["alignment/projection"] == pytest.approx(quality.alignment(z), rel=1e-4)
-    assert found["lidar/projection"] == pytest.approx(quality.lidar(z), rel=1e-3)
+    assert found["alignment/projection"] == pytest.approx(measures.alignment(z), rel=1e-4)
+    assert found["lidar/projection"] == pytest.approx(measures.lidar(z), rel=1e-3)
     other = score(runs[0], "--seed", 3, "--recipe", "grey")
     assert other["protocol"]["checkpoints"][0]["recipe"] == "grey"
     assert other["metrics"]["alignment/backbone"] != pytest.approx(found["alignment/backbone"], rel=1e-3)
@@ -133,10 +134,10 @@ def test_views_have_the_normalisation_of_the_checkpoint(runs: list[Path], tmp_pa
     made_by = recipe("cifar-simsiam", size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     views = view_features(
         load_backbone(runs[0])[0], open_images("fashion-scenes", size=32, count=40), repeat_view(made_by, 3),
-        ALONE, indices=quality.sample(40, 12, 0),
+        ALONE, indices=measures.sample(40, 12, 0),
     )  # fmt: skip
     found = score(tmp_path / "other.pth")["metrics"]
-    assert found["alignment/backbone"] == pytest.approx(quality.alignment(views), rel=1e-4)
+    assert found["alignment/backbone"] == pytest.approx(measures.alignment(views), rel=1e-4)
 
 
 def test_projectors_are_rebuilt_from_what_the_checkpoint_says(runs: list[Path], tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_the_test_part_and_pixels(runs: list[Path], capsys: pytest.CaptureFixtur
     assert measured == {"rows": 2000, "dim": 768, "sampled": 50, "images and views": None}
     raw = pixels(open_images("fashion-scenes", size=32, count=40), Transform(16, 18, (0, 0, 0), (1, 1, 1)))
     train = score("pixels", *SCENES)["metrics"]
-    assert train["uniformity/backbone"] == pytest.approx(quality.uniformity(raw), rel=1e-4)
+    assert train["uniformity/backbone"] == pytest.approx(measures.uniformity(raw), rel=1e-4)
 
 
 # Several checkpoints.
@@ -271,8 +272,8 @@ def test_names_begin_with_the_checkpoints_place(
 def test_each_pair_is_compared(several: tuple[dict[str, Any], Path, str], runs: list[Path]) -> None:
     found = several[0]["metrics"]
     a, b = (features_by_hand(run)[0] for run in runs)
-    assert found["cka/backbone/1-2"] == pytest.approx(quality.linear_cka(a, b), rel=1e-4)
-    unbiased = quality.linear_cka(a, b, unbiased=True)
+    assert found["cka/backbone/1-2"] == pytest.approx(measures.linear_cka(a, b), rel=1e-4)
+    unbiased = measures.linear_cka(a, b, unbiased=True)
     assert found["cka_unbiased/backbone/1-2"] == pytest.approx(unbiased, rel=1e-3)
     assert sum(name.startswith("cka/") for name in found) == 3
     assert 0 < found["neighbour_agreement/backbone/1-2"] < 1
@@ -343,8 +344,8 @@ def test_feature_files_are_measured(part: str, tmp_path: Path) -> None:
     found = record["metrics"]
     content = np.load(tmp_path / f"{part}.npz")
     x, y = torch.from_numpy(content["features"]), torch.from_numpy(content["labels"])
-    assert found["rankme/backbone"] == pytest.approx(quality.rankme(quality.singular_values(x)), rel=1e-6)
-    assert found["tolerance/backbone"] == pytest.approx(quality.tolerance(x, y), rel=1e-6)
+    assert found["rankme/backbone"] == pytest.approx(measures.rankme(measures.singular_values(x)), rel=1e-6)
+    assert found["tolerance/backbone"] == pytest.approx(measures.tolerance(x, y), rel=1e-6)
     assert found["kmeans_nmi/backbone"] > 0.3
     assert "alignment/backbone" not in found
     assert len(record["provenance"]["checkpoints"][0]["train_digest"]) == 64

@@ -17,7 +17,7 @@ from siamtransfer.batchnorm import SyncedBatchNorm
 from siamtransfer.features import Transform, extract
 from siamtransfer.methods import StepOutput
 from siamtransfer.runtime import Runtime
-from siamtransfer.step import forward_backward
+from siamtransfer.training.step import forward_backward
 
 # 32-pixel scenes, real views and SimSiam; 8 steps.
 SCENES = [

@@ -25,10 +25,10 @@ from siamtransfer.data import open_images
 from siamtransfer.errors import UserError
 from siamtransfer.features import Transform, extract, pixels
 from siamtransfer.files import digest_of_file
-from siamtransfer.formats import load_backbone
-from siamtransfer.grid import OTHER, SAME
+from siamtransfer.knn.grid import OTHER, SAME
+from siamtransfer.knn.voting import knn_scores
 from siamtransfer.runtime import Runtime
-from siamtransfer.voting import knn_scores
+from siamtransfer.weights.formats import load_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 SMALL = ["--device", "cpu", "--data.workers", "0"]

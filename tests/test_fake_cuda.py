@@ -25,11 +25,11 @@ from pretrain.main import main
 from siamtransfer import diagnostics
 from siamtransfer.backbones import build_backbone
 from siamtransfer.data import open_images
-from siamtransfer.guard import judge
 from siamtransfer.methods import SimSiam, SimSiamConfig
-from siamtransfer.optim import OptimConfig, build_optimizer
+from siamtransfer.optim.optimisers import OptimConfig, build_optimizer
 from siamtransfer.runtime import Runtime
-from siamtransfer.step import forward_backward
+from siamtransfer.training.guard import judge
+from siamtransfer.training.step import forward_backward
 from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
 from siamtransfer.views.recipes import Recipe, recipe
 

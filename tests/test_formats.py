@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from siamtransfer.backbones import build_backbone
-from siamtransfer.detectron2_keys import in_model, to_detectron2
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import IMAGENET, SWAV
-from siamtransfer.formats import digest_of, load_backbone, read_backbone
+from siamtransfer.weights.detectron2_keys import in_model, to_detectron2
+from siamtransfer.weights.format_table import IMAGENET, SWAV
+from siamtransfer.weights.formats import digest_of, load_backbone, read_backbone
 
 
 def save(content: Any, folder: Path, name: str = "x.pth") -> Path:

@@ -27,9 +27,9 @@ from siamtransfer.backbones import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.data.sampler import epoch_order
 from siamtransfer.errors import UserError
-from siamtransfer.gradients import GUIDE, PREFIX, View, average, decompose, indicators, require_form
 from siamtransfer.methods import METHODS, Method, SimSiam, SimSiamConfig
 from siamtransfer.methods.unified import Gradient
+from siamtransfer.quality.gradients import GUIDE, PREFIX, View, average, decompose, indicators, require_form
 from siamtransfer.runtime import Runtime, undistributed
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.recipes import recipe

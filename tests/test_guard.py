@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from siamtransfer.errors import UserError
-from siamtransfer.guard import Blame, Verdict, judge, refuse_non_finite
 from siamtransfer.runtime import Runtime
+from siamtransfer.training.guard import Blame, Verdict, judge, refuse_non_finite
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 BLAME = Blame(17, 0.05, torch.tensor([3, 1, 4]))

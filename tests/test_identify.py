@@ -14,7 +14,7 @@ from checkpoint_files import build_content, own_checkpoint, random_state, read_g
 from convert import identify
 from siamtransfer.errors import UserError
 from siamtransfer.files import digest_of_file
-from siamtransfer.formats import digest_of
+from siamtransfer.weights.formats import digest_of
 
 PROGRAM = Path(__file__).resolve().parents[1] / "convert" / "identify.py"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from siamtransfer.errors import UserError
-from siamtransfer.journal import Journal, read_rows
+from siamtransfer.training.journal import Journal, read_rows
 
 
 def steps(folder: Path) -> list[int]:

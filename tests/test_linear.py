@@ -14,17 +14,17 @@ from small_runs import on_ranks
 from eval.fewshot import main as fewshot
 from eval.linear import main as linear
 from eval.semisup import main as semisup
-from siamtransfer import linear_training
-from siamtransfer.augmented import AugmentedImages, crops_and_flips
 from siamtransfer.backbones import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.data.subset import Subset, draw_by_class, draw_shots
 from siamtransfer.errors import UserError
 from siamtransfer.features import Transform
-from siamtransfer.finetuning import FINETUNING
-from siamtransfer.linear_heads import Heads, HeadSetting
-from siamtransfer.linear_protocols import PUBLISHED
-from siamtransfer.linear_training import AugmentedFeatures
+from siamtransfer.probing import fitting
+from siamtransfer.probing.augmented import AugmentedImages, crops_and_flips
+from siamtransfer.probing.finetuning import FINETUNING
+from siamtransfer.probing.fitting import AugmentedFeatures
+from siamtransfer.probing.heads import Heads, HeadSetting
+from siamtransfer.probing.protocols import PUBLISHED
 from siamtransfer.runtime import Runtime
 
 SOURCE = "random:resnet18:width=8:stem=small"
@@ -126,7 +126,7 @@ def test_a_probe_goes_on_exactly_after_a_stop(
 ) -> None:
     argv = [SOURCE, *options(folder), "--protocol", "simsiam", "--epochs", 3, "--batch-size", 40]
     whole = score(linear, *argv)
-    original, epochs = linear_training.EpochFile.write, []
+    original, epochs = fitting.EpochFile.write, []
 
     def interrupted(self: Any, state: dict[str, Any]) -> None:
         original(self, state)
@@ -134,7 +134,7 @@ def test_a_probe_goes_on_exactly_after_a_stop(
         if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(linear_training.EpochFile, "write", interrupted)
+    monkeypatch.setattr(fitting.EpochFile, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(linear, *argv, "--run", tmp_path)
     monkeypatch.undo()
@@ -162,14 +162,14 @@ def test_a_sweep_chooses_on_held_out_train_and_scores_test_once(folder: Path, au
 
 
 def test_the_backbone_must_come_out_as_it_went_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = linear_training.AugmentedFeatures.batches
+    original = fitting.AugmentedFeatures.batches
 
     def meddling(self: Any, start: int, epochs: int) -> Any:
         for batch in original(self, start, epochs):
             self.backbone.backbone.bn1.running_mean += 1e-7
             yield batch
 
-    monkeypatch.setattr(linear_training.AugmentedFeatures, "batches", meddling)
+    monkeypatch.setattr(fitting.AugmentedFeatures, "batches", meddling)
     with pytest.raises(RuntimeError, match="has changed"):
         score(
             linear, SOURCE, *options(folder), "--protocol", "moco", "--epochs", 1, "--batch-size", 50
@@ -188,7 +188,7 @@ def trained(place: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
         backbone, AugmentedImages(images, labels, np.arange(51), crops_and_flips(transform), 25, place), 16
     )
     heads = Heads([HeadSetting("lars", 1.0), HeadSetting("sgd", 0.1)], backbone.dim, 10)
-    linear_training.train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, 2, place)
+    fitting.train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, 2, place)
     return heads.weight, heads.bias
 
 

@@ -23,14 +23,14 @@ from small_runs import (
 from torch import Tensor, nn
 
 import pretrain.main as program
-from siamtransfer.checkpoint import Checkpoints
 from siamtransfer.errors import UserError
-from siamtransfer.formats import load_backbone, read_backbone
-from siamtransfer.guard import Blame
 from siamtransfer.methods import METHODS, Method, Moment, StepOutput, section_of
-from siamtransfer.optim import OptimConfig, build_optimizer
+from siamtransfer.optim.optimisers import OptimConfig, build_optimizer
 from siamtransfer.runtime import Runtime
-from siamtransfer.step import update
+from siamtransfer.training.guard import Blame
+from siamtransfer.training.step import update
+from siamtransfer.weights.checkpoint import Checkpoints
+from siamtransfer.weights.formats import load_backbone, read_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 MULTI_CROP = ["--views.recipe=swav", "--views.size=32"]

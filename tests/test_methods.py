@@ -33,11 +33,11 @@ from torch import Tensor
 
 from siamtransfer.config import PretrainConfig
 from siamtransfer.diagnostics import CollapseWatch
-from siamtransfer.guard import Blame
 from siamtransfer.methods import METHODS, Method, MethodName, Moment, section_of
-from siamtransfer.optim import OptimConfig, build_optimizer
+from siamtransfer.optim.optimisers import OptimConfig, build_optimizer
 from siamtransfer.runtime import Runtime
-from siamtransfer.step import update
+from siamtransfer.training.guard import Blame
+from siamtransfer.training.step import update
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 BLAME = Blame(step=0, rate=0.0, indices=torch.arange(0))

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from siamtransfer.data import open_images
 from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.features import Transform
-from siamtransfer.monitor import KnnMonitor
+from siamtransfer.knn.voting import knn_accuracies
 from siamtransfer.runtime import Runtime
-from siamtransfer.voting import knn_accuracies
+from siamtransfer.training.monitor import KnnMonitor
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 TRANSFORM = Transform(8, None, (0.5,) * 3, (0.5,) * 3)

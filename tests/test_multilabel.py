@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from siamtransfer import multilabel
-from siamtransfer.average_precision import all_points, eleven_points
 from siamtransfer.errors import UserError
-from siamtransfer.multilabel import MultiLabelRegression, label_metrics, probe_labels, split_by_rarest
+from siamtransfer.probing import multilabel
+from siamtransfer.probing.average_precision import all_points, eleven_points
+from siamtransfer.probing.multilabel import MultiLabelRegression, label_metrics, probe_labels, split_by_rarest
 
 
 def samples(n: int = 200, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,10 +11,10 @@ import torch
 from small_runs import on_ranks
 from torch.nn import functional as F
 
-from siamtransfer import neighbours
 from siamtransfer.errors import UserError
-from siamtransfer.neighbours import search
-from siamtransfer.voting import (
+from siamtransfer.knn import neighbours
+from siamtransfer.knn.neighbours import search
+from siamtransfer.knn.voting import (
     accuracy,
     bootstrap_interval,
     knn_accuracies,
@@ -101,7 +101,7 @@ def test_answers_equal_a_plain_sort_on_random_data_with_duplicates():
 def test_blocks_do_not_change_the_answer(monkeypatch):
     bank, queries = torch.randn(70, 8), torch.randn(33, 8)
     whole = search(bank, queries, 10)
-    monkeypatch.setattr("siamtransfer.neighbours._BLOCK", 200)
+    monkeypatch.setattr("siamtransfer.knn.neighbours._BLOCK", 200)
     parts = search(bank, queries, 10)
     assert torch.equal(whole[1], parts[1])
     torch.testing.assert_close(whole[0], parts[0])

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from siamtransfer.errors import UserError
-from siamtransfer.lars import LARC, LARS
 from siamtransfer.methods.method import ParameterGroup
-from siamtransfer.optim import (
+from siamtransfer.optim.lars import LARC, LARS
+from siamtransfer.optim.optimisers import (
     OptimConfig,
     build_optimizer,
     load_optimizer,

@@ -27,10 +27,10 @@ from siamtransfer.detection.parity import (
     relative_error,
     torchvision_stages,
 )
-from siamtransfer.detectron2_keys import to_detectron2
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import IMAGENET, Normalisation
-from siamtransfer.formats import digest_of
+from siamtransfer.weights.detectron2_keys import to_detectron2
+from siamtransfer.weights.format_table import IMAGENET, Normalisation
+from siamtransfer.weights.formats import digest_of
 
 needs_detectron2 = pytest.mark.skipif(
     not is_installed(), reason="Detectron2 is not installed: python scripts/get_detectron2.py"

@@ -37,8 +37,8 @@ import pretrain.main as program
 from siamtransfer.config import PretrainConfig, as_dict, flatten
 from siamtransfer.data import open_images
 from siamtransfer.errors import UserError
-from siamtransfer.formats import load_backbone
 from siamtransfer.runtime import Runtime
+from siamtransfer.weights.formats import load_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from siamtransfer.progress import StepProgress, Stopwatch, duration
+from siamtransfer.training.progress import StepProgress, Stopwatch, duration
 
 
 class Clock:

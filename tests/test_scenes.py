@@ -20,7 +20,7 @@ from siamtransfer.data.scenes import (
     one_object_scene,
 )
 from siamtransfer.errors import UserError
-from siamtransfer.voting import knn_accuracies
+from siamtransfer.knn.voting import knn_accuracies
 
 
 @pytest.fixture(scope="module")

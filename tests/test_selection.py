@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from siamtransfer.selection import choose, score_rules, validity
+from siamtransfer.quality.selection import choose, score_rules, validity
 
 NUMBERS = ("std", "rankme", "lidar", "alpha_req", "alignment", "uniformity")
 SWEEP = [

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.methods import SimSiam, SimSiamConfig
-from siamtransfer.optim import OptimConfig, build_optimizer
+from siamtransfer.optim.optimisers import OptimConfig, build_optimizer
 
 GOLDEN = Path(__file__).parent / "golden" / "methods" / "simsiam.npz"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

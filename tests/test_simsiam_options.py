@@ -19,10 +19,7 @@ from small_runs import assert_same_run, complete, launch, newest, on_ranks, rows
 from torch import Tensor, nn
 
 from siamtransfer.backbones import build_backbone
-from siamtransfer.checkpoint import Checkpoints
 from siamtransfer.errors import UserError
-from siamtransfer.formats import load_backbone
-from siamtransfer.guard import Blame
 from siamtransfer.methods import Moment, SimSiam, SimSiamConfig
 from siamtransfer.methods.auxiliary import Contrast, Encoded, Labels, Rotation, TermsConfig
 from siamtransfer.methods.heads import ACTIVATIONS
@@ -30,10 +27,13 @@ from siamtransfer.methods.pseudo_labels import ClusterConfig, PseudoLabels
 from siamtransfer.methods.similarity import Distance, DistanceConfig, SimilarityName
 from siamtransfer.methods.simsiam_heads import Experts, Residual
 from siamtransfer.methods.targets import Memory, StopGradient, TargetConfig, aims
-from siamtransfer.optim import OptimConfig, build_optimizer
-from siamtransfer.projector import read_projector
+from siamtransfer.optim.optimisers import OptimConfig, build_optimizer
+from siamtransfer.quality.projector import read_projector
 from siamtransfer.runtime import Runtime
-from siamtransfer.step import update
+from siamtransfer.training.guard import Blame
+from siamtransfer.training.step import update
+from siamtransfer.weights.checkpoint import Checkpoints
+from siamtransfer.weights.formats import load_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 IMAGES = 24

@@ -17,8 +17,6 @@ from torchvision.transforms import v2
 from transfer_layouts import write_lines
 
 from eval.svm import main
-from siamtransfer import svm
-from siamtransfer.average_precision import all_points
 from siamtransfer.backbones import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.data.detection_folders import SceneCounts, write_voc
@@ -26,8 +24,10 @@ from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.errors import UserError
 from siamtransfer.predictions import read_published
-from siamtransfer.svm import LowShotScores, Part, draw, fit, normalised, score_full, score_low_shot
-from siamtransfer.windows import WINDOWS, Squashed, Windowed
+from siamtransfer.probing import svm
+from siamtransfer.probing.average_precision import all_points
+from siamtransfer.probing.svm import LowShotScores, Part, draw, fit, normalised, score_full, score_low_shot
+from siamtransfer.probing.windows import WINDOWS, Squashed, Windowed
 
 NAMES = ["ant", "bee", "cat"]
 COSTS = [0.01, 1.0, 10.0]

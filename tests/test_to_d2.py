@@ -21,9 +21,9 @@ from checkpoint_files import own_checkpoint, random_state, simsiam_checkpoint
 
 from siamtransfer.detection.compat import is_installed
 from siamtransfer.detection.overlay import read_stamp
-from siamtransfer.detectron2_keys import to_detectron2, to_torchvision
 from siamtransfer.errors import UserError
-from siamtransfer.formats import digest_of, read_backbone
+from siamtransfer.weights.detectron2_keys import to_detectron2, to_torchvision
+from siamtransfer.weights.formats import digest_of, read_backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "convert" / "to_d2.py"

@@ -16,7 +16,7 @@ from checkpoint_files import own_checkpoint, random_state, simsiam_checkpoint
 
 from convert import to_d2, to_torchvision
 from siamtransfer.errors import UserError
-from siamtransfer.formats import digest_of, read_backbone
+from siamtransfer.weights.formats import digest_of, read_backbone
 
 PROGRAM = Path(__file__).resolve().parents[1] / "convert" / "to_torchvision.py"
 

@@ -34,9 +34,9 @@ from siamtransfer.detection.torchvision_engine import (
 from siamtransfer.detection.torchvision_model import Design, as_input, build_detector, predict, prove_loaded
 from siamtransfer.detection.torchvision_recipe import Recipe, recipe_of
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import Normalisation
-from siamtransfer.formats import ReadBackbone, digest_of, load_backbone, read_backbone
-from siamtransfer.journal import read_rows
+from siamtransfer.training.journal import read_rows
+from siamtransfer.weights.format_table import Normalisation
+from siamtransfer.weights.formats import ReadBackbone, digest_of, load_backbone, read_backbone
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "detection"
 SMALL = Design(

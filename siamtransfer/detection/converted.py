@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from siamtransfer.data.imageset import printable
 from siamtransfer.detection.overlay import read_stamp
 from siamtransfer.detection.parity import load_weights
-from siamtransfer.detectron2_keys import in_model, to_detectron2
 from siamtransfer.errors import UserError
-from siamtransfer.formats import read_backbone
+from siamtransfer.weights.detectron2_keys import in_model, to_detectron2
+from siamtransfer.weights.formats import read_backbone
 
 _TRUNK = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5.")}
 _EXTRA_NORM = "roi_heads.res5.norm."  # the protocol's own layer, which no file has

@@ -16,7 +16,6 @@ import torch
 import yaml
 
 from siamtransfer import runtime
-from siamtransfer.baselines import RANDOM
 from siamtransfer.cli import say, to_json
 from siamtransfer.detection.compat import import_detectron2, is_installed
 from siamtransfer.detection.configuration import (
@@ -41,8 +40,9 @@ from siamtransfer.detection.training import Job
 from siamtransfer.detection.trunk import register_trunks
 from siamtransfer.errors import UserError
 from siamtransfer.files import RunLock, write_text
-from siamtransfer.format_table import Normalisation
-from siamtransfer.formats import ReadBackbone, read_backbone
+from siamtransfer.weights.baselines import RANDOM
+from siamtransfer.weights.format_table import Normalisation
+from siamtransfer.weights.formats import ReadBackbone, read_backbone
 
 SCRATCH = "scratch"
 

@@ -29,8 +29,8 @@ from siamtransfer.detection.training import Job, trainer_class
 from siamtransfer.detection.trunk import register_trunks
 from siamtransfer.errors import UserError
 from siamtransfer.files import RunLock, write_text
-from siamtransfer.journal import read_rows
 from siamtransfer.runtime import StopSignal, processors
+from siamtransfer.training.journal import read_rows
 
 AP = "detection/AP"
 RESULT, PICTURE = "result.json", "predictions.png"

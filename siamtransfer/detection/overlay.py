@@ -15,9 +15,9 @@ from typing import Any
 
 from siamtransfer.backbones import DESIGNS, FULL_WIDTH, TIMM, Architecture
 from siamtransfer.detection.trunk import OWN_FPN, SMALL_STEM_FPN
-from siamtransfer.detectron2_keys import trunk_shapes
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import Normalisation
+from siamtransfer.weights.detectron2_keys import trunk_shapes
+from siamtransfer.weights.format_table import Normalisation
 
 _STAMP = "siamtransfer-weights: sha256:"
 

@@ -22,9 +22,9 @@ from siamtransfer.backbones import ResNetBackbone
 from siamtransfer.detection.compat import Detectron2, import_detectron2
 from siamtransfer.detection.overlay import layouts
 from siamtransfer.detection.trunk import register_trunks
-from siamtransfer.detectron2_keys import in_model, to_detectron2
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import Normalisation
+from siamtransfer.weights.detectron2_keys import in_model, to_detectron2
+from siamtransfer.weights.format_table import Normalisation
 
 STAGES = ("res2", "res3", "res4", "res5")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}

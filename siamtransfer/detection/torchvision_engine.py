@@ -31,11 +31,11 @@ from siamtransfer.detection.torchvision_model import as_input, build_detector, p
 from siamtransfer.detection.torchvision_recipe import Recipe
 from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
-from siamtransfer.formats import ReadBackbone
-from siamtransfer.guard import judge
-from siamtransfer.journal import Journal
-from siamtransfer.progress import StepProgress
 from siamtransfer.runtime import Runtime, StopSignal, undistributed
+from siamtransfer.training.guard import judge
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.progress import StepProgress
+from siamtransfer.weights.formats import ReadBackbone
 
 SCORED = "detection/AP"  # the number by which a row of scores is known
 Batch = list[tuple[Tensor, dict[str, Tensor]]]

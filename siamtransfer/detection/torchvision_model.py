@@ -23,8 +23,8 @@ from siamtransfer.backbones import ResNetBackbone
 from siamtransfer.detection.part import Record, read_image
 from siamtransfer.detection.prediction import Prediction
 from siamtransfer.errors import UserError
-from siamtransfer.formats import ReadBackbone, digest_of
 from siamtransfer.runtime import Runtime
+from siamtransfer.weights.formats import ReadBackbone, digest_of
 
 LEVELS = 4  # of the pyramid, one a stage of the trunk; pooling the last one gives a fifth to the proposals
 POOLED = 7  # pixels a side that the box head sees of a proposal

@@ -12,7 +12,7 @@ from typing import Any
 
 from siamtransfer.detection.torchvision_model import Design
 from siamtransfer.errors import UserError
-from siamtransfer.schedules import milestones, warm_up
+from siamtransfer.optim.schedules import milestones, warm_up
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from siamtransfer.detection.datasets import DetectionData
 from siamtransfer.detection.prediction import Prediction
 from siamtransfer.detection.scoring import Metric, evaluate
 from siamtransfer.errors import UserError
-from siamtransfer.journal import Journal
-from siamtransfer.progress import StepProgress
 from siamtransfer.runtime import StopSignal
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.progress import StepProgress
 
 FINAL = "model_final.pth"
 EVERY = 20  # steps between rows of the journal, as between those of Detectron2's own writers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from siamtransfer.formats import read_backbone
+from siamtransfer.weights.formats import read_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

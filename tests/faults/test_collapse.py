@@ -10,7 +10,7 @@ from small_runs import launch, rows
 
 from pretrain.main import alarm
 from siamtransfer.errors import UserError
-from siamtransfer.progress import StepProgress
+from siamtransfer.training.progress import StepProgress
 
 # Small and hot, so that it happens in seconds: 256 steps at an initial rate of 0.0625.
 QUICK = [

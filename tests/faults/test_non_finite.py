@@ -13,9 +13,9 @@ from small_runs import TINY, all_finite, differences, launch_ranks, newest, rows
 from torch import Tensor, nn
 
 import pretrain.main as program
-from siamtransfer import step as step_module
 from siamtransfer.data.sampler import StepSampler
 from siamtransfer.errors import UserError
+from siamtransfer.training import step as step_module
 
 STEP = 5
 EVERY_STEP = ["--checkpoint.every_steps=1"]

@@ -27,10 +27,10 @@ from small_runs import (
     steps_kept,
 )
 
-import siamtransfer.checkpoint
-from siamtransfer.checkpoint import FORMAT, VERSION, Checkpoints
+import siamtransfer.weights.checkpoint
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write
+from siamtransfer.weights.checkpoint import FORMAT, VERSION, Checkpoints
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_fault_02_pickling_fails_half_way(saved: Path) -> None:
 
 def test_fault_02_the_disk_is_full(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        siamtransfer.checkpoint, "atomic_write", functools.partial(disturbed_write, 10_000, full)
+        siamtransfer.weights.checkpoint, "atomic_write", functools.partial(disturbed_write, 10_000, full)
     )
     with pytest.raises(UserError, match=r"cannot write .*step-0000003.*No space left.*\d MiB free"):
         Checkpoints(saved).save(state_of(3), 3)
@@ -143,7 +143,7 @@ def disturbed_write(offset: int, action: Any, path: Path) -> Iterator[Disturbed]
 
 def disturb_writing(offset: int, action: Any) -> None:
     disturbed = functools.partial(disturbed_write, offset, action)
-    siamtransfer.checkpoint.atomic_write = disturbed  # type: ignore[assignment]
+    siamtransfer.weights.checkpoint.atomic_write = disturbed  # type: ignore[assignment]
 
 
 def die() -> None:

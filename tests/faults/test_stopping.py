@@ -30,10 +30,10 @@ from small_runs import (
     stop_at,
 )
 
-import siamtransfer.checkpoint
+import siamtransfer.weights.checkpoint
 from pretrain.main import main
-from siamtransfer.checkpoint import Checkpoints
 from siamtransfer.files import atomic_write, digest_of_file
+from siamtransfer.weights.checkpoint import Checkpoints
 
 ONLY_AT_THE_END = ["--checkpoint.every_steps=0"]
 FREE = ("config.run.dir", "config.checkpoint.every_steps", "config.data.workers")
@@ -121,7 +121,7 @@ def test_fault_08_two_signals_and_one_during_a_save(undisturbed: Path, tmp_path:
 def stop_twice() -> None:
     send(signal.SIGTERM)
     send(signal.SIGTERM)
-    siamtransfer.checkpoint.atomic_write = interrupted_write
+    siamtransfer.weights.checkpoint.atomic_write = interrupted_write
 
 
 @contextlib.contextmanager

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.augmented import AugmentedImages
 from siamtransfer.data.sampler import epoch_order
 from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
-from siamtransfer.linear_heads import Heads
-from siamtransfer.progress import StepProgress, Stopwatch
+from siamtransfer.probing.augmented import AugmentedImages
+from siamtransfer.probing.heads import Heads
 from siamtransfer.runtime import Runtime
+from siamtransfer.training.progress import StepProgress, Stopwatch
 
 OFTEN = 100  # steps between looks at the losses within a long epoch
 

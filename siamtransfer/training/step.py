@@ -7,9 +7,9 @@ import contextlib
 import torch
 from torch import Tensor
 
-from siamtransfer.guard import Blame, Verdict, judge, refuse_non_finite
 from siamtransfer.methods import Moment, StepOutput
 from siamtransfer.runtime import Runtime, undistributed
+from siamtransfer.training.guard import Blame, Verdict, judge, refuse_non_finite
 
 
 def update(

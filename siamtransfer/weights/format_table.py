@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from siamtransfer.backbones import Architecture
-from siamtransfer.checkpoint import FORMAT
-from siamtransfer.detectron2_keys import to_torchvision
+from siamtransfer.weights.checkpoint import FORMAT
+from siamtransfer.weights.detectron2_keys import to_torchvision
 
 Place = tuple[str, ...]
 """The way from the top of a file to a dict of tensors, entry by entry."""

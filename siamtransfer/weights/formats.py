@@ -17,14 +17,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from siamtransfer.accounting import AVERAGE, Average, Mismatch, account, settle_average
 from siamtransfer.backbones import FULL_WIDTH, Architecture, Backbone, Stem, architecture_of
-from siamtransfer.baselines import RANDOM, TORCHVISION, build_untrained, find_published
-from siamtransfer.checkpoint import FORMAT
-from siamtransfer.containers import describe, read_content
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import FORMATS, IMAGENET, OWN, Format, Normalisation
-from siamtransfer.pickles import Inert
+from siamtransfer.weights.accounting import AVERAGE, Average, Mismatch, account, settle_average
+from siamtransfer.weights.baselines import RANDOM, TORCHVISION, build_untrained, find_published
+from siamtransfer.weights.checkpoint import FORMAT
+from siamtransfer.weights.containers import describe, read_content
+from siamtransfer.weights.format_table import FORMATS, IMAGENET, OWN, Format, Normalisation
+from siamtransfer.weights.pickles import Inert
 
 
 @dataclass(frozen=True, eq=False)

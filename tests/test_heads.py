@@ -9,7 +9,7 @@ import torch
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 
-from siamtransfer.linear_heads import Heads, HeadSetting
+from siamtransfer.probing.heads import Heads, HeadSetting
 
 D, K = 7, 4
 OPTIMISERS: dict[str, Callable[[list[nn.Parameter], float, float], torch.optim.Optimizer]] = {

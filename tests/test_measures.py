@@ -18,10 +18,10 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer import quality
 from siamtransfer.diagnostics import view_cosine
 from siamtransfer.errors import UserError
-from siamtransfer.quality import (
+from siamtransfer.quality import measures
+from siamtransfer.quality.measures import (
     EPSILON,
     alignment,
     alpha_req,
@@ -63,7 +63,7 @@ def rotation(d: int) -> Tensor:
 @pytest.fixture(params=[7, 8192], ids=["chunks", "whole"])
 def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many rows are taken at once."""
-    monkeypatch.setattr(quality, "ROWS", request.param)
+    monkeypatch.setattr(measures, "ROWS", request.param)
     return request.param
 
 
@@ -80,7 +80,7 @@ def test_spectra_agree_with_decompositions_of_the_whole_matrix(shape: tuple[int,
 
 
 def test_a_mapped_array_of_halves_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "ROWS", 16)
+    monkeypatch.setattr(measures, "ROWS", 16)
     x = skewed(100, 6).half().numpy()
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
@@ -100,7 +100,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
 
 
 def test_matrices_too_wide_to_decompose_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "WIDEST", 10)
+    monkeypatch.setattr(measures, "WIDEST", 10)
     assert len(singular_values(noise(40, 10))) == len(singular_values(noise(10, 40))) == 10
     for measure in (
         lambda: singular_values(noise(40, 11)),
@@ -209,7 +209,7 @@ def test_uniformity_of_a_circle_is_a_bessel_function(t: float) -> None:
 
 @pytest.mark.parametrize("pairs", [1, 300, 2**24])
 def test_uniformity_is_that_of_all_pairs(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_PAIRS", pairs)
+    monkeypatch.setattr(measures, "_PAIRS", pairs)
     x = skewed(57, 5)
     distances = pdist(F.normalize(x, dim=1).numpy(), "sqeuclidean")
     assert uniformity(x) == pytest.approx(np.log(np.exp(-2 * distances).mean()), rel=1e-10)

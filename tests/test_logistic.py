@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression as SciKitLearns
 from torch import Tensor
 
-from siamtransfer import probes
 from siamtransfer.errors import UserError
-from siamtransfer.probes import fit_logistic, probe, split_by_class, top_accuracy
+from siamtransfer.probing import logistic
+from siamtransfer.probing.logistic import fit_logistic, probe, split_by_class, top_accuracy
 
 
 def blobs(
@@ -85,7 +85,7 @@ def test_labels_may_be_any_integers() -> None:
 
 def test_a_start_elsewhere_ends_in_the_same_place() -> None:
     h, y = blobs()
-    problem = probes.LogisticRegression(h, y)
+    problem = logistic.LogisticRegression(h, y)
     _, start = problem.fit(10.0)
     found, _ = problem.fit(0.1, start=start)
     torch.testing.assert_close(found.weight, fit_logistic(h, y, 0.1).weight, rtol=1e-4, atol=1e-5)
@@ -110,7 +110,7 @@ def test_weak_penalties_on_badly_scaled_features_converge_in_tens_of_steps() -> 
         return original(*words)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probes.F, "cross_entropy", counted)
+        patch.setattr(logistic.F, "cross_entropy", counted)
         fit = fit_logistic(h, y, 100.0)
     assert len(calls) < 100
     theirs = SciKitLearns(C=100.0, tol=1e-12, max_iter=100_000, solver="newton-cg")

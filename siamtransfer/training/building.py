@@ -7,8 +7,8 @@ from typing import Any
 from siamtransfer.backbones import build_backbone
 from siamtransfer.config import BackboneConfig, PretrainConfig
 from siamtransfer.errors import UserError
-from siamtransfer.formats import read_backbone
 from siamtransfer.methods import METHODS, Method
+from siamtransfer.weights.formats import read_backbone
 
 
 def build_method(config: PretrainConfig) -> Method:

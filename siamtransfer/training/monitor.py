@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.subset import Subset
 from siamtransfer.features import Transform, extract, pixels
+from siamtransfer.knn.voting import knn_accuracies
 from siamtransfer.runtime import Runtime
-from siamtransfer.voting import knn_accuracies
 
 
 @dataclass

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.checkpoint import FORMAT, read_state
 from siamtransfer.errors import UserError
-from siamtransfer.formats import ReadBackbone
 from siamtransfer.methods import METHODS, section_of
+from siamtransfer.weights.checkpoint import FORMAT, read_state
+from siamtransfer.weights.formats import ReadBackbone
 
 ROWS = 4096  # projected at once
 PREFIX = {"backbone": "", "target": "target_"}  # of a branch's projector

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.average_precision import Rule, all_points, eleven_points, mean_average_precision
 from siamtransfer.errors import UserError
-from siamtransfer.probes import LinearClassifier, LogisticRegression, ProbeResult, split_by_class
+from siamtransfer.probing.average_precision import Rule, all_points, eleven_points, mean_average_precision
+from siamtransfer.probing.logistic import LinearClassifier, LogisticRegression, ProbeResult, split_by_class
 from siamtransfer.runtime import exact_products
 
 

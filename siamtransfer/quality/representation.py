@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamtransfer import quality
 from siamtransfer.diagnostics import centre_norm, effective_rank, output_std
 from siamtransfer.files import atomic_write
-from siamtransfer.neighbours import search
+from siamtransfer.knn.neighbours import search
+from siamtransfer.quality import measures
 
 NEIGHBOURS = 10  # of each image, whose agreement between two representations is told
 
@@ -52,7 +52,7 @@ class Representation:
     """Features of one place in a network: `rows`[N, d] of all images with their `labels`, the rows `sampled`
     int64[n] that pairs and clusters are counted on, and `views`[m, q, d] where there are such."""
 
-    rows: quality.Matrix
+    rows: measures.Matrix
     labels: Tensor
     sampled: np.ndarray
     views: Tensor | None
@@ -80,30 +80,30 @@ def measure(
     """
     x, y = one.sample()
     x = x.to(device)
-    singular = quality.singular_values(x)
+    singular = measures.singular_values(x)
     found = {
         "std": output_std(x),
         "centre_norm": centre_norm(x),
         "effective_rank_singular": effective_rank(x),
-        "effective_rank_covariance": quality.covariance_effective_rank(eigenvalues),
-        "rankme": quality.rankme(singular),
-        "stable_rank": quality.stable_rank(singular),
-        "participation_ratio": quality.participation_ratio(eigenvalues),
-        "nesum": quality.nesum(eigenvalues),
-        "alpha_req": quality.alpha_req(eigenvalues),
-        "log_condition": quality.log_condition(eigenvalues),
-        "off_diagonal_correlation": quality.off_diagonal_correlation(x),
-        "self_cluster": quality.self_cluster(x),
-        "uniformity": quality.uniformity(x),
+        "effective_rank_covariance": measures.covariance_effective_rank(eigenvalues),
+        "rankme": measures.rankme(singular),
+        "stable_rank": measures.stable_rank(singular),
+        "participation_ratio": measures.participation_ratio(eigenvalues),
+        "nesum": measures.nesum(eigenvalues),
+        "alpha_req": measures.alpha_req(eigenvalues),
+        "log_condition": measures.log_condition(eigenvalues),
+        "off_diagonal_correlation": measures.off_diagonal_correlation(x),
+        "self_cluster": measures.self_cluster(x),
+        "uniformity": measures.uniformity(x),
     }
     if one.has_classes:
-        found["tolerance"] = quality.tolerance(one.rows, one.labels, device)
+        found["tolerance"] = measures.tolerance(one.rows, one.labels, device)
         if restarts:
-            agreement = quality.cluster_agreement(x, y, restarts=restarts, seed=seed)
+            agreement = measures.cluster_agreement(x, y, restarts=restarts, seed=seed)
             found |= {f"kmeans_{name}": value for name, value in agreement.items()}
     if one.views is not None:
         views = one.views.to(device)
-        found |= {"alignment": quality.alignment(views), "lidar": quality.lidar(views)}
+        found |= {"alignment": measures.alignment(views), "lidar": measures.lidar(views)}
     return found
 
 
@@ -112,11 +112,11 @@ def measurement(restarts: int, seed: int) -> dict[str, object]:
     return {
         "spectrum, tolerance and CKA": "all rows",
         "ranks of singular values": "sampled rows, not centred",
-        "rankme": {"epsilon": quality.EPSILON},
-        "alpha_req": {"places": list(quality.PLACES), "weights": "1/k"},
-        "uniformity": {"t": quality.T},
-        "alignment": {"power": quality.POWER},
-        "lidar": {"delta": quality.DELTA, "epsilon": quality.EPSILON},
+        "rankme": {"epsilon": measures.EPSILON},
+        "alpha_req": {"places": list(measures.PLACES), "weights": "1/k"},
+        "uniformity": {"t": measures.T},
+        "alignment": {"power": measures.POWER},
+        "lidar": {"delta": measures.DELTA, "epsilon": measures.EPSILON},
         "kmeans": {"start": "k-means++", "restarts": restarts, "rows": "unit length", "seed": seed},
         "neighbour_agreement": {"k": NEIGHBOURS, "similarity": "cosine"},
     }
@@ -134,26 +134,26 @@ def compare(
         nearest.append(search(x, x, k, leave_out=itself)[1])
     return {
         (a, b): {
-            "cka": quality.linear_cka(several[a].rows, several[b].rows, device=device),
-            "cka_unbiased": quality.linear_cka(
+            "cka": measures.linear_cka(several[a].rows, several[b].rows, device=device),
+            "cka_unbiased": measures.linear_cka(
                 several[a].rows, several[b].rows, unbiased=True, device=device
             ),
-            "neighbour_agreement": quality.neighbour_agreement(nearest[a], nearest[b]),
+            "neighbour_agreement": measures.neighbour_agreement(nearest[a], nearest[b]),
         }
         for a, b in combinations(range(len(several)), 2)
     }
 
 
 def write_spectra(path: Path, spectra: Mapping[str, Tensor]) -> None:
-    """Draws λ_k / Σλ over k for each name as a PNG, both logarithmic; what is rounding (see quality.FLOOR) is
-    left out, and a dotted line has the slope of α = 1."""
+    """Draws λ_k / Σλ over k for each name as a PNG, both logarithmic; what is rounding (see measures.FLOOR)
+    is left out, and a dotted line has the slope of α = 1."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for name, eigenvalues in spectra.items():
         share = (eigenvalues / eigenvalues.sum()).cpu().numpy()
-        share = share[share > quality.FLOOR * share[0]]
+        share = share[share > measures.FLOOR * share[0]]
         axes.loglog(np.arange(1, len(share) + 1), share, label=name)
     k = np.array([1, max(2, *(len(eigenvalues) for eigenvalues in spectra.values()))])
     axes.loglog(k, 0.1 / k, color="grey", linestyle=":", label="alpha = 1")

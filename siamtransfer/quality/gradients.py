@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from siamtransfer import quality, ranks
+from siamtransfer import ranks
 from siamtransfer.errors import UserError
 from siamtransfer.methods import METHODS, Method, Options, unified
 from siamtransfer.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig
@@ -39,6 +39,7 @@ from siamtransfer.methods.simsiam import SimSiam, SimSiamConfig
 from siamtransfer.methods.unified import Gradient
 from siamtransfer.methods.unigrad import UniGrad, UniGradConfig
 from siamtransfer.methods.vicreg import EPSILON, VICReg, VICRegConfig
+from siamtransfer.quality import measures
 from siamtransfer.runtime import Runtime
 
 TOLERANCE = 1e-8  # of the disagreement between closed form and autograd
@@ -141,8 +142,8 @@ def _measure(view: View) -> dict[str, float]:
         "parts_cosine": float(F.cosine_similarity(positive, negative).mean()),
         "view_cosine": float((u1 * u2).sum(dim=1).mean()),
         "others_cosine": float(cosines.sum() / (len(u1) * (len(u1) - 1))),
-        "effective_rank": quality.covariance_effective_rank(quality.singular_values(u1).square()),
-        "off_diagonal": quality.off_diagonal_correlation(u1),
+        "effective_rank": measures.covariance_effective_rank(measures.singular_values(u1).square()),
+        "off_diagonal": measures.off_diagonal_correlation(u1),
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from siamtransfer.backbones import Backbone, ResNetBackbone
 from siamtransfer.layers import OUTPUT
-from siamtransfer.linear_heads import Rule
+from siamtransfer.probing.heads import Rule
 from siamtransfer.views.recipes import Interpolation, Triple
 
 

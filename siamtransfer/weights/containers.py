@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from siamtransfer.errors import UserError
-from siamtransfer.pickles import foreign_names, holds_arrays, read_arrays, read_torch
+from siamtransfer.weights.pickles import foreign_names, holds_arrays, read_arrays, read_torch
 
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
 _HEADS = {

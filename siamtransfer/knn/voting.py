@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from siamtransfer.neighbours import BUDGET, Metric, search
+from siamtransfer.knn.neighbours import BUDGET, Metric, search
 
 TOGETHER = 4096  # queries whose class scores are held at once
 

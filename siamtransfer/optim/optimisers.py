@@ -10,9 +10,9 @@ import torch
 
 from siamtransfer.checks import above, at_least, within
 from siamtransfer.errors import UserError
-from siamtransfer.lars import LARC, LARS
 from siamtransfer.methods.method import ParameterGroup
-from siamtransfer.schedules import cosine, milestones, warm_up
+from siamtransfer.optim.lars import LARC, LARS
+from siamtransfer.optim.schedules import cosine, milestones, warm_up
 
 Schedule = Literal["cosine-epoch", "cosine-step", "cosine-unigrad", "milestones", "constant"]
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from siamtransfer.checkpoint import VERSION
-from siamtransfer.containers import holds_tensors, without_wrappers
 from siamtransfer.errors import UserError
-from siamtransfer.format_table import AVERAGES, OWN, TRAINING, USUAL, Format, Place
+from siamtransfer.weights.checkpoint import VERSION
+from siamtransfer.weights.containers import holds_tensors, without_wrappers
+from siamtransfer.weights.format_table import AVERAGES, OWN, TRAINING, USUAL, Format, Place
 
 AVERAGE = "ema"  # the branch of a moving average of all weights
 _TRUNK = re.compile(r"(conv1|bn1|layer[1-4]|blocks|patch_embed)\.|(cls_token|pos_embed)$")

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamtransfer.average_precision import eleven_points, mean_average_precision
 from siamtransfer.cli import say
 from siamtransfer.data import ImageSet
 from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
 from siamtransfer.features import Features
-from siamtransfer.linear_heads import Heads, HeadSetting, Rule
-from siamtransfer.linear_protocols import Published
-from siamtransfer.linear_training import Select, Source, train_heads
-from siamtransfer.multilabel import probe_labels
+from siamtransfer.knn.voting import bootstrap_interval, mean_per_class
 from siamtransfer.predictions import Predictions
-from siamtransfer.probes import probe, split_by_class
+from siamtransfer.probing.average_precision import eleven_points, mean_average_precision
+from siamtransfer.probing.fitting import Select, Source, train_heads
+from siamtransfer.probing.heads import Heads, HeadSetting, Rule
+from siamtransfer.probing.logistic import probe, split_by_class
+from siamtransfer.probing.multilabel import probe_labels
+from siamtransfer.probing.protocols import Published
 from siamtransfer.runtime import Runtime
-from siamtransfer.voting import bootstrap_interval, mean_per_class
 
 TEST_SHARE, HELD_OUT = 0.2, 0.1
 UPDATES = 5000  # of a sweep at least, unless that is more than MOST_EPOCHS

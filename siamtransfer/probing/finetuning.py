@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.augmented import AugmentedImages
 from siamtransfer.backbones import Backbone
 from siamtransfer.epoch_file import EpochFile
 from siamtransfer.errors import UserError
-from siamtransfer.progress import StepProgress, Stopwatch
+from siamtransfer.probing.augmented import AugmentedImages
 from siamtransfer.runtime import Runtime
+from siamtransfer.training.progress import StepProgress, Stopwatch
 
 
 @dataclass(frozen=True)

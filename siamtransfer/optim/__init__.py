@@ -1,0 +1,1 @@
+"""Optimisers, and rates as functions of the step."""

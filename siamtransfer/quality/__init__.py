@@ -1,0 +1,1 @@
+"""What a representation, and a gradient, look like without labels."""

@@ -1,0 +1,1 @@
+"""Files of weights: written by us, read from anyone, every key of them explained."""
