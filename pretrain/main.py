@@ -142,7 +142,7 @@ def pretrain(
         def check_knn(step: int) -> None:
             if monitor is None or place.share(journal.has(step, monitor.name)):
                 return
-            scores = monitor.score(method.backbone)
+            scores = monitor.score(method.evaluated_backbone)
             journal.write(step, scores)
             progress.say(
                 f"kNN after {step // steps_per_epoch} epochs: {scores[monitor.name]:.2f} % ({monitor.name})"

@@ -23,6 +23,8 @@ from small_runs import (
 from torch import Tensor, nn
 
 import pretrain.main as program
+from convert.to_d2 import main as to_d2
+from eval.knn import main as knn
 from siamtransfer.errors import UserError
 from siamtransfer.methods import METHODS, Method, Moment, StepOutput, section_of
 from siamtransfer.optim.optimisers import OptimConfig, build_optimizer
@@ -30,7 +32,7 @@ from siamtransfer.runtime import Runtime
 from siamtransfer.training.guard import Blame
 from siamtransfer.training.step import update
 from siamtransfer.weights.checkpoint import Checkpoints
-from siamtransfer.weights.formats import load_backbone, read_backbone
+from siamtransfer.weights.formats import digest_of, load_backbone, read_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 MULTI_CROP = ["--views.recipe=swav", "--views.size=32"]
@@ -82,18 +84,30 @@ def test_every_method_runs_and_goes_on_to_the_bit(name: str, tmp_path: Path) -> 
     assert state["method"] == state["config"]["method"]["name"] == name
     assert {section_of(other) for other in METHODS} & state["config"].keys() == {section_of(name)}
 
-    backbone, read = load_backbone(tmp_path / "whole" / "checkpoint.pth")
-    for key, tensor in backbone.state_dict().items():
-        assert torch.equal(tensor, state["model"][f"backbone.{key}"])
-    if any(key.startswith("target_backbone.") for key in state["model"]):
-        assert read.branches == ("backbone", "target")
-        target = read_backbone(tmp_path / "whole" / "checkpoint.pth", branch="target").state
-        assert all(
-            torch.equal(tensor, state["model"][f"target_backbone.{key}"]) for key, tensor in target.items()
-        )
-        assert any(not torch.equal(tensor, backbone.state_dict()[key]) for key, tensor in target.items())
-    else:
-        assert read.branches == ("backbone",)
+    file = tmp_path / "whole" / "checkpoint.pth"
+    read = read_backbone(file)
+    assert read.branch == ("target" if name == "dino" else "backbone")
+    branches = {"backbone"} | {"target" for key in state["model"] if key.startswith("target_backbone.")}
+    assert set(read.branches) == branches
+    found = {branch: read_backbone(file, branch=branch).state for branch in branches}
+    for branch, prefix in (("backbone", "backbone."), ("target", "target_backbone.")):
+        for key, tensor in found.get(branch, {}).items():
+            assert torch.equal(tensor, state["model"][prefix + key])
+    if len(found) == 2:
+        assert any(not torch.equal(tensor, found["target"][key]) for key, tensor in found["backbone"].items())
+
+    converted = to_d2([str(file), str(tmp_path / "backbone.pkl")])
+    assert converted["protocol"]["proof"] == "passed"
+    assert converted["provenance"]["weights_digest"] == digest_of(read.state)
+
+
+def test_a_run_watches_the_network_that_its_authors_evaluate(tmp_path: Path) -> None:
+    options = [*options_of("dino"), "--monitor.knn_every=2"]
+    complete(tmp_path / "run", *options)
+    *_, last = (row for row in rows(tmp_path / "run") if "knn/k=20/T=0.07/top1" in row)
+    scored = knn([str(tmp_path / "run" / "checkpoint.pth"), "--k", "20", "--cache", "none"])
+    assert scored["provenance"]["branch"] == "target"
+    assert scored["metrics"]["knn/k=20/T=0.07/top1"] == last["knn/k=20/T=0.07/top1"]
 
 
 @pytest.mark.parametrize("name", ["moco", "byol"])

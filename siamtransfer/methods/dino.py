@@ -71,6 +71,7 @@ class DINO(Method):
     """L = mean over teacher views i and student views v ≠ i of -t_i · log softmax(s_v / τ_s), with
     t = softmax((teacher's output - c) / τ_t), and afterwards c ← m c + (1 - m) E[teacher's output]."""
 
+    evaluated = "target_backbone"
     center: Tensor
 
     def __init__(self, backbone: nn.Module, config: DINOConfig):

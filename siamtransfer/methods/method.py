@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -89,9 +89,12 @@ class Method(nn.Module):
     Attributes:
         uses_index: `forward` takes a second argument, int64[N]: which image of the set each row shows; what
             stands in for one that cannot be read counts as the one asked for.
+        evaluated: the network that the method's authors evaluate: `backbone`, or the moving average
+            `target_backbone`. The kNN monitor scores it, and readers of a checkpoint take it by default.
     """
 
     uses_index = False
+    evaluated: Literal["backbone", "target_backbone"] = "backbone"
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -99,6 +102,11 @@ class Method(nn.Module):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         raise TypeError(f"{type(self).__name__} does not define forward(views)")
+
+    @property
+    def evaluated_backbone(self) -> nn.Module:
+        """The module that `evaluated` names."""
+        return self.get_submodule(self.evaluated)
 
     def prepare(self, images: int, labels: Tensor | None) -> None:
         """Meets the set, once and before a saved state is loaded: its number of images and their labels

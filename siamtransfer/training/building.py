@@ -46,5 +46,6 @@ def fill_backbone(method: Method, wanted: BackboneConfig) -> str:
 
 
 def describe_backbone(method: Method) -> dict[str, Any]:
-    """What a reader of the checkpoint needs to build the same backbone."""
-    return {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
+    """What a reader of the checkpoint needs to build the same backbone, and which of two it should take."""
+    known = {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
+    return known | {"evaluated": method.evaluated}

@@ -85,7 +85,7 @@ def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: 
     """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
     Of several backbones in a file (student and teacher, query and key …) `branch` names one; without it the
-    first of the format's table is taken. Baselines are `random:resnet50` and `torchvision:resnet50`, with
+    one that the method's authors evaluate is taken, the first of the format's table. Baselines are `random:resnet50` and `torchvision:resnet50`, with
     options as in baselines.py.
 
     Raises:
@@ -139,7 +139,7 @@ def _read_as(form: Format, content: Any, path: str, asked: str | None, average: 
     """Reads `content` as `form`; raises `Mismatch` when a key is not explained or the trunk is not
     complete."""
     try:
-        found = account(form, content, asked, average)
+        found = account(form, content, asked or _evaluated(form, content), average)
     except UserError as error:
         raise UserError(f"{path} {error}") from error
     try:
@@ -166,6 +166,13 @@ def _read_as(form: Format, content: Any, path: str, asked: str | None, average: 
         dropped=found.dropped,
         meta=_meta(form, content),
     )
+
+
+def _evaluated(form: Format, content: Any) -> str | None:
+    """The branch that one of our own files says its method's authors evaluate."""
+    recorded = content["backbone"] if form is OWN and isinstance(content.get("backbone"), dict) else {}
+    prefix = f"{recorded.get('evaluated')}."
+    return next((name for name, branch in form.branches.items() if branch.prefix == prefix), None)
 
 
 def _recorded_architecture(content: dict[str, Any]) -> Architecture:
