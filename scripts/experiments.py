@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,13 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from demo import HERE, stage
 
 from siamtransfer.cli import run, say
 from siamtransfer.errors import UserError
 from siamtransfer.files import atomic_write, write_text
 from siamtransfer.training.journal import read_rows
 
-HERE = Path(__file__).resolve().parents[1]
 RECIPES = HERE / "configs" / "experiments"
 BASE = RECIPES / "base.yaml"
 WITH, WITHOUT = "paper-stop-gradient", "paper-stop-gradient-none"
@@ -112,14 +110,6 @@ def measure(experiment: Experiment, folder: Path, options: list[str]) -> None:
     given = ["--config", BASE, "--config", experiment.file, "--run.dir", folder, "--resume", *options]
     stage("pretrain/main.py", *given)
     stage("eval/knn.py", folder / "checkpoint.pth", "--k", 20, "--device", "cpu", "--record", score)
-
-
-def stage(program: str, *arguments: object) -> None:
-    """Runs one program with its words to people passed through; ends with its status if it fails."""
-    command = [sys.executable, str(HERE / program), *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def numbers(folder: Path) -> dict[str, float]:

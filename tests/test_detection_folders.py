@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import write_scenes
 from PIL import Image
 
 from siamtransfer.data import detection_folders
@@ -18,7 +18,6 @@ from siamtransfer.data.scenes import Scene, many_object_scene
 from siamtransfer.errors import UserError
 
 COUNTS = SceneCounts(train=12, test=4, size=64, seed=1)
-SCRIPT = Path(__file__).parent.parent / "scripts" / "write_scenes.py"
 
 
 def scene_of(number: int) -> Scene:
@@ -180,16 +179,12 @@ def test_only_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 
 def test_program(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("write_scenes", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
     words = ["voc", str(tmp_path / "out"), "--train", "5", "--test", "3", "--size", "32", "--seed", "9"]
-    document = program.main(words)
+    document = write_scenes.main(words)
     assert document["metrics"] == {"scenes/train": 5, "scenes/test": 3}
     assert document["protocol"] == {"format": "voc", "size": 32, "seed": 9}
     assert len(list((tmp_path / "out" / "JPEGImages").iterdir())) == 8
     with pytest.raises(UserError, match="not an empty folder"):
-        program.main(words)
+        write_scenes.main(words)
     with pytest.raises(UserError, match="--train is 1"):
-        program.main(["voc", str(tmp_path / "other"), "--train", "1"])
+        write_scenes.main(["voc", str(tmp_path / "other"), "--train", "1"])

@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 from types import ModuleType
 
+import get_detectron2
 import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "get_detectron2.py"
@@ -28,11 +29,7 @@ FILES = {
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, with an archive of its own pinned."""
-    spec = importlib.util.spec_from_file_location("get_detectron2", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The script, with an archive of its own pinned."""
     with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tar:
         for name, text in FILES.items():
             member = tarfile.TarInfo(f"pb1-detectron2-0.6/{name}")
@@ -42,9 +39,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     digest = hashlib.sha256((tmp_path / "archive.tar.gz").read_bytes()).hexdigest()
-    monkeypatch.setattr(module, "ARCHIVE_SHA256", digest)
+    monkeypatch.setattr(get_detectron2, "ARCHIVE_SHA256", digest)
     (tmp_path / "site").mkdir()
-    return module
+    return get_detectron2
 
 
 def files_of(folder: Path) -> set[str]:

@@ -32,7 +32,7 @@ from siamtransfer.runtime import Runtime
 from siamtransfer.training.guard import Blame
 from siamtransfer.training.step import update
 from siamtransfer.weights.checkpoint import Checkpoints
-from siamtransfer.weights.formats import digest_of, load_backbone, read_backbone
+from siamtransfer.weights.formats import digest_of, read_backbone
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 MULTI_CROP = ["--views.recipe=swav", "--views.size=32"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
 import struct
 from pathlib import Path
-from types import ModuleType
 
+import build_fashion_objects
 import numpy as np
 import pytest
 
@@ -25,17 +24,6 @@ from siamtransfer.data.objects import (
 from siamtransfer.errors import UserError
 from siamtransfer.files import digest_of_file
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "build_fashion_objects.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_fashion_objects", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
 
 def write_idx(path: Path, array: np.ndarray) -> str:
     """Writes uint8 `array` as a gzipped idx file; returns the file's SHA-256."""
@@ -44,38 +32,36 @@ def write_idx(path: Path, array: np.ndarray) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_rebuild_is_byte_for_byte(script: ModuleType, tmp_path: Path) -> None:
-    if not (script.DEBIAN_FOLDER / "train-images-idx3-ubyte.gz").is_file():
+def test_rebuild_is_byte_for_byte(tmp_path: Path) -> None:
+    if not (build_fashion_objects.DEBIAN_FOLDER / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip("the official files (Debian's dataset-fashion-mnist) are not installed")
     out = tmp_path / "rebuilt.npz"
-    document = script.main([str(script.DEBIAN_FOLDER), str(out)])
+    document = build_fashion_objects.main([str(build_fashion_objects.DEBIAN_FOLDER), str(out)])
     assert out.read_bytes() == OBJECTS_FILE.read_bytes()
     assert document["provenance"]["sha256"] == OBJECTS_SHA256
     out.write_bytes(out.read_bytes()[:-1])
     with pytest.raises(SystemExit) as exit_:
-        script.main([str(script.DEBIAN_FOLDER), str(out), "--check"])
+        build_fashion_objects.main([str(build_fashion_objects.DEBIAN_FOLDER), str(out), "--check"])
     assert exit_.value.code == 1
 
 
-def test_the_rule_takes_the_first_of_each_class(script: ModuleType) -> None:
+def test_the_rule_takes_the_first_of_each_class() -> None:
     labels = np.array([3, 1, 1, 0, 1, 2, 0, 4, 5, 6, 7, 8, 9, 9])
-    images, chosen = script.select_part(np.arange(14), labels, 1)
+    images, chosen = build_fashion_objects.select_part(np.arange(14), labels, 1)
     assert chosen.tolist() == list(range(10))
     assert images.tolist() == [3, 1, 5, 0, 7, 8, 9, 10, 11, 12]
 
 
-def test_files_are_read_only_when_official(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_read_only_when_official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "train-images-idx3-ubyte.gz"
     array = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     digest = write_idx(tmp_path / name, array)
     with pytest.raises(UserError, match=f"{name} is not the official file"):
-        script.read_official(tmp_path / name)
-    monkeypatch.setitem(script.OFFICIAL_SHA256, name, digest)
-    assert np.array_equal(script.read_official(tmp_path / name), array)
+        build_fashion_objects.read_official(tmp_path / name)
+    monkeypatch.setitem(build_fashion_objects.OFFICIAL_SHA256, name, digest)
+    assert np.array_equal(build_fashion_objects.read_official(tmp_path / name), array)
     with pytest.raises(UserError, match="dataset-fashion-mnist"):
-        script.main([str(tmp_path / "absent"), str(tmp_path / "out.npz")])
+        build_fashion_objects.main([str(tmp_path / "absent"), str(tmp_path / "out.npz")])
     assert not (tmp_path / "out.npz").exists()
 
 

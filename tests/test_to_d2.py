@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -11,7 +10,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ import pytest
 import torch
 from checkpoint_files import own_checkpoint, random_state, simsiam_checkpoint
 
+from convert import to_d2
 from siamtransfer.detection.compat import is_installed
 from siamtransfer.detection.overlay import read_stamp
 from siamtransfer.errors import UserError
@@ -27,17 +26,6 @@ from siamtransfer.weights.formats import digest_of, read_backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "convert" / "to_d2.py"
-
-
-def load_program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("to_d2_under_test", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-to_d2 = load_program()
 
 
 class ArraysOnly(pickle.Unpickler):
