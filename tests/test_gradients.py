@@ -17,7 +17,7 @@ import torch
 from checkpoint_files import random_state
 from golden_methods import ALONE, TinyBackbone, random_views
 from PIL import Image
-from small_runs import TINY, complete, differences, launch, newest, on_ranks, rows, stop_at
+from small_runs import TINY, complete, differences, launch, launch_ranks, newest, on_ranks, rows, stop_at
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -425,6 +425,23 @@ def test_a_watched_run_is_the_run_that_is_not(name: str, stopped: bool, tmp_path
     taken = [row for row in rows(tmp_path / "watched") if PREFIX + "ratio" in row]
     assert [row["step"] for row in taken] == [2, 4, 6, 8, 10, 12, 14]
     assert all(set(row) == {"step", *NAMES} and row[PREFIX + "disagreement"] < 1e-8 for row in taken)
+
+
+def test_two_ranks_watch_what_one_process_watches(tmp_path: Path) -> None:
+    options = ["--method.name=moco-v3", "--moco_v3.dim=16", "--moco_v3.hidden=24", "--optim.lr=0.1"]
+    watched = [*options, "--monitor.gradients_every=1"]
+    complete(tmp_path / "one", *watched)
+    for folder, chosen in (("plain", options), ("watched", watched)):
+        ranks = launch_ranks(tmp_path / folder, *chosen)
+        assert [rank.wait() for rank in ranks] == [0, 0], [rank.said for rank in ranks]
+    states = newest(tmp_path / "plain"), newest(tmp_path / "watched")
+    assert differences(*states, free=("config.run.dir", "config.monitor.gradients_every")) == []
+    first = [
+        next(row for row in rows(tmp_path / run) if PREFIX + "ratio" in row) for run in ("one", "watched")
+    ]
+    assert first[0].keys() == first[1].keys()
+    for name in set(NAMES) - {PREFIX + "disagreement"}:
+        assert first[1][name] == pytest.approx(first[0][name], rel=1e-3), name
 
 
 def test_a_watched_runs_gradients_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
