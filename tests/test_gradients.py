@@ -52,7 +52,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("moco-v3", {**HEADS, "temperature": 0.2, "projector_layers": 3, "predictor_norm": True}),
     ("byol", HEADS),
     ("barlow-twins", HEADS),
-    ("barlow-twins", {**HEADS, "redundancy": 0.3}),
+    ("barlow-twins", {**HEADS, "redundancy": 0.3, "scale": 0.1}),
     ("vicreg", HEADS),
     ("vicreg", {**HEADS, "invariance": 3.0, "variance": 7.0, "covariance": 0.5}),
     ("directpred", HEADS),

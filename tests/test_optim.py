@@ -270,8 +270,30 @@ def test_which_rules_spare_biases_and_norms_unless_told(name, spared):
         optimizer = build_optimizer(config, groups)
         set_rates(optimizer, config, 0, 1)
         assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0] * expected + [0.5]
-        if name == "lars":
+        if name in ("lars", "larc"):
             assert [group["adapted"] for group in optimizer.param_groups] == [True] + [False] * expected
+
+
+def test_larc_that_spares_vectors_is_solo_learns_lars():
+    golden = json.loads((FOLDER / "solo_learn_lars.json").read_text())
+    parameters = [
+        torch.nn.Parameter(torch.tensor(golden[key], dtype=torch.float64)) for key in ("weight", "bias")
+    ]
+    config = OptimConfig(
+        name="larc", lr=1, lr_scaling="none", schedule="constant", decay_vectors=False,
+        weight_decay=golden["args"]["weight_decay"], trust=golden["args"]["eta"], clip_trust=True,
+    )  # fmt: skip
+    optimizer = build_optimizer(config, [ParameterGroup("all", parameters)])
+    set_rates(optimizer, config, 0, 1)
+    for rate, gradients, after in zip(golden["rates"], golden["gradients"], golden["after"], strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        for parameter, key in zip(parameters, ("weight", "bias"), strict=True):
+            parameter.grad = torch.tensor(gradients[key], dtype=torch.float64)
+        optimizer.step()
+        for parameter, key in zip(parameters, ("weight", "bias"), strict=True):
+            expected = torch.tensor(after[key], dtype=torch.float64)
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-7, atol=1e-9)
 
 
 def test_a_state_that_is_older_than_an_option_keeps_the_option_as_built():

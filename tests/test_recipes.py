@@ -65,6 +65,8 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
         (1, 32, (0.08, 1), "bicubic", BYOL, 0, 0),
         (1, 32, (0.08, 1), "bicubic", BYOL, 0, 0.2),
     ),
+    "cifar-solo-strong": (CIFAR, (2, 32, (0.08, 1), "bicubic", STRONG, 0.5, 0)),
+    "cifar-solo-vicreg": (CIFAR, (2, 32, (0.2, 1), "bicubic", BYOL, 0, 0.1)),
     "cifar-directpred": (
         (CIFAR[0], (0.2023, 0.1994, 0.2010)),
         (2, 32, (0.08, 1), "bilinear", MILD, 0, 0),

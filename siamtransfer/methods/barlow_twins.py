@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from siamtransfer import ranks
-from siamtransfer.checks import at_least
+from siamtransfer.checks import above, at_least
 from siamtransfer.methods.heads import mlp
 from siamtransfer.methods.method import Method, Options, StepOutput
 from siamtransfer.methods.precision import exactly, full
@@ -29,12 +29,15 @@ class BarlowTwinsConfig(Options):
     """Layers of the projector."""
     redundancy: float = 0.0051
     """λ, weight of the correlations between different channels (0.005 in the paper)."""
+    scale: float = 1.0
+    """Factor of the whole loss: it matters beside weight decay and where a rule clips (solo-learn: 0.1)."""
 
     def check(self, batch: int) -> None:
         at_least("barlow_twins.hidden", self.hidden, 1)
         at_least("barlow_twins.dim", self.dim, 1)
         at_least("barlow_twins.projector_layers", self.projector_layers, 1)
         at_least("barlow_twins.redundancy", self.redundancy, 0)
+        above("barlow_twins.scale", self.scale, 0)
 
 
 class BarlowTwins(Method):
@@ -58,4 +61,5 @@ class BarlowTwins(Method):
             diagonal = c.diagonal()
             invariance = (diagonal - 1).square().sum()
             redundancy = c.square().sum() - diagonal.square().sum()
-        return StepOutput(invariance + self.config.redundancy * redundancy, [z1.detach(), z2.detach()])
+            loss = self.config.scale * (invariance + self.config.redundancy * redundancy)
+        return StepOutput(loss, [z1.detach(), z2.detach()])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 class _Layerwise(torch.optim.Optimizer):
     """μ ← m μ + u and w ← w - lr μ, where a subclass says how u comes from g; the rate multiplies after the
-    momentum, as in torch's SGD. With `clip` a trust ratio r becomes min(r / lr, 1), so that no tensor moves
-    faster than by plain SGD."""
+    momentum, as in torch's SGD. In groups whose option `adapted` is False u = g + λ w. With `clip` a trust
+    ratio r becomes min(r / lr, 1), so that no tensor moves faster than by plain SGD."""
 
     def __init__(
         self,
@@ -47,8 +47,14 @@ class _Layerwise(torch.optim.Optimizer):
                 state = self.state[w]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(w)
+                adapted = group["adapted"]
+                u = (
+                    self.direction(w, w.grad, group)
+                    if adapted
+                    else w.grad.add(w, alpha=group["weight_decay"])
+                )
                 momentum = state["momentum_buffer"]
-                momentum.mul_(group["momentum"]).add_(self.direction(w, w.grad, group))
+                momentum.mul_(group["momentum"]).add_(u)
                 w.add_(momentum, alpha=-group["lr"])
         return loss
 
@@ -58,14 +64,11 @@ class _Layerwise(torch.optim.Optimizer):
 
 
 class LARS(_Layerwise):
-    """u = (g + λ w) η |w| / |g + λ w|, or g + λ w where either norm is zero and in groups whose option
-    `adapted` is False (You et al., arXiv 1708.03888, in the form of the code of MoCo v3, Barlow Twins, VICReg
-    and DINO)."""
+    """u = (g + λ w) η |w| / |g + λ w|, or g + λ w where either norm is zero (You et al., arXiv 1708.03888, in
+    the form of the code of MoCo v3, Barlow Twins, VICReg and DINO)."""
 
     def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
         u = g.add(w, alpha=group["weight_decay"])
-        if not group["adapted"]:
-            return u
         length, slope = w.norm(), u.norm()
         ratio = _clipped(group["trust"] * length / slope, group)
         return u * torch.where((length > 0) & (slope > 0), ratio, 1.0)
@@ -73,7 +76,7 @@ class LARS(_Layerwise):
 
 class LARC(_Layerwise):
     """u = (g + λ w) η |w| / (|g| + λ |w|), or g alone where either norm is zero (apex's LARC around SGD, as
-    SwAV's code uses it)."""
+    SwAV's code uses it; solo-learn's LARS is the same but for an epsilon)."""
 
     EPSILON = 1e-8
 

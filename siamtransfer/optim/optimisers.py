@@ -57,8 +57,8 @@ class OptimConfig:
     milestones: list[int] = field(default_factory=list)
     """Epochs from which the schedule `milestones` takes a tenth (MoCo v1: 120 and 160 of 200)."""
     decay_vectors: bool | None = None
-    """Whether weight decay, and the trust ratio of lars, also reach parameters of one dimension, which are
-    biases and batch norm's; null: not with lars, as all of its users have it, else yes."""
+    """Whether weight decay, and the trust ratio of lars and larc, also reach parameters of one dimension,
+    which are biases and batch norm's; null: not with lars, as all of its users have it, else yes."""
     end_weight_decay: float | None = None
     """Weight decay at the end, on a cosine from weight_decay (DINO: from 0.04 to 0.4); null: constant."""
     trust: float = 0.001
@@ -183,11 +183,9 @@ def build_optimizer(config: OptimConfig, groups: list[ParameterGroup]) -> torch.
     if config.name == "sgd":
         return torch.optim.SGD(described, **options)
     options |= {"trust": config.trust, "clip": config.clip_trust}
-    if config.name == "larc":
-        return LARC(described, **options)
     for one in described:
         one["adapted"] = not (one["vectors"] and config.spares_vectors)
-    return LARS(described, **options)
+    return {"lars": LARS, "larc": LARC}[config.name](described, **options)
 
 
 def _describe(

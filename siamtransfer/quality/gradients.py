@@ -267,11 +267,12 @@ def _directpred(method: DirectPred, u: list[Tensor], x: list[Tensor]) -> list[Pu
 
 
 def _barlow_twins(method: BarlowTwins, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
-    banks, weight = [ranks.gather(each) for each in u], method.config.redundancy
-    return [
-        Pull(u[1], unified.barlow_twins(u[0], u[1], weight, banks[0], banks[1])),
-        Pull(u[0], unified.barlow_twins(u[1], u[0], weight, banks[1], banks[0])),
-    ]
+    banks, settings = [ranks.gather(each) for each in u], method.config
+    pulls = []
+    for one, other in ((0, 1), (1, 0)):
+        gradient = unified.barlow_twins(u[one], u[other], settings.redundancy, banks[one], banks[other])
+        pulls.append(Pull(u[other], gradient._replace(scale=gradient.scale * settings.scale)))
+    return pulls
 
 
 def _vicreg(method: VICReg, u: list[Tensor], x: list[Tensor]) -> list[Pull]:

@@ -198,6 +198,20 @@ _ALL = (
         std=CIFAR10_STD,
     ),
     _recipe(
+        "cifar-solo-strong",
+        "vturrisi/solo-learn, cifar/augmentations/symmetric.yaml",
+        *_each((_SMALL, _SMALL), jitter=_STRONG, blur_p=0.5, interpolation="bicubic"),
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
+    ),
+    _recipe(
+        "cifar-solo-vicreg",
+        "vturrisi/solo-learn, cifar/vicreg.yaml",
+        *_each((_SMALL, _SMALL), scale=(0.2, 1.0), jitter=_BYOL, solarize_p=0.1, interpolation="bicubic"),
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
+    ),
+    _recipe(
         "cifar-directpred",
         "facebookresearch/luckmatters, ssl/real-dataset/data/transforms.py, cifar10",
         _SMALL,
