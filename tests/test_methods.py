@@ -340,7 +340,19 @@ def test_a_batch_in_another_order_has_the_same_loss(name):
     assert losses[1] == pytest.approx(losses[0], rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["simsiam", "moco", "byol"])
+def test_embeddings_that_share_a_direction_are_collapsed_for_others_than_swav():
+    """What runs on Fashion Scenes showed: one that learns, and one whose codes say nothing."""
+    learning = {"health/std": 0.49, "health/effective_rank": 5.0, "health/rank_share": 0.39}
+    collapsed = {"health/std": 0.21, "health/effective_rank": 6.0, "health/rank_share": 0.41}
+    for name, health, alarmed in (
+        ("swav", learning, False), ("swav", collapsed, True), ("simsiam", learning, True),
+    ):  # fmt: skip
+        options = METHODS[name].options
+        watch = CollapseWatch(options.least_std, options.least_rank_share, patience=1)
+        assert (watch.check(7, health) is not None) == alarmed
+
+
+@pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav"])
 def test_an_alarm_names_what_the_method_itself_may_be_to_blame_for(name):
     watch, options = CollapseWatch(patience=1), METHODS[name].options
     health = {"health/std": 0.0, "health/effective_rank": 1.0, "health/rank_share": 0.0}

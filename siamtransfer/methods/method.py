@@ -63,9 +63,12 @@ class Options:
 
     Attributes:
         collapse_causes: which options are likely to blame when all images get one answer.
+        least_std, least_rank_share: below which projections count as collapsed (diagnostics.py).
     """
 
     collapse_causes: ClassVar[tuple[str, ...]] = ()
+    least_std: ClassVar[float] = 0.4
+    least_rank_share: ClassVar[float] = 0.42
 
     def check(self, batch: int) -> None:
         """Raises UserError for options that mean nothing, alone, together or with `batch` images a step."""

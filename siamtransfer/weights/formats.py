@@ -85,8 +85,8 @@ def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: 
     """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
     Of several backbones in a file (student and teacher, query and key …) `branch` names one; without it the
-    one that the method's authors evaluate is taken, the first of the format's table. Baselines are `random:resnet50` and `torchvision:resnet50`, with
-    options as in baselines.py.
+    one that the method's authors evaluate is taken, the first of the format's table. Baselines are
+    `random:resnet50` and `torchvision:resnet50`, with options as in baselines.py.
 
     Raises:
         UserError: the file is damaged or no checkpoint, of no known format, or lacks, adds or misshapes a
