@@ -48,3 +48,30 @@ def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: py
     assert {k: v for k, v in repeated.items() if k != "seconds"} == {
         k: v for k, v in table.items() if k != "seconds"
     }
+
+    # And detection by the same run, with and without it.
+    tiny = [
+        "SCENES.TRAIN", "8", "SCENES.TEST", "4", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64",
+        "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "1", "SOLVER.IMS_PER_BATCH", "2",
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.PRECISE_BN.NUM_ITER", "1",
+    ]  # fmt: skip
+    command = [sys.executable, str(ROOT / "scripts" / "detection_demo.py"), "--run", "here/run"]
+    done = subprocess.run(
+        [*command, "--trials", "2", "--", *tiny], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    detected = json.loads(done.stdout.splitlines()[-1])["metrics"]
+    for task in ("detection", "segmentation"):
+        difference, low, high = (
+            detected[f"compare/{task}/AP/{part}"] for part in ("difference", "ci95_low", "ci95_high")
+        )
+        assert low <= difference <= high
+        assert f"{difference:+.2f}" in done.stderr
+    assert (run / "detection" / "backbone_d2" / "trial-0" / "predictions.png").stat().st_size > 0
+
+
+def test_detection_without_a_pretrained_backbone_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "detection_demo.py"), "--run", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "there is no pretrained nowhere/checkpoint.pth: run `make demo` first" in done.stderr
