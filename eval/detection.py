@@ -145,6 +145,11 @@ def build_engine(asked: argparse.Namespace, layers: Layers) -> Detectron2Engine 
 
 def build_arms(asked: argparse.Namespace, engine: Detectron2Engine | TorchvisionEngine) -> list[Arm]:
     """The weights, and those to compare with, each under a name of its own."""
+    if asked.weights == SCRATCH:
+        raise UserError(
+            "`scratch` goes with --compare; to train from scratch alone, leave --weights out and lay "
+            "configs/detection/scratch.yaml over the configuration by another --config"
+        )
     first = engine.arm(asked.weights)
     if asked.compare is None:
         return [first]

@@ -296,6 +296,7 @@ class TestWithDetectron2:
             (["--trials", "0"], "--trials is 0"),
             (["--gpus", "2"], "--gpus 2 were asked for"),
             (["--eval-only"], "holds no run"),
+            (["--weights", "scratch"], "`scratch` goes with --compare; .* configs/detection/scratch.yaml"),
             (["INPUT.FORMAT", "BGR"], r"INPUT\.FORMAT is 'BGR' by the command line, and a\.pkl needs 'RGB'"),
             (["MODEL.WEIGHTS", "x.pkl"], r"--weights and MODEL\.WEIGHTS by the command line were both given"),
         ],
