@@ -22,8 +22,9 @@ demo: $(VENV)/.demo
 detection-demo: $(VENV)/.demo
 	$(PY) scripts/detection_demo.py
 
+# One process a core, a file of tests to each; in the order of names, so that the longest, tests/e2e, begins first.
 test: $(VENV)/.test
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.test
 	$(PY) -m ruff format --check $(CODE)
