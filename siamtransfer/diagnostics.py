@@ -74,8 +74,8 @@ class CollapseWatch:
     """Raises an alarm when the projections have been collapsed in `patience` checks in a row, once until they
     have been healthy for as many.
 
-    Collapsed is an output std below `min_std` or a rank share below `min_rank_share`, which a method sets
-    (`Options.least_std`). Both are needed: batch
+    Collapsed is an output std below `min_std` or a rank share below `min_rank_share`; SwAV has its own, for
+    its embeddings need not be centred (`Options.least_std`). Both are needed: batch
     norm before the output makes every channel vary within a batch of N whatever the network answers (one
     image of N that differs from all others leaves a std of 2 / sqrt(N)), so small batches show collapse in
     the rank and large ones in the std too. Measured, ResNet-18 of small width, on Fashion Scenes:

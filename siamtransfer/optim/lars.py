@@ -47,12 +47,10 @@ class _Layerwise(torch.optim.Optimizer):
                 state = self.state[w]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(w)
-                adapted = group["adapted"]
-                u = (
-                    self.direction(w, w.grad, group)
-                    if adapted
-                    else w.grad.add(w, alpha=group["weight_decay"])
-                )
+                if group["adapted"]:
+                    u = self.direction(w, w.grad, group)
+                else:
+                    u = w.grad.add(w, alpha=group["weight_decay"])
                 momentum = state["momentum_buffer"]
                 momentum.mul_(group["momentum"]).add_(u)
                 w.add_(momentum, alpha=-group["lr"])
