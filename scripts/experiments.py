@@ -12,7 +12,6 @@ the direction of a difference, not the numbers. The figure is the paper's figure
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from demo import HERE, stage
+from measuring import chosen, parser_of
 
 from siamtransfer.cli import run, say
 from siamtransfer.errors import UserError
@@ -67,28 +67,11 @@ def read_experiment(file: Path) -> Experiment:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns the measured kNN accuracies by experiment."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", help="experiments; without any, all; `none` for none")
-    parser.add_argument("--runs", type=Path, default=Path("runs/experiments"), help="folder of the runs")
-    parser.add_argument("--table", type=Path, default=None, help="markdown to write")
+    parser = parser_of(__doc__, kind="experiment", runs="runs/experiments")
     parser.add_argument("--figure", type=Path, default=None, help="PNG of figure 2 to write")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="for pretrain/main.py, in every run; may be given several times",
-    )
     asked = parser.parse_args(argv)
     known = {file.stem: read_experiment(file) for file in sorted(RECIPES.glob("*-*.yaml"))}
-    names = [] if asked.names == ["none"] else asked.names or list(known)
-    for name in names:
-        if name not in known:
-            raise UserError(f"{name} is no experiment; there are {', '.join(known)}")
-
-    for name in names:
+    for name in chosen(asked.names, known, "experiment"):
         measure(known[name], asked.runs / name, [f"--{option}" for option in asked.option])
     measured = {name: numbers(asked.runs / name) for name in known}
     if asked.table:

@@ -11,15 +11,14 @@ take longer for it. One seed, little tuned: the table can say that a method lear
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from demo import HERE, stage
+from measuring import chosen, parser_of
 
 from siamtransfer.cli import run, say
-from siamtransfer.errors import UserError
 from siamtransfer.files import write_text
 from siamtransfer.methods import METHODS
 from siamtransfer.training.journal import read_rows
@@ -45,26 +44,8 @@ def config_of(name: str) -> Path:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns the measured accuracies by method."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", help="methods; without any, all; `none` for none")
-    parser.add_argument("--runs", type=Path, default=Path("runs/methods"), help="folder of the runs")
-    parser.add_argument("--table", type=Path, default=None, help="markdown to write")
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="for pretrain/main.py, in every run; may be given several times",
-    )
-    asked = parser.parse_args(argv)
-    names = [] if asked.names == ["none"] else asked.names or list(METHODS)
-    for name in names:
-        if name not in METHODS:
-            raise UserError(f"{name} is no method; there are {', '.join(METHODS)}")
-
-    for name in names:
+    asked = parser_of(__doc__, kind="method", runs="runs/methods").parse_args(argv)
+    for name in chosen(asked.names, METHODS, "method"):
         measure(name, asked.runs / name, [f"--{option}" for option in asked.option])
     measured = {name: found for name in METHODS if (found := numbers(asked.runs / name))}
     if asked.table:
