@@ -438,6 +438,28 @@ def test_own_checkpoints(tmp_path: Path, stem: Any) -> None:
     assert read.meta["method"] == "simsiam"
 
 
+def test_own_checkpoints_say_which_network_is_evaluated(tmp_path: Path) -> None:
+    state, target = random_state("resnet18", 16, seed=0), random_state("resnet18", 16, seed=1)
+    content = own_checkpoint(state, "resnet18", 16, "imagenet")
+    content["model"] |= {f"target_backbone.{key}": tensor for key, tensor in target.items()}
+    for evaluated, branch, expected in (
+        (None, "backbone", state), ("backbone", "backbone", state), ("target_backbone", "target", target),
+    ):  # fmt: skip
+        if evaluated:
+            content["backbone"]["evaluated"] = evaluated
+        read = read_backbone(save(content, tmp_path))
+        assert read.branch == branch
+        assert torch.equal(read.state["conv1.weight"], expected["conv1.weight"])
+        assert read_backbone(save(content, tmp_path), branch="backbone").branch == "backbone"
+    content["backbone"]["evaluated"] = "teacher"
+    with pytest.raises(UserError, match="says that 'teacher' is evaluated, and there is no such network"):
+        read_backbone(save(content, tmp_path))
+    content["backbone"]["evaluated"] = "target_backbone"
+    content["model"] = {key: value for key, value in content["model"].items() if "target" not in key}
+    with pytest.raises(UserError, match="has no branch 'target': it has backbone"):
+        read_backbone(save(content, tmp_path))
+
+
 def test_own_checkpoints_of_timm_models(tmp_path: Path) -> None:
     backbone = build_backbone("timm:resnet10t")
     path = save(own_checkpoint(dict(backbone.state_dict()), "timm:resnet10t", None, None), tmp_path)

@@ -169,10 +169,18 @@ def _read_as(form: Format, content: Any, path: str, asked: str | None, average: 
 
 
 def _evaluated(form: Format, content: Any) -> str | None:
-    """The branch that one of our own files says its method's authors evaluate."""
-    recorded = content["backbone"] if form is OWN and isinstance(content.get("backbone"), dict) else {}
-    prefix = f"{recorded.get('evaluated')}."
-    return next((name for name, branch in form.branches.items() if branch.prefix == prefix), None)
+    """The branch that one of our own files says its method's authors evaluate; None where it does not say.
+
+    Raises:
+        UserError: it names a network that is none.
+    """
+    recorded = content.get("backbone") if form is OWN else None
+    if not isinstance(recorded, dict) or "evaluated" not in recorded:
+        return None
+    for name, branch in form.branches.items():
+        if branch.prefix == f"{recorded['evaluated']}.":
+            return name
+    raise UserError(f"says that {recorded['evaluated']!r} is evaluated, and there is no such network")
 
 
 def _recorded_architecture(content: dict[str, Any]) -> Architecture:
