@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer import runtime
 from siamtransfer.cli import say, to_json
-from siamtransfer.detection.part import XYWH, Record
-from siamtransfer.detection.prediction import Prediction
-from siamtransfer.detection.scoring import evaluate
+from siamtransfer.detection.data.dataset_split import XYWH, Record
+from siamtransfer.detection.metrics.evaluate import evaluate
+from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.distributed import runtime
 
 HEIGHT, WIDTH, OBJECTS, CROWDS, CORNERS = 480, 640, 7.3, 0.02, 10
 FAST, REFERENCE = "hotcoco", "pycocotools"

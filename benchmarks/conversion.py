@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.cli import say, to_json
-from siamtransfer.weights.formats import read_backbone
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def moco() -> dict[str, Any]:
 
 def convert(path: str) -> None:
     """Prints seconds and bytes of one conversion, measured from after the imports."""
-    from convert import to_d2
+    from siamtransfer.programs import to_d2
 
     to_d2.is_installed = lambda: False
     before, began = peak(), time.perf_counter()

@@ -33,7 +33,7 @@ from torchvision import transforms
 
 from siamtransfer.cli import to_json
 from siamtransfer.data.decode import decode
-from siamtransfer.results import record
+from siamtransfer.records.record import record
 from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
 from siamtransfer.views.recipes import recipe
 

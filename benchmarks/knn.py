@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.cli import say, to_json
-from siamtransfer.knn.neighbours import search
+from siamtransfer.evaluation.knn.search import search
 
 LARGE = (1_281_167, 2048)
 BLOCK = 1024  # queries of a product in blocks

@@ -20,15 +20,15 @@ import torch
 from sklearn.linear_model import LogisticRegression as SciKitLearns
 from torch import Tensor
 
-from siamtransfer.backbones import build_backbone
+from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
-from siamtransfer.features import Transform
-from siamtransfer.probing.augmented import AugmentedImages, crops_and_flips
-from siamtransfer.probing.fitting import AugmentedFeatures, KeptFeatures, Source, train_heads
-from siamtransfer.probing.heads import Heads, HeadSetting
-from siamtransfer.probing.logistic import LogisticRegression, top_accuracy
-from siamtransfer.runtime import Runtime
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
+from siamtransfer.evaluation.linear.classifier_bank import Heads, HeadSetting
+from siamtransfer.evaluation.linear.logistic import LogisticRegression, top_accuracy
+from siamtransfer.evaluation.linear.train import AugmentedFeatures, KeptFeatures, Source, train_heads
+from siamtransfer.features.extract import Transform
 
 STRENGTHS = np.logspace(-6, 5, 45)
 ALONE = Runtime(torch.device("cpu"), torch.float32)

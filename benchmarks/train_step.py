@@ -19,13 +19,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from siamtransfer import runtime
-from siamtransfer.backbones import build_backbone
+from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
+from siamtransfer.distributed import runtime
 from siamtransfer.methods import Moment, SimSiam, SimSiamConfig
-from siamtransfer.optim.optimisers import OptimConfig, build_optimizer, set_rates
-from siamtransfer.results import record
+from siamtransfer.optim.optimizers import OptimConfig, build_optimizer, set_rates
+from siamtransfer.records.record import record
 from siamtransfer.training.guard import Blame
 from siamtransfer.training.step import update
 from siamtransfer.views.dataset import ViewSet, paint_batch

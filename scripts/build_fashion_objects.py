@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rebuilds siamtransfer/data/fashion_objects.npz, the embedded part of Fashion-MNIST, byte for byte.
+"""Rebuilds siamtransfer/data/scenes/fashion_objects.npz, the embedded part of Fashion-MNIST, byte for byte.
 
 The rule: the first 700 images of each class in the official training file and the first 150 of each class in
 the official test file, in the order of the files, stored class after class; 8,500 of 70,000 images, all ten
@@ -27,13 +27,15 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer import results
 from siamtransfer.cli import run, say
-from siamtransfer.errors import UserError
-from siamtransfer.files import atomic_write
+from siamtransfer.records.record import record
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-EMBEDDED_FILE = Path(__file__).resolve().parent.parent / "siamtransfer" / "data" / "fashion_objects.npz"
+EMBEDDED_FILE = (
+    Path(__file__).resolve().parent.parent / "siamtransfer" / "data" / "scenes" / "fashion_objects.npz"
+)
 
 OFFICIAL_SHA256 = {
     "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
@@ -119,7 +121,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         with atomic_write(options.out) as file:
             file.write(content)
         say(f"wrote {options.out}")
-    return results.record(
+    return record(
         "build_fashion_objects",
         {"bytes": len(content)},
         {"per_class": PER_CLASS},

@@ -17,8 +17,8 @@ from typing import Any
 from demo import HERE, stage
 
 from siamtransfer.cli import run, say
-from siamtransfer.errors import UserError
-from siamtransfer.runtime import processors
+from siamtransfer.distributed.runtime import processors
+from siamtransfer.utils.errors import UserError
 
 CONFIG = HERE / "configs" / "detection" / "scenes-fpn.yaml"
 TASKS = {"detection": "box", "segmentation": "mask"}

@@ -25,9 +25,9 @@ from demo import HERE, stage
 from measuring import chosen, parser_of
 
 from siamtransfer.cli import run, say
-from siamtransfer.errors import UserError
-from siamtransfer.files import atomic_write, write_text
 from siamtransfer.training.journal import read_rows
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write, write_text
 
 RECIPES = HERE / "configs" / "experiments"
 BASE = RECIPES / "base.yaml"

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 
 def parser_of(description: str | None, *, kind: str, runs: str) -> argparse.ArgumentParser:

@@ -19,9 +19,9 @@ from demo import HERE, stage
 from measuring import chosen, parser_of
 
 from siamtransfer.cli import run, say
-from siamtransfer.files import write_text
 from siamtransfer.methods import METHODS
 from siamtransfer.training.journal import read_rows
+from siamtransfer.utils.files import write_text
 from siamtransfer.views.recipes import recipe
 
 CONFIGS = HERE / "configs" / "pretrain"

@@ -16,9 +16,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from siamtransfer.cli import run
-from siamtransfer.errors import UserError
-from siamtransfer.files import atomic_write
 from siamtransfer.training.journal import read_rows
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write
 
 
 def main() -> dict[str, Any]:

@@ -13,10 +13,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from siamtransfer import results
 from siamtransfer.cli import run
-from siamtransfer.data.detection_folders import SceneCounts, write_coco, write_voc
-from siamtransfer.data.objects import OBJECTS_SHA256
+from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
+from siamtransfer.data.scenes.objects import OBJECTS_SHA256
+from siamtransfer.records.record import record
 
 WRITERS = {"voc": write_voc, "coco": write_coco}
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     counts = SceneCounts(options.train, options.test, options.size, options.seed)
     WRITERS[options.format](options.folder, counts)
-    return results.record(
+    return record(
         "write_scenes",
         {"scenes/train": counts.train, "scenes/test": counts.test},
         {"format": options.format, "size": counts.size, "seed": counts.seed},

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130

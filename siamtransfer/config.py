@@ -18,9 +18,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import jsonargparse
 
-from siamtransfer.backbones import Stem
-from siamtransfer.checks import above, at_least, within
-from siamtransfer.errors import UserError
+from siamtransfer.backbones.architecture import Stem
 from siamtransfer.methods import METHODS, MethodName, Options, section_of
 from siamtransfer.methods.barlow_twins import BarlowTwinsConfig
 from siamtransfer.methods.byol import BYOLConfig
@@ -33,7 +31,9 @@ from siamtransfer.methods.simsiam import SimSiamConfig
 from siamtransfer.methods.swav import SwAVConfig
 from siamtransfer.methods.unigrad import UniGradConfig
 from siamtransfer.methods.vicreg import VICRegConfig
-from siamtransfer.optim.optimisers import OptimConfig
+from siamtransfer.optim.optimizers import OptimConfig
+from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.errors import UserError
 from siamtransfer.views.recipes import recipe
 
 C = TypeVar("C")

@@ -39,8 +39,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def no_leftovers() -> Iterator[None]:
     """Ends processes that a failed test left running, for pytest would wait for them."""
     yield
-    if "small_runs" in sys.modules:
-        sys.modules["small_runs"].kill_leftovers()
+    if "support.small_runs" in sys.modules:
+        sys.modules["support.small_runs"].kill_leftovers()
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import ROOT
+from support.small_runs import ROOT
 
 from siamtransfer.cli import run, say, to_json
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 
 def ends(capsys: pytest.CaptureFixture[str], main: Any) -> tuple[object, str, str]:

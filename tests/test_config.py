@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import paths
 
 from siamtransfer.config import (
     FREE_ON_RESUME,
@@ -24,11 +25,11 @@ from siamtransfer.config import (
     parse,
     refuse_differences,
 )
-from siamtransfer.errors import UserError
 from siamtransfer.methods import METHODS, section_of
+from siamtransfer.utils.errors import UserError
 
 NAN = float("nan")
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "pretrain"
+CONFIGS = paths.CONFIGS / "pretrain"
 HEADER = ("Command", "Hardware", "Time", "Expected")
 
 

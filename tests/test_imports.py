@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import paths
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = paths.ROOT
 LIBRARY = "siamtransfer"
 PROGRAMS = ("pretrain", "eval", "convert")
 OPTIONAL = ("detectron2", "wandb", "faiss")
@@ -159,17 +160,18 @@ def graph_of(**code: str) -> dict[str, set[str]]:
 
 def test_forbidden_arrows_are_found():
     graph = graph_of(
-        siamtransfer__errors="",
-        siamtransfer__views__draw="def f():\n    from siamtransfer.data.named import g",
-        siamtransfer__data__named="from siamtransfer.errors import UserError",
-        siamtransfer__files="import pretrain.main",
-        pretrain__main="from siamtransfer.data import named",
+        siamtransfer__utils__errors="",
+        siamtransfer__data__registry="",
+        siamtransfer__views__draw="def f():\n    from siamtransfer.data.registry import g",
+        siamtransfer__data__folders="from siamtransfer.utils.errors import UserError",
+        siamtransfer__utils__files="import pretrain.main",
+        pretrain__main="from siamtransfer.data import registry",
         eval__knn="from pretrain.main import main",
     )
-    wrong = forbidden(graph, {"data": {"errors"}, "pretrain": {"data"}})
+    wrong = forbidden(graph, {"data": {"utils"}, "pretrain": {"data"}})
     assert wrong == [
-        "siamtransfer.views.draw imports siamtransfer.data.named: views -> data is not in the table",
-        "siamtransfer.files imports the program pretrain.main",
+        "siamtransfer.views.draw imports siamtransfer.data.registry: views -> data is not in the table",
+        "siamtransfer.utils.files imports the program pretrain.main",
         "eval.knn imports the program pretrain.main",
     ]
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 ATTEMPTS = 16  # images tried for one index, itself included, before the run gives up
 NAMED_IN_ERRORS = 5  # bad files spelled out in a message

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.data.imageset import ImageSet, require_same_classes
-from siamtransfer.data.named import NAMED, open_images
-from siamtransfer.errors import UserError
+from siamtransfer.data.registry import NAMED, open_images
+from siamtransfer.utils.errors import UserError
 
 TEST_SPLITS = ("test", "val", "valid", "validation")
 

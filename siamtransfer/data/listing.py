@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from siamtransfer.data.imageset import printable
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 ENDINGS = frozenset(
     (

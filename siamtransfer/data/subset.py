@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from siamtransfer.data.imageset import ImageSet, fingerprint_of_arrays
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 
 class Subset:

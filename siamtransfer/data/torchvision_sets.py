@@ -12,7 +12,7 @@ import numpy as np
 from torchvision import datasets
 
 from siamtransfer.data.imageset import ArrayImages, printable
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 # name: (what torchvision looks for below the root; how to open (root, split, download))
 SOURCES: dict[str, tuple[str, Callable[[Path, str, bool], Any]]] = {

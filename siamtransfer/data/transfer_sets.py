@@ -27,7 +27,7 @@ from siamtransfer.data.folders import FileImages
 from siamtransfer.data.imageset import printable
 from siamtransfer.data.listing import MISSING, PathTable, list_images
 from siamtransfer.data.torchvision_sets import official
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 
 class Listed(NamedTuple):

@@ -23,7 +23,7 @@ from siamtransfer.data.imageset import fingerprint_of_arrays, first_few, printab
 from siamtransfer.data.listing import PathTable
 from siamtransfer.data.torchvision_sets import official
 from siamtransfer.data.transfer_sets import require_files
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 PARTS = {"train": "trainval", "test": "test"}
 PLACES = ("VOCdevkit/VOC2007", "VOC2007", ".")

@@ -15,10 +15,13 @@ from typing import Any
 import torch
 import yaml
 
-from siamtransfer import runtime
+from siamtransfer.checkpoints.baselines import RANDOM
+from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.cli import say, to_json
-from siamtransfer.detection.compat import import_detectron2, is_installed
-from siamtransfer.detection.configuration import (
+from siamtransfer.detection.data.datasets import DetectionData, register
+from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
+from siamtransfer.detection.detectron2.config import (
     build_settings,
     fit_to_data,
     fit_to_device,
@@ -26,23 +29,20 @@ from siamtransfer.detection.configuration import (
     require_stated,
     what_differs,
 )
-from siamtransfer.detection.converted import Converted, read_converted
-from siamtransfer.detection.datasets import DetectionData, register
-from siamtransfer.detection.heads import register_heads
-from siamtransfer.detection.jobs import PICTURE, RESULT, read_result, run_jobs
-from siamtransfer.detection.layers import COMMAND_LINE, Layers
-from siamtransfer.detection.pictures import draw_predictions
-from siamtransfer.detection.scaling import not_comparable, scale_to
-from siamtransfer.detection.scoring import Metric
-from siamtransfer.detection.torchvision_engine import NOT_COMPARABLE, train_and_evaluate
-from siamtransfer.detection.torchvision_recipe import KNOWN, recipe_of
-from siamtransfer.detection.training import Job
-from siamtransfer.detection.trunk import register_trunks
-from siamtransfer.errors import UserError
-from siamtransfer.files import RunLock, write_text
-from siamtransfer.weights.baselines import RANDOM
-from siamtransfer.weights.format_table import Normalisation
-from siamtransfer.weights.formats import ReadBackbone, read_backbone
+from siamtransfer.detection.detectron2.jobs import PICTURE, RESULT, read_result, run_jobs
+from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_to
+from siamtransfer.detection.detectron2.roi_heads import register_heads
+from siamtransfer.detection.detectron2.trainer import Job
+from siamtransfer.detection.detectron2.trunk import register_trunks
+from siamtransfer.detection.detectron2.weights import Converted, read_converted
+from siamtransfer.detection.layered_config import COMMAND_LINE, Layers
+from siamtransfer.detection.metrics.evaluate import Metric
+from siamtransfer.detection.metrics.pictures import draw_predictions
+from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, train_and_evaluate
+from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of
+from siamtransfer.distributed import runtime
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import RunLock, write_text
 
 SCRATCH = "scratch"
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from siamtransfer.detection.datasets import DetectionData
-from siamtransfer.detection.part import Part
-from siamtransfer.errors import UserError
+from siamtransfer.detection.data.dataset_split import Part
+from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.utils.errors import UserError
 
 SEED = 0  # of the split, the same for all weights and trials
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from siamtransfer.methods.method import Method, Moment, Options, ParameterGroup, StepOutput
+from siamtransfer.methods.base import Method, Moment, Options, ParameterGroup, StepOutput
 from siamtransfer.methods.registry import METHODS, MethodName, section_of
 from siamtransfer.methods.simsiam import SimSiam, SimSiamConfig
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from siamtransfer import ranks
-from siamtransfer.checks import above, at_least
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Options, StepOutput
-from siamtransfer.methods.precision import exactly, full
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import exactly, full
+from siamtransfer.utils.checks import above, at_least
 
 
 @dataclass

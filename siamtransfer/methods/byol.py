@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.checks import at_least, within
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Moment, Options, StepOutput
-from siamtransfer.methods.momentum import momentum_copy, move, rising
-from siamtransfer.methods.precision import full
+from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.methods.parts.ema import momentum_copy, move, rising
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import full
+from siamtransfer.utils.checks import at_least, within
 
 
 @dataclass

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer import ranks
-from siamtransfer.checks import above, at_least, within
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Moment, Options, StepOutput, trainable
-from siamtransfer.methods.momentum import momentum_copy, move, rising
-from siamtransfer.methods.multicrop import GLOBALS, cross_entropy_between_views, encode
-from siamtransfer.methods.precision import exactly, unit
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.base import Method, Moment, Options, StepOutput, trainable
+from siamtransfer.methods.parts.ema import momentum_copy, move, rising
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
+from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.utils.checks import above, at_least, within
 
 
 @dataclass

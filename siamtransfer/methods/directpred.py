@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.checks import above, at_least, within
-from siamtransfer.errors import UserError
-from siamtransfer.methods.correlation import Correlation, spectral
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Moment, Options, StepOutput
-from siamtransfer.methods.momentum import momentum_copy, move, rising
-from siamtransfer.methods.precision import exactly, full
+from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.methods.parts.correlation import Correlation, spectral
+from siamtransfer.methods.parts.ema import momentum_copy, move, rising
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import exactly, full
+from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.errors import UserError
 
 
 @dataclass

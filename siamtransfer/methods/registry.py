@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from siamtransfer.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig
+from siamtransfer.methods.base import Method, Options
 from siamtransfer.methods.byol import BYOL, BYOLConfig
 from siamtransfer.methods.dino import DINO, DINOConfig
 from siamtransfer.methods.directpred import DirectPred, DirectPredConfig
-from siamtransfer.methods.method import Method, Options
 from siamtransfer.methods.moco import MoCo, MoCoConfig
 from siamtransfer.methods.moco_v3 import MoCoV3, MoCoV3Config
 from siamtransfer.methods.simclr import SimCLR, SimCLRConfig

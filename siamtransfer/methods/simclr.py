@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer import ranks
-from siamtransfer.checks import above, at_least
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Options, StepOutput
-from siamtransfer.methods.precision import exactly, unit
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.utils.checks import above, at_least
 
 
 @dataclass

@@ -13,15 +13,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.methods.auxiliary import Contrast, Encoded, Labels, Rotation
-from siamtransfer.methods.method import Method, Moment, ParameterGroup, StepOutput, trainable
-from siamtransfer.methods.momentum import momentum_copy, move
-from siamtransfer.methods.pseudo_labels import PseudoLabels
-from siamtransfer.methods.similarity import Distance
-from siamtransfer.methods.simsiam_heads import Experts, build_predictor, build_projector
-from siamtransfer.methods.simsiam_options import SimSiamConfig
-from siamtransfer.methods.targets import Memory, StopGradient, aims
-from siamtransfer.methods.vit import freeze_patches
+from siamtransfer.methods.base import Method, Moment, ParameterGroup, StepOutput, trainable
+from siamtransfer.methods.parts.ema import momentum_copy, move
+from siamtransfer.methods.parts.vit_init import freeze_patches
+from siamtransfer.methods.simsiam_variants.clusters import PseudoLabels
+from siamtransfer.methods.simsiam_variants.extra_losses import Contrast, Encoded, Labels, Rotation
+from siamtransfer.methods.simsiam_variants.heads import Experts, build_predictor, build_projector
+from siamtransfer.methods.simsiam_variants.options import SimSiamConfig
+from siamtransfer.methods.simsiam_variants.similarities import Distance
+from siamtransfer.methods.simsiam_variants.targets import Memory, StopGradient, aims
 
 __all__ = ["SimSiam", "SimSiamConfig"]
 

@@ -15,16 +15,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from siamtransfer import ranks
-from siamtransfer.checks import above, at_least, within
-from siamtransfer.errors import UserError
-from siamtransfer.methods import unified
-from siamtransfer.methods.correlation import Correlation, spectral
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Moment, Options, StepOutput
-from siamtransfer.methods.momentum import momentum_copy, move, rising
-from siamtransfer.methods.precision import exactly, full, unit
-from siamtransfer.methods.unified import Gradient
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.methods.parts import unified_gradient as unified
+from siamtransfer.methods.parts.correlation import Correlation, spectral
+from siamtransfer.methods.parts.ema import momentum_copy, move, rising
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import exactly, full, unit
+from siamtransfer.methods.parts.unified_gradient import Gradient
+from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.errors import UserError
 
 Pair = tuple[Tensor, Tensor]
 """Embeddings [N,d] of view 1 and of view 2."""

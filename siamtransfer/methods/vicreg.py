@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer import ranks
-from siamtransfer.checks import at_least
-from siamtransfer.methods.heads import mlp
-from siamtransfer.methods.method import Method, Options, StepOutput
-from siamtransfer.methods.precision import exactly, full
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import exactly, full
+from siamtransfer.utils.checks import at_least
 
 EPSILON = 1e-4  # added to variances before the root
 

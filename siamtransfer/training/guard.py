@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.errors import UserError
-from siamtransfer.runtime import Runtime
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from siamtransfer.cli import to_json
-from siamtransfer.errors import UserError
-from siamtransfer.files import atomic_write
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write
 
 
 class Journal:

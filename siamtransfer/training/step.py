@@ -7,8 +7,8 @@ import contextlib
 import torch
 from torch import Tensor
 
+from siamtransfer.distributed.runtime import Runtime, undistributed
 from siamtransfer.methods import Moment, StepOutput
-from siamtransfer.runtime import Runtime, undistributed
 from siamtransfer.training.guard import Blame, Verdict, judge, refuse_non_finite
 
 

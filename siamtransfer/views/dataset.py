@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from siamtransfer.views.draw import COLUMNS, draw
-from siamtransfer.views.geometry import cut
-from siamtransfer.views.photometry import paint
+from siamtransfer.views.augment import paint
+from siamtransfer.views.crop import cut
+from siamtransfer.views.random_params import COLUMNS, draw
 from siamtransfer.views.recipes import Recipe
 
 Ticket = tuple[int, int]

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from siamtransfer.files import atomic_write
+from siamtransfer.utils.files import atomic_write
+from siamtransfer.views.crop import centre
 from siamtransfer.views.dataset import Failure, ViewSet, paint_batch
-from siamtransfer.views.geometry import centre
 
 GAP = 2  # white pixels around every picture
 

@@ -17,7 +17,7 @@ import types
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from siamtransfer.errors import UserError
+from siamtransfer.utils.errors import UserError
 
 Interpolation = Literal["bilinear", "bicubic"]
 Range = tuple[float, float]

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import paths
 
-from siamtransfer.weights.formats import read_backbone
+from siamtransfer.checkpoints.read_backbone import read_backbone
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = paths.ROOT
 SMALL = [
     "--data.count=300", "--backbone.width=8", "--optim.epochs=2", "--monitor.knn_every=1",
     "--monitor.health_every=2", "--log.every=2",

@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from small_runs import before_step  # noqa: E402
+from support.small_runs import before_step  # noqa: E402
 
-from pretrain.main import main  # noqa: E402
 from siamtransfer.cli import run  # noqa: E402
+from siamtransfer.programs.pretrain import main  # noqa: E402
 
 if __name__ == "__main__":
     if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":

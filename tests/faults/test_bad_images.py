@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 
 from siamtransfer.data import ImageSet, UnreadableImage, open_images
 from siamtransfer.data.imageset import NothingReadable, UnreadableTally, read_or_replace, require_same_images
-from siamtransfer.data.sampler import StepSampler
-from siamtransfer.errors import UserError
-from siamtransfer.features import Transform, pixels
+from siamtransfer.features.extract import Transform, pixels
+from siamtransfer.utils.errors import UserError
 from siamtransfer.views.dataset import Failure, ViewBatch, ViewSet, keep
 from siamtransfer.views.recipes import recipe
+from siamtransfer.views.sampler import StepSampler
 
 SIDE = 24
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_runs import TINY, images_of, launch, steps_kept, stop_at
+from support.small_runs import TINY, images_of, launch, steps_kept, stop_at
 
-from pretrain.main import main
-from siamtransfer.errors import UserError
+from siamtransfer.programs.pretrain import main
+from siamtransfer.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from small_runs import launch, rows
+from support.small_runs import launch, rows
 
-from pretrain.main import alarm
-from siamtransfer.errors import UserError
+from siamtransfer.programs.pretrain import alarm
 from siamtransfer.training.progress import StepProgress
+from siamtransfer.utils.errors import UserError
 
 # Small and hot, so that it happens in seconds: 256 steps at an initial rate of 0.0625.
 QUICK = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import (
+from support.small_runs import (
     ROOT,
     TINY,
     assert_same_run,
@@ -26,7 +26,7 @@ from small_runs import (
     stop_at,
 )
 
-import pretrain.main as program
+import siamtransfer.programs.pretrain as program
 
 SHORT = ["--optim.epochs=2"]
 GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in another order than one process

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import before_step, complete, launch, send, steps_kept
+from support.small_runs import before_step, complete, launch, send, steps_kept
 
 
 def wait_for(path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import TINY, all_finite, differences, launch_ranks, newest, rows, steps_kept
+from support.small_runs import TINY, all_finite, differences, launch_ranks, newest, rows, steps_kept
 from torch import Tensor, nn
 
-import pretrain.main as program
-from siamtransfer.data.sampler import StepSampler
-from siamtransfer.errors import UserError
+import siamtransfer.programs.pretrain as program
 from siamtransfer.training import step as step_module
+from siamtransfer.utils.errors import UserError
+from siamtransfer.views.sampler import StepSampler
 
 STEP = 5
 EVERY_STEP = ["--checkpoint.every_steps=1"]

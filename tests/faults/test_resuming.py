@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import (
+from support.small_runs import (
     ROOT,
     STEPS,
     TINY,
@@ -22,8 +22,8 @@ from small_runs import (
     stop_at,
 )
 
-from pretrain.main import main
-from siamtransfer.errors import UserError
+from siamtransfer.programs.pretrain import main
+from siamtransfer.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

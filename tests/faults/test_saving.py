@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import pytest
 import torch
-from small_runs import (
+from support.small_runs import (
     assert_same_run,
     before_step,
     complete,
@@ -27,10 +27,10 @@ from small_runs import (
     steps_kept,
 )
 
-import siamtransfer.weights.checkpoint
-from siamtransfer.errors import UserError
-from siamtransfer.files import atomic_write
-from siamtransfer.weights.checkpoint import FORMAT, VERSION, Checkpoints
+import siamtransfer.checkpoints.training_state
+from siamtransfer.checkpoints.training_state import FORMAT, VERSION, Checkpoints
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -92,7 +92,9 @@ def test_fault_02_pickling_fails_half_way(saved: Path) -> None:
 
 def test_fault_02_the_disk_is_full(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        siamtransfer.weights.checkpoint, "atomic_write", functools.partial(disturbed_write, 10_000, full)
+        siamtransfer.checkpoints.training_state,
+        "atomic_write",
+        functools.partial(disturbed_write, 10_000, full),
     )
     with pytest.raises(UserError, match=r"cannot write .*step-0000003.*No space left.*\d MiB free"):
         Checkpoints(saved).save(state_of(3), 3)
@@ -143,7 +145,7 @@ def disturbed_write(offset: int, action: Any, path: Path) -> Iterator[Disturbed]
 
 def disturb_writing(offset: int, action: Any) -> None:
     disturbed = functools.partial(disturbed_write, offset, action)
-    siamtransfer.weights.checkpoint.atomic_write = disturbed  # type: ignore[assignment]
+    siamtransfer.checkpoints.training_state.atomic_write = disturbed  # type: ignore[assignment]
 
 
 def die() -> None:

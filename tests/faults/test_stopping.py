@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 import torch
-from small_runs import (
+from support.small_runs import (
     ROOT,
     STEPS,
     TINY,
@@ -30,10 +30,10 @@ from small_runs import (
     stop_at,
 )
 
-import siamtransfer.weights.checkpoint
-from pretrain.main import main
-from siamtransfer.files import atomic_write, digest_of_file
-from siamtransfer.weights.checkpoint import Checkpoints
+import siamtransfer.checkpoints.training_state
+from siamtransfer.checkpoints.training_state import Checkpoints
+from siamtransfer.programs.pretrain import main
+from siamtransfer.utils.files import atomic_write, digest_of_file
 
 ONLY_AT_THE_END = ["--checkpoint.every_steps=0"]
 FREE = ("config.run.dir", "config.checkpoint.every_steps", "config.data.workers")
@@ -60,7 +60,7 @@ def test_fault_07_a_signal_finishes_the_step_saves_once_and_ends(
 
 
 def test_fault_07_previous_handlers_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pretrain.main as program
+    import siamtransfer.programs.pretrain as program
 
     heard: list[int] = []
     mine = [signal.signal(number, lambda n, _: heard.append(n)) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -121,7 +121,7 @@ def test_fault_08_two_signals_and_one_during_a_save(undisturbed: Path, tmp_path:
 def stop_twice() -> None:
     send(signal.SIGTERM)
     send(signal.SIGTERM)
-    siamtransfer.weights.checkpoint.atomic_write = interrupted_write
+    siamtransfer.checkpoints.training_state.atomic_write = interrupted_write
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def test_fault_08_a_signal_in_the_last_step_leaves_only_the_summary_to_do(
 
 
 def last_loss(folder: Path) -> float:
-    from small_runs import rows
+    from support.small_runs import rows
 
     return [row["loss"] for row in rows(folder) if "loss" in row][-1]
 

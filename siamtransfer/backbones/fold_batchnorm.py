@@ -1,0 +1,28 @@
+"""A ResNet for evaluation only: each batch norm folded into the convolution before it."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from siamtransfer.backbones.architecture import ResNetBackbone
+
+
+def folded(backbone: ResNetBackbone) -> ResNetBackbone:
+    """A copy that computes the same with fewer passes over the maps, up to rounding; `backbone` itself and
+    all its tensors stay as they are."""
+    copy = backbone.architecture.build()
+    assert isinstance(copy, ResNetBackbone)
+    copy.load_state_dict(backbone.state_dict(), strict=True)
+    copy.to(next(backbone.parameters()).device).eval()
+    for module in [copy, *(m for m in copy.modules() if isinstance(m, BasicBlock | Bottleneck))]:
+        for number in (1, 2, 3):
+            norm = getattr(module, f"bn{number}", None)
+            if norm is not None:
+                setattr(module, f"conv{number}", fuse_conv_bn_eval(getattr(module, f"conv{number}"), norm))
+                setattr(module, f"bn{number}", nn.Identity())
+        projection = getattr(module, "downsample", None)
+        if projection is not None:
+            module.downsample = fuse_conv_bn_eval(*projection)
+    return copy

@@ -1,0 +1,397 @@
+"""Public checkpoint formats, one entry each: where a code base keeps its backbones and what lies beside them.
+
+Names of tensors here are those without `module.` and `_orig_mod.`, the words of wrappers that may stand in
+any file. A new format is a new entry of FORMATS and a test that builds such a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.checkpoints.detectron2_keys import to_torchvision
+from siamtransfer.checkpoints.training_state import FORMAT
+
+Place = tuple[str, ...]
+"""The way from the top of a file to a dict of tensors, entry by entry."""
+
+
+class Normalisation(NamedTuple):
+    """What is subtracted from and divided into RGB images in [0, 1], per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SWAV = Normalisation(IMAGENET.mean, (0.228, 0.224, 0.225))
+
+USUAL: tuple[Place, ...] = (
+    (),
+    ("state_dict",),
+    ("model",),
+    ("model_state_dict",),
+    ("model_state",),
+    ("net",),
+)
+# Entries beside the tensors that belong to training and may hold tensors of their own.
+TRAINING = frozenset(
+    {
+        *("optimizer", "optimizers", "optimizer_state", "optimizer_states", "optimizer_state_dict", "optim"),
+        *("scheduler", "lr_scheduler", "lr_schedulers", "scheduler_state_dict", "param_schedulers"),
+        *("scaler", "fp16_scaler", "amp", "amp_scaler", "loss_scaler", "rng", "rng_state"),
+        *("callbacks", "loops", "message_hub", "meters", "hooks", "history", "loss"),
+        *("args", "cfg", "config", "hyper_parameters"),
+    }
+)
+# Entries that hold a moving average of all weights beside those weights themselves.
+AVERAGES = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "ema_model", "model_ema_state_dict")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One of the backbones in a file: what stands before its tensors' names and, where the branches of a
+    format lie in different dicts, the dict's place."""
+
+    prefix: str = ""
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which a public code base stores backbones.
+
+    Attributes:
+        branches: by name, the default one first.
+        places: where the dict of tensors may lie.
+        drops: for each group of other keys, by its first words, a name. The longest beginning counts; one
+        that
+            does not end in a dot stands for the word itself and for what is joined to it by a dot, an
+            underscore or a number.
+        marks: beginnings of keys of which each must occur (of several separated by |, one), or it is
+        another's. beside: entries beside the way to the dict that may hold tensors, with TRAINING's. needs:
+        entries at the top that must exist. rename: from a tensor's name after the prefix to torchvision's or
+        timm's; ValueError when it has none. adapt: the trunk that the names and shapes suggest to the one
+        that the code base really builds.
+    """
+
+    name: str
+    what: str
+    branches: Mapping[str, Branch] = field(default_factory=lambda: {"model": Branch()})
+    places: tuple[Place, ...] = USUAL
+    drops: Mapping[str, str] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    method: str | None = None
+    normalisation: Normalisation = IMAGENET
+    rename: Callable[[str], str] = str
+    adapt: Callable[[Architecture], Architecture] = lambda architecture: architecture
+
+
+def _sequential(children: Mapping[str, str]) -> Callable[[str], str]:
+    """Renames by the number of a child in a torch.nn.Sequential."""
+
+    def rename(name: str) -> str:
+        number, _, rest = name.partition(".")
+        if number not in children:
+            raise ValueError(f"its tensor {name!r} belongs to no numbered part of a ResNet")
+        return f"{children[number]}.{rest}".replace(".shortcut.", ".downsample.")
+
+    return rename
+
+
+# list(resnet.children()) of torchvision, and the body of lightly's ResNetGenerator.
+TORCHVISION_CHILDREN = {"0": "conv1", "1": "bn1", **{str(n + 3): f"layer{n}" for n in (1, 2, 3, 4)}}
+LIGHTLY_CHILDREN = {"0": "conv1", "1": "bn1", **{str(n + 1): f"layer{n}" for n in (1, 2, 3, 4)}}
+
+
+def _twelve_heads(architecture: Architecture) -> Architecture:
+    """MoCo v3's small ViT has heads of 32 channels, twice as many as everybody else's."""
+    small = architecture.name == "timm:vit_small_patch16_224"
+    return Architecture("vit_small_moco_v3") if small else architecture
+
+
+def _wide_padding(architecture: Architecture) -> Architecture:
+    """solo-learn's stem for small images has a padding of 2."""
+    return architecture._replace(stem="small-pad2") if architecture.stem == "small" else architecture
+
+
+def _in_detectron2(name: str) -> str:
+    for beginning in ("backbone.bottom_up.", "backbone.", "roi_heads."):
+        name = name.removeprefix(beginning)
+    return to_torchvision(name)
+
+
+def _branches(**prefixes: str) -> dict[str, Branch]:
+    return {name: Branch(prefix) for name, prefix in prefixes.items()}
+
+
+OWN = Format(
+    FORMAT,
+    "a checkpoint of this program",
+    _branches(backbone="backbone.", target="target_backbone."),
+    places=(("model",),),
+    drops={
+        "projector.": "projector",
+        "target_projector.": "target's projector",
+        "head.": "projector",
+        "target_head.": "target's projector",
+        "predictor.": "predictor",
+        "prototypes.": "prototypes",
+        "norm.": "batch norm of the loss",
+        "distance.": "weights of similarities",
+        "terms.": "further terms of the loss",
+        "target.": "spread of the outputs",
+        "memory.": "averages over augmentations",
+        "clusters.": "clusters of images",
+        "queue": "queue",
+        "center": "centre",
+        "correlation.": "correlation matrix",
+    },
+    needs=("format", "version", "backbone", "normalisation"),
+)
+
+_LIGHTLY = {
+    "projection_head": "projector",
+    "prediction_head": "predictor",
+    "teacher_projection_head": "teacher's projector",
+    "student_projection_head": "student's projector",
+    "projection_head_momentum": "momentum projector",
+    "key_projection_head": "momentum projector",
+    "query_projection_head": "projector",
+    "prototypes": "prototypes",
+    "criterion": "loss",
+    "online_classifier": "classifier",
+    "start_queue": "queue",
+    "queue": "queue",
+}
+_LIGHTLY_BRANCHES = _branches(
+    model="backbone.",
+    query="query_backbone.",
+    teacher="teacher_backbone.",
+    student="student_backbone.",
+    key="key_backbone.",
+    momentum="backbone_momentum.",
+)
+_LIGHTLY_TUTORIAL = Format(
+    "lightly-tutorial",
+    "lightly's tutorials, whose backbone is a Sequential",
+    _LIGHTLY_BRANCHES,
+    drops=_LIGHTLY,
+    rename=_sequential(TORCHVISION_CHILDREN),
+)
+
+# The first entry that accounts for everything in a file is its format.
+FORMATS = (
+    OWN,
+    Format(
+        "simsiam",
+        "SimSiam's official code, main_simsiam.py",
+        _branches(encoder="encoder."),
+        drops={"encoder.fc.": "projector", "predictor.": "predictor"},
+        marks=("encoder.fc.|predictor.",),
+        method="simsiam",
+    ),
+    Format(
+        "simsiam-linear",
+        "the linear probe of SimSiam's official code (MoCo's and PyTorch's ImageNet example write the same)",
+        places=(("state_dict",),),
+        drops={"fc.": "classifier"},
+        needs=("best_acc1",),
+    ),
+    Format(
+        "moco",
+        "MoCo's official code, v1 or v2",
+        _branches(query="encoder_q.", key="encoder_k."),
+        drops={"encoder_q.fc.": "projector", "encoder_k.fc.": "momentum projector", "queue": "queue"},
+        marks=("encoder_q.",),
+        method="moco",
+    ),
+    Format(
+        "moco-v3",
+        "MoCo v3's official code",
+        _branches(base="base_encoder.", momentum="momentum_encoder."),
+        drops={
+            **{f"base_encoder.{head}.": "projector" for head in ("fc", "head")},
+            **{f"momentum_encoder.{head}.": "momentum projector" for head in ("fc", "head")},
+            "predictor.": "predictor",
+        },
+        marks=("base_encoder.",),
+        method="moco-v3",
+        adapt=_twelve_heads,
+    ),
+    Format(
+        "swav",
+        "SwAV's or DeepCluster v2's official code",
+        drops={"projection_head.": "projector", "prototypes.": "prototypes"},
+        marks=("projection_head.|prototypes.",),
+        method="swav",
+        normalisation=SWAV,
+    ),
+    Format(
+        "dino",
+        "DINO's official code, a full checkpoint",
+        {
+            "teacher": Branch("backbone.", ("teacher",)),
+            "student": Branch("backbone.", ("student",)),
+        },
+        drops={"head.": "projector", "backbone.fc.": "projector", "backbone.head.": "projector"},
+        beside=("dino_loss",),
+        method="dino",
+    ),
+    Format(
+        "barlow-twins",
+        "Barlow Twins' official code",
+        _branches(backbone="backbone."),
+        places=(("model",), ("state_dict",)),
+        drops={"projector.": "projector", "bn.": "batch norm of the loss"},
+        marks=("projector.", "bn."),
+        method="barlow-twins",
+    ),
+    Format(
+        "vicreg",
+        "VICReg's official code",
+        _branches(backbone="backbone."),
+        places=(("model",),),
+        drops={"projector.": "projector"},
+        marks=("backbone.", "projector."),
+        method="vicreg",
+    ),
+    Format(
+        "unigrad",
+        "UniGrad's official code",
+        _branches(online="encoder.", momentum="momentum_encoder."),
+        drops={
+            "projector.": "projector",
+            "momentum_projector.": "momentum projector",
+            "F": "correlation matrix",
+        },
+        marks=("encoder.0.weight", "projector."),
+        beside=("F",),
+        method="unigrad",
+        rename=_sequential(TORCHVISION_CHILDREN),
+    ),
+    Format(
+        "directpred",
+        "DirectPred's official code (luckmatters)",
+        {
+            "online": Branch("encoder.", ("online_network_state_dict",)),
+            "target": Branch("encoder.", ("target_network_state_dict",)),
+        },
+        drops={"projetion.": "projector", "projection.": "projector", "encoder.fc.": "projector"},
+        beside=("predictor_state_dict",),
+        method="directpred",
+    ),
+    Format(
+        "patrickhua",
+        "PatrickHua/SimSiam",
+        _branches(backbone="backbone.", encoder="encoder.0."),
+        drops={"projector.": "projector", "predictor.": "predictor", "encoder.1.": "projector"},
+        marks=("backbone.", "encoder.0."),
+    ),
+    Format(
+        "mmselfsup",
+        "MMSelfSup or MMPretrain",
+        _branches(backbone="backbone.", key="encoder_k.0.", target="target_net.0."),
+        drops={
+            "neck.": "projector",
+            "head.": "head",
+            "target_net.": "momentum projector",
+            "encoder_k.": "momentum projector",
+            "momentum_encoder.": "momentum encoder",
+            "data_preprocessor.": "preprocessing",
+            "queue": "queue",
+        },
+        marks=("backbone.", "neck.|head.|data_preprocessor."),
+    ),
+    Format(
+        "lightly",
+        "lightly's benchmarks",
+        _LIGHTLY_BRANCHES,
+        drops=_LIGHTLY,
+        marks=("projection_head|prediction_head|student_|teacher_|key_|query_|online_classifier|criterion",),
+    ),
+    _LIGHTLY_TUTORIAL,
+    replace(
+        _LIGHTLY_TUTORIAL,
+        what="lightly's tutorials, whose backbone is its ResNetGenerator",
+        rename=_sequential(LIGHTLY_CHILDREN),
+    ),
+    *(
+        Format(
+            "solo-learn",
+            f"solo-learn, whose backbone is called {word}",
+            _branches(backbone=f"{word}.", momentum=f"momentum_{word}."),
+            drops={
+                f"{word}.fc.": "classifier",
+                "projector": "projector",
+                "predictor": "predictor",
+                "classifier.": "classifier",
+                "momentum_projector": "momentum projector",
+                "momentum_predictor": "momentum predictor",
+                "momentum_classifier.": "momentum classifier",
+                "prototypes": "prototypes",
+                "head.": "projector",
+                "momentum_head.": "momentum projector",
+                "queue": "queue",
+                "dino_loss_func.": "loss",
+                "centroids": "prototypes",
+                "local_memory": "queue",
+            },
+            marks=(f"{word}.", "classifier.|projector|prototypes|head."),
+            adapt=_wide_padding,
+        )
+        for word in ("backbone", "encoder")
+    ),
+    Format(
+        "vissl",
+        "VISSL",
+        _branches(trunk="_feature_blocks."),
+        places=(
+            ("classy_state_dict", "base_model", "model", "trunk"),
+            ("model", "trunk"),
+            ("trunk",),
+            *USUAL,
+        ),
+        marks=("_feature_blocks.",),
+        drops={"heads.": "heads", "prototypes": "prototypes"},
+        beside=("heads", "train"),
+    ),
+    Format(
+        "detectron2",
+        "Detectron2, a converted trunk or a whole detector",
+        drops={
+            "backbone.fpn": "detector",
+            "proposal_generator.": "detector",
+            "roi_heads.box": "detector",
+            "roi_heads.mask": "detector",
+            "roi_heads.keypoint": "detector",
+            "roi_heads.res5.norm.": "detector",
+            "head.": "detector",
+            "pixel_mean": "normalisation",
+            "pixel_std": "normalisation",
+        },
+        marks=("stem.conv1.weight|backbone.stem.|backbone.bottom_up.stem.",),
+        rename=_in_detectron2,
+    ),
+    *(
+        Format(
+            "prefixed",
+            f"a backbone called {word}, without a method's heads",
+            _branches(backbone=f"{word}."),
+            drops={f"{word}.fc.": "classifier", f"{word}.head.": "classifier"},
+            marks=(f"{word}.",),
+        )
+        for word in ("backbone", "encoder", "trunk")
+    ),
+    Format(
+        "timm",
+        "a timm ViT's state_dict",
+        drops={"head.": "classifier"},
+        marks=("patch_embed.", "blocks."),
+    ),
+    Format("torchvision", "a torchvision model's state_dict", drops={"fc.": "classifier"}),
+)

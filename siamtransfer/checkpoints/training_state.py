@@ -1,0 +1,147 @@
+"""Training states on disk: saved whole or not at all, verified when read, the newest valid one found.
+
+    runs/<name>/checkpoint.pth                              always the newest complete state
+    runs/<name>/checkpoints/step-0001200-3fa9c1d2e4b7.pth   the last K; the name carries the step and the
+                                                            beginning of the SHA-256 of the file's bytes
+
+A state holds tensors, numbers, strings, lists and dicts only, so `torch.load(weights_only=True)` suffices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write, digest_of_file
+
+FORMAT = "siamtransfer"
+VERSION = 1
+_STRAY = re.compile(r"\..+\.\d+\.tmp")  # see files.atomic_write
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
+
+
+class Checkpoints:
+    """The checkpoints of one run folder, of which the last `keep` are kept."""
+
+    def __init__(self, run: Path, keep: int = 2):
+        self.published = run / "checkpoint.pth"
+        self.folder = run / "checkpoints"
+        self.keep = keep
+
+    def save(self, state: dict[str, Any], step: int) -> Path:
+        """Writes `state` as the newest checkpoint and publishes it; older ones beyond `keep` go last.
+
+        Killed at any moment, it leaves the previous checkpoint in place or the new one complete.
+
+        Raises:
+            UserError: the disk is full or read-only; names the path and the free space.
+        """
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getbuffer()
+        path = self.folder / f"step-{step:07d}-{hashlib.sha256(content).hexdigest()[:12]}.pth"
+        with atomic_write(path) as file:
+            file.write(content)
+        self._publish(path, content)
+        # Files of later steps are damaged ones that a resumed run has passed over: they count for nothing.
+        others = [p for p in self._by_age() if p != path]
+        older = [p for p in others if _step_of(p) <= step]
+        for old in {*others} - {*older[: max(self.keep, 1) - 1]}:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load_newest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest state that verifies, or None when the folder holds none at all.
+
+        Damaged files are skipped, each with a warning that names it.
+
+        Raises:
+            UserError: there are checkpoints and not one is whole; a run never restarts silently.
+        """
+        path = self._newest_whole(warn)
+        if path is None and self._by_age():
+            raise UserError(
+                f"all {len(self._by_age())} checkpoints in {self.folder} are damaged: restore one from a "
+                "copy, or start again in another --run.dir"
+            )
+        return None if path is None else read_state(path)
+
+    def publish_newest(self) -> None:
+        """Makes checkpoint.pth the newest whole state again, after a kill between a save's two renames or
+        damage to the published file; only for the holder of the run's lock."""
+        path = self._newest_whole(lambda _: None)
+        if path is not None and not (self.published.exists() and self.published.samefile(path)):
+            self._publish(path, memoryview(path.read_bytes()))
+
+    def any(self) -> bool:
+        """Whether the folder holds checkpoints, whole or damaged."""
+        return self.published.exists() or bool(self._by_age())
+
+    def clean(self) -> None:
+        """Removes what a killed write left behind; only for the holder of the run's lock."""
+        for folder in (self.folder, self.published.parent):
+            for stray in folder.glob(".*.tmp"):
+                if _STRAY.fullmatch(stray.name):
+                    stray.unlink(missing_ok=True)
+
+    def _publish(self, path: Path, content: memoryview) -> None:
+        """Makes checkpoint.pth the same file as `path` by one rename; a copy where links are not possible."""
+        link = self.published.with_name(f".{self.published.name}.{os.getpid()}.tmp")
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+            link.replace(self.published)
+        except OSError:
+            link.unlink(missing_ok=True)
+            with atomic_write(self.published) as file:
+                file.write(content)
+
+    def _newest_whole(self, warn: Callable[[str], None]) -> Path | None:
+        """The newest file whose bytes match its name; `warn` hears of each one passed over."""
+        for path in self._by_age():
+            try:
+                if digest_of_file(path).startswith(path.stem.rsplit("-", 1)[1]):
+                    return path
+                reason = "its bytes do not match the digest in its name"
+            except OSError as error:
+                reason = str(error.strerror)
+            warn(f"{path} is damaged ({reason}); trying an older one")
+        return None
+
+    def _by_age(self) -> list[Path]:
+        """Complete checkpoint files, newest step first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda p: (_step_of(p), p.lstat().st_mtime_ns), reverse=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads one of our own training states onto the CPU, executing nothing in it.
+
+    Raises:
+        UserError: the file cannot be read, is not a training state of ours, or is from a newer version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
+    if state.get("version", 0) > VERSION:
+        raise UserError(f"{path} was written by a newer version of siamtransfer: update to read it")
+    return state

@@ -1,0 +1,159 @@
+"""One part of a detection set: records in Detectron2's form, and what every format has checked in common.
+
+A record is one of Detectron2's standard dataset dicts (detectron2.readthedocs.io, "Use Custom Datasets"):
+file_name, image_id, height, width, and `annotations`, each with bbox, bbox_mode, category_id, iscrowd, and
+segmentation where there are masks. Two keys are ours and Detectron2 passes over them: `area`, the object's
+area in pixels as COCO's evaluation wants it, and VOC's flag `difficult`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.imageset import printable
+from siamtransfer.utils.errors import UserError
+
+Kind = Literal["voc", "coco"]
+Record = dict[str, Any]
+XYXY, XYWH = 0, 1  # the values of Detectron2's BoxMode
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
+READERS = 16  # threads; a network file system answers many questions at once
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The records of one part, e.g. voc_2007_test.
+
+    name: as the user wrote it; classes: names by category_id; fingerprint: of the annotations and of the
+    names and byte sizes of the images, whatever the folder; remarks: oddities that are no errors, in words.
+    """
+
+    name: str
+    kind: Kind
+    records: list[Record]
+    classes: tuple[str, ...]
+    fingerprint: str
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def annotations(self) -> list[dict[str, Any]]:
+        """All objects, in the order of the images."""
+        return [annotation for record in self.records for annotation in record["annotations"]]
+
+
+def corners(annotation: dict[str, Any]) -> list[float]:
+    """The box as x0, y0, x1, y1."""
+    a, b, c, d = annotation["bbox"]
+    return [a, b, c, d] if annotation["bbox_mode"] == XYXY else [a, b, a + c, b + d]
+
+
+def read_image(record: Record) -> np.ndarray:
+    """The image of a record as uint8[height, width, 3] RGB, turned as its EXIF data say: Detectron2 does so.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with Image.open(record["file_name"], formats=FORMATS) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        raise _unreadable(record["file_name"], error) from error
+
+
+def check_box(box: Sequence[float], height: int, width: int, where: str) -> None:
+    """Refuses a box x0, y0, x1, y1 that has no numbers, is turned inside out or lies beside its image.
+
+    A box without area is let through: COCO's own annotations hold a few, and training passes over them.
+
+    Raises:
+        UserError: names the object (`where`), the box and what is wrong.
+    """
+    x0, y0, x1, y1 = box
+    if not all(map(math.isfinite, box)):
+        wrong = "are not all numbers"
+    elif x1 < x0 or y1 < y0:
+        wrong = "have the second corner before the first"
+    elif x1 < 0 or y1 < 0 or x0 > width or y0 > height:
+        wrong = f"lie outside the image of {width} x {height} pixels"
+    else:
+        return
+    corners_in_words = ", ".join(f"{value:g}" for value in box)
+    raise UserError(f"the corners {corners_in_words} of {where} {wrong}; mend the annotation or take it out")
+
+
+def check_images(records: Sequence[Record], name: str) -> list[int]:
+    """The sizes in bytes of the images, after a look at the header of each.
+
+    Raises:
+        UserError: there are no records, an image is absent, empty or no image, or it has not the height and
+            width of its annotation (EXIF's orientation counted in, as Detectron2 counts it).
+    """
+    if not records:
+        raise UserError(f"{name} has no images; choose a part that has some")
+    paths = [record["file_name"] for record in records]
+    with ThreadPoolExecutor(READERS) as pool:
+        sizes = list(pool.map(_bytes, paths, chunksize=256))
+        missing = [path for path, size in zip(paths, sizes, strict=True) if size is None]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of the {len(paths)} images of {name} are missing, {printable(missing[0])} "
+                "for one; complete the download or take them out of the annotations"
+            )
+        for record, found in zip(records, pool.map(_height_and_width, paths, chunksize=256), strict=True):
+            if found != (record["height"], record["width"]):
+                raise UserError(
+                    f"{printable(record['file_name'])} is {found[1]} x {found[0]} pixels and its annotation "
+                    f"in {name} says {record['width']} x {record['height']}; mend the annotation or the image"
+                )
+    return [size for size in sizes if size is not None]
+
+
+def count_oddities(records: Sequence[Record]) -> list[str]:
+    """What may surprise but stops no training, in words: empty images, boxes without area or beyond the
+    edge."""
+    without = sum(not record["annotations"] for record in records)
+    flat = outside = 0
+    for record in records:
+        for annotation in record["annotations"]:
+            x0, y0, x1, y1 = corners(annotation)
+            flat += x1 <= x0 or y1 <= y0
+            outside += min(x0, y0) < -1 or x1 > record["width"] + 1 or y1 > record["height"] + 1
+    found = (
+        (without, "images have no object"),
+        (flat, "boxes have no area: training passes over them"),
+        (outside, "boxes reach more than a pixel beyond their image: training cuts them off"),
+    )
+    return [f"{count} {what}" for count, what in found if count]
+
+
+def _bytes(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (a Path takes three times as long)
+    except OSError:
+        return None
+
+
+def _height_and_width(path: str) -> tuple[int, int]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = "exif" in image.info and image.getexif().get(ORIENTATION) in SIDEWAYS
+    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        raise _unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def _unreadable(path: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(
+        f"cannot read the image {printable(path)} ({reason}); restore it or take it out of the annotations"
+    )

@@ -1,0 +1,97 @@
+"""What Detectron2's release 0.6 needs on current libraries, and the one way to import Detectron2 here.
+
+The official main branch needs none of it. The Python files of release 0.6 (scripts/get_detectron2.py places
+them where the official repository cannot be built) come without the compiled `detectron2._C`, and use names
+that Pillow 10 and NumPy 1.24 removed. Each is supplied only where it is missing, before the first import.
+Not to be imported in either version: `detectron2.model_zoo`, which needs setuptools' old `pkg_resources`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamtransfer.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Detectron2:
+    """Which Detectron2 this is.
+
+    Without the compiled part, rotated boxes, deformable convolution and COCO's fast evaluation are absent:
+    call `COCOEvaluator(..., use_fast_impl=detectron2.compiled)`.
+    """
+
+    version: str
+    compiled: bool
+
+    def __str__(self) -> str:
+        return f"detectron2 {self.version} ({'compiled' if self.compiled else 'Python files only'})"
+
+
+def is_installed() -> bool:
+    """Whether there is a Detectron2 to import; a plain folder of that name does not count."""
+    spec = importlib.util.find_spec("detectron2")
+    return spec is not None and spec.origin is not None
+
+
+@functools.cache
+def import_detectron2() -> Detectron2:
+    """Makes `import detectron2...` work from here on and says which Detectron2 it is.
+
+    Raises:
+        UserError: Detectron2, or a library that it needs, is absent or does not load.
+    """
+    if not is_installed():
+        raise UserError(
+            f"Detectron2 is not installed; get it with `{sys.executable} scripts/get_detectron2.py`"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what newer libraries would have Detectron2 do
+        _supply_removed_names()
+        return _import()
+
+
+def _import() -> Detectron2:
+    try:
+        package = importlib.import_module("detectron2")
+        compiled = any(any(Path(folder).glob("_C.*")) for folder in package.__path__)
+        if not compiled:
+            _supply_extension(package)
+        importlib.import_module("detectron2.checkpoint")
+        importlib.import_module("detectron2.modeling")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Detectron2 needs the module {error.name}; install what it runs on with "
+            "`pip install 'siamtransfer[detection]'`"
+        ) from error
+    except ImportError as error:
+        raise UserError(
+            f"Detectron2 does not load ({error}); it was probably built for another torch: `pip uninstall "
+            f"detectron2` and run `{sys.executable} scripts/get_detectron2.py`"
+        ) from error
+    return Detectron2(package.__version__, compiled)
+
+
+def _supply_removed_names() -> None:
+    import numpy as np
+    import PIL.Image
+
+    if not hasattr(PIL.Image, "LINEAR"):
+        PIL.Image.LINEAR = PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]
+    for builtin in (str, bool, int, float):
+        if not hasattr(np, builtin.__name__):
+            setattr(np, builtin.__name__, builtin)
+
+
+def _supply_extension(package: types.ModuleType) -> None:
+    """`detectron2.layers` imports the compiled module at once but calls it only for a few rare layers."""
+    extension = types.ModuleType("detectron2._C", "stands in for the compiled part, which is not installed")
+    sys.modules[extension.__name__] = extension
+    package._C = extension  # type: ignore[attr-defined]

@@ -1,0 +1,198 @@
+"""The proof that Detectron2 computes with converted weights what torchvision computes with the original ones.
+
+The trunk is built by Detectron2 from the written configuration, filled by Detectron2's own checkpointer from
+the written weights, and fed the same 8-bit image as the torchvision trunk. Every tensor has to arrive bit by
+bit, and the outputs of res2 to res5 have to agree in float32 and, far more closely, in float64.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
+from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
+from siamtransfer.detection.detectron2.trunk import register_trunks
+from siamtransfer.detection.detectron2.weights_config import layouts
+from siamtransfer.utils.errors import UserError
+
+STAGES = ("res2", "res3", "res4", "res5")
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+IMAGE = (3, 96, 128)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison found. `errors`: (dtype, layout, stage) to max|a - b| / max|b|, b torchvision's."""
+
+    errors: dict[tuple[torch.dtype, str, str], float]
+    tensors: dict[str, int]  # layout to the number of trunk tensors that arrived, which is all of them
+    detectron2: Detectron2
+
+    def metrics(self) -> dict[str, float]:
+        """The largest error of each dtype and layout under the names in which results are reported."""
+        largest: dict[str, float] = {}
+        for (dtype, layout, _), error in self.errors.items():
+            name = f"parity/{str(dtype).removeprefix('torch.')}/{layout}/max_relative_error"
+            largest[name] = max(error, largest.get(name, 0.0))
+        return largest
+
+    def check(self) -> None:
+        """Raises UserError naming the stages whose outputs differ by more than the tolerance."""
+        wrong = [
+            f"{stage} of {layout} by {error:.1e} in {dtype}"
+            for (dtype, layout, stage), error in self.errors.items()
+            if not error <= TOLERANCE[dtype]
+        ]
+        if wrong:
+            raise UserError(
+                f"Detectron2's outputs differ from torchvision's ({'; '.join(wrong[:4])}), so nothing was "
+                "written: the conversion is wrong for these weights"
+            )
+
+
+def measure_parity(
+    weights: Path, overlay: Path, backbone: ResNetBackbone, normalisation: Normalisation
+) -> Parity:
+    """Compares the trunks in every layout that the architecture allows.
+
+    `weights` and `overlay` are the written files, whatever their names; `backbone` holds the original
+    weights in float32 and is left as it was.
+
+    Raises:
+        UserError: Detectron2 is absent, or a tensor of its trunk did not get its value from the file.
+    """
+    detectron2 = import_detectron2()
+    image = torch.randint(0, 256, (1, *IMAGE), generator=torch.Generator().manual_seed(0))
+    errors: dict[tuple[torch.dtype, str, str], float] = {}
+    tensors: dict[str, int] = {}
+    for layout in layouts(backbone.architecture):
+        cfg = configuration(layout, overlay)
+        model = build_trunk(cfg, layout)
+        load_weights(model, weights)
+        tensors[layout] = _count_loaded(model, layout, backbone)
+        for dtype in TOLERANCE:
+            theirs = detectron2_stages(model.to(dtype), cfg, layout, image.to(dtype))
+            ours = torchvision_stages(backbone, normalisation, image.to(dtype))
+            for stage, a, b in zip(STAGES, theirs, ours, strict=True):
+                errors[dtype, layout, stage] = relative_error(a, b)
+    return Parity(errors, tensors, detectron2)
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    """max|a - b| / max|b|, infinite when the shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    return float((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(b.dtype).tiny))
+
+
+def configuration(layout: str, overlay: Path) -> Any:
+    """Detectron2's defaults for the layout, its feature maps named, with the overlay on top."""
+    register_trunks()
+    from detectron2.config import get_cfg
+
+    cfg = get_cfg()
+    if layout == "FPN":
+        cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+        cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = list(STAGES)
+    else:
+        cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES[:3])  # the RoI heads own res5
+    cfg.merge_from_file(str(overlay))
+    return cfg
+
+
+def build_trunk(cfg: Any, layout: str) -> nn.Module:
+    """Detectron2's backbone and, in C4, the RoI heads that own res5, in eval mode."""
+    from detectron2.modeling import build_backbone, build_roi_heads
+
+    model = nn.Module()
+    with torch.random.fork_rng(devices=[]):
+        backbone = model.backbone = build_backbone(cfg)
+        if layout == "C4":
+            model.roi_heads = build_roi_heads(cfg, backbone.output_shape())
+    return model.eval()
+
+
+def load_weights(model: nn.Module, weights: Path) -> None:
+    """Fills the model from the written file, through Detectron2's own checkpointer.
+
+    That tells formats apart by the suffix, so the file gets a second name that ends in .pkl.
+    """
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        link = Path(folder) / "weights.pkl"
+        link.symlink_to(weights.resolve())
+        DetectionCheckpointer(model).load(str(link))
+
+
+def _count_loaded(model: nn.Module, layout: str, backbone: ResNetBackbone) -> int:
+    """Checks that each tensor of Detectron2's trunk equals its source, and each source has its tensor."""
+    loaded = {name: tensor for name, tensor in model.state_dict().items() if _is_trunk(name, layout)}
+    sources = {
+        in_model(to_detectron2(name), layout): tensor for name, tensor in backbone.state_dict().items()
+    }
+    unequal = [
+        name
+        for name in loaded.keys() | sources.keys()
+        if name not in loaded or name not in sources or not torch.equal(loaded[name], sources[name])
+    ]
+    if unequal:
+        raise UserError(
+            f"{len(unequal)} tensors of Detectron2's {layout} trunk did not get the value of their source, "
+            f"{min(unequal)} for one, so nothing was written: the conversion is wrong for these weights"
+        )
+    return len(loaded)
+
+
+def _is_trunk(name: str, layout: str) -> bool:
+    stem_and_stages = [in_model(f"{part}.", layout) for part in ("stem", *STAGES)]
+    return name.startswith(tuple(stem_and_stages))
+
+
+def detectron2_stages(model: nn.Module, cfg: Any, layout: str, image: Tensor) -> list[Tensor]:
+    """Detectron2's res2 to res5 for an RGB image in 0..255, preprocessed as its models do it."""
+    if cfg.INPUT.FORMAT == "BGR":
+        image = image.flip(1)
+    mean, std = (
+        torch.tensor(values, dtype=image.dtype).view(3, 1, 1)
+        for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    with torch.no_grad():
+        backbone: Any = model.backbone
+        maps = (backbone.bottom_up if layout == "FPN" else backbone)((image - mean) / std)
+        if layout == "C4":
+            heads: Any = model.roi_heads
+            maps["res5"] = heads.res5(maps["res4"])
+    return [maps[stage] for stage in STAGES]
+
+
+def torchvision_stages(backbone: ResNetBackbone, normalisation: Normalisation, image: Tensor) -> list[Tensor]:
+    """layer1 to layer4 of the original trunk for an RGB image in 0..255, computed in the image's dtype."""
+    mean, std = (torch.tensor(values, dtype=image.dtype).view(3, 1, 1) for values in normalisation)
+    before = next(backbone.parameters()).dtype
+    with torch.no_grad():
+        stages = list(backbone.to(image.dtype).eval().stages((image / 255 - mean) / std))
+    backbone.to(before)
+    return stages
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Detectron2's remarks on head tensors, which no backbone file has."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,142 @@
+"""Weights for Detectron2 that are known to be the right ones: read, matched with their settings, proved
+loaded.
+
+Detectron2's checkpointer warns, and trains on from random weights, when a name or a shape does not match.
+Here every tensor of the trunk is compared with the file after loading, and a difference ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
+from siamtransfer.checkpoints.read_backbone import read_backbone
+from siamtransfer.data.imageset import printable
+from siamtransfer.detection.detectron2.parity import load_weights
+from siamtransfer.detection.detectron2.weights_config import read_stamp
+from siamtransfer.utils.errors import UserError
+
+_TRUNK = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5.")}
+_EXTRA_NORM = "roi_heads.res5.norm."  # the protocol's own layer, which no file has
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """OUT.pkl with the OUT.yaml beside it. state: the trunk's tensors by Detectron2's names; digest: of
+    them."""
+
+    path: Path
+    state: dict[str, Tensor]
+    digest: str
+
+
+def read_converted(path: Path) -> Converted:
+    """Reads OUT.pkl, every key accounted for, and checks that OUT.yaml belongs to it.
+
+    Raises:
+        UserError: either file is missing or damaged, or the stamp in OUT.yaml is of other weights.
+    """
+    overlay = path.with_suffix(".yaml")
+    convert = "convert the checkpoint with `python convert/to_d2.py CHECKPOINT OUT.pkl`"
+    if path.suffix != ".pkl":
+        raise UserError(f"{printable(path)} is no OUT.pkl; {convert}")
+    if not path.is_file():
+        raise UserError(f"there is no file {printable(path)}; {convert}")
+    read = read_backbone(path)
+    if not overlay.is_file():
+        raise UserError(
+            f"{printable(overlay)}, which says what {path.name} needs of Detectron2, is missing; {convert}"
+        )
+    stamp = read_stamp(overlay)
+    if stamp != read.digest:
+        found = f"is stamped with {stamp[:12]}…" if stamp else "has no stamp"
+        raise UserError(
+            f"{printable(overlay)} {found} and the weights in {path.name} are {read.digest[:12]}…: the two "
+            "do "
+            f"not belong together; {convert}"
+        )
+    return Converted(path, {to_detectron2(name): value for name, value in read.state.items()}, read.digest)
+
+
+def load_proved(model: nn.Module, path: Path, state: Mapping[str, Tensor], layout: str) -> int:
+    """Fills a whole Detectron2 model from `path` by Detectron2's checkpointer, and proves that each tensor of
+    its trunk equals that of `state`, bit by bit; returns how many there are.
+
+    Raises:
+        UserError: a tensor of the trunk has another value, or the file one that the trunk lacks.
+    """
+    load_weights(model, path)
+    inner: Any = getattr(model, "module", model)
+    loaded = _trunk(inner.state_dict(), layout)
+    sources = {in_model(name, layout): value for name, value in state.items()}
+    frozen = not any(name.endswith("num_batches_tracked") for name in loaded)  # FrozenBN counts no batches
+    if frozen:
+        sources = {name: value for name, value in sources.items() if not name.endswith("num_batches_tracked")}
+    unequal = sorted(
+        name
+        for name in loaded.keys() | sources.keys()
+        if name not in loaded or name not in sources or not _equal(loaded[name], sources[name])
+    )
+    if unequal:
+        raise UserError(
+            f"{len(unequal)} tensors of the model's trunk are not those of {printable(path)}, {unequal[0]} "
+            "for "
+            "one: it would have trained from random weights there; convert the checkpoint again, and choose "
+            "a "
+            "configuration for its architecture"
+        )
+    return len(loaded)
+
+
+def load_published(model: nn.Module, weights: str, layout: str) -> int:
+    """Fills the model from a file of Detectron2's own model zoo and checks by names that the whole trunk
+    arrived, statistics of norms aside, which files for frozen norms lack; returns the number of tensors.
+
+    Raises:
+        UserError: the file cannot be had, or a tensor of the trunk is not in it.
+    """
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    class Watched(DetectionCheckpointer):
+        absent: tuple[str, ...] = ()
+
+        def _load_model(self, checkpoint: Any) -> Any:
+            found = super()._load_model(checkpoint)
+            shapes = (name for name, *_ in found.incorrect_shapes)
+            self.absent = (*found.missing_keys, *shapes)
+            return found
+
+    checkpointer = Watched(model)
+    try:
+        checkpointer.load(weights, checkpointables=[])
+    except (OSError, AssertionError) as error:
+        raise UserError(f"MODEL.WEIGHTS {weights} cannot be had ({error}); give a file that can") from error
+    inner: Any = getattr(model, "module", model)
+    trunk = _trunk(inner.state_dict(), layout)
+    absent = sorted(name for name in trunk if name in checkpointer.absent and not name.endswith(_STATISTICS))
+    if absent:
+        raise UserError(
+            f"{len(absent)} tensors of the model's trunk are not in {weights}, or have another shape there, "
+            f"{absent[0]} for one: it would have trained from random weights; give weights of its "
+            "architecture"
+        )
+    return len(trunk)
+
+
+def _trunk(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
+    return {
+        name: value
+        for name, value in state.items()
+        if name.startswith(_TRUNK[layout]) and not name.startswith(_EXTRA_NORM)
+    }
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.cpu(), b.to(a.dtype))

@@ -1,0 +1,65 @@
+"""From predictions to named numbers: one evaluation for every engine and every data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from siamtransfer.detection.data.dataset_split import Record
+from siamtransfer.detection.metrics.coco_ap import Backend, Task, coco_curves
+from siamtransfer.detection.metrics.prediction import Prediction, in_order
+from siamtransfer.detection.metrics.voc_ap import IOUS, voc_ap
+from siamtransfer.utils.errors import UserError
+
+Metric = Literal["voc", "voc-all-points", "coco"]
+TASKS: dict[str, Task] = {"detection": "bbox", "segmentation": "segm"}
+
+
+def evaluate(
+    predictions: Sequence[Prediction],
+    records: Sequence[Record],
+    metric: Metric,
+    classes: Sequence[str],
+    backend: Backend = "hotcoco",
+) -> dict[str, float]:
+    """Scores one prediction for each record; all values are percentages.
+
+    voc: VOC2007's 11-point AP; voc-all-points: VOC2010's; both as detection/AP (mean over IoU 0.50 to 0.95),
+    AP50 and AP75. coco: those and COCO's other nine (APs, APm, APl, AR1 …), and the same under segmentation/
+    where the predictions have masks. Of each class, detection/AP/CLASS, and for VOC detection/AP50/CLASS.
+
+    Raises:
+        UserError: there is no such metric, or COCO's library is not installed.
+        ValueError: predictions and records do not belong together.
+    """
+    if metric not in get_args(Metric):
+        raise UserError(f"there is no detection metric {metric!r}; take {', '.join(get_args(Metric))}")
+    found = in_order(predictions, records)
+    if metric != "coco":
+        return _voc(voc_ap(found, records, len(classes), all_points=metric == "voc-all-points"), classes)
+    values: dict[str, float] = {}
+    for name, task in TASKS.items():
+        if task == "segm" and any(prediction["masks"] is None for prediction in found):
+            continue
+        curves = coco_curves(found, records, len(classes), task, backend)
+        of_classes = zip(classes, curves.ap_of_classes(), strict=True)
+        parts = curves.metrics() | {f"AP/{label}": ap for label, ap in of_classes}
+        values |= {f"{name}/{key}": 100 * value for key, value in parts.items()}
+    return values
+
+
+def _voc(ap: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """The numbers of AP[classes, IoUs] under their names."""
+    percent = 100 * ap
+    at = {iou: percent[:, IOUS.index(iou)] for iou in (50, 75)}
+    values = {
+        "detection/AP": float(percent.mean(axis=0).mean()),
+        "detection/AP50": float(at[50].mean()),
+        "detection/AP75": float(at[75].mean()),
+    }
+    for number, label in enumerate(classes):
+        values[f"detection/AP/{label}"] = float(percent[number].mean())
+        values[f"detection/AP50/{label}"] = float(at[50][number])
+    return values

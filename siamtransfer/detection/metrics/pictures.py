@@ -1,0 +1,118 @@
+"""A picture of what a detector finds beside what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from siamtransfer.detection.data.coco import encoded
+from siamtransfer.detection.data.dataset_split import Record, corners, read_image
+from siamtransfer.detection.metrics.prediction import Prediction, in_order
+from siamtransfer.utils.files import atomic_write
+
+GAP = 6  # white pixels around every picture
+SIDES = (160, 480)  # the shorter side is enlarged to the first, the longer one reduced to the second
+COLOURS = (
+    (230, 25, 75), (60, 180, 75), (67, 99, 216), (245, 130, 49), (145, 30, 180),
+    (70, 200, 220), (240, 50, 230), (154, 99, 36), (0, 128, 128), (128, 128, 0),
+)  # fmt: skip
+VEIL = 0.4  # how much of a mask's colour covers the image
+
+
+class Drawn(NamedTuple):
+    """One object in a picture: its box, class, caption and mask."""
+
+    box: Sequence[float]
+    label: int
+    caption: str
+    mask: dict[str, Any] | None
+
+
+def draw_predictions(
+    path: str | Path,
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    classes: Sequence[str],
+    *,
+    count: int = 8,
+    least_score: float = 0.5,
+) -> None:
+    """Writes a PNG: a row for each of `count` images taken evenly from the part, on the left the annotated
+    objects and on the right the detections of at least `least_score`, boxes and masks in the class's colour.
+
+    Raises:
+        UserError: an image cannot be read or the file not be written.
+        ValueError: predictions and records do not belong together.
+    """
+    found = in_order(predictions, records)
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+    rows = []
+    for index in chosen.tolist():
+        record, image = records[index], read_image(records[index])
+        sides = (_annotated(record, classes), _detected(found[index], classes, least_score))
+        rows.append([_draw(image, drawn) for drawn in sides])
+    width = max(sum(picture.width + GAP for picture in row) for row in rows) + GAP
+    sheet = Image.new("RGB", (width, sum(row[0].height + GAP for row in rows) + GAP), "white")
+    top = GAP
+    for row in rows:
+        left = GAP
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + GAP
+        top += row[0].height + GAP
+    with atomic_write(path) as file:
+        sheet.save(file, format="PNG")
+
+
+def _annotated(record: Record, classes: Sequence[str]) -> list[Drawn]:
+    size = record["height"], record["width"]
+    drawn = []
+    for item in record["annotations"]:
+        mask = encoded(item["segmentation"], *size) if "segmentation" in item else None
+        notes = [note for note in ("difficult", "iscrowd") if item.get(note)]
+        caption = " ".join([classes[item["category_id"]], *notes])
+        drawn.append(Drawn(corners(item), item["category_id"], caption, mask))
+    return drawn
+
+
+def _detected(found: Prediction, classes: Sequence[str], least_score: float) -> list[Drawn]:
+    masks: Sequence[Any] = [None] * len(found["scores"]) if found["masks"] is None else found["masks"]
+    rows = zip(
+        found["boxes"].tolist(), found["classes"].tolist(), found["scores"].tolist(), masks, strict=True
+    )
+    best_last = sorted(rows, key=lambda row: row[2])
+    return [
+        Drawn(box, label, f"{classes[label]} {score:.2f}", mask)
+        for box, label, score, mask in best_last
+        if score >= least_score
+    ]
+
+
+def _draw(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
+    veiled = image.astype(np.float32)
+    for item in drawn:
+        if item.mask is not None:
+            from pycocotools import mask as run_lengths
+
+            inside = run_lengths.decode(item.mask).astype(bool)
+            veiled[inside] += VEIL * (np.array(_colour(item.label), np.float32) - veiled[inside])
+    picture = Image.fromarray(veiled.round().astype(np.uint8))
+    least, most = SIDES
+    scale = min(max(1.0, least / min(picture.size)), most / max(picture.size))
+    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for item in drawn:
+        x0, y0, x1, y1 = (value * scale for value in item.box)
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=_colour(item.label), width=2)
+        where = (x0 + 2, max(y0, 0))
+        pen.rectangle(pen.textbbox(where, item.caption, font=font), fill=_colour(item.label))
+        pen.text(where, item.caption, fill="white", font=font)
+    return picture
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    return COLOURS[label % len(COLOURS)]

@@ -1,0 +1,47 @@
+"""What a detector found in one image, the form that every engine hands to the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from siamtransfer.detection.data.dataset_split import Record
+
+
+class Prediction(TypedDict):
+    """The n detections in an image, in any order.
+
+    boxes: float32[n,4], x0 y0 x1 y1 in pixels of the original image; scores: float32[n]; classes: int64[n],
+    category_id; masks: n run lengths in COCO's compressed form ({"size": [height, width], "counts": bytes}),
+    or None when the model has no masks.
+    """
+
+    image_id: Any
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: Sequence[dict[str, Any]] | None
+
+
+def in_order(predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Prediction]:
+    """The predictions in the order of the records.
+
+    Raises:
+        ValueError: an image has no prediction (one without detections says so with empty arrays) or several,
+            arrays of one differ in length, or a prediction is of no image here.
+    """
+    of_image = {prediction["image_id"]: prediction for prediction in predictions}
+    if len(of_image) != len(predictions):
+        raise ValueError(f"{len(predictions) - len(of_image)} images have several predictions")
+    expected = [record["image_id"] for record in records]
+    if of_image.keys() != set(expected):
+        odd = of_image.keys() ^ set(expected)
+        raise ValueError(f"predictions and images differ by {len(odd)} images, {next(iter(odd))!r} for one")
+    for found in predictions:
+        masks = found["masks"]
+        lengths = {len(found["boxes"]), len(found["scores"]), len(found["classes"])}
+        if len(lengths | ({len(masks)} if masks is not None else set())) != 1:
+            raise ValueError(f"the arrays of image {found['image_id']!r} differ in length: {lengths}")
+    return [of_image[image] for image in expected]

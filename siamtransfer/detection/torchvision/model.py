@@ -1,0 +1,161 @@
+"""torchvision's Faster and Mask R-CNN with a feature pyramid, on a backbone that is proved to be loaded.
+
+Sources: Ren et al. 2015 (Faster R-CNN), Lin et al. 2017 (feature pyramids), He et al. 2017 (Mask R-CNN), as
+torchvision builds them. The trunk's and the pyramid's batch norms learn and use the batch's statistics, as in
+the transfer protocols for Detectron2; torchvision's own recipe would freeze them and the first layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of
+from siamtransfer.detection.data.dataset_split import Record, read_image
+from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.utils.errors import UserError
+
+LEVELS = 4  # of the pyramid, one a stage of the trunk; pooling the last one gives a fifth to the proposals
+POOLED = 7  # pixels a side that the box head sees of a proposal
+RATIOS = (0.5, 1.0, 2.0)
+MASK_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is free about the detector: the values are torchvision's and Detectron2's, smaller ones run on a
+    CPU.
+
+    channels: of the pyramid and the mask head; hidden: width of the box head; anchors: sides in pixels, one
+    for each of the five levels; proposals: kept for the RoI heads in training and in testing; sampled: RoIs
+    an image that the box loss is of; short_sides: of a training image, one is drawn; short_side: of a test
+    image; long_side: at most.
+    """
+
+    masks: bool = False
+    channels: int = 256
+    hidden: int = 1024
+    anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
+    proposals: tuple[int, int] = (1000, 1000)
+    sampled: int = 512
+    short_sides: tuple[int, ...] = (800,)
+    short_side: int = 800
+    long_side: int = 1333
+
+
+def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRCNN:
+    """A detector whose trunk holds the tensors of `read`; the rest is drawn from torch's generator.
+
+    Class c of the data is label c+1 here, 0 being the background.
+
+    Raises:
+        UserError: the backbone is no ResNet, a tensor of it did not arrive, or the design cannot be built.
+    """
+    if len(design.anchors) != LEVELS + 1:
+        raise UserError(
+            f"the pyramid has {LEVELS + 1} levels and {len(design.anchors)} anchor sizes were given"
+        )
+    if read.width is None:
+        raise UserError(
+            f"{read.path} holds {read.name}, and the feature pyramid here needs the four stages of a ResNet"
+        )
+    with torch.random.fork_rng(devices=[]):  # these values are replaced
+        trunk = read.architecture.build()
+    assert isinstance(trunk, ResNetBackbone)
+    trunk.load_state_dict(read.state)
+    pyramid = BackboneWithFPN(
+        trunk,
+        {f"layer{level + 1}": str(level) for level in range(LEVELS)},
+        [trunk.dim >> (LEVELS - 1 - level) for level in range(LEVELS)],
+        design.channels,
+        norm_layer=nn.BatchNorm2d,
+    )
+    mask_parts = {}
+    if design.masks:
+        mask_parts = {
+            "mask_head": MaskRCNNHeads(design.channels, (design.channels,) * 4, 1),
+            "mask_predictor": MaskRCNNPredictor(design.channels, design.channels, classes + 1),
+        }
+    in_training, in_testing = design.proposals
+    detector = (MaskRCNN if design.masks else FasterRCNN)(
+        pyramid,
+        min_size=design.short_sides,  # the short side of a test image is set below
+        max_size=design.long_side,
+        image_mean=list(read.normalisation.mean),
+        image_std=list(read.normalisation.std),
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((side,) for side in design.anchors), (RATIOS,) * len(design.anchors)
+        ),
+        rpn_post_nms_top_n_train=in_training,
+        rpn_post_nms_top_n_test=in_testing,
+        box_batch_size_per_image=design.sampled,
+        box_head=TwoMLPHead(design.channels * POOLED**2, design.hidden),
+        box_predictor=FastRCNNPredictor(design.hidden, classes + 1),
+        **mask_parts,
+    )
+    prove_loaded(detector, read)
+    return detector
+
+
+def prove_loaded(detector: FasterRCNN, read: ReadBackbone) -> None:
+    """Raises UserError unless the detector's trunk has the tensors of `read` and no others, bit by bit."""
+    body = detector.backbone.body.state_dict()
+    if digest_of(body) != read.digest:
+        wrong = [
+            name
+            for name in body.keys() | read.state.keys()
+            if name not in body
+            or name not in read.state
+            or not torch.equal(body[name].cpu(), read.state[name])
+        ]
+        raise UserError(
+            f"{len(wrong)} tensors of the detector's trunk are not those of {read.path}, "
+            f"{min(wrong, default='none')} for one: nothing was trained"
+        )
+
+
+def as_input(image: np.ndarray) -> Tensor:
+    """uint8[H,W,3] as the float32[3,H,W] in 0 to 1 that torchvision's detectors normalise themselves."""
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
+def predict(
+    detector: FasterRCNN, records: Sequence[Record], place: Runtime, short_side: int
+) -> list[Prediction]:
+    """The detections in every image; each rank takes its share and all ranks get all."""
+    detector.eval()
+    drawn, detector.transform.min_size = detector.transform.min_size, (short_side,)
+    mine = []
+    with torch.no_grad():
+        for record in records[place.rank :: place.world]:
+            found = detector([as_input(read_image(record)).to(place.device)])[0]
+            mine.append(_prediction(record, found))
+    detector.transform.min_size = drawn
+    return place.collect(mine)
+
+
+def _prediction(record: Record, found: dict[str, Tensor]) -> Prediction:
+    masks = None
+    if "masks" in found:
+        from pycocotools import mask as run_lengths
+
+        pixels = (found["masks"][:, 0] > MASK_THRESHOLD).byte().permute(1, 2, 0)
+        masks = run_lengths.encode(np.asfortranarray(pixels.cpu().numpy()))
+    return {
+        "image_id": record["image_id"],
+        "boxes": found["boxes"].float().cpu().numpy(),
+        "scores": found["scores"].float().cpu().numpy(),
+        "classes": found["labels"].cpu().numpy() - 1,
+        "masks": masks,
+    }

@@ -1,0 +1,154 @@
+"""The schedule of a training in torchvision, read from the same files as Detectron2's.
+
+The files' schedule, batch, sizes and data hold here as well; what describes Detectron2's model beyond that is
+passed over, a C4 model included, in whose place stands the feature pyramid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from siamtransfer.detection.torchvision.model import Design
+from siamtransfer.optim.schedules import milestones, warm_up
+from siamtransfer.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with linear warm-up and a tenth of the rate from each of `drops` on; the defaults are COCO's 1x.
+
+    precise_batches: over which the norms' statistics are measured anew before each evaluation (0: not);
+    score_every: steps between evaluations (0: only at the end); save_every: steps between checkpoints;
+    log_every: steps between rows of losses.
+    """
+
+    design: Design = field(default_factory=Design)
+    steps: int = 90_000
+    batch: int = 16
+    rate: float = 0.02
+    drops: tuple[int, ...] = (60_000, 80_000)
+    warm_up: int = 1000
+    warm_up_from: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    norm_weight_decay: float = 0.0
+    precise_batches: int = 200
+    score_every: int = 0
+    save_every: int = 5000
+    log_every: int = 20
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step `step`, counted from 0."""
+        share = (
+            warm_up(self.warm_up_from, step, self.warm_up, reaches_peak=False) if step < self.warm_up else 1
+        )
+        return self.rate * share * milestones(step, self.drops)
+
+    def check(self, images: int, world: int) -> None:
+        """Raises UserError for what cannot be trained on so many images by so many processes."""
+        if min(self.steps, self.batch, self.save_every) < 1 or not self.rate > 0 or self.seed < 0:
+            raise UserError(
+                "SOLVER.MAX_ITER, IMS_PER_BATCH, BASE_LR and CHECKPOINT_PERIOD must be above 0, "
+                "SEED at least 0"
+            )
+        if self.batch % world:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH {self.batch} does not divide over {world} processes; change either"
+            )
+        if images < self.batch:
+            raise UserError(
+                f"the train part has {images} images with objects, less than SOLVER.IMS_PER_BATCH "
+                f"{self.batch}; lower it or give more images"
+            )
+
+
+_DESIGN = {
+    "MODEL.MASK_ON": "masks",
+    "MODEL.FPN.OUT_CHANNELS": "channels",
+    "MODEL.ROI_BOX_HEAD.FC_DIM": "hidden",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "sampled",
+    "INPUT.MIN_SIZE_TRAIN": "short_sides",
+    "INPUT.MIN_SIZE_TEST": "short_side",
+    "INPUT.MAX_SIZE_TRAIN": "long_side",
+}
+_RECIPE = {
+    "SOLVER.MAX_ITER": "steps",
+    "SOLVER.IMS_PER_BATCH": "batch",
+    "SOLVER.BASE_LR": "rate",
+    "SOLVER.STEPS": "drops",
+    "SOLVER.WARMUP_ITERS": "warm_up",
+    "SOLVER.WARMUP_FACTOR": "warm_up_from",
+    "SOLVER.MOMENTUM": "momentum",
+    "SOLVER.WEIGHT_DECAY": "weight_decay",
+    "SOLVER.WEIGHT_DECAY_NORM": "norm_weight_decay",
+    "SOLVER.CHECKPOINT_PERIOD": "save_every",
+    "TEST.EVAL_PERIOD": "score_every",
+    "TEST.PRECISE_BN.NUM_ITER": "precise_batches",
+    "SEED": "seed",
+}
+_ANCHORS, _PRECISE = "MODEL.ANCHOR_GENERATOR.SIZES", "TEST.PRECISE_BN.ENABLED"
+_PROPOSALS = ("MODEL.RPN.POST_NMS_TOPK_TRAIN", "MODEL.RPN.POST_NMS_TOPK_TEST")
+_DATA = (
+    "DATASETS.TRAIN",
+    "DATASETS.TEST",
+    *(f"SCENES.{key}" for key in ("FORMAT", "TRAIN", "TEST", "SIZE", "SEED")),
+)
+# What is built in here; a file that states otherwise is refused.
+_FIXED = {
+    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "SOLVER.GAMMA": 0.1,
+    "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
+    "SOLVER.WARMUP_METHOD": "linear",
+    "INPUT.RANDOM_FLIP": "horizontal",
+}
+KNOWN = (*_DESIGN, *_RECIPE, _ANCHORS, _PRECISE, *_PROPOSALS, *_DATA, *_FIXED, "MODEL.DEVICE")
+
+
+def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that flat settings describe; an absent key keeps Detectron2's value for a feature pyramid.
+
+    Raises:
+        UserError: the settings ask for what is not built here (RetinaNet, frozen stages …), or a value is of
+            another type.
+    """
+    for key, value in _FIXED.items():
+        if settings.get(key, value) != value:
+            raise UserError(
+                f"{key} is {settings[key]!r}, and torchvision's engine has {value!r} only; take a "
+                "configuration with that, or Detectron2's engine"
+            )
+    design = _replaced(Design(), settings, _DESIGN)
+    sizes = settings.get(_ANCHORS, ())
+    if len(sizes) > 1:  # C4 has one level with all sizes on it
+        if any(len(level) != 1 for level in sizes):
+            raise UserError(f"{_ANCHORS} needs one size a level here, not {sizes}")
+        design = replace(design, anchors=tuple(level[0] for level in sizes))
+    design = replace(
+        design,
+        proposals=tuple(
+            settings.get(key, default) for key, default in zip(_PROPOSALS, design.proposals, strict=True)
+        ),
+    )
+    recipe = _replaced(Recipe(design), settings, _RECIPE)
+    return recipe if settings.get(_PRECISE, True) else replace(recipe, precise_batches=0)
+
+
+def _replaced(default: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> Any:
+    """`default` with the values of its fields that the settings state, each of the default's type."""
+    values = {}
+    for key, name in keys.items():
+        if key not in settings:
+            continue
+        value, kind = settings[key], type(getattr(default, name))
+        if kind is tuple and isinstance(value, int | list | tuple):
+            value = (value,) if isinstance(value, int) else tuple(value)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise UserError(f"{key} is {value!r}, and it has to be a {kind.__name__}; mend it")
+        values[name] = value
+    return replace(default, **values)

@@ -1,0 +1,284 @@
+"""Where the work runs: device, precision, ranks and the wish to stop.
+
+The only file that knows any of these; the rest of the library sees plain values and tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from siamtransfer.utils.errors import UserError
+
+T = TypeVar("T")
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+_NEW_NAME = "forward_sync_buffers"  # of DistributedDataParallel's option broadcast_buffers, from torch 2.14
+_TAKES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+_BUFFERS_OPTION = _NEW_NAME if _NEW_NAME in _TAKES else "broadcast_buffers"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process's place: its device, its arithmetic, and its rank among `world` equals, `local_world` of
+    them on this machine."""
+
+    device: torch.device
+    dtype: torch.dtype
+    rank: int = 0
+    world: int = 1
+    local_world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True on the one rank that writes files and talks to people."""
+        return self.rank == 0
+
+    @property
+    def precision(self) -> str:
+        """The arithmetic's name as the configuration spells it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision for forward passes; nothing in float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """The loss scaler that float16 needs; it does nothing for the other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over ranks, without gradient; the tensor itself when alone."""
+        if self.world == 1:
+            return tensor
+        total = tensor.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of `tensor` over ranks, without gradient."""
+        return self.sum(tensor) / self.world
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Concatenates equally shaped tensors [n, …] of all ranks to [world * n, …], in rank order."""
+        if self.world == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def interleave(self, mine: Tensor | None, total: int) -> Tensor:
+        """Rows that the ranks computed in turn (rank r: r, r + world, …) in their order [total, n], on every
+        rank and on the CPU. `mine` is None where a rank has none and does not know their width or type
+        (float32)."""
+        if self.world == 1:
+            assert mine is not None
+            return mine.cpu()
+        width = self.gather(torch.tensor([0 if mine is None else mine.shape[1]], device=self.device)).max()
+        rows = -(-total // self.world)
+        dtype = torch.float32 if mine is None else mine.dtype
+        padded = torch.zeros(rows, int(width), dtype=dtype, device=self.device)
+        if mine is not None:
+            padded[: len(mine)] = mine.to(self.device)
+        together = self.gather(padded).view(self.world, rows, -1)
+        return together.transpose(0, 1).flatten(0, 1)[:total].cpu()
+
+    def share(self, value: object) -> object:
+        """Rank 0's picklable `value`, on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def collect(self, items: list[T]) -> list[T]:
+        """The picklable `items` of all ranks, in rank order, on every rank."""
+        if self.world == 1:
+            return items
+        parts: list[list[T]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def wait(self) -> None:
+        """Returns when every rank has called it."""
+        if self.world > 1:
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def in_turn(self, *, needed: bool = True) -> Iterator[None]:
+        """Lets the ranks do something one after the other (or, where not `needed`, all at once): a download
+        that the first one has finished is there for the next."""
+        if not needed:
+            yield
+            return
+        for turn in range(self.world):
+            if turn == self.rank:
+                yield
+            self.wait()
+
+    def distribute(self, model: nn.Module, *, synchronise_batch_norm: bool = True) -> nn.Module:
+        """Moves `model` to the device; with several ranks, averages its gradients and synchronises its
+        batch norms (torch's on CUDA, ours on the CPU, where torch's refuses to work)."""
+        model = model.to(self.device)
+        if self.world == 1:
+            return model
+        if synchronise_batch_norm:
+            if self.device.type == "cuda":
+                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            else:
+                from siamtransfer.distributed.batchnorm import synchronise
+
+                synchronise(model)
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        sends_buffers = {_BUFFERS_OPTION: not synchronise_batch_norm}  # synchronised ones are equal already
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]
+
+
+def undistributed(model: nn.Module) -> Any:
+    """The module that `Runtime.distribute` was given."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+@contextlib.contextmanager
+def start(
+    device: str = "auto", precision: Precision = "auto", threads: int | None = None
+) -> Iterator[Runtime]:
+    """Joins the ranks that torchrun started (NCCL on GPUs, gloo on CPUs) and leaves them at the end.
+
+    `device`: auto (the GPU where there is one), cuda, cuda:N or cpu. `precision`: auto is bfloat16 on GPUs
+    that have it, float16 on older ones and float32 on the CPU. `threads` is how many threads torch computes
+    with on the CPU (None: its own choice), until the end.
+
+    Raises:
+        UserError: the device does not exist here or cannot do the precision.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    place = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world)
+    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    runtime = Runtime(place, _find_dtype(precision, place), rank, world, local_world)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    if world > 1:
+        _join("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield runtime
+    finally:
+        torch.set_num_threads(before)
+        if world > 1:
+            dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Joins the process group, after a restart by torchrun under names of its own.
+
+    torchrun keeps one store for all its attempts, where restarted ranks would find the addresses of dead ones
+    (pytorch issue 135712) and fail or wait for ever. Several machines count their attempts each for itself,
+    so there the names are left alone; TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, set for torchrun, is the cure.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        dist.init_process_group(backend)
+        return
+    store, rank, world = next(rendezvous("env://"))
+    own = dist.PrefixStore(f"attempt-{attempt}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world)
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Makes torch's own random numbers (drop-path and the like) a function of (seed, step, rank), so that
+    a resumed run needs no generator state."""
+    torch.manual_seed((seed * 1_000_003 + step) * 4_099 + rank)
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Matrix products in full float32 on GPUs, where the rest of a run may use TF32's ten bits."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class StopSignal:
+    """Turns SIGTERM and Ctrl-C into a wish that the training loop reads between steps.
+
+    Attributes:
+        exit_status: None until a signal came, then 143 (SIGTERM) or 130 (Ctrl-C). Repeated signals change
+            nothing, so a save in progress is never cut short. The previous handlers return on exit.
+    """
+
+    def __init__(self) -> None:
+        self.exit_status: int | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.exit_status is None:
+            self.exit_status = 128 + number
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _find_device(name: str, local_rank: int, world: int) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"hardware.device {name!r} is no device: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise UserError(f"hardware.device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UserError("hardware.device asks for a GPU and torch finds none: use --hardware.device cpu")
+    index = device.index if device.index is not None and world == 1 else local_rank
+    if index >= torch.cuda.device_count():
+        raise UserError(
+            f"GPU {index} was asked for and this machine has {torch.cuda.device_count()}: "
+            "start no more processes per node than GPUs"
+        )
+    return torch.device("cuda", index)
+
+
+def _find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    if precision != "auto":
+        if precision == "float16" and device.type == "cpu":
+            raise UserError("float16 needs a GPU: use --hardware.precision bfloat16 or float32 on the CPU")
+        return _DTYPES[precision]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -1,0 +1,86 @@
+"""Training images with labels, epoch after epoch: random crops and flips, painted where the training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.features.augmented import Reader
+from siamtransfer.features.extract import Images, Transform
+from siamtransfer.views.dataset import Ticket, ViewSet, paint_batch
+from siamtransfer.views.loading import build_loader
+from siamtransfer.views.recipes import Recipe, Triple, ViewSpec
+from siamtransfer.views.sampler import epoch_order
+
+
+def crops_and_flips(transform: Transform) -> Recipe:
+    """The field's training transform for classifiers, one bilinear view of the evaluation transform's size: a
+    crop of 8 to 100 % of the area, and a flip half of the time."""
+    view = ViewSpec(transform.crop, jitter_p=0.0, grey_p=0.0)
+    mean, std = (cast(Triple, tuple(values)) for values in (transform.mean, transform.std))
+    return Recipe("crops-and-flips", (view,), mean, std, "the usual training transform of linear probes")
+
+
+@dataclass
+class AugmentedImages:
+    """Batches of `images`, of which `indices` int64[n] take part, in a new order every epoch.
+
+    The order is a function of (seed, epoch) and every crop of (seed, epoch, image), so ranks share a batch
+    between them and a later epoch can be the first. The last batch of an epoch may be smaller, or is left out
+    if `whole`.
+    """
+
+    images: Images
+    labels: Tensor
+    indices: np.ndarray
+    recipe: Recipe
+    batch: int
+    place: Runtime
+    seed: int = 0
+    workers: int = 0
+    whole: bool = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.indices) // self.batch if self.whole else -(-len(self.indices) // self.batch)
+
+    def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """x float32[n, 3, S, S] and labels int64[n] of this rank's share of each batch, on the device, from
+        epoch `start` up to `epochs`."""
+        device = self.place.device
+        loader = build_loader(
+            ViewSet(Reader(self.images), self.recipe, self.seed, len(self.images)),
+            _Shares(self, start, epochs),
+            workers=self.workers,
+            pin_memory=device.type == "cuda",
+        )
+        for views in loader:
+            x = paint_batch(views, self.recipe, device, channels_last=True)[0]
+            yield x, self.labels[views.index].to(device)
+
+
+class _Shares(Sampler[list[Ticket]]):
+    """This rank's tickets of every batch."""
+
+    def __init__(self, source: AugmentedImages, start: int, epochs: int):
+        self.source, self.start, self.epochs = source, start, epochs
+
+    def __len__(self) -> int:
+        return (self.epochs - self.start) * self.source.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        source, place = self.source, self.source.place
+        for epoch in range(self.start, self.epochs):
+            order = source.indices[epoch_order(len(source.indices), source.seed, epoch)]
+            for step in range(source.steps_per_epoch):
+                block = order[step * source.batch : (step + 1) * source.batch]
+                share = block[
+                    place.rank * len(block) // place.world : (place.rank + 1) * len(block) // place.world
+                ]
+                yield [(epoch, int(index)) for index in share]

@@ -1,0 +1,122 @@
+"""Logistic regression for images with several labels: each class against the rest, all in one fit.
+
+A class's objective is scikit-learn's, C Σ_i CE_i + ½‖w‖² with an unpenalised bias, over the images whose
+label for it counts. Classes share nothing but the strength C, so the sum of their objectives has the same
+minimum.
+
+Legend: N images, D features, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from siamtransfer.distributed.runtime import exact_products
+from siamtransfer.evaluation.linear.logistic import (
+    LinearClassifier,
+    LogisticRegression,
+    ProbeResult,
+    split_by_class,
+)
+from siamtransfer.metrics.average_precision import Rule, all_points, eleven_points, mean_average_precision
+from siamtransfer.utils.errors import UserError
+
+
+class MultiLabelRegression(LogisticRegression):
+    """One problem, features[N, D] and labels int64[N, K] of 0 and 1, to be solved at many strengths; labels
+    that are ignored, bool[N, K], do not count.
+
+    Raises:
+        UserError: a class is shown by none of its images, or by all, so that its bias has no end.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        ignored: Tensor | None = None,
+        *,
+        standardise: bool = False,
+        dtype: torch.dtype = torch.float64,
+    ):
+        counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else ~ignored
+        shown = (labels.bool() & counted).sum(dim=0)
+        for c in torch.nonzero((shown == 0) | (shown == counted.sum(dim=0))).flatten().tolist():
+            raise UserError(
+                f"class {c} (from 0) is shown by {'all' if shown[c] else 'none'} of the images to be fitted: "
+                "leave it out or take more images"
+            )
+        super().__init__(features, labels, standardise=standardise, dtype=dtype)
+        self.targets, self.counted = labels.to(dtype), counted.to(dtype)
+        self.classes = torch.arange(labels.shape[1], device=labels.device)
+
+    def loss(self, scores: Tensor) -> Tensor:
+        """The sum over classes of binary cross-entropies; a class's score is above 0 where it is likelier
+        shown than not."""
+        entropy = F.binary_cross_entropy_with_logits(scores, self.targets, self.counted, reduction="sum")
+        return entropy / len(scores)
+
+
+def probe_labels(
+    train: Tensor,
+    labels: Tensor,
+    *,
+    strengths: Sequence[float],
+    ignored: Tensor | None = None,
+    standardise: bool = False,
+    held_out_share: float = 0.1,
+    seed: int = 0,
+    rule: Rule = all_points,
+) -> ProbeResult:
+    """Chooses one C for all classes on a held-out part of train, by the mean over classes of the average
+    precision that `rule` defines, and refits on all of train. `held_out` of the result holds those means.
+
+    Raises:
+        UserError: a class is shown by none of the images that are fitted, or by all.
+    """
+
+    def part(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        return train[rows], labels[rows], None if ignored is None else ignored[rows]
+
+    final = MultiLabelRegression(train, labels, ignored, standardise=standardise)
+    if len(strengths) == 1:
+        return ProbeResult(final.fit(strengths[0])[0], {})
+    fitting, holding = split_by_rarest(labels, ignored, held_out_share, seed)
+    problem = MultiLabelRegression(*part(fitting), standardise=standardise, dtype=torch.float32)
+    held, held_labels, held_ignored = part(holding)
+    truth = held_labels.cpu().numpy(), None if held_ignored is None else held_ignored.cpu().numpy()
+    held_out: dict[float, float] = {}
+    at = None
+    for strength in sorted(strengths):
+        with exact_products():
+            classifier, at = problem.fit(strength, start=at, max_steps=200, tolerance=1e-4)
+        scores = classifier.scores(held).cpu().numpy()
+        held_out[strength] = mean_average_precision(scores, *truth, rule)
+    best = max(held_out, key=lambda c: (held_out[c], -c))
+    return ProbeResult(final.fit(best)[0], held_out)
+
+
+def label_metrics(
+    classifier: LinearClassifier, features: Tensor, labels: Tensor, ignored: Tensor | None = None
+) -> dict[str, float]:
+    """`mAP` and `mAP_11point` in percent of a classifier on features[N, D] with labels int64[N, K]."""
+    scores, truth = classifier.scores(features).cpu().numpy(), labels.cpu().numpy()
+    hidden = None if ignored is None else ignored.cpu().numpy()
+    return {
+        "mAP": mean_average_precision(scores, truth, hidden),
+        "mAP_11point": mean_average_precision(scores, truth, hidden, eleven_points),
+    }
+
+
+def split_by_rarest(labels: Tensor, ignored: Tensor | None, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (fitting, held out): `share` of the images of each class is held out by `seed`, where an image
+    with several labels belongs to the rarest of them. So a class that some image shows is among the fitted
+    ones."""
+    shown = labels.bool() if ignored is None else labels.bool() & ~ignored
+    counts = torch.where(shown, shown.sum(dim=0), len(labels) + 1)
+    rarest = torch.where(shown.any(dim=1), counts.argmin(dim=1), labels.shape[1])
+    return split_by_class(rarest, share, seed)

@@ -1,0 +1,96 @@
+"""Features of several augmented views of the same image, from a frozen backbone.
+
+The views are cut and painted as in pretraining, and each is drawn by the recipe's counter hash of (seed,
+EPOCH, index of the image, number of the view): the same with any number of workers, ranks and images, and
+with more views the first ones stay what they were.
+
+Legend: n images, q views of each, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.features.extract import Images
+from siamtransfer.utils.errors import UserError
+from siamtransfer.views.dataset import Failure, Ticket, ViewSet, paint_batch
+from siamtransfer.views.loading import build_loader
+from siamtransfer.views.recipes import Recipe
+
+EPOCH = -1  # of no training, so that a network trained with the same seed has not seen these views
+
+
+def repeat_view(recipe: Recipe, views: int) -> Recipe:
+    """The recipe whose `views` views are all made like the first of `recipe`."""
+    return replace(recipe, views=recipe.views[:1] * views)
+
+
+def view_features(
+    backbone: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    runtime: Runtime,
+    *,
+    seed: int = 0,
+    indices: np.ndarray | None = None,
+    batch: int = 256,
+    workers: int = 0,
+) -> Tensor:
+    """h of every view that `recipe` makes of an image, float32[n, q, D] on the CPU, the same on every rank.
+
+    The images are those of `indices` int64[n], in that order (None: all, in the set's order); the views must
+    be of one size (see `repeat_view`). About `batch` views go through the backbone at once. It runs in eval
+    mode and is left in the mode it came in. With several ranks each takes every world-th image.
+
+    Raises:
+        UnreadableImage: evaluation stops at a bad image and names it.
+        UserError: a feature is not finite.
+    """
+    chosen = np.arange(len(images)) if indices is None else indices
+    mine, q = chosen[runtime.rank :: runtime.world].tolist(), len(recipe.views)
+    together = max(1, batch // q)
+    tickets: list[list[Ticket]] = [
+        [(EPOCH, index) for index in mine[begin : begin + together]]
+        for begin in range(0, len(mine), together)
+    ]
+    loader = build_loader(
+        ViewSet(Reader(images), recipe, seed, len(images)),
+        cast(Any, tickets),
+        workers=workers,
+        pin_memory=runtime.device.type == "cuda",
+    )
+    was_training = backbone.training
+    backbone.eval()
+    parts = []
+    try:
+        with torch.inference_mode():
+            for views in loader:
+                x = torch.cat(paint_batch(views, recipe, runtime.device, channels_last=True))
+                with runtime.autocast():
+                    h = backbone(x).float()
+                parts.append(h.view(q, len(views), -1).transpose(0, 1).flatten(1).cpu())
+    finally:
+        backbone.train(was_training)
+    features = runtime.interleave(torch.cat(parts) if parts else None, len(chosen))
+    if not bool(torch.isfinite(features).all()):
+        raise UserError(
+            f"the backbone gives features that are not finite for views by {recipe.name}: its weights are "
+            f"damaged, or {runtime.precision} is too narrow for it (try --precision float32)"
+        )
+    return features.view(len(chosen), q, -1)
+
+
+class Reader:
+    """Reads an image for evaluation: nothing stands in for one that cannot be read."""
+
+    def __init__(self, images: Images):
+        self.images = images
+
+    def __call__(self, index: int) -> tuple[np.ndarray, list[Failure]]:
+        return self.images.image(index), []

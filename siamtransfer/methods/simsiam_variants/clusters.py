@@ -1,0 +1,100 @@
+"""Clusters of images that a run finds for itself, so that images alike can serve as views of each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor, nn
+
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.base import Moment
+from siamtransfer.methods.parts.precision import unit
+from siamtransfer.utils.checks import at_least, within
+
+NONE = -1
+"""The cluster of an image that has none yet."""
+
+
+@dataclass
+class ClusterConfig:
+    """Targets from other images of the same cluster (ours)."""
+
+    share: float = 0.0
+    """Probability ρ that an image's target is replaced by that of another one of its cluster in the batch; 0
+    is SimSiam."""
+    count: int = 100
+    """Clusters that k-means looks for."""
+    every: int = 1
+    """Epochs between two rounds of k-means, over the features that the images had when last seen. The first
+    round is after so many epochs; until then nothing is replaced. It keeps images x D numbers."""
+
+    def check(self) -> None:
+        within("simsiam.clusters.share", self.share, 0, 1)
+        at_least("simsiam.clusters.count", self.count, 2)
+        at_least("simsiam.clusters.every", self.every, 1)
+
+
+class PseudoLabels(nn.Module):
+    """Every image's features of unit length and its cluster, in buffers, and the replacing of targets.
+
+    `agreement` is the normalised mutual information between the last two rounds of k-means, 0 before.
+    """
+
+    features: Tensor
+    cluster: Tensor
+    agreement: Tensor
+
+    def __init__(self, images: int, width: int, config: ClusterConfig):
+        super().__init__()
+        self.config = config
+        self.register_buffer("features", torch.zeros(images, width))
+        self.register_buffer("cluster", torch.full((images,), NONE))
+        self.register_buffer("agreement", torch.zeros(()))
+
+    def before_forward(self, moment: Moment) -> None:
+        """Clusters anew where an epoch begins that is due."""
+        epochs, within_epoch = divmod(moment.step, moment.steps_per_epoch)
+        if epochs and not within_epoch and epochs % self.config.every == 0:
+            self.fit(seed=epochs)
+
+    @torch.no_grad()
+    def fit(self, seed: int) -> None:
+        """k-means over the images seen so far; every rank gets rank 0's answer."""
+        seen = self.features.any(dim=1)
+        found = torch.full_like(self.cluster, NONE)
+        if ranks.rank() == 0:
+            count = min(self.config.count, int(seen.sum()))
+            labels = KMeans(count, n_init=1, random_state=seed).fit_predict(self.features[seen].cpu().numpy())
+            found[seen] = torch.from_numpy(labels).to(found)
+        found = ranks.share(found)
+        both = (found != NONE) & (self.cluster != NONE)
+        if both.any():
+            self.agreement.fill_(normalized_mutual_info_score(self.cluster[both].cpu(), found[both].cpu()))
+        self.cluster.copy_(found)
+
+    @torch.no_grad()
+    def partners(self, index: Tensor) -> Tensor:
+        """int64[N]: for each own row, the row of the whole batch over all ranks whose target it gets; another
+        one of its cluster with probability ρ, drawn evenly, else itself."""
+        rows = ranks.gather(index)
+        own = ranks.own_rows(len(index), index.device)
+        chance, place = ranks.share(torch.rand(2, len(rows), device=index.device))[:, own]
+        label, labels = self.cluster[index], self.cluster[rows]
+        alike = (label[:, None] == labels) & (label != NONE)[:, None]
+        alike[torch.arange(len(own), device=own.device), own] = False
+        candidates = alike.sum(dim=1)
+        wanted = (place * candidates).long() + 1  # the how-manieth of the row's candidates
+        drawn = ((alike.cumsum(dim=1) == wanted[:, None]) & alike).int().argmax(dim=1)
+        return torch.where((chance < self.config.share) & (candidates > 0), drawn, own)
+
+    def forward(self, targets: list[Tensor], h: Tensor, index: Tensor) -> list[Tensor]:
+        """Each view's targets[N,d], some replaced by those of other images in the same view; h[N,D] are the
+        features to remember."""
+        with torch.no_grad():
+            self.features[ranks.gather(index)] = ranks.gather(unit(h)).to(self.features.dtype)
+        own, chosen = ranks.own_rows(len(index), index.device), self.partners(index)
+        replaced = (chosen != own)[:, None]
+        return [torch.where(replaced, ranks.gather(t)[chosen], t) for t in targets]

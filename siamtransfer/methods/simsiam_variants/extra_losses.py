@@ -1,0 +1,141 @@
+"""Terms added to SimSiam's loss, each with a weight: labels of a few images, rotations, a weak contrast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamtransfer.data.subset import draw_by_class
+from siamtransfer.distributed import collectives as ranks
+from siamtransfer.methods.parts.precision import exactly, full, unit
+from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.errors import UserError
+
+UNLABELLED = -1
+
+
+@dataclass
+class TermsConfig:
+    """Further terms of the loss (ours); a weight of 0 leaves a term out."""
+
+    labels: float = 0.0
+    """Weight of semi-supervised learning: the cross-entropy of a linear classifier of features, over those
+    images of the batch that carry labels."""
+    labelled_share: float = 0.1
+    """Share of every class that carries labels, always the same images; at least one of each."""
+    labels_reach_backbone: bool = True
+    """False keeps the classifier's gradient out of the backbone: it only watches, an online probe."""
+    rotation: float = 0.0
+    """Weight of telling by which quarter turns view 1 was rotated (Gidaris et al., arXiv 1803.07728)."""
+    contrast: float = 0.0
+    """Weight β of a weak contrast: the mean of max(0, cos(p, z') - margin) over targets z' of other images
+    that are neither the most nor the least alike."""
+    contrast_margin: float = 0.3
+    """Cosine that a prediction may have with another image's target for free."""
+    contrast_band: list[float] = field(default_factory=lambda: [0.25, 0.75])
+    """Quantiles of an image's similarities to the others, between which lie the ones to contrast with."""
+    rate_scale: float = 1.0
+    """Learning rate of the terms' classifiers in units of the encoder's."""
+
+    def check(self) -> None:
+        for name in ("labels", "rotation", "contrast"):
+            at_least(f"simsiam.terms.{name}", getattr(self, name), 0)
+        above("simsiam.terms.labelled_share", self.labelled_share, 0)
+        within("simsiam.terms.labelled_share", self.labelled_share, 0, 1)
+        within("simsiam.terms.contrast_margin", self.contrast_margin, -1, 1)
+        at_least("simsiam.terms.rate_scale", self.rate_scale, 0)
+        band = self.contrast_band
+        if not (len(band) == 2 and 0 <= band[0] < band[1] <= 1):
+            raise UserError(
+                f"simsiam.terms.contrast_band is {band}, but must be two rising numbers from 0 to 1, as "
+                "[0.25, 0.75]"
+            )
+
+
+@dataclass
+class Encoded:
+    """What a batch has become: for each view the image [N,3,S,S], feature h[N,D], prediction p[N,d] and
+    target t[N,d] (of global views only), which image each row shows, where the method is told, and the
+    backbone that made the features."""
+
+    backbone: nn.Module
+    views: list[Tensor]
+    features: list[Tensor]
+    predictions: list[Tensor]
+    targets: list[Tensor]
+    index: Tensor | None
+
+
+class Labels(nn.Module):
+    """The cross-entropy of a linear classifier of features over the labelled rows of all ranks and views."""
+
+    table: Tensor
+
+    def __init__(self, width: int, labels: Tensor | None, config: TermsConfig):
+        super().__init__()
+        if labels is None:
+            raise UserError(
+                "simsiam.terms.labels learns from labels, and these images have none: choose a set with "
+                "labels, or set it to 0"
+            )
+        self.config = config
+        self.classifier = nn.Linear(width, int(labels.max()) + 1)
+        table = torch.full_like(labels, UNLABELLED)
+        known = torch.from_numpy(draw_by_class(labels.numpy(), config.labelled_share, seed=0))
+        table[known] = labels[known]
+        self.register_buffer("table", table)
+
+    def forward(self, batch: Encoded) -> Tensor:
+        assert batch.index is not None
+        label = self.table[batch.index]
+        known = label != UNLABELLED
+        losses = []
+        for h in batch.features:
+            h = h[known] if self.config.labels_reach_backbone else h[known].detach()
+            losses.append(F.cross_entropy(full(self.classifier(h)), label[known], reduction="sum"))
+        count = ranks.total(known.sum()).clamp(min=1) / ranks.world()  # gradients are averaged over ranks
+        return torch.stack(losses).mean() / count
+
+
+class Rotation(nn.Module):
+    """The cross-entropy of the four quarter turns of view 1; row i of the batch is turned i times."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.classifier = nn.Linear(width, 4)
+
+    def forward(self, batch: Encoded) -> Tensor:
+        x = batch.views[0]
+        turns = ranks.own_rows(len(x), x.device) % 4
+        rotated = x.clone()
+        for k in (1, 2, 3):
+            rotated[turns == k] = x[turns == k].rot90(k, dims=(2, 3))
+        return F.cross_entropy(full(self.classifier(batch.backbone(rotated))), turns)
+
+
+class Contrast(nn.Module):
+    """mean_k max(0, cos(p_i, z_k) - margin) over other images k of all ranks whose cosine with target i lies
+    between two quantiles of its cosines with all others."""
+
+    def __init__(self, config: TermsConfig):
+        super().__init__()
+        self.margin, self.band = config.contrast_margin, config.contrast_band
+
+    def forward(self, batch: Encoded) -> Tensor:
+        views = zip(batch.predictions, reversed(batch.targets), strict=False)
+        return torch.stack([self.excess(unit(p), unit(t.detach())) for p, t in views]).mean()
+
+    def excess(self, p: Tensor, t: Tensor) -> Tensor:
+        """The mean over this rank's p[N,d], with targets t[N,d] of the other view, both of unit length."""
+        others = ranks.gather(t)
+        own = ranks.own_rows(len(t), t.device)
+        with exactly(p):
+            alike, cosines = t @ others.T, p @ others.T
+        alike[torch.arange(len(own), device=own.device), own] = torch.nan
+        low, high = alike.nanquantile(alike.new_tensor(self.band), dim=1)[..., None]
+        secondary = (alike >= low) & (alike <= high)  # never itself, which is not a number
+        excess = (cosines - self.margin).relu()
+        return ((excess * secondary).sum(dim=1) / secondary.sum(dim=1).clamp(min=1)).mean()

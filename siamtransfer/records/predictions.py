@@ -1,0 +1,179 @@
+"""What an evaluator leaves behind: its record as OUT.json and, beside it, every prediction as OUT.npz.
+
+The record names the digest of the predictions, so that the two cannot be mixed up with those of another
+measurement; eval/compare.py sets two such pairs against each other.
+
+Legend: Q scored samples, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from siamtransfer.cli import say, to_json
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write, digest_of_file
+
+END = "/predictions"  # of the name of a setting's array
+
+
+@dataclass(eq=False)
+class Predictions:
+    """`labels` int64[Q] with predicted labels int64[Q] for every setting (`k=20/T=0.07`), or for several
+    labels a sample `labels` int64[Q, C] of 0 and 1 with scores float64[Q, C].
+
+    Raises:
+        ValueError: shapes or types do not go together; says which, as the rest of a sentence that begins with
+            a file's name.
+    """
+
+    labels: np.ndarray
+    settings: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        shape, several = self.labels.shape, self.labels.ndim == 2
+        if len(shape) not in (1, 2) or not self.labels.size:
+            raise ValueError(f"holds labels{list(shape)}; [Q] or [Q,C] are needed")
+        if self.labels.dtype.kind not in "iub":
+            raise ValueError(f"holds labels of type {self.labels.dtype}; integers are needed")
+        if several and not np.isin(self.labels, (0, 1)).all():
+            raise ValueError("holds labels[Q,C] other than 0 and 1")
+        if not self.settings:
+            raise ValueError(f"holds no predictions, which are called NAME{END}")
+        for name, predicted in self.settings.items():
+            what = f"holds {name}{END}{list(predicted.shape)} of type {predicted.dtype}"
+            if predicted.shape != shape or predicted.dtype.kind not in ("f" if several else "iu"):
+                kind = "floating-point scores" if several else "integers"
+                raise ValueError(f"{what}; {kind} {list(shape)} are needed, as there are labels")
+            if several and not np.isfinite(predicted).all():
+                raise ValueError(f"{what} that are not all finite")
+        self.labels = self.labels.astype(np.int64)
+        wide = np.float64 if several else np.int64
+        self.settings = {name: predicted.astype(wide) for name, predicted in self.settings.items()}
+
+    def write(self, path: str | Path) -> None:
+        """Writes an .npz of `labels` and `NAME/predictions` of every setting, atomically; equal predictions
+        make equal bytes. Single labels bring `NAME/classes` and `NAME/confusion`[true, predicted] with them.
+        """
+        with atomic_write(path) as file:
+            self.save(file)
+
+    def save(self, file: IO[bytes]) -> None:
+        """The same into an open file."""
+        arrays = {"labels": self.labels}
+        for name, predicted in self.settings.items():
+            arrays[name + END] = predicted
+            if self.labels.ndim == 1:
+                classes, confusion = confusion_matrix(self.labels, predicted)
+                arrays |= {f"{name}/classes": classes, f"{name}/confusion": confusion}
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Predictions:
+        """What `write` wrote.
+
+        Raises:
+            UserError: there is no such file, it is damaged, or it holds something else; says what.
+        """
+        try:
+            content = np.load(path, allow_pickle=False)
+            arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise UserError(f"{path} cannot be read as predictions: {reason or error}") from error
+        if "labels" not in arrays:
+            raise UserError(f"{path} has no array called labels: it is no file of predictions")
+        settings = {name.removesuffix(END): array for name, array in arrays.items() if name.endswith(END)}
+        try:
+            return cls(arrays["labels"], settings)
+        except ValueError as error:
+            raise UserError(f"{path} {error}") from error
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that occur in either, rising, and int64[true, predicted]: how often each pair of them."""
+    classes = np.union1d(labels, predicted)
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (np.searchsorted(classes, labels), np.searchsorted(classes, predicted)), 1)
+    return classes, confusion
+
+
+class Published(NamedTuple):
+    """A record that was read back, with its predictions."""
+
+    path: Path
+    record: dict[str, Any]
+    predictions: Predictions
+
+
+def refuse_record(path: str | None) -> None:
+    """Raises UserError before any work when `publish` could not write OUT.json and OUT.npz, or would replace
+    one: a measurement, or somebody's features, is never overwritten."""
+    if path is None:
+        return
+    out = Path(path)
+    if out.suffix != ".json":
+        raise UserError(f"--record {out} must end in .json")
+    for file in (out, out.with_suffix(".npz")):
+        if file.exists():
+            raise UserError(f"{file} exists; choose another --record or remove it first")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"--record {out} cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--record {out} cannot be written: the folder {folder} is read-only for you")
+
+
+def publish(record: dict[str, Any], predictions: Predictions | None, path: str | None) -> dict[str, Any]:
+    """Returns the record and, if `path` names an OUT.json, writes it there and the predictions to OUT.npz,
+    both or neither; the record's provenance then holds the `predictions_digest`."""
+    if path is None:
+        return record
+    out = Path(path)
+    with ExitStack() as files:
+        text = files.enter_context(atomic_write(out))
+        if predictions is not None:
+            arrays = files.enter_context(atomic_write(out.with_suffix(".npz")))
+            predictions.save(arrays)
+            arrays.flush()
+            digest = digest_of_file(arrays.name)
+            record = {**record, "provenance": {**record["provenance"], "predictions_digest": digest}}
+        text.write(f"{to_json(record)}\n".encode())
+    say(f"wrote {out}" + (f" and the predictions beside it, {out.stem}.npz" if predictions else ""))
+    return record
+
+
+def read_published(path: str | Path) -> Published:
+    """A record that `publish` wrote, and its predictions.
+
+    Raises:
+        UserError: either file is missing or something else, or the predictions are not the record's.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a record, which is one JSON document: {error}") from error
+    parts = {"task": str, "metrics": dict, "protocol": dict, "provenance": dict}
+    for part, kind in parts.items():
+        if not isinstance(record, dict) or not isinstance(record.get(part), kind):
+            raise UserError(f"{path} is not a record: it has no {part}")
+    digest, beside = record["provenance"].get("predictions_digest"), path.with_suffix(".npz")
+    if digest is None:
+        raise UserError(f"{path} names no predictions: measure again with --record, which keeps them")
+    if not beside.is_file():
+        raise UserError(f"{path} has lost its predictions: there is no file {beside}")
+    if digest_of_file(beside) != digest:
+        raise UserError(f"{beside} is not the file of predictions that {path} names: its digest is another")
+    return Published(path, record, Predictions.read(beside))

@@ -1,0 +1,25 @@
+"""Numbers that mean something: each check names the configuration key that does not."""
+
+from __future__ import annotations
+
+import math
+
+from siamtransfer.utils.errors import UserError
+
+
+def at_least(key: str, value: float | None, least: float) -> None:
+    """Raises UserError unless `value` is None or a finite number from `least`."""
+    if value is not None and not least <= value < math.inf:
+        raise UserError(f"{key} is {value}, but must be at least {least}")
+
+
+def above(key: str, value: float | None, bound: float) -> None:
+    """Raises UserError unless `value` is None or a finite number above `bound`."""
+    if value is not None and not bound < value < math.inf:
+        raise UserError(f"{key} is {value}, but must be above {bound}")
+
+
+def within(key: str, value: float | None, low: float, high: float) -> None:
+    """Raises UserError unless `value` is None or a number from `low` to `high`, both included."""
+    if value is not None and not low <= value <= high:
+        raise UserError(f"{key} is {value}, but must be from {low} to {high}")

@@ -1,0 +1,138 @@
+"""Files that are either whole or absent: atomic writes, digests and the lock of a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from siamtransfer.utils.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+    """Opens a binary file that appears under `path` only once it is complete and on disk.
+
+    The bytes go to a hidden sibling (so the final rename never crosses a disk), are flushed with fsync and
+    renamed into place; the folder is synchronised too. When the body raises, `path` keeps its old content
+    and the sibling is removed.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; names the path and the free space.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}{_free_space(path.parent)}; "
+            "free some space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` (UTF-8) to `path` atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def digest_of_file(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RunLock:
+    """The exclusive claim of one process on a run folder, held until `release` or the process's death.
+
+    A POSIX record lock: the kernel drops it when its owner dies, however it dies, so a lock file left
+    behind by a dead process is never in the way, and data-loader workers (forked) do not inherit it.
+
+    Raises:
+        UserError: the folder cannot be written, or another living process holds it.
+    """
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        self.path = folder / "lock"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the run folder {folder}: {error.strerror}; choose another with --run.dir"
+            ) from error
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                self._file.close()
+                raise UserError(
+                    f"the disk of {folder} cannot lock files ({error.strerror}); choose another --run.dir"
+                ) from error
+            self._file.seek(0)
+            owner = self._file.read().strip() or "another process"
+            self._file.close()
+            raise UserError(
+                f"the run folder {folder} is in use by {owner}; stop that run or choose another --run.dir"
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Gives the folder back; the lock file stays, empty of meaning."""
+        self._file.close()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free_space(folder: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
+    except OSError:
+        return ""
+
+
+def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None:
+    """Raises UserError before any work when a file to be written is a folder, is the file `source` that is
+    read, or exists and `force` does not allow to replace it."""
+    for path in outputs:
+        if not path.exists():
+            continue
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; choose another name for the output")
+        if Path(source).exists() and path.samefile(source):
+            raise UserError(
+                f"{path} is the checkpoint itself, which is never overwritten; choose another name"
+            )
+        if not force:
+            raise UserError(f"{path} exists; choose another name or replace it with --force")

@@ -1,0 +1,87 @@
+"""Which layers features come from, and the folded ResNet that computes them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from siamtransfer.backbones.architecture import build_backbone
+from siamtransfer.backbones.feature_layers import Layers
+from siamtransfer.backbones.fold_batchnorm import folded
+from siamtransfer.utils.errors import UserError
+
+
+def test_stages_of_a_resnet_side_by_side() -> None:
+    backbone = build_backbone("resnet18", width=8).eval()
+    x = torch.randn(2, 3, 64, 64)
+    layers = Layers(backbone, ["layer2", "layer3+layer4", "output"])
+    h = layers(x)
+    assert layers.parts == ["layer2", "layer3", "layer4", "output"]
+    assert h.shape == (2, 16 + 32 + 64 + 64)
+    stages = [stage.mean(dim=(2, 3)) for stage in backbone.stages(x)]
+    torch.testing.assert_close(layers.select(h, "layer3+layer4"), torch.cat(stages[2:], dim=1))
+    torch.testing.assert_close(layers.select(h, "output"), backbone(x))
+    torch.testing.assert_close(layers.select(h, "layer2"), stages[1])
+
+
+def test_tokens_of_a_vit() -> None:
+    backbone = build_backbone("vit_tiny_patch16_224").eval()
+    x = torch.randn(2, 3, 224, 224)
+    layers = Layers(backbone, ["last4", "last1+mean", "output"])
+    with torch.no_grad():
+        h = layers(x)
+        tokens = backbone.model.forward_features(x)
+        inner = backbone.model.blocks[:9](
+            backbone.model.norm_pre(backbone.model._pos_embed(backbone.model.patch_embed(x)))
+        )
+    assert layers.parts == ["block9", "block10", "block11", "block12", "mean", "output"]
+    torch.testing.assert_close(layers.select(h, "output"), tokens[:, 0])
+    torch.testing.assert_close(
+        layers.select(h, "last1+mean"), torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+    )
+    torch.testing.assert_close(layers.select(h, "last4")[:, :192], backbone.model.norm(inner)[:, 0])
+
+
+def test_widths_are_measured_without_a_forward_of_ones_own() -> None:
+    backbone = build_backbone("resnet18", width=8).train()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    layers = Layers(backbone, ["layer1", "layer4"])
+    layers.measure(32)
+    assert layers.widths == {"layer1": 8, "layer4": 64}
+    assert backbone.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "selection", "said"),
+    [
+        ("resnet18", "layer5", "layer1, layer2"),
+        ("resnet18", "last2", "output"),
+        ("vit_tiny_patch16_224", "last13", "lastN"),
+        ("vit_tiny_patch16_224", "block0", "block1"),
+        ("convnext_atto", "mean", "output"),
+    ],
+)
+def test_no_such_layer(name: str, selection: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Layers(build_backbone(name), ["output", selection])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+def test_folding_changes_nothing_but_rounding(name: str, stem: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, width=16 if name != "resnext50_32x4d" else 64, stem=stem)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    backbone.eval()
+    before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    copy, x = folded(backbone).double(), torch.randn(2, 3, 32, 32).double()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in copy.modules())
+    for ours, theirs in zip(copy.stages(x), backbone.double().stages(x), strict=True):
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    assert all(torch.equal(before[key].double(), t) for key, t in backbone.state_dict().items())

@@ -1,0 +1,101 @@
+"""Configuration files in layers: read as Detectron2 reads them, and refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import paths
+
+from siamtransfer.detection.layered_config import COMMAND_LINE, read_layers
+from siamtransfer.utils.errors import UserError
+
+CONFIGS = paths.CONFIGS / "detection"
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_later_layers_win_and_say_where_they_are(tmp_path: Path) -> None:
+    base = "SOLVER:\n  BASE_LR: 0.1\n  STEPS: (10, 20)\nMODEL: {WEIGHTS: ''}\nVERSION: 2\n"
+    written(tmp_path, "base.yaml", base)
+    one = written(tmp_path, "one.yaml", "_BASE_: base.yaml\nSOLVER: {BASE_LR: 0.2}\n")
+    two = written(tmp_path, "two.yaml", "DATASETS:\n  TRAIN: ('voc_2007_trainval',)\n")
+    found = read_layers([one, two], ["SOLVER.MAX_ITER", "7", "MODEL.DEVICE", "cpu"])
+    assert {key: value for key, (value, _) in found.items()} == {
+        "SOLVER.BASE_LR": 0.2,
+        "SOLVER.STEPS": (10, 20),
+        "SOLVER.MAX_ITER": 7,
+        "MODEL.WEIGHTS": "",
+        "MODEL.DEVICE": "cpu",
+        "DATASETS.TRAIN": ("voc_2007_trainval",),
+    }
+    assert found["SOLVER.BASE_LR"].where == str(one)
+    assert found["SOLVER.STEPS"].where == str(tmp_path / "base.yaml")
+    assert found["SOLVER.MAX_ITER"].where == COMMAND_LINE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER: [", r"own\.yaml is no YAML"),
+        ("- 1", r"own\.yaml holds no keys"),
+        ("_BASE_: own.yaml", r"own\.yaml is its own _BASE_"),
+        ("_BASE_: absent.yaml", r"cannot read the configuration .*absent\.yaml"),
+    ],
+)
+def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_layers([written(tmp_path, "own.yaml", text)], [])
+
+
+def test_a_key_without_a_value() -> None:
+    with pytest.raises(UserError, match=r"the last, 'SOLVER\.STEPS', has no partner"):
+        read_layers([], ["SOLVER.MAX_ITER", "7", "SOLVER.STEPS"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("voc07-c4-9k", (9000, (6750, 8250), 100, 20, False, ("voc_2007_trainval",), "voc_2007_test")),
+        (
+            "voc0712-c4-24k",
+            (
+                24000,
+                (18000, 22000),
+                100,
+                20,
+                False,
+                ("voc_2007_trainval", "voc_2012_trainval"),
+                "voc_2007_test",
+            ),
+        ),
+        ("coco-c4-1x", (90000, (60000, 80000), None, 80, True, ("coco_2017_train",), "coco_2017_val")),
+        ("coco-c4-2x", (180000, (120000, 160000), None, 80, True, ("coco_2017_train",), "coco_2017_val")),
+        ("coco-fpn-1x", (90000, (60000, 80000), None, 80, True, ("coco_2017_train",), "coco_2017_val")),
+        ("coco-fpn-2x", (180000, (120000, 160000), None, 80, True, ("coco_2017_train",), "coco_2017_val")),
+    ],
+)
+def test_the_protocols_are_the_published_ones(name: str, expected: tuple) -> None:
+    """MoCo's repository and papers; see each file's header."""
+    found = {key: value for key, (value, _) in read_layers([CONFIGS / f"{name}.yaml"], []).items()}
+    steps, drops, warm_up, classes, masks, train, test = expected
+    assert (found["SOLVER.MAX_ITER"], found["SOLVER.STEPS"]) == (steps, drops)
+    assert found.get("SOLVER.WARMUP_ITERS") == warm_up  # None: Detectron2's 1000
+    assert (found["SOLVER.IMS_PER_BATCH"], found["SOLVER.BASE_LR"]) == (16, 0.02)
+    assert (found["MODEL.ROI_HEADS.NUM_CLASSES"], found["MODEL.MASK_ON"]) == (classes, masks)
+    assert (found["DATASETS.TRAIN"], found["DATASETS.TEST"]) == (train, (test,))
+    assert found["TEST.PRECISE_BN.ENABLED"] is True
+    assert found["MODEL.BACKBONE.FREEZE_AT"] == 0
+    least = 480 if name.startswith("voc") else 640
+    assert found["INPUT.MIN_SIZE_TRAIN"] == tuple(range(least, 801, 32))
+    assert found["INPUT.MIN_SIZE_TEST"] == 800
+    if "c4" in name:
+        assert found["MODEL.ROI_HEADS.NAME"] == "Res5ROIHeadsExtraNorm"
+        assert found["MODEL.RESNETS.NORM"] == "naiveSyncBN"
+        assert (found["MODEL.RPN.PRE_NMS_TOPK_TEST"], found["MODEL.RPN.POST_NMS_TOPK_TEST"]) == (6000, 1000)
+    else:
+        assert found["MODEL.FPN.NORM"] == found["MODEL.RESNETS.NORM"] == "SyncBN"

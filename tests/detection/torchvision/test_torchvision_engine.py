@@ -1,0 +1,402 @@
+"""Detection in torchvision: weights that arrive, the data, the schedule, training, stop and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import paths
+from support.small_runs import on_ranks
+
+from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone, read_backbone
+from siamtransfer.data.scenes.export import SceneCounts
+from siamtransfer.detection.data.dataset_split import corners, read_image
+from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
+from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
+from siamtransfer.detection.layered_config import read_layers
+from siamtransfer.detection.metrics.evaluate import evaluate
+from siamtransfer.detection.torchvision import engine as torchvision_engine
+from siamtransfer.detection.torchvision.engine import (
+    Outcome,
+    TrainingImages,
+    measure_norms,
+    train_and_evaluate,
+    usable,
+)
+from siamtransfer.detection.torchvision.model import Design, as_input, build_detector, predict, prove_loaded
+from siamtransfer.detection.torchvision.recipe import Recipe, recipe_of
+from siamtransfer.distributed import runtime
+from siamtransfer.training.journal import read_rows
+from siamtransfer.utils.errors import UserError
+
+CONFIGS = paths.CONFIGS / "detection"
+SMALL = Design(
+    masks=True, channels=16, hidden=32, anchors=(12, 18, 24, 36, 48), proposals=(40, 30), sampled=32,
+    short_sides=(64, 72), short_side=64, long_side=96,
+)  # fmt: skip
+RECIPE = Recipe(
+    SMALL, steps=4, batch=2, rate=0.01, drops=(3,), warm_up=2, precise_batches=2, save_every=2, log_every=1
+)
+
+
+@pytest.fixture(scope="module")
+def data() -> DetectionData:
+    scenes = SceneCounts(train=8, test=4, size=64, seed=0)
+    return open_detection_data("fashion-scenes", "fashion-scenes", kind="coco", scenes=scenes)
+
+
+@pytest.fixture(scope="module")
+def read() -> ReadBackbone:
+    return read_backbone("random:resnet18:width=8")
+
+
+def train(read: ReadBackbone, data: DetectionData, recipe: Recipe = RECIPE, **options: Any) -> Outcome:
+    with runtime.start("cpu") as place:
+        return train_and_evaluate(read, data, recipe, "coco", place, **options)
+
+
+@pytest.mark.parametrize(
+    "source", ["random:resnet18:width=8", "random:resnet50:width=8", "random:resnet18:width=8:stem=small"]
+)
+def test_trunk_is_the_backbone(source: str) -> None:
+    backbone, read = load_backbone(source)
+    assert isinstance(backbone, ResNetBackbone)
+    detector = build_detector(read, 3, SMALL).eval()
+    assert digest_of(detector.backbone.body.state_dict()) == read.digest
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        found = detector.backbone.body(x)
+        for level, stage in enumerate(backbone.stages(x)):
+            assert torch.equal(found[str(level)], stage)
+        assert [len(detector([x[0]])[0][key]) > 0 for key in ("boxes", "masks")] == [True, True]
+    trained = {name for name, value in detector.named_parameters() if value.requires_grad}
+    assert trained == {name for name, _ in detector.named_parameters()}  # nothing is frozen
+
+
+def test_a_tensor_that_did_not_arrive_is_named(read: ReadBackbone) -> None:
+    detector = build_detector(read, 3, SMALL)
+    detector.backbone.body["layer2"][0].conv1.weight.data[0, 0, 0, 0] += 1e-3
+    with pytest.raises(
+        UserError, match=r"1 tensors .* are not those of random:.*, layer2.0.conv1.weight for one"
+    ):
+        prove_loaded(detector, read)
+
+
+def test_what_cannot_be_built(read: ReadBackbone) -> None:
+    with pytest.raises(UserError, match="needs the four stages of a ResNet"):
+        build_detector(read_backbone("random:vit_tiny_patch16_224"), 3, SMALL)
+    with pytest.raises(UserError, match="has 5 levels and 3 anchor sizes were given"):
+        build_detector(read, 3, replace(SMALL, anchors=(8, 16, 32)))
+
+
+def test_images_are_normalised_as_the_weights_want(read: ReadBackbone) -> None:
+    own = replace(read, normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
+    detector = build_detector(own, 3, SMALL)
+    white = as_input(np.full((64, 64, 3), 255, np.uint8))
+    images, _ = detector.eval().transform([white])
+    assert images.tensors[0, :, 32, 32].tolist() == pytest.approx([0.9 / 0.5, 0.8 / 0.6, 0.7 / 0.7])
+
+
+def test_training_images_are_mirrored_with_their_objects(data: DetectionData) -> None:
+    images = TrainingImages(data.train, RECIPE)
+    mirrored = 0
+    for epoch in range(6):
+        for index, record in enumerate(data.train):
+            image, target = images[epoch, index]
+            plain = as_input(read_image(record))
+            flipped = not torch.equal(image, plain)
+            mirrored += flipped
+            assert torch.equal(image, plain.flip(2)) == flipped
+            for item, box, label, mask in zip(
+                record["annotations"], target["boxes"], target["labels"], target["masks"], strict=True
+            ):
+                rows, columns = mask.nonzero().T
+                tight = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+                assert box.tolist() == tight and label == item["category_id"] + 1
+                if not flipped:
+                    assert box.tolist() == corners(item)
+            again, target_again = images[epoch, index]
+            assert torch.equal(again, image) and torch.equal(target_again["boxes"], target["boxes"])
+    assert 14 <= mirrored <= 34  # of 48
+
+
+def test_crowds_and_boxes_without_area_do_not_train(data: DetectionData) -> None:
+    first, second = (dict(data.train[index]) for index in range(2))
+    first["annotations"] = [
+        {**first["annotations"][0], "iscrowd": 1},
+        {**first["annotations"][0], "bbox": [70, 5, 9, 9]},  # beyond the edge nothing is left
+        {**first["annotations"][0], "bbox": [50, 5, 40, 9]},
+    ]
+    second["annotations"] = first["annotations"][:2]
+    assert usable(first) and not usable(second)
+    _, target = TrainingImages([first], replace(RECIPE, design=replace(SMALL, masks=False)))[0, 0]
+    assert sorted(target["boxes"][0, [0, 2]].tolist()) in ([0, 14], [50, 64]) and len(target["labels"]) == 1
+
+
+def test_rate_by_hand() -> None:
+    recipe = Recipe(rate=0.02, warm_up=100, warm_up_from=0.001, drops=(18000, 22000))
+    assert recipe.rate_at(0) == pytest.approx(0.02 * 0.001)
+    assert recipe.rate_at(50) == pytest.approx(0.02 * 0.5005)
+    assert recipe.rate_at(100) == recipe.rate_at(17999) == 0.02
+    assert recipe.rate_at(18000) == pytest.approx(0.002) and recipe.rate_at(23999) == pytest.approx(0.0002)
+
+
+@pytest.mark.detectron2
+@pytest.mark.skipif(not is_installed(), reason="Detectron2 is not installed")
+def test_rate_is_detectron2s() -> None:
+    import_detectron2()
+    from detectron2.config import get_cfg
+    from detectron2.solver import build_lr_scheduler
+
+    cfg = get_cfg()
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 40, (20, 30), 15
+    cfg.SOLVER.BASE_LR = 0.02
+    keys = ("MAX_ITER", "STEPS", "WARMUP_ITERS", "BASE_LR", "WARMUP_FACTOR")
+    recipe = recipe_of({f"SOLVER.{key}": cfg.SOLVER[key] for key in keys})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    for step in range(40):
+        assert recipe.rate_at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_recipe_from_the_published_files() -> None:
+    def of(name: str) -> Recipe:
+        return recipe_of({key: stated.value for key, stated in read_layers([CONFIGS / name], []).items()})
+
+    fpn = of("coco-fpn-1x.yaml")
+    assert (fpn.steps, fpn.drops, fpn.batch, fpn.rate) == (90_000, (60_000, 80_000), 16, 0.02)
+    assert fpn.design.masks and fpn.design.short_sides == (640, 672, 704, 736, 768, 800)
+    voc = of("voc0712-c4-24k.yaml")
+    assert (voc.steps, voc.drops, voc.warm_up) == (24_000, (18_000, 22_000), 100)
+    assert not voc.design.masks and len(voc.design.short_sides) == 11
+    with pytest.raises(UserError, match="META_ARCHITECTURE is 'RetinaNet', and torchvision's engine has"):
+        of("coco-retinanet-1x.yaml")
+
+
+def test_keys_are_read_or_refused() -> None:
+    recipe = recipe_of(
+        {
+            "SOLVER.STEPS": [5, 7],
+            "SOLVER.BASE_LR": 1,
+            "TEST.PRECISE_BN.ENABLED": False,
+            "INPUT.MIN_SIZE_TRAIN": 96,
+            "MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]],
+            "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
+            "MODEL.RPN.NMS_THRESH": 0.6,
+        }
+    )
+    assert recipe.drops == (5, 7) and recipe.rate == 1.0 and recipe.precise_batches == 0
+    assert recipe.design.short_sides == (96,) and recipe.design.anchors == (8, 16, 32, 64, 128)
+    assert recipe.design.proposals == (50, 1000)
+    for key, value, sentence in (
+        ("SOLVER.MAX_ITER", "many", "SOLVER.MAX_ITER is 'many', and it has to be a int"),
+        ("MODEL.BACKBONE.FREEZE_AT", 2, "FREEZE_AT is 2, and torchvision's engine has 0 only"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[8, 9], [16]], "needs one size a level"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            recipe_of({key: value})
+
+
+def test_refused_before_any_work(read: ReadBackbone, data: DetectionData, tmp_path: Path) -> None:
+    boxes = open_detection_data(
+        "fashion-scenes", "fashion-scenes", kind="voc", scenes=SceneCounts(train=4, test=2, size=64)
+    )
+    for recipe, set_, sentence in (
+        (replace(RECIPE, batch=9), data, "8 images with objects, less than SOLVER.IMS_PER_BATCH 9"),
+        (replace(RECIPE, steps=0), data, "SOLVER.MAX_ITER, .* must be above 0"),
+        (replace(RECIPE, seed=-1), data, "SEED at least 0"),
+        (RECIPE, boxes, "needs a mask of every object"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            train(read, set_, recipe, run=tmp_path / "run")
+    with pytest.raises(UserError, match="16 does not divide over 3 processes"):
+        Recipe().check(100, 3)
+    with pytest.raises(UserError, match="name the run folder"):
+        train(read, data, evaluate_only=True)
+    with pytest.raises(UserError, match=r"holds no detector.pth to evaluate: train first"):
+        train(read, data, run=tmp_path / "run", evaluate_only=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    read: ReadBackbone, data: DetectionData, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Outcome, Path]:
+    run = tmp_path_factory.mktemp("torchvision") / "run"
+    return train(read, data, replace(RECIPE, score_every=2), run=run), run
+
+
+def test_training(undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: DetectionData) -> None:
+    outcome, run = undisturbed
+    state = torch.load(run / "detector.pth", weights_only=True)
+    body = {name: value for name, value in state["model"].items() if name.startswith("backbone.body.")}
+    moved = [name for name, value in body.items() if not torch.equal(value, read.state[name[14:]])]
+    assert set(moved) == set(body)  # every weight, and every statistic
+    rows = read_rows(run / "metrics.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert [row["lr"] for row in rows if "loss" in row] == pytest.approx([1e-5, 0.005005, 0.01, 0.001])
+    for row in rows[:2]:
+        parts = ("classifier", "box_reg", "mask", "objectness", "rpn_box_reg")
+        assert row["loss"] == pytest.approx(sum(row[f"loss/{part}"] for part in parts), rel=1e-5)
+    assert [row["step"] for row in rows if "detection/AP" in row] == [2, 4]
+    assert outcome.metrics == pytest.approx(
+        evaluate(outcome.predictions, data.test, "coco", data.classes), nan_ok=True
+    )
+    assert {"detection/AP", "segmentation/AP", "detection/AP/coat"} <= outcome.metrics.keys()
+    assert outcome.protocol["engine"] == "torchvision" and outcome.protocol["comparable"] is False
+    assert "not Detectron2's" in outcome.protocol["not_comparable"]
+    assert outcome.protocol["recipe"]["design"]["channels"] == 16
+    json.dumps(outcome.protocol)
+
+
+def test_evaluate_only_and_resuming_a_finished_run_change_nothing(
+    undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: DetectionData
+) -> None:
+    outcome, run = undisturbed
+    before = {path: path.read_bytes() for path in run.glob("*.*")}
+    again = train(read, data, replace(RECIPE, score_every=2), run=run, evaluate_only=True)
+    assert again.metrics == pytest.approx(outcome.metrics, nan_ok=True)
+    for mine, theirs in zip(again.predictions, outcome.predictions, strict=True):
+        assert np.array_equal(mine["boxes"], theirs["boxes"]) and np.array_equal(
+            mine["scores"], theirs["scores"]
+        )
+    assert {path: path.read_bytes() for path in run.glob("*.*")} == before
+    resumed = train(read, data, replace(RECIPE, score_every=2), run=run, resume=True)
+    assert resumed.metrics == pytest.approx(outcome.metrics, nan_ok=True)
+    assert {path: path.read_bytes() for path in run.glob("*.*")} == before
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(
+    undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: DetectionData, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    recipe = replace(RECIPE, score_every=2)
+    original, seen = TrainingImages.__getitem__, []
+
+    def signalled(images: TrainingImages, ticket: tuple[int, int]) -> Any:
+        seen.append(ticket)
+        if len(seen) == 3:  # the first image of the second step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(images, ticket)
+
+    monkeypatch.setattr(TrainingImages, "__getitem__", signalled)
+    with pytest.raises(SystemExit) as stopped:
+        train(read, data, recipe, run=tmp_path / "run")
+    assert stopped.value.code == 143
+    assert "stopped on a signal after step 2 of 4" in capsys.readouterr().err
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="holds a training that was begun: go on with --resume"):
+        train(read, data, recipe, run=tmp_path / "run")
+    with pytest.raises(UserError, match="is of another training: rate is"):
+        train(read, data, replace(recipe, rate=0.5), run=tmp_path / "run", resume=True)
+    other = read_backbone("random:resnet18:width=8:seed=5")
+    with pytest.raises(UserError, match="is of another training: weights is"):
+        train(other, data, recipe, run=tmp_path / "run", resume=True)
+    outcome = train(read, data, recipe, run=tmp_path / "run", resume=True)
+    expected, run = undisturbed
+    assert outcome.metrics == pytest.approx(expected.metrics, nan_ok=True)
+    for name in ("detector.pth", "metrics.jsonl"):
+        if name.endswith("jsonl"):
+            assert read_rows(tmp_path / "run" / name) == read_rows(run / name)
+        else:
+            mine, theirs = (
+                torch.load(folder / name, weights_only=True) for folder in (tmp_path / "run", run)
+            )
+            assert digest_of(mine["model"]) == digest_of(theirs["model"])
+
+
+def trained_on(place: runtime.Runtime, run: Path) -> dict[str, float]:
+    """Both ranks open the scenes, which neither finds written, and train."""
+    scenes = SceneCounts(train=8, test=3, size=64, seed=7)
+    data = open_detection_data("fashion-scenes", "fashion-scenes", kind="coco", scenes=scenes)
+    backbone = read_backbone("random:resnet18:width=8")
+    outcome = train_and_evaluate(backbone, data, replace(RECIPE, steps=2), "coco", place, run=run)
+    assert [one["image_id"] for one in outcome.predictions] == [9, 11, 10]  # rank 0's, then rank 1's
+    return outcome.metrics
+
+
+def test_two_ranks_train_one_detector(tmp_path: Path) -> None:
+    first, second = on_ranks(trained_on, tmp_path / "run")
+    assert first == pytest.approx(second, nan_ok=True) and first["detection/AR100"] >= 0
+    assert [row["step"] for row in read_rows(tmp_path / "run" / "metrics.jsonl")] == [1, 2, 2]
+
+
+def test_a_loss_that_is_not_finite_stops(read: ReadBackbone, data: DetectionData, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, rate=1e30, save_every=100)
+    with pytest.raises(UserError, match=r"loss or a gradient is not finite at step 1: lower the rate 1e.30"):
+        train(read, data, recipe, run=tmp_path / "run")
+    assert not (tmp_path / "run" / "detector.pth").exists()
+
+
+def test_norms_are_measured_over_whole_batches(read: ReadBackbone, data: DetectionData) -> None:
+    """With one batch of all images the stem's statistics are the mean over them, whatever they were."""
+    recipe = replace(RECIPE, batch=8, precise_batches=1, design=replace(SMALL, short_sides=(64,)))
+    detector = build_detector(read, 10, recipe.design)
+    images = TrainingImages(data.train, recipe)
+    before = {name: value.clone() for name, value in detector.named_parameters()}
+    with runtime.start("cpu") as place:
+        measure_norms(detector, images, recipe, 0, place, 0)
+        batch = next(images.batches(recipe, 0, 1, place, 0))
+    inputs, _ = detector.transform([image for image, _ in batch])
+    values = detector.backbone.body["conv1"](inputs.tensors).transpose(0, 1).flatten(1)
+    norm = detector.backbone.body["bn1"]
+    assert torch.allclose(norm.running_mean, values.mean(1), atol=1e-5)
+    assert torch.allclose(norm.running_var, values.var(1), rtol=1e-4)
+    assert norm.momentum == 0.1
+    assert all(torch.equal(value, before[name]) for name, value in detector.named_parameters())
+    untouched = build_detector(read, 10, recipe.design)
+    with runtime.start("cpu") as place:
+        measure_norms(untouched, images, replace(recipe, precise_batches=0), 0, place, 0)
+    assert digest_of(untouched.backbone.body.state_dict()) == read.digest
+
+
+def test_predictions_are_in_the_image_s_own_pixels(read: ReadBackbone, data: DetectionData) -> None:
+    """A test image that the detector sees twice as large has its boxes and masks in its own size."""
+    detector = build_detector(read, 10, replace(SMALL, long_side=200))
+    with runtime.start("cpu") as place:
+        found = predict(detector, data.test, place, 128)
+    assert detector.transform.min_size == (64, 72)
+    for record, one in zip(data.test, found, strict=True):
+        assert one["image_id"] == record["image_id"]
+        assert one["boxes"].min() >= 0 and 40 < one["boxes"].max() <= 64
+        assert one["masks"] is not None
+        assert {tuple(mask["size"]) for mask in one["masks"]} == {(64, 64)}
+        assert one["classes"].min() >= 0 and one["classes"].max() <= 9
+
+
+def test_it_learns(data: DetectionData) -> None:
+    """Four images by heart: the loss falls by far."""
+    few = replace_parts(data, lambda records: records[:4])
+    recipe = replace(
+        RECIPE, steps=30, batch=4, rate=0.04, drops=(), warm_up=5, precise_batches=1, save_every=30,
+        design=replace(SMALL, masks=False, short_sides=(64,), channels=32, hidden=64),
+    )  # fmt: skip
+    losses: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        judge = torchvision_engine.judge
+
+        def noted(*arguments: Any) -> Any:
+            losses.append(float(arguments[0].detach()))
+            return judge(*arguments)
+
+        patch.setattr(torchvision_engine, "judge", noted)
+        outcome = train(read_backbone("random:resnet18:width=16"), few, recipe)
+    assert len(losses) == 30 and np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5]), losses
+    assert np.isfinite(outcome.metrics["detection/AP"])
+
+
+def replace_parts(data: DetectionData, change: Callable[[list[Any]], list[Any]]) -> DetectionData:
+    parts = tuple(replace(part, records=change(part.records)) for part in data.train_parts)
+    return replace(data, train_parts=parts)

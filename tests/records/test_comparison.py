@@ -1,0 +1,440 @@
+"""Which of two backbones is better: the statistics against brute force, records refused, the program."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from support.small_runs import ROOT
+
+from siamtransfer.programs.compare import main
+from siamtransfer.programs.knn import main as knn
+from siamtransfer.records import comparison
+from siamtransfer.records.comparison import (
+    accuracy_interval,
+    average_precisions,
+    compare,
+    mcnemar,
+    mean_average_precision_differences,
+    mean_per_class_differences,
+    refuse_unlike,
+)
+from siamtransfer.records.predictions import Predictions, Published, publish
+from siamtransfer.records.record import record
+from siamtransfer.utils.errors import UserError
+
+# The interval of a difference of accuracies.
+
+
+def brute_force(first: np.ndarray, second: np.ndarray, statistic: Any, resamples: int) -> np.ndarray:
+    """The textbook's bootstrap: samples drawn one by one."""
+    generator = np.random.default_rng(0)
+    draws = (generator.integers(0, len(first), len(first)) for _ in range(resamples))
+    return np.array([statistic(second, rows) - statistic(first, rows) for rows in draws])
+
+
+def pair(counts: tuple[int, int, int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """bool[Q] twice: only the first right, only the second, both, neither, as often as `counts` says."""
+    kinds = np.random.default_rng(seed).permutation(np.repeat(np.arange(4), counts))
+    return np.isin(kinds, (0, 2)), np.isin(kinds, (1, 2))
+
+
+@pytest.mark.parametrize("counts", [(10, 25, 120, 45), (3, 0, 40, 7), (60, 61, 0, 5)])
+def test_the_interval_is_that_of_resampling(counts: tuple[int, int, int, int]) -> None:
+    first, second = pair(counts)
+    drawn = brute_force(first, second, lambda right, rows: right[rows].mean(), 20_000)
+    ends = 100 * np.quantile(drawn, [0.025, 0.975], method="inverted_cdf")
+    one_sample = 100 / len(first)
+    assert accuracy_interval(counts[0], counts[1], len(first)) == pytest.approx(ends, abs=one_sample + 1e-9)
+
+
+@pytest.mark.parametrize("counts", [(2, 3, 4), (0, 4, 5), (1, 0, 11), (5, 5, 0)])
+def test_the_interval_is_that_of_all_resamples(counts: tuple[int, int, int]) -> None:
+    """Every multinomial outcome, with scipy's probabilities."""
+    samples = sum(counts)
+    shares = np.array(counts) / samples
+    outcomes = [(a, b) for a, b in product(range(samples + 1), repeat=2) if a + b <= samples]
+    chance = np.array([stats.multinomial.pmf([a, b, samples - a - b], samples, shares) for a, b in outcomes])
+    gain = np.array([b - a for a, b in outcomes])
+    expected = [
+        min(d for d in range(-samples, samples + 1) if chance[gain <= d].sum() >= tail)
+        for tail in (0.025, 0.975)
+    ]
+    found = accuracy_interval(counts[0], counts[1], samples)
+    assert found == pytest.approx([100 * d / samples for d in expected])
+
+
+def test_one_sided_differences_are_binomial() -> None:
+    """If only the second is ever right alone, the difference is the binomial's, also for many samples."""
+    for samples, only_second in ((100, 7), (50_000, 1234)):
+        expected = stats.binom.ppf([0.025, 0.975], samples, only_second / samples)
+        found = accuracy_interval(0, only_second, samples)
+        assert found == pytest.approx(100 * expected / samples)
+
+
+def test_two_that_are_alike_or_opposite_have_no_width() -> None:
+    assert accuracy_interval(0, 0, 50) == (0, 0)
+    assert accuracy_interval(0, 50, 50) == (100, 100)
+    assert accuracy_interval(50, 0, 50) == (-100, -100)
+    swapped = accuracy_interval(9, 4, 30)
+    assert accuracy_interval(4, 9, 30) == pytest.approx((-swapped[1], -swapped[0]))
+
+
+def test_the_interval_covers_the_truth_in_95_of_100_experiments() -> None:
+    """600 simulated pairs of 200 samples with a true difference of 8 points; three deviations are 2.7 %."""
+    generator, chances = np.random.default_rng(0), [0.07, 0.15, 0.78]
+    covered = 0
+    for only_first, only_second, _ in generator.multinomial(200, chances, 600):
+        low, high = accuracy_interval(only_first, only_second, 200)
+        covered += low <= 8 <= high
+    assert 0.923 <= covered / 600 <= 0.977
+
+
+def test_the_interval_of_the_mean_over_classes_covers_the_truth() -> None:
+    """400 simulated pairs over three unlike classes, in which the second gains 20, 5 and -5 points."""
+    generator, gains = np.random.default_rng(1), np.array([0.2, 0.05, -0.05])
+    covered = 0
+    for _ in range(400):
+        classes = generator.choice(3, 200, p=[0.2, 0.3, 0.5])
+        luck, other = generator.random((2, 200))
+        shared = generator.random(200) < 0.5
+        second = np.where(shared, luck, other) < 0.6 + gains[classes]
+        drawn = mean_per_class_differences(luck < 0.6, second, classes, 400, generator)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        covered += low <= gains.mean() <= high
+    assert 0.915 <= covered / 400 <= 0.985
+
+
+# McNemar's test.
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [
+        (0, 0, 1),
+        (1, 1, 1),
+        (0, 5, 2 / 32),
+        (5, 0, 2 / 32),
+        (2, 10, 2 * (1 + 12 + 66) / 2**12),
+        (3, 7, 2 * (1 + 10 + 45 + 120) / 2**10),
+        (40, 40, 1),
+    ],
+)
+def test_mcnemars_exact_test_by_hand(only_first: int, only_second: int, p: float) -> None:
+    assert mcnemar(only_first, only_second) == pytest.approx(p)
+    tail = sum(math.comb(30, n) for n in range(9)) / 2**30
+    assert mcnemar(22, 8) == pytest.approx(2 * tail)
+
+
+# The mean over classes, and mAP.
+
+
+def test_the_mean_over_classes_is_resampled_like_its_samples() -> None:
+    generator = np.random.default_rng(3)
+    classes = generator.choice(5, 120, p=[0.4, 0.3, 0.2, 0.08, 0.02])  # the last may be missing in a resample
+    classes[:5] = np.arange(5)
+    first, second = generator.random(120) < 0.5, generator.random(120) < 0.6
+
+    def mean(right: np.ndarray, rows: np.ndarray) -> float:
+        return float(np.mean([right[rows][classes[rows] == c].mean() for c in np.unique(classes[rows])]))
+
+    theirs = brute_force(first, second, mean, 4000)
+    ours = mean_per_class_differences(first, second, classes, 4000, generator)
+    assert stats.ks_2samp(ours, theirs).pvalue > 0.01
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
+    assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(np.quantile(theirs, [0.025, 0.975]), abs=0.015)
+
+
+def test_average_precision_of_a_resample_is_scikit_learns() -> None:
+    """With ties, and images that a resample lacks or has several times."""
+    generator = np.random.default_rng(4)
+    scores, labels = generator.integers(0, 12, 60) / 4, generator.random(60) < 0.3
+    counts = generator.multinomial(60, np.full(60, 1 / 60), 25).T
+    found = average_precisions(labels.astype(np.int64), scores, counts.astype(float))
+    for r in range(25):
+        rows = np.repeat(np.arange(60), counts[:, r])
+        assert found[r] == pytest.approx(average_precision_score(labels[rows], scores[rows]))
+    nobody = np.ones((60, 1)) * ~labels[:, None]
+    assert average_precisions(labels.astype(np.int64), scores, nobody).tolist() == [0]
+
+
+def test_mean_average_precision_is_resampled_over_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers one by one; a class without a positive in a resample is left out, as in the metric."""
+    generator = np.random.default_rng(5)
+    labels = (generator.random((30, 4)) < [0.5, 0.3, 0.05, 0]).astype(np.int64)
+    labels[0, 2] = 1
+    first, second = labels + generator.normal(size=(2, 30, 4))
+    ours = mean_average_precision_differences(labels, first, second, 40, np.random.default_rng(6))
+    draws = np.random.default_rng(6).multinomial(30, np.full(30, 1 / 30), 40)
+    missing = 0
+    for difference, drawn in zip(ours, draws, strict=True):
+        rows = np.repeat(np.arange(30), drawn)
+        present = np.flatnonzero(labels[rows].any(axis=0))
+        missing += 2 not in present
+        means = [
+            np.mean([average_precision_score(labels[rows, c], scores[rows, c]) for c in present])
+            for scores in (first, second)
+        ]
+        assert difference == pytest.approx(means[1] - means[0])
+    assert 0 < missing < 40
+    monkeypatch.setattr(comparison, "_TOGETHER", 100)
+    chunks = mean_average_precision_differences(labels, first, second, 40, np.random.default_rng(6))
+    assert chunks == pytest.approx(ours), "however many resamples are held at once"
+
+
+def test_a_resample_without_any_positive_does_not_count() -> None:
+    labels = np.zeros((12, 2), np.int64)
+    labels[3, 1] = 1
+    scores = np.random.default_rng(0).random((2, 12, 2))
+    drawn = mean_average_precision_differences(labels, *scores, 200, np.random.default_rng(0))
+    assert 0.2 < np.isnan(drawn).mean() < 0.5, "(1 - 1/12)^12 is 0.35"
+    found = compare(labels, *scores, resamples=200)
+    assert math.isfinite(found.differences["mAP"].low)
+
+
+def test_every_number_of_a_comparison() -> None:
+    generator = np.random.default_rng(7)
+    labels = generator.choice([5, -3, 900], 400, p=[0.6, 0.3, 0.1])
+    first = np.where(generator.random(400) < 0.3, 5, labels)
+    second = np.where(generator.random(400) < 0.5, labels, first)
+    found = compare(labels, first, second, resamples=2000)
+    top1, mean = found.differences["top1"], found.differences["mean_per_class"]
+    assert (top1.first, top1.second) == pytest.approx([100 * (labels == p).mean() for p in (first, second)])
+    assert mean.first == pytest.approx(100 * balanced_accuracy_score(labels, first))
+    assert mean.second == pytest.approx(100 * balanced_accuracy_score(labels, second))
+    counts = ((labels == first) & (labels != second)).sum(), ((labels != first) & (labels == second)).sum()
+    assert (found.only_first_right, found.only_second_right) == counts
+    assert top1.value == pytest.approx(100 * (counts[1] - counts[0]) / 400)
+    assert top1.low <= top1.value <= top1.high
+    assert mean.low < mean.value < mean.high
+    assert found.p_value == pytest.approx(stats.binomtest(int(counts[0]), int(sum(counts))).pvalue)
+    assert compare(labels, first, second, resamples=2000) == found, "the seed decides the resamples"
+    mirrored = compare(labels, second, first, resamples=2000).differences["top1"]
+    assert (mirrored.low, mirrored.high) == pytest.approx((-top1.high, -top1.low))
+
+
+def test_what_is_said() -> None:
+    labels = np.zeros(200, np.int64)
+
+    def say(counts: tuple[int, int, int, int]) -> str:
+        return compare(labels, *(~right for right in pair(counts)), resamples=100).verdict()
+
+    assert say((4, 24, 150, 22)).startswith(
+        "B is better by 10.00 points, 95 % interval 5.00 to 15.00, McNemar p = 0.0001"
+    )
+    assert "(top1 77.00 and 87.00 %)" in say((4, 24, 150, 22))
+    assert say((24, 4, 150, 22)).startswith(
+        "A is better by 10.00 points, 95 % interval 5.00 to 15.00, McNemar"
+    )
+    assert say((9, 11, 150, 30)).startswith(
+        "no difference can be told, B - A is +1.00 points, 95 % interval -3"
+    )
+    five = compare(labels, *(~right for right in pair((0, 5, 150, 45))), resamples=100)
+    assert five.differences["top1"].clear
+    assert five.better is None, "the test says 0.06"
+    several = np.eye(4, dtype=np.int64)
+    assert "McNemar" not in compare(several, several * 1.0, several * 2.0, resamples=100).verdict()
+
+
+# Records that are not alike.
+
+
+def published(path: Path, weights: int = 0, **changes: Any) -> Published:
+    """A record as knn writes it of some weights; `changes` go into protocol, provenance or labels."""
+    labels = np.arange(60) % 3
+    predicted = np.where(np.random.default_rng(weights).random(60) < 0.7, labels, 0)
+    protocol = {
+        "train": "folder/train",
+        "train_images": 100,
+        "transform": {"crop": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+        "k": [5],
+        "temperature": [0.07],
+        "uniform": False,
+        "similarity": "cosine",
+    }
+    provenance = {"train_fingerprint": "aa", "test_fingerprint": None, "weights_digest": str(weights)}
+    task = changes.pop("task", "knn")
+    labels, predicted = changes.pop("labels", labels), changes.pop("predicted", predicted)
+    for key, value in changes.items():
+        (provenance if key in provenance or "digest" in key else protocol)[key] = value
+    predictions = Predictions(labels, {"k=5/T=0.07": predicted})
+    return Published(path, copy.deepcopy(record(task, {}, protocol, **provenance)), predictions)
+
+
+UNLIKE = {
+    "task": ({"task": "linear"}, "task is 'knn' in the first and 'linear' in the second"),
+    "protocol": ({"similarity": "euclidean"}, "protocol.similarity is 'cosine' in the first and 'euclidean'"),
+    "inside": ({"transform": {"crop": 96}}, "protocol.transform.crop is 224 in the first and 96 in"),
+    "new key": ({"seed": 1}, "protocol.seed is absent in the first and 1 in the second"),
+    "images": ({"train_fingerprint": "bb"}, "provenance.train_fingerprint is 'aa' in the first and 'bb'"),
+    "test images": ({"test_fingerprint": "b"}, "provenance.test_fingerprint is None in the first and 'b'"),
+    "place of choice": ({"chosen_on": "test"}, "protocol.chosen_on is absent in the first and 'test'"),
+    "labels": ({"labels": np.arange(60) // 20}, "40 labels differ: that of sample 1 is 1 in the first and 0"),
+    "samples": (
+        {"labels": np.arange(30), "predicted": np.arange(30)},
+        r"they scored \[60\] and \[30\] labels",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_unlike_records_are_refused_with_the_key_and_both_values(what: str) -> None:
+    changes, message = UNLIKE[what]
+    first, second = published(Path("a.json")), published(Path("b.json"), weights=1, **changes)
+    with pytest.raises(UserError, match=rf"^a\.json and b\.json cannot be compared, for {message}") as caught:
+        refuse_unlike(first, second)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_may_differ() -> None:
+    """The weights and their normalisation, what was chosen on held-out data, other settings."""
+    first = published(Path("a.json"), chosen_strength=0.1, held_out_top1={"0.1": 40.0, "1": 39.0})
+    other = {"crop": 224, "mean": [0.4, 0.4, 0.4], "std": [0.1, 0.1, 0.1]}
+    second = published(
+        Path("b.json"), weights=1, transform=other, chosen_strength=1.0, held_out_top1={"1": 30.0}, k=[1, 5]
+    )
+    refuse_unlike(first, second)
+    linear = [published(Path(name), task="linear", k=k) for name, k in (("a", [5]), ("b", [1, 5]))]
+    with pytest.raises(UserError, match=r"protocol\.k is \[5\] in the first and \[1, 5\]"):
+        refuse_unlike(*linear)
+
+
+# The program, on what the evaluator wrote.
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """weak.json, strong.json (features of less noise), and several.json, many.json of several labels."""
+    folder, generator = tmp_path_factory.mktemp("records"), np.random.default_rng(0)
+    centres = generator.normal(size=(4, 6))
+    for name, noise in (("weak", 1.6), ("strong", 1.0)):
+        for part, each in (("train", 50), ("test", 40)):
+            labels = np.arange(4).repeat(each)
+            features = (centres[labels] + noise * generator.normal(size=(4 * each, 6))).astype(np.float32)
+            np.savez(folder / f"{name}_{part}.npz", features=features, labels=labels)
+    truth = {part: np.random.default_rng(1).integers(0, 2, (60, 3)) for part in ("train", "test")}
+    for name, noise in (("several", 1.0), ("many", 0.4)):
+        for part, labels in truth.items():
+            features = (labels + noise * generator.normal(size=(60, 3))).astype(np.float32)
+            np.savez(folder / f"{name}_{part}.npz", features=features, labels=labels)
+    for name in ("weak", "strong", "several", "many"):
+        parts = [f"--{part}-features={folder / name}_{part}.npz" for part in ("train", "test")]
+        knn([*parts, "--k", "5", "20", "--record", str(folder / f"{name}.json")])
+    return folder
+
+
+def test_the_program_compares_what_the_evaluator_kept(
+    records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = main([str(records / "weak.json"), str(records / "strong.json"), "--setting", "k=20/T=0.07"])
+    said = capsys.readouterr().err
+    assert "k=20/T=0.07: B is better by " in said
+    assert "feature files" in said
+    evaluated = [json.loads((records / f"{name}.json").read_text()) for name in ("weak", "strong")]
+    metrics = found["metrics"]
+    for number in ("top1", "mean_per_class"):
+        ours = [metrics[f"compare/k=20/T=0.07/{number}/{side}"] for side in ("first", "second")]
+        theirs = [one["metrics"][f"knn/k=20/T=0.07/{number}"] for one in evaluated]
+        assert ours == pytest.approx(theirs)
+        assert metrics[f"compare/k=20/T=0.07/{number}/difference"] == pytest.approx(ours[1] - ours[0])
+    right = [
+        np.load(records / f"{name}.npz")["k=20/T=0.07/predictions"] == np.arange(4).repeat(40)
+        for name in ("weak", "strong")
+    ]
+    assert metrics["compare/k=20/T=0.07/only_second_right"] == (right[1] & ~right[0]).sum()
+    assert found["protocol"]["settings"] == ["k=20/T=0.07"]
+    assert (
+        found["provenance"]["second"]["predictions_digest"]
+        == evaluated[1]["provenance"]["predictions_digest"]
+    )
+    assert json.loads(json.dumps(found))["task"] == "compare"
+
+
+def test_all_settings_are_taken_unless_one_is_asked_for(
+    records: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = [str(records / "weak.json")] * 2
+    found = main(twice)
+    assert found["protocol"]["settings"] == ["k=5/T=0.07", "k=20/T=0.07"]
+    said = capsys.readouterr().err
+    assert (
+        said.count(
+            "no difference can be told, B - A is +0.00 points, 95 % interval 0.00 to 0.00, McNemar p = 1"
+        )
+        == 2
+    )
+    assert "choose beforehand" in said
+    assert found["metrics"]["compare/k=5/T=0.07/mcnemar_p"] == 1
+
+
+def test_several_labels_are_compared_by_mean_average_precision(records: Path) -> None:
+    found = main([str(records / "several.json"), str(records / "many.json"), "--resamples", "300"])
+    name = "compare/k=5/T=0.07"
+    assert {key for key in found["metrics"] if key.startswith(name)} == {
+        f"{name}/mAP/{what}" for what in ("first", "second", "difference", "ci95_low", "ci95_high")
+    }
+    evaluated = json.loads((records / "many.json").read_text())["metrics"]
+    assert found["metrics"][f"{name}/mAP/second"] == pytest.approx(evaluated["knn/k=5/T=0.07/mAP"])
+    assert found["metrics"][f"{name}/mAP/ci95_low"] > 0
+    assert found["protocol"]["resamples"] == 300
+
+
+def test_mistakes_are_one_sentence(records: Path, tmp_path: Path) -> None:
+    def refused(*words: object) -> str:
+        with pytest.raises(UserError) as caught:
+            main([str(word) for word in words])
+        return str(caught.value)
+
+    weak, strong = records / "weak.json", records / "strong.json"
+    assert "at least 100" in refused(weak, strong, "--resamples", 10)
+    assert "no setting 'k=7' in both: " in (said := refused(weak, strong, "--setting", "k=7"))
+    assert f"{strong} has k=5/T=0.07, k=20/T=0.07" in said
+    assert "protocol.train_images is 200 in the first and 60 in the second" in refused(
+        weak, records / "many.json"
+    )
+    lonely = publish(record("knn", {}, {}), None, str(tmp_path / "lonely.json"))
+    assert lonely["task"] == "knn"
+    assert "names no predictions" in refused(weak, tmp_path / "lonely.json")
+    (tmp_path / "copy.json").write_bytes(strong.read_bytes())
+    assert "has lost its predictions" in refused(weak, tmp_path / "copy.json")
+    (tmp_path / "copy.npz").write_bytes((records / "weak.npz").read_bytes())
+    assert "copy.npz is not the file of predictions" in refused(weak, tmp_path / "copy.json")
+    only = [f"--{part}-features={records / 'strong'}_{part}.npz" for part in ("train", "test")]
+    knn([*only, "--k", "1", "--record", str(tmp_path / "one.json")])
+    assert "no setting is in both: " in refused(weak, tmp_path / "one.json")
+
+
+def test_the_evaluator_refuses_before_work_what_it_could_not_write(records: Path) -> None:
+    parts = [f"--{part}-features={records / 'weak'}_{part}.npz" for part in ("train", "test")]
+    before = (records / "weak.json").read_bytes()
+    for name, message in (
+        ("weak.json", "weak.json exists"),
+        ("weak_train.json", "weak_train.npz exists"),
+        ("weak.txt", "must end in .json"),
+    ):
+        with pytest.raises(UserError, match=message):
+            knn([*parts, "--k", "0", "--record", str(records / name)])
+    assert (records / "weak.json").read_bytes() == before
+
+
+def test_on_the_command_line_from_any_folder(records: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "eval" / "compare.py", "weak.json", "strong.json"],
+        cwd=records,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    assert json.loads(done.stdout)["provenance"]["first"]["record"] == "weak.json"

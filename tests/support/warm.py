@@ -1,0 +1,14 @@
+"""What every small run needs, imported and computed once by the server that small_runs.py forks them from.
+
+No gradient may be computed here: autograd does not work in a process forked after that.
+"""
+
+import pytest  # noqa: F401 (a forked process imports the main module, which is pytest's)
+import torch.distributed
+import torch.utils.tensorboard
+
+import siamtransfer.programs.pretrain  # noqa: F401
+from siamtransfer.data import open_images
+
+torch.set_num_threads(1)
+open_images("fashion-scenes", size=32, count=1)  # keeps the objects' silhouettes

@@ -1,0 +1,142 @@
+"""Files that are whole or absent, digests, and the lock of a run folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from support.small_runs import context
+
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import RunLock, atomic_write, digest_of_file, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "file.bin"
+    with atomic_write(path) as file:
+        file.write(b"some")
+        assert not path.exists()
+        assert [other.parent for other in tmp_path.rglob(".*")] == [path.parent], (
+            "the sibling is on the same disk"
+        )
+        file.write(b"thing")
+    assert path.read_bytes() == b"something"
+    assert names(path.parent) == ["file.bin"]
+
+
+def test_a_body_that_raises_leaves_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old ü")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b"new")
+        _ = 1 / 0
+    assert path.read_text(encoding="utf-8") == "old ü"
+    assert names(tmp_path) == ["file"]
+
+
+def test_bytes_are_on_disk_before_the_rename_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink().name.split(".")[-1])
+        sync(descriptor)
+
+    def note_rename(self: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    write_text(tmp_path / "file", "x")
+    assert events == ["tmp", "rename", tmp_path.name]
+
+
+def test_a_full_disk_is_told_with_path_and_free_space(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            UserError, match=rf"cannot write {tmp_path}/file: No space left on device \(\d+ MiB free\)"
+        ),
+        atomic_write(tmp_path / "file"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert names(tmp_path) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/below"):
+        write_text(tmp_path / "file" / "below", "x")
+
+
+def test_digest_of_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc" * 100_000)
+    assert digest_of_file(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def try_lock(folder: Path) -> None:
+    """Ends with status 3 when the folder is taken."""
+    try:
+        RunLock(folder).release()
+    except UserError as error:
+        assert "in use by process" in str(error)
+        raise SystemExit(3) from error
+
+
+def status_of_lock(folder: Path) -> int | None:
+    process = context().Process(target=try_lock, args=(folder,))
+    process.start()
+    process.join(30)
+    return process.exitcode
+
+
+def test_a_lock_holds_against_other_processes_until_it_is_released(tmp_path: Path) -> None:
+    with RunLock(tmp_path / "run") as lock:
+        assert f"process {os.getpid()} on" in lock.path.read_text()
+    lock = RunLock(tmp_path / "run")
+    assert status_of_lock(tmp_path / "run") == 3
+    assert status_of_lock(tmp_path / "run") == 3, "a refused process leaves the lock alone"
+    lock.release()
+    assert status_of_lock(tmp_path / "run") == 0
+
+
+def hold_and_fork(folder: Path) -> None:
+    """Dies while a forked child, as a data-loader worker is, lives on for a while."""
+    lock = RunLock(folder)
+    if os.fork() == 0:
+        os.close(1)
+        os.read(os.open(folder / "pipe", os.O_RDONLY), 1)
+        os._exit(0)
+    os.kill(os.getpid(), 9)
+    lock.release()
+
+
+def test_a_dead_process_holds_nothing_even_if_its_workers_live(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    process = context().Process(target=hold_and_fork, args=(tmp_path,))
+    process.start()
+    process.join(30)
+    assert process.exitcode == -9
+    assert status_of_lock(tmp_path) == 0
+    (tmp_path / "pipe").write_bytes(b"end")
+
+
+def test_a_disk_that_cannot_lock_is_not_mistaken_for_a_taken_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with pytest.raises(UserError, match="cannot lock files"):
+        RunLock(tmp_path)
