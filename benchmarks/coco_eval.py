@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.cli import say, to_json
 from siamtransfer.detection.data.dataset_split import XYWH, Record
 from siamtransfer.detection.metrics.evaluate import evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
-from siamtransfer.distributed import runtime
+from siamtransfer.distributed.runtime import cpu_count
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 HEIGHT, WIDTH, OBJECTS, CROWDS, CORNERS = 480, 640, 7.3, 0.02, 10
 FAST, REFERENCE = "hotcoco", "pycocotools"
@@ -53,7 +54,7 @@ def main() -> None:
     }
     largest = metrics["largest difference"]
     say(f"{metrics['ratio']:.1f} times faster; {len(fast)} numbers differ by at most {largest:.1e}")
-    protocol = {**vars(asked), "processors": runtime.processors()}
+    protocol = {**vars(asked), "processors": cpu_count()}
     print(to_json({"task": "benchmark/coco_eval", "metrics": metrics, "protocol": protocol}))
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
-from siamtransfer.cli import say, to_json
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 
 def main() -> None:

@@ -31,9 +31,9 @@ from PIL import Image, ImageFilter
 from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
-from siamtransfer.cli import to_json
 from siamtransfer.data.decode import decode
 from siamtransfer.records.record import record
+from siamtransfer.utils.strict_json import to_json
 from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
 from siamtransfer.views.recipes import recipe
 

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.cli import say, to_json
 from siamtransfer.evaluation.knn.search import search
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 LARGE = (1_281_167, 2048)
 BLOCK = 1024  # queries of a product in blocks

@@ -21,7 +21,6 @@ from sklearn.linear_model import LogisticRegression as SciKitLearns
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import build_backbone
-from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
@@ -29,6 +28,8 @@ from siamtransfer.evaluation.linear.classifier_bank import Heads, HeadSetting
 from siamtransfer.evaluation.linear.logistic import LogisticRegression, top_accuracy
 from siamtransfer.evaluation.linear.train import AugmentedFeatures, KeptFeatures, Source, train_heads
 from siamtransfer.features.extract import Transform
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 STRENGTHS = np.logspace(-6, 5, 45)
 ALONE = Runtime(torch.device("cpu"), torch.float32)

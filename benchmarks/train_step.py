@@ -20,14 +20,15 @@ import numpy as np
 import torch
 
 from siamtransfer.backbones.architecture import build_backbone
-from siamtransfer.cli import say, to_json
 from siamtransfer.data import open_images
-from siamtransfer.distributed import runtime
-from siamtransfer.methods import Moment, SimSiam, SimSiamConfig
-from siamtransfer.optim.optimizers import OptimConfig, build_optimizer, set_rates
+from siamtransfer.distributed.runtime import seed_step, start_runtime
+from siamtransfer.methods import SimSiam, SimSiamConfig, StepInfo
+from siamtransfer.optim.optimizers import OptimConfig, build_optimizer, set_lr
 from siamtransfer.records.record import record
-from siamtransfer.training.guard import Blame
+from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import update
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.recipes import recipe
 
@@ -51,11 +52,11 @@ def main() -> int:
     )
     config = OptimConfig(batch=asked.batch, lr=0.01)
 
-    with runtime.start("auto", "float32") as place:
+    with start_runtime("auto", "float32") as runtime:
         method = SimSiam(build_backbone("resnet18", stem="small"), SimSiamConfig(projector_layers=2))
-        method.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer, scaler = build_optimizer(config, method.groups()), place.scaler()
-        ready = paint_batch(batch, views, place.device, channels_last=True)
+        method.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer, scaler = build_optimizer(config, method.groups()), runtime.scaler()
+        ready = paint_batch(batch, views, runtime.device, channels_last=True)
 
         def bare(step: int) -> None:
             method(ready).loss.backward()
@@ -63,12 +64,12 @@ def main() -> int:
             optimizer.zero_grad(set_to_none=True)
 
         def ours(step: int) -> None:
-            rate = set_rates(optimizer, config, step, 100)
-            runtime.seed_step(0, step)
-            painted = paint_batch(batch, views, place.device, channels_last=True)
+            rate = set_lr(optimizer, config, step, 100)
+            seed_step(0, step)
+            painted = paint_batch(batch, views, runtime.device, channels_last=True)
             update(
-                method, optimizer, scaler, painted, 1, place, None,
-                blame=Blame(step, rate, batch.index), moment=Moment(step, 10_000, 100),
+                method, optimizer, scaler, painted, 1, runtime, None,
+                blame=StepContext(step, rate, batch.index), info=StepInfo(step, 10_000, 100),
             )  # fmt: skip
 
         times: dict[str, list[float]] = {"bare": [], "ours": []}
@@ -86,7 +87,7 @@ def main() -> int:
         "batch": asked.batch,
         "steps": asked.steps,
         "repeats": asked.repeats,
-        "device": place.device.type,
+        "device": runtime.device.type,
     }
     print(to_json(record("benchmark/train_step", metrics, protocol, threads=torch.get_num_threads())))
     return 0 if ratio <= LIMIT else 1

@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.log import say
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 EMBEDDED_FILE = (

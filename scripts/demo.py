@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
+from siamtransfer.utils.log import say
 
 HERE = Path(__file__).resolve().parents[1]
 

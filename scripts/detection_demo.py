@@ -16,9 +16,10 @@ from typing import Any
 
 from demo import HERE, stage
 
-from siamtransfer.cli import run, say
-from siamtransfer.distributed.runtime import processors
+from siamtransfer.cli import run
+from siamtransfer.distributed.runtime import cpu_count
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 CONFIG = HERE / "configs" / "detection" / "scenes-fpn.yaml"
 TASKS = {"detection": "box", "segmentation": "mask"}
@@ -43,7 +44,7 @@ def main() -> dict[str, Any]:
     stage("convert/to_d2.py", checkpoint, converted, "--force")
     found = stage(
         "eval/detection.py", "--config", CONFIG, "--weights", converted, "--compare", "scratch",
-        "--trials", asked.trials, "--at-once", processors(),
+        "--trials", asked.trials, "--at-once", cpu_count(),
         "--run", folder / "detection", "--resume", *asked.settings,
     )["metrics"]  # fmt: skip
 

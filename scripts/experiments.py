@@ -24,10 +24,11 @@ import matplotlib.pyplot as plt
 from demo import HERE, stage
 from measuring import chosen, parser_of
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, write_text
+from siamtransfer.utils.log import say
 
 RECIPES = HERE / "configs" / "experiments"
 BASE = RECIPES / "base.yaml"

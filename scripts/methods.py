@@ -18,10 +18,11 @@ from typing import Any
 from demo import HERE, stage
 from measuring import chosen, parser_of
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.methods import METHODS
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.files import write_text
+from siamtransfer.utils.log import say
 from siamtransfer.views.recipes import recipe
 
 CONFIGS = HERE / "configs" / "pretrain"

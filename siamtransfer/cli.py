@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import print_messages, say
+from siamtransfer.utils.strict_json import to_json
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -22,6 +22,7 @@ def run(main: Callable[[], dict[str, Any] | None]) -> NoReturn:
     status 2, Ctrl-C status 130, and a `SystemExit` keeps its own; anything else is a defect and keeps its
     traceback.
     """
+    print_messages()
     try:
         record = main()
         if record is not None:
@@ -36,23 +37,3 @@ def run(main: Callable[[], dict[str, Any] | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
-
-
-def say(text: str) -> None:
-    """Tells people something: stderr, so that stdout stays one JSON document."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def to_json(record: dict[str, Any]) -> str:
-    """One line of strict JSON; NaN and infinities, which JSON lacks, become null."""
-    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

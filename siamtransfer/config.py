@@ -34,6 +34,7 @@ from siamtransfer.methods.vicreg import VICRegConfig
 from siamtransfer.optim.optimizers import OptimConfig
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 from siamtransfer.views.recipes import recipe
 
 C = TypeVar("C")
@@ -252,14 +253,6 @@ FREE_ON_RESUME = (
     "log.",
 )
 """Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
 
 
 def refuse_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:

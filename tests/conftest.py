@@ -10,12 +10,12 @@ from pathlib import Path
 # Before torch is imported, and inherited by every process that a test starts: bit-equal runs need one number
 # of threads, and many small processes on few cores are fastest with one each.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the programs: pretrain, eval, convert
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from support.pictures import write_shapes
+
+from siamtransfer.utils.log import print_messages
 
 torch.set_num_threads(1)
 
@@ -43,6 +43,12 @@ def no_leftovers() -> Iterator[None]:
         sys.modules["support.small_runs"].kill_leftovers()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def messages_on_stderr() -> None:
+    """Messages are printed, as the programs print them."""
+    print_messages()
+
+
 @pytest.fixture(autouse=True)
 def own_random_numbers() -> None:
     """Every test begins with the same random numbers, whichever tests ran before it."""
@@ -55,13 +61,3 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shapes")
     write_shapes(root)
     return root
-
-
-def write_shapes(root: Path, each: int = 20) -> None:
-    """Writes `each` noisy PNGs a class to root/upper and root/left."""
-    for kind, name in enumerate(("upper", "left")):
-        (root / name).mkdir()
-        for number in range(each):
-            image = np.random.default_rng([kind, number]).integers(0, 128, (20, 24, 3), dtype=np.uint8)
-            image[(slice(10), slice(None)) if kind == 0 else (slice(None), slice(12))] += 100
-            Image.fromarray(image).save(root / name / f"{number:02d}.png")

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from support.small_runs import ROOT
 
-from siamtransfer.cli import run, say, to_json
+from siamtransfer.cli import run
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 
 def ends(capsys: pytest.CaptureFixture[str], main: Any) -> tuple[object, str, str]:

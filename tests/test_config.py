@@ -21,12 +21,12 @@ from siamtransfer.config import (
     PretrainConfig,
     ViewsConfig,
     as_dict,
-    flatten,
     parse,
     refuse_differences,
 )
 from siamtransfer.methods import METHODS, section_of
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 NAN = float("nan")
 CONFIGS = paths.CONFIGS / "pretrain"
@@ -213,7 +213,7 @@ def test_more_views_than_the_method_takes_are_refused(recipe: str) -> None:
 def test_every_shipped_configuration_makes_sense_and_says_what_it_is(file: Path) -> None:
     config = read("--config", str(file))
     config.check()
-    config.optim.check(world=2, images=10_000)
+    config.optim.check(world_size=2, images=10_000)
     header = [line for line in file.read_text().splitlines() if line.startswith("#")]
     assert [sum(line.startswith(f"# {word}:") for line in header) for word in HEADER] == [1] * len(HEADER)
     assert file.name == "demo.yaml" or any(f"configs/pretrain/{file.name}" in line for line in header)

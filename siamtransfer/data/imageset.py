@@ -188,7 +188,7 @@ def _stand_in(index: int, attempt: int, size: int, tried: set[int]) -> int:
     return candidate
 
 
-class UnreadableTally:
+class UnreadableImages:
     """Counts the distinct unreadable files that a run has met and stops it above a stated share of the set.
 
     `size` is the number of images in the set; `limit_share`, from 0 to 1, is `data.max_unreadable`: at 0 the

@@ -18,7 +18,6 @@ import yaml
 from siamtransfer.checkpoints.baselines import RANDOM
 from siamtransfer.checkpoints.formats import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
-from siamtransfer.cli import say, to_json
 from siamtransfer.detection.data.datasets import DetectionData, register
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.config import (
@@ -40,9 +39,11 @@ from siamtransfer.detection.metrics.evaluate import Metric
 from siamtransfer.detection.metrics.pictures import draw_predictions
 from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, train_and_evaluate
 from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of
-from siamtransfer.distributed import runtime
+from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock, write_text
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 SCRATCH = "scratch"
 
@@ -185,8 +186,8 @@ class TorchvisionEngine:
 
     def run(self, tasks: Sequence[Task]) -> list[dict[str, Any]]:
         """The results, in the order of the tasks."""
-        with runtime.start(self.values.get("MODEL.DEVICE", "auto")) as place:
-            return [self._do(task, place) for task in tasks]
+        with start_runtime(self.values.get("MODEL.DEVICE", "auto")) as runtime:
+            return [self._do(task, runtime) for task in tasks]
 
     def settings(self, arm: Arm, data: DetectionData) -> dict[str, Any]:
         """For a record: what the configuration states."""
@@ -195,7 +196,7 @@ class TorchvisionEngine:
     def _protocol(self) -> dict[str, Any]:
         return {"comparable": False, "not_comparable": NOT_COMPARABLE}
 
-    def _do(self, task: Task, place: runtime.Runtime) -> dict[str, Any]:
+    def _do(self, task: Task, runtime: Runtime) -> dict[str, Any]:
         done = read_result(task.folder)
         if done is not None and not self.evaluate_only:
             return done
@@ -209,7 +210,7 @@ class TorchvisionEngine:
         say(f"{task.name}: {recipe.steps} steps of {recipe.batch} images, in {task.folder}")
         with RunLock(task.folder):
             outcome = train_and_evaluate(
-                read, task.data, recipe, task.metric, place,
+                read, task.data, recipe, task.metric, runtime,
                 run=task.folder, resume=True, evaluate_only=self.evaluate_only,
             )  # fmt: skip
         say(f"{task.name}: AP {outcome.metrics['detection/AP']:.2f}")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from siamtransfer.config import flatten
 from siamtransfer.data.imageset import printable
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 COMMAND_LINE = "the command line"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+
+from siamtransfer.metrics.intervals import paired_t_test, spread
 
 MAIN = tuple(f"{task}/{name}" for task in ("detection", "segmentation") for name in ("AP", "AP50", "AP75"))
 
@@ -21,12 +22,7 @@ def summarise(trials: Sequence[dict[str, float]]) -> dict[str, float]:
         return dict(trials[0])
     found: dict[str, float] = {}
     for name in trials[0]:
-        values = np.array([trial[name] for trial in trials])
-        found |= {
-            f"{name}/mean": float(values.mean()),
-            f"{name}/std": float(values.std(ddof=1)),
-            f"{name}/ci95": half_width(values),
-        }
+        found |= spread(name, [trial[name] for trial in trials])
     return found
 
 
@@ -42,29 +38,13 @@ def paired(first: Sequence[dict[str, float]], second: Sequence[dict[str, float]]
         mean, key = float(differences.mean()), f"compare/{name}"
         found[f"{key}/difference"] = mean
         if len(differences) > 1:
-            half = half_width(differences)
+            test = paired_t_test(differences)
             found |= {
-                f"{key}/ci95_low": mean - half,
-                f"{key}/ci95_high": mean + half,
-                f"{key}/p_value": p_value(differences),
+                f"{key}/ci95_low": test.low,
+                f"{key}/ci95_high": test.high,
+                f"{key}/p_value": test.p_value,
             }
     return found
-
-
-def half_width(values: np.ndarray) -> float:
-    """Of the 95 % interval of the mean of `values`[n], n at least 2."""
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return float(stats.t.ppf(0.975, len(values) - 1) * error)
-
-
-def p_value(differences: np.ndarray) -> float:
-    """Of the hypothesis that the mean difference is zero; 1 where all differences are zero."""
-    if not differences.any():
-        return 1.0
-    error = differences.std(ddof=1) / np.sqrt(len(differences))
-    if error == 0:
-        return 0.0
-    return float(2 * stats.t.sf(abs(differences.mean() / error), len(differences) - 1))
 
 
 def verdict(found: dict[str, float], names: tuple[str, str]) -> list[str]:

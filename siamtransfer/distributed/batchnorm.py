@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-
-class _SumOverRanks(torch.autograd.Function):
-    """y = Σ_rank x; the gradient of every rank's x is the sum of the gradients of all ranks' y."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
+from siamtransfer.distributed.collectives import all_reduce_with_grad
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -45,10 +28,10 @@ class SyncedBatchNorm(_BatchNorm):
         axes = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
         x = input.float() if input.dtype.itemsize < 4 else input
-        count = _SumOverRanks.apply(x.new_tensor([x.numel() / x.shape[1]]))
-        mean = _SumOverRanks.apply(x.sum(axes)) / count
+        count = all_reduce_with_grad(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = all_reduce_with_grad(x.sum(axes)) / count
         centred = x - mean.view(shape)
-        variance = _SumOverRanks.apply(centred.square().sum(axes)) / count
+        variance = all_reduce_with_grad(centred.square().sum(axes)) / count
         if self.running_mean is not None and self.running_var is not None:
             self._remember(mean.detach(), variance.detach(), float(count))
         out = centred * torch.rsqrt(variance + self.eps).view(shape)

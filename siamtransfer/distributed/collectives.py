@@ -1,87 +1,152 @@
-"""What losses need of the other ranks: their rows, with gradients or without, and sums.
+"""What ranks tell each other: torch.distributed's operations, each the identity in a process that is alone.
 
-Every function is the identity (or the plain sum) in a process that is alone, so a loss reads the same on one
-rank and on many.
+So a loss, a monitor or an evaluator reads the same on one rank and on many. Names are torch's; `_with_grad`
+marks those that gradients pass through.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+T = TypeVar("T")
 
-def world() -> int:
-    """How many ranks there are."""
+
+def world_size() -> int:
+    """How many ranks there are; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is."""
+    """The number of this rank, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def own_rows(n: int, device: torch.device) -> Tensor:
-    """Where this rank's `n` rows stand among those of all ranks, int64[n]."""
+def barrier() -> None:
+    """Returns when every rank has called it."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextlib.contextmanager
+def rank_by_rank(*, needed: bool = True) -> Iterator[None]:
+    """Lets the ranks do something one after the other (or, where not `needed`, all at once): a download that
+    the first rank has finished is there for the next."""
+    if not needed:
+        yield
+        return
+    for turn in range(world_size()):
+        if turn == rank():
+            yield
+        barrier()
+
+
+def local_rows(n: int, device: torch.device) -> Tensor:
+    """The positions of this rank's `n` rows among those of all ranks, int64[n]."""
     return torch.arange(n, device=device) + n * rank()
 
 
-def share(x: Tensor) -> Tensor:
-    """Rank 0's tensor on every rank, in the place of each one's own `x` of the same shape and type."""
-    if world() > 1:
+def broadcast(x: Tensor) -> Tensor:
+    """Rank 0's tensor on every rank, written into each rank's own `x` of the same shape and dtype."""
+    if world_size() > 1:
         dist.broadcast(x, src=0)
     return x
 
 
+def broadcast_object(value: T) -> T:
+    """Rank 0's picklable `value`, on every rank."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def all_gather_object(items: list[T]) -> list[T]:
+    """The picklable `items` of all ranks, in rank order, on every rank."""
+    if world_size() == 1:
+        return items
+    lists: list[list[T]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(lists, items)
+    return [item for local in lists for item in local]
+
+
 @torch.no_grad()
-def gather(x: Tensor) -> Tensor:
-    """Rows [n, …] of all ranks as [world * n, …] in rank order, as constants."""
-    if world() == 1:
+def all_gather(x: Tensor) -> Tensor:
+    """Rows [n, …] of all ranks as [world_size * n, …] in rank order, as constants."""
+    if world_size() == 1:
         return x.detach()
     x = x.detach().contiguous()
-    parts = [torch.empty_like(x) for _ in range(world())]
-    dist.all_gather(parts, x)
-    return torch.cat(parts)
+    gathered = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(gathered, x)
+    return torch.cat(gathered)
 
 
-def gather_with_gradient(x: Tensor) -> Tensor:
-    """Rows of all ranks [world * n, …]; a gradient with respect to a row goes back to the rank it came from,
+def all_gather_with_grad(x: Tensor) -> Tensor:
+    """Rows of all ranks [world_size * n, …]. The gradient of a row goes back to the rank that it came from,
     summed over the ranks whose losses it entered."""
-    return _Gather.apply(x) if world() > 1 else x
+    return _AllGather.apply(x) if world_size() > 1 else x
 
 
-def sum_with_gradient(x: Tensor) -> Tensor:
-    """The sum over ranks; its gradient on every rank is the sum of the ranks' gradients."""
-    return _Sum.apply(x) if world() > 1 else x
+def all_gather_rows(local: Tensor | None, total: int, device: torch.device) -> Tensor:
+    """Rows that the ranks computed in turn (rank r: r, r + world_size, …) in their order [total, n], on every
+    rank and on the CPU.
+
+    `local` is None where a rank has no rows and does not know their width or dtype (float32).
+    """
+    if world_size() == 1:
+        assert local is not None
+        return local.cpu()
+    width = all_gather(torch.tensor([0 if local is None else local.shape[1]], device=device)).max()
+    rows = -(-total // world_size())
+    dtype = torch.float32 if local is None else local.dtype
+    padded = torch.zeros(rows, int(width), dtype=dtype, device=device)
+    if local is not None:
+        padded[: len(local)] = local.to(device)
+    gathered = all_gather(padded).view(world_size(), rows, -1)
+    return gathered.transpose(0, 1).flatten(0, 1)[:total].cpu()
 
 
 @torch.no_grad()
-def total(x: Tensor) -> Tensor:
-    """The sum over ranks, as a constant."""
-    if world() == 1:
+def all_reduce(x: Tensor) -> Tensor:
+    """The sum of `x` over ranks, as a constant."""
+    if world_size() == 1:
         return x.detach()
     summed = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(summed)
     return summed
 
 
-class _Gather(torch.autograd.Function):
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """The mean of `x` over ranks, as a constant."""
+    return all_reduce(x) / world_size()
+
+
+def all_reduce_with_grad(x: Tensor) -> Tensor:
+    """The sum over ranks; its gradient on every rank is the sum of the ranks' gradients."""
+    return _AllReduce.apply(x) if world_size() > 1 else x
+
+
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return gather(x)
+        return all_gather(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return total(gradient).chunk(world())[rank()]
+        return all_reduce(gradient).chunk(world_size())[rank()]
 
 
-class _Sum(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return total(x)
+        return all_reduce(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return total(gradient)
+        return all_reduce(gradient)

@@ -1,6 +1,6 @@
-"""Where the work runs: device, precision, ranks and the wish to stop.
+"""The device, the arithmetic and the ranks of a process, and the signal to stop.
 
-The only file that knows any of these; the rest of the library sees plain values and tensors.
+What ranks tell each other is in collectives.py; no other file of the library asks torch.distributed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
 from siamtransfer.utils.errors import UserError
 
-T = TypeVar("T")
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 _NEW_NAME = "forward_sync_buffers"  # of DistributedDataParallel's option broadcast_buffers, from torch 2.14
 _TAKES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
@@ -32,14 +31,14 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @dataclass(frozen=True)
 class Runtime:
-    """One process's place: its device, its arithmetic, and its rank among `world` equals, `local_world` of
-    them on this machine."""
+    """The device and the dtype of a process, and its rank among `world_size` ranks, of which
+    `local_world_size` are on this machine."""
 
     device: torch.device
     dtype: torch.dtype
     rank: int = 0
-    world: int = 1
-    local_world: int = 1
+    world_size: int = 1
+    local_world_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -61,80 +60,11 @@ class Runtime:
         """The loss scaler that float16 needs; it does nothing for the other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of `tensor` over ranks, without gradient; the tensor itself when alone."""
-        if self.world == 1:
-            return tensor
-        total = tensor.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    def mean(self, tensor: Tensor) -> Tensor:
-        """The mean of `tensor` over ranks, without gradient."""
-        return self.sum(tensor) / self.world
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """Concatenates equally shaped tensors [n, …] of all ranks to [world * n, …], in rank order."""
-        if self.world == 1:
-            return tensor
-        parts = [torch.empty_like(tensor) for _ in range(self.world)]
-        dist.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
-
-    def interleave(self, mine: Tensor | None, total: int) -> Tensor:
-        """Rows that the ranks computed in turn (rank r: r, r + world, …) in their order [total, n], on every
-        rank and on the CPU. `mine` is None where a rank has none and does not know their width or type
-        (float32)."""
-        if self.world == 1:
-            assert mine is not None
-            return mine.cpu()
-        width = self.gather(torch.tensor([0 if mine is None else mine.shape[1]], device=self.device)).max()
-        rows = -(-total // self.world)
-        dtype = torch.float32 if mine is None else mine.dtype
-        padded = torch.zeros(rows, int(width), dtype=dtype, device=self.device)
-        if mine is not None:
-            padded[: len(mine)] = mine.to(self.device)
-        together = self.gather(padded).view(self.world, rows, -1)
-        return together.transpose(0, 1).flatten(0, 1)[:total].cpu()
-
-    def share(self, value: object) -> object:
-        """Rank 0's picklable `value`, on every rank."""
-        if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
-
-    def collect(self, items: list[T]) -> list[T]:
-        """The picklable `items` of all ranks, in rank order, on every rank."""
-        if self.world == 1:
-            return items
-        parts: list[list[T]] = [[] for _ in range(self.world)]
-        dist.all_gather_object(parts, items)
-        return [item for part in parts for item in part]
-
-    def wait(self) -> None:
-        """Returns when every rank has called it."""
-        if self.world > 1:
-            dist.barrier()
-
-    @contextlib.contextmanager
-    def in_turn(self, *, needed: bool = True) -> Iterator[None]:
-        """Lets the ranks do something one after the other (or, where not `needed`, all at once): a download
-        that the first one has finished is there for the next."""
-        if not needed:
-            yield
-            return
-        for turn in range(self.world):
-            if turn == self.rank:
-                yield
-            self.wait()
-
     def distribute(self, model: nn.Module, *, synchronise_batch_norm: bool = True) -> nn.Module:
         """Moves `model` to the device; with several ranks, averages its gradients and synchronises its
         batch norms (torch's on CUDA, ours on the CPU, where torch's refuses to work)."""
         model = model.to(self.device)
-        if self.world == 1:
+        if self.world_size == 1:
             return model
         if synchronise_batch_norm:
             if self.device.type == "cuda":
@@ -148,13 +78,13 @@ class Runtime:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]
 
 
-def undistributed(model: nn.Module) -> Any:
+def unwrap(model: nn.Module) -> Any:
     """The module that `Runtime.distribute` was given."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 @contextlib.contextmanager
-def start(
+def start_runtime(
     device: str = "auto", precision: Precision = "auto", threads: int | None = None
 ) -> Iterator[Runtime]:
     """Joins the ranks that torchrun started (NCCL on GPUs, gloo on CPUs) and leaves them at the end.
@@ -166,24 +96,24 @@ def start(
     Raises:
         UserError: the device does not exist here or cannot do the precision.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    place = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world)
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    runtime = Runtime(place, _find_dtype(precision, place), rank, world, local_world)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    found = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    runtime = Runtime(found, _find_dtype(precision, found), rank, world_size, local_world_size)
+    if found.type == "cuda":
+        torch.cuda.set_device(found)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
-    if world > 1:
-        _join("nccl" if place.type == "cuda" else "gloo")
+    if world_size > 1:
+        _join("nccl" if found.type == "cuda" else "gloo")
     try:
         yield runtime
     finally:
         torch.set_num_threads(before)
-        if world > 1:
+        if world_size > 1:
             dist.destroy_process_group()
 
 
@@ -198,9 +128,9 @@ def _join(backend: str) -> None:
     if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
         dist.init_process_group(backend)
         return
-    store, rank, world = next(rendezvous("env://"))
+    store, rank, world_size = next(rendezvous("env://"))
     own = dist.PrefixStore(f"attempt-{attempt}", store)
-    dist.init_process_group(backend, store=own, rank=rank, world_size=world)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size)
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
@@ -210,7 +140,7 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
 
 
 @contextlib.contextmanager
-def exact_products() -> Iterator[None]:
+def exact_matmul() -> Iterator[None]:
     """Matrix products in full float32 on GPUs, where the rest of a run may use TF32's ten bits."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -220,7 +150,7 @@ def exact_products() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def processors() -> int:
+def cpu_count() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -252,7 +182,7 @@ class StopSignal:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def _find_device(name: str, local_rank: int, world: int) -> torch.device:
+def _find_device(name: str, local_rank: int, world_size: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -265,7 +195,7 @@ def _find_device(name: str, local_rank: int, world: int) -> torch.device:
         raise UserError(f"hardware.device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
         raise UserError("hardware.device asks for a GPU and torch finds none: use --hardware.device cpu")
-    index = device.index if device.index is not None and world == 1 else local_rank
+    index = device.index if device.index is not None and world_size == 1 else local_rank
     if index >= torch.cuda.device_count():
         raise UserError(
             f"GPU {index} was asked for and this machine has {torch.cuda.device_count()}: "

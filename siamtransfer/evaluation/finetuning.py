@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.backbones.architecture import Backbone
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
 from siamtransfer.training.epoch_checkpoint import EpochFile
@@ -95,7 +96,7 @@ def finetune(
     recipe: Finetuning,
     rates: tuple[float, float],
     epochs: int,
-    place: Runtime,
+    runtime: Runtime,
     *,
     after_epoch: Callable[[int], dict[str, Any]],
     file: EpochFile | None = None,
@@ -114,26 +115,26 @@ def finetune(
         {"params": list(part.parameters()), "initial": rate * images.batch / 256}
         for part, rate in zip((model.backbone, model.linear), rates, strict=True)
     ]
-    distributed = place.distribute(model)
+    distributed = runtime.distribute(model)
     optimizer = torch.optim.SGD(
         groups, lr=0.0, momentum=0.9, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
     )
-    scaler = place.scaler()
+    scaler = runtime.scaler()
     if state:
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
     per_epoch, start = images.steps_per_epoch, len(notes)
     clock = Stopwatch()
-    progress = StepProgress(epochs * per_epoch, start * per_epoch, per_epoch, shown=place.is_main)
+    progress = StepProgress(epochs * per_epoch, start * per_epoch, per_epoch, shown=runtime.is_main)
     for number, (x, y) in enumerate(clock.watch(images.batches(start, epochs)), start * per_epoch):
         epoch = number // per_epoch
         for group in optimizer.param_groups:
             group["lr"] = group["initial"] * recipe.decay(epoch, epochs)
         distributed.train()
-        with place.autocast():
+        with runtime.autocast():
             scores = distributed(x)
         loss = F.cross_entropy(scores.float(), y)
-        if not np.isfinite(float(place.mean(loss.detach()))):
+        if not np.isfinite(float(collectives.all_reduce_mean(loss.detach()))):
             raise UserError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rates")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -146,7 +147,7 @@ def finetune(
         speed, waiting = clock.lap()
         text = f"epoch {epoch + 1}/{epochs} · loss {float(loss.detach()):.4f} · {speed:.0f} images/s"
         progress.update(number + 1, f"{text} · data wait {waiting:.0%}")
-        if file and place.is_main:
+        if file and runtime.is_main:
             whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             file.write({"notes": notes, "scaler": scaler.state_dict(), **whole})
     progress.close()

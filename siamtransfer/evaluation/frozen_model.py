@@ -16,11 +16,10 @@ from siamtransfer.backbones.feature_layers import OUTPUT, Layers
 from siamtransfer.backbones.fold_batchnorm import folded
 from siamtransfer.checkpoints.formats import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
-from siamtransfer.cli import say
 from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.registry import NAMED
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.features.extract import (
     FeatureCache,
     Features,
@@ -33,6 +32,7 @@ from siamtransfer.features.extract import (
 from siamtransfer.records.predictions import refuse_record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
+from siamtransfer.utils.log import say
 from siamtransfer.views.recipes import recipe
 
 
@@ -107,7 +107,7 @@ class LabelledFeatures:
 
 
 @dataclass
-class Subject:
+class FrozenModel:
     """What is evaluated, and on what: a frozen backbone (None for raw pixels) and the images to score it
     on."""
 
@@ -117,7 +117,7 @@ class Subject:
     train: ImageSet
     test: ImageSet | None
     transform: Transform
-    place: Runtime
+    runtime: Runtime
     config: EvaluationConfig
     workers: int
 
@@ -138,7 +138,7 @@ class Subject:
             "test_images": len(test or train),
             "transform": asdict(self.transform),
             "layers": self.config.layers,
-            "precision": self.place.precision,
+            "precision": self.runtime.precision,
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
@@ -164,29 +164,29 @@ class Subject:
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
             return pixels(images, self.transform, workers=self.workers)
-        layers, place, cache = Layers(self.backbone, selections), self.place, _cache(self.config.cache)
+        layers, runtime, cache = Layers(self.backbone, selections), self.runtime, _cache(self.config.cache)
         path = kept = None
         if cache:
             path = cache.path(
-                self.read.digest, images.fingerprint, self.transform, place.precision, layers.parts
+                self.read.digest, images.fingerprint, self.transform, runtime.precision, layers.parts
             )
             kept = cache.read(path, len(images))
         if kept is not None:
             return kept
-        if place.is_main:
+        if runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
         if isinstance(self.backbone, ResNetBackbone):
             layers.backbone = folded(self.backbone)
         layers.to(memory_format=torch.channels_last)
         features = extract(
-            layers, images, self.transform, place, batch=self.config.batch, workers=self.workers
+            layers, images, self.transform, runtime, batch=self.config.batch, workers=self.workers
         )
-        if cache and path and place.is_main:
+        if cache and path and runtime.is_main:
             cache.write(path, features)
         return features
 
 
-def open_subject(source: str | None, config: EvaluationConfig, place: Runtime) -> Subject:
+def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Runtime) -> FrozenModel:
     """Reads the checkpoint (or makes the baseline) and opens the images; extracts nothing yet.
 
     Raises:
@@ -207,25 +207,25 @@ def open_subject(source: str | None, config: EvaluationConfig, place: Runtime) -
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
     recorded = _recorded(read)
-    with place.in_turn(needed=config.data.download):
+    with collectives.rank_by_rank(needed=config.data.download):
         train, test = _open(config.data, recorded.get("data", {}), source)
     if backbone is not None:
-        backbone.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Subject(
+        backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return FrozenModel(
         source,
         backbone,
         read,
         train,
         test,
         _transform(config, train, read, recorded),
-        place,
+        runtime,
         config,
-        _workers(config.data, train, place),
+        _workers(config.data, train, runtime),
     )
 
 
 def labelled_features(
-    source: str | None, config: EvaluationConfig, place: Runtime, *, mapped: bool = False
+    source: str | None, config: EvaluationConfig, runtime: Runtime, *, mapped: bool = False
 ) -> LabelledFeatures:
     """Features of a checkpoint, of a named baseline (`random:resnet50`, `pixels`), or of two .npz files, of
     which the train part stays on disk if `mapped`.
@@ -237,7 +237,7 @@ def labelled_features(
         if source is not None:
             raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
         return _from_files(config, mapped)
-    subject = open_subject(source, config, place)
+    subject = open_frozen_model(source, config, runtime)
     train, test = subject.train, subject.test
     found = [subject.features(part, [config.layers]) for part in (train, test) if part]
     return LabelledFeatures(
@@ -306,10 +306,10 @@ def _transform(
     return Transform(**{**asdict(usual), "resize": config.resize}) if config.resize else usual
 
 
-def _workers(data: EvaluationData, images: ImageSet, place: Runtime) -> int:
+def _workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:
     if data.workers is not None:
         return data.workers
-    return 0 if images.image_size is not None else min(8, max(1, runtime.processors() // place.local_world))
+    return 0 if images.image_size is not None else min(8, max(1, cpu_count() // runtime.local_world_size))
 
 
 def _cache(folder: str | None) -> FeatureCache | None:

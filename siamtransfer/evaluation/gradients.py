@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from siamtransfer.distributed import collectives as ranks
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.methods import METHODS, Method, Options
@@ -35,7 +35,7 @@ from siamtransfer.methods.directpred import DirectPred, DirectPredConfig
 from siamtransfer.methods.moco import MoCo, MoCoConfig
 from siamtransfer.methods.moco_v3 import MoCoV3, MoCoV3Config
 from siamtransfer.methods.parts import unified_gradient as unified
-from siamtransfer.methods.parts.precision import unit
+from siamtransfer.methods.parts.precision import l2_normalize
 from siamtransfer.methods.parts.unified_gradient import Gradient
 from siamtransfer.methods.simclr import SimCLR, SimCLRConfig
 from siamtransfer.methods.simsiam import SimSiam, SimSiamConfig
@@ -83,11 +83,11 @@ class View:
         """|ours - autograd's| / |autograd's| over the rows of all ranks; NaN where all is zero."""
         difference = self.gradient.total - self.autograd
         pull = self.gradient.scale * self.gradient.positive
-        off, whole, part = (ranks.gather(x).norm() for x in (difference, self.autograd, pull))
+        off, whole, part = (collectives.all_gather(x).norm() for x in (difference, self.autograd, pull))
         return float(off / torch.maximum(whole, SMALLEST * part))
 
 
-def decompose(method: Method, views: Sequence[Tensor], place: Runtime) -> list[View]:
+def decompose(method: Method, views: Sequence[Tensor], runtime: Runtime) -> list[View]:
     """The gradient of `method` on two views [N,3,S,S] in closed form and by autograd, float64, for every view
     whose embedding takes one. In train mode batch norms use the batch's statistics, as the loss does.
 
@@ -95,7 +95,7 @@ def decompose(method: Method, views: Sequence[Tensor], place: Runtime) -> list[V
         UserError: the method's gradient has no such form, see `require_form`.
     """
     family = require_form(method.config, len(views))  # type: ignore[arg-type]
-    x, twin = _features(method, views, place), _heads_in_double(method)
+    x, twin = _features(method, views, runtime), _heads_in_double(method)
     with _buffers_kept(twin), _cut_at(family.embedding(twin)) as leaves:
         found = torch.autograd.grad(twin(x).loss, leaves, allow_unused=True)
     u = [leaf.detach() for leaf in leaves]
@@ -133,12 +133,14 @@ def average(several: Sequence[dict[str, float]]) -> dict[str, float]:
 def _measure(view: View) -> dict[str, float]:
     parts = view.gradient
     weighted = parts.scale * parts.positive, parts.scale * parts.balance * parts.negative
-    u1, u2, positive, negative = map(ranks.gather, (unit(view.embedding), unit(view.target), *weighted))
+    u1, u2, positive, negative = map(
+        collectives.all_gather, (l2_normalize(view.embedding), l2_normalize(view.target), *weighted)
+    )
     balance = torch.as_tensor(parts.balance, dtype=u1.dtype, device=u1.device).expand(len(view.embedding), 1)
     cosines = (u1 @ u2.T).abs().fill_diagonal_(0)
     return {
         "ratio": float(negative.norm(dim=1).mean() / positive.norm(dim=1).mean()),
-        "balance": float(ranks.gather(balance).mean()) if view.weighed else math.nan,
+        "balance": float(collectives.all_gather(balance).mean()) if view.weighed else math.nan,
         "radial": float(((positive + negative) * u1).sum(dim=1).mean()),
         "parts_cosine": float(F.cosine_similarity(positive, negative).mean()),
         "view_cosine": float((u1 * u2).sum(dim=1).mean()),
@@ -217,9 +219,9 @@ def _no_module(method: Method) -> None:
 
 
 def _simclr(method: SimCLR, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
-    both = torch.cat([ranks.gather(each) for each in u])
+    both = torch.cat([collectives.all_gather(each) for each in u])
     whole = unified.nt_xent(both, method.config.temperature)  # of 2M rows, twice a view's
-    first = ranks.own_rows(len(u[0]), both.device)
+    first = collectives.local_rows(len(u[0]), both.device)
     pulls = []
     for target, own in ((u[1], first), (u[0], first + len(both) // 2)):
         gradient = Gradient(whole.positive[own], whole.negative[own], scale=1 / method.config.temperature)
@@ -235,7 +237,7 @@ def _moco(method: MoCo, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
 def _moco_v3(method: MoCoV3, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
     temperature, pulls = method.config.temperature, []
     for u1, u2 in zip(u, reversed(_targets(method, x)), strict=True):
-        gradient = unified.contrastive(u1, u2, ranks.gather(u2), temperature)
+        gradient = unified.contrastive(u1, u2, collectives.all_gather(u2), temperature)
         pulls.append(Pull(u2, gradient._replace(scale=2.0)))  # 2τ times the contrastive loss
     return pulls
 
@@ -252,7 +254,7 @@ def _simsiam(method: SimSiam, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
     directions = [(0, 1), (1, 0)] if method.config.symmetric else [(0, 1)]
     pulls = []
     for view, other in directions:
-        target = unit(u[other])
+        target = l2_normalize(u[other])
         gradient = unified.asymmetric_through(u[view], target, method.predictor)
         pulls.append(Pull(target, gradient._replace(scale=1 / len(directions))))
     return pulls
@@ -262,13 +264,13 @@ def _directpred(method: DirectPred, u: list[Tensor], x: list[Tensor]) -> list[Pu
     """The cosine does not see lengths, so the parts are those at n(z), and the length is in the scale."""
     pulls = []
     for u1, u2 in zip(u, reversed(_targets(method, x)), strict=True):
-        gradient = unified.asymmetric(unit(u1), u2, method.predictor.weight)
+        gradient = unified.asymmetric(l2_normalize(u1), u2, method.predictor.weight)
         pulls.append(Pull(u2, gradient._replace(scale=2 * gradient.scale / u1.norm(dim=1, keepdim=True))))
     return pulls if method.config.symmetric else pulls[:1]
 
 
 def _barlow_twins(method: BarlowTwins, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
-    banks, settings = [ranks.gather(each) for each in u], method.config
+    banks, settings = [collectives.all_gather(each) for each in u], method.config
     pulls = []
     for one, other in ((0, 1), (1, 0)):
         gradient = unified.barlow_twins(u[one], u[other], settings.redundancy, banks[one], banks[other])
@@ -283,7 +285,7 @@ def _vicreg(method: VICReg, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
     variance = d * weights.variance / (2 * weights.invariance)
     pulls = []
     for u1, u2 in ((u[0], u[1]), (u[1], u[0])):
-        gradient = unified.vicreg(u1, u2, ranks.gather(u1), covariance, variance, epsilon=EPSILON)
+        gradient = unified.vicreg(u1, u2, collectives.all_gather(u1), covariance, variance, epsilon=EPSILON)
         pulls.append(Pull(u2, gradient._replace(scale=gradient.scale * weights.invariance / d)))
     return pulls
 
@@ -301,7 +303,7 @@ def _unigrad(method: UniGrad, u: list[Tensor], x: list[Tensor]) -> list[Pull]:
 @torch.no_grad()
 def _targets(method: Any, x: list[Tensor]) -> list[Tensor]:
     """The target network's unit vectors of every view."""
-    return [unit(method.target_projector(method.target_backbone(each))) for each in x]
+    return [l2_normalize(method.target_projector(method.target_backbone(each))) for each in x]
 
 
 FAMILIES: dict[type[Options], Family] = {
@@ -339,10 +341,10 @@ def _networks(method: Method) -> list[nn.Module]:
     return [method.backbone] if target is None else [method.backbone, target]
 
 
-def _features(method: Method, views: Sequence[Tensor], place: Runtime) -> list[Tensor]:
+def _features(method: Method, views: Sequence[Tensor], runtime: Runtime) -> list[Tensor]:
     """float64[N,networks,D] of every view, by the backbone and the target's, whose buffers stay."""
     networks = _networks(method)
-    with contextlib.ExitStack() as kept, torch.no_grad(), place.autocast():
+    with contextlib.ExitStack() as kept, torch.no_grad(), runtime.autocast():
         for network in networks:
             kept.enter_context(_buffers_kept(network))
         return [torch.stack([network(x) for network in networks], dim=1).double() for x in views]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Images
 from siamtransfer.utils.errors import UserError
@@ -53,7 +54,7 @@ def view_features(
         UserError: a feature is not finite.
     """
     chosen = np.arange(len(images)) if indices is None else indices
-    mine, q = chosen[runtime.rank :: runtime.world].tolist(), len(recipe.views)
+    mine, q = chosen[runtime.rank :: runtime.world_size].tolist(), len(recipe.views)
     together = max(1, batch // q)
     tickets: list[list[Ticket]] = [
         [(EPOCH, index) for index in mine[begin : begin + together]]
@@ -77,7 +78,7 @@ def view_features(
                 parts.append(h.view(q, len(views), -1).transpose(0, 1).flatten(1).cpu())
     finally:
         backbone.train(was_training)
-    features = runtime.interleave(torch.cat(parts) if parts else None, len(chosen))
+    features = collectives.all_gather_rows(torch.cat(parts) if parts else None, len(chosen), runtime.device)
     if not bool(torch.isfinite(features).all()):
         raise UserError(
             f"the backbone gives features that are not finite for views by {recipe.name}: its weights are "

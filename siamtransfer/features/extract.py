@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
@@ -93,7 +94,7 @@ def extract(
         UnreadableImage: evaluation stops at a bad image and names it.
         UserError: a feature is not finite.
     """
-    mine = range(runtime.rank, len(images), runtime.world)
+    mine = range(runtime.rank, len(images), runtime.world_size)
     loader = DataLoader(
         _Centred(images, mine, transform),
         batch_size=batch,
@@ -112,7 +113,7 @@ def extract(
                 parts.append(backbone(x.contiguous(memory_format=torch.channels_last)).float().cpu())
     finally:
         backbone.train(was_training)
-    features = runtime.interleave(torch.cat(parts) if parts else None, len(images))
+    features = collectives.all_gather_rows(torch.cat(parts) if parts else None, len(images), runtime.device)
     if not bool(torch.isfinite(features).all()):
         raise UserError(
             "the backbone gives features that are not finite: its weights are damaged, or "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from siamtransfer.methods.base import Method, Moment, Options, ParameterGroup, StepOutput
+from siamtransfer.methods.base import Method, Options, ParameterGroup, StepInfo, StepOutput
 from siamtransfer.methods.registry import METHODS, MethodName, section_of
 from siamtransfer.methods.simsiam import SimSiam, SimSiamConfig
 
@@ -10,11 +10,11 @@ __all__ = [
     "METHODS",
     "Method",
     "MethodName",
-    "Moment",
     "Options",
     "ParameterGroup",
     "SimSiam",
     "SimSiamConfig",
+    "StepInfo",
     "StepOutput",
     "section_of",
 ]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from siamtransfer.distributed import collectives as ranks
+from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, full
+from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import above, at_least
 
 
@@ -54,10 +54,10 @@ class BarlowTwins(Method):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> loss, 0 when C is the identity."""
-        z1, z2 = (full(self.projector(self.backbone(x))) for x in views)
-        with exactly(z1):
-            c = self.norm(z1).T @ self.norm(z2) / (len(z1) * ranks.world())
-            c = ranks.sum_with_gradient(c)
+        z1, z2 = (to_float32(self.projector(self.backbone(x))) for x in views)
+        with no_tf32(z1):
+            c = self.norm(z1).T @ self.norm(z2) / (len(z1) * collectives.world_size())
+            c = collectives.all_reduce_with_grad(c)
             diagonal = c.diagonal()
             invariance = (diagonal - 1).square().sum()
             redundancy = c.square().sum() - diagonal.square().sum()

@@ -34,12 +34,12 @@ class ParameterGroup:
 
     name: str
     parameters: list[nn.Parameter]
-    constant_rate: bool = False
-    rate_scale: float = 1.0
+    constant_lr: bool = False
+    lr_scale: float = 1.0
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepInfo:
     """Where a run stands: `step` (from 0) of `steps`, `steps_per_epoch` of them an epoch."""
 
     step: int
@@ -119,13 +119,13 @@ class Method(nn.Module):
         """All trainable parameters; one group that follows the schedule unless a method says otherwise."""
         return [ParameterGroup("all", trainable(self))]
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, info: StepInfo) -> None:
         """Sets what is scheduled, and moves the momentum encoders that move before the target's forward."""
 
-    def before_update(self, moment: Moment) -> None:
+    def before_update(self, info: StepInfo) -> None:
         """Changes gradients between backward and the optimiser's step (clipping, a frozen layer)."""
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, info: StepInfo) -> None:
         """Acts on the new weights: momentum encoders that move after the optimiser's step, and the like."""
 
 

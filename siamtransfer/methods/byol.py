@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import full
+from siamtransfer.methods.parts.precision import to_float32
 from siamtransfer.utils.checks import at_least, within
 
 
@@ -61,12 +61,12 @@ class BYOL(Method):
             t1, t2 = (self.target_projector(self.target_backbone(x)) for x in views)
         return StepOutput(distance(p1, t2) + distance(p2, t1), [z1.detach(), z2.detach()])
 
-    def after_update(self, moment: Moment) -> None:
-        momentum = rising(self.config.momentum, moment.done)
+    def after_update(self, info: StepInfo) -> None:
+        momentum = rising(self.config.momentum, info.done)
         move(self.target_backbone, self.backbone, momentum)
         move(self.target_projector, self.projector, momentum)
 
 
 def distance(p: Tensor, z: Tensor) -> Tensor:
     """The mean of |n(p) - n(z)|² = 2 - 2 cos(p, z) over the rows of p[N,d] and z[N,d]."""
-    return 2 - 2 * F.cosine_similarity(full(p), full(z), dim=1).mean()
+    return 2 - 2 * F.cosine_similarity(to_float32(p), to_float32(z), dim=1).mean()

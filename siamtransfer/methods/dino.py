@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput, trainable
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput, trainable
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
-from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.utils.checks import above, at_least, within
 
 
@@ -97,26 +97,26 @@ class DINO(Method):
     @torch.no_grad()
     def move_center(self, taught: Tensor) -> None:
         """Moves the centre towards the mean of the teacher's outputs [2N,K] on all ranks."""
-        mean = ranks.total(taught.sum(dim=0)) / (len(taught) * ranks.world())
+        mean = collectives.all_reduce(taught.sum(dim=0)) / (len(taught) * collectives.world_size())
         self.center.lerp_(mean, 1 - self.config.center_momentum)
 
-    def before_forward(self, moment: Moment) -> None:
-        self.teacher_temperature = teacher_temperature(self.config, moment.epoch)
+    def before_forward(self, info: StepInfo) -> None:
+        self.teacher_temperature = teacher_temperature(self.config, info.epoch)
 
     @torch.no_grad()
-    def before_update(self, moment: Moment) -> None:
+    def before_update(self, info: StepInfo) -> None:
         """Clips every parameter's gradient by its own norm; the last layer gets none while it is frozen."""
         if self.config.clip:
             for parameter in trainable(self):
                 if parameter.grad is not None:
                     norm = parameter.grad.norm()
                     parameter.grad *= (self.config.clip / (norm + 1e-6)).clamp(max=1)
-        if moment.epoch < self.config.freeze_last_layer_epochs:
+        if info.epoch < self.config.freeze_last_layer_epochs:
             for parameter in self.head.last_layer.parameters():
                 parameter.grad = None
 
-    def after_update(self, moment: Moment) -> None:
-        momentum = rising(self.config.momentum, moment.done)
+    def after_update(self, info: StepInfo) -> None:
+        momentum = rising(self.config.momentum, info.done)
         move(self.target_backbone, self.backbone, momentum)
         move(self.target_head, self.head, momentum)
 
@@ -141,8 +141,8 @@ class Head(nn.Module):
         )
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        z = unit(self.mlp(h))
-        with exactly(z):
+        z = l2_normalize(self.mlp(h))
+        with no_tf32(z):
             return z, self.last_layer(z)
 
 

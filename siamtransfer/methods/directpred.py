@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, full
+from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -86,10 +86,10 @@ class DirectPred(Method):
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> loss in [-4, 4], or [-2, 2] when it is not symmetric."""
         x1, x2 = views
-        z1, z2 = (full(self.projector(self.backbone(x))) for x in (x1, x2))
+        z1, z2 = (to_float32(self.projector(self.backbone(x))) for x in (x1, x2))
         with torch.no_grad():
-            t1, t2 = (full(self.target_projector(self.target_backbone(x))) for x in (x1, x2))
-        with exactly(z1):
+            t1, t2 = (to_float32(self.target_projector(self.target_backbone(x))) for x in (x1, x2))
+        with no_tf32(z1):
             self.correlation(torch.cat([z1, z2]).detach())
             loss = -2 * F.cosine_similarity(self.predictor(z1), t2).mean()
             if self.config.symmetric:
@@ -97,12 +97,12 @@ class DirectPred(Method):
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
     @torch.no_grad()
-    def after_update(self, moment: Moment) -> None:
-        if moment.step % self.config.freq == 0:
+    def after_update(self, info: StepInfo) -> None:
+        if info.step % self.config.freq == 0:
             self.predictor.weight.copy_(predictor_of(self.correlation.matrix, self.config))
         momentum = self.config.momentum
         if self.config.momentum_schedule == "cosine":
-            momentum = rising(momentum, moment.done)
+            momentum = rising(momentum, info.done)
         move(self.target_backbone, self.backbone, momentum)
         move(self.target_projector, self.projector, momentum)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -70,31 +70,31 @@ class MoCo(Method):
         self.projector = mlp([features] * config.projector_layers + [config.dim], hidden="none")
         self.target_backbone = momentum_copy(backbone)
         self.target_projector = momentum_copy(self.projector)
-        self.register_buffer("queue", unit(torch.randn(config.queue, config.dim)))
+        self.register_buffer("queue", l2_normalize(torch.randn(config.queue, config.dim)))
         self.register_buffer("queue_start", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S], the query's and the key's -> loss."""
         x1, x2 = views
-        q = unit(self.projector(self.backbone(x1)))
+        q = l2_normalize(self.projector(self.backbone(x1)))
         k = self.keys(x2)
-        with exactly(q):
+        with no_tf32(q):
             positive = (q * k).sum(dim=1, keepdim=True)
             negatives = q @ self.queue.T.clone()  # which the enqueueing would change before the backward pass
             logits = torch.cat([positive, negatives], dim=1) / self.config.temperature
             loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64))
-        self.enqueue(ranks.gather(k))
+        self.enqueue(collectives.all_gather(k))
         return StepOutput(loss, [q.detach(), k])
 
     @torch.no_grad()
     def keys(self, x: Tensor) -> Tensor:
         """k[N,d] of this rank's x, encoded by whichever ranks the shuffle hands it to."""
-        if ranks.world() == 1 or not self.config.shuffle:
-            return unit(self.target_projector(self.target_backbone(x)))
-        own = ranks.own_rows(len(x), x.device)
-        order = ranks.share(torch.randperm(len(x) * ranks.world(), device=x.device))
-        k = unit(self.target_projector(self.target_backbone(ranks.gather(x)[order[own]])))
-        return ranks.gather(k)[order.argsort()[own]]
+        if collectives.world_size() == 1 or not self.config.shuffle:
+            return l2_normalize(self.target_projector(self.target_backbone(x)))
+        own = collectives.local_rows(len(x), x.device)
+        order = collectives.broadcast(torch.randperm(len(x) * collectives.world_size(), device=x.device))
+        k = l2_normalize(self.target_projector(self.target_backbone(collectives.all_gather(x)[order[own]])))
+        return collectives.all_gather(k)[order.argsort()[own]]
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
@@ -103,6 +103,6 @@ class MoCo(Method):
         self.queue[places] = keys
         self.queue_start.add_(len(keys)).remainder_(self.config.queue)
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, info: StepInfo) -> None:
         move(self.target_backbone, self.backbone, self.config.momentum)
         move(self.target_projector, self.projector, self.config.momentum)

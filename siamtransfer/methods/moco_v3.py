@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.methods.parts.vit_init import initialise, vit_of
 from siamtransfer.utils.checks import above, at_least, within
 
@@ -73,20 +73,20 @@ class MoCoV3(Method):
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> loss, 4τ ln N when all similarities are equal."""
         z1, z2 = (self.projector(self.backbone(x)) for x in views)
-        q1, q2 = unit(self.predictor(z1)), unit(self.predictor(z2))
+        q1, q2 = l2_normalize(self.predictor(z1)), l2_normalize(self.predictor(z2))
         with torch.no_grad():
-            k1, k2 = (unit(self.target_projector(self.target_backbone(x))) for x in views)
-        with exactly(q1):
+            k1, k2 = (l2_normalize(self.target_projector(self.target_backbone(x))) for x in views)
+        with no_tf32(q1):
             loss = self.contrast(q1, k2) + self.contrast(q2, k1)
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """ctr(q, k), the mean over this rank's q[N,d], each among the k of all ranks."""
         temperature = self.config.temperature
-        logits = q @ ranks.gather(k).T / temperature
-        return 2 * temperature * F.cross_entropy(logits, ranks.own_rows(len(q), q.device))
+        logits = q @ collectives.all_gather(k).T / temperature
+        return 2 * temperature * F.cross_entropy(logits, collectives.local_rows(len(q), q.device))
 
-    def before_forward(self, moment: Moment) -> None:
-        momentum = rising(self.config.momentum, moment.done)
+    def before_forward(self, info: StepInfo) -> None:
+        momentum = rising(self.config.momentum, info.done)
         move(self.target_backbone, self.backbone, momentum)
         move(self.target_projector, self.projector, momentum)

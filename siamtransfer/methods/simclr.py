@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
+from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.utils.checks import above, at_least
 
 
@@ -62,16 +62,18 @@ class SimCLR(Method):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> loss, ln(2N - 1) when all projections are equal."""
-        z1, z2 = (unit(self.projector(self.backbone(x))) for x in views)
-        with exactly(z1):
+        z1, z2 = (l2_normalize(self.projector(self.backbone(x))) for x in views)
+        with no_tf32(z1):
             loss = (self.contrast(z1, z2) + self.contrast(z2, z1)) / 2
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
     def contrast(self, anchors: Tensor, partners: Tensor) -> Tensor:
         """The mean loss of unit vectors anchors[N,d], each of which has to find its partner among all other
         vectors of all ranks."""
-        others = torch.cat([ranks.gather_with_gradient(partners), ranks.gather_with_gradient(anchors)])
+        others = torch.cat(
+            [collectives.all_gather_with_grad(partners), collectives.all_gather_with_grad(anchors)]
+        )
         logits = anchors @ others.T / self.config.temperature
-        own = ranks.own_rows(len(anchors), anchors.device)
+        own = collectives.local_rows(len(anchors), anchors.device)
         itself = own[:, None] + len(others) // 2
         return F.cross_entropy(logits.scatter(1, itself, -torch.inf), own)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.methods.base import Method, Moment, ParameterGroup, StepOutput, trainable
+from siamtransfer.methods.base import Method, ParameterGroup, StepInfo, StepOutput, trainable
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.vit_init import freeze_patches
 from siamtransfer.methods.simsiam_variants.clusters import PseudoLabels
@@ -104,14 +104,14 @@ class SimSiam(Method):
             found["simsiam/expert_usage"] = self.predictor.usage(z[0])
         return found
 
-    def before_forward(self, moment: Moment) -> None:
-        self.share = self.config.target.share_at(moment)
+    def before_forward(self, info: StepInfo) -> None:
+        self.share = self.config.target.share_at(info)
         if self.config.clusters.share:
-            self.clusters.before_forward(moment)
+            self.clusters.before_forward(info)
 
-    def after_update(self, moment: Moment) -> None:
+    def after_update(self, info: StepInfo) -> None:
         target = self.config.target
-        if target.share and (moment.step + 1) % target.every == 0:
+        if target.share and (info.step + 1) % target.every == 0:
             move(self.target_backbone, self.backbone, target.momentum)
             move(self.target_projector, self.projector, target.momentum)
 
@@ -121,7 +121,7 @@ class SimSiam(Method):
         encoder = [ParameterGroup("encoder", backbone + projector)]
         if config.backbone_rate_scale != 1:
             encoder = [
-                ParameterGroup("backbone", backbone, rate_scale=config.backbone_rate_scale),
+                ParameterGroup("backbone", backbone, lr_scale=config.backbone_rate_scale),
                 ParameterGroup("projector", projector),
             ]
         groups = [
@@ -133,6 +133,6 @@ class SimSiam(Method):
                 config.predictor_rate_scale,
             ),
             ParameterGroup("weights of similarities", trainable(self.distance)),
-            ParameterGroup("terms", trainable(self.terms), rate_scale=config.terms.rate_scale),
+            ParameterGroup("terms", trainable(self.terms), lr_scale=config.terms.lr_scale),
         ]
         return [group for group in groups if group.parameters]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
-from siamtransfer.methods.parts.precision import exactly, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
 
@@ -87,8 +87,8 @@ class SwAV(Method):
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two global views [N,3,S,S] and any number of local ones -> loss, ln K for uniform codes and
         scores."""
-        z = unit(self.projector(encode(self.backbone, views)))
-        with exactly(z):
+        z = l2_normalize(self.projector(encode(self.backbone, views)))
+        with no_tf32(z):
             scores = self.prototypes(z)
             by_view = [x.detach().chunk(len(views)) for x in (z, scores)]
             codes = [self.codes(i, by_view[0][i], by_view[1][i]) for i in range(GLOBALS)]
@@ -103,18 +103,18 @@ class SwAV(Method):
         if self.queueing:
             if self.queue[view, -1].any():
                 # Every rank brings its part of the queue, which all of them hold.
-                past = self.queue[view, ranks.rank() :: ranks.world()]
+                past = self.queue[view, collectives.rank() :: collectives.world_size()]
                 scores = torch.cat([self.prototypes(past), scores])
-            self.queue[view] = torch.cat([ranks.gather(z), self.queue[view]])[: settings.queue]
+            self.queue[view] = torch.cat([collectives.all_gather(z), self.queue[view]])[: settings.queue]
         return sinkhorn(scores, settings.epsilon, settings.sinkhorn_iterations)[-samples:]
 
     @torch.no_grad()
-    def before_forward(self, moment: Moment) -> None:
-        self.queueing = self.config.queue > 0 and moment.epoch >= self.config.queue_from_epoch
+    def before_forward(self, info: StepInfo) -> None:
+        self.queueing = self.config.queue > 0 and info.epoch >= self.config.queue_from_epoch
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
-    def before_update(self, moment: Moment) -> None:
-        if moment.step < self.config.freeze_prototypes_steps:
+    def before_update(self, info: StepInfo) -> None:
+        if info.step < self.config.freeze_prototypes_steps:
             self.prototypes.weight.grad = None
 
 
@@ -126,6 +126,6 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     """
     q = (scores / epsilon).exp()
     for _ in range(iterations):
-        q = q / ranks.total(q.sum(dim=0))
+        q = q / collectives.all_reduce(q.sum(dim=0))
         q = q / q.sum(dim=1, keepdim=True)
     return q

@@ -15,13 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Method, Moment, Options, StepOutput
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, full, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
 from siamtransfer.methods.parts.unified_gradient import Gradient
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
@@ -109,7 +109,7 @@ class UniGrad(Method):
         z1, z2 = (self.projector(self.backbone(x)) for x in views)
         u = self.embed(z1), self.embed(z2)
         targets, negatives = self.references(views, u)
-        with exactly(z1):
+        with no_tf32(z1):
             g = self.gradients(u, targets, negatives)
         loss = (g[0] * u[0]).sum(dim=1).mean() / 2 + (g[1] * u[1]).sum(dim=1).mean() / 2
         return StepOutput(loss, [z1.detach(), z2.detach()])
@@ -129,7 +129,7 @@ class UniGrad(Method):
 
     def embed(self, z: Tensor) -> Tensor:
         """u[N,d] of projections; batch norm, where wanted, is the projector's last layer."""
-        return unit(z) if self.config.normalise == "l2" else full(z)
+        return l2_normalize(z) if self.config.normalise == "l2" else to_float32(z)
 
     def gradients(self, u: Pair, targets: Pair, negatives: Pair) -> Pair:
         """N ∂L/∂u of both views' mean losses: `targets` are in the positive part, `negatives` in the rest."""
@@ -162,10 +162,10 @@ class UniGrad(Method):
                 weight = 100.0 if balance is None else balance
                 return lambda view, u2: unified.unigrad(u[view], u2, correlation, weight)
             case "contrastive":
-                bank = torch.cat([ranks.gather(v) for v in negatives])
+                bank = torch.cat([collectives.all_gather(v) for v in negatives])
                 itself: list[Tensor | None] = [None, None]
                 if settings.target != "momentum":  # then u1 is in the bank, too
-                    own = ranks.own_rows(len(u[0]), bank.device)
+                    own = collectives.local_rows(len(u[0]), bank.device)
                     itself = [own, own + len(bank) // 2]
                 return lambda view, u2: unified.contrastive(
                     u[view], u2, bank, settings.temperature, itself[view]
@@ -176,13 +176,13 @@ class UniGrad(Method):
                 quadratic = spectral(correlation, 1.0, settings.epsilon**2)
                 return lambda view, u2: unified.asymmetric(u[view], u2, predictor, quadratic)
             case "barlow-twins":
-                online, banks = [[ranks.gather(v) for v in pair] for pair in (u, negatives)]
+                online, banks = [[collectives.all_gather(v) for v in pair] for pair in (u, negatives)]
                 weight = 50.0 if balance is None else balance
                 return lambda view, u2: unified.barlow_twins(
                     u[view], u2, weight, online[view], banks[1 - view]
                 )
             case "vicreg":
-                online = [ranks.gather(v) for v in u]
+                online = [collectives.all_gather(v) for v in u]
                 return lambda view, u2: self.vicreg(u[view], u2, online[view])
 
     def vicreg(self, u1: Tensor, u2: Tensor, bank: Tensor) -> Gradient:
@@ -196,8 +196,8 @@ class UniGrad(Method):
             return gradient._replace(negative=u1 @ (bank.T @ bank) / samples)
         return gradient
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, info: StepInfo) -> None:
         if self.config.target != "stop-gradient":
-            momentum = rising(self.config.momentum, moment.done)
+            momentum = rising(self.config.momentum, info.done)
             move(self.target_backbone, self.backbone, momentum)
             move(self.target_projector, self.projector, momentum)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
+from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
-from siamtransfer.methods.parts.precision import exactly, full
+from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import at_least
 
 EPSILON = 1e-4  # added to variances before the root
@@ -57,10 +57,10 @@ class VICReg(Method):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> loss, 0.99 μ when all embeddings are equal."""
-        z1, z2 = (full(self.projector(self.backbone(x))) for x in views)
-        with exactly(z1):
+        z1, z2 = (to_float32(self.projector(self.backbone(x))) for x in views)
+        with no_tf32(z1):
             loss = self.config.invariance * F.mse_loss(z1, z2)
-            for z in (ranks.gather_with_gradient(z1), ranks.gather_with_gradient(z2)):
+            for z in (collectives.all_gather_with_grad(z1), collectives.all_gather_with_grad(z2)):
                 loss = loss + self.config.variance * variance(z) / 2 + self.config.covariance * covariance(z)
         return StepOutput(loss, [z1.detach(), z2.detach()])
 

@@ -1,0 +1,1 @@
+"""Numbers from scores and labels: accuracies, average precisions, intervals, spread of embeddings."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.metrics import average_precision_score
 
 from siamtransfer.utils.errors import UserError
 
@@ -35,6 +36,11 @@ def eleven_points(scores: np.ndarray, positive: np.ndarray) -> float:
     at least."""
     recall, precision = highest_precision(scores, positive)
     return float(precision[np.searchsorted(recall, RECALLS)].mean())
+
+
+def steps(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the curve without interpolation, from 0 to 1."""
+    return float(average_precision_score(positive, scores))
 
 
 def highest_precision(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -67,7 +67,7 @@ class OptimConfig:
     """Keep lars and larc from moving any tensor faster than plain SGD would (solo-learn for CIFAR-10, with
     trust 0.02)."""
 
-    def check(self, world: int, images: int) -> None:
+    def check(self, world_size: int, images: int) -> None:
         """Raises UserError when the numbers cannot go together, naming the key and the cure."""
         if min(self.epochs, self.batch, self.accumulate) < 1:
             raise UserError("optim.epochs, optim.batch and optim.accumulate must be at least 1")
@@ -76,15 +76,15 @@ class OptimConfig:
         for key in ("end_share", "warmup_start"):
             within(f"optim.{key}", getattr(self, key), 0, 1)
         above("optim.trust", self.trust, 0)
-        if self.batch % (world * self.accumulate):
+        if self.batch % (world_size * self.accumulate):
             raise UserError(
-                f"optim.batch {self.batch} does not divide into {world} ranks x {self.accumulate} parts "
-                f"(optim.accumulate): choose a multiple of {world * self.accumulate}"
+                f"optim.batch {self.batch} does not divide into {world_size} ranks x {self.accumulate} parts "
+                f"(optim.accumulate): choose a multiple of {world_size * self.accumulate}"
             )
-        if self.batch // (world * self.accumulate) < 2:
+        if self.batch // (world_size * self.accumulate) < 2:
             raise UserError(
-                f"optim.batch {self.batch} leaves fewer than 2 images for batch norm on each of {world} "
-                f"ranks x {self.accumulate} parts: raise it to {2 * world * self.accumulate} or more"
+                f"optim.batch {self.batch} leaves fewer than 2 images for batch norm on each of {world_size} "
+                f"ranks x {self.accumulate} parts: raise it to {2 * world_size * self.accumulate} or more"
             )
         if images < self.batch:
             raise UserError(
@@ -155,9 +155,7 @@ def weight_decay_at(config: OptimConfig, step: int, steps_per_epoch: int) -> flo
     return cosine(config.weight_decay, config.end_weight_decay, step / (config.epochs * steps_per_epoch))
 
 
-def set_rates(
-    optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int
-) -> float:
+def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """Gives every group of `optimizer` its rate and weight decay for `step`; returns the scheduled rate."""
     share, decay = share_at(config, step, steps_per_epoch), weight_decay_at(config, step, steps_per_epoch)
     for group in optimizer.param_groups:
@@ -193,8 +191,8 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "params": parameters,
-        "constant_rate": group.constant_rate,
-        "rate_scale": group.rate_scale,
+        "constant_rate": group.constant_lr,
+        "rate_scale": group.lr_scale,
         "name": f"{group.name}, vectors" if vectors else group.name,
         "vectors": vectors,
     }

@@ -18,12 +18,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.records.comparison import Comparison, common_settings, compare, refuse_unlike
 from siamtransfer.records.predictions import Published, read_published
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
+from siamtransfer.utils.log import say
 
 RESAMPLES, RESAMPLES_OF_IMAGES = 10_000, 1000
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from siamtransfer.cli import run, say, to_json
+from siamtransfer.cli import run
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
 from siamtransfer.detection.detectron2.config import scenes
 from siamtransfer.detection.engines import SCRATCH, Arm, Detectron2Engine, Task, TorchvisionEngine
@@ -38,6 +38,8 @@ from siamtransfer.records.record import record
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_text
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 SETTINGS = "settings.json"
 

@@ -25,10 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.feature_layers import OUTPUT, Layers
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.projector import project, read_projector
 from siamtransfer.evaluation.diagnostics.representation import (
@@ -40,19 +39,25 @@ from siamtransfer.evaluation.diagnostics.representation import (
     write_spectra,
 )
 from siamtransfer.evaluation.diagnostics.selection import choose, score_rules, validity
-from siamtransfer.evaluation.frozen_model import EvaluationConfig, Subject, labelled_features, open_subject
+from siamtransfer.evaluation.frozen_model import (
+    EvaluationConfig,
+    FrozenModel,
+    labelled_features,
+    open_frozen_model,
+)
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.records.predictions import publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_outputs
+from siamtransfer.utils.log import say
 from siamtransfer.views.recipes import Recipe, recipe
 
 DEFAULT_RECIPE = "simsiam"
 
 
 @dataclass(eq=False)
-class Portrait:
+class ModelFeatures:
     """Of a checkpoint, a baseline or a pair of feature files: its representations by place, which is
     `backbone` (or the chosen layers) and, of our own checkpoints, also `projection`."""
 
@@ -66,13 +71,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     """The command line; returns the record on rank 0."""
     config, asked = parse(EvaluationConfig, description=__doc__, arguments=_arguments, argv=argv)
     check(config, asked)
-    with runtime.start(config.device, config.precision) as place:
-        portraits = portray_checkpoints(config, asked, place) or [portray_files(config, asked, place)]
-        if not place.is_main:
+    with start_runtime(config.device, config.precision) as runtime:
+        portraits = portray_checkpoints(config, asked, runtime) or [portray_files(config, asked, runtime)]
+        if not runtime.is_main:
             return None
         tell_limits(portraits)
-        examined = [examine(portrait, asked, place.device) for portrait in portraits]
-        pairs = compare_pairs(portraits, place.device)
+        examined = [examine(portrait, asked, runtime.device) for portrait in portraits]
+        pairs = compare_pairs(portraits, runtime.device)
     measured = [numbers for numbers, _ in examined]
     show(portraits, measured, pairs)
     metrics = join(measured) | pairs | select(measured, asked.accuracy)
@@ -128,21 +133,21 @@ def check(config: EvaluationConfig, asked: Any) -> None:
             refuse_outputs(source, [Path(asked.spectrum)], force=True)
 
 
-def portray_checkpoints(config: EvaluationConfig, asked: Any, place: Runtime) -> list[Portrait]:
+def portray_checkpoints(config: EvaluationConfig, asked: Any, runtime: Runtime) -> list[ModelFeatures]:
     """Every file is read and every set opened before the slow work begins."""
-    subjects = [open_subject(source, config, place) for source in asked.checkpoints]
+    subjects = [open_frozen_model(source, config, runtime) for source in asked.checkpoints]
     refuse_other_images(subjects, asked.part)
     recipes = [recipe_of(subject, asked.recipe) for subject in subjects]
     projectors = [
         read_projector(subject.read) if subject.read and config.layers == OUTPUT else None
         for subject in subjects
     ]
-    return [portray(*one, asked, place) for one in zip(subjects, recipes, projectors, strict=True)]
+    return [portray(*one, asked, runtime) for one in zip(subjects, recipes, projectors, strict=True)]
 
 
 def portray(
-    subject: Subject, made_by: Recipe, projector: nn.Module | None, asked: Any, place: Runtime
-) -> Portrait:
+    subject: FrozenModel, made_by: Recipe, projector: nn.Module | None, asked: Any, runtime: Runtime
+) -> ModelFeatures:
     """Features of the asked part and of views of some of its images, and the projections of both."""
     images, layers = subject.train if asked.part == "train" else subject.test, subject.config.layers
     assert images is not None
@@ -150,10 +155,10 @@ def portray(
     assert found.labels is not None
     if subject.backbone is not None and asked.images:
         chosen = measures.sample(len(images), asked.images, asked.seed)
-        if place.is_main:
+        if runtime.is_main:
             say(f"extracting features of {asked.views} views of {len(chosen)} images by {made_by.name}")
         views = view_features(
-            Layers(subject.backbone, [layers]).eval(), images, repeat_view(made_by, asked.views), place,
+            Layers(subject.backbone, [layers]).eval(), images, repeat_view(made_by, asked.views), runtime,
             seed=asked.seed, indices=chosen, batch=subject.config.batch, workers=subject.workers,
         )  # fmt: skip
     one = Representation(
@@ -162,9 +167,9 @@ def portray(
     places = {"backbone" if layers == OUTPUT else layers: one}
     if projector is not None:
         rows, labels = one.sample()
-        z = project(projector, rows, place.device)
+        z = project(projector, rows, runtime.device)
         if views is not None:
-            flat = project(projector, views.flatten(0, 1), place.device)
+            flat = project(projector, views.flatten(0, 1), runtime.device)
             views = flat.view(*views.shape[:2], -1)
         places["projection"] = Representation(z, labels, np.arange(len(z)), views)
     protocol = {
@@ -172,22 +177,22 @@ def portray(
         "recipe": made_by.name if views is not None else None,
         "measured": {where: size(one) for where, one in places.items()},
     }
-    return Portrait(subject.source, places, protocol, subject.provenance)
+    return ModelFeatures(subject.source, places, protocol, subject.provenance)
 
 
-def portray_files(config: EvaluationConfig, asked: Any, place: Runtime) -> Portrait:
+def portray_files(config: EvaluationConfig, asked: Any, runtime: Runtime) -> ModelFeatures:
     """The features of one of two .npz files."""
-    found = labelled_features(None, config, place, mapped=True)
+    found = labelled_features(None, config, runtime, mapped=True)
     part = found.train if asked.part == "train" else found.test
     assert part is not None
     assert part.labels is not None
     sampled = measures.sample(len(part.features), asked.sample, asked.seed)
     one = Representation(part.features, part.labels, sampled, None)
     protocol = {**found.protocol, "recipe": None, "measured": {"backbone": size(one)}}
-    return Portrait(found.protocol[asked.part], {"backbone": one}, protocol, found.provenance)
+    return ModelFeatures(found.protocol[asked.part], {"backbone": one}, protocol, found.provenance)
 
 
-def refuse_other_images(subjects: Sequence[Subject], part: str) -> None:
+def refuse_other_images(subjects: Sequence[FrozenModel], part: str) -> None:
     """Raises UserError where a set has no such part, or two checkpoints name different images in their
     records."""
     for subject in subjects:
@@ -202,7 +207,7 @@ def refuse_other_images(subjects: Sequence[Subject], part: str) -> None:
             )
 
 
-def recipe_of(subject: Subject, asked: str | None) -> Recipe:
+def recipe_of(subject: FrozenModel, asked: str | None) -> Recipe:
     """What makes the views: the recipe asked for, or that of the checkpoint's record, or the default, at the
     size and with the normalisation of the evaluation."""
     recorded = ((subject.read.meta.get("config") or {}).get("views") or {}) if subject.read else {}
@@ -218,7 +223,7 @@ def size(one: Representation) -> dict[str, Any]:
 
 
 def examine(
-    portrait: Portrait, asked: Any, device: torch.device
+    portrait: ModelFeatures, asked: Any, device: torch.device
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The diagnostics of each place, called NAME/PLACE, and the eigenvalues of its covariance."""
     numbers: dict[str, float] = {}
@@ -230,7 +235,7 @@ def examine(
     return numbers, spectra
 
 
-def compare_pairs(portraits: Sequence[Portrait], device: torch.device) -> dict[str, float]:
+def compare_pairs(portraits: Sequence[ModelFeatures], device: torch.device) -> dict[str, float]:
     """How alike the backbones (or layers) of each two checkpoints are: `cka/backbone/1-2` and so on."""
     if len(portraits) == 1:
         return {}
@@ -243,7 +248,7 @@ def compare_pairs(portraits: Sequence[Portrait], device: torch.device) -> dict[s
     }
 
 
-def tell_limits(portraits: Sequence[Portrait]) -> None:
+def tell_limits(portraits: Sequence[ModelFeatures]) -> None:
     """Says what is left out, and which numbers cannot be compared."""
     for portrait in portraits:
         where, one = next(iter(portrait.places.items()))
@@ -290,7 +295,7 @@ def select(measured: Sequence[dict[str, float]], accuracies: list[float] | None)
 
 
 def show(
-    portraits: Sequence[Portrait], measured: Sequence[dict[str, float]], pairs: dict[str, float]
+    portraits: Sequence[ModelFeatures], measured: Sequence[dict[str, float]], pairs: dict[str, float]
 ) -> None:
     """The table: a column for each checkpoint and place, a row for each diagnostic."""
     for n, portrait in enumerate(portraits, 1):

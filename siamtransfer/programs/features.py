@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
-from siamtransfer.distributed import runtime
+from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.evaluation.frozen_model import EvaluationConfig, labelled_features
 from siamtransfer.records.predictions import publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.utils.log import say
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
@@ -34,9 +35,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     if out.suffix != ".npz":
         raise UserError(f"{out} must end in .npz")
     refuse_outputs(asked.checkpoint, [out], force=asked.force)
-    with runtime.start(config.device, config.precision) as place:
-        found = labelled_features(asked.checkpoint, config, place)
-        if not place.is_main:
+    with start_runtime(config.device, config.precision) as runtime:
+        found = labelled_features(asked.checkpoint, config, runtime)
+        if not runtime.is_main:
             return None
     part = found.train if asked.part == "train" else found.test
     if part is None:

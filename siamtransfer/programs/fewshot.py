@@ -12,19 +12,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import draw_shots
-from siamtransfer.distributed import runtime
+from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.evaluation.frozen_model import EvaluationConfig, labelled_features
 from siamtransfer.evaluation.linear.logistic import fit_logistic
 from siamtransfer.evaluation.linear.probe import count_like, set_aside
+from siamtransfer.metrics.intervals import spread
 from siamtransfer.records.predictions import Predictions, publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
@@ -32,9 +31,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     config, asked = parse(EvaluationConfig, description=__doc__, arguments=_arguments, argv=argv)
     if min(asked.shots) < 1 or asked.repeats < 2 or min(asked.strengths) <= 0:
         raise UserError("--shots must be at least 1, --repeats at least 2 and --strengths above 0")
-    with runtime.start(config.device, config.precision) as place:
-        found = labelled_features(asked.checkpoint, config, place)
-        if not place.is_main:
+    with start_runtime(config.device, config.precision) as runtime:
+        found = labelled_features(asked.checkpoint, config, runtime)
+        if not runtime.is_main:
             return None
         train, test = found.train, found.test
         if test is None:
@@ -53,9 +52,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
                 name, values = f"fewshot/k={shots}/C={strength:g}", []
                 for repeat in range(asked.repeats):
                     rows = draw_shots(train.labels.numpy(), shots, repeat)
-                    h, own = train.tensor[rows].to(place.device), y[rows].to(place.device)
+                    h, own = train.tensor[rows].to(runtime.device), y[rows].to(runtime.device)
                     classifier = fit_logistic(h, own, strength, standardise=True)
-                    predicted = scored.score("try", classifier.scores(scored.features.to(place.device)))
+                    predicted = scored.score("try", classifier.scores(scored.features.to(runtime.device)))
                     values.append(scored.metrics["try/top1"])
                     predictions[f"{name}/repeat={repeat}"] = predicted
                 metrics |= spread(f"{name}/top1", values)
@@ -76,13 +75,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         Predictions(scored.given(), predictions),
         config.record,
     )
-
-
-def spread(name: str, values: list[float]) -> dict[str, float]:
-    """Mean, standard deviation (of a sample) and half the width of Student's 95 % interval of the mean."""
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / len(values) ** 0.5
-    return {f"{name}/mean": mean, f"{name}/std": deviation, f"{name}/ci95": half}
 
 
 def _arguments(parser: Parser) -> None:

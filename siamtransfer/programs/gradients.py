@@ -25,12 +25,11 @@ import torch
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.checkpoints.training_state import FORMAT, read_state
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
 from siamtransfer.data import ImageSet, open_images
 from siamtransfer.data.imageset import require_same_images
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime, undistributed
+from siamtransfer.distributed.runtime import Runtime, start_runtime, unwrap
 from siamtransfer.evaluation.gradients import GUIDE, PREFIX, average, decompose, indicators, require_form
 from siamtransfer.features.augmented import EPOCH, Reader
 from siamtransfer.methods import METHODS, Method, section_of
@@ -39,6 +38,7 @@ from siamtransfer.records.record import record
 from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, refuse_outputs
+from siamtransfer.utils.log import say
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.recipes import Recipe, recipe
@@ -118,14 +118,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
             raise UserError(f"--plot {asked.plot} must end in .png")
         for path in paths:
             refuse_outputs(str(path), [Path(asked.plot)], force=True)
-    with runtime.start(config.device, config.precision) as place:
-        subjects = open_subjects(paths, config, place.world)
+    with start_runtime(config.device, config.precision) as runtime:
+        subjects = open_subjects(paths, config, runtime.world_size)
         measured = []
         for subject in subjects:
-            if place.is_main:
+            if runtime.is_main:
                 say(f"{subject.read.path}: {config.batches} batches of {subject.batch} images")
-            measured.append(measure(subject, config, place))
-        if not place.is_main:
+            measured.append(measure(subject, config, runtime))
+        if not runtime.is_main:
             return None
     show(subjects, measured)
     if asked.plot is not None:
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     protocol = {
         "batches": config.batches,
         "seed": config.seed,
-        "precision": place.precision,
+        "precision": runtime.precision,
         "heads and loss": "float64",
         "batch norm": "statistics of the batch",
         "checkpoints": [describe(subject) for subject in subjects],
@@ -165,17 +165,17 @@ def find_checkpoints(sources: Sequence[str]) -> list[Path]:
     return found
 
 
-def open_subjects(paths: Sequence[Path], config: GradientsConfig, world: int) -> list[Subject]:
+def open_subjects(paths: Sequence[Path], config: GradientsConfig, world_size: int) -> list[Subject]:
     """Reads what every file says of itself and opens the images, before any is measured.
 
     Raises:
         UserError: a file is not ours, its method has no gradient view, or its images do not suffice.
     """
     opened: dict[str, ImageSet] = {}
-    return [_open(path, config, opened, world) for path in paths]
+    return [_open(path, config, opened, world_size) for path in paths]
 
 
-def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], world: int) -> Subject:
+def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], world_size: int) -> Subject:
     read = read_backbone(path)
     if read.format != FORMAT:
         raise UserError(
@@ -199,8 +199,8 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
     require_form(METHODS[name].options.from_dict(recorded[section_of(name)]), len(views.views))
     optim = recorded["optim"]
     batch = config.batch or optim["batch"] // optim["accumulate"]
-    if batch % world:
-        raise UserError(f"--batch {batch} cannot be shared equally by {world} ranks")
+    if batch % world_size:
+        raise UserError(f"--batch {batch} cannot be shared equally by {world_size} ranks")
     if batch * config.batches > len(images):
         raise UserError(
             f"{config.batches} batches of {batch} are more than the {len(images)} images of {images.name}/"
@@ -209,14 +209,17 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
     return Subject(read, images, views, batch)
 
 
-def measure(subject: Subject, config: GradientsConfig, place: Runtime) -> dict[str, float]:
+def measure(subject: Subject, config: GradientsConfig, runtime: Runtime) -> dict[str, float]:
     """The indicators, averaged over the batches."""
     method = rebuild(subject)
     torch.manual_seed(config.seed)
     synchronise = subject.config["hardware"]["sync_batch_norm"]
-    method = undistributed(place.distribute(method, synchronise_batch_norm=synchronise)).train()
+    method = unwrap(runtime.distribute(method, synchronise_batch_norm=synchronise)).train()
     order = epoch_order(len(subject.images), config.seed, 0)
-    share = slice(place.rank * subject.batch // place.world, (place.rank + 1) * subject.batch // place.world)
+    share = slice(
+        runtime.rank * subject.batch // runtime.world_size,
+        (runtime.rank + 1) * subject.batch // runtime.world_size,
+    )
     tickets = [
         [(EPOCH, int(index)) for index in order[begin : begin + subject.batch][share]]
         for begin in range(0, config.batches * subject.batch, subject.batch)
@@ -225,12 +228,12 @@ def measure(subject: Subject, config: GradientsConfig, place: Runtime) -> dict[s
         ViewSet(Reader(subject.images), subject.views, config.seed, len(subject.images)),
         cast(Any, tickets),
         workers=config.data.workers,
-        pin_memory=place.device.type == "cuda",
+        pin_memory=runtime.device.type == "cuda",
     )
     several = []
     for batch in loader:
-        painted = paint_batch(batch, subject.views, place.device, channels_last=True)
-        several.append(indicators(decompose(method, painted, place)))
+        painted = paint_batch(batch, subject.views, runtime.device, channels_last=True)
+        several.append(indicators(decompose(method, painted, runtime)))
     return average(several)
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, add_reader_arguments, read_backbone
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.records.record import record
 from siamtransfer.utils.files import digest_of_file
+from siamtransfer.utils.log import say
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

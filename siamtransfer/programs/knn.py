@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.evaluation.frozen_model import EvaluationConfig, LabelledFeatures, labelled_features
 from siamtransfer.evaluation.knn.picture import write_neighbours
 from siamtransfer.evaluation.knn.search import search
@@ -30,6 +30,7 @@ from siamtransfer.evaluation.knn.vote import score_neighbours
 from siamtransfer.records.predictions import Predictions, publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
@@ -41,12 +42,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         raise UserError("--temperature must be above 0")
     if not asked.memory_budget > 0:
         raise UserError("--memory-budget must be above 0")
-    with runtime.start(config.device, config.precision) as place:
-        found = labelled_features(asked.checkpoint, config, place, mapped=True)
+    with start_runtime(config.device, config.precision) as runtime:
+        found = labelled_features(asked.checkpoint, config, runtime, mapped=True)
         if asked.neighbours and found.images is None:
             raise UserError("--neighbours needs images: give a checkpoint and a set instead of feature files")
-        similarities, indices = find_neighbours(found, asked, place)
-        if not place.is_main:
+        similarities, indices = find_neighbours(found, asked, runtime)
+        if not runtime.is_main:
             return None
         test = found.test or found.train
         assert found.train.labels is not None
@@ -75,22 +76,24 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     return publish(record("knn", scores.metrics, protocol, **found.provenance), predictions, config.record)
 
 
-def find_neighbours(found: LabelledFeatures, asked: Any, place: Runtime) -> tuple[torch.Tensor, torch.Tensor]:
+def find_neighbours(
+    found: LabelledFeatures, asked: Any, runtime: Runtime
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The nearest max(k) of every query, on every rank; each rank searches for its share of the queries."""
     queries = (found.test or found.train).tensor
-    mine = torch.arange(place.rank, len(queries), place.world)
+    mine = torch.arange(runtime.rank, len(queries), runtime.world_size)
     bank = found.train.features
     if isinstance(bank, torch.Tensor):
-        bank = bank.to(place.device)
+        bank = bank.to(runtime.device)
     parts = search(
         bank,
-        queries[mine].to(place.device),
+        queries[mine].to(runtime.device),
         max(asked.k),
-        leave_out=None if found.test else mine.to(place.device),
+        leave_out=None if found.test else mine.to(runtime.device),
         metric=asked.metric,
         budget=int(asked.memory_budget * 2**30),
     )
-    together = [place.interleave(part, len(queries)) for part in parts]
+    together = [collectives.all_gather_rows(part, len(queries), runtime.device) for part in parts]
     return together[0], together[1]
 
 

@@ -25,22 +25,26 @@ import numpy as np
 from torch import Tensor
 
 from siamtransfer.backbones.feature_layers import OUTPUT, Layers
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import Subset
 from siamtransfer.data.voc import ignored_of
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.frozen_model import EvaluationConfig, Subject, labelled_features, open_subject
+from siamtransfer.distributed.runtime import Runtime, start_runtime
+from siamtransfer.evaluation.frozen_model import (
+    EvaluationConfig,
+    FrozenModel,
+    labelled_features,
+    open_frozen_model,
+)
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
 from siamtransfer.evaluation.linear.classifier_bank import Rule
 from siamtransfer.evaluation.linear.logistic import split_by_class
 from siamtransfer.evaluation.linear.probe import (
     HELD_OUT,
     TEST_SHARE,
-    Bench,
     Outcome,
-    Scored,
+    SweepData,
+    TestSplit,
     count_like,
     logistic,
     logistic_of_labels,
@@ -56,6 +60,7 @@ from siamtransfer.records.predictions import publish
 from siamtransfer.records.record import record
 from siamtransfer.training.epoch_checkpoint import EpochFile
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 STRENGTHS = [float(f"{10**x:.6g}") for x in np.linspace(-6, 5, 45)]
 RATES = [float(f"{10**x:.3g}") for x in np.linspace(-4, 2, 13)]
@@ -66,11 +71,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     """The command line; returns the record on rank 0."""
     config, asked = parse(EvaluationConfig, description=__doc__, arguments=_arguments, argv=argv)
     check(config, asked)
-    with runtime.start(config.device, config.precision) as place:
+    with start_runtime(config.device, config.precision) as runtime:
         on_features = asked.protocol == "logistic" or asked.checkpoint in (None, "pixels")
         way = from_features if on_features else from_images
-        outcome, protocol, provenance = way(config, asked, place)
-    if not place.is_main:
+        outcome, protocol, provenance = way(config, asked, runtime)
+    if not runtime.is_main:
         return None
     for name, value in outcome.metrics.items():
         if "/epoch=" not in name:
@@ -117,9 +122,9 @@ def changes(asked: Any) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def from_features(config: EvaluationConfig, asked: Any, place: Runtime) -> Findings:
+def from_features(config: EvaluationConfig, asked: Any, runtime: Runtime) -> Findings:
     """Logistic regression, or a sweep where there is no backbone to choose layers of."""
-    found = labelled_features(asked.checkpoint, config, place)
+    found = labelled_features(asked.checkpoint, config, runtime)
     train, test = found.train, found.test
     if test is None:
         if train.labels is not None and train.labels.ndim == 2:
@@ -136,25 +141,25 @@ def from_features(config: EvaluationConfig, asked: Any, place: Runtime) -> Findi
             test,
             (ignored[0], ignored[1]),
             asked.strengths,
-            place,
+            runtime,
             standardise=asked.standardise,
             seed=asked.seed,
         )
         return outcome, found.protocol, found.provenance
     if asked.protocol == "logistic":
         outcome = logistic(
-            train, test, asked.strengths, place, standardise=asked.standardise, seed=asked.seed
+            train, test, asked.strengths, runtime, standardise=asked.standardise, seed=asked.seed
         )
     else:
         y, scored = count_like(train.labels, test)
-        kept = kept_bench(train.tensor, y, scored, lambda h, _: h, asked, place)
-        outcome = run_sweep(kept, [OUTPUT], asked, place, None)
+        kept = kept_bench(train.tensor, y, scored, lambda h, _: h, asked, runtime)
+        outcome = run_sweep(kept, [OUTPUT], asked, runtime, None)
     return outcome, found.protocol, found.provenance
 
 
-def from_images(config: EvaluationConfig, asked: Any, place: Runtime) -> Findings:
+def from_images(config: EvaluationConfig, asked: Any, runtime: Runtime) -> Findings:
     """A sweep or a published protocol, with a backbone at hand."""
-    subject = open_subject(asked.checkpoint, config, place)
+    subject = open_frozen_model(asked.checkpoint, config, runtime)
     assert subject.backbone is not None
     if subject.test is None:
         rest, test = split_by_class(single_labels(subject.train), TEST_SHARE, asked.seed)
@@ -173,7 +178,7 @@ def from_images(config: EvaluationConfig, asked: Any, place: Runtime) -> Finding
     if recipe is not None:
         source = augmented(subject, layers, y, np.arange(len(y)), recipe.batch, asked.seed)
         outcome = published(
-            source, scored, layers.select, config.layers, recipe, place, seed=asked.seed, file=file,
+            source, scored, layers.select, config.layers, recipe, runtime, seed=asked.seed, file=file,
             resume=asked.resume,
         )  # fmt: skip
         outcome.protocol |= {**vars(recipe), "changed": changes(asked)}
@@ -184,22 +189,22 @@ def from_images(config: EvaluationConfig, asked: Any, place: Runtime) -> Finding
             source = augmented(
                 subject, layers, y, fitting.numpy(), batch_for(asked, len(fitting)), asked.seed
             )
-            bench = Bench(source, (held, y[holding]), scored, layers.select)
+            bench = SweepData(source, (held, y[holding]), scored, layers.select)
         else:
             h = subject.features(subject.train, selections).tensor
-            bench = kept_bench(h, y, scored, layers.select, asked, place)
-        outcome = run_sweep(bench, selections, asked, place, file)
+            bench = kept_bench(h, y, scored, layers.select, asked, runtime)
+        outcome = run_sweep(bench, selections, asked, runtime, file)
         outcome.protocol["augmented"] = asked.augment
     subject.require_untouched()
     return outcome, subject.protocol, subject.provenance
 
 
 def augmented(
-    subject: Subject, layers: Layers, y: Tensor, indices: np.ndarray, batch: int, seed: int
+    subject: FrozenModel, layers: Layers, y: Tensor, indices: np.ndarray, batch: int, seed: int
 ) -> AugmentedFeatures:
     """Crops and flips of the train part through the frozen backbone."""
     images = AugmentedImages(
-        subject.train, y, indices, crops_and_flips(subject.transform), batch, subject.place, seed,
+        subject.train, y, indices, crops_and_flips(subject.transform), batch, subject.runtime, seed,
         subject.workers,
     )  # fmt: skip
     if len(indices) < batch:
@@ -210,11 +215,13 @@ def augmented(
     return AugmentedFeatures(layers, images, subject.config.batch)
 
 
-def kept_bench(h: Tensor, y: Tensor, scored: Scored, select: Select, asked: Any, place: Runtime) -> Bench:
+def kept_bench(
+    h: Tensor, y: Tensor, scored: TestSplit, select: Select, asked: Any, runtime: Runtime
+) -> SweepData:
     """A held-out tenth of the features, and the rest to train on."""
     fitting, holding = split_by_class(y, HELD_OUT, asked.seed)
-    source = KeptFeatures(h[fitting], y[fitting], batch_for(asked, len(fitting)), place, asked.seed)
-    return Bench(source, (h[holding], y[holding]), scored, select)
+    source = KeptFeatures(h[fitting], y[fitting], batch_for(asked, len(fitting)), runtime, asked.seed)
+    return SweepData(source, (h[holding], y[holding]), scored, select)
 
 
 def batch_for(asked: Any, samples: int) -> int:
@@ -223,17 +230,17 @@ def batch_for(asked: Any, samples: int) -> int:
 
 
 def run_sweep(
-    bench: Bench, selections: list[str], asked: Any, place: Runtime, file: EpochFile | None
+    bench: SweepData, selections: list[str], asked: Any, runtime: Runtime, file: EpochFile | None
 ) -> Outcome:
     """The sweep as asked."""
     epochs = asked.epochs or sweep_epochs(bench.source.samples, bench.source.batch)
     return sweep(
-        bench, selections, asked.optimizers, asked.rates, place, epochs=epochs,
+        bench, selections, asked.optimizers, asked.rates, runtime, epochs=epochs,
         weight_decay=asked.weight_decay or 0.0, seed=asked.seed, file=file, resume=asked.resume,
     )  # fmt: skip
 
 
-def epoch_file(asked: Any, subject: Subject) -> EpochFile | None:
+def epoch_file(asked: Any, subject: FrozenModel) -> EpochFile | None:
     """Where the state after an epoch is kept, if it is."""
     if asked.run is None:
         return None

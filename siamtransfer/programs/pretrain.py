@@ -23,33 +23,29 @@ from torch import Tensor
 
 from siamtransfer.checkpoints import training_state as checkpoint
 from siamtransfer.checkpoints.training_state import Checkpoints
-from siamtransfer.cli import run, say, to_json
-from siamtransfer.config import (
-    DataConfig,
-    Parser,
-    PretrainConfig,
-    as_dict,
-    parse,
-    refuse_differences,
-)
+from siamtransfer.cli import run
+from siamtransfer.config import DataConfig, Parser, PretrainConfig, as_dict, parse, refuse_differences
 from siamtransfer.data import ImageSet, open_images, open_labelled
-from siamtransfer.data.imageset import UnreadableTally, read_or_replace, require_same_images
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime, StopSignal
+from siamtransfer.data.imageset import UnreadableImages, read_or_replace, require_same_images
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, StopSignal, cpu_count, seed_step, start_runtime
 from siamtransfer.evaluation.gradients import decompose, indicators, require_form
 from siamtransfer.features.extract import evaluation_transform
-from siamtransfer.methods import Method, Moment
-from siamtransfer.optim.optimizers import build_optimizer, load_optimizer, set_rates
+from siamtransfer.methods import Method, StepInfo
+from siamtransfer.metrics.spread import projection_health
+from siamtransfer.optim.optimizers import build_optimizer, load_optimizer, set_lr
+from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
+from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.pretraining.knn_monitor import KnnMonitor
 from siamtransfer.records.record import record
-from siamtransfer.training.build import build_method, describe_backbone, fill_backbone
-from siamtransfer.training.collapse import CollapseWatch, projection_health
-from siamtransfer.training.guard import Blame
+from siamtransfer.training.guard import StepContext
 from siamtransfer.training.journal import Journal
-from siamtransfer.training.knn_monitor import KnnMonitor
 from siamtransfer.training.progress import StepProgress, Stopwatch
 from siamtransfer.training.step import update
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock, write_text
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 from siamtransfer.views.dataset import ViewSet, paint_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.preview import write_preview
@@ -70,25 +66,28 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     if asked.preview:
         return preview(config, Path(asked.preview))
     hardware = config.hardware
-    with runtime.start(hardware.device, hardware.precision, hardware.threads) as place, StopSignal() as stop:
-        return pretrain(config, place, stop, resume=asked.resume)
+    with (
+        start_runtime(hardware.device, hardware.precision, hardware.threads) as runtime,
+        StopSignal() as stop,
+    ):
+        return pretrain(config, runtime, stop, resume=asked.resume)
 
 
 def pretrain(
-    config: PretrainConfig, place: Runtime, stop: StopSignal, *, resume: bool
+    config: PretrainConfig, runtime: Runtime, stop: StopSignal, *, resume: bool
 ) -> dict[str, Any] | None:
     """One run: images -> views -> loss -> update, watched and saved; returns its record on rank 0."""
     folder = Path(config.run.dir)
     with contextlib.ExitStack() as held:
-        if place.is_main:
+        if runtime.is_main:
             held.enter_context(RunLock(folder))
         checkpoints = Checkpoints(folder, config.checkpoint.keep)
-        saved = find_start(checkpoints, place, resume=resume)
+        saved = find_start(checkpoints, runtime, resume=resume)
 
-        with place.in_turn(needed=config.data.download):
+        with collectives.rank_by_rank(needed=config.data.download):
             images = open_pretraining_images(config.data)
         views = recipe(config.views.recipe, size=config.views.size)
-        config.optim.check(place.world, len(images))
+        config.optim.check(runtime.world_size, len(images))
         if config.monitor.gradients_every:
             require_form(config.options, len(views.views))
         steps_per_epoch = len(images) // config.optim.batch
@@ -100,7 +99,7 @@ def pretrain(
         start, watch = 0, CollapseWatch(config.options.least_std, config.options.least_rank_share)
         if saved is None and config.backbone.weights:
             filled = fill_backbone(method, config.backbone)
-            if place.is_main:
+            if runtime.is_main:
                 say(f"the backbone starts from {filled}")
         if saved is not None:
             refuse_differences(saved["config"], as_dict(config))
@@ -110,16 +109,16 @@ def pretrain(
             method.load_state_dict(saved["model"])
             start = saved["progress"]["step"]
             watch = CollapseWatch(**saved["progress"]["collapse"])
-        monitor = build_monitor(config, views, place)
-        journal = held.enter_context(contextlib.closing(open_journal(config, folder, start, place)))
+        monitor = build_monitor(config, views, runtime)
+        journal = held.enter_context(contextlib.closing(open_journal(config, folder, start, runtime)))
         if monitor and not start:
-            journal.write(0, monitor.baselines(method.backbone.to(place.device)))
+            journal.write(0, monitor.baselines(method.backbone.to(runtime.device)))
 
         method.to(memory_format=torch.channels_last)
-        model = place.distribute(method, synchronise_batch_norm=config.hardware.sync_batch_norm)
+        model = runtime.distribute(method, synchronise_batch_norm=config.hardware.sync_batch_norm)
         if config.hardware.compile:
             method.backbone.compile()
-        optimizer, scaler = build_optimizer(config.optim, method.groups()), place.scaler()
+        optimizer, scaler = build_optimizer(config.optim, method.groups()), runtime.scaler()
         if saved is not None:
             load_optimizer(optimizer, saved["optimizer"])
             scaler.load_state_dict(saved["scaler"])
@@ -140,7 +139,7 @@ def pretrain(
             }
 
         def check_knn(step: int) -> None:
-            if monitor is None or place.share(journal.has(step, monitor.name)):
+            if monitor is None or collectives.broadcast_object(journal.has(step, monitor.name)):
                 return
             scores = monitor.score(method.evaluated_backbone)
             journal.write(step, scores)
@@ -151,43 +150,43 @@ def pretrain(
         def check_gradients(step: int, batch: list[Tensor]) -> None:
             part = [view.chunk(config.optim.accumulate)[0] for view in batch]  # what one loss is of
             try:
-                journal.write(step, indicators(decompose(method, part, place)))
+                journal.write(step, indicators(decompose(method, part, runtime)))
             except UserError as problem:
                 progress.say(f"no gradient view after step {step}: {problem}")
 
-        introduce(config, place, images, method, start, steps)
-        tally = UnreadableTally(len(images), config.data.max_unreadable)
-        progress = StepProgress(steps, start, config.log.every, shown=place.is_main)
+        introduce(config, runtime, images, method, start, steps)
+        tally = UnreadableImages(len(images), config.data.max_unreadable)
+        progress = StepProgress(steps, start, config.log.every, shown=runtime.is_main)
         held.callback(progress.close)
         if start and knn_is_due(config, start, steps_per_epoch, steps):
             check_knn(start)  # the run was stopped between this step and its check
 
         sampler = StepSampler(
             len(images), config.optim.batch, steps,
-            seed=config.run.seed, start=start, rank=place.rank, world=place.world,
+            seed=config.run.seed, start=start, rank=runtime.rank, world_size=runtime.world_size,
         )  # fmt: skip
         loader = build_loader(
             ViewSet(PretrainingReader(images), views, config.run.seed, len(images)),
             sampler,
-            workers=count_workers(config.data, images, place),
-            pin_memory=place.device.type == "cuda",
+            workers=count_workers(config.data, images, runtime),
+            pin_memory=runtime.device.type == "cuda",
         )
         clock, saved_at, exit_status = Stopwatch(), time.monotonic(), None
         unreadable: list[tuple[str, str]] = []
         for step, batch in enumerate(clock.watch(loader), start):
-            rate = set_rates(optimizer, config.optim, step, steps_per_epoch)
-            runtime.seed_step(config.run.seed, step, place.rank)
-            painted = paint_batch(batch, views, place.device, channels_last=True)
+            rate = set_lr(optimizer, config.optim, step, steps_per_epoch)
+            seed_step(config.run.seed, step, runtime.rank)
+            painted = paint_batch(batch, views, runtime.device, channels_last=True)
             out, verdict = update(
-                model, optimizer, scaler, painted, config.optim.accumulate, place, stop.exit_status,
-                blame=Blame(step, rate, batch.index), moment=Moment(step, steps, steps_per_epoch),
+                model, optimizer, scaler, painted, config.optim.accumulate, runtime, stop.exit_status,
+                blame=StepContext(step, rate, batch.index), info=StepInfo(step, steps, steps_per_epoch),
             )  # fmt: skip
 
             done, exit_status = step + 1, verdict.exit_status
             clock.images += config.optim.batch
             unreadable += batch.unreadable
             if done % config.log.every == 0 or done == steps or exit_status is not None:
-                for where, why in place.collect(unreadable):
+                for where, why in collectives.all_gather_object(unreadable):
                     if tally.add(where, why):
                         progress.say(f"replaced an unreadable image: {where} ({why})")
                 unreadable.clear()
@@ -202,7 +201,7 @@ def pretrain(
                     f"· lr {rate:.4g} · {speed:.0f} images/s · data wait {waiting:.0%}",
                 )
             if config.monitor.health_every and done % config.monitor.health_every == 0:
-                health = projection_health(*[place.gather(z) for z in out.projections[:2]])
+                health = projection_health(*[collectives.all_gather(z) for z in out.projections[:2]])
                 journal.write(done, health)
                 text = watch.check(done, health, config.options.collapse_causes)
                 alarm(text, config.monitor.on_collapse, progress)
@@ -212,36 +211,36 @@ def pretrain(
             if exit_status is None and knn_is_due(config, done, steps_per_epoch, steps):
                 check_knn(done)
                 clock.lap()  # its time is not training's
-            if place.is_main and save_is_due(config, done, steps, saved_at, exit_status):
+            if runtime.is_main and save_is_due(config, done, steps, saved_at, exit_status):
                 checkpoints.save(state(done), done)
                 saved_at = time.monotonic()
             if exit_status is not None:
                 break
         progress.close()
-        place.wait()
+        collectives.barrier()
         if exit_status is not None:
-            if place.is_main:
+            if runtime.is_main:
                 say(f"stopped on a signal after step {done} of {steps}; go on with --resume")
             sys.exit(exit_status)
-        if not place.is_main:
+        if not runtime.is_main:
             return None
         if tally.count:
             say(tally.summary())
         return summarise(config, journal, monitor, watch, images, checkpoints.published, steps)
 
 
-def find_start(checkpoints: Checkpoints, place: Runtime, *, resume: bool) -> dict[str, Any] | None:
+def find_start(checkpoints: Checkpoints, runtime: Runtime, *, resume: bool) -> dict[str, Any] | None:
     """The state to go on from; None begins a new run, which an old run's folder refuses."""
-    if place.is_main:
+    if runtime.is_main:
         checkpoints.clean()
     if resume:
-        saved = checkpoints.load_newest(say if place.is_main else lambda _: None)
+        saved = checkpoints.load_newest(say if runtime.is_main else lambda _: None)
         step = saved["progress"]["step"] if saved is not None else 0
-        if place.share(step) != step:
+        if collectives.broadcast_object(step) != step:
             raise UserError(
                 "not every rank finds the same checkpoint: put --run.dir on a disk that all machines share"
             )
-        if place.is_main:
+        if runtime.is_main:
             checkpoints.publish_newest()
             if saved is None:
                 say(f"nothing to resume in {checkpoints.folder.parent}: starting from the beginning")
@@ -251,7 +250,7 @@ def find_start(checkpoints: Checkpoints, place: Runtime, *, resume: bool) -> dic
             f"{checkpoints.folder.parent} holds a run already: go on with it by --resume, choose another "
             "folder with --run.dir, or remove it"
         )
-    place.wait()
+    collectives.barrier()
     return None
 
 
@@ -279,30 +278,30 @@ class PretrainingReader:
         return image, [(failure.where, failure.why) for failure in failures]
 
 
-def build_monitor(config: PretrainConfig, views: Recipe, place: Runtime) -> KnnMonitor | None:
+def build_monitor(config: PretrainConfig, views: Recipe, runtime: Runtime) -> KnnMonitor | None:
     """The kNN check on the labelled split, or None (with a word why) where there are no labels."""
     data, settings = config.data, config.monitor
     if not settings.knn_every:
         return None
     if data.name == "flat":
-        if place.is_main:
+        if runtime.is_main:
             say("no kNN check: a flat folder has no labels")
         return None
     options = {"download": data.download, "list_file": data.list_file, "size": data.size, "count": data.count}
-    with place.in_turn(needed=data.download):
+    with collectives.rank_by_rank(needed=data.download):
         bank, test = open_labelled(data.name, root=data.root, test_split=data.test_split, **options)
     transform = evaluation_transform(
         views.views[0].size, bank.image_size, views.mean, views.std, views.views[0].interpolation
     )
     return KnnMonitor(
-        bank, test, transform, place, settings.knn_k, settings.knn_temperature, settings.knn_bank,
-        workers=count_workers(data, bank, place),
+        bank, test, transform, runtime, settings.knn_k, settings.knn_temperature, settings.knn_bank,
+        workers=count_workers(data, bank, runtime),
     )  # fmt: skip
 
 
-def open_journal(config: PretrainConfig, folder: Path, start: int, place: Runtime) -> Journal:
+def open_journal(config: PretrainConfig, folder: Path, start: int, runtime: Runtime) -> Journal:
     """The run's journal on rank 0, and the configuration beside it; other ranks keep theirs in memory."""
-    if not place.is_main:
+    if not runtime.is_main:
         return Journal(None)
     write_text(folder / "config.json", to_json(as_dict(config)) + "\n")
     return Journal(
@@ -315,31 +314,31 @@ def open_journal(config: PretrainConfig, folder: Path, start: int, place: Runtim
 
 
 def introduce(
-    config: PretrainConfig, place: Runtime, images: ImageSet, method: Method, start: int, steps: int
+    config: PretrainConfig, runtime: Runtime, images: ImageSet, method: Method, start: int, steps: int
 ) -> None:
     """Tells people what is about to happen."""
-    if not place.is_main:
+    if not runtime.is_main:
         return
     weights = sum(p.numel() for p in method.parameters()) / 1e6
     say(
         f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · {len(images)} "
-        f"images of {images.name}/{images.split} · batch {config.optim.batch} on {place.world} x "
-        f"{place.device.type} in {place.precision} · steps {start} to {steps} · {config.run.dir}"
+        f"images of {images.name}/{images.split} · batch {config.optim.batch} on {runtime.world_size} x "
+        f"{runtime.device.type} in {runtime.precision} · steps {start} to {steps} · {config.run.dir}"
     )
     if config.optim.accumulate > 1:
         say(
             f"optim.accumulate {config.optim.accumulate}: batch-norm statistics are those of "
-            f"{config.optim.batch // place.world // config.optim.accumulate} images a rank, not of the whole "
-            "batch"
+            f"{config.optim.batch // runtime.world_size // config.optim.accumulate} images a rank, not of "
+            "the whole batch"
         )
 
 
-def count_workers(data: DataConfig, images: ImageSet, place: Runtime) -> int:
+def count_workers(data: DataConfig, images: ImageSet, runtime: Runtime) -> int:
     """Worker processes for a rank: as asked, or enough for a GPU; none on the CPU for images in memory."""
     if data.workers is not None:
         return data.workers
-    share = max(1, runtime.processors() // place.local_world)
-    if place.device.type == "cpu":
+    share = max(1, cpu_count() // runtime.local_world_size)
+    if runtime.device.type == "cpu":
         return 0 if images.image_size is not None else max(1, share // 2)
     return min(8, share)
 

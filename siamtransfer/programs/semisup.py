@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.subset import Subset, draw_by_class
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.evaluation.finetuning import FINETUNING, Classifier, finetune
-from siamtransfer.evaluation.frozen_model import EvaluationConfig, Subject, open_subject
+from siamtransfer.evaluation.frozen_model import EvaluationConfig, FrozenModel, open_frozen_model
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
 from siamtransfer.evaluation.linear.probe import count_like, single_labels
 from siamtransfer.features.extract import Features, extract
@@ -33,14 +32,15 @@ from siamtransfer.records.predictions import Predictions, publish
 from siamtransfer.records.record import record
 from siamtransfer.training.epoch_checkpoint import EpochFile
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     """The command line; returns the record on rank 0."""
     config, asked = parse(EvaluationConfig, description=__doc__, arguments=_arguments, argv=argv)
     rates, epochs = check(config, asked)
-    with runtime.start(config.device, config.precision) as place:
-        subject = open_subject(asked.checkpoint, config, place)
+    with start_runtime(config.device, config.precision) as runtime:
+        subject = open_frozen_model(asked.checkpoint, config, runtime)
         if subject.test is None:
             raise UserError(
                 f"{subject.train.name} has no test part to score: name one with --data.test_split, or put "
@@ -55,8 +55,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
             "epochs": epochs,
             "seed": asked.seed,
         }
-        metrics, predictions, labelled = score(subject, asked, rates, epochs, place)
-    if not place.is_main:
+        metrics, predictions, labelled = score(subject, asked, rates, epochs, runtime)
+    if not runtime.is_main:
         return None
     for name, value in metrics.items():
         if "/epoch=" not in name:
@@ -87,7 +87,7 @@ def check(config: EvaluationConfig, asked: Any) -> tuple[tuple[float, float], in
 
 
 def score(
-    subject: Subject, asked: Any, rates: tuple[float, float], epochs: int, place: Runtime
+    subject: FrozenModel, asked: Any, rates: tuple[float, float], epochs: int, runtime: Runtime
 ) -> tuple[dict[str, float], Predictions, int]:
     """Fine-tunes and scores after every epoch."""
     recipe, test = FINETUNING[asked.protocol], subject.test
@@ -107,7 +107,7 @@ def score(
             "(the learning rates go along)"
         )
     images = AugmentedImages(
-        train, y, np.arange(len(y)), crops_and_flips(subject.transform), batch, place, asked.seed,
+        train, y, np.arange(len(y)), crops_and_flips(subject.transform), batch, runtime, asked.seed,
         subject.workers, whole=True,
     )  # fmt: skip
     torch.manual_seed(asked.seed)
@@ -117,11 +117,11 @@ def score(
     def after_epoch(epoch: int) -> dict[str, Any]:
         nonlocal latest
         latest = extract(
-            model, test, subject.transform, place, batch=subject.config.batch, workers=subject.workers
+            model, test, subject.transform, runtime, batch=subject.config.batch, workers=subject.workers
         )
         scored.score("semisup/last", latest)
         found = {name: scored.metrics[f"semisup/last/{name}"] for name in ("top1", "top5")}
-        if place.is_main:
+        if runtime.is_main:
             say(f"epoch {epoch + 1}: top-1 {found['top1']:.2f} %, top-5 {found['top5']:.2f} %")
         return found
 
@@ -136,7 +136,7 @@ def score(
         identity |= {"weights": subject.read.digest, "images": train.fingerprint, "seed": str(asked.seed)}
         file = EpochFile(Path(asked.run) / "semisup.pth", identity)
     notes = finetune(
-        model, images, recipe, rates, epochs, place, after_epoch=after_epoch, file=file, resume=asked.resume
+        model, images, recipe, rates, epochs, runtime, after_epoch=after_epoch, file=file, resume=asked.resume
     )
     if not len(latest):  # resumed after its last epoch
         after_epoch(epochs - 1)

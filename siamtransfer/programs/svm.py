@@ -27,16 +27,15 @@ from typing import Any
 import numpy as np
 
 from siamtransfer.backbones.feature_layers import OUTPUT
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.config import Parser, parse
 from siamtransfer.data.voc import ignored_of
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.runtime import Runtime, cpu_count, start_runtime
 from siamtransfer.evaluation.frozen_model import (
     EvaluationConfig,
     LabelledFeatures,
     labelled_features,
-    open_subject,
+    open_frozen_model,
 )
 from siamtransfer.evaluation.svm.pooled_features import WINDOWS, windowed
 from siamtransfer.evaluation.svm.svm import COSTS, SHOTS, FullScores, Part, score_full, score_low_shot
@@ -44,18 +43,19 @@ from siamtransfer.metrics.average_precision import eleven_points, mean_average_p
 from siamtransfer.records.predictions import Predictions, publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     """The command line; returns the record on rank 0."""
     config, asked = parse(EvaluationConfig, description=__doc__, arguments=_arguments, argv=argv)
     check(config, asked)
-    with runtime.start(config.device, config.precision) as place:
-        found = find_features(config, asked, place)
-        if not place.is_main:
+    with start_runtime(config.device, config.precision) as runtime:
+        found = find_features(config, asked, runtime)
+        if not runtime.is_main:
             return None
     train, test, names = parts(found, config, one_hot=asked.one_hot)
-    jobs = asked.jobs or runtime.processors()
+    jobs = asked.jobs or cpu_count()
     say(f"fitting the SVMs of {len(names)} classes, {jobs} at once")
     protocol = {
         **found.protocol,
@@ -108,16 +108,16 @@ def check(config: EvaluationConfig, asked: Any) -> None:
         raise UserError("--stage goes with --protocol vissl on images; --protocol swav takes --layers")
 
 
-def find_features(config: EvaluationConfig, asked: Any, place: Runtime) -> LabelledFeatures:
+def find_features(config: EvaluationConfig, asked: Any, runtime: Runtime) -> LabelledFeatures:
     """Features of train and test by the protocol, of VOC2007 unless another set is named, or from files.
 
     Raises:
         UserError: the set has no test part, or whatever reading checkpoint, images or files finds.
     """
     if config.train_features or config.test_features:
-        return labelled_features(asked.checkpoint, config, place)
+        return labelled_features(asked.checkpoint, config, runtime)
     config.data.name = config.data.name or "voc07"
-    subject = open_subject(asked.checkpoint, config, place)
+    subject = open_frozen_model(asked.checkpoint, config, runtime)
     if subject.test is None:
         raise UserError(
             f"{subject.train.name} has no test part, which eval/svm.py needs: name a set that has"

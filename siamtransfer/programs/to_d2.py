@@ -24,7 +24,7 @@ import siamtransfer
 from siamtransfer.backbones.architecture import Architecture, ResNetBackbone
 from siamtransfer.checkpoints.detectron2_keys import to_detectron2
 from siamtransfer.checkpoints.read_backbone import add_reader_arguments, digest_of, read_backbone
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.parity import IMAGE, TOLERANCE, Parity, measure_parity
 from siamtransfer.detection.detectron2.weights_config import (
@@ -37,6 +37,7 @@ from siamtransfer.detection.detectron2.weights_config import (
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.utils.log import say
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

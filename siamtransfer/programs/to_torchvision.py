@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from siamtransfer.checkpoints.read_backbone import add_reader_arguments, digest_of, read_backbone
-from siamtransfer.cli import run, say
+from siamtransfer.cli import run
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.utils.log import say
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 

@@ -18,10 +18,11 @@ import torch
 from scipy import stats
 from scipy.fft import irfft, next_fast_len, rfft
 
-from siamtransfer.config import flatten
-from siamtransfer.evaluation.knn.vote import mean_average_precision, mean_per_class
+from siamtransfer.metrics.accuracy import mean_per_class
+from siamtransfer.metrics.average_precision import mean_average_precision, steps
 from siamtransfer.records.predictions import Published
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std")
 CHOSEN = ("chosen_", "held_out_")
@@ -146,7 +147,7 @@ def compare(
     generator = np.random.default_rng(seed)
     if labels.ndim == 2:
         drawn = 100 * mean_average_precision_differences(labels, first, second, resamples, generator)
-        points = [mean_average_precision(scores, labels) for scores in (first, second)]
+        points = [mean_average_precision(scores, labels, rule=steps) for scores in (first, second)]
         return Comparison({"mAP": Difference(points[0], points[1], *_tails(drawn))})
     right = [labels == predicted for predicted in (first, second)]
     classes = np.unique(labels, return_inverse=True)[1]

@@ -19,9 +19,10 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from siamtransfer.cli import say, to_json
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 END = "/predictions"  # of the name of a setting's array
 

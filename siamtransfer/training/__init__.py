@@ -1,1 +1,1 @@
-"""A training run: what it builds, one step of it, what it writes down and shows."""
+"""What every training of ours does: the step, the guard before the update, progress, the journal."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StepReport:
     """What all ranks agreed on: the mean loss, the ranks' finiteness and the exit status to stop with."""
 
     loss: float
@@ -23,7 +24,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Blame:
+class StepContext:
     """Where to look when a step goes wrong: the step, its learning rate and this rank's sample indices."""
 
     step: int
@@ -31,9 +32,9 @@ class Blame:
     indices: Tensor
 
 
-def judge(
+def step_report(
     loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None, runtime: Runtime
-) -> Verdict:
+) -> StepReport:
     """Brings loss (a scalar), gradients and stop wishes of all ranks together, in one exchange.
 
     Every rank gets the same verdict, so that all of them go on or all of them stop and none waits for ever.
@@ -48,13 +49,13 @@ def judge(
             torch.full_like(loss, exit_status or 0, dtype=torch.float64),
         ]
     )
-    every_rank = runtime.gather(local[None])
+    every_rank = collectives.all_gather(local[None])
     total, bad_losses, bad_gradients, _ = every_rank.sum(dim=0).tolist()
     status = int(every_rank[:, 3].max())
-    return Verdict(total / runtime.world, bad_losses == 0, bad_gradients == 0, status or None)
+    return StepReport(total / runtime.world_size, bad_losses == 0, bad_gradients == 0, status or None)
 
 
-def refuse_non_finite(verdict: Verdict, local_loss: Tensor, blame: Blame, *, scaled: bool) -> None:
+def check_finite(verdict: StepReport, local_loss: Tensor, blame: StepContext, *, scaled: bool) -> None:
     """Stops before the update when the loss or a gradient of any rank is not finite.
 
     With float16's loss scaler (`scaled`) a gradient that overflows is ordinary: the scaler skips that update

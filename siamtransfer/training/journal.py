@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
-from siamtransfer.cli import to_json
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.strict_json import to_json
 
 
 class Journal:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from siamtransfer.cli import say
+from siamtransfer.utils.log import say
 
 T = TypeVar("T")
 

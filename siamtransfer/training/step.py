@@ -7,9 +7,9 @@ import contextlib
 import torch
 from torch import Tensor
 
-from siamtransfer.distributed.runtime import Runtime, undistributed
-from siamtransfer.methods import Moment, StepOutput
-from siamtransfer.training.guard import Blame, Verdict, judge, refuse_non_finite
+from siamtransfer.distributed.runtime import Runtime, unwrap
+from siamtransfer.methods import StepInfo, StepOutput
+from siamtransfer.training.guard import StepContext, StepReport, check_finite, step_report
 
 
 def update(
@@ -18,25 +18,25 @@ def update(
     scaler: torch.amp.GradScaler,
     views: list[Tensor],
     parts: int,
-    place: Runtime,
+    runtime: Runtime,
     exit_status: int | None,
-    blame: Blame,
-    moment: Moment,
-) -> tuple[StepOutput, Verdict]:
+    blame: StepContext,
+    info: StepInfo,
+) -> tuple[StepOutput, StepReport]:
     """One step: forward, backward, a last look on all ranks together, and only then the new weights. The
     method acts at its three moments, once each however many parts there are."""
-    method = undistributed(model)
-    method.before_forward(moment)
-    index = blame.indices.to(place.device) if method.uses_index else None
-    loss, out = forward_backward(model, views, parts, place, scaler, index)
+    method = unwrap(model)
+    method.before_forward(info)
+    index = blame.indices.to(runtime.device) if method.uses_index else None
+    loss, out = forward_backward(model, views, parts, runtime, scaler, index)
     if scaler.is_enabled():
         scaler.unscale_(optimizer)
-    verdict = judge(loss, model.parameters(), exit_status, place)
-    refuse_non_finite(verdict, loss, blame, scaled=scaler.is_enabled() and scaler.get_scale() >= 1)
-    method.before_update(moment)
+    verdict = step_report(loss, model.parameters(), exit_status, runtime)
+    check_finite(verdict, loss, blame, scaled=scaler.is_enabled() and scaler.get_scale() >= 1)
+    method.before_update(info)
     scaler.step(optimizer)
     scaler.update()
-    method.after_update(moment)
+    method.after_update(info)
     optimizer.zero_grad(set_to_none=True)
     return out, verdict
 
@@ -45,7 +45,7 @@ def forward_backward(
     model: torch.nn.Module,
     views: list[Tensor],
     parts: int,
-    place: Runtime,
+    runtime: Runtime,
     scaler: torch.amp.GradScaler,
     index: Tensor | None = None,
 ) -> tuple[Tensor, StepOutput]:
@@ -59,8 +59,8 @@ def forward_backward(
     chunks = list(zip(*(each.chunk(parts) for each in rows), strict=True))
     for number, chunk in enumerate(chunks, 1):
         last = number == len(chunks)
-        with contextlib.nullcontext() if last or place.world == 1 else model.no_sync():  # type: ignore[operator]
-            with place.autocast():
+        with contextlib.nullcontext() if last or runtime.world_size == 1 else model.no_sync():  # type: ignore[operator]
+            with runtime.autocast():
                 out = model(list(chunk[: len(views)]), *chunk[len(views) :])
             scaler.scale(out.loss / len(chunks)).backward()
         losses.append(out.loss.detach())

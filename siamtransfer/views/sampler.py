@@ -20,11 +20,19 @@ class StepSampler(Sampler[list[Ticket]]):
     """
 
     def __init__(
-        self, images: int, batch: int, steps: int, *, seed: int, start: int = 0, rank: int = 0, world: int = 1
+        self,
+        images: int,
+        batch: int,
+        steps: int,
+        *,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.images, self.batch, self.steps, self.seed, self.start = images, batch, steps, seed, start
         self.steps_per_epoch = images // batch
-        self.share = slice(rank * batch // world, (rank + 1) * batch // world)
+        self.share = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
 
     def __len__(self) -> int:
         return self.steps - self.start

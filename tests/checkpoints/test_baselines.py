@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_shapes
 from support.checkpoint_files import random_state, simsiam_checkpoint
+from support.pictures import write_shapes
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18
 
 from siamtransfer.checkpoints import baselines

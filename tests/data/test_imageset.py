@@ -15,7 +15,7 @@ from siamtransfer.data.imageset import (
     ATTEMPTS,
     ArrayImages,
     UnreadableImage,
-    UnreadableTally,
+    UnreadableImages,
     fingerprint_of_arrays,
     read_or_replace,
     require_same_classes,
@@ -127,7 +127,7 @@ def test_replacement_gives_up_after_a_bounded_number_of_attempts() -> None:
 
 
 def test_tally_counts_distinct_files_and_stops_above_the_limit() -> None:
-    tally = UnreadableTally(100, 0.02)
+    tally = UnreadableImages(100, 0.02)
     assert tally.summary() == "" and tally.count == 0
     assert tally.add("a.jpg", "it is empty")
     assert not tally.add("a.jpg", "it is empty")
@@ -143,14 +143,14 @@ def test_tally_counts_distinct_files_and_stops_above_the_limit() -> None:
 
 def test_tally_limits_at_the_ends() -> None:
     with pytest.raises(UserError, match="1 of 1000000 images"):
-        UnreadableTally(1_000_000, 0).add("a.jpg", "it is empty")
-    everything = UnreadableTally(12, 1)
+        UnreadableImages(1_000_000, 0).add("a.jpg", "it is empty")
+    everything = UnreadableImages(12, 1)
     for index in range(12):
         everything.add(f"{index}.jpg", "it is empty")
     assert "and 7 more" in everything.summary() and "5.jpg" not in everything.summary()
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(UserError, match=r"data\.max_unreadable"):
-            UnreadableTally(10, share)
+            UnreadableImages(10, share)
 
 
 def test_another_set_of_images_than_the_checkpoints_is_refused_with_the_counts() -> None:

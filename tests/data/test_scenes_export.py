@@ -126,11 +126,11 @@ def test_coco_evaluation_of_the_truth_is_perfect(coco: Path) -> None:
     ]
     for kind in ("bbox", "segm"):
         found = api.loadRes([dict(result) for result in results])
-        judge = evaluation.COCOeval(api, found, kind)
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-        assert judge.stats[0] == pytest.approx(1)
+        step_report = evaluation.COCOeval(api, found, kind)
+        step_report.evaluate()
+        step_report.accumulate()
+        step_report.summarize()
+        assert step_report.stats[0] == pytest.approx(1)
 
 
 def test_coco_ids_are_unique_and_numbers_plain(coco: Path) -> None:

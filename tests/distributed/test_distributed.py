@@ -13,6 +13,7 @@ import torch
 from support.small_runs import complete, images_of, launch_ranks, newest, on_ranks, rows
 from torch import Tensor, nn
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.batchnorm import SyncedBatchNorm
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Transform, extract
@@ -87,7 +88,7 @@ def test_two_ranks_watch_knn_and_decode_in_workers_like_one(shapes_folder: Path,
 
 
 def normalise(
-    place: Runtime, x: Tensor, weights: Tensor, kind: type[nn.Module], options: dict[str, Any]
+    runtime: Runtime, x: Tensor, weights: Tensor, kind: type[nn.Module], options: dict[str, Any]
 ) -> Any:
     """Two steps of a batch norm on this rank's share of x[2, N, C, …], and all that came of it."""
     norm = kind(x.shape[2], **options).to(x.dtype)
@@ -96,31 +97,31 @@ def normalise(
         torch.nn.init.normal_(norm.get_parameter("bias"), generator=torch.Generator().manual_seed(2))
     found: dict[str, Tensor] = {}
     for step in range(2):
-        part = x[step].chunk(place.world)[place.rank].clone().requires_grad_()
+        part = x[step].chunk(runtime.world_size)[runtime.rank].clone().requires_grad_()
         out = norm(part)
-        (out * weights.chunk(place.world)[place.rank]).sum().backward()
+        (out * weights.chunk(runtime.world_size)[runtime.rank]).sum().backward()
         assert part.grad is not None
         found |= {f"out{step}": out.detach(), f"grad{step}": part.grad}
     gradients = {name: p.grad for name, p in norm.named_parameters() if p.grad is not None}
     buffers = {name: b.clone() for name, b in norm.named_buffers()}
     with torch.no_grad():
-        found["eval"] = norm.eval()(x[0].chunk(place.world)[place.rank])
+        found["eval"] = norm.eval()(x[0].chunk(runtime.world_size)[runtime.rank])
     return found, gradients, buffers
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize(
     "options",
     [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}],
     ids=lambda o: str(o),
 )
 def test_synchronised_batch_norm_equals_batch_norm_on_the_whole_batch(
-    world: int, options: dict[str, Any]
+    world_size: int, options: dict[str, Any]
 ) -> None:
     x = torch.randn(2, 12, 5, 3, 4, dtype=torch.float64) * 3 + 7
     weights = torch.randn(x.shape[1:], dtype=torch.float64)
     whole, gradients, buffers = normalise(ALONE, x, weights, nn.BatchNorm2d, options)
-    ranks = on_ranks(normalise, x, weights, SyncedBatchNorm, options, world=world)
+    ranks = on_ranks(normalise, x, weights, SyncedBatchNorm, options, world_size=world_size)
     for name, expected in whole.items():
         if name == "eval" and not options.get("track_running_stats", True):
             continue  # without running statistics, evaluation sees one rank's share only, as torch's does
@@ -149,10 +150,10 @@ def test_synchronised_batch_norm_on_vectors_in_half_precision_computes_in_float3
     torch.testing.assert_close(ranks[0][1], reference.running_var, rtol=1e-5, atol=1e-6)
 
 
-def normalise_half(place: Runtime, x: Tensor, weights: Tensor) -> Any:
+def normalise_half(runtime: Runtime, x: Tensor, weights: Tensor) -> Any:
     norm = SyncedBatchNorm(3)
-    out = norm(x[0].chunk(2)[place.rank])
-    (out * weights.chunk(2)[place.rank]).sum().backward()
+    out = norm(x[0].chunk(2)[runtime.rank])
+    (out * weights.chunk(2)[runtime.rank]).sum().backward()
     return out.detach(), norm.running_var
 
 
@@ -171,17 +172,22 @@ class Linear(nn.Module):
         return StepOutput((z1 * z2).sum(dim=1).tanh().mean(), [z1.detach(), z2.detach()])
 
 
-def gradient_of_parts(place: Runtime, views: Tensor, parts: int) -> Any:
+def gradient_of_parts(runtime: Runtime, views: Tensor, parts: int) -> Any:
     torch.manual_seed(5)
     method = Linear()
-    model = place.distribute(method)
+    model = runtime.distribute(method)
     exchanged: list[int] = []
-    if place.world > 1:
+    if runtime.world_size > 1:
         model.register_comm_hook(exchanged, count_and_average)  # type: ignore[operator]
-    share = [view.chunk(place.world)[place.rank] for view in views]
-    loss, out = forward_backward(model, share, parts, place, place.scaler())
+    share = [view.chunk(runtime.world_size)[runtime.rank] for view in views]
+    loss, out = forward_backward(model, share, parts, runtime, runtime.scaler())
     assert method.layer.weight.grad is not None
-    return place.mean(loss), method.layer.weight.grad, len(out.projections[0]), len(exchanged)
+    return (
+        collectives.all_reduce_mean(loss),
+        method.layer.weight.grad,
+        len(out.projections[0]),
+        len(exchanged),
+    )
 
 
 def count_and_average(exchanged, bucket):  # torch refuses the hook if its annotations are words
@@ -191,20 +197,20 @@ def count_and_average(exchanged, bucket):  # torch refuses the hook if its annot
     return work.get_future().then(lambda future: future.value()[0])
 
 
-@pytest.mark.parametrize(("world", "parts"), [(1, 3), (2, 1), (2, 3)])
-def test_accumulated_parts_give_the_gradient_of_the_whole_batch(world: int, parts: int) -> None:
+@pytest.mark.parametrize(("world_size", "parts"), [(1, 3), (2, 1), (2, 3)])
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(world_size: int, parts: int) -> None:
     views = torch.randn(2, 12, 6, dtype=torch.float64)
     loss, gradient, _, _ = gradient_of_parts(ALONE, views, 1)
     results = (
-        on_ranks(gradient_of_parts, views, parts, world=world)
-        if world > 1
+        on_ranks(gradient_of_parts, views, parts, world_size=world_size)
+        if world_size > 1
         else [gradient_of_parts(ALONE, views, parts)]
     )
     for found_loss, found, rows_of_last_part, exchanges in results:
         torch.testing.assert_close(found_loss, loss, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)
-        assert rows_of_last_part == 12 // world // parts
-        assert exchanges == (1 if world > 1 else 0), "ranks exchange gradients once, whatever the parts"
+        assert rows_of_last_part == 12 // world_size // parts
+        assert exchanges == (1 if world_size > 1 else 0), "ranks exchange gradients once, whatever the parts"
 
 
 def test_accumulated_parts_have_batch_norm_statistics_of_their_own() -> None:
@@ -236,18 +242,25 @@ def test_accumulated_parts_have_batch_norm_statistics_of_their_own() -> None:
 # What ranks tell one another.
 
 
-def collectives(place: Runtime) -> Any:
-    tensor = torch.tensor([[1.0 + place.rank, 10.0]])
+def what_ranks_exchange(runtime: Runtime) -> Any:
+    tensor = torch.tensor([[1.0 + runtime.rank, 10.0]])
     before = tensor.clone()
-    found = place.sum(tensor), place.mean(tensor), place.gather(tensor), place.share({"rank": place.rank})
-    words = place.collect(["a", "b"][: place.rank])
+    found = (
+        collectives.all_reduce(tensor),
+        collectives.all_reduce_mean(tensor),
+        collectives.all_gather(tensor),
+        collectives.broadcast_object({"rank": runtime.rank}),
+    )
+    words = collectives.all_gather_object(["a", "b"][: runtime.rank])
     assert torch.equal(tensor, before), "nothing is changed in place"
-    place.wait()
-    return (*found, words, place.is_main)
+    collectives.barrier()
+    return (*found, words, runtime.is_main)
 
 
 def test_sum_mean_gather_share_and_collect() -> None:
-    for rank, (total, mean, gathered, shared, words, is_main) in enumerate(on_ranks(collectives, world=3)):
+    for rank, (total, mean, gathered, shared, words, is_main) in enumerate(
+        on_ranks(what_ranks_exchange, world_size=3)
+    ):
         assert total.tolist() == [[6.0, 30.0]]
         assert mean.tolist() == [[2.0, 10.0]]
         assert gathered.tolist() == [[1.0, 10.0], [2.0, 10.0], [3.0, 10.0]]
@@ -256,8 +269,8 @@ def test_sum_mean_gather_share_and_collect() -> None:
         assert is_main == (rank == 0)
 
 
-def download_once(place: Runtime, folder: str, needed: bool) -> Any:
-    with place.in_turn(needed=needed):
+def download_once(runtime: Runtime, folder: str, needed: bool) -> Any:
+    with collectives.rank_by_rank(needed=needed):
         there = (Path(folder) / "set").exists()
         time.sleep(0.2)
         (Path(folder) / "set").touch()
@@ -265,11 +278,11 @@ def download_once(place: Runtime, folder: str, needed: bool) -> Any:
 
 
 def test_ranks_take_turns_where_they_must(tmp_path: Path) -> None:
-    assert on_ranks(download_once, str(tmp_path), True, world=3) == [False, True, True]
-    with ALONE.in_turn():
+    assert on_ranks(download_once, str(tmp_path), True, world_size=3) == [False, True, True]
+    with collectives.rank_by_rank():
         pass
     started = []
-    with ALONE.in_turn(needed=False):
+    with collectives.rank_by_rank(needed=False):
         started.append(1)
     assert started == [1]
 
@@ -289,12 +302,14 @@ class Numbers:
         return np.full((8, 8, 3), index, np.uint8)
 
 
-def features_of_numbers(place: Runtime, length: int) -> Tensor:
+def features_of_numbers(runtime: Runtime, length: int) -> Tensor:
     backbone = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
-    return extract(backbone, Numbers(length), Transform(8, None, (0.0,) * 3, (1 / 255,) * 3), place, batch=3)
+    return extract(
+        backbone, Numbers(length), Transform(8, None, (0.0,) * 3, (1 / 255,) * 3), runtime, batch=3
+    )
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_features_of_several_ranks_come_back_in_order(length: int) -> None:
-    for found in on_ranks(features_of_numbers, length, world=3):
+    for found in on_ranks(features_of_numbers, length, world_size=3):
         torch.testing.assert_close(found, torch.arange(length)[:, None].expand(-1, 3).float())

@@ -25,10 +25,10 @@ from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.methods import SimSiam, SimSiamConfig
+from siamtransfer.metrics import spread
 from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
 from siamtransfer.programs.pretrain import main
-from siamtransfer.training import collapse as diagnostics
-from siamtransfer.training.guard import judge
+from siamtransfer.training.guard import step_report
 from siamtransfer.training.step import forward_backward
 from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
 from siamtransfer.views.recipes import Recipe, recipe
@@ -119,7 +119,7 @@ def test_forward_pass_and_loss_stay_on_the_device(name: str, width: int) -> None
 
 @pytest.mark.parametrize(
     "measure",
-    [diagnostics.output_std, diagnostics.centre_norm, diagnostics.effective_rank],
+    [spread.output_std, spread.centre_norm, spread.effective_rank],
     ids=lambda f: f.__name__,
 )
 def test_monitors_compute_on_the_device_and_fetch_one_number(measure: Any) -> None:
@@ -138,7 +138,7 @@ def test_the_guard_fetches_what_it_needs_at_once() -> None:
         for parameter in method.parameters():
             parameter.grad = torch.empty_like(parameter)
         with Watch() as watch, pytest.raises(DataDependentOutputException):
-            judge(out.loss, method.parameters(), None, Runtime(CUDA, torch.float32))
+            step_report(out.loss, method.parameters(), None, Runtime(CUDA, torch.float32))
     fetched = [name for name, _ in watch.operations if "_local_scalar_dense" in name or "_to_copy" in name]
     assert fetched == ["aten._to_copy.default"] * (len(fetched) - 1) + ["aten._local_scalar_dense.default"]
     assert watch.on_cpu() == set()
@@ -183,9 +183,9 @@ def test_a_step_on_a_gpu_equals_one_on_the_cpu() -> None:
             .double()
             .to(device)
         )
-        place = Runtime(device, torch.float32)
+        runtime = Runtime(device, torch.float32)
         optimizer = build_optimizer(OptimConfig(batch=256), method.groups())
-        loss, _ = forward_backward(method, [view.to(device) for view in views], 1, place, place.scaler())
+        loss, _ = forward_backward(method, [view.to(device) for view in views], 1, runtime, runtime.scaler())
         optimizer.step()
         found.append((loss.cpu(), {name: tensor.cpu() for name, tensor in method.state_dict().items()}))
     torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-8)

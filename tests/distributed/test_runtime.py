@@ -9,7 +9,8 @@ import threading
 import pytest
 import torch
 
-from siamtransfer.distributed import runtime
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed import runtime as runtimes
 from siamtransfer.distributed.runtime import Runtime, StopSignal
 from siamtransfer.utils.errors import UserError
 
@@ -25,17 +26,22 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
 
 
 def test_the_cpu_computes_in_float32_unless_told_otherwise() -> None:
-    with runtime.start("cpu") as place:
-        assert (place.device, place.precision, place.world, place.is_main) == (CPU, "float32", 1, True)
-    with runtime.start("cpu", "bfloat16") as place, place.autocast():
+    with runtimes.start_runtime("cpu") as runtime:
+        assert (runtime.device, runtime.precision, runtime.world_size, runtime.is_main) == (
+            CPU,
+            "float32",
+            1,
+            True,
+        )
+    with runtimes.start_runtime("cpu", "bfloat16") as runtime, runtime.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
 def test_threads_are_as_asked_until_the_end() -> None:
     before = torch.get_num_threads()
-    with runtime.start("cpu", threads=before + 1):
+    with runtimes.start_runtime("cpu", threads=before + 1):
         assert torch.get_num_threads() == before + 1
-        with runtime.start("cpu"):
+        with runtimes.start_runtime("cpu"):
             assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -53,13 +59,13 @@ def test_threads_are_as_asked_until_the_end() -> None:
 def test_what_this_machine_cannot_do_is_one_sentence(
     device: str, precision: str, words: str, gpus: None
 ) -> None:
-    with pytest.raises(UserError, match=words), runtime.start(device, precision):  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=words), runtimes.start_runtime(device, precision):  # type: ignore[arg-type]
         pass
 
 
 @pytest.mark.parametrize("gpus", [2], indirect=True)
 def test_each_rank_takes_its_own_gpu(gpus: None) -> None:
-    find = runtime._find_device
+    find = runtimes._find_device
     assert find("auto", 0, 1) == torch.device("cuda", 0)
     assert find("cuda:1", 0, 1) == torch.device("cuda", 1)
     assert [find("cuda", local, 2).index for local in (0, 1)] == [0, 1]
@@ -70,15 +76,15 @@ def test_each_rank_takes_its_own_gpu(gpus: None) -> None:
 
 
 def test_alone_nothing_is_exchanged() -> None:
-    place, tensor = Runtime(CPU, torch.float32), torch.ones(2)
-    assert place.sum(tensor) is tensor
-    assert place.gather(tensor) is tensor
-    assert place.mean(tensor).tolist() == [1, 1]
-    assert place.share(tensor) is tensor
-    assert place.collect([1, 2]) == [1, 2]
-    place.wait()
+    runtime, tensor = Runtime(CPU, torch.float32), torch.ones(2)
+    assert torch.equal(collectives.all_reduce(tensor), tensor)
+    assert torch.equal(collectives.all_gather(tensor), tensor)
+    assert collectives.all_reduce_mean(tensor).tolist() == [1, 1]
+    assert collectives.broadcast_object(tensor) is tensor
+    assert collectives.all_gather_object([1, 2]) == [1, 2]
+    collectives.barrier()
     model = torch.nn.BatchNorm1d(2)
-    assert place.distribute(model) is model
+    assert runtime.distribute(model) is model
 
 
 def test_the_scaler_is_for_float16_only() -> None:
@@ -93,11 +99,11 @@ def test_the_scaler_is_for_float16_only() -> None:
 def test_a_steps_random_numbers_are_its_own() -> None:
     drawn = {}
     for key in [(seed, step, rank) for seed in (0, 1) for step in (0, 1, 2) for rank in (0, 1)]:
-        runtime.seed_step(*key)
+        runtimes.seed_step(*key)
         drawn[key] = float(torch.rand(()))
     assert len(set(drawn.values())) == len(drawn)
     torch.rand(100)
-    runtime.seed_step(1, 2, 1)
+    runtimes.seed_step(1, 2, 1)
     assert float(torch.rand(())) == drawn[1, 2, 1]
 
 
@@ -105,10 +111,10 @@ def test_processors_are_those_that_may_be_used() -> None:
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert runtime.processors() == 1
+        assert runtimes.cpu_count() == 1
     finally:
         os.sched_setaffinity(0, allowed)
-    assert runtime.processors() == len(allowed)
+    assert runtimes.cpu_count() == len(allowed)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 import siamtransfer.programs.pretrain as training
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
-from siamtransfer.distributed.runtime import Runtime, undistributed
+from siamtransfer.distributed.runtime import Runtime, unwrap
 from siamtransfer.evaluation.gradients import (
     GUIDE,
     PREFIX,
@@ -153,8 +153,8 @@ def test_a_half_precise_method_is_decomposed_in_float64_and_left_alone(
 ) -> None:
     method = build(name, dict(next(options for case, options in CASES if case == name))).float()
     before = {key: tensor.clone() for key, tensor in method.state_dict().items()}
-    place = Runtime(torch.device("cpu"), precision)
-    found = indicators(decompose(method, [x.float() for x in random_views(8, 8)], place))
+    runtime = Runtime(torch.device("cpu"), precision)
+    found = indicators(decompose(method, [x.float() for x in random_views(8, 8)], runtime))
     assert found[PREFIX + "disagreement"] < 1e-12
     assert differences(before, method.state_dict()) == []
     assert all(p.grad is None for p in method.parameters())
@@ -249,14 +249,14 @@ def test_embeddings_of_length_zero_are_refused() -> None:
         indicators(decompose(method, random_views(8, 8), ALONE))
 
 
-def measure_all(place: Runtime) -> list[list[float]]:
+def measure_all(runtime: Runtime) -> list[list[float]]:
     """The indicators of methods that look at other ranks' rows, on this rank's share of 8 images."""
     found = []
     for name in ("simclr", "moco", "moco-v3", "byol", "barlow-twins", "vicreg"):
         options = next(options for case, options in CASES if case == name)
-        method = undistributed(place.distribute(build_alone(name, options)))
-        share = [view.chunk(place.world)[place.rank] for view in random_views(8, 8)]
-        found.append(list(indicators(decompose(method, share, place)).values())[:-1])
+        method = unwrap(runtime.distribute(build_alone(name, options)))
+        share = [view.chunk(runtime.world_size)[runtime.rank] for view in random_views(8, 8)]
+        found.append(list(indicators(decompose(method, share, runtime)).values())[:-1])
     return found
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from siamtransfer.data import ImageSet, UnreadableImage, open_images
-from siamtransfer.data.imageset import NothingReadable, UnreadableTally, read_or_replace, require_same_images
+from siamtransfer.data.imageset import NothingReadable, UnreadableImages, read_or_replace, require_same_images
 from siamtransfer.features.extract import Transform, pixels
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.dataset import Failure, ViewBatch, ViewSet, keep
@@ -107,7 +107,7 @@ def test_pretraining_replaces_alike_with_any_number_of_workers_and_names_every_b
     for one, other in zip(alone, shared, strict=True):
         assert all(torch.equal(mine, yours) for mine, yours in zip(one.crops, other.crops, strict=True))
         assert torch.equal(one.index, other.index) and one.unreadable == other.unreadable
-    tally = UnreadableTally(len(images), 0.5)
+    tally = UnreadableImages(len(images), 0.5)
     for batch in alone:
         for where, why in batch.unreadable:
             tally.add(where, why)
@@ -126,7 +126,7 @@ def test_unusual_images_are_read_and_not_replaced(folder: Path) -> None:
 
 def test_pretraining_stops_above_the_stated_share(folder: Path) -> None:
     images = open_images("flat", root=folder)
-    tally = UnreadableTally(len(images), 0.1)  # 3 of 34 are allowed
+    tally = UnreadableImages(len(images), 0.1)  # 3 of 34 are allowed
     with pytest.raises(UserError) as caught:
         for batch in epoch(images, 0):
             for where, why in batch.unreadable:

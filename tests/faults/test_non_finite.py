@@ -78,8 +78,8 @@ def named_indices(message: str) -> list[int]:
     return [int(word) for word in found[1].split(",")]
 
 
-def indices_of(step: int, rank: int = 0, world: int = 1) -> list[int]:
-    tickets = list(StepSampler(40, 8, 15, seed=0, rank=rank, world=world))[step]
+def indices_of(step: int, rank: int = 0, world_size: int = 1) -> list[int]:
+    tickets = list(StepSampler(40, 8, 15, seed=0, rank=rank, world_size=world_size))[step]
     return [index for _, index in tickets]
 
 

@@ -102,8 +102,8 @@ def test_the_seed_decides_and_no_training_has_seen_these_views(
         assert (drawn[epoch, 4].numbers != held_out.numbers).any()
 
 
-def on_a_rank(place: Runtime) -> Tensor:
-    return view_features(random_backbone(), noise_images(), VIEWS, place, batch=6)
+def on_a_rank(runtime: Runtime) -> Tensor:
+    return view_features(random_backbone(), noise_images(), VIEWS, runtime, batch=6)
 
 
 def test_ranks_share_the_images(usual: Tensor) -> None:

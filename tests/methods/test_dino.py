@@ -34,7 +34,7 @@ from support.small_runs import on_ranks
 from torch import Tensor, nn
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods.base import Moment
+from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.dino import DINO, DINOConfig, teacher_temperature
 from siamtransfer.utils.errors import UserError
 
@@ -87,9 +87,9 @@ SETS: dict[str, tuple[dict[str, str], dict[str, Any], int]] = {
 }  # fmt: skip
 
 
-def load(file: str) -> tuple[Golden, dict[str, Any], Moment]:
+def load(file: str) -> tuple[Golden, dict[str, Any], StepInfo]:
     names, settings, epoch = SETS[file]
-    return Golden(file, names), settings, Moment(100 * epoch, 10**12, 100)
+    return Golden(file, names), settings, StepInfo(100 * epoch, 10**12, 100)
 
 
 def build(golden: Golden, dtype: torch.dtype, **settings: Any) -> DINO:
@@ -111,14 +111,14 @@ def crops() -> list[Tensor]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("file", SETS)
 def test_outputs_loss_centre_and_every_gradient_equal_the_published_code(file, dtype):
-    golden, settings, moment = load(file)
+    golden, settings, info = load(file)
     method = build(golden, dtype, **settings)
     said: dict[str, Tensor] = {}
     for name in ("head", "target_head"):
         getattr(method, name).register_forward_hook(
             lambda module, inputs, out, name=name: said.update({name: out[1]})
         )
-    method.before_forward(moment)
+    method.before_forward(info)
     out = method(golden.views(0, dtype))
     assert_close(said["head"], golden.get("out", "student_out", dtype), dtype, "student")
     assert_close(said["target_head"], golden.get("out", "teacher_out", dtype), dtype, "teacher")
@@ -126,28 +126,28 @@ def test_outputs_loss_centre_and_every_gradient_equal_the_published_code(file, d
     if golden.full:
         assert_close(method.center, golden.get("out", "center_after", dtype), dtype, "centre")
     out.loss.backward()
-    method.before_update(moment)
+    method.before_update(info)
     assert_same_gradients(method, golden, dtype)
 
 
 @pytest.mark.parametrize("file", SETS)
 def test_five_training_steps_equal_the_published_code(file):
-    golden, settings, moment = load(file)
+    golden, settings, info = load(file)
     for dtype in golden.trained_in():
         method = build(golden, dtype, **settings)
-        losses = train(method, golden, dtype, moment, decay_vectors=not golden.full)
+        losses = train(method, golden, dtype, info, decay_vectors=not golden.full)
         assert_trained_like(method, golden, dtype, losses, without=() if golden.full else ("center",))
         if not golden.full:
             assert_close(method.center, golden.arrays["final_state/center"], dtype, "centre")
 
 
 def test_the_golden_file_notices_a_teacher_that_moves_before_the_step():
-    golden, settings, moment = load("full/dino.npz")
+    golden, settings, info = load("full/dino.npz")
     method = build(golden, torch.float64, **settings)
-    after, method.after_update = method.after_update, lambda moment: None  # type: ignore[method-assign]
+    after, method.after_update = method.after_update, lambda info: None  # type: ignore[method-assign]
     before = method.before_forward
-    method.before_forward = lambda moment: (after(moment), before(moment))[1]  # type: ignore[method-assign]
-    losses = train(method, golden, torch.float64, moment, decay_vectors=False)
+    method.before_forward = lambda info: (after(info), before(info))[1]  # type: ignore[method-assign]
+    losses = train(method, golden, torch.float64, info, decay_vectors=False)
     assert (losses - golden.losses(torch.float64)).abs().max() > 1e-5
 
 
@@ -173,7 +173,7 @@ def test_momentum_follows_the_published_schedule():
             parameter.fill_(1)
     for step in range(len(theirs)):
         method.target_head.last_layer.weight_v.data.zero_()
-        method.after_update(Moment(step, len(theirs), 7))
+        method.after_update(StepInfo(step, len(theirs), 7))
         ours.append(1 - method.target_head.last_layer.weight_v.data[0, 0].item())
     assert ours == pytest.approx(theirs, abs=1e-14)
 
@@ -237,7 +237,7 @@ def test_the_last_layer_waits_for_its_epoch():
     method = small(clip=0, freeze_last_layer_epochs=2)
     for epoch, frozen in ((1, True), (2, False)):
         method(crops()).loss.backward()
-        method.before_update(Moment(10 * epoch, 100, 10))
+        method.before_update(StepInfo(10 * epoch, 100, 10))
         assert (method.head.last_layer.weight_v.grad is None) == frozen
         assert method.head.mlp[0].weight.grad is not None
 
@@ -306,9 +306,9 @@ def test_bfloat16_networks_give_a_float32_loss():
     assert out.loss.item() == pytest.approx(exact.item(), abs=0.02)
 
 
-def run(place: Runtime, batch_norm: bool) -> Outcome:
+def run(runtime: Runtime, batch_norm: bool) -> Outcome:
     method = small(batch_norm=batch_norm, clip=0, freeze_last_layer_epochs=0, momentum=0.5)
-    return two_steps(method, crops(), place)
+    return two_steps(method, crops(), runtime)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods.base import Moment
+from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.directpred import DirectPred, DirectPredConfig, predictor_of
 from siamtransfer.methods.parts.correlation import Correlation
 from siamtransfer.utils.errors import UserError
@@ -199,7 +199,7 @@ def test_the_predictor_is_computed_every_freq_steps_and_learns_in_between():
         before = method.predictor.weight.detach().clone()
         method(views()).loss.backward()
         assert method.predictor.weight.grad is not None
-        method.after_update(Moment(step, 100, 10))
+        method.after_update(StepInfo(step, 100, 10))
         computed = predictor_of(method.correlation.matrix, method.config)
         if step % 3 == 0:
             torch.testing.assert_close(method.predictor.weight.detach(), computed, rtol=0, atol=0)
@@ -234,7 +234,7 @@ def test_momentum_stays_or_rises():
                 ours.data.fill_(1)
                 theirs.data.zero_()
         method(views())
-        method.after_update(Moment(50, 100, 10))
+        method.after_update(StepInfo(50, 100, 10))
         targets = [*method.target_backbone.parameters(), *method.target_projector.parameters()]
         assert all(torch.allclose(p, torch.full_like(p, 1 - halfway)) for p in targets)
 
@@ -252,8 +252,8 @@ def test_bfloat16_networks_keep_f_and_the_loss_in_float32():
     assert out.loss.item() == pytest.approx(exact.item(), abs=0.05)
 
 
-def run(place: Runtime) -> Outcome:
-    return two_steps(small(), views(), place)
+def run(runtime: Runtime) -> Outcome:
+    return two_steps(small(), views(), runtime)
 
 
 def test_two_ranks_are_one():

@@ -13,13 +13,13 @@ import timm
 import torch
 from support import paths
 from support.golden_methods import FIRST, TinyBackbone
+from support.small_methods import BATCH, SMALL, small, some_views
 from support.small_runs import on_ranks
-from test_methods import BATCH, SMALL, small, some_views
 from torch import Tensor, nn
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods import METHODS, Method, Moment, SimSiam, SimSiamConfig
+from siamtransfer.methods import METHODS, Method, SimSiam, SimSiamConfig, StepInfo
 from siamtransfer.methods.byol import BYOL
 from siamtransfer.methods.moco import MoCo, MoCoConfig
 from siamtransfer.methods.moco_v3 import MoCoV3, MoCoV3Config
@@ -56,7 +56,7 @@ def test_momentum_rises_as_in_published_code(name):
     golden = SCHEDULES[name]
     base = golden.get("base", golden.get("base_momentum"))
     steps = len(golden["values"])
-    ours = [rising(base, Moment(step, steps, 7).done) for step in range(steps)]
+    ours = [rising(base, StepInfo(step, steps, 7).done) for step in range(steps)]
     assert ours == pytest.approx(golden["values"], abs=1e-14)
     assert rising(base, 1) == 1
 
@@ -87,10 +87,10 @@ def test_momentum_0_copies_the_online_network_and_1_never_moves(name, momentum, 
             parameter.add_(1)
     before = {key: tensor.clone() for key, tensor in method.state_dict().items()}
     moved = []
-    for moment in ("before_forward", "before_update", "after_update"):
-        getattr(method, moment)(FIRST)
+    for info in ("before_forward", "before_update", "after_update"):
+        getattr(method, info)(FIRST)
         now = {key: tensor.clone() for key, tensor in method.state_dict().items()}
-        moved += [moment] if any(not torch.equal(now[key], before[key]) for key in now) else []
+        moved += [info] if any(not torch.equal(now[key], before[key]) for key in now) else []
         before = now
     assert moved == ([MOMENTUM[name]] if moves else [])
     state = method.state_dict()
@@ -187,13 +187,13 @@ def test_mocos_queue_holds_unit_vectors_from_the_start_and_takes_the_batchs_own_
     assert method(some_views()).loss.item() != pytest.approx(loss, abs=1e-6), "the queue has moved"
 
 
-def keys_on_ranks(place: Runtime, shuffle: bool, with_norm: bool) -> Tensor:
+def keys_on_ranks(runtime: Runtime, shuffle: bool, with_norm: bool) -> Tensor:
     """Keys of this rank's images, by an encoder whose batch norm, if any, sees one rank's share."""
     method = moco(shuffle=shuffle)
     if not with_norm:
         method.target_backbone = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(3, 16)).double()
-    torch.manual_seed(place.rank)
-    return method.keys(some_views()[0].chunk(place.world)[place.rank])
+    torch.manual_seed(runtime.rank)
+    return method.keys(some_views()[0].chunk(runtime.world_size)[runtime.rank])
 
 
 def test_mocos_keys_come_back_to_their_images_from_whichever_rank_encoded_them():
@@ -277,8 +277,8 @@ def test_positions_are_sines_and_cosines_of_row_and_column():
     for row in range(3):
         for column in range(5):
             expected = [
-                wave(place / base)
-                for place in (row, column)
+                wave(position / base)
+                for position in (row, column)
                 for wave in (math.sin, math.cos)
                 for base in (1.0, 100.0)  # 10000 ** (0, 1/2)
             ]

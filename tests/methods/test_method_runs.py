@@ -26,11 +26,11 @@ import siamtransfer.programs.pretrain as program
 from siamtransfer.checkpoints.read_backbone import digest_of, read_backbone
 from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods import METHODS, Method, Moment, StepOutput, section_of
+from siamtransfer.methods import METHODS, Method, StepInfo, StepOutput, section_of
 from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
 from siamtransfer.programs.knn import main as knn
 from siamtransfer.programs.to_d2 import main as to_d2
-from siamtransfer.training.guard import Blame
+from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import update
 from siamtransfer.utils.errors import UserError
 
@@ -176,50 +176,55 @@ class Notes(Method):
 
     def __init__(self) -> None:
         super().__init__(nn.Linear(6, 4, dtype=torch.float64))
-        self.notes: list[tuple[str, Moment | None, float, bool]] = []
+        self.notes: list[tuple[str, StepInfo | None, float, bool]] = []
 
-    def note(self, what: str, moment: Moment | None) -> None:
+    def note(self, what: str, info: StepInfo | None) -> None:
         weight = self.backbone.weight
-        self.notes.append((what, moment, weight.sum().item(), weight.grad is not None))
+        self.notes.append((what, info, weight.sum().item(), weight.grad is not None))
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         self.note("forward", None)
         z1, z2 = (self.backbone(view) for view in views)
         return StepOutput((z1 * z2).sum(dim=1).tanh().mean(), [z1.detach(), z2.detach()])
 
-    def before_forward(self, moment: Moment) -> None:
-        self.note("before_forward", moment)
+    def before_forward(self, info: StepInfo) -> None:
+        self.note("before_forward", info)
 
-    def before_update(self, moment: Moment) -> None:
-        self.note("before_update", moment)
+    def before_update(self, info: StepInfo) -> None:
+        self.note("before_update", info)
         self.backbone.weight.grad = torch.ones_like(self.backbone.weight)
 
-    def after_update(self, moment: Moment) -> None:
-        self.note("after_update", moment)
+    def after_update(self, info: StepInfo) -> None:
+        self.note("after_update", info)
 
 
-def notes_of_two_steps(place: Runtime, parts: int) -> Any:
+def notes_of_two_steps(runtime: Runtime, parts: int) -> Any:
     torch.manual_seed(0)
     method = Notes()
-    model = place.distribute(method)
+    model = runtime.distribute(method)
     optimizer = build_optimizer(OptimConfig(lr=0.5, batch=256, weight_decay=0), method.groups())
     for step in range(2):
-        views = [view.chunk(place.world)[place.rank] for view in torch.randn(2, 12, 6, dtype=torch.float64)]
-        blame = Blame(step, 0.5, torch.arange(0))
-        update(model, optimizer, place.scaler(), views, parts, place, None, blame, moment=Moment(step, 2, 1))
+        views = [
+            view.chunk(runtime.world_size)[runtime.rank]
+            for view in torch.randn(2, 12, 6, dtype=torch.float64)
+        ]
+        blame = StepContext(step, 0.5, torch.arange(0))
+        update(
+            model, optimizer, runtime.scaler(), views, parts, runtime, None, blame, info=StepInfo(step, 2, 1)
+        )
     return method.notes
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_moments_come_once_a_step_around_the_update(parts: int, world: int) -> None:
-    found = [notes_of_two_steps(ALONE, parts)] if world == 1 else on_ranks(notes_of_two_steps, parts)
+def test_moments_come_once_a_step_around_the_update(parts: int, world_size: int) -> None:
+    found = [notes_of_two_steps(ALONE, parts)] if world_size == 1 else on_ranks(notes_of_two_steps, parts)
     for notes in found:
         words = ["before_forward", *["forward"] * parts, "before_update", "after_update"]
         assert [what for what, *_ in notes] == words * 2
         for step, few in enumerate((notes[: len(words)], notes[len(words) :])):
-            assert [moment for _, moment, *_ in few] == [
-                None if what == "forward" else Moment(step, 2, 1) for what in words
+            assert [info for _, info, *_ in few] == [
+                None if what == "forward" else StepInfo(step, 2, 1) for what in words
             ]
             weights = [weight for _, _, weight, _ in few]
             assert len(set(weights[:-1])) == 1
@@ -236,11 +241,11 @@ def test_a_loss_that_is_not_finite_stops_before_any_moment_of_the_update() -> No
     with pytest.raises(UserError, match="not finite at step 3"):
         update(
             method, optimizer, ALONE.scaler(), views, 1, ALONE, None,
-            Blame(3, 0.1, torch.arange(4)), moment=Moment(3, 10, 5),
+            StepContext(3, 0.1, torch.arange(4)), info=StepInfo(3, 10, 5),
         )  # fmt: skip
     assert [what for what, *_ in method.notes] == ["before_forward", "forward"]
 
 
 def test_where_a_run_stands() -> None:
-    moment = Moment(step=25, steps=100, steps_per_epoch=10)
-    assert (moment.epoch, moment.done) == (2, 0.25)
+    info = StepInfo(step=25, steps=100, steps_per_epoch=10)
+    assert (info.epoch, info.done) == (2, 0.25)

@@ -28,19 +28,20 @@ from support.golden_methods import (
     assert_same_gradients,
     assert_trained_like,
 )
+from support.small_methods import BATCH, SMALL, small, some_views
 from support.small_runs import on_ranks
 from torch import Tensor
 
 from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods import METHODS, Method, MethodName, Moment, section_of
+from siamtransfer.methods import METHODS, Method, MethodName, StepInfo, section_of
 from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
-from siamtransfer.training.collapse import CollapseWatch
-from siamtransfer.training.guard import Blame
+from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import update
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
-BLAME = Blame(step=0, rate=0.0, indices=torch.arange(0))
+BLAME = StepContext(step=0, rate=0.0, indices=torch.arange(0))
 
 
 def layers(head: str, published: str, parts: Iterable[str]) -> dict[str, str]:
@@ -169,9 +170,9 @@ def train(method: Method, golden: Golden, case: Case, dtype: torch.dtype) -> Ten
     config = OptimConfig(lr=case.rate, batch=256)
     optimizer, scaler, losses = build_optimizer(config, method.groups()), ALONE.scaler(), []
     for step in range(STEPS):
-        moment = Moment(step, steps=10**12, steps_per_epoch=100)
+        info = StepInfo(step, steps=10**12, steps_per_epoch=100)
         views = golden.views(step, dtype)
-        _, verdict = update(method, optimizer, scaler, views, 1, ALONE, None, BLAME, moment)
+        _, verdict = update(method, optimizer, scaler, views, 1, ALONE, None, BLAME, info)
         losses.append(verdict.loss)
     return torch.tensor(losses, dtype=torch.float64)
 
@@ -181,7 +182,7 @@ def train(method: Method, golden: Golden, case: Case, dtype: torch.dtype) -> Ten
 def test_outputs_loss_and_every_gradient_equal_published_code(name, dtype):
     golden, case = load(name)
     method = build(golden, case, dtype)
-    method.before_forward(Moment(0, 10**12, 100))
+    method.before_forward(StepInfo(0, 10**12, 100))
     out = method(golden.views(0, dtype))
     assert out.loss.dtype == dtype
     for z, output in zip(out.projections, case.outputs or (), strict=bool(case.outputs)):
@@ -228,33 +229,6 @@ def test_the_golden_files_notice_a_target_that_moves_at_the_other_moment(name):
 
 # What holds for every method.
 
-SMALL: dict[str, dict[str, Any]] = {
-    "simsiam": {"dim": 12},
-    "simclr": {"dim": 8},
-    "moco": {"dim": 8, "queue": 40, "momentum": 0.5},
-    "moco-v3": {"dim": 8, "hidden": 12, "momentum": 0.5},
-    "byol": {"dim": 8, "hidden": 12, "momentum": 0.5},
-    "swav": {"dim": 8, "hidden": 12, "prototypes": 10, "queue": 16, "queue_from_epoch": 0},
-    "dino": {"dim": 10, "hidden": 12, "bottleneck": 8, "momentum": 0.5, "freeze_last_layer_epochs": 0},
-    "barlow-twins": {"dim": 12, "hidden": 12},
-    "vicreg": {"dim": 12, "hidden": 12},
-    "directpred": {"dim": 8, "hidden": 12, "momentum": 0.5},
-    "unigrad": {"dim": 8, "hidden": 12, "momentum": 0.5},
-}
-BATCH = 16
-
-
-def small(name: str, **changes: Any) -> Method:
-    """A method at small size in float64, the same every time."""
-    torch.manual_seed(0)
-    entry = METHODS[name]
-    return entry.build(TinyBackbone(), entry.options(**{**SMALL[name], **changes})).double()
-
-
-def some_views(step: int = 0) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    return list(torch.randn(2, BATCH, 3, 16, 16, generator=generator, dtype=torch.float64))
-
 
 def test_every_method_has_a_name_a_section_and_is_tried_here():
     assert list(METHODS) == list(get_args(MethodName)) == list(SMALL)
@@ -277,24 +251,24 @@ def test_every_parameter_is_frozen_or_in_one_group_with_a_gradient(name):
     assert all(not method.get_parameter(key).requires_grad for key in frozen)
 
 
-def trained(place: Runtime, name: str, steps: int, synchronise: bool = True, **changes: Any) -> Any:
+def trained(runtime: Runtime, name: str, steps: int, synchronise: bool = True, **changes: Any) -> Any:
     """Losses of some steps on this rank's share, the last gradients, and the state."""
     method, last = small(name, **changes), {}
-    model = place.distribute(method, synchronise_batch_norm=synchronise)
+    model = runtime.distribute(method, synchronise_batch_norm=synchronise)
     before_update = method.before_update
 
-    def note_gradients(moment: Moment) -> None:
+    def note_gradients(info: StepInfo) -> None:
         last.update({key: p.grad.clone() for key, p in method.named_parameters() if p.grad is not None})
-        before_update(moment)
+        before_update(info)
 
     method.before_update = note_gradients  # type: ignore[method-assign]
     optimizer = build_optimizer(OptimConfig(lr=0.05, batch=256), method.groups())
     losses = []
     for step in range(steps):
-        share = [view.chunk(place.world)[place.rank] for view in some_views(step)]
-        moment = Moment(step, 100, 10)
-        torch.manual_seed(10 * step + place.rank)
-        _, verdict = update(model, optimizer, place.scaler(), share, 1, place, None, BLAME, moment)
+        share = [view.chunk(runtime.world_size)[runtime.rank] for view in some_views(step)]
+        info = StepInfo(step, 100, 10)
+        torch.manual_seed(10 * step + runtime.rank)
+        _, verdict = update(model, optimizer, runtime.scaler(), share, 1, runtime, None, BLAME, info)
         losses.append(verdict.loss)
     return losses, last, method.state_dict()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from siamtransfer.methods.parts.precision import exactly, full, unit
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ from siamtransfer.methods.parts.precision import exactly, full, unit
 )
 def test_half_precision_becomes_single_and_all_else_stays(given, kept):
     x = torch.tensor([[3.0, 4.0]], dtype=given)
-    assert full(x).dtype == kept
-    torch.testing.assert_close(unit(x), torch.tensor([[0.6, 0.8]], dtype=kept))
+    assert to_float32(x).dtype == kept
+    torch.testing.assert_close(l2_normalize(x), torch.tensor([[0.6, 0.8]], dtype=kept))
 
 
 def test_products_are_exact_inside_and_what_they_were_outside():
@@ -30,7 +30,7 @@ def test_products_are_exact_inside_and_what_they_were_outside():
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert (x @ x).item() == 1
-            with exactly(x):
+            with no_tf32(x):
                 assert (x @ x).item() > 1 + 2**-12
                 assert not torch.backends.cuda.matmul.allow_tf32
             assert (x @ x).item() == 1

@@ -198,7 +198,7 @@ def test_predictor_switch(predictor, trained):
 @pytest.mark.parametrize("rate", ["constant", "decayed"])
 def test_predictor_rate_switch(rate):
     method = SimSiam(TinyBackbone(), SimSiamConfig(dim=32, predictor_rate=rate))
-    assert [group.constant_rate for group in method.groups()] == [False, rate == "constant"]
+    assert [group.constant_lr for group in method.groups()] == [False, rate == "constant"]
 
 
 def test_paper_sizes():

@@ -23,7 +23,7 @@ from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics.projector import read_projector
-from siamtransfer.methods import Moment, SimSiam, SimSiamConfig
+from siamtransfer.methods import SimSiam, SimSiamConfig, StepInfo
 from siamtransfer.methods.parts.mlp import ACTIVATIONS
 from siamtransfer.methods.simsiam_variants.clusters import ClusterConfig, PseudoLabels
 from siamtransfer.methods.simsiam_variants.extra_losses import (
@@ -37,7 +37,7 @@ from siamtransfer.methods.simsiam_variants.heads import Experts, Residual
 from siamtransfer.methods.simsiam_variants.similarities import Distance, DistanceConfig, SimilarityName
 from siamtransfer.methods.simsiam_variants.targets import Memory, StopGradient, TargetConfig, aims
 from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
-from siamtransfer.training.guard import Blame
+from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import update
 from siamtransfer.utils.errors import UserError
 
@@ -63,24 +63,24 @@ def random_rows(n: int, d: int, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def trained(method: SimSiam, place: Runtime, steps: int, steps_per_epoch: int = 2) -> Any:
+def trained(method: SimSiam, runtime: Runtime, steps: int, steps_per_epoch: int = 2) -> Any:
     """The mean loss, gradients and state after some steps as pretrain/main.py makes them, on this rank's
     share of each batch of 8 images."""
-    model = place.distribute(method)
+    model = runtime.distribute(method)
     optimizer = build_optimizer(OptimConfig(lr=0.1, batch=256), method.groups())
     kept: dict[str, Tensor] = {}
-    method.before_update = lambda moment: kept.update(  # type: ignore[method-assign]
+    method.before_update = lambda info: kept.update(  # type: ignore[method-assign]
         {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
     )
     for step in range(steps):
         generator = torch.Generator().manual_seed(step)
         views = [torch.randn(8, 3, 16, 16, generator=generator, dtype=torch.float64) for _ in range(2)]
         index = torch.randperm(IMAGES, generator=generator)[:8]
-        *mine, own = [rows.chunk(place.world)[place.rank] for rows in (*views, index)]
-        torch.manual_seed(100 * step + place.rank)
-        moment = Moment(step, steps, steps_per_epoch)
+        *mine, own = [rows.chunk(runtime.world_size)[runtime.rank] for rows in (*views, index)]
+        torch.manual_seed(100 * step + runtime.rank)
+        info = StepInfo(step, steps, steps_per_epoch)
         _, verdict = update(
-            model, optimizer, place.scaler(), mine, 1, place, None, Blame(step, 0.1, own), moment=moment
+            model, optimizer, runtime.scaler(), mine, 1, runtime, None, StepContext(step, 0.1, own), info=info
         )
     return torch.tensor(verdict.loss), kept, method.state_dict()
 
@@ -164,7 +164,7 @@ def test_alternation_aims_at_the_weights_of_the_last_round():
     for step in range(5):
         if step % 2 == 0:
             f, g = copy.deepcopy(method.backbone), copy.deepcopy(method.projector)
-        method.before_forward(Moment(step, 5, 5))
+        method.before_forward(StepInfo(step, 5, 5))
         with torch.no_grad():
             t1, t2 = (g(f(x)) for x in VIEWS)
         probe = copy.deepcopy(method)
@@ -175,14 +175,14 @@ def test_alternation_aims_at_the_weights_of_the_last_round():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        method.after_update(Moment(step, 5, 5))
+        method.after_update(StepInfo(step, 5, 5))
 
 
 def test_the_second_network_comes_and_goes_by_epoch():
     method = small(target=TargetConfig(share=0.4, start_epoch=1, stop_epoch=3))
     shares = []
     for step in range(0, 10, 2):
-        method.before_forward(Moment(step, 10, 2))
+        method.before_forward(StepInfo(step, 10, 2))
         shares.append(method.share)
     assert shares == [0, 0.4, 0.4, 0, 0]
 
@@ -395,7 +395,7 @@ def test_a_backbone_may_learn_at_a_rate_of_its_own():
     method = small(backbone_rate_scale=0.1)
     groups = {group.name: group for group in method.groups()}
     assert list(groups) == ["backbone", "projector", "predictor"]
-    assert groups["backbone"].rate_scale == 0.1
+    assert groups["backbone"].lr_scale == 0.1
     grouped = [id(p) for group in groups.values() for p in group.parameters]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
 
@@ -458,12 +458,12 @@ def test_rounds_of_k_means_find_the_groups_and_tell_whether_they_last():
     clusters([], corners[group[seen]] + 0.01 * random_rows(11, 2).float(), seen)
     torch.testing.assert_close(clusters.features[seen].norm(dim=1), torch.ones(11))
     for step, fitted in ((0, False), (5, False), (10, False), (19, False), (20, True)):
-        clusters.before_forward(Moment(step, 100, 10))
+        clusters.before_forward(StepInfo(step, 100, 10))
         assert bool((clusters.cluster[seen] >= 0).all()) == fitted, step
     assert clusters.cluster[11] == -1
     assert len({(a, b) for a, b in zip(group[seen].tolist(), clusters.cluster.tolist(), strict=False)}) == 3
     assert clusters.agreement == 0
-    clusters.before_forward(Moment(40, 100, 10))
+    clusters.before_forward(StepInfo(40, 100, 10))
     assert clusters.agreement == pytest.approx(1)
 
 
@@ -548,7 +548,7 @@ def test_a_weak_contrast_looks_at_the_middle_ones():
 
 
 def test_terms_are_added_by_their_weights_and_written_down():
-    terms = TermsConfig(rotation=0.5, contrast=2.0, labels=0.25, rate_scale=3.0)
+    terms = TermsConfig(rotation=0.5, contrast=2.0, labels=0.25, lr_scale=3.0)
     method = small(terms=terms)
     out = method(VIEWS, torch.arange(8))
     values = {name.removeprefix("simsiam/"): value for name, value in out.numbers.items()}
@@ -556,7 +556,7 @@ def test_terms_are_added_by_their_weights_and_written_down():
     expected = small()(VIEWS).loss + sum(getattr(terms, name) * value for name, value in values.items())
     torch.testing.assert_close(out.loss, expected)
     group = method.groups()[-1]
-    assert (group.name, group.rate_scale, len(group.parameters)) == ("terms", 3.0, 4)
+    assert (group.name, group.lr_scale, len(group.parameters)) == ("terms", 3.0, 4)
 
 
 # Two ranks.
@@ -575,8 +575,8 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def trained_on_ranks(place: Runtime, name: str) -> Any:
-    loss, kept, state = trained(small(**EVERYTHING[name]), place, 4)
+def trained_on_ranks(runtime: Runtime, name: str) -> Any:
+    loss, kept, state = trained(small(**EVERYTHING[name]), runtime, 4)
     return loss, kept, state
 
 
@@ -689,8 +689,8 @@ def test_parts_of_a_batch_know_their_images(parts: int) -> None:
     optimizer = build_optimizer(OptimConfig(), method.groups())
     index = torch.randperm(8)
     update(
-        method, optimizer, ALONE.scaler(), VIEWS, parts, ALONE, None, Blame(0, 0.1, index),
-        moment=Moment(0, 1, 1),
+        method, optimizer, ALONE.scaler(), VIEWS, parts, ALONE, None, StepContext(0, 0.1, index),
+        info=StepInfo(0, 1, 1),
     )  # fmt: skip
     assert [len(part) for part in seen] == [8 // parts] * parts
     assert torch.equal(torch.cat(seen), index)

@@ -30,7 +30,7 @@ from support.small_runs import on_ranks
 from torch import Tensor
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods.base import Moment
+from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.swav import SwAV, SwAVConfig, sinkhorn
 from siamtransfer.utils.errors import UserError
 
@@ -109,7 +109,7 @@ def test_queue_and_frozen_prototypes_equal_the_published_code(dtype):
     assert method.prototypes.weight.grad is None
 
     method = build(golden, dtype, **WITH_QUEUE)
-    losses = train(method, golden, dtype, Moment(0, 1000, 100))
+    losses = train(method, golden, dtype, StepInfo(0, 1000, 100))
     assert_trained_like(method, golden, dtype, losses, without=("queue",))
     suffix = "_f64" if dtype == torch.float64 else ""
     assert_close(method.queue, golden.arrays[f"final_queue{suffix}/queue"], dtype, "queue")
@@ -118,7 +118,7 @@ def test_queue_and_frozen_prototypes_equal_the_published_code(dtype):
 def test_the_golden_queue_notices_a_queue_that_is_never_used():
     golden = Golden("full/swav_queue.npz", FULL_NAMES)
     method = build(golden, torch.float64, **{**WITH_QUEUE, "queue_from_epoch": 1})
-    losses = train(method, golden, torch.float64, Moment(0, 1000, 100))
+    losses = train(method, golden, torch.float64, StepInfo(0, 1000, 100))
     difference = (losses - golden.losses(torch.float64)).abs()
     assert difference[:2].max() < 1e-10  # it is not full yet
     assert difference[2:].min() > 1e-4
@@ -168,7 +168,7 @@ def test_prototypes_have_unit_length_in_every_forward_and_move_only_after_their_
     )
     for step, frozen in ((2, True), (3, False)):
         method(crops()).loss.backward()
-        method.before_update(Moment(step, 100, 10))
+        method.before_update(StepInfo(step, 100, 10))
         assert (method.prototypes.weight.grad is None) == frozen
 
 
@@ -182,7 +182,7 @@ def test_codes_get_no_gradient():
 def test_queue_keeps_the_newest_embeddings_first_and_waits_for_its_epoch():
     method = small(queue=12, queue_from_epoch=2)
     for epoch, filled in ((1, 0), (2, 8), (3, 12)):
-        method.before_forward(Moment(10 * epoch, 100, 10))
+        method.before_forward(StepInfo(10 * epoch, 100, 10))
         out = method(crops())
         assert int(method.queue[0].any(dim=1).sum()) == filled
     torch.testing.assert_close(method.queue[1, :8], out.projections[1])
@@ -211,8 +211,8 @@ def test_bfloat16_networks_give_a_float32_loss_and_float32_codes():
     assert out.loss.item() == pytest.approx(exact.item(), abs=0.02)
 
 
-def run(place: Runtime, queue: int) -> Outcome:
-    return two_steps(small(queue=queue, queue_from_epoch=0), crops(), place)
+def run(runtime: Runtime, queue: int) -> Outcome:
+    return two_steps(small(queue=queue, queue_from_epoch=0), crops(), runtime)
 
 
 @pytest.mark.parametrize("queue", [0, 6])

@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods.base import Moment
+from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.parts.unified_gradient import unigrad
 from siamtransfer.methods.unigrad import UniGrad, UniGradConfig
 from siamtransfer.utils.errors import UserError
@@ -93,8 +93,8 @@ def units(seed: int, dim: int = 6) -> Tensor:
 def forward(method: UniGrad, dtype: torch.dtype, golden: Golden) -> dict[str, Tensor]:
     """The first step's embeddings by their golden names, and its loss and correlation; gradients are left on
     the parameters."""
-    moment = FIRST
-    method.before_forward(moment)
+    info = FIRST
+    method.before_forward(info)
     seen: list[Tensor] = []
     embed = method.embed
     method.embed = lambda z: seen.append(embed(z)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
@@ -135,7 +135,7 @@ def test_the_golden_file_notices_a_target_that_moves_after_the_step():
     golden = Golden("full/unigrad.npz", names)
     method = build(golden, torch.float64, **settings)
     method.after_update = method.before_forward  # type: ignore[method-assign]
-    method.before_forward = lambda moment: None  # type: ignore[method-assign]
+    method.before_forward = lambda info: None  # type: ignore[method-assign]
     losses = train(method, golden, torch.float64)
     assert (losses - golden.losses(torch.float64)).abs().max() > 1e-6
 
@@ -342,10 +342,10 @@ def test_targets_move_before_the_forward_pass_with_a_rising_momentum():
         parameter.data.fill_(1)
     for parameter in [*method.target_backbone.parameters(), *method.target_projector.parameters()]:
         parameter.data.zero_()
-    method.before_forward(Moment(50, 100, 10))
+    method.before_forward(StepInfo(50, 100, 10))
     for parameter in [*method.target_backbone.parameters(), *method.target_projector.parameters()]:
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.05))
-    method.after_update(Moment(50, 100, 10))
+    method.after_update(StepInfo(50, 100, 10))
     torch.testing.assert_close(method.target_projector[6].bias, torch.full((6,), 0.05, dtype=torch.float64))
 
 
@@ -384,9 +384,9 @@ VARIANTS = list(
 )
 
 
-def run_each(place: Runtime) -> list[Outcome]:
+def run_each(runtime: Runtime) -> list[Outcome]:
     return [
-        two_steps(small(negative=negative, target=target), views(), place) for negative, target in VARIANTS
+        two_steps(small(negative=negative, target=target), views(), runtime) for negative, target in VARIANTS
     ]
 
 

@@ -19,7 +19,7 @@ from siamtransfer.optim.optimizers import (
     build_optimizer,
     load_optimizer,
     rate_at,
-    set_rates,
+    set_lr,
     weight_decay_at,
 )
 from siamtransfer.utils.errors import UserError
@@ -35,7 +35,7 @@ def test_simsiam_rates_per_epoch_with_a_constant_predictor():
     groups = [ParameterGroup("encoder", weights[:1]), ParameterGroup("predictor", weights[1:], True)]
     optimizer = build_optimizer(config, groups)
     for step in range(70):
-        set_rates(optimizer, config, step, steps_per_epoch=7)
+        set_lr(optimizer, config, step, steps_per_epoch=7)
         expected = GOLDEN["simsiam_per_epoch"]["values"][step // 7]
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected, rel=1e-12)
 
@@ -118,7 +118,7 @@ def test_barlow_twins_has_a_rate_of_its_own_for_biases():
     assert [[p.ndim for p in group["params"]] for group in optimizer.param_groups] == [[2], [1]]
     rates = []
     for step in range(84):
-        set_rates(optimizer, config, step, 7)
+        set_lr(optimizer, config, step, 7)
         rates.append([group["lr"] for group in optimizer.param_groups])
     expected = zip(golden["values_weights"], golden["values_biases"], strict=True)
     assert rates == [pytest.approx(pair, rel=1e-10) for pair in expected]
@@ -132,7 +132,7 @@ def test_dinos_weight_decay_rises_and_leaves_vectors_out():
     optimizer = build_optimizer(config, [ParameterGroup("all", list(layer.parameters()))])
     ours = []
     for step in range(84):
-        set_rates(optimizer, config, step, 7)
+        set_lr(optimizer, config, step, 7)
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         assert decays == [weight_decay_at(config, step, 7), 0]
         ours.append(decays[0])
@@ -213,7 +213,7 @@ def test_lars_as_the_configuration_builds_it_equals_published_code(name):
     config = OptimConfig(name="lars", lr=0.3, batch=256, weight_decay=0.01, schedule="constant")
     optimizer = build_optimizer(config, [ParameterGroup("all", [weight, bias])])
     for step in range(5):
-        set_rates(optimizer, config, step, 5)
+        set_lr(optimizer, config, step, 5)
         weight.grad, bias.grad = (
             torch.tensor(golden[key][step], dtype=torch.float64) for key in ("grad_w", "grad_b")
         )
@@ -268,7 +268,7 @@ def test_which_rules_spare_biases_and_norms_unless_told(name, spared):
     for asked, expected in ((None, spared), (True, False), (False, True)):
         config = OptimConfig(name=name, weight_decay=0.5, decay_vectors=asked)
         optimizer = build_optimizer(config, groups)
-        set_rates(optimizer, config, 0, 1)
+        set_lr(optimizer, config, 0, 1)
         assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0] * expected + [0.5]
         if name in ("lars", "larc"):
             assert [group["adapted"] for group in optimizer.param_groups] == [True] + [False] * expected
@@ -284,7 +284,7 @@ def test_larc_that_spares_vectors_is_solo_learns_lars():
         weight_decay=golden["args"]["weight_decay"], trust=golden["args"]["eta"], clip_trust=True,
     )  # fmt: skip
     optimizer = build_optimizer(config, [ParameterGroup("all", parameters)])
-    set_rates(optimizer, config, 0, 1)
+    set_lr(optimizer, config, 0, 1)
     for rate, gradients, after in zip(golden["rates"], golden["gradients"], golden["after"], strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -306,7 +306,7 @@ def test_a_state_that_is_older_than_an_option_keeps_the_option_as_built():
         group["momentum"] = 0.25
     optimizer = build_optimizer(config, groups)
     load_optimizer(optimizer, saved)
-    set_rates(optimizer, config, 3, 1)
+    set_lr(optimizer, config, 3, 1)
     assert [group["vectors"] for group in optimizer.param_groups] == [False, False]
     assert [group["momentum"] for group in optimizer.param_groups] == [0.25, 0.25]
 
@@ -319,7 +319,7 @@ def test_a_group_may_have_a_multiple_of_the_rate():
         ParameterGroup("b", parameters[1:], True, 10.0),
     ]
     optimizer = build_optimizer(config, groups)
-    rate = set_rates(optimizer, config, 5, steps_per_epoch=1)
+    rate = set_lr(optimizer, config, 5, steps_per_epoch=1)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([3 * rate, 1.0])
     assert rate < 0.1
 
@@ -337,7 +337,7 @@ def test_weight_decay_reaches_biases_and_norms_with_sgd():
 
 
 @pytest.mark.parametrize(
-    ("changes", "world", "images", "words"),
+    ("changes", "world_size", "images", "words"),
     [
         ({"batch": 512}, 1, 100, "--optim.batch 64"),
         ({"batch": 30}, 4, 100, "multiple of 4"),
@@ -357,6 +357,6 @@ def test_weight_decay_reaches_biases_and_norms_with_sgd():
         ({"batch": 4, "schedule": "milestones"}, 1, 100, "optim.milestones and the schedule"),
     ],
 )
-def test_impossible_numbers_name_their_cure(changes, world, images, words):
+def test_impossible_numbers_name_their_cure(changes, world_size, images, words):
     with pytest.raises(UserError, match=words):
-        OptimConfig(**changes).check(world, images)
+        OptimConfig(**changes).check(world_size, images)

@@ -28,8 +28,8 @@ from siamtransfer.evaluation.diagnostics.representation import GUIDE
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.features.extract import Transform, extract, pixels
 from siamtransfer.methods import METHODS, SimSiam, SimSiamConfig, section_of
+from siamtransfer.metrics import spread
 from siamtransfer.programs.diagnose import main
-from siamtransfer.training import collapse as diagnostics
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.recipes import recipe
 
@@ -85,9 +85,9 @@ def test_our_own_checkpoint_is_measured_at_both_places(runs: list[Path]) -> None
     for where, x in (("backbone", h), ("projection", z)):
         eigenvalues, singular = measures.covariance_eigenvalues(x), measures.singular_values(x)
         expected = {
-            "std": diagnostics.output_std(x),
-            "centre_norm": diagnostics.centre_norm(x),
-            "effective_rank_singular": diagnostics.effective_rank(x),
+            "std": spread.output_std(x),
+            "centre_norm": spread.centre_norm(x),
+            "effective_rank_singular": spread.effective_rank(x),
             "effective_rank_covariance": measures.covariance_effective_rank(eigenvalues),
             "rankme": measures.rankme(singular),
             "alpha_req": measures.alpha_req(eigenvalues),

@@ -41,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images = open_images("fashion-scenes", split=split, size=24, count=count)
         assert images.labels is not None
         for index in range(count):
-            place = root / "set" / split / images.classes[images.labels[index]].replace("/", "-")
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images.image(index)).save(place / f"{index}.png")
+            folder = root / "set" / split / images.classes[images.labels[index]].replace("/", "-")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.image(index)).save(folder / f"{index}.png")
     return root
 
 
@@ -176,7 +176,7 @@ def test_the_backbone_must_come_out_as_it_went_in(folder: Path, monkeypatch: pyt
         )  # fmt: skip
 
 
-def trained(place: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
+def trained(runtime: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Heads after two epochs of crops and flips, 51 images in batches of 25: the last holds one image."""
     images = open_images("folder", root=root, split="train")
     assert images.labels is not None
@@ -185,10 +185,10 @@ def trained(place: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
     transform = Transform(24, None, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     labels = torch.from_numpy(images.labels)
     source = AugmentedFeatures(
-        backbone, AugmentedImages(images, labels, np.arange(51), crops_and_flips(transform), 25, place), 16
+        backbone, AugmentedImages(images, labels, np.arange(51), crops_and_flips(transform), 25, runtime), 16
     )
     heads = Heads([HeadSetting("lars", 1.0), HeadSetting("sgd", 0.1)], backbone.dim, 10)
-    fitting.train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, 2, place)
+    fitting.train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, 2, runtime)
     return heads.weight, heads.bias
 
 

@@ -35,10 +35,11 @@ from support.small_runs import (
 
 import siamtransfer.programs.pretrain as program
 from siamtransfer.checkpoints.read_backbone import load_backbone
-from siamtransfer.config import PretrainConfig, as_dict, flatten
+from siamtransfer.config import PretrainConfig, as_dict
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 
@@ -278,13 +279,13 @@ def test_knn_is_due_every_few_epochs_and_at_the_end() -> None:
     ],
 )  # fmt: skip
 def test_workers_are_as_asked_or_what_the_machine_has(
-    device: str, asked: int | None, in_memory: bool, local_world: int, expected: int,
+    device: str, asked: int | None, in_memory: bool, local_world_size: int, expected: int,
     shapes_folder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(program.runtime, "processors", lambda: 8)
+    monkeypatch.setattr(program, "cpu_count", lambda: 8)
     images = open_images("fashion-objects") if in_memory else open_images("folder", root=shapes_folder)
-    place = replace(ALONE, device=torch.device(device), local_world=local_world)
-    assert program.count_workers(config_with("data", workers=asked).data, images, place) == expected
+    runtime = replace(ALONE, device=torch.device(device), local_world_size=local_world_size)
+    assert program.count_workers(config_with("data", workers=asked).data, images, runtime) == expected
 
 
 def test_a_run_starts_from_any_known_backbone(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import siamtransfer
-from siamtransfer.cli import to_json
 from siamtransfer.records import record as results
 from siamtransfer.records.record import commit, record, versions
+from siamtransfer.utils.strict_json import to_json
 
 
 def test_a_record_has_the_four_parts_and_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import matplotlib.image
 import pytest
 from support import paths
 
-from siamtransfer.config import PretrainConfig, as_dict, flatten, parse
+from siamtransfer.config import PretrainConfig, as_dict, parse
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 ROOT = paths.ROOT
 FILES = sorted((ROOT / "configs" / "experiments").glob("*-*.yaml"))
@@ -45,7 +46,7 @@ def score(folder: Path, top1: float = 20.5) -> None:
 def test_every_experiment_is_sound_and_changes_something(file: Path) -> None:
     config = read(BASE, file)
     config.check()
-    config.optim.check(world=1, images=config.data.count or 0)
+    config.optim.check(world_size=1, images=config.data.count or 0)
     base, own = flatten(as_dict(read(BASE))), flatten(as_dict(config))
     changed = {key for key in own if own[key] != base.get(key) and not key.startswith(("log.", "monitor."))}
     assert changed or file.stem == experiments.WITH

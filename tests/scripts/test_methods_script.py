@@ -8,9 +8,10 @@ from pathlib import Path
 import methods
 import pytest
 
-from siamtransfer.config import PretrainConfig, as_dict, flatten, parse
+from siamtransfer.config import PretrainConfig, as_dict, parse
 from siamtransfer.methods import METHODS
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 BUDGET = (
     "backbone.name", "backbone.width", "backbone.zero_init_residual", "data.name", "data.size", "data.count",

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods.base import Method, Moment, trainable
+from siamtransfer.methods.base import Method, StepInfo, trainable
 from support import paths
 
 FOLDER = paths.GOLDEN / "methods"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 DTYPES = list(TOLERANCE)
 ALONE = Runtime(torch.device("cpu"), torch.float32)
-FIRST = Moment(step=0, steps=1000, steps_per_epoch=100)
+FIRST = StepInfo(step=0, steps=1000, steps_per_epoch=100)
 STEPS = 5
 FULL_BACKBONE = {"backbone.c": "encoder.conv", "backbone.b": "encoder.bn"}
 FULL_TARGET = {"target_backbone.c": "target.encoder.conv", "target_backbone.b": "target.encoder.bn"}
@@ -136,7 +137,7 @@ def train(
     method: Method,
     golden: Golden,
     dtype: torch.dtype,
-    moment: Moment = FIRST,
+    info: StepInfo = FIRST,
     *,
     decay_vectors: bool = True,
 ) -> Tensor:
@@ -152,7 +153,7 @@ def train(
     )
     losses = []
     for step in range(STEPS):
-        now = dataclasses.replace(moment, step=moment.step + step, steps=10**12)
+        now = dataclasses.replace(info, step=info.step + step, steps=10**12)
         losses.append(one_step(method, optimizer, golden.views(step, dtype), now))
     return torch.stack(losses)
 
@@ -161,17 +162,17 @@ def one_step(
     method: Method,
     optimizer: torch.optim.Optimizer,
     views: list[Tensor],
-    moment: Moment,
+    info: StepInfo,
     model: nn.Module | None = None,
 ) -> Tensor:
     """A step as pretrain/main.py makes it, through `model` where that wraps the method; returns the loss."""
-    method.before_forward(moment)
+    method.before_forward(info)
     loss = (model or method)(views).loss
     optimizer.zero_grad()
     loss.backward()
-    method.before_update(moment)
+    method.before_update(info)
     optimizer.step()
-    method.after_update(moment)
+    method.after_update(info)
     return loss.detach()
 
 
@@ -195,15 +196,15 @@ Outcome = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 """The mean loss of a run's last step, its gradients, and the state afterwards."""
 
 
-def two_steps(method: Method, views: list[Tensor], place: Runtime) -> Outcome:
+def two_steps(method: Method, views: list[Tensor], runtime: Runtime) -> Outcome:
     """Two training steps on this rank's share of `views`."""
-    model = place.distribute(method)
+    model = runtime.distribute(method)
     optimizer = torch.optim.SGD(trainable(method), lr=0.1)
-    mine = [view.chunk(place.world)[place.rank] for view in views]
+    mine = [view.chunk(runtime.world_size)[runtime.rank] for view in views]
     for step in range(2):
-        loss = one_step(method, optimizer, mine, Moment(step, 100, 10), model)
+        loss = one_step(method, optimizer, mine, StepInfo(step, 100, 10), model)
     gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-    return place.mean(loss), gradients, method.state_dict()
+    return collectives.all_reduce_mean(loss), gradients, method.state_dict()
 
 
 def assert_same_outcome(ours: Outcome, theirs: Outcome, what: str = "") -> None:

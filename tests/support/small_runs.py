@@ -71,7 +71,7 @@ class Run:
 
 
 def launch(
-    folder: Path, *options: str, fault: Fault | None = None, rank: int = 0, world: int = 1, port: int = 0
+    folder: Path, *options: str, fault: Fault | None = None, rank: int = 0, world_size: int = 1, port: int = 0
 ) -> Run:
     """Starts a run by tiny.yaml and `options` in the run folder `folder`, as one of `world` ranks."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ def launch(
     out, err = (folder.parent / f"{folder.name}.{number}.{end}" for end in ("out", "err"))
     err.touch()
     environment = {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]}
-    if world > 1:
-        environment |= rank_variables(rank, world, port)
+    if world_size > 1:
+        environment |= rank_variables(rank, world_size, port)
     argv = [*TINY, f"--run.dir={folder}", *options]
     process = context().Process(target=_program, args=(argv, str(out), str(err), environment, fault))
     process.start()
@@ -101,24 +101,24 @@ def kill_leftovers() -> None:
 
 
 def launch_ranks(
-    folder: Path, *options: str, faults: Mapping[int, Fault] | None = None, world: int = 2
+    folder: Path, *options: str, faults: Mapping[int, Fault] | None = None, world_size: int = 2
 ) -> list[Run]:
     """Starts `world` ranks of one run, with a fault for some of them."""
     faults, port = faults or {}, _free_port()
     return [
-        launch(folder, *options, fault=faults.get(rank), rank=rank, world=world, port=port)
-        for rank in range(world)
+        launch(folder, *options, fault=faults.get(rank), rank=rank, world_size=world_size, port=port)
+        for rank in range(world_size)
     ]
 
 
-def on_ranks(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Any]:
+def on_ranks(work: Callable[..., Any], *arguments: Any, world_size: int = 2) -> list[Any]:
     """What `work(place, *arguments)` returns on each of `world` gloo ranks, as torch.save can carry it."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
-        results = [Path(folder) / str(rank) for rank in range(world)]
+        results = [Path(folder) / str(rank) for rank in range(world_size)]
         processes = [
             context().Process(
-                target=_work, args=(work, arguments, str(result), rank_variables(rank, world, port))
+                target=_work, args=(work, arguments, str(result), rank_variables(rank, world_size, port))
             )
             for rank, result in enumerate(results)
         ]
@@ -127,13 +127,13 @@ def on_ranks(work: Callable[..., Any], *arguments: Any, world: int = 2) -> list[
             _started.append(process)
         for process in processes:
             process.join(100)
-        assert [process.exitcode for process in processes] == [0] * world
+        assert [process.exitcode for process in processes] == [0] * world_size
         return [torch.load(result, weights_only=False) for result in results]
 
 
-def rank_variables(rank: int, world: int, port: int) -> dict[str, str]:
+def rank_variables(rank: int, world_size: int, port: int) -> dict[str, str]:
     """What torchrun tells a rank."""
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return {key: str(value) for key, value in (ranks | address).items()}
 
@@ -174,10 +174,10 @@ def _work(
 ) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
-    from siamtransfer.distributed import runtime
+    from siamtransfer.distributed.runtime import start_runtime
 
-    with runtime.start("cpu") as place:
-        torch.save(work(place, *arguments), result)
+    with start_runtime("cpu") as runtime:
+        torch.save(work(runtime, *arguments), result)
 
 
 def _program(argv: list[str], out: str, err: str, environment: dict[str, str], fault: Fault | None) -> None:
@@ -209,14 +209,14 @@ def before_step(step: int, action: Fault) -> None:
     """Does `action` when the program is about to compute `step`."""
     import siamtransfer.programs.pretrain as program
 
-    original = program.set_rates
+    original = program.set_lr
 
-    def set_rates(optimizer: Any, config: Any, now: int, steps_per_epoch: int) -> float:
+    def set_lr(optimizer: Any, config: Any, now: int, steps_per_epoch: int) -> float:
         if now == step:
             action()
         return original(optimizer, config, now, steps_per_epoch)
 
-    program.set_rates = set_rates  # type: ignore[assignment]
+    program.set_lr = set_lr  # type: ignore[assignment]
 
 
 def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Fault:

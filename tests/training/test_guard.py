@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.training.guard import Blame, Verdict, judge, refuse_non_finite
+from siamtransfer.training.guard import StepContext, StepReport, check_finite, step_report
 from siamtransfer.utils.errors import UserError
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
-BLAME = Blame(17, 0.05, torch.tensor([3, 1, 4]))
+BLAME = StepContext(17, 0.05, torch.tensor([3, 1, 4]))
 
 
 def parameter(*gradient: float) -> nn.Parameter:
@@ -33,7 +33,7 @@ def parameter(*gradient: float) -> nn.Parameter:
 def test_loss_and_gradients_are_judged_apart(
     loss: float, gradients: list[tuple[float, ...]], expected: tuple[bool, bool]
 ) -> None:
-    verdict = judge(torch.tensor(loss), [parameter(*g) for g in gradients], None, ALONE)
+    verdict = step_report(torch.tensor(loss), [parameter(*g) for g in gradients], None, ALONE)
     assert (verdict.loss_finite, verdict.gradients_finite) == expected
     assert verdict.exit_status is None
     if verdict.loss_finite:
@@ -42,44 +42,44 @@ def test_loss_and_gradients_are_judged_apart(
 
 def test_parameters_without_gradients_are_no_matter() -> None:
     frozen = nn.Parameter(torch.full((2,), float("nan")), requires_grad=False)
-    assert judge(torch.tensor(1.0), [frozen], None, ALONE).gradients_finite
-    assert judge(torch.tensor(1.0), [frozen, parameter(1.0)], 143, ALONE).exit_status == 143
+    assert step_report(torch.tensor(1.0), [frozen], None, ALONE).gradients_finite
+    assert step_report(torch.tensor(1.0), [frozen, parameter(1.0)], 143, ALONE).exit_status == 143
 
 
 def test_large_but_finite_gradients_pass() -> None:
-    assert judge(torch.tensor(1.0), [parameter(1e15, -1e15)], None, ALONE).gradients_finite
+    assert step_report(torch.tensor(1.0), [parameter(1e15, -1e15)], None, ALONE).gradients_finite
 
 
 @pytest.mark.parametrize(
     ("verdict", "local", "scaled", "words"),
     [
         (
-            Verdict(float("nan"), False, True, None),
+            StepReport(float("nan"), False, True, None),
             float("nan"),
             False,
             r"the loss is not finite at step 17 \(here; ",
         ),
         (
-            Verdict(float("nan"), False, True, None),
+            StepReport(float("nan"), False, True, None),
             0.5,
             False,
             r"the loss is not finite at step 17 \(on another rank; ",
         ),
-        (Verdict(float("nan"), False, False, None), float("nan"), True, "the loss is not finite"),
-        (Verdict(0.5, True, False, None), 0.5, False, "a gradient is not finite at step 17"),
+        (StepReport(float("nan"), False, False, None), float("nan"), True, "the loss is not finite"),
+        (StepReport(0.5, True, False, None), 0.5, False, "a gradient is not finite at step 17"),
     ],
 )
 def test_what_is_not_finite_is_named_with_its_step_rate_and_samples(
-    verdict: Verdict, local: float, scaled: bool, words: str
+    verdict: StepReport, local: float, scaled: bool, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        refuse_non_finite(verdict, torch.tensor(local), BLAME, scaled=scaled)
+        check_finite(verdict, torch.tensor(local), BLAME, scaled=scaled)
     assert "learning rate 0.05; sample indices [3, 1, 4]" in str(caught.value)
 
 
 def test_an_overflow_under_a_loss_scaler_is_ordinary() -> None:
-    overflow, fine = Verdict(0.5, True, False, None), Verdict(0.5, True, True, None)
-    refuse_non_finite(overflow, torch.tensor(0.5), BLAME, scaled=True)
-    refuse_non_finite(fine, torch.tensor(0.5), BLAME, scaled=False)
+    overflow, fine = StepReport(0.5, True, False, None), StepReport(0.5, True, True, None)
+    check_finite(overflow, torch.tensor(0.5), BLAME, scaled=True)
+    check_finite(fine, torch.tensor(0.5), BLAME, scaled=False)
     with pytest.raises(UserError, match="a gradient is not finite"):
-        refuse_non_finite(overflow, torch.tensor(0.5), BLAME, scaled=False)
+        check_finite(overflow, torch.tensor(0.5), BLAME, scaled=False)

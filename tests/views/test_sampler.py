@@ -38,13 +38,16 @@ def test_any_step_can_be_the_first(start: int, seed: int) -> None:
     assert len(rest) == 30 - start
 
 
-@given(world=st.sampled_from([1, 2, 3, 4, 6, 12]), seed=st.integers(0, 1000))
-def test_ranks_share_each_global_batch_in_order(world: int, seed: int) -> None:
+@given(world_size=st.sampled_from([1, 2, 3, 4, 6, 12]), seed=st.integers(0, 1000))
+def test_ranks_share_each_global_batch_in_order(world_size: int, seed: int) -> None:
     whole = list(StepSampler(40, 12, 9, seed=seed))
-    ranks = [list(StepSampler(40, 12, 9, seed=seed, rank=rank, world=world)) for rank in range(world)]
+    ranks = [
+        list(StepSampler(40, 12, 9, seed=seed, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
     for step, batch in enumerate(whole):
         parts = [rank[step] for rank in ranks]
-        assert {len(part) for part in parts} == {12 // world}
+        assert {len(part) for part in parts} == {12 // world_size}
         assert [ticket for part in parts for ticket in part] == batch
 
 

@@ -115,7 +115,7 @@ def test_views_are_the_same_in_any_batch() -> None:
 
 def test_views_are_the_same_with_any_number_of_ranks() -> None:
     whole = batches(view_set())
-    ranks = [batches(view_set(), rank=rank, world=2) for rank in (0, 1)]
+    ranks = [batches(view_set(), rank=rank, world_size=2) for rank in (0, 1)]
     for step in range(10):
         assert samples([ranks[0][step], ranks[1][step]]) == samples([whole[step]])
 

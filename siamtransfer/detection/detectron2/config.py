@@ -11,13 +11,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.config import flatten
 from siamtransfer.data.imageset import printable
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.layered_config import Layers, read_layers
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 SCENES = ("FORMAT", "TRAIN", "TEST", "SIZE", "SEED")
 STATED_BY_PROTOCOL = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.NORM")  # OUT.yaml only proposes these

@@ -20,17 +20,19 @@ from typing import Any
 
 import torch
 
-from siamtransfer.cli import INTERRUPTED, USER_ERROR, say, to_json
+from siamtransfer.cli import INTERRUPTED, USER_ERROR
 from siamtransfer.detection.data.datasets import register
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.detectron2.roi_heads import register_heads
 from siamtransfer.detection.detectron2.trainer import Job, trainer_class
 from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.metrics.pictures import draw_predictions
-from siamtransfer.distributed.runtime import StopSignal, processors
+from siamtransfer.distributed.runtime import StopSignal, cpu_count
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock, write_text
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
 
 AP = "detection/AP"
 RESULT, PICTURE = "result.json", "predictions.png"
@@ -81,9 +83,9 @@ def _on_gpus(jobs: Sequence[Job], gpus: int) -> None:
 def _side_by_side(jobs: Sequence[Job], count: int) -> None:
     """`count` processes share the jobs and the processors; a signal goes on to all of them."""
     context = torch.multiprocessing.get_context("spawn")
-    threads = max(1, processors() // count)
+    threads = max(1, cpu_count() // count)
     processes = [
-        context.Process(target=_in_process, args=(jobs[place::count], threads)) for place in range(count)
+        context.Process(target=_in_process, args=(jobs[runtime::count], threads)) for runtime in range(count)
     ]
     with StopSignal() as stop:
         for process in processes:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.cli import say
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.config import layout
 from siamtransfer.detection.detectron2.weights import Converted, load_proved, load_published
@@ -27,6 +26,7 @@ from siamtransfer.distributed.runtime import StopSignal
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 FINAL = "model_final.pth"
 EVERY = 20  # steps between rows of the journal, as between those of Detectron2's own writers
@@ -197,10 +197,10 @@ def trainer_class() -> type:
             self.position = 0  # precise statistics always see the same images
             kept = super().build_hooks()
             self.position = self.start
-            for place, hook in enumerate(kept):
+            for runtime, hook in enumerate(kept):
                 if isinstance(hook, hooks.PeriodicCheckpointer):
                     period = self.cfg.SOLVER.CHECKPOINT_PERIOD
-                    kept[place] = hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep=1)
+                    kept[runtime] = hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep=1)
             return [Seeds(), *kept, Stops()]
 
         def build_writers(self) -> list[Any]:
@@ -239,8 +239,8 @@ def _sampler() -> type:
 
         def __iter__(self) -> Iterator[int]:
             stream = self._infinite_indices()
-            for place, index in enumerate(stream):
-                if place >= self.position and place % self._world_size == self._rank:
+            for runtime, index in enumerate(stream):
+                if runtime >= self.position and runtime % self._world_size == self._rank:
                     yield index
 
     return FromPosition

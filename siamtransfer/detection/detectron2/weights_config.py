@@ -100,7 +100,8 @@ def overlay_text(settings: list[tuple[str, Any]], digest: str) -> str:
     ]
     if any(value in (OWN_FPN, SMALL_STEM_FPN) for _, value in settings):
         lines.append(
-            "# Its FPN backbone is known to Detectron2 after siamtransfer.detection.detectron2.trunk.register_trunks()."
+            "# Detectron2 knows its FPN backbone after "
+            "siamtransfer.detection.detectron2.trunk.register_trunks()."
         )
     tree: dict[str, Any] = {"VERSION": 2}
     for name, value in settings:

@@ -219,7 +219,7 @@ def _pycocotools(truth: Objects, found: Objects, images: list, categories: list,
         return _judged(COCOeval(index(truth), index(found), task))
 
 
-def _judged(judge: Any) -> Curves:
-    judge.evaluate()
-    judge.accumulate()
-    return Curves(np.asarray(judge.eval["precision"]), np.asarray(judge.eval["recall"]))
+def _judged(coco_eval: Any) -> Curves:
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    return Curves(np.asarray(coco_eval.eval["precision"]), np.asarray(coco_eval.eval["recall"]))

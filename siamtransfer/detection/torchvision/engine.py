@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
-from siamtransfer.cli import say
 from siamtransfer.detection.data.coco import encoded
 from siamtransfer.detection.data.dataset_split import Record, corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData
@@ -28,13 +27,14 @@ from siamtransfer.detection.metrics.evaluate import Metric, evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.torchvision.model import as_input, build_detector, predict
 from siamtransfer.detection.torchvision.recipe import Recipe
-from siamtransfer.distributed import runtime
-from siamtransfer.distributed.runtime import Runtime, StopSignal, undistributed
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, StopSignal, cpu_count, seed_step, unwrap
 from siamtransfer.training.epoch_checkpoint import EpochFile
-from siamtransfer.training.guard import judge
+from siamtransfer.training.guard import step_report
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 from siamtransfer.views.sampler import StepSampler, Ticket
 
 SCORED = "detection/AP"  # the number by which a row of scores is known
@@ -59,7 +59,7 @@ def train_and_evaluate(
     data: DetectionData,
     recipe: Recipe,
     metric: Metric,
-    place: Runtime,
+    runtime: Runtime,
     *,
     run: Path | None = None,
     resume: bool = False,
@@ -83,7 +83,7 @@ def train_and_evaluate(
         SystemExit: a signal came; the state is saved.
     """
     records = [record for record in data.train if usable(record)]
-    recipe.check(len(records), place.world)
+    recipe.check(len(records), runtime.world_size)
     if recipe.design.masks and not data.has_masks:
         raise UserError(
             "a Mask R-CNN needs a mask of every object, and these data have none for some; train boxes"
@@ -98,21 +98,21 @@ def train_and_evaluate(
         raise UserError(f"{run} holds no detector.pth to evaluate: train first")
     images = TrainingImages(records, recipe)
     if workers is None:
-        share = runtime.processors() // place.local_world
-        workers = 0 if place.device.type == "cpu" else min(8, max(1, share))
+        share = cpu_count() // runtime.local_world_size
+        workers = 0 if runtime.device.type == "cpu" else min(8, max(1, share))
 
     def score(step: int) -> Scores:
-        measure_norms(detector, images, recipe, step, place, workers or 0)
-        found = predict(detector, data.test, place, recipe.design.short_side)
-        metrics = evaluate(found, data.test, metric, data.classes, backend) if place.is_main else {}
-        return place.share(metrics), found  # type: ignore[return-value]
+        measure_norms(detector, images, recipe, step, runtime, workers or 0)
+        found = predict(detector, data.test, runtime, recipe.design.short_side)
+        metrics = evaluate(found, data.test, metric, data.classes, backend) if runtime.is_main else {}
+        return collectives.broadcast_object(metrics), found
 
     if evaluate_only:
         detector.load_state_dict(state["model"])  # type: ignore[index]
-        detector.to(place.device)
+        detector.to(runtime.device)
         metrics, found = score(state["step"])  # type: ignore[index]
     else:
-        metrics, found = _train(detector, images, recipe, place, score, file, state, run, workers)
+        metrics, found = _train(detector, images, recipe, runtime, score, file, state, run, workers)
     protocol = {
         "engine": "torchvision",
         "comparable": False,
@@ -120,7 +120,7 @@ def train_and_evaluate(
         "recipe": asdict(recipe),
         "metric": metric,
         "precision": "float32",
-        "world": place.world,
+        "world": runtime.world_size,
         "train_images_with_objects": len(records),
     }
     return Outcome(metrics, protocol, found)
@@ -167,11 +167,17 @@ class TrainingImages(Dataset):
         return image, {"boxes": boxes, **target}
 
     def batches(
-        self, recipe: Recipe, start: int, steps: int, place: Runtime, workers: int
+        self, recipe: Recipe, start: int, steps: int, runtime: Runtime, workers: int
     ) -> Iterator[Batch]:
         """This rank's part of the batches of the steps from `start` to `steps`."""
         sampler = StepSampler(
-            len(self), recipe.batch, steps, seed=recipe.seed, start=start, rank=place.rank, world=place.world
+            len(self),
+            recipe.batch,
+            steps,
+            seed=recipe.seed,
+            start=start,
+            rank=runtime.rank,
+            world_size=runtime.world_size,
         )
         return iter(DataLoader(self, batch_sampler=sampler, collate_fn=list, num_workers=workers))
 
@@ -186,7 +192,7 @@ def _pixels(items: Sequence[dict[str, Any]], record: Record) -> np.ndarray:
 
 
 def measure_norms(
-    detector: nn.Module, images: TrainingImages, recipe: Recipe, step: int, place: Runtime, workers: int
+    detector: nn.Module, images: TrainingImages, recipe: Recipe, step: int, runtime: Runtime, workers: int
 ) -> None:
     """Replaces the running statistics of the batch norms by the mean over `precise_batches` training batches
     with the present weights (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3)."""
@@ -199,59 +205,61 @@ def measure_norms(
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
     model.train()
-    runtime.seed_step(recipe.seed, step, place.rank)
-    ahead = images.batches(recipe, step, step + recipe.precise_batches, place, workers)
+    seed_step(recipe.seed, step, runtime.rank)
+    ahead = images.batches(recipe, step, step + recipe.precise_batches, runtime, workers)
     with torch.no_grad():
         for batch in ahead:
-            inputs, _ = model.transform([image.to(place.device) for image, _ in batch])
+            inputs, _ = model.transform([image.to(runtime.device) for image, _ in batch])
             model.backbone(inputs.tensors)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
 
 
 def _train(
-    detector: Any, images: TrainingImages, recipe: Recipe, place: Runtime, score: Callable[[int], Scores],
+    detector: Any, images: TrainingImages, recipe: Recipe, runtime: Runtime, score: Callable[[int], Scores],
     file: EpochFile | None, state: dict[str, Any] | None, run: Path | None, workers: int,
 ) -> Scores:  # fmt: skip
     """All steps that are left; returns the last scores and detections."""
     start = state["step"] if state else 0
     if state:
         detector.load_state_dict(state["model"])
-    distributed = place.distribute(detector)
-    detector = undistributed(distributed)
+    distributed = runtime.distribute(detector)
+    detector = unwrap(distributed)
     optimizer = torch.optim.SGD(_groups(detector, recipe), lr=recipe.rate, momentum=recipe.momentum)
     if state:
         optimizer.load_state_dict(state["optimizer"])
-    journal = Journal(run if place.is_main else None, start=start)
-    progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=place.is_main)
+    journal = Journal(run if runtime.is_main else None, start=start)
+    progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=runtime.is_main)
 
     def save(done: int) -> None:
-        if file and place.is_main:
+        if file and runtime.is_main:
             file.write({"step": done, "model": detector.state_dict(), "optimizer": optimizer.state_dict()})
 
     def score_if_due(done: int) -> None:
         """Also after a resume, for the run may have been stopped between a step's save and its scores."""
         due = recipe.score_every and done % recipe.score_every == 0 and 0 < done < recipe.steps
-        if due and not place.share(journal.has(done, SCORED)):
+        if due and not collectives.broadcast_object(journal.has(done, SCORED)):
             metrics, _ = score(done)
             journal.write(done, _finite(metrics))
             progress.say(f"after {done} steps: {SCORED} {metrics[SCORED]:.2f}")
 
     score_if_due(start)
     with StopSignal() as stop:
-        for step, batch in enumerate(images.batches(recipe, start, recipe.steps, place, workers), start):
-            runtime.seed_step(recipe.seed, step, place.rank)
+        for step, batch in enumerate(images.batches(recipe, start, recipe.steps, runtime, workers), start):
+            seed_step(recipe.seed, step, runtime.rank)
             rate = recipe.rate_at(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             distributed.train()
-            inputs = [image.to(place.device) for image, _ in batch]
-            targets = [{key: value.to(place.device) for key, value in target.items()} for _, target in batch]
+            inputs = [image.to(runtime.device) for image, _ in batch]
+            targets = [
+                {key: value.to(runtime.device) for key, value in target.items()} for _, target in batch
+            ]
             losses = distributed(inputs, targets)
             loss = sum(losses.values())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            verdict = judge(loss, detector.parameters(), stop.exit_status, place)
+            verdict = step_report(loss, detector.parameters(), stop.exit_status, runtime)
             if not (verdict.loss_finite and verdict.gradients_finite):
                 raise UserError(
                     f"the loss or a gradient is not finite at step {step}: lower the rate {recipe.rate:g} or "
@@ -269,7 +277,7 @@ def _train(
                 save(done)
             if verdict.exit_status is not None:
                 progress.close()
-                if place.is_main:
+                if runtime.is_main:
                     say(f"stopped on a signal after step {done} of {recipe.steps}; go on with --resume")
                 sys.exit(verdict.exit_status)
             score_if_due(done)

@@ -23,6 +23,7 @@ from siamtransfer.backbones.architecture import ResNetBackbone
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of
 from siamtransfer.detection.data.dataset_split import Record, read_image
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
 
@@ -131,18 +132,18 @@ def as_input(image: np.ndarray) -> Tensor:
 
 
 def predict(
-    detector: FasterRCNN, records: Sequence[Record], place: Runtime, short_side: int
+    detector: FasterRCNN, records: Sequence[Record], runtime: Runtime, short_side: int
 ) -> list[Prediction]:
     """The detections in every image; each rank takes its share and all ranks get all."""
     detector.eval()
     drawn, detector.transform.min_size = detector.transform.min_size, (short_side,)
     mine = []
     with torch.no_grad():
-        for record in records[place.rank :: place.world]:
-            found = detector([as_input(read_image(record)).to(place.device)])[0]
+        for record in records[runtime.rank :: runtime.world_size]:
+            found = detector([as_input(read_image(record)).to(runtime.device)])[0]
             mine.append(_prediction(record, found))
     detector.transform.min_size = drawn
-    return place.collect(mine)
+    return collectives.all_gather_object(mine)
 
 
 def _prediction(record: Record, found: dict[str, Tensor]) -> Prediction:

@@ -47,16 +47,17 @@ class Recipe:
         )
         return self.rate * share * milestones(step, self.drops)
 
-    def check(self, images: int, world: int) -> None:
+    def check(self, images: int, world_size: int) -> None:
         """Raises UserError for what cannot be trained on so many images by so many processes."""
         if min(self.steps, self.batch, self.save_every) < 1 or not self.rate > 0 or self.seed < 0:
             raise UserError(
                 "SOLVER.MAX_ITER, IMS_PER_BATCH, BASE_LR and CHECKPOINT_PERIOD must be above 0, "
                 "SEED at least 0"
             )
-        if self.batch % world:
+        if self.batch % world_size:
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH {self.batch} does not divide over {world} processes; change either"
+                f"SOLVER.IMS_PER_BATCH {self.batch} does not divide over {world_size} processes; "
+                "change either"
             )
         if images < self.batch:
             raise UserError(

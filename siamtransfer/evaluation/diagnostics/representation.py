@@ -16,7 +16,7 @@ from torch import Tensor
 
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.knn.search import search
-from siamtransfer.training.collapse import centre_norm, effective_rank, output_std
+from siamtransfer.metrics.spread import centre_norm, effective_rank, output_std
 from siamtransfer.utils.files import atomic_write
 
 NEIGHBOURS = 10  # of each image, whose agreement between two representations is told

@@ -29,8 +29,8 @@ def score_rules(found: Sequence[Mapping[str, float]], where: str) -> dict[str, l
     them lacks are left out. Minus infinity for a checkpoint that has collapsed (see GUARD) or a diagnostic
     that is not finite."""
     return {
-        rule: [_score(metrics, where, names, judge) for metrics in found]
-        for rule, (names, judge) in RULES.items()
+        rule: [_score(metrics, where, names, score_of) for metrics in found]
+        for rule, (names, score_of) in RULES.items()
         if all(f"{name}/{where}" in metrics for metrics in found for name in names)
     }
 
@@ -54,7 +54,7 @@ def validity(scores: Sequence[float], accuracies: Sequence[float]) -> dict[str, 
 
 
 def _score(
-    metrics: Mapping[str, float], where: str, names: Sequence[str], judge: Callable[..., float]
+    metrics: Mapping[str, float], where: str, names: Sequence[str], score_of: Callable[..., float]
 ) -> float:
-    score = judge(*(metrics[f"{name}/{where}"] for name in names))
+    score = score_of(*(metrics[f"{name}/{where}"] for name in names))
     return score if metrics[f"std/{where}"] >= GUARD and math.isfinite(score) else -math.inf

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.distributed.runtime import exact_products
+from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.utils.errors import UserError
 
 Metric = Literal["cosine", "euclidean"]
@@ -28,7 +28,7 @@ BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller ho
 _BLOCK = 2**26  # similarities held at once; more does not make the product faster
 
 
-@exact_products()
+@exact_matmul()
 def search(
     bank: Tensor | np.ndarray,
     queries: Tensor,

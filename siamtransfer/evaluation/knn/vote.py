@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy import stats
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from siamtransfer.evaluation.knn.search import BUDGET, Metric, search
+from siamtransfer.metrics.accuracy import bootstrap_interval, hits, mean_per_class, percent
+from siamtransfer.metrics.average_precision import mean_average_precision, steps
 
 TOGETHER = 4096  # queries whose class scores are held at once
 
@@ -69,7 +69,7 @@ def score_neighbours(
         for name, parts in _settings(similarities, ks, temperatures, metric):
             votes = _label_scores(parts, indices, bank_labels)
             found.predictions[name] = votes
-            found.metrics[f"knn/{name}/mAP"] = mean_average_precision(votes, query_labels.numpy())
+            found.metrics[f"knn/{name}/mAP"] = mean_average_precision(votes, query_labels.numpy(), rule=steps)
         return found
     values, dense = torch.unique(torch.cat([bank_labels, query_labels]), return_inverse=True)
     voters, own = dense[: len(bank_labels)].cpu()[indices], dense[len(bank_labels) :].cpu()
@@ -77,7 +77,7 @@ def score_neighbours(
         predicted, top1, top5 = [], [], []
         for begin in range(0, len(own), TOGETHER):
             part = slice(begin, begin + TOGETHER)
-            scores = tally(weights[part], voters[part, : weights.shape[1]], len(values))
+            scores = sum_votes(weights[part], voters[part, : weights.shape[1]], len(values))
             predicted.append(scores.argmax(dim=1))
             top1.append(hits(scores, own[part]))
             top5.append(hits(scores, own[part], top=5))
@@ -85,8 +85,8 @@ def score_neighbours(
         low, high = bootstrap_interval(right)
         found.predictions[name] = values[torch.cat(predicted)].numpy()
         found.metrics |= {
-            f"knn/{name}/top1": _percent(right),
-            f"knn/{name}/top5": _percent(torch.cat(top5)),
+            f"knn/{name}/top1": percent(right),
+            f"knn/{name}/top5": percent(torch.cat(top5)),
             f"knn/{name}/mean_per_class": mean_per_class(right, own),
             f"knn/{name}/ci95_low": low,
             f"knn/{name}/ci95_high": high,
@@ -109,59 +109,10 @@ def knn_accuracies(
     return {name: value for name, value in found.metrics.items() if name.endswith(("top1", "top5"))}
 
 
-def vote(similarities: Tensor, labels: Tensor, *, temperature: float | None, classes: int) -> Tensor:
-    """Class scores float64[Q, classes] from the `labels` int64[Q, k] of each query's neighbours.
-
-    A neighbour adds exp(similarity / temperature) to its class, or 1 when `temperature` is None. Weights are
-    relative to the nearest neighbour's, which changes no ranking and cannot overflow.
-    """
-    return tally(_weights(similarities, temperature, "cosine"), labels, classes)
-
-
-def tally(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
+def sum_votes(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
     """float64[Q, classes]: the sum of the weights[Q, k] of each class's voters, labels int64[Q, k]."""
     scores = torch.zeros(len(labels), classes, dtype=torch.float64, device=labels.device)
     return scores.scatter_add_(1, labels, weights)
-
-
-def hits(scores: Tensor, labels: Tensor, top: int = 1) -> Tensor:
-    """bool[Q]: whether the label int64[Q] is among the `top` best classes of `scores`[Q, C].
-
-    A class without any vote never counts as a hit, and of equal scores the smaller class number wins.
-    """
-    own = scores.gather(1, labels[:, None])
-    classes = torch.arange(scores.shape[1], device=scores.device)
-    better = (scores > own) | ((scores == own) & (classes < labels[:, None]))
-    return (better.sum(dim=1) < top) & (own[:, 0] > 0)
-
-
-def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Percentage of rows that `hits`."""
-    return _percent(hits(scores, labels, top))
-
-
-def mean_per_class(right: Tensor, labels: Tensor) -> float:
-    """The mean over the classes that occur of the percentage of their queries that are right[Q]."""
-    counts = torch.bincount(labels)
-    sums = torch.bincount(labels, weights=right.double())
-    return 100 * float((sums[counts > 0] / counts[counts > 0]).mean())
-
-
-def bootstrap_interval(right: Tensor) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of the percentage of right[Q].
-
-    Resampling ones and zeros gives a binomial count, so its quantiles are those of endlessly many resamples.
-    """
-    low, high = stats.binom.ppf([0.025, 0.975], len(right), float(right.double().mean()))
-    return 100 * float(low) / len(right), 100 * float(high) / len(right)
-
-
-def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over the classes with a positive query of the average precision, in percent; scores, labels [Q,
-    C]."""
-    present = labels.any(axis=0)
-    values = [average_precision_score(labels[:, c], scores[:, c]) for c in np.flatnonzero(present)]
-    return 100 * float(np.mean(values))
 
 
 def _settings(
@@ -192,7 +143,3 @@ def _label_scores(weights: Tensor, indices: Tensor, labels: Tensor) -> np.ndarra
         for part in torch.arange(len(indices)).split(256)
     ]
     return torch.cat(parts).numpy()
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * float(right.double().mean())

@@ -41,7 +41,7 @@ class AugmentedImages:
     indices: np.ndarray
     recipe: Recipe
     batch: int
-    place: Runtime
+    runtime: Runtime
     seed: int = 0
     workers: int = 0
     whole: bool = False
@@ -53,7 +53,7 @@ class AugmentedImages:
     def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
         """x float32[n, 3, S, S] and labels int64[n] of this rank's share of each batch, on the device, from
         epoch `start` up to `epochs`."""
-        device = self.place.device
+        device = self.runtime.device
         loader = build_loader(
             ViewSet(Reader(self.images), self.recipe, self.seed, len(self.images)),
             _Shares(self, start, epochs),
@@ -75,12 +75,14 @@ class _Shares(Sampler[list[Ticket]]):
         return (self.epochs - self.start) * self.source.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[Ticket]]:
-        source, place = self.source, self.source.place
+        source, runtime = self.source, self.source.runtime
         for epoch in range(self.start, self.epochs):
             order = source.indices[epoch_order(len(source.indices), source.seed, epoch)]
             for step in range(source.steps_per_epoch):
                 block = order[step * source.batch : (step + 1) * source.batch]
                 share = block[
-                    place.rank * len(block) // place.world : (place.rank + 1) * len(block) // place.world
+                    runtime.rank * len(block) // runtime.world_size : (runtime.rank + 1)
+                    * len(block)
+                    // runtime.world_size
                 ]
                 yield [(epoch, int(index)) for index in share]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.distributed.runtime import exact_products
+from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.utils.errors import UserError
 
 CURVATURE = 0.25  # of the cross-entropy along a score, at most: p (1 - p)
@@ -171,7 +171,7 @@ def probe(
     held_out: dict[float, float] = {}
     at = None
     for strength in sorted(strengths):
-        with exact_products():
+        with exact_matmul():
             classifier, at = problem.fit(strength, start=at, max_steps=200, tolerance=1e-4)
         held_out[strength] = top_accuracy(classifier, train[holding], labels[holding])
     best = max(held_out, key=lambda c: (held_out[c], -c))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.distributed.runtime import exact_products
+from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.evaluation.linear.logistic import (
     LinearClassifier,
     LogisticRegression,
@@ -92,7 +92,7 @@ def probe_labels(
     held_out: dict[float, float] = {}
     at = None
     for strength in sorted(strengths):
-        with exact_products():
+        with exact_matmul():
             classifier, at = problem.fit(strength, start=at, max_steps=200, tolerance=1e-4)
         scores = classifier.scores(held).cpu().numpy()
         held_out[strength] = mean_average_precision(scores, *truth, rule)

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamtransfer.cli import say
 from siamtransfer.data import ImageSet
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.knn.vote import bootstrap_interval, mean_per_class
 from siamtransfer.evaluation.linear.classifier_bank import Heads, HeadSetting, Rule
 from siamtransfer.evaluation.linear.logistic import probe, split_by_class
 from siamtransfer.evaluation.linear.multilabel import probe_labels
 from siamtransfer.evaluation.linear.protocols import Published
 from siamtransfer.evaluation.linear.train import Select, Source, train_heads
 from siamtransfer.features.extract import Features
+from siamtransfer.metrics.accuracy import bootstrap_interval, mean_per_class
 from siamtransfer.metrics.average_precision import eleven_points, mean_average_precision
 from siamtransfer.records.predictions import Predictions
 from siamtransfer.training.epoch_checkpoint import EpochFile
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 TEST_SHARE, HELD_OUT = 0.2, 0.1
 UPDATES = 5000  # of a sweep at least, unless that is more than MOST_EPOCHS
@@ -44,7 +44,7 @@ class Outcome:
 
 
 @dataclass
-class Scored:
+class TestSplit:
     """The part that is scored: features of all layers[N, D], and labels int64[N] counted like the train
     part's, -1 for a class that is not there. `values` int64[K] are the labels as they were given."""
 
@@ -75,13 +75,13 @@ class Scored:
 
 
 @dataclass
-class Bench:
+class SweepData:
     """What a sweep works on: features to train on, a held-out part of them (h[N, D], labels) to choose by,
     and the part that is scored."""
 
     source: Source
     held_out: tuple[Tensor, Tensor]
-    scored: Scored
+    scored: TestSplit
     select: Select
 
 
@@ -105,21 +105,21 @@ def set_aside(train: Features, seed: int) -> tuple[Features, Features]:
     return parts[0], parts[1]
 
 
-def count_like(train_labels: Tensor, test: Features) -> tuple[Tensor, Scored]:
+def count_like(train_labels: Tensor, test: Features) -> tuple[Tensor, TestSplit]:
     """The train part's labels counted from 0, and the test part in that count."""
     assert test.labels is not None
     values, y = torch.unique(train_labels, return_inverse=True)
     if len(values) < 2:
         raise UserError("a linear probe needs labels of at least two classes in the train split")
     places = torch.searchsorted(values, test.labels).clamp(max=len(values) - 1)
-    return y, Scored(test.tensor, torch.where(values[places] == test.labels, places, -1), values)
+    return y, TestSplit(test.tensor, torch.where(values[places] == test.labels, places, -1), values)
 
 
 def logistic(
     train: Features,
     test: Features,
     strengths: Sequence[float],
-    place: Runtime,
+    runtime: Runtime,
     *,
     standardise: bool,
     seed: int,
@@ -127,7 +127,7 @@ def logistic(
     """Multinomial logistic regression by L-BFGS at the strength that a held-out tenth of train chooses."""
     assert train.labels is not None
     y, scored = count_like(train.labels, test)
-    device = place.device
+    device = runtime.device
     result = probe(
         train.tensor.to(device), y.to(device), strengths=strengths, standardise=standardise, seed=seed
     )
@@ -149,7 +149,7 @@ def logistic_of_labels(
     test: Features,
     ignored: tuple[np.ndarray | None, np.ndarray | None],
     strengths: Sequence[float],
-    place: Runtime,
+    runtime: Runtime,
     *,
     standardise: bool,
     seed: int,
@@ -158,7 +158,7 @@ def logistic_of_labels(
     one strength; `ignored` bool[N, C] of train and test say which labels do not count."""
     assert train.labels is not None
     assert test.labels is not None
-    device = place.device
+    device = runtime.device
     hidden = None if ignored[0] is None else torch.from_numpy(ignored[0]).to(device)
     result = probe_labels(
         train.tensor.to(device), train.labels.to(device), strengths=strengths, ignored=hidden,
@@ -188,11 +188,11 @@ def sweep_epochs(samples: int, batch: int) -> int:
 
 
 def sweep(
-    bench: Bench,
+    bench: SweepData,
     selections: Sequence[str],
     rules: Sequence[Rule],
     rates: Sequence[float],
-    place: Runtime,
+    runtime: Runtime,
     *,
     epochs: int,
     weight_decay: float,
@@ -205,11 +205,11 @@ def sweep(
     source, scored, select = bench.source, bench.scored, bench.select
     settings = [HeadSetting(rule, rate * source.batch / 256) for rule, rate in product(rules, rates)]
     heads = {
-        name: _heads(settings, select(scored.features[:1], name), scored, weight_decay, seed, place)
+        name: _heads(settings, select(scored.features[:1], name), scored, weight_decay, seed, runtime)
         for name in selections
     }
     train_heads(
-        heads, source, select, lambda _, done: 0.5 * (1 + np.cos(np.pi * done)), epochs, place,
+        heads, source, select, lambda _, done: 0.5 * (1 + np.cos(np.pi * done)), epochs, runtime,
         file=file, resume=resume,
     )  # fmt: skip
     found = {
@@ -241,11 +241,11 @@ def sweep(
 
 def published(
     source: Source,
-    scored: Scored,
+    scored: TestSplit,
     select: Select,
     layers: str,
     protocol: Published,
-    place: Runtime,
+    runtime: Runtime,
     *,
     seed: int,
     file: EpochFile | None = None,
@@ -255,16 +255,16 @@ def published(
     which most of the literature reports."""
     features = select(scored.features, layers)
     settings = [HeadSetting(protocol.rule, protocol.rate * source.batch / 256)]
-    bank = _heads(settings, features[:1], scored, protocol.weight_decay, seed, place)
+    bank = _heads(settings, features[:1], scored, protocol.weight_decay, seed, runtime)
 
     def after_epoch(epoch: int) -> dict[str, Any]:
         top1, top5 = (float(bank.accuracy(features, scored.labels, top)[0]) for top in (1, 5))
-        if place.is_main:
+        if runtime.is_main:
             say(f"epoch {epoch + 1}: top-1 {top1:.2f} %, top-5 {top5:.2f} %")
         return {"top1": top1, "top5": top5}
 
     epochs = train_heads(
-        {layers: bank}, source, select, lambda epoch, _: protocol.decay(epoch), protocol.epochs, place,
+        {layers: bank}, source, select, lambda epoch, _: protocol.decay(epoch), protocol.epochs, runtime,
         after_epoch=after_epoch, file=file, resume=resume,
     )  # fmt: skip
     predicted = scored.score("linear/last", bank.scores_of(features, 0))
@@ -278,10 +278,10 @@ def published(
 def _heads(
     settings: list[HeadSetting],
     sample: Tensor,
-    scored: Scored,
+    scored: TestSplit,
     weight_decay: float,
     seed: int,
-    place: Runtime,
+    runtime: Runtime,
 ) -> Heads:
     return Heads(
         settings,
@@ -289,5 +289,5 @@ def _heads(
         len(scored.values),
         weight_decay=weight_decay,
         seed=seed,
-        device=place.device,
+        device=runtime.device,
     )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
 from siamtransfer.evaluation.linear.classifier_bank import Heads
@@ -50,7 +51,7 @@ class KeptFeatures:
     features: Tensor
     labels: Tensor
     batch: int
-    place: Runtime
+    runtime: Runtime
     seed: int = 0
 
     @property
@@ -58,14 +59,16 @@ class KeptFeatures:
         return len(self.features)
 
     def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-        place = self.place
+        runtime = self.runtime
         for epoch in range(start, epochs):
             order = torch.from_numpy(epoch_order(self.samples, self.seed, epoch))
             for block in order.split(self.batch):
                 mine = block[
-                    place.rank * len(block) // place.world : (place.rank + 1) * len(block) // place.world
+                    runtime.rank * len(block) // runtime.world_size : (runtime.rank + 1)
+                    * len(block)
+                    // runtime.world_size
                 ]
-                yield self.features[mine].to(place.device), self.labels[mine].to(place.device)
+                yield self.features[mine].to(runtime.device), self.labels[mine].to(runtime.device)
 
 
 @dataclass
@@ -87,7 +90,7 @@ class AugmentedFeatures:
     def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.backbone.eval()
         for x, y in self.images.batches(start, epochs):
-            with torch.no_grad(), self.images.place.autocast():
+            with torch.no_grad(), self.images.runtime.autocast():
                 parts = [self.backbone(part).float() for part in x.split(self.together)]
             yield torch.cat(parts), y
 
@@ -98,7 +101,7 @@ def train_heads(
     select: Select,
     decay: Callable[[int, float], float],
     epochs: int,
-    place: Runtime,
+    runtime: Runtime,
     *,
     after_epoch: Callable[[int], dict[str, Any]] = lambda epoch: {},
     file: EpochFile | None = None,
@@ -122,7 +125,7 @@ def train_heads(
     steps = epochs * per_epoch
     clock, progress = (
         Stopwatch(),
-        StepProgress(steps, start * per_epoch, max(per_epoch, OFTEN), shown=place.is_main),
+        StepProgress(steps, start * per_epoch, max(per_epoch, OFTEN), shown=runtime.is_main),
     )
     for number, (h, y) in enumerate(clock.watch(source.batches(start, epochs)), start * per_epoch):
         epoch, within = divmod(number, per_epoch)
@@ -130,8 +133,10 @@ def train_heads(
         losses = []
         for name, bank in heads.items():
             loss, weight, bias = bank.gradients(select(h, name), y, together)
-            bank.update(place.sum(weight), place.sum(bias), decay(epoch, number / steps))
-            losses.append(place.sum(loss))
+            bank.update(
+                collectives.all_reduce(weight), collectives.all_reduce(bias), decay(epoch, number / steps)
+            )
+            losses.append(collectives.all_reduce(loss))
         clock.images += together
         if (number + 1) % per_epoch and (number + 1) % OFTEN:
             continue
@@ -145,7 +150,7 @@ def train_heads(
         progress.update(number + 1, text)
         if (number + 1) % per_epoch == 0:
             notes.append(after_epoch(epoch))
-            if file and place.is_main:
+            if file and runtime.is_main:
                 file.write(
                     {"notes": notes, "heads": {name: bank.state_dict() for name, bank in heads.items()}}
                 )

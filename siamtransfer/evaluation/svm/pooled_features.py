@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as pixels
 from siamtransfer.backbones.architecture import Backbone, ResNetBackbone
 from siamtransfer.backbones.fold_batchnorm import folded
 from siamtransfer.data import ImageSet
-from siamtransfer.evaluation.frozen_model import Subject
+from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.recipes import Interpolation
 
@@ -99,7 +99,7 @@ class Squashed:
         return self.images.describe(index)
 
 
-def windowed(subject: Subject, stage: str, short: int | None) -> Subject:
+def windowed(subject: FrozenModel, stage: str, short: int | None) -> FrozenModel:
     """The subject whose features are VISSL's: squashed images, and a stage's map in windows.
 
     Raises:

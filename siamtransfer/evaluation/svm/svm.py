@@ -23,9 +23,9 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from siamtransfer.cli import say
 from siamtransfer.metrics.average_precision import all_points, average_precisions
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)  # VISSL's
 SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)  # the smallest class of VOC07 has 96 images

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.distributed import collectives as ranks
+from siamtransfer.distributed import collectives
 
 
 class Correlation(nn.Module):
@@ -28,7 +28,7 @@ class Correlation(nn.Module):
     @torch.no_grad()
     def forward(self, z: Tensor) -> Tensor:
         """Takes in the rows of z[N,d] and returns the new F."""
-        batch = ranks.total(z.T @ z) / (len(z) * ranks.world())
+        batch = collectives.all_reduce(z.T @ z) / (len(z) * collectives.world_size())
         rho = self.rho * self.matrix.any().to(self.matrix.dtype)
         return self.matrix.mul_(rho).add_((1 - rho) * batch)
 

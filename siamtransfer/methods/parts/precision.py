@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.distributed.runtime import exact_products
+from siamtransfer.distributed.runtime import exact_matmul
 
 
-def full(x: Tensor) -> Tensor:
+def to_float32(x: Tensor) -> Tensor:
     """`x` in float32 where it is of half precision; float32 and float64 stay."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
-def unit(x: Tensor) -> Tensor:
+def l2_normalize(x: Tensor) -> Tensor:
     """The rows of x[N, d] on the unit sphere, in float32 or better."""
-    return F.normalize(full(x), dim=1)
+    return F.normalize(to_float32(x), dim=1)
 
 
 @contextlib.contextmanager
-def exactly(x: Tensor) -> Iterator[None]:
+def no_tf32(x: Tensor) -> Iterator[None]:
     """Products on the device of `x` keep the precision of their factors: no autocast, no TF32."""
-    with torch.autocast(x.device.type, enabled=False), exact_products():
+    with torch.autocast(x.device.type, enabled=False), exact_matmul():
         yield

@@ -9,9 +9,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Moment
-from siamtransfer.methods.parts.precision import unit
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import StepInfo
+from siamtransfer.methods.parts.precision import l2_normalize
 from siamtransfer.utils.checks import at_least, within
 
 NONE = -1
@@ -54,9 +54,9 @@ class PseudoLabels(nn.Module):
         self.register_buffer("cluster", torch.full((images,), NONE))
         self.register_buffer("agreement", torch.zeros(()))
 
-    def before_forward(self, moment: Moment) -> None:
+    def before_forward(self, info: StepInfo) -> None:
         """Clusters anew where an epoch begins that is due."""
-        epochs, within_epoch = divmod(moment.step, moment.steps_per_epoch)
+        epochs, within_epoch = divmod(info.step, info.steps_per_epoch)
         if epochs and not within_epoch and epochs % self.config.every == 0:
             self.fit(seed=epochs)
 
@@ -65,11 +65,11 @@ class PseudoLabels(nn.Module):
         """k-means over the images seen so far; every rank gets rank 0's answer."""
         seen = self.features.any(dim=1)
         found = torch.full_like(self.cluster, NONE)
-        if ranks.rank() == 0:
+        if collectives.rank() == 0:
             count = min(self.config.count, int(seen.sum()))
             labels = KMeans(count, n_init=1, random_state=seed).fit_predict(self.features[seen].cpu().numpy())
             found[seen] = torch.from_numpy(labels).to(found)
-        found = ranks.share(found)
+        found = collectives.broadcast(found)
         both = (found != NONE) & (self.cluster != NONE)
         if both.any():
             self.agreement.fill_(normalized_mutual_info_score(self.cluster[both].cpu(), found[both].cpu()))
@@ -79,9 +79,9 @@ class PseudoLabels(nn.Module):
     def partners(self, index: Tensor) -> Tensor:
         """int64[N]: for each own row, the row of the whole batch over all ranks whose target it gets; another
         one of its cluster with probability ρ, drawn evenly, else itself."""
-        rows = ranks.gather(index)
-        own = ranks.own_rows(len(index), index.device)
-        chance, place = ranks.share(torch.rand(2, len(rows), device=index.device))[:, own]
+        rows = collectives.all_gather(index)
+        own = collectives.local_rows(len(index), index.device)
+        chance, place = collectives.broadcast(torch.rand(2, len(rows), device=index.device))[:, own]
         label, labels = self.cluster[index], self.cluster[rows]
         alike = (label[:, None] == labels) & (label != NONE)[:, None]
         alike[torch.arange(len(own), device=own.device), own] = False
@@ -94,7 +94,9 @@ class PseudoLabels(nn.Module):
         """Each view's targets[N,d], some replaced by those of other images in the same view; h[N,D] are the
         features to remember."""
         with torch.no_grad():
-            self.features[ranks.gather(index)] = ranks.gather(unit(h)).to(self.features.dtype)
-        own, chosen = ranks.own_rows(len(index), index.device), self.partners(index)
+            self.features[collectives.all_gather(index)] = collectives.all_gather(l2_normalize(h)).to(
+                self.features.dtype
+            )
+        own, chosen = collectives.local_rows(len(index), index.device), self.partners(index)
         replaced = (chosen != own)[:, None]
-        return [torch.where(replaced, ranks.gather(t)[chosen], t) for t in targets]
+        return [torch.where(replaced, collectives.all_gather(t)[chosen], t) for t in targets]

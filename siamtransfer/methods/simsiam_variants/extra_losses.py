@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.data.subset import draw_by_class
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.parts.precision import exactly, full, unit
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -37,7 +37,7 @@ class TermsConfig:
     """Cosine that a prediction may have with another image's target for free."""
     contrast_band: list[float] = field(default_factory=lambda: [0.25, 0.75])
     """Quantiles of an image's similarities to the others, between which lie the ones to contrast with."""
-    rate_scale: float = 1.0
+    lr_scale: float = 1.0
     """Learning rate of the terms' classifiers in units of the encoder's."""
 
     def check(self) -> None:
@@ -46,7 +46,7 @@ class TermsConfig:
         above("simsiam.terms.labelled_share", self.labelled_share, 0)
         within("simsiam.terms.labelled_share", self.labelled_share, 0, 1)
         within("simsiam.terms.contrast_margin", self.contrast_margin, -1, 1)
-        at_least("simsiam.terms.rate_scale", self.rate_scale, 0)
+        at_least("simsiam.terms.rate_scale", self.lr_scale, 0)
         band = self.contrast_band
         if not (len(band) == 2 and 0 <= band[0] < band[1] <= 1):
             raise UserError(
@@ -95,8 +95,10 @@ class Labels(nn.Module):
         losses = []
         for h in batch.features:
             h = h[known] if self.config.labels_reach_backbone else h[known].detach()
-            losses.append(F.cross_entropy(full(self.classifier(h)), label[known], reduction="sum"))
-        count = ranks.total(known.sum()).clamp(min=1) / ranks.world()  # gradients are averaged over ranks
+            losses.append(F.cross_entropy(to_float32(self.classifier(h)), label[known], reduction="sum"))
+        count = (
+            collectives.all_reduce(known.sum()).clamp(min=1) / collectives.world_size()
+        )  # gradients are averaged over ranks
         return torch.stack(losses).mean() / count
 
 
@@ -109,11 +111,11 @@ class Rotation(nn.Module):
 
     def forward(self, batch: Encoded) -> Tensor:
         x = batch.views[0]
-        turns = ranks.own_rows(len(x), x.device) % 4
+        turns = collectives.local_rows(len(x), x.device) % 4
         rotated = x.clone()
         for k in (1, 2, 3):
             rotated[turns == k] = x[turns == k].rot90(k, dims=(2, 3))
-        return F.cross_entropy(full(self.classifier(batch.backbone(rotated))), turns)
+        return F.cross_entropy(to_float32(self.classifier(batch.backbone(rotated))), turns)
 
 
 class Contrast(nn.Module):
@@ -126,13 +128,13 @@ class Contrast(nn.Module):
 
     def forward(self, batch: Encoded) -> Tensor:
         views = zip(batch.predictions, reversed(batch.targets), strict=False)
-        return torch.stack([self.excess(unit(p), unit(t.detach())) for p, t in views]).mean()
+        return torch.stack([self.excess(l2_normalize(p), l2_normalize(t.detach())) for p, t in views]).mean()
 
     def excess(self, p: Tensor, t: Tensor) -> Tensor:
         """The mean over this rank's p[N,d], with targets t[N,d] of the other view, both of unit length."""
-        others = ranks.gather(t)
-        own = ranks.own_rows(len(t), t.device)
-        with exactly(p):
+        others = collectives.all_gather(t)
+        own = collectives.local_rows(len(t), t.device)
+        with no_tf32(p):
             alike, cosines = t @ others.T, p @ others.T
         alike[torch.arange(len(own), device=own.device), own] = torch.nan
         low, high = alike.nanquantile(alike.new_tensor(self.band), dim=1)[..., None]

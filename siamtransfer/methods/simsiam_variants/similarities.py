@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.parts.precision import exactly, full, unit
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
 from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
 
@@ -62,8 +62,8 @@ class Distance(nn.Module):
 
     def forward(self, p: Tensor, z: Tensor) -> Tensor:
         """The mean over the batch of p[N,d] and its target z[N,d]."""
-        p, z = full(p), full(z)
-        with exactly(p):
+        p, z = to_float32(p), to_float32(z)
+        with no_tf32(p):
             each = {name: self.measure(name, p, z) for name in self.weights}
         if not self.config.learned:
             return torch.stack([weight * each[name] for name, weight in self.weights.items()]).sum()
@@ -109,6 +109,8 @@ def sliced_wasserstein(p: Tensor, z: Tensor, slices: int) -> Tensor:
 
     It compares distributions and not pairs, so it only makes sense beside a similarity of pairs.
     """
-    directions = ranks.share(unit(torch.randn(slices, p.shape[1], device=p.device, dtype=p.dtype)))
-    of_p, of_z = ((ranks.gather_with_gradient(x) @ directions.T).sort(dim=0).values for x in (p, z))
+    directions = collectives.broadcast(
+        l2_normalize(torch.randn(slices, p.shape[1], device=p.device, dtype=p.dtype))
+    )
+    of_p, of_z = ((collectives.all_gather_with_grad(x) @ directions.T).sort(dim=0).values for x in (p, z))
     return F.mse_loss(of_p, of_z)

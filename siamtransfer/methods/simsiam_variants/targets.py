@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.distributed import collectives as ranks
-from siamtransfer.methods.base import Moment
-from siamtransfer.methods.parts.precision import full
-from siamtransfer.training.collapse import output_std
+from siamtransfer.distributed import collectives
+from siamtransfer.methods.base import StepInfo
+from siamtransfer.methods.parts.precision import to_float32
+from siamtransfer.metrics.spread import output_std
 from siamtransfer.utils.checks import at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -67,10 +67,10 @@ class TargetConfig:
                 "leave spread out"
             )
 
-    def share_at(self, moment: Moment) -> float:
+    def share_at(self, info: StepInfo) -> float:
         """α in the epoch of `moment`."""
-        begun = moment.epoch >= self.start_epoch
-        ended = self.stop_epoch is not None and moment.epoch >= self.stop_epoch
+        begun = info.epoch >= self.start_epoch
+        ended = self.stop_epoch is not None and info.epoch >= self.stop_epoch
         return self.share if begun and not ended else 0.0
 
 
@@ -98,7 +98,7 @@ class StopGradient(nn.Module):
     def watch(self, z: Tensor) -> None:
         """Takes note of how the projections z[N,d] of all ranks spread."""
         if self.bounds is not None:
-            self.spread.lerp_(self.spread.new_tensor(output_std(ranks.gather(z))), 0.1)
+            self.spread.lerp_(self.spread.new_tensor(output_std(collectives.all_gather(z))), 0.1)
 
     def forward(self, z: Tensor) -> Tensor:
         return partial_gradient(z, self.share)
@@ -141,9 +141,9 @@ class Memory(nn.Module):
     def forward(self, targets: list[Tensor], index: Tensor) -> list[Tensor]:
         """Each view's own m η_x + (1 - m) z; η_x itself then becomes the mean of them over the views."""
         old, known, m = self.average[index], self.seen[index, None], self.momentum
-        moved = [torch.where(known, m * old + (1 - m) * full(z), full(z)) for z in targets]
-        rows = ranks.gather(index)
-        self.average[rows] = ranks.gather(torch.stack(moved).mean(dim=0)).to(self.average.dtype)
+        moved = [torch.where(known, m * old + (1 - m) * to_float32(z), to_float32(z)) for z in targets]
+        rows = collectives.all_gather(index)
+        self.average[rows] = collectives.all_gather(torch.stack(moved).mean(dim=0)).to(self.average.dtype)
         self.seen[rows] = True
         return moved
 

@@ -15,8 +15,8 @@ from siamtransfer.detection.detectron2.compat import import_detectron2, is_insta
 from siamtransfer.utils.errors import UserError
 
 PROGRAM = """
-from siamtransfer.detection.compat import import_detectron2
-from siamtransfer.errors import UserError
+from siamtransfer.detection.detectron2.compat import import_detectron2
+from siamtransfer.utils.errors import UserError
 try:
     print(import_detectron2())
 except UserError as error:

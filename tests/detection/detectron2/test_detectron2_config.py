@@ -12,7 +12,6 @@ from support import paths
 from support.checkpoint_files import random_state
 from torch import nn
 
-from siamtransfer.config import flatten
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.config import (
     build_settings,
@@ -30,6 +29,7 @@ from siamtransfer.detection.detectron2.weights import load_proved, load_publishe
 from siamtransfer.detection.layered_config import read_layers
 from siamtransfer.programs import to_d2
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
 
 pytestmark = [
     pytest.mark.detectron2,

@@ -35,7 +35,7 @@ from siamtransfer.detection.torchvision.engine import (
 )
 from siamtransfer.detection.torchvision.model import Design, as_input, build_detector, predict, prove_loaded
 from siamtransfer.detection.torchvision.recipe import Recipe, recipe_of
-from siamtransfer.distributed import runtime
+from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 
@@ -61,8 +61,8 @@ def read() -> ReadBackbone:
 
 
 def train(read: ReadBackbone, data: DetectionData, recipe: Recipe = RECIPE, **options: Any) -> Outcome:
-    with runtime.start("cpu") as place:
-        return train_and_evaluate(read, data, recipe, "coco", place, **options)
+    with start_runtime("cpu") as runtime:
+        return train_and_evaluate(read, data, recipe, "coco", runtime, **options)
 
 
 @pytest.mark.parametrize(
@@ -317,12 +317,12 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
             assert digest_of(mine["model"]) == digest_of(theirs["model"])
 
 
-def trained_on(place: runtime.Runtime, run: Path) -> dict[str, float]:
+def trained_on(runtime: Runtime, run: Path) -> dict[str, float]:
     """Both ranks open the scenes, which neither finds written, and train."""
     scenes = SceneCounts(train=8, test=3, size=64, seed=7)
     data = open_detection_data("fashion-scenes", "fashion-scenes", kind="coco", scenes=scenes)
     backbone = read_backbone("random:resnet18:width=8")
-    outcome = train_and_evaluate(backbone, data, replace(RECIPE, steps=2), "coco", place, run=run)
+    outcome = train_and_evaluate(backbone, data, replace(RECIPE, steps=2), "coco", runtime, run=run)
     assert [one["image_id"] for one in outcome.predictions] == [9, 11, 10]  # rank 0's, then rank 1's
     return outcome.metrics
 
@@ -346,9 +346,9 @@ def test_norms_are_measured_over_whole_batches(read: ReadBackbone, data: Detecti
     detector = build_detector(read, 10, recipe.design)
     images = TrainingImages(data.train, recipe)
     before = {name: value.clone() for name, value in detector.named_parameters()}
-    with runtime.start("cpu") as place:
-        measure_norms(detector, images, recipe, 0, place, 0)
-        batch = next(images.batches(recipe, 0, 1, place, 0))
+    with start_runtime("cpu") as runtime:
+        measure_norms(detector, images, recipe, 0, runtime, 0)
+        batch = next(images.batches(recipe, 0, 1, runtime, 0))
     inputs, _ = detector.transform([image for image, _ in batch])
     values = detector.backbone.body["conv1"](inputs.tensors).transpose(0, 1).flatten(1)
     norm = detector.backbone.body["bn1"]
@@ -357,16 +357,16 @@ def test_norms_are_measured_over_whole_batches(read: ReadBackbone, data: Detecti
     assert norm.momentum == 0.1
     assert all(torch.equal(value, before[name]) for name, value in detector.named_parameters())
     untouched = build_detector(read, 10, recipe.design)
-    with runtime.start("cpu") as place:
-        measure_norms(untouched, images, replace(recipe, precise_batches=0), 0, place, 0)
+    with start_runtime("cpu") as runtime:
+        measure_norms(untouched, images, replace(recipe, precise_batches=0), 0, runtime, 0)
     assert digest_of(untouched.backbone.body.state_dict()) == read.digest
 
 
 def test_predictions_are_in_the_image_s_own_pixels(read: ReadBackbone, data: DetectionData) -> None:
     """A test image that the detector sees twice as large has its boxes and masks in its own size."""
     detector = build_detector(read, 10, replace(SMALL, long_side=200))
-    with runtime.start("cpu") as place:
-        found = predict(detector, data.test, place, 128)
+    with start_runtime("cpu") as runtime:
+        found = predict(detector, data.test, runtime, 128)
     assert detector.transform.min_size == (64, 72)
     for record, one in zip(data.test, found, strict=True):
         assert one["image_id"] == record["image_id"]
@@ -385,11 +385,11 @@ def test_it_learns(data: DetectionData) -> None:
     )  # fmt: skip
     losses: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        judge = torchvision_engine.judge
+        step_report = torchvision_engine.step_report
 
         def noted(*arguments: Any) -> Any:
             losses.append(float(arguments[0].detach()))
-            return judge(*arguments)
+            return step_report(*arguments)
 
         patch.setattr(torchvision_engine, "judge", noted)
         outcome = train(read_backbone("random:resnet18:width=16"), few, recipe)

@@ -41,7 +41,7 @@ from siamtransfer.evaluation.diagnostics.measures import (
     tolerance,
     uniformity,
 )
-from siamtransfer.training.collapse import view_cosine
+from siamtransfer.metrics.spread import view_cosine
 from siamtransfer.utils.errors import UserError
 
 SHAPES = [(40, 12), (12, 40), (20, 20)]

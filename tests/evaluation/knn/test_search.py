@@ -11,17 +11,12 @@ from support import paths
 from support.small_runs import on_ranks
 from torch.nn import functional as F
 
+from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.knn import search as neighbours
 from siamtransfer.evaluation.knn.search import search
-from siamtransfer.evaluation.knn.vote import (
-    accuracy,
-    bootstrap_interval,
-    knn_accuracies,
-    knn_scores,
-    mean_average_precision,
-    mean_per_class,
-    vote,
-)
+from siamtransfer.evaluation.knn.vote import knn_accuracies, knn_scores, score_neighbours
+from siamtransfer.metrics.accuracy import bootstrap_interval, mean_per_class
+from siamtransfer.metrics.average_precision import mean_average_precision, steps
 from siamtransfer.utils.errors import UserError
 
 GOLDEN = paths.GOLDEN / "knn"
@@ -37,11 +32,12 @@ def golden() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_predictions_and_accuracies_equal_the_public_implementations(golden, k, temperature):
     s, i = search(golden["train_features"], golden["test_features"], k)
-    scores = vote(s, golden["train_labels"][i], temperature=temperature, classes=7)
-    theirs = golden[f"pred/k={k}/T={temperature:g}"]
-    assert torch.equal(scores.argmax(dim=1), theirs)
+    labels = golden["train_labels"], golden["test_labels"]
+    scores = score_neighbours(s, i, *labels, [k], [temperature])
+    setting = f"k={k}/T={temperature:g}"
+    assert scores.predictions[setting].tolist() == golden[f"pred/{setting}"].tolist()
     published = json.loads((GOLDEN / "knn.json").read_text())["results"][f"k={k},T={temperature:g}"]
-    assert accuracy(scores, golden["test_labels"]) == pytest.approx(published["dino_top1"])
+    assert scores.metrics[f"knn/{setting}/top1"] == pytest.approx(published["dino_top1"])
 
 
 def test_one_search_serves_every_k_and_temperature():
@@ -69,16 +65,18 @@ def test_exact_ties_get_an_admissible_answer():
     for case, admissible in json.loads((GOLDEN / "full.json").read_text())["ties"].items():
         k, temperature = int(case[1 : case.index("_")]), float(case.split("_T")[1])
         s, i = search(data["ties/train"], data["ties/test"], k)
-        scores = vote(s, data["ties/train_labels"][i], temperature=temperature, classes=5)
-        for answer, allowed in zip(scores.argmax(dim=1).tolist(), admissible, strict=True):
+        labels = data["ties/train_labels"]
+        scores = score_neighbours(s, i, labels, labels[: len(s)], [k], [temperature])
+        predictions = scores.predictions[f"k={k}/T={temperature:g}"].tolist()
+        for answer, allowed in zip(predictions, admissible, strict=True):
             assert answer in allowed, case
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_uniform_votes_equal_scikit_learn(golden, k):
     s, i = search(golden["train_features"], golden["test_features"], k)
-    scores = vote(s, golden["train_labels"][i], temperature=None, classes=7)
-    assert torch.equal(scores.argmax(dim=1), golden[f"sklearn_uniform/k={k}"])
+    scores = score_neighbours(s, i, golden["train_labels"], golden["test_labels"], [k], [None])
+    assert scores.predictions[f"k={k}/uniform"].tolist() == golden[f"sklearn_uniform/k={k}"].tolist()
 
 
 def test_ties_are_settled_by_index_even_at_the_cut():
@@ -124,9 +122,12 @@ def test_labels_may_be_any_integers_and_absent_on_either_side():
 
 
 def test_a_small_temperature_does_not_overflow():
-    scores = vote(torch.tensor([[1.0, 0.9]]), torch.tensor([[0, 1]]), temperature=1e-4, classes=2)
-    assert torch.isfinite(scores).all()
-    assert scores.argmax() == 0
+    labels = torch.tensor([0, 1])
+    scores = score_neighbours(
+        torch.tensor([[1.0, 0.9]]), torch.tensor([[0, 1]]), labels, labels[:1], [2], [1e-4]
+    )
+    assert scores.metrics["knn/k=2/T=0.0001/top1"] == 100
+    assert scores.predictions["k=2/T=0.0001"].tolist() == [0]
 
 
 @pytest.mark.parametrize("k", [0, 5])
@@ -199,17 +200,17 @@ def test_values_that_are_not_finite_are_refused():
         search(bank, torch.eye(4), 1)
 
 
-def share_of(place, bank, queries):
-    mine = torch.arange(place.rank, len(queries), place.world)
+def share_of(runtime, bank, queries):
+    mine = torch.arange(runtime.rank, len(queries), runtime.world_size)
     parts = search(bank, queries[mine], 5)
-    return [place.interleave(part, len(queries)) for part in parts]
+    return [collectives.all_gather_rows(part, len(queries), runtime.device) for part in parts]
 
 
 @pytest.mark.parametrize("count", [2, 7])
 def test_ranks_share_the_queries(count):
     bank, queries = torch.randn(40, 6), torch.randn(count, 6)
     expected = search(bank, queries, 5)
-    for found in on_ranks(share_of, bank, queries, world=3):
+    for found in on_ranks(share_of, bank, queries, world_size=3):
         assert torch.equal(found[1], expected[1])
         torch.testing.assert_close(found[0], expected[0])
 
@@ -235,5 +236,5 @@ def test_labels_per_class_are_ranked_by_average_precision():
     assert found.metrics == {"knn/k=1/T=0.07/mAP": pytest.approx(100)}
     assert found.predictions["k=1/T=0.07"].tolist() == labels.tolist()
     assert mean_average_precision(
-        np.array([[0.9, 0], [0.8, 0], [0.1, 0]]), np.array([[0, 0], [1, 0], [1, 0]])
+        np.array([[0.9, 0], [0.8, 0], [0.1, 0]]), np.array([[0, 0], [1, 0], [1, 0]]), rule=steps
     ) == (pytest.approx(100 * (1 / 2 + 2 / 3) / 2))

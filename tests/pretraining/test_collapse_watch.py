@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from siamtransfer.training.collapse import (
-    CollapseWatch,
+from siamtransfer.metrics.spread import (
     centre_norm,
     effective_rank,
     output_std,
@@ -18,6 +17,7 @@ from siamtransfer.training.collapse import (
     rank_share,
     view_cosine,
 )
+from siamtransfer.pretraining.collapse import CollapseWatch
 
 
 def rotation(d: int) -> Tensor:

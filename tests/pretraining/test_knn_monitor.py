@@ -14,7 +14,7 @@ from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn.vote import knn_accuracies
 from siamtransfer.features.extract import Transform
-from siamtransfer.training.knn_monitor import KnnMonitor
+from siamtransfer.pretraining.knn_monitor import KnnMonitor
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 TRANSFORM = Transform(8, None, (0.5,) * 3, (0.5,) * 3)

@@ -1,0 +1,1 @@
+"""A pretraining run: its state, its folder, its log and its monitors."""

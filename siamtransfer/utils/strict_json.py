@@ -1,0 +1,30 @@
+"""Strict JSON in one line, and nested dicts as flat ones."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """One line of strict JSON; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,38 @@
+"""Every method at small size, and views for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamtransfer.methods import METHODS, Method
+from support.golden_methods import TinyBackbone
+
+SMALL: dict[str, dict[str, Any]] = {
+    "simsiam": {"dim": 12},
+    "simclr": {"dim": 8},
+    "moco": {"dim": 8, "queue": 40, "momentum": 0.5},
+    "moco-v3": {"dim": 8, "hidden": 12, "momentum": 0.5},
+    "byol": {"dim": 8, "hidden": 12, "momentum": 0.5},
+    "swav": {"dim": 8, "hidden": 12, "prototypes": 10, "queue": 16, "queue_from_epoch": 0},
+    "dino": {"dim": 10, "hidden": 12, "bottleneck": 8, "momentum": 0.5, "freeze_last_layer_epochs": 0},
+    "barlow-twins": {"dim": 12, "hidden": 12},
+    "vicreg": {"dim": 12, "hidden": 12},
+    "directpred": {"dim": 8, "hidden": 12, "momentum": 0.5},
+    "unigrad": {"dim": 8, "hidden": 12, "momentum": 0.5},
+}
+BATCH = 16
+
+
+def small(name: str, **changes: Any) -> Method:
+    """A method at small size in float64, the same every time."""
+    torch.manual_seed(0)
+    entry = METHODS[name]
+    return entry.build(TinyBackbone(), entry.options(**{**SMALL[name], **changes})).double()
+
+
+def some_views(step: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return list(torch.randn(2, BATCH, 3, 16, 16, generator=generator, dtype=torch.float64))
