@@ -8,6 +8,10 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor, nn
 
 
+Part = Literal["backbone", "target", "head"]
+"""What a tensor of a method belongs to; a checkpoint's reader takes one backbone and drops the heads."""
+
+
 @dataclass
 class StepOutput:
     """What a method computed from one batch.
@@ -110,6 +114,16 @@ class Method(nn.Module):
     def evaluated_backbone(self) -> nn.Module:
         """The module that `evaluated` names."""
         return self.get_submodule(self.evaluated)
+
+    def parts(self) -> dict[str, Part]:
+        """What each first word of the names in `state_dict()` belongs to, in their order.
+
+        `backbone` is the backbone, `target_backbone` its moving average; every other child, parameter or buffer
+        is a head. A method overrides this only if it keeps a backbone under another name.
+        """
+        networks: dict[str, Part] = {"backbone": "backbone", "target_backbone": "target"}
+        first_words = dict.fromkeys(key.split(".", 1)[0] for key in self.state_dict())
+        return {word: networks.get(word, "head") for word in first_words}
 
     def prepare(self, images: int, labels: Tensor | None) -> None:
         """Meets the set, once and before a saved state is loaded: its number of images and their labels
