@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torchvision.models import get_model_weights
 
-from siamtransfer.backbones.architecture import DESIGNS, FULL_WIDTH, Backbone, Stem, build_backbone
+from siamtransfer.backbones.architecture import RESNETS, FULL_WIDTH, Backbone, Stem, build_backbone
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 
@@ -53,9 +53,9 @@ def find_published(source: str) -> tuple[str, Path]:
     """
     asked, named, path = source.removeprefix(TORCHVISION).partition("=")
     name, _, weights = asked.partition(":")
-    if name not in DESIGNS:
-        near = difflib.get_close_matches(name, DESIGNS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(DESIGNS)}"
+    if name not in RESNETS:
+        near = difflib.get_close_matches(name, RESNETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(RESNETS)}"
         raise UserError(f"{source}: {name!r} is none of torchvision's ResNets; {hint}")
     if named and weights:
         raise UserError(f"{source}: give either {weights} or a file, not both")

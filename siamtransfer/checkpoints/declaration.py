@@ -1,0 +1,120 @@
+"""What a checkpoint of this program says about its own keys: which are a backbone, which are heads.
+
+    state["keys"] = {
+        "backbone": "backbone.",          prefix of the trained backbone's keys in state["model"]
+        "target": "target_backbone.",     prefix of its moving average; None where the method has none
+        "heads": ["projector", "queue"],  first words of all other keys, sorted
+        "evaluated": "backbone",          first word of the network that the method's authors evaluate
+    }
+
+The writer knows these parts, so the reader needs no list of the heads' names: a method may call its modules
+and buffers as it likes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+FORMAT = "siamtransfer"
+VERSION = 1
+KEYS = "keys"
+"""The entry of a checkpoint that holds the declaration; files from before it have no such entry."""
+
+
+class HasParts(Protocol):
+    """What `declare` reads of a method."""
+
+    @property
+    def evaluated(self) -> str: ...
+
+    def parts(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The declaration of a file, after a check of its form.
+
+    Attributes:
+        backbone: first word of the backbone's keys.
+        target: first word of the target backbone's keys, None without one.
+        heads: first words of all other keys.
+        evaluated: `backbone` or `target`, whichever is read by default.
+    """
+
+    backbone: str
+    target: str | None
+    heads: frozenset[str]
+    evaluated: str
+
+    @property
+    def branches(self) -> dict[str, str]:
+        """The first word of each backbone's keys by the name of its branch, the evaluated one first."""
+        words = {"backbone": self.backbone} | ({"target": self.target} if self.target else {})
+        return dict(sorted(words.items(), key=lambda item: item[1] != self.evaluated))
+
+    def part_of(self, key: str) -> str | None:
+        """`backbone`, `target` or `head`; None for a key that the declaration does not cover."""
+        word = first_word(key)
+        branches = {prefix: name for name, prefix in self.branches.items()}
+        return branches.get(word, "head" if word in self.heads else None)
+
+
+def declare(method: HasParts) -> dict[str, Any]:
+    """The declaration of a method's `state_dict()`, for the entry "keys" of its checkpoint.
+
+    Raises:
+        ValueError: `parts()` names no backbone, or two of them.
+    """
+    words: dict[str, list[str]] = {"backbone": [], "target": [], "head": []}
+    for word, part in method.parts().items():
+        words[part].append(word)
+    if len(words["backbone"]) != 1 or len(words["target"]) > 1:
+        raise ValueError(
+            f"{type(method).__name__}.parts() has to give one word as backbone and at most one as target, not "
+            f"{words['backbone']} and {words['target']}"
+        )
+    return {
+        "backbone": f"{words['backbone'][0]}.",
+        "target": f"{words['target'][0]}." if words["target"] else None,
+        "heads": sorted(words["head"]),
+        "evaluated": method.evaluated,
+    }
+
+
+def read_declaration(keys: Any) -> Declaration:
+    """The declaration that a file's entry "keys" holds.
+
+    Raises:
+        ValueError: it has another form, puts a word into two parts, or evaluates no backbone of its own; the
+            text is the rest of a sentence about the file.
+    """
+    match keys:
+        case {
+            "backbone": str(backbone),
+            "target": None | str() as target,
+            "heads": [*heads],
+            "evaluated": str(evaluated),
+        } if all(isinstance(word, str) for word in heads):
+            pass
+        case _:
+            raise ValueError(f"its entry 'keys' is not understood: {keys!r}")
+    prefixes = [prefix for prefix in (backbone, target) if prefix is not None]
+    for prefix in prefixes:
+        if not re.fullmatch(r"[^.]+\.", prefix):
+            raise ValueError(f"its entry 'keys' gives {prefix!r} where a word and a dot are expected")
+    words = [prefix.removesuffix(".") for prefix in prefixes]
+    twice = [word for word, count in Counter([*words, *heads]).items() if count > 1]
+    if twice:
+        raise ValueError(f"its entry 'keys' declares {twice[0]!r} twice")
+    if evaluated not in words:
+        raise ValueError(f"says that {evaluated!r} is evaluated, and there is no such network")
+    return Declaration(words[0], words[1] if target else None, frozenset(heads), evaluated)
+
+
+def first_word(key: str) -> str:
+    """The part of a key before its first dot: the name of the method's module or buffer."""
+    return key.split(".", 1)[0]
