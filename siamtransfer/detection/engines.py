@@ -33,9 +33,9 @@ from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_t
 from siamtransfer.detection.detectron2.roi_heads import register_heads
 from siamtransfer.detection.detectron2.trainer import Job
 from siamtransfer.detection.detectron2.trunk import register_trunks
-from siamtransfer.detection.detectron2.weights import Converted, read_converted
-from siamtransfer.detection.layered_config import COMMAND_LINE, Layers
-from siamtransfer.detection.metrics.evaluate import Metric
+from siamtransfer.detection.detectron2.weights import ConvertedWeights, read_converted
+from siamtransfer.detection.layered_config import COMMAND_LINE, LayeredConfig
+from siamtransfer.detection.metrics.evaluate import ApKind
 from siamtransfer.detection.metrics.pictures import draw_predictions
 from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, train_and_evaluate
 from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of
@@ -55,7 +55,7 @@ class Arm:
 
     name: str
     settings: Any
-    weights: Converted | ReadBackbone | None
+    weights: ConvertedWeights | ReadBackbone | None
     digest: str | None
     protocol: dict[str, Any] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ class Task:
     folder: Path
     seed: int
     data: DetectionData
-    metric: Metric
+    metric: ApKind
     keys: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -80,7 +80,9 @@ class Detectron2Engine:
 
     name = "detectron2"
 
-    def __init__(self, layers: Layers, *, gpus: int, at_once: int, scale: int | None, evaluate_only: bool):
+    def __init__(
+        self, layers: LayeredConfig, *, gpus: int, at_once: int, scale: int | None, evaluate_only: bool
+    ):
         if not is_installed():
             raise UserError(
                 "Detectron2 is not installed; get it with `python scripts/get_detectron2.py`, or train the "
@@ -164,7 +166,7 @@ class TorchvisionEngine:
 
     name = "torchvision"
 
-    def __init__(self, layers: Layers, *, evaluate_only: bool):
+    def __init__(self, layers: LayeredConfig, *, evaluate_only: bool):
         import torchvision
 
         self.version = f"torchvision {torchvision.__version__}"

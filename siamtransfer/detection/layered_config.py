@@ -21,33 +21,33 @@ from siamtransfer.utils.strict_json import flatten
 COMMAND_LINE = "the command line"
 
 
-class Stated(NamedTuple):
+class StatedValue(NamedTuple):
     """A value, and the file that gave it or `COMMAND_LINE`."""
 
     value: Any
     where: str
 
 
-Layers = dict[str, Stated]
+LayeredConfig = dict[str, StatedValue]
 
 
-def read_layers(files: Sequence[Path], overrides: Sequence[str]) -> Layers:
+def read_layered_config(files: Sequence[Path], overrides: Sequence[str]) -> LayeredConfig:
     """Every key that is stated, by its full name (SOLVER.BASE_LR), with the last value given.
 
     Raises:
         UserError: a file is missing or broken, or KEY VALUE do not come in pairs.
     """
-    found: Layers = {}
+    found: LayeredConfig = {}
     for file in files:
         found |= _read(file, ())
     if len(overrides) % 2:
         raise UserError(f"KEY VALUE come in pairs and the last, {overrides[-1]!r}, has no partner")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        found[key] = Stated(_decoded(value), COMMAND_LINE)
+        found[key] = StatedValue(_decoded(value), COMMAND_LINE)
     return found
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> Layers:
+def _read(path: Path, above: tuple[Path, ...]) -> LayeredConfig:
     where = printable(path)
     if path.resolve() in above:
         raise UserError(f"{where} is its own _BASE_ in the end; take one of them out")
@@ -66,7 +66,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Layers:
     content.pop("VERSION", None)
     base = content.pop("_BASE_", None)
     below = _read(path.parent / Path(base).expanduser(), (*above, path.resolve())) if base else {}
-    return below | {key: Stated(_decoded(value), where) for key, value in flatten(content).items()}
+    return below | {key: StatedValue(_decoded(value), where) for key, value in flatten(content).items()}
 
 
 def _decoded(value: Any) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from siamtransfer.detection.data.dataset_split import Part
+from siamtransfer.detection.data.dataset_split import DetectionSplit
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.utils.errors import UserError
 
@@ -20,7 +20,7 @@ SEED = 0  # of the split, the same for all weights and trials
 
 
 @dataclass(frozen=True)
-class Grid:
+class SearchGrid:
     """rates and decays: the values to try; share: of the training images that is held out to score them."""
 
     rates: tuple[float, ...]
@@ -40,7 +40,7 @@ def hold_out(data: DetectionData, share: float) -> DetectionData:
         UserError: too few images to leave some on both sides.
     """
     kept, held = [], []
-    for part in data.train_parts:
+    for part in data.train_splits:
         order = list(part.records)
         random.Random(SEED).shuffle(order)
         count = round(share * len(order))
@@ -51,8 +51,8 @@ def hold_out(data: DetectionData, share: float) -> DetectionData:
             )
         held += order[:count]
         kept.append(_part(part, order[count:], f"{part.name} without {share:g} held out", share))
-    name = f"{share:g} of {'+'.join(part.name for part in data.train_parts)}, held out"
-    return DetectionData(tuple(kept), _part(data.train_parts[0], held, name, share))
+    name = f"{share:g} of {'+'.join(part.name for part in data.train_splits)}, held out"
+    return DetectionData(tuple(kept), _part(data.train_splits[0], held, name, share))
 
 
 def with_cell(cfg: Any, rate: float, decay: float) -> Any:
@@ -62,6 +62,6 @@ def with_cell(cfg: Any, rate: float, decay: float) -> Any:
     return cfg
 
 
-def _part(part: Part, records: list[dict[str, Any]], name: str, share: float) -> Part:
+def _part(part: DetectionSplit, records: list[dict[str, Any]], name: str, share: float) -> DetectionSplit:
     fingerprint = hashlib.sha256(f"{part.fingerprint} {name} {share} {SEED}".encode()).hexdigest()
     return replace(part, name=name, records=records, fingerprint=fingerprint, remarks=())

@@ -30,9 +30,9 @@ from siamtransfer.cli import run
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
 from siamtransfer.detection.detectron2.config import scenes
 from siamtransfer.detection.engines import SCRATCH, Arm, Detectron2Engine, Task, TorchvisionEngine
-from siamtransfer.detection.layered_config import Layers, read_layers
-from siamtransfer.detection.metrics.evaluate import Metric
-from siamtransfer.detection.search import Grid, hold_out
+from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
+from siamtransfer.detection.metrics.evaluate import ApKind
+from siamtransfer.detection.search import SearchGrid, hold_out
 from siamtransfer.detection.trials import MAIN, paired, summarise, verdict
 from siamtransfer.records.record import record
 from siamtransfer.utils.checks import above, at_least, within
@@ -47,13 +47,13 @@ SETTINGS = "settings.json"
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The story of a run: configuration, weights, data, a search where asked, trials, and the record."""
     asked = parse(argv)
-    layers = read_layers(asked.config, asked.settings)
+    layers = read_layered_config(asked.config, asked.settings)
     engine = build_engine(asked, layers)
     arms = build_arms(asked, engine)
     data = open_data(asked, layers)
     say(str(data))
     study = Study(
-        asked, engine, data, asked.metric or data.test_part.kind, asked.run or default_run(asked, arms)
+        asked, engine, data, asked.metric or data.test_split.kind, asked.run or default_run(asked, arms)
     )
     for sentence in remarks(arms[0]):
         say(sentence)
@@ -81,7 +81,7 @@ class Study:
     asked: argparse.Namespace
     engine: Detectron2Engine | TorchvisionEngine
     data: DetectionData
-    metric: Metric
+    metric: ApKind
     run: Path
 
     def folder(self, arm: Arm) -> Path:
@@ -110,7 +110,7 @@ def run_trials(
 def search(study: Study, arm: Arm) -> dict[str, float]:
     """The rate and weight decay with the best AP on the held-out part of the training images."""
     asked = study.asked
-    grid = Grid(tuple(asked.rates), tuple(asked.decays), asked.held_out)
+    grid = SearchGrid(tuple(asked.rates), tuple(asked.decays), asked.held_out)
     part = hold_out(study.data, grid.share)
     tasks = [
         Task(
@@ -127,11 +127,11 @@ def search(study: Study, arm: Arm) -> dict[str, float]:
     results = study.engine.run(tasks)
     scores = [result["metrics"]["detection/AP"] for result in results]
     best, task = max(zip(scores, tasks, strict=True), key=lambda pair: pair[0])
-    say(f"chosen on {part.test_part.name}: {task.name} with AP {best:.2f}")
+    say(f"chosen on {part.test_split.name}: {task.name} with AP {best:.2f}")
     return dict(task.keys)
 
 
-def build_engine(asked: argparse.Namespace, layers: Layers) -> Detectron2Engine | TorchvisionEngine:
+def build_engine(asked: argparse.Namespace, layers: LayeredConfig) -> Detectron2Engine | TorchvisionEngine:
     if asked.engine == "detectron2":
         return Detectron2Engine(
             layers,
@@ -159,7 +159,7 @@ def build_arms(asked: argparse.Namespace, engine: Detectron2Engine | Torchvision
     return [first, replace(other, name=f"{other.name}-other") if other.name == first.name else other]
 
 
-def open_data(asked: argparse.Namespace, layers: Layers) -> DetectionData:
+def open_data(asked: argparse.Namespace, layers: LayeredConfig) -> DetectionData:
     """The data that the command line names, or else the configuration."""
     names = {}
     for part, given in (("TRAIN", asked.train), ("TEST", asked.test)):
@@ -309,7 +309,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         help="folder of VOC2007, VOC2012 and coco (default: DETECTRON2_DATASETS, ./datasets)",
     )
-    add("--metric", choices=get_args(Metric), help="default: that of the test data's format")
+    add("--metric", choices=get_args(ApKind), help="default: that of the test data's format")
     add("--run", type=Path, metavar="DIR", help="folder of the run (default: below runs/detection)")
     add(
         "--resume",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import paths
 
-from siamtransfer.detection.layered_config import COMMAND_LINE, read_layers
+from siamtransfer.detection.layered_config import COMMAND_LINE, read_layered_config
 from siamtransfer.utils.errors import UserError
 
 CONFIGS = paths.CONFIGS / "detection"
@@ -24,7 +24,7 @@ def test_later_layers_win_and_say_where_they_are(tmp_path: Path) -> None:
     written(tmp_path, "base.yaml", base)
     one = written(tmp_path, "one.yaml", "_BASE_: base.yaml\nSOLVER: {BASE_LR: 0.2}\n")
     two = written(tmp_path, "two.yaml", "DATASETS:\n  TRAIN: ('voc_2007_trainval',)\n")
-    found = read_layers([one, two], ["SOLVER.MAX_ITER", "7", "MODEL.DEVICE", "cpu"])
+    found = read_layered_config([one, two], ["SOLVER.MAX_ITER", "7", "MODEL.DEVICE", "cpu"])
     assert {key: value for key, (value, _) in found.items()} == {
         "SOLVER.BASE_LR": 0.2,
         "SOLVER.STEPS": (10, 20),
@@ -49,12 +49,12 @@ def test_later_layers_win_and_say_where_they_are(tmp_path: Path) -> None:
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_layers([written(tmp_path, "own.yaml", text)], [])
+        read_layered_config([written(tmp_path, "own.yaml", text)], [])
 
 
 def test_a_key_without_a_value() -> None:
     with pytest.raises(UserError, match=r"the last, 'SOLVER\.STEPS', has no partner"):
-        read_layers([], ["SOLVER.MAX_ITER", "7", "SOLVER.STEPS"])
+        read_layered_config([], ["SOLVER.MAX_ITER", "7", "SOLVER.STEPS"])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_key_without_a_value() -> None:
 )
 def test_the_protocols_are_the_published_ones(name: str, expected: tuple) -> None:
     """MoCo's repository and papers; see each file's header."""
-    found = {key: value for key, (value, _) in read_layers([CONFIGS / f"{name}.yaml"], []).items()}
+    found = {key: value for key, (value, _) in read_layered_config([CONFIGS / f"{name}.yaml"], []).items()}
     steps, drops, warm_up, classes, masks, train, test = expected
     assert (found["SOLVER.MAX_ITER"], found["SOLVER.STEPS"]) == (steps, drops)
     assert found.get("SOLVER.WARMUP_ITERS") == warm_up  # None: Detectron2's 1000

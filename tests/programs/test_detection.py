@@ -317,10 +317,10 @@ class TestWithDetectron2:
     def test_a_job_can_be_sent_to_other_processes(self, folder: Path, tmp_path: Path) -> None:
         """As Detectron2's launcher does for several GPUs."""
         from siamtransfer.detection.engines import Detectron2Engine, Task
-        from siamtransfer.detection.layered_config import read_layers
+        from siamtransfer.detection.layered_config import read_layered_config
 
         engine = Detectron2Engine(
-            read_layers([CONFIGS / "coco-fpn-1x.yaml"], []),
+            read_layered_config([CONFIGS / "coco-fpn-1x.yaml"], []),
             gpus=1,
             at_once=1,
             scale=None,

@@ -15,7 +15,7 @@ from typing import Any
 from siamtransfer.data.imageset import printable
 from siamtransfer.detection.data.dataset_split import (
     XYWH,
-    Part,
+    DetectionSplit,
     Record,
     check_box,
     check_images,
@@ -26,7 +26,7 @@ from siamtransfer.utils.errors import UserError
 POLYGON = 6  # coordinates of a triangle, the least that has an inside
 
 
-def read_coco(annotations: Path, images: Path, name: str) -> Part:
+def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
     """All images of the file, in the order of their ids; `name` stands in errors.
 
     Raises:
@@ -65,7 +65,7 @@ def read_coco(annotations: Path, images: Path, name: str) -> Part:
     remarks = count_oddities(found)
     if dropped:
         remarks.append(f"{dropped} objects are left out, because none of their polygons has three corners")
-    return Part(name, "coco", found, tuple(labels), digest.hexdigest(), tuple(remarks))
+    return DetectionSplit(name, "coco", found, tuple(labels), digest.hexdigest(), tuple(remarks))
 
 
 def _load(path: Path, name: str) -> tuple[dict[str, Any], Any]:

@@ -22,7 +22,7 @@ from siamtransfer.data.decode import FORMATS
 from siamtransfer.data.imageset import printable
 from siamtransfer.utils.errors import UserError
 
-Kind = Literal["voc", "coco"]
+AnnotationFormat = Literal["voc", "coco"]
 Record = dict[str, Any]
 XYXY, XYWH = 0, 1  # the values of Detectron2's BoxMode
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
@@ -30,7 +30,7 @@ READERS = 16  # threads; a network file system answers many questions at once
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class DetectionSplit:
     """The records of one part, e.g. voc_2007_test.
 
     name: as the user wrote it; classes: names by category_id; fingerprint: of the annotations and of the
@@ -38,7 +38,7 @@ class Part:
     """
 
     name: str
-    kind: Kind
+    kind: AnnotationFormat
     records: list[Record]
     classes: tuple[str, ...]
     fingerprint: str

@@ -20,7 +20,7 @@ from siamtransfer.data.imageset import first_few, printable
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
 from siamtransfer.data.scenes.objects import CLASSES, OBJECTS_SHA256
 from siamtransfer.detection.data.coco import read_coco
-from siamtransfer.detection.data.dataset_split import Kind, Part, Record
+from siamtransfer.detection.data.dataset_split import AnnotationFormat, DetectionSplit, Record
 from siamtransfer.detection.data.voc import VOC_CLASSES, read_voc, splits
 from siamtransfer.utils.errors import UserError
 
@@ -44,27 +44,27 @@ class DetectionData:
     train, test: records (part.py); classes: names by category_id.
     """
 
-    train_parts: tuple[Part, ...]
-    test_part: Part
+    train_splits: tuple[DetectionSplit, ...]
+    test_split: DetectionSplit
 
     @property
     def train(self) -> list[Record]:
-        return [record for part in self.train_parts for record in part.records]
+        return [record for part in self.train_splits for record in part.records]
 
     @property
     def test(self) -> list[Record]:
-        return self.test_part.records
+        return self.test_split.records
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.test_part.classes
+        return self.test_split.classes
 
     @property
     def has_masks(self) -> bool:
         """Whether every object of both parts has a mask."""
         return all(
             "segmentation" in annotation
-            for part in (*self.train_parts, self.test_part)
+            for part in (*self.train_splits, self.test_split)
             for annotation in part.annotations
         )
 
@@ -73,24 +73,24 @@ class DetectionData:
         """Detectron2's INPUT.MASK_FORMAT: bitmask when an object that trains has run lengths."""
         runs = any(
             isinstance(annotation.get("segmentation"), dict) and not annotation["iscrowd"]
-            for part in self.train_parts
+            for part in self.train_splits
             for annotation in part.annotations
         )
         return "bitmask" if runs else "polygon"
 
     @property
     def train_fingerprint(self) -> str:
-        return "+".join(part.fingerprint for part in self.train_parts)
+        return "+".join(part.fingerprint for part in self.train_splits)
 
     @property
     def test_fingerprint(self) -> str:
-        return self.test_part.fingerprint
+        return self.test_split.fingerprint
 
     def describe(self) -> dict[str, Any]:
         """What was found, for a result's protocol: names, counts, classes, remarks."""
         return {
-            "train": [_describe(part) for part in self.train_parts],
-            "test": _describe(self.test_part),
+            "train": [_describe(part) for part in self.train_splits],
+            "test": _describe(self.test_split),
             "classes": len(self.classes),
             "masks": self.has_masks,
             "remarks": self.remarks(),
@@ -100,22 +100,22 @@ class DetectionData:
         """Oddities that are no errors, one sentence each."""
         found = [
             f"{part.name}: {remark}"
-            for part in (*self.train_parts, self.test_part)
+            for part in (*self.train_splits, self.test_split)
             for remark in part.remarks
         ]
         files = {record["file_name"] for record in self.train}
         if both := sum(record["file_name"] in files for record in self.test):
             found.append(f"{both} of the {len(self.test)} test images are training images too")
-        present = {annotation["category_id"] for annotation in self.test_part.annotations}
+        present = {annotation["category_id"] for annotation in self.test_split.annotations}
         absent = [label for number, label in enumerate(self.classes) if number not in present]
         if absent:
-            found.append(f"{self.test_part.name}: no object of the class {first_few(absent)}")
+            found.append(f"{self.test_split.name}: no object of the class {first_few(absent)}")
         return found
 
     def __str__(self) -> str:
         lines = [
             f"{role:6} {part.name}: {len(part.records):,} images, {len(part.annotations):,} objects"
-            for role, part in [*(("train", part) for part in self.train_parts), ("test", self.test_part)]
+            for role, part in [*(("train", part) for part in self.train_splits), ("test", self.test_split)]
         ]
         masks = "with masks" if self.has_masks else "boxes only"
         return "\n".join([*lines, f"{len(self.classes)} classes, {masks}", *self.remarks()])
@@ -126,7 +126,7 @@ def open_detection_data(
     test: str,
     *,
     root: str | Path | None = None,
-    kind: Kind = "coco",
+    kind: AnnotationFormat = "coco",
     scenes: SceneCounts | None = None,
 ) -> DetectionData:
     """Opens and checks both parts.
@@ -143,11 +143,11 @@ def open_detection_data(
     if not names:
         raise UserError("there is no train part; name one, such as voc_2007_trainval")
     counts = scenes or SceneCounts()
-    parts: list[Part] = []
+    parts: list[DetectionSplit] = []
     for name in names:
         parts.append(_open(name, "train", place, kind, counts, parts[0] if parts else None))
-    test_part = _open(test, "test", place, kind, counts, parts[0])
-    for part in (*parts[1:], test_part):
+    test_split = _open(test, "test", place, kind, counts, parts[0])
+    for part in (*parts[1:], test_split):
         if part.classes != parts[0].classes:
             raise UserError(
                 f"{part.name} has the classes {first_few(list(part.classes))} and {parts[0].name} has "
@@ -155,7 +155,7 @@ def open_detection_data(
             )
     if not any(part.annotations for part in parts):
         raise UserError(f"{parts[0].name} has no object to learn from; give a part with annotations")
-    return DetectionData(tuple(parts), test_part)
+    return DetectionData(tuple(parts), test_split)
 
 
 def register(data: DetectionData) -> tuple[str, str]:
@@ -202,7 +202,14 @@ def in_detectron2(records: Sequence[Record]) -> list[Record]:
     ]
 
 
-def _open(name: str, role: str, root: Path, kind: Kind, scenes: SceneCounts, first: Part | None) -> Part:
+def _open(
+    name: str,
+    role: str,
+    root: Path,
+    kind: AnnotationFormat,
+    scenes: SceneCounts,
+    first: DetectionSplit | None,
+) -> DetectionSplit:
     """One part; classes that a VOC folder does not declare are those of the `first` part."""
     if name == SCENES:
         return _open_scenes(role, kind, scenes)
@@ -222,7 +229,7 @@ def _open(name: str, role: str, root: Path, kind: Kind, scenes: SceneCounts, fir
     raise _unknown(name)
 
 
-def _open_scenes(role: str, kind: Kind, scenes: SceneCounts) -> Part:
+def _open_scenes(role: str, kind: AnnotationFormat, scenes: SceneCounts) -> DetectionSplit:
     folder = _written(kind, scenes)
     name = f"{SCENES}/{role}"
     if kind == "voc":
@@ -231,7 +238,7 @@ def _open_scenes(role: str, kind: Kind, scenes: SceneCounts) -> Part:
     return read_coco(folder / "annotations" / f"instances_{part}.json", folder / part, name)
 
 
-def _written(kind: Kind, scenes: SceneCounts) -> Path:
+def _written(kind: AnnotationFormat, scenes: SceneCounts) -> Path:
     """The folder of the scenes in the user's cache, written now unless it is there."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"{kind}-{scenes.train}-{scenes.test}-{scenes.size}-{scenes.seed}-{OBJECTS_SHA256[:12]}"
@@ -259,7 +266,7 @@ def _unknown(name: str) -> UserError:
     )
 
 
-def _describe(part: Part) -> dict[str, Any]:
+def _describe(part: DetectionSplit) -> dict[str, Any]:
     return {
         "name": part.name,
         "format": part.kind,

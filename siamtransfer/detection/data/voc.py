@@ -18,7 +18,7 @@ from siamtransfer.data.imageset import first_few, printable
 from siamtransfer.data.listing import ENDINGS
 from siamtransfer.detection.data.dataset_split import (
     XYXY,
-    Part,
+    DetectionSplit,
     Record,
     check_box,
     check_images,
@@ -32,7 +32,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None = None) -> Part:
+def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None = None) -> DetectionSplit:
     """The images that ImageSets/Main/SPLIT.txt lists, in its order.
 
     `classes` are the names that may occur; None: those that do occur, sorted. `name` stands in errors.
@@ -58,7 +58,9 @@ def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None 
             item["category_id"] = numbers[label]
     sizes = check_images(parsed, name)
     digest.update(repr((names, sizes)).encode())
-    return Part(name, "voc", parsed, tuple(classes), digest.hexdigest(), tuple(count_oddities(parsed)))
+    return DetectionSplit(
+        name, "voc", parsed, tuple(classes), digest.hexdigest(), tuple(count_oddities(parsed))
+    )
 
 
 def splits(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from siamtransfer.data.imageset import printable
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2
-from siamtransfer.detection.layered_config import Layers, read_layers
+from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
@@ -32,7 +32,7 @@ NORMS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
 NEEDS_GPU = ("SyncBN", "nnSyncBN")
 
 
-def build_settings(layers: Layers) -> Any:
+def build_settings(layers: LayeredConfig) -> Any:
     """Detectron2's CfgNode with its defaults and all that is stated.
 
     Raises:
@@ -57,7 +57,7 @@ def build_settings(layers: Layers) -> Any:
     return cfg
 
 
-def scenes(layers: Layers) -> tuple[Any, SceneCounts]:
+def scenes(layers: LayeredConfig) -> tuple[Any, SceneCounts]:
     """The format and the counts of the Fashion Scenes that the section SCENES, which is ours, asks for."""
     given = {
         key.removeprefix("SCENES."): stated for key, stated in layers.items() if key.startswith("SCENES.")
@@ -74,11 +74,11 @@ def scenes(layers: Layers) -> tuple[Any, SceneCounts]:
     return kind, SceneCounts(**{key.lower(): value for key, value in values.items()})
 
 
-def lay_weights(cfg: Any, layers: Layers, weights: Path) -> None:
+def lay_weights(cfg: Any, layers: LayeredConfig, weights: Path) -> None:
     """Puts what OUT.yaml says of OUT.pkl, `weights`, under the layers, and refuses a contradiction by
     name."""
     overlay = weights.with_suffix(".yaml")
-    needed = read_layers([overlay], [])
+    needed = read_layered_config([overlay], [])
     for key, value in CONVERTED.items():
         if key not in needed or needed[key].value != value:
             raise UserError(
@@ -102,7 +102,7 @@ def lay_weights(cfg: Any, layers: Layers, weights: Path) -> None:
     cfg.MODEL.WEIGHTS = str(weights)
 
 
-def require_stated(layers: Layers) -> None:
+def require_stated(layers: LayeredConfig) -> None:
     """Without an OUT.yaml the layers themselves have to say how their weights take an image."""
     if "MODEL.WEIGHTS" not in layers:
         raise UserError(
@@ -126,7 +126,7 @@ def fit_to_data(cfg: Any, data: DetectionData, names: tuple[str, str]) -> None:
     """
     if cfg.MODEL.MASK_ON and not data.has_masks:
         raise UserError(
-            f"MODEL.MASK_ON is set and {data.train_parts[0].name} or {data.test_part.name} has boxes only; "
+            f"MODEL.MASK_ON is set and {data.train_splits[0].name} or {data.test_split.name} has boxes only; "
             "append "
             "MODEL.MASK_ON False"
         )

@@ -19,8 +19,8 @@ import numpy as np
 
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.config import layout
-from siamtransfer.detection.detectron2.weights import Converted, load_proved, load_published
-from siamtransfer.detection.metrics.evaluate import Metric, evaluate
+from siamtransfer.detection.detectron2.weights import ConvertedWeights, load_proved, load_published
+from siamtransfer.detection.metrics.evaluate import ApKind, evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.distributed.runtime import StopSignal
 from siamtransfer.training.journal import Journal
@@ -45,8 +45,8 @@ class Job:
     cfg: Any
     seed: int
     data: DetectionData
-    metric: Metric
-    weights: Converted | None
+    metric: ApKind
+    weights: ConvertedWeights | None
     evaluate_only: bool = False
 
     @property

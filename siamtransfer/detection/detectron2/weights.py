@@ -28,7 +28,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, eq=False)
-class Converted:
+class ConvertedWeights:
     """OUT.pkl with the OUT.yaml beside it. state: the trunk's tensors by Detectron2's names; digest: of
     them."""
 
@@ -37,7 +37,7 @@ class Converted:
     digest: str
 
 
-def read_converted(path: Path) -> Converted:
+def read_converted(path: Path) -> ConvertedWeights:
     """Reads OUT.pkl, every key accounted for, and checks that OUT.yaml belongs to it.
 
     Raises:
@@ -62,7 +62,9 @@ def read_converted(path: Path) -> Converted:
             "do "
             f"not belong together; {convert}"
         )
-    return Converted(path, {to_detectron2(name): value for name, value in read.state.items()}, read.digest)
+    return ConvertedWeights(
+        path, {to_detectron2(name): value for name, value in read.state.items()}, read.digest
+    )
 
 
 def load_proved(model: nn.Module, path: Path, state: Mapping[str, Tensor], layout: str) -> int:

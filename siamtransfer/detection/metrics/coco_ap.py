@@ -23,7 +23,7 @@ from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.utils.errors import UserError
 
 Backend = Literal["hotcoco", "pycocotools"]
-Task = Literal["bbox", "segm"]
+IouType = Literal["bbox", "segm"]
 IOU_50, IOU_75 = 0, 5
 ALL, SMALL, MEDIUM, LARGE = range(4)
 
@@ -67,7 +67,7 @@ def coco_curves(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
     classes: int,
-    task: Task,
+    task: IouType,
     backend: Backend = "hotcoco",
 ) -> Curves:
     """Scores detections, in the order of `records`, by their boxes or their masks.
@@ -94,7 +94,7 @@ def coco_curves(
 
 
 @dataclass
-class Objects:
+class CocoObjects:
     """n annotated or detected objects in columns.
 
     image, category: int64[n], counted from 1; boxes: float64[n,4], x y width height; area, score: float64[n];
@@ -130,7 +130,7 @@ class Objects:
         return rows
 
 
-def _truth(records: Sequence[Record], task: Task) -> Objects:
+def _truth(records: Sequence[Record], task: IouType) -> CocoObjects:
     items = [
         (number, record, item) for number, record in enumerate(records, 1) for item in record["annotations"]
     ]
@@ -146,7 +146,7 @@ def _truth(records: Sequence[Record], task: Task) -> Objects:
         masks = [
             encoded(item["segmentation"], record["height"], record["width"]) for _, record, item in items
         ]
-    return Objects(
+    return CocoObjects(
         np.array([number for number, _, _ in items], np.int64),
         np.array([item["category_id"] + 1 for _, _, item in items], np.int64),
         np.array(boxes, np.float64).reshape(-1, 4),
@@ -157,7 +157,7 @@ def _truth(records: Sequence[Record], task: Task) -> Objects:
     )
 
 
-def _found(predictions: Sequence[Prediction], task: Task) -> Objects:
+def _found(predictions: Sequence[Prediction], task: IouType) -> CocoObjects:
     counts = [len(prediction["scores"]) for prediction in predictions]
     corners = np.concatenate(
         [
@@ -176,7 +176,7 @@ def _found(predictions: Sequence[Prediction], task: Task) -> Objects:
         masks = [mask for prediction in predictions for mask in prediction["masks"] or ()]
         # One by one: pycocotools 2.0.11 fails on more than 255 at once.
         area = np.array([run_lengths.area(mask) for mask in masks], np.float64)
-    return Objects(
+    return CocoObjects(
         np.repeat(np.arange(1, len(predictions) + 1), counts),
         _joined(predictions, "classes").astype(np.int64) + 1,
         boxes,
@@ -191,7 +191,7 @@ def _joined(predictions: Sequence[Prediction], key: Literal["scores", "classes"]
     return np.concatenate([np.empty(0, np.float32), *(prediction[key] for prediction in predictions)])
 
 
-def _hotcoco(truth: Objects, found: Objects, images: list, categories: list, task: Task) -> Curves:
+def _hotcoco(truth: CocoObjects, found: CocoObjects, images: list, categories: list, task: IouType) -> Curves:
     import hotcoco
 
     gold = hotcoco.COCO.from_arrays(
@@ -205,11 +205,13 @@ def _hotcoco(truth: Objects, found: Objects, images: list, categories: list, tas
     return _judged(hotcoco.COCOeval(gold, results, task))
 
 
-def _pycocotools(truth: Objects, found: Objects, images: list, categories: list, task: Task) -> Curves:
+def _pycocotools(
+    truth: CocoObjects, found: CocoObjects, images: list, categories: list, task: IouType
+) -> Curves:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    def index(objects: Objects) -> Any:
+    def index(objects: CocoObjects) -> Any:
         api = COCO()
         api.dataset = {"images": images, "categories": categories, "annotations": objects.rows()}
         api.createIndex()

@@ -8,19 +8,19 @@ from typing import Literal, get_args
 import numpy as np
 
 from siamtransfer.detection.data.dataset_split import Record
-from siamtransfer.detection.metrics.coco_ap import Backend, Task, coco_curves
+from siamtransfer.detection.metrics.coco_ap import Backend, IouType, coco_curves
 from siamtransfer.detection.metrics.prediction import Prediction, in_order
 from siamtransfer.detection.metrics.voc_ap import IOUS, voc_ap
 from siamtransfer.utils.errors import UserError
 
-Metric = Literal["voc", "voc-all-points", "coco"]
-TASKS: dict[str, Task] = {"detection": "bbox", "segmentation": "segm"}
+ApKind = Literal["voc", "voc-all-points", "coco"]
+IOU_TYPES: dict[str, IouType] = {"detection": "bbox", "segmentation": "segm"}
 
 
 def evaluate(
     predictions: Sequence[Prediction],
     records: Sequence[Record],
-    metric: Metric,
+    metric: ApKind,
     classes: Sequence[str],
     backend: Backend = "hotcoco",
 ) -> dict[str, float]:
@@ -34,13 +34,13 @@ def evaluate(
         UserError: there is no such metric, or COCO's library is not installed.
         ValueError: predictions and records do not belong together.
     """
-    if metric not in get_args(Metric):
-        raise UserError(f"there is no detection metric {metric!r}; take {', '.join(get_args(Metric))}")
+    if metric not in get_args(ApKind):
+        raise UserError(f"there is no detection metric {metric!r}; take {', '.join(get_args(ApKind))}")
     found = in_order(predictions, records)
     if metric != "coco":
         return _voc(voc_ap(found, records, len(classes), all_points=metric == "voc-all-points"), classes)
     values: dict[str, float] = {}
-    for name, task in TASKS.items():
+    for name, task in IOU_TYPES.items():
         if task == "segm" and any(prediction["masks"] is None for prediction in found):
             continue
         curves = coco_curves(found, records, len(classes), task, backend)

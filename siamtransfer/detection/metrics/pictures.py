@@ -23,7 +23,7 @@ COLOURS = (
 VEIL = 0.4  # how much of a mask's colour covers the image
 
 
-class Drawn(NamedTuple):
+class DrawnObject(NamedTuple):
     """One object in a picture: its box, class, caption and mask."""
 
     box: Sequence[float]
@@ -68,31 +68,31 @@ def draw_predictions(
         sheet.save(file, format="PNG")
 
 
-def _annotated(record: Record, classes: Sequence[str]) -> list[Drawn]:
+def _annotated(record: Record, classes: Sequence[str]) -> list[DrawnObject]:
     size = record["height"], record["width"]
     drawn = []
     for item in record["annotations"]:
         mask = encoded(item["segmentation"], *size) if "segmentation" in item else None
         notes = [note for note in ("difficult", "iscrowd") if item.get(note)]
         caption = " ".join([classes[item["category_id"]], *notes])
-        drawn.append(Drawn(corners(item), item["category_id"], caption, mask))
+        drawn.append(DrawnObject(corners(item), item["category_id"], caption, mask))
     return drawn
 
 
-def _detected(found: Prediction, classes: Sequence[str], least_score: float) -> list[Drawn]:
+def _detected(found: Prediction, classes: Sequence[str], least_score: float) -> list[DrawnObject]:
     masks: Sequence[Any] = [None] * len(found["scores"]) if found["masks"] is None else found["masks"]
     rows = zip(
         found["boxes"].tolist(), found["classes"].tolist(), found["scores"].tolist(), masks, strict=True
     )
     best_last = sorted(rows, key=lambda row: row[2])
     return [
-        Drawn(box, label, f"{classes[label]} {score:.2f}", mask)
+        DrawnObject(box, label, f"{classes[label]} {score:.2f}", mask)
         for box, label, score, mask in best_last
         if score >= least_score
     ]
 
 
-def _draw(image: np.ndarray, drawn: Sequence[Drawn]) -> Image.Image:
+def _draw(image: np.ndarray, drawn: Sequence[DrawnObject]) -> Image.Image:
     veiled = image.astype(np.float32)
     for item in drawn:
         if item.mask is not None:

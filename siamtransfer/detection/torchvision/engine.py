@@ -23,7 +23,7 @@ from siamtransfer.detection.data.coco import encoded
 from siamtransfer.detection.data.dataset_split import Record, corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.metrics.coco_ap import Backend
-from siamtransfer.detection.metrics.evaluate import Metric, evaluate
+from siamtransfer.detection.metrics.evaluate import ApKind, evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.torchvision.model import as_input, build_detector, predict
 from siamtransfer.detection.torchvision.recipe import Recipe
@@ -35,7 +35,7 @@ from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
-from siamtransfer.views.sampler import StepSampler, Ticket
+from siamtransfer.views.sampler import StepSampler, SampleKey
 
 SCORED = "detection/AP"  # the number by which a row of scores is known
 Batch = list[tuple[Tensor, dict[str, Tensor]]]
@@ -58,7 +58,7 @@ def train_and_evaluate(
     read: ReadBackbone,
     data: DetectionData,
     recipe: Recipe,
-    metric: Metric,
+    metric: ApKind,
     runtime: Runtime,
     *,
     run: Path | None = None,
@@ -151,7 +151,7 @@ class TrainingImages(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, ticket: Ticket) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, ticket: SampleKey) -> tuple[Tensor, dict[str, Tensor]]:
         epoch, index = ticket
         record = self.records[index]
         items = [item for item in record["annotations"] if _trains(item, record)]

@@ -99,7 +99,7 @@ def test_embedded_scenes_are_written_once(folders: Path, own_cache: Path) -> Non
         data = open_detection_data("fashion-scenes", "fashion-scenes", kind=kind, scenes=COUNTS)  # type: ignore[arg-type]
         by_path = (open_voc if kind == "voc" else open_coco)(folders / kind)
         assert data.classes == CLASSES
-        assert data.train_parts[0].name == "fashion-scenes/train"
+        assert data.train_splits[0].name == "fashion-scenes/train"
         assert data.train_fingerprint == by_path.train_fingerprint
         assert data.test_fingerprint == by_path.test_fingerprint
     kept = {path: path.stat().st_mtime_ns for path in own_cache.rglob("*")}
@@ -332,7 +332,7 @@ def test_oddities_are_told_but_refused_by_none(coco: Path) -> None:
     path = f"{coco}/annotations/instances_train.json@{coco}/train"
     assert "11 of the 11 test images are training images too" in open_detection_data(path, path).remarks()
     voc_like = open_detection_data("fashion-scenes", "fashion-scenes", kind="voc", scenes=COUNTS)
-    present = {item["category_id"] for item in voc_like.test_part.annotations}
+    present = {item["category_id"] for item in voc_like.test_split.annotations}
     absent = [label for number, label in enumerate(CLASSES) if number not in present]
     assert absent and any(f"no object of the class {absent[0]}" in remark for remark in voc_like.remarks())
 

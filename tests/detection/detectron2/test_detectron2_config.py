@@ -26,7 +26,7 @@ from siamtransfer.detection.detectron2.parity import load_weights
 from siamtransfer.detection.detectron2.roi_heads import EXTRA_NORM, register_heads
 from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.detectron2.weights import load_proved, load_published, read_converted
-from siamtransfer.detection.layered_config import read_layers
+from siamtransfer.detection.layered_config import read_layered_config
 from siamtransfer.programs import to_d2
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
@@ -58,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def settings(file: Path, weights: Path | None = None, *overrides: str) -> Any:
-    layers = read_layers([file], overrides)
+    layers = read_layered_config([file], overrides)
     register_trunks()
     register_heads()
     cfg = build_settings(layers)
@@ -87,7 +87,7 @@ def damaged(path: Path, folder: Path, change: Any) -> Path:
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_is_understood_by_detectron2(file: Path) -> None:
     """Keys and types as Detectron2 itself merges the file, which reads it on its own way."""
-    ours = build_settings(read_layers([file], []))
+    ours = build_settings(read_layered_config([file], []))
     from detectron2.config import get_cfg
 
     theirs = get_cfg()
@@ -103,9 +103,9 @@ def test_unknown_keys_and_wrong_types_are_named() -> None:
     with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER by the command line"):
         settings(C4, None, "SOLVER.MAX_ITER", "many")
     with pytest.raises(UserError, match=r"SCENES\.SIDES; the section has FORMAT"):
-        scenes(read_layers([], ["SCENES.SIDES", "1"]))
+        scenes(read_layered_config([], ["SCENES.SIDES", "1"]))
     with pytest.raises(UserError, match=r"SCENES\.SIZE by the command line is 'big'"):
-        scenes(read_layers([], ["SCENES.SIZE", "big"]))
+        scenes(read_layered_config([], ["SCENES.SIZE", "big"]))
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_trunks_that_a_layout_cannot_take(files: dict[str, Path]) -> None:
 
 def test_weights_without_an_overlay_need_what_they_are_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no weights: give --weights"):
-        require_stated(read_layers([C4], []))
+        require_stated(read_layered_config([C4], []))
     with pytest.raises(UserError, match=r"without INPUT\.FORMAT"):
-        require_stated(read_layers([C4], ["MODEL.WEIGHTS", "R-50.pkl"]))
+        require_stated(read_layered_config([C4], ["MODEL.WEIGHTS", "R-50.pkl"]))
     for layer in ("supervised", "scratch"):
-        require_stated(read_layers([C4, CONFIGS / f"{layer}.yaml"], []))
+        require_stated(read_layered_config([C4, CONFIGS / f"{layer}.yaml"], []))
 
 
 def test_synchronised_norms_on_the_cpu_are_told() -> None:

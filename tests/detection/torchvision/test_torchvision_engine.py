@@ -23,7 +23,7 @@ from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.dataset_split import corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
-from siamtransfer.detection.layered_config import read_layers
+from siamtransfer.detection.layered_config import read_layered_config
 from siamtransfer.detection.metrics.evaluate import evaluate
 from siamtransfer.detection.torchvision import engine as torchvision_engine
 from siamtransfer.detection.torchvision.engine import (
@@ -173,7 +173,9 @@ def test_rate_is_detectron2s() -> None:
 
 def test_recipe_from_the_published_files() -> None:
     def of(name: str) -> Recipe:
-        return recipe_of({key: stated.value for key, stated in read_layers([CONFIGS / name], []).items()})
+        return recipe_of(
+            {key: stated.value for key, stated in read_layered_config([CONFIGS / name], []).items()}
+        )
 
     fpn = of("coco-fpn-1x.yaml")
     assert (fpn.steps, fpn.drops, fpn.batch, fpn.rate) == (90_000, (60_000, 80_000), 16, 0.02)
@@ -398,5 +400,5 @@ def test_it_learns(data: DetectionData) -> None:
 
 
 def replace_parts(data: DetectionData, change: Callable[[list[Any]], list[Any]]) -> DetectionData:
-    parts = tuple(replace(part, records=change(part.records)) for part in data.train_parts)
-    return replace(data, train_parts=parts)
+    parts = tuple(replace(part, records=change(part.records)) for part in data.train_splits)
+    return replace(data, train_splits=parts)
