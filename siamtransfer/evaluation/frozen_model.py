@@ -29,9 +29,8 @@ from siamtransfer.features.extract import (
     pixels,
     read_feature_file,
 )
-from siamtransfer.records.predictions import refuse_record
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import digest_of_file
+from siamtransfer.utils.files import digest_of_file, refuse_record
 from siamtransfer.utils.log import say
 from siamtransfer.views.recipes import recipe
 

@@ -33,15 +33,16 @@ from siamtransfer.distributed.runtime import Runtime, start_runtime, unwrap
 from siamtransfer.evaluation.gradients import GUIDE, PREFIX, average, decompose, indicators, require_form
 from siamtransfer.features.augmented import EPOCH, Reader
 from siamtransfer.methods import METHODS, Method, section_of
-from siamtransfer.records.predictions import publish, refuse_record
+from siamtransfer.records.predictions import publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, refuse_outputs
+from siamtransfer.utils.files import atomic_write, refuse_outputs, refuse_record
 from siamtransfer.utils.log import say
-from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
-from siamtransfer.views.recipes import Recipe, recipe
+from siamtransfer.views.recipes import recipe
+from siamtransfer.views.view_spec import Recipe
 from siamtransfer.views.sampler import epoch_order
 
 COLUMNS = 4  # of panels in a plot
@@ -232,7 +233,7 @@ def measure(subject: Subject, config: GradientsConfig, runtime: Runtime) -> dict
     )
     several = []
     for batch in loader:
-        painted = paint_batch(batch, subject.views, runtime.device, channels_last=True)
+        painted = augment_batch(batch, subject.views, runtime.device, channels_last=True)
         several.append(indicators(decompose(method, painted, runtime)))
     return average(several)
 

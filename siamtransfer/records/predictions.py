@@ -9,7 +9,6 @@ Legend: Q scored samples, C classes.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from contextlib import ExitStack
@@ -114,24 +113,6 @@ class Published(NamedTuple):
     path: Path
     record: dict[str, Any]
     predictions: Predictions
-
-
-def refuse_record(path: str | None) -> None:
-    """Raises UserError before any work when `publish` could not write OUT.json and OUT.npz, or would replace
-    one: a measurement, or somebody's features, is never overwritten."""
-    if path is None:
-        return
-    out = Path(path)
-    if out.suffix != ".json":
-        raise UserError(f"--record {out} must end in .json")
-    for file in (out, out.with_suffix(".npz")):
-        if file.exists():
-            raise UserError(f"{file} exists; choose another --record or remove it first")
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise UserError(f"--record {out} cannot be written: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--record {out} cannot be written: the folder {folder} is read-only for you")
 
 
 def publish(record: dict[str, Any], predictions: Predictions | None, path: str | None) -> dict[str, Any]:

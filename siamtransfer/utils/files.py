@@ -136,3 +136,21 @@ def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None
             )
         if not force:
             raise UserError(f"{path} exists; choose another name or replace it with --force")
+
+
+def refuse_record(path: str | None) -> None:
+    """Raises UserError before any work when `publish` could not write OUT.json and OUT.npz, or would replace
+    one: a measurement, or somebody's features, is never overwritten."""
+    if path is None:
+        return
+    out = Path(path)
+    if out.suffix != ".json":
+        raise UserError(f"--record {out} must end in .json")
+    for file in (out, out.with_suffix(".npz")):
+        if file.exists():
+            raise UserError(f"{file} exists; choose another --record or remove it first")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"--record {out} cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--record {out} cannot be written: the folder {folder} is read-only for you")

@@ -1,0 +1,91 @@
+"""The options that all evaluators share. This module imports neither torch nor NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from siamtransfer.utils.files import refuse_record
+
+
+@dataclass
+class EvaluationData:
+    """The labelled images. Values that are not given are those of the checkpoint's own record, if it has one."""
+
+    name: str | None = None
+    """A named set (fashion-scenes, cifar10, imagenet, food101, pets, voc07, folder …)."""
+    root: str | None = None
+    """Folder of the images."""
+    list_file: str | None = None
+    """Text file of paths of the train split."""
+    test_split: str | None = None
+    """Split that is scored; null: test or val where there is one."""
+    size: int | None = None
+    """Side in pixels of the embedded scenes."""
+    count: int | None = None
+    """Number of embedded scenes in the train split."""
+    download: bool = False
+    """Let torchvision download a missing set."""
+    workers: int | None = None
+    """Processes that decode; null: what the machine has."""
+
+
+@dataclass
+class EvaluationConfig:
+    """What the evaluators share: the images, the checkpoint's features, the hardware, the record."""
+
+    common: ClassVar[tuple[str, ...]] = (
+        "checkpoint",
+        "data.name",
+        "data.root",
+        "train_features",
+        "test_features",
+        "device",
+        "record",
+    )
+    """Options that the short help shows."""
+    positional: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    """Options that are given without their name, in this order."""
+    aliases: ClassVar[dict[str, str]] = {"batch": "forward_batch_size"}
+    """Older names of options, and the present ones."""
+
+    data: EvaluationData = field(default_factory=EvaluationData)
+    train_features: str | None = None
+    """An .npz of features[N,D] and labels[N] of any framework, instead of a checkpoint and images."""
+    test_features: str | None = None
+    """The same for the split that is scored."""
+    branch: str | None = None
+    """Which backbone of the checkpoint: student, teacher, key, ema …; null: the one that its format names
+    first."""
+    trust_pickle: bool = False
+    """Let the checkpoint run Python code on loading; only for files of people you trust."""
+    layers: str = "output"
+    """Where the features come from: output, layer1 to layer4 of a ResNet, blockN, lastN or mean of a ViT, or
+    several joined by +."""
+    crop: int | None = None
+    """Side of the central crop; null: the pretraining views' size, or 224."""
+    resize: int | None = None
+    """Length of the shorter side before the crop; null: 8/7 of the crop, none for sets of that very size."""
+    forward_batch_size: int = 256
+    """Images that go through the backbone at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
+    cache: str | None = None
+    """Folder for extracted features; null: the user's cache folder, none: do not keep them."""
+    record: str | None = None
+    """Write the record there, too (OUT.json); predictions of every sample go beside it as .npz."""
+
+    @property
+    def feature_files(self) -> list[str]:
+        """The feature files that are given instead of a checkpoint and images."""
+        return [path for path in (self.train_features, self.test_features) if path]
+
+    def check(self) -> None:
+        """Refuses, before any work, options that mean nothing or do not go together.
+
+        Raises:
+            UserError: names the option and the cure.
+        """
+        refuse_record(self.record)

@@ -1,0 +1,1 @@
+"""Logistic regression on a few labels of each class, repeated."""

@@ -1,0 +1,30 @@
+"""The options of the few-shot evaluator. This module imports neither torch nor NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.utils.errors import UserError
+
+
+@dataclass
+class FewshotConfig(EvaluationConfig):
+    """The few-shot evaluator's own options, with those of every evaluator."""
+
+    common: ClassVar[tuple[str, ...]] = (*EvaluationConfig.common, "shots", "repeats", "strengths")
+
+    checkpoint: str | None = None
+    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
+    shots: list[int] = field(default_factory=lambda: [1, 2, 5, 10])
+    """Labels of each class."""
+    repeats: int = 5
+    """Draws of the labelled images; the number of a draw is its seed."""
+    strengths: list[float] = field(default_factory=lambda: [1.0])
+    """Values of scikit-learn's C."""
+
+    def check(self) -> None:
+        super().check()
+        if min(self.shots, default=0) < 1 or self.repeats < 2 or min(self.strengths, default=0) <= 0:
+            raise UserError("--shots must be at least 1, --repeats at least 2 and --strengths above 0")

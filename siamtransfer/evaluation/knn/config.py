@@ -1,0 +1,42 @@
+"""The options of the kNN evaluator. This module imports neither torch nor NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.utils.errors import UserError
+
+NeighbourMetric = Literal["cosine", "euclidean"]
+
+
+@dataclass
+class KnnConfig(EvaluationConfig):
+    """kNN's own options, with those of every evaluator."""
+
+    common: ClassVar[tuple[str, ...]] = (*EvaluationConfig.common, "k", "temperature", "metric", "neighbours")
+
+    checkpoint: str | None = None
+    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
+    k: list[int] = field(default_factory=lambda: [10, 20, 100, 200])
+    """Numbers of neighbours."""
+    temperature: list[float] = field(default_factory=lambda: [0.07])
+    """Temperatures of the vote."""
+    uniform: bool = False
+    """Also count every neighbour alike."""
+    metric: NeighbourMetric = "cosine"
+    """How near two features are; euclidean votes weigh 1 / distance, whatever the temperature."""
+    memory_budget: float = 2.0
+    """GiB for the search; a larger bank is taken in chunks, from an uncompressed .npz unloaded."""
+    neighbours: str | None = None
+    """Draw queries and their neighbours there (GRID.png)."""
+
+    def check(self) -> None:
+        super().check()
+        if not self.k or min(self.k) < 1:
+            raise UserError("--k must be at least 1")
+        if not self.temperature or min(self.temperature) <= 0:
+            raise UserError("--temperature must be above 0")
+        if not self.memory_budget > 0:
+            raise UserError("--memory-budget must be above 0")
