@@ -1,0 +1,128 @@
+"""A program: a name, a configuration class, and the work that a configuration asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import yaml
+
+from siamtransfer.cli import help as helps
+from siamtransfer.cli.parser import (
+    Schema,
+    Settings,
+    build,
+    parse_values,
+    settings_of_file,
+    settings_of_words,
+)
+from siamtransfer.cli.shipped import find_config
+from siamtransfer.cli.yaml_file import read_yaml
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.strict_json import flatten
+
+C = TypeVar("C")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command(Generic[C]):
+    """A program of the command line; called with words (sys.argv's without any) it returns its record.
+
+    Attributes:
+        config: a dataclass; `cli.options` says how its fields become options. It may define `check()`, and
+            where its sections depend on what is set, `extend(schema, words, trees) -> forced values` and
+            `assemble(values) -> config` (siamtransfer/config.py has an example). work: what the program
+            does with a configuration; imports what it needs when it is called. doc: the description in the
+            help. kinds: folders of configs/ in which --config NAME looks. default_config: the shipped
+            configuration that is read where no other is given.
+    """
+
+    name: str
+    config: type[C]
+    work: Callable[[C], Record | None]
+    doc: str
+    kinds: tuple[str, ...] = ()
+    default_config: str | None = None
+
+    def __call__(self, argv: Sequence[str] | None = None) -> Record | None:
+        """Parses the words and does the work; returns the record on rank 0."""
+        return self.work(self.parse(argv))
+
+    def parse(self, argv: Sequence[str] | None = None) -> C:
+        """The configuration that the words describe, not yet checked.
+
+        Raises:
+            UserError: a mistake, in one sentence.
+            SystemExit: help or the settings were asked for, and printed.
+        """
+        words = [str(word) for word in (sys.argv[1:] if argv is None else argv)]
+        schema = Schema(self.config)
+        if any(word in ("--help", "-h", "--help-all") for word in words):
+            self._print_help(words, schema)
+        files = [str(find_config(file, self.kinds)) for file in _config_files(words)]
+        if not files and self.default_config is not None:
+            files = [str(find_config(self.default_config, self.kinds))]
+            words = ["--config", files[0], *words]
+        extend = getattr(self.config, "extend", None)
+        forced = extend(schema, words, [read_yaml(find_config(file)) for file in files]) if extend else {}
+        show = "--print-config" in words or "--print_config" in words
+        words = [word for word in words if word not in ("--print-config", "--print_config")]
+        settings = [
+            group
+            if isinstance(group, Settings)
+            else settings_of_file(str(find_config(group, self.kinds)), schema)
+            for group in settings_of_words(words, schema)
+        ]
+        base = getattr(self.config, "base_settings", None)
+        if base is not None:
+            settings = [*base(settings, schema), *settings]
+        values = parse_values(settings, schema) | forced
+        assemble = getattr(self.config, "assemble", None)
+        config = assemble(values) if assemble else build(self.config, values)
+        if show:
+            self._print_settings(config)
+        return config
+
+    def _print_help(self, words: Sequence[str], schema: Schema) -> None:
+        topics = [word for word in words if not word.startswith("-")]
+        section = getattr(self.config, "section_of_topic", lambda topic: None)(topics[0]) if topics else None
+        if section is not None:
+            name, kind = section
+            schema.add_section(name, kind)
+            own = [option for key, option in schema.options.items() if key.startswith(f"{name}.")]
+            print(helps.section_help(name, own))
+            sys.exit(0)
+        files = [find_config(file, self.kinds) for file in _config_files(words)]
+        if not files and self.default_config is not None:
+            files = [find_config(self.default_config, self.kinds)]
+        defaults: dict[str, Any] = {}
+        for file in files:
+            tree = {schema.canonical(key): value for key, value in flatten(read_yaml(file)).items()}
+            defaults |= {key: value for key, value in tree.items() if key in schema.options}
+        write = helps.full_help if "--help-all" in words else helps.short_help
+        more = getattr(self.config, "more_help", str)()
+        print(write(self.name, self.doc, list(schema.options.values()), defaults, more))
+        sys.exit(0)
+
+    def _print_settings(self, config: C) -> None:
+        as_dict = getattr(config, "as_dict", None)
+        tree = as_dict() if as_dict else dataclasses.asdict(config)  # type: ignore[call-overload]
+        print(yaml.safe_dump(tree, sort_keys=False, default_flow_style=None), end="")
+        sys.exit(0)
+
+
+def _config_files(words: Sequence[str]) -> list[str]:
+    """The files that --config names, in order."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    files = [
+        after if word == "--config" else word.removeprefix("--config=")
+        for word, after in pairs
+        if word == "--config" or word.startswith("--config=")
+    ]
+    if "" in files:
+        raise UserError("--config needs a value")
+    return files

@@ -1,0 +1,110 @@
+"""The help of a program: what it does, the options that most users need, and on demand all of them by
+section."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from siamtransfer.cli.options import Option, section_doc
+
+COLUMN = 30
+"""Where the explanations begin."""
+
+
+def program_name(name: str) -> str:
+    """How the program was called: `python eval/knn.py`, or `siamtransfer knn`."""
+    script = Path(sys.argv[0])
+    return f"python {script.parent.name}/{script.name}" if script.suffix == ".py" else f"siamtransfer {name}"
+
+
+def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, Any], more: str = "") -> str:
+    """Usage, description and the common options; the number of the others."""
+    common = sorted(
+        (o for o in options if o.common is not None and not o.positional), key=lambda o: o.common or 0
+    )
+    hidden = len(options) - len(common)
+    common = [option for option in options if option.positional] + common
+    lines = [_usage(name, options), "", doc.strip(), "", "Common options:", *_rows(common, defaults)]
+    if any(not option.positional for option in options):
+        lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
+    if more:
+        lines += ["", *textwrap.wrap(more, _width())]
+    if hidden:
+        lines += ["", f"--help-all lists {hidden} more options."]
+    return "\n".join(lines)
+
+
+def full_help(name: str, doc: str, options: list[Option], defaults: dict[str, Any], more: str = "") -> str:
+    """Usage, description and every option, section by section."""
+    lines = [_usage(name, options), "", doc.strip()]
+    sections = dict.fromkeys(option.key.rpartition(".")[0] for option in options)
+    for section in sections:
+        own = [option for option in options if option.key.rpartition(".")[0] == section]
+        title = f"{section}: {section_doc(own[0].section)}" if section else "Options:"
+        lines += ["", *textwrap.wrap(title, _width()), *_rows(own, defaults)]
+    lines += ["", "Files and help:"]
+    lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
+    lines += _row("--print-config", "Print the settings as YAML, and stop.")
+    lines += _row("--help, --help-all", "Print the common options, or all of them.")
+    if more:
+        lines += ["", *textwrap.wrap(more, _width())]
+    return "\n".join(lines)
+
+
+def section_help(section: str, options: list[Option]) -> str:
+    """The options of one section."""
+    title = textwrap.wrap(f"{section}: {section_doc(options[0].section)}", _width())
+    return "\n".join([*title, *_rows(options, {})])
+
+
+def show(value: Any) -> str:
+    """A default as a user would type it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        shown = [show(item) for item in value]
+        if len(shown) > 8:
+            shown = [*shown[:3], "…", shown[-1]]
+        return " ".join(shown) if shown else "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _usage(name: str, options: list[Option]) -> str:
+    places = [f"[{option.key.upper()}]" for option in options if option.positional]
+    return " ".join(["usage:", program_name(name), *places, "[--option VALUE ...]"])
+
+
+def _rows(options: Iterable[Option], defaults: dict[str, Any]) -> list[str]:
+    rows = []
+    for option in options:
+        default = defaults.get(option.key, option.default)
+        heading = option.key.upper() if option.positional else f"{option.flag} {option.metavar}".strip()
+        if option.is_bool and default:
+            section, _, last = option.key.rpartition(".")
+            heading = "--" + ".".join(filter(None, [section, f"no_{last}"])).replace("_", "-")
+        text = option.help
+        if not (option.positional or option.is_bool or default is None):
+            text += f" [{show(default)}]"
+        if option.choices:
+            text += f" One of {', '.join(option.choices)}."
+        rows += _row(heading, text)
+    return rows
+
+
+def _row(heading: str, text: str) -> list[str]:
+    wrapped = textwrap.wrap(text, max(_width() - COLUMN, 30)) or [""]
+    if len(heading) + 2 < COLUMN:
+        first = f"  {heading}".ljust(COLUMN) + wrapped[0]
+        return [first, *(" " * COLUMN + line for line in wrapped[1:])]
+    return [f"  {heading}", *(" " * COLUMN + line for line in wrapped)]
+
+
+def _width() -> int:
+    return min(max(shutil.get_terminal_size((110, 24)).columns, 70), 120)

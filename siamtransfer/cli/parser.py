@@ -1,0 +1,237 @@
+"""Words of the command line and files of settings -> one configuration, checked against its types.
+
+What comes later wins, files and words in the order in which they stand. Every mistake is a UserError in one
+sentence that names the key, where it came from, and the nearest key that exists.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from siamtransfer.cli.options import Option, options_of
+from siamtransfer.cli.yaml_file import read_yaml
+from siamtransfer.utils.errors import UserError
+
+C = TypeVar("C")
+WORDS = "the command line"
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|\[|null$")
+
+
+@dataclass
+class Settings:
+    """What one origin (a file, or the command line) sets: key to value, a string where the value is a
+    word."""
+
+    origin: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class Schema:
+    """The options of a configuration class, by key; sections that depend on what is set are added later."""
+
+    def __init__(self, kind: type):
+        self.kind = kind
+        self.options = {option.key: option for option in options_of(kind)}
+        self.aliases: dict[str, str] = dict(getattr(kind, "aliases", {}))
+
+    def add_section(self, name: str, kind: type) -> None:
+        """Adds the options of a dataclass as the section `name`."""
+        self.options |= {option.key: option for option in options_of(kind, f"{name}.")}
+
+    def find(self, key: str, origin: str) -> Option:
+        """The option of a key, in any spelling.
+
+        Raises:
+            UserError: there is none; names the nearest.
+        """
+        key = self.canonical(key)
+        if key in self.options:
+            return self.options[key]
+        near = difflib.get_close_matches(key, [*self.options, *self.aliases], n=1, cutoff=0.5)
+        flagged = origin == WORDS
+        spelt = (lambda name: "--" + name.replace("_", "-")) if flagged else str
+        hint = f"; did you mean {spelt(self.canonical(near[0]))}?" if near else ""
+        more = "; --help-all lists every option" if flagged else ""
+        raise UserError(f"{'' if flagged else f'{origin}: '}there is no option {spelt(key)}{hint}{more}")
+
+    def canonical(self, key: str) -> str:
+        """Today's spelling of a key."""
+        key = key.replace("-", "_")
+        return self.aliases.get(key, key)
+
+    @property
+    def sections(self) -> set[str]:
+        """Every prefix of a key: optim, views …"""
+        parts = [key.split(".")[:-1] for key in self.options]
+        return {".".join(part[: depth + 1]) for part in parts for depth in range(len(part))}
+
+
+def settings_of_words(words: Sequence[str], schema: Schema) -> list[Settings | str]:
+    """The words in the order in which they stand: settings, and the paths of --config files as plain
+    strings."""
+    groups: list[Settings | str] = []
+    waiting = [key for key in getattr(schema.kind, "positional", ()) if key in schema.options]
+    queue, only_positional = list(words), False
+    while queue:
+        word = queue.pop(0)
+        if word == "--" and not only_positional:
+            only_positional = True
+            continue
+        if only_positional or not word.startswith("--"):
+            option = _next_positional(word, waiting, schema)
+            _put(groups, option, _with_following([word], option, queue) if option.item else word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name == "config":
+            groups.append(value if equals else _value_of("--config", queue))
+            continue
+        option, negated = _flag(name, schema)
+        if option.is_bool:
+            _put(groups, option, _boolean(option, negated, value if equals else None, queue))
+        elif equals:
+            _put(groups, option, value)
+        elif option.item:
+            _put(groups, option, _with_following([_value_of(option.flag, queue)], option, queue))
+        elif option.takes_value_or_none and (not queue or queue[0].startswith("--")):
+            _put(groups, option, "true")
+        else:
+            _put(groups, option, _value_of(option.flag, queue))
+    return groups
+
+
+def settings_of_file(path: str, schema: Schema) -> Settings:
+    """The values of a file under dotted keys; a section must be a section, a key must exist."""
+    settings = Settings(path)
+
+    def walk(tree: dict[Any, Any], prefix: str) -> None:
+        for name, value in tree.items():
+            key = schema.canonical(f"{prefix}{name}")
+            if isinstance(value, dict) and key not in schema.options:
+                if key not in schema.sections:
+                    schema.find(key, path)
+                walk(value, f"{key}.")
+            elif key in schema.sections and value is not None:
+                raise UserError(
+                    f"{path}: {key} is a section of settings ({key}: {{name: value}}), not {str(value)[:40]!r}"
+                )
+            elif key not in schema.sections:
+                settings.values[schema.find(key, path).key] = value
+
+    walk(read_yaml(Path(path)), "")
+    return settings
+
+
+def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
+    """All values as their types ask for them, later groups over earlier ones; keys that nobody set are left
+    out.
+
+    Raises:
+        UserError: a value of the wrong type; names the key, the value and its origin.
+    """
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
+    for option in schema.options.values():
+        parser.add_argument(f"--{option.key}", type=option.type, default=option.default)
+    values: dict[str, Any] = {}
+    for group in groups:
+        try:
+            words = [f"--{key}={_word(value)}" for key, value in group.values.items()]
+            namespace = parser.parse_args(words)
+        except (argparse.ArgumentError, jsonargparse.ArgumentError, ValueError) as error:
+            raise UserError(_one_sentence(error, group, schema)) from error
+        values |= {key: namespace[key] for key in group.values}
+    for key, value in values.items():
+        choices = schema.options[key].choices
+        if choices and value not in choices:
+            raise UserError(f"{key} {value!r} is not known: choose one of {', '.join(choices)}")
+    return values
+
+
+def build(kind: type[C], values: dict[str, Any], defaults: Any = None, prefix: str = "") -> C:
+    """A configuration from values under dotted keys; what is not among them has its default."""
+    defaults = kind() if defaults is None else defaults
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if each.metadata.get("dynamic"):
+            continue
+        default = getattr(defaults, each.name)
+        key = f"{prefix}{each.name}"
+        if dataclasses.is_dataclass(default):
+            found[each.name] = build(type(default), values, default, f"{key}.")
+        else:
+            found[each.name] = values.get(key, default)
+    return kind(**found)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _put(groups: list[Settings | str], option: Option, value: str) -> None:
+    if not groups or isinstance(groups[-1], str):
+        groups.append(Settings(WORDS))
+    groups[-1].values[option.key] = value  # type: ignore[union-attr]
+
+
+def _next_positional(word: str, waiting: list[str], schema: Schema) -> Option:
+    if not waiting:
+        raise UserError(f"unexpected argument {word!r}: options begin with two hyphens; --help lists them")
+    return schema.options[waiting.pop(0)]
+
+
+def _flag(name: str, schema: Schema) -> tuple[Option, bool]:
+    """The option of a flag's name, and whether it is said in its `no-` form (--no-x.y or --x.no-y)."""
+    key = schema.canonical(name)
+    if key not in schema.options:
+        section, _, last = key.rpartition(".")
+        plain = key.removeprefix("no_") if key.startswith("no_") else f"{section}.{last.removeprefix('no_')}"
+        option = schema.options.get(schema.canonical(plain))
+        if option is not None and option.is_bool:
+            return option, True
+    return schema.find(key, WORDS), False
+
+
+def _boolean(option: Option, negated: bool, value: str | None, queue: list[str]) -> str:
+    if value is None and queue and queue[0].lower() in ("true", "false"):
+        value = queue.pop(0)
+    if value is None:
+        return "false" if negated else "true"
+    if value.lower() not in ("true", "false"):
+        raise UserError(f"{option.flag} is true or false, not {value!r}: give {option.flag} alone or --no-…")
+    return "false" if (value.lower() == "true") == negated else "true"
+
+
+def _value_of(flag: str, queue: list[str]) -> str:
+    if not queue or (queue[0].startswith("--") and len(queue[0]) > 2):
+        raise UserError(f"{flag} needs a value")
+    return queue.pop(0)
+
+
+def _with_following(words: list[str], option: Option, queue: list[str]) -> str:
+    """`5 20` as the list [5, 20]; a list of numbers ends at the first word that is none."""
+    belongs: Callable[[str], object] = _NUMBER.match if option.item in (int, float) else bool
+    while queue and not queue[0].startswith("--") and belongs(queue[0]):
+        words.append(queue.pop(0))
+    if len(words) == 1 and words[0].startswith("["):
+        return words[0]
+    return f"[{', '.join(word if option.item in (int, float) else json.dumps(word) for word in words)}]"
+
+
+def _one_sentence(error: Exception, group: Settings, schema: Schema) -> str:
+    text = " ".join(str(error).split())
+    named = re.search(r'[Kk]ey "([\w.]+)"', text)
+    where = "" if group.origin == WORDS else f"{group.origin}: "
+    if not named or named[1] not in group.values:
+        return f"{where}{text}"
+    option = schema.options[named[1]]
+    expected = option.metavar or "true or false"
+    return f"{where}{option.key} is {_word(group.values[option.key])!r}, but must be {expected}"
