@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader
 
 from siamtransfer.data import ImageSet, UnreadableImage, open_images
 from siamtransfer.data.imageset import NothingReadable, UnreadableImages, read_or_replace, require_same_images
+from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.features.extract import Transform, pixels
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.dataset import Failure, ViewBatch, ViewSet, keep
+from siamtransfer.views.dataset import ViewBatch, ViewSet, keep
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.sampler import StepSampler
 
@@ -82,20 +83,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Reader:
-    """What pretraining reads with; a class, as workers must be able to receive it."""
-
-    def __init__(self, images: ImageSet):
-        self.images = images
-
-    def __call__(self, index: int) -> tuple[np.ndarray, list[Failure]]:
-        image, _, failures = read_or_replace(self.images, index)
-        return image, [(failure.where, failure.why) for failure in failures]
-
-
 def epoch(images: ImageSet, workers: int) -> list[ViewBatch]:
     """All batches of one epoch, as pretraining gets them."""
-    views = ViewSet(Reader(images), recipe("simsiam", size=16), seed=0, length=len(images))
+    views = ViewSet(ReplacingReader(images), recipe("simsiam", size=16), seed=0, length=len(images))
     order = StepSampler(len(images), batch=2, steps=len(images) // 2, seed=0)
     return list(DataLoader(views, batch_sampler=order, num_workers=workers, collate_fn=keep))
 

@@ -1,0 +1,43 @@
+"""Two ways to read an image by its index, as a data-loader worker calls them.
+
+Pretraining may use another image in place of an unreadable one. An evaluation may not.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from siamtransfer.data.imageset import ImageSet, read_or_replace
+
+
+class IndexedImages(Protocol):
+    """What a strict reader needs of an image set."""
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+class ReplacingReader:
+    """Reads image `index`, uint8[H, W, 3]. Another image of the set replaces one that cannot be read.
+
+    The replacement is a function of the index alone. The second result lists (where, why) of every image that
+    could not be read on the way; it is empty as a rule.
+    """
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+
+    def __call__(self, index: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        image, _, failures = read_or_replace(self.images, index)
+        return image, [(failure.where, failure.why) for failure in failures]
+
+
+class StrictReader:
+    """Reads image `index`, uint8[H, W, 3]. An unreadable image raises UnreadableImage."""
+
+    def __init__(self, images: IndexedImages):
+        self.images = images
+
+    def __call__(self, index: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        return self.images.image(index), []
