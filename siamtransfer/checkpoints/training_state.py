@@ -5,6 +5,7 @@
                                                             beginning of the SHA-256 of the file's bytes
 
 A state holds tensors, numbers, strings, lists and dicts only, so `torch.load(weights_only=True)` suffices.
+`StateFiles` does this for any training, under its own name; `Checkpoints` are those of pretraining.
 """
 
 from __future__ import annotations
@@ -29,12 +30,18 @@ _STRAY = re.compile(r"\..+\.\d+\.tmp")  # see files.atomic_write
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
 
 
-class Checkpoints:
-    """The checkpoints of one run folder, of which the last `keep` are kept."""
+class StateFiles:
+    """The states `name` of a training in the folder `run`, of which the last `keep` are kept.
 
-    def __init__(self, run: Path, keep: int = 2):
-        self.published = run / "checkpoint.pth"
-        self.folder = run / "checkpoints"
+    <run>/<name>.pth is the newest; <run>/<name>s/ holds the files with step and digest in their names.
+    `option` is the command-line option that names the folder, for error messages.
+    """
+
+    option = "--run"
+
+    def __init__(self, run: Path, name: str, keep: int = 1):
+        self.published = run / f"{name}.pth"
+        self.folder = run / f"{name}s"
         self.keep = keep
 
     def save(self, state: dict[str, Any], step: int) -> Path:
@@ -71,9 +78,13 @@ class Checkpoints:
         if path is None and self._by_age():
             raise UserError(
                 f"all {len(self._by_age())} checkpoints in {self.folder} are damaged: restore one from a "
-                "copy, or start again in another --run.dir"
+                f"copy, or start again in another {self.option}"
             )
-        return None if path is None else read_state(path)
+        return None if path is None else self.read(path)
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The state in one file, on the CPU; see `load_state`."""
+        return load_state(path)
 
     def publish_newest(self) -> None:
         """Makes checkpoint.pth the newest whole state again, after a kill between a save's two renames or
@@ -129,18 +140,42 @@ def _step_of(path: Path) -> int:
     return int(path.name.split("-")[1])
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Reads one of our own training states onto the CPU, executing nothing in it.
+class Checkpoints(StateFiles):
+    """The checkpoints of a pretraining run: checkpoint.pth and the folder checkpoints/."""
+
+    option = "--run.dir"
+
+    def __init__(self, run: Path, keep: int = 2):
+        super().__init__(run, "checkpoint", keep)
+
+    def read(self, path: Path) -> dict[str, Any]:
+        return read_state(path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Reads a dict of tensors, numbers, strings, lists and dicts onto the CPU, executing nothing in it.
 
     Raises:
-        UserError: the file cannot be read, is not a training state of ours, or is from a newer version.
+        UserError: the file cannot be read, or holds something else.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
+    return state
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads one of our own pretraining states onto the CPU, executing nothing in it.
+
+    Raises:
+        UserError: the file cannot be read, is not a training state of ours, or is from a newer version.
+    """
+    state = load_state(path)
+    if state.get("format") != FORMAT:
         raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
     if state.get("version", 0) > VERSION:
         raise UserError(f"{path} was written by a newer version of siamtransfer: update to read it")
