@@ -1,10 +1,10 @@
-"""Baselines that are asked for by name: an untrained backbone, and torchvision's supervised weights.
+"""Baselines that are named instead of given as a file: untrained backbones, torchvision's supervised weights.
 
     random:resnet50     random:resnet18:width=32:stem=small:seed=1
     torchvision:resnet50     torchvision:resnet50:IMAGENET1K_V1     torchvision:resnet50=resnet50-0676ba61.pth
 
-Nothing is ever downloaded: torchvision's weights are taken from torch hub's folder or from the file named,
-and their bytes have to match the digest in the file's name.
+Nothing is downloaded: torchvision's weights are read from torch hub's folder or from the file in the name.
+The SHA-256 of the bytes has to match the digest in the file's name.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torchvision.models import get_model_weights
 
-from siamtransfer.backbones.architecture import RESNETS, FULL_WIDTH, Backbone, Stem, build_backbone
+from siamtransfer.backbones.architecture import FULL_WIDTH, RESNETS, Backbone, Stem, build_backbone
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 
@@ -25,11 +24,11 @@ RANDOM, TORCHVISION = "random:", "torchvision:"
 
 
 def build_untrained(source: str) -> tuple[Backbone, int]:
-    """The backbone that `random:NAME` asks for, and the seed (default 0) that decided its weights; the
-    caller's random numbers stay as they are.
+    """The backbone that `random:NAME` names, and the seed of its weights (default 0). The random state of the
+    caller does not change.
 
     Raises:
-        UserError: no such backbone or option.
+        UserError: there is no such backbone or option.
     """
     words = source.removeprefix(RANDOM).split(":")
     options = dict(word.split("=", 1) for word in words if "=" in word)
@@ -42,24 +41,24 @@ def build_untrained(source: str) -> tuple[Backbone, int]:
         return build_backbone(name, width=int(width), stem=cast(Stem, stem)), int(seed)
 
 
-def find_published(source: str) -> tuple[str, Path]:
-    """The architecture that `torchvision:NAME[:WEIGHTS]` or `torchvision:NAME=FILE` asks for, and the file of
-    its weights, whose bytes match the digest in its name.
+def find_torchvision_weights(source: str) -> tuple[str, Path]:
+    """The architecture in `torchvision:NAME[:WEIGHTS]` or `torchvision:NAME=FILE`, and the file of its
+    weights, whose bytes match the digest in its name.
 
-    WEIGHTS is torchvision's name of one of them; without it the file that torch hub's folder has is taken.
+    WEIGHTS is torchvision's name of a set of weights; without it the one in torch hub's folder is read.
 
     Raises:
         UserError: no such architecture or weights, no file (says where to get it), several, or a damaged one.
     """
-    asked, named, path = source.removeprefix(TORCHVISION).partition("=")
-    name, _, weights = asked.partition(":")
+    model, equals, path = source.removeprefix(TORCHVISION).partition("=")
+    name, _, weights = model.partition(":")
     if name not in RESNETS:
         near = difflib.get_close_matches(name, RESNETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(RESNETS)}"
         raise UserError(f"{source}: {name!r} is none of torchvision's ResNets; {hint}")
-    if named and weights:
+    if equals and weights:
         raise UserError(f"{source}: give either {weights} or a file, not both")
-    file = Path(path) if named else _in_hub(source, name, weights)
+    file = Path(path) if equals else _find_in_hub(source, name, weights)
     digest = re.fullmatch(rf"{name}-([0-9a-f]{{8,64}})\.pth", file.name)
     if digest is None:
         raise UserError(
@@ -68,36 +67,38 @@ def find_published(source: str) -> tuple[str, Path]:
         )
     if not file.is_file():
         raise UserError(f"{source}: there is no file {file}")
-    found = digest_of_file(file)
-    if not found.startswith(digest[1]):
+    actual = digest_of_file(file)
+    if not actual.startswith(digest[1]):
         raise UserError(
-            f"{file} is damaged: its SHA-256 begins with {found[:8]}, not with the {digest[1]} of its name: "
+            f"{file} is damaged: its SHA-256 begins with {actual[:8]}, not with the {digest[1]} of its name: "
             "get it again"
         )
     return name, file
 
 
-def published(name: str) -> dict[str, str]:
-    """The addresses of torchvision's weights of an architecture by their names, the oldest first."""
+def weight_urls(name: str) -> dict[str, str]:
+    """The URLs of torchvision's weights of an architecture by their names, the oldest first."""
+    from torchvision.models import get_model_weights
+
     return {weights.name: weights.url for weights in get_model_weights(name)}
 
 
-def _in_hub(source: str, name: str, weights: str) -> Path:
-    """The file in torch hub's folder."""
-    addresses = published(name)
-    if weights and weights not in addresses:
-        raise UserError(f"{source}: torchvision's weights of {name} are {', '.join(addresses)}")
-    wanted = {weights: addresses[weights]} if weights else addresses
+def _find_in_hub(source: str, name: str, weights: str) -> Path:
+    """The file of the weights in torch hub's folder."""
+    urls = weight_urls(name)
+    if weights and weights not in urls:
+        raise UserError(f"{source}: torchvision's weights of {name} are {', '.join(urls)}")
+    candidates = {weights: urls[weights]} if weights else urls
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    files = {key: folder / url.rsplit("/", 1)[1] for key, url in wanted.items()}
-    there = [key for key, file in files.items() if file.is_file()]
-    if len(there) > 1:
-        choices = " or ".join(f"{TORCHVISION}{name}:{key}" for key in there)
+    files = {key: folder / url.rsplit("/", 1)[1] for key, url in candidates.items()}
+    existing = [key for key, file in files.items() if file.is_file()]
+    if len(existing) > 1:
+        choices = " or ".join(f"{TORCHVISION}{name}:{key}" for key in existing)
         raise UserError(f"{source}: {folder} has several weights of {name}; choose {choices}")
-    if not there:
-        pages = " or ".join(f"{url} ({key})" for key, url in wanted.items())
+    if not existing:
+        pages = " or ".join(f"{url} ({key})" for key, url in candidates.items())
         raise UserError(
             f"{source}: nothing is downloaded here: fetch {pages} into {folder}, or name the file as "
             f"{TORCHVISION}{name}=FILE"
         )
-    return files[there[0]]
+    return files[existing[0]]

@@ -1,4 +1,4 @@
-"""What a checkpoint of this program says about its own keys: which are a backbone, which are heads.
+"""The declaration in a checkpoint of this program: which of its keys are backbone, target and heads.
 
     state["keys"] = {
         "backbone": "backbone.",          prefix of the trained backbone's keys in state["model"]
@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from siamtransfer.utils.errors import UserError
 
 FORMAT = "siamtransfer"
 VERSION = 1
@@ -67,14 +69,14 @@ def declare(method: HasParts) -> dict[str, Any]:
     """The declaration of a method's `state_dict()`, for the entry "keys" of its checkpoint.
 
     Raises:
-        ValueError: `parts()` names no backbone, or two of them.
+        UserError: `parts()` names no backbone, or more than one backbone or target.
     """
     words: dict[str, list[str]] = {"backbone": [], "target": [], "head": []}
     for word, part in method.parts().items():
         words[part].append(word)
     if len(words["backbone"]) != 1 or len(words["target"]) > 1:
-        raise ValueError(
-            f"{type(method).__name__}.parts() has to give one word as backbone and at most one as target, not "
+        raise UserError(
+            f"{type(method).__name__}.parts() has to name one backbone and at most one target, not "
             f"{words['backbone']} and {words['target']}"
         )
     return {
@@ -89,8 +91,8 @@ def read_declaration(keys: Any) -> Declaration:
     """The declaration that a file's entry "keys" holds.
 
     Raises:
-        ValueError: it has another form, puts a word into two parts, or evaluates no backbone of its own; the
-            text is the rest of a sentence about the file.
+        ValueError: it has another form, declares a word twice, or `evaluated` is not one of its backbones;
+            the message is the rest of a sentence that begins with the file's name.
     """
     match keys:
         case {

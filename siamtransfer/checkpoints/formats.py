@@ -1,7 +1,7 @@
-"""Public checkpoint formats, one entry each: where a code base keeps its backbones and what lies beside them.
+"""The table of checkpoint formats: where a public code base stores its backbones, and which keys it adds.
 
-Names of tensors here are those without `module.` and `_orig_mod.`, the words of wrappers that may stand in
-any file. A new format is a new entry of FORMATS and a test that builds such a file.
+All names of tensors are those without `module.` and `_orig_mod.`, the prefixes of wrappers, which may occur
+in any file. A new format is a new entry of FORMATS and a test that builds such a file.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.detectron2_keys import to_torchvision
-from siamtransfer.checkpoints.training_state import FORMAT
 
-Place = tuple[str, ...]
-"""The way from the top of a file to a dict of tensors, entry by entry."""
+KeyPath = tuple[str, ...]
+"""The keys that lead from the content of a file to a dict inside it; () is the content itself."""
 
 
 class Normalisation(NamedTuple):
-    """What is subtracted from and divided into RGB images in [0, 1], per channel."""
+    """(image - mean) / std for each channel of an RGB image in [0, 1]."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -28,7 +28,7 @@ class Normalisation(NamedTuple):
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SWAV = Normalisation(IMAGENET.mean, (0.228, 0.224, 0.225))
 
-USUAL: tuple[Place, ...] = (
+USUAL_PATHS: tuple[KeyPath, ...] = (
     (),
     ("state_dict",),
     ("model",),
@@ -52,11 +52,15 @@ AVERAGES = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "ema_model",
 
 @dataclass(frozen=True)
 class Branch:
-    """One of the backbones in a file: what stands before its tensors' names and, where the branches of a
-    format lie in different dicts, the dict's place."""
+    """One of the backbones in a file.
+
+    Attributes:
+        prefix: the beginning of its tensors' names, which is removed.
+        key_path: the dict that holds it, where a format stores each branch in a dict of its own.
+    """
 
     prefix: str = ""
-    place: Place | None = None
+    key_path: KeyPath | None = None
 
 
 @dataclass(frozen=True)
@@ -64,26 +68,31 @@ class Format:
     """One way in which a public code base stores backbones.
 
     Attributes:
-        branches: by name, the default one first.
-        places: where the dict of tensors may lie.
-        drops: for each group of other keys, by its first words, a name. The longest beginning counts; one
-        that
-            does not end in a dot stands for the word itself and for what is joined to it by a dot, an
-            underscore or a number.
-        marks: beginnings of keys of which each must occur (of several separated by |, one), or it is
-        another's. beside: entries beside the way to the dict that may hold tensors, with TRAINING's. needs:
-        entries at the top that must exist. rename: from a tensor's name after the prefix to torchvision's or
-        timm's; ValueError when it has none. adapt: the trunk that the names and shapes suggest to the one
-        that the code base really builds.
+        name: what a record of the reading calls the format.
+        what: the format in words, for error messages.
+        branches: the backbones by name, the default one first.
+        key_paths: where the dict of tensors may be; the first that exists is read.
+        drops: rules for all other keys: the beginning of a key, and the name of the rule. Of several
+            beginnings the longest decides. A beginning that ends in a dot matches all that follows. One that
+            does not matches the word itself, and the word followed by a dot, an underscore or a digit.
+        marks: beginnings of keys, alternatives separated by |. For each mark a key must exist, otherwise the
+            file is of another format.
+        siblings: entries that may hold tensors beside the key path's own, in addition to TRAINING.
+        needs: entries that the content must have.
+        method: the pretraining method, where the format implies it.
+        normalisation: of the images in pretraining.
+        rename: from the name after the prefix to torchvision's or timm's name; raises ValueError for a name
+            that has none.
+        adapt: from the architecture that names and shapes suggest to the one that the code base builds.
     """
 
     name: str
     what: str
     branches: Mapping[str, Branch] = field(default_factory=lambda: {"model": Branch()})
-    places: tuple[Place, ...] = USUAL
+    key_paths: tuple[KeyPath, ...] = USUAL_PATHS
     drops: Mapping[str, str] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    siblings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     method: str | None = None
     normalisation: Normalisation = IMAGENET
@@ -92,7 +101,7 @@ class Format:
 
 
 def _sequential(children: Mapping[str, str]) -> Callable[[str], str]:
-    """Renames by the number of a child in a torch.nn.Sequential."""
+    """A renaming of the children of a torch.nn.Sequential, given by their numbers."""
 
     def rename(name: str) -> str:
         number, _, rest = name.partition(".")
@@ -109,7 +118,7 @@ LIGHTLY_CHILDREN = {"0": "conv1", "1": "bn1", **{str(n + 1): f"layer{n}" for n i
 
 
 def _twelve_heads(architecture: Architecture) -> Architecture:
-    """MoCo v3's small ViT has heads of 32 channels, twice as many as everybody else's."""
+    """MoCo v3's small ViT has 12 attention heads of 32 channels where timm's has 6 of 64."""
     small = architecture.name == "timm:vit_small_patch16_224"
     return Architecture("vit_small_moco_v3") if small else architecture
 
@@ -119,7 +128,8 @@ def _wide_padding(architecture: Architecture) -> Architecture:
     return architecture._replace(stem="small-pad2") if architecture.stem == "small" else architecture
 
 
-def _in_detectron2(name: str) -> str:
+def _from_detectron2(name: str) -> str:
+    """The name of a trunk's tensor in torchvision from that in a converted trunk or a whole detector."""
     for beginning in ("backbone.bottom_up.", "backbone.", "roi_heads."):
         name = name.removeprefix(beginning)
     return to_torchvision(name)
@@ -129,11 +139,12 @@ def _branches(**prefixes: str) -> dict[str, Branch]:
     return {name: Branch(prefix) for name, prefix in prefixes.items()}
 
 
+# Our own checkpoints from before they declared their keys (see declaration.py); this list grows no more.
 OWN = Format(
     FORMAT,
     "a checkpoint of this program",
     _branches(backbone="backbone.", target="target_backbone."),
-    places=(("model",),),
+    key_paths=(("model",),),
     drops={
         "projector.": "projector",
         "target_projector.": "target's projector",
@@ -184,9 +195,8 @@ _LIGHTLY_TUTORIAL = Format(
     rename=_sequential(TORCHVISION_CHILDREN),
 )
 
-# The first entry that accounts for everything in a file is its format.
+# The first entry whose rules explain everything in a file is its format.
 FORMATS = (
-    OWN,
     Format(
         "simsiam",
         "SimSiam's official code, main_simsiam.py",
@@ -198,7 +208,7 @@ FORMATS = (
     Format(
         "simsiam-linear",
         "the linear probe of SimSiam's official code (MoCo's and PyTorch's ImageNet example write the same)",
-        places=(("state_dict",),),
+        key_paths=(("state_dict",),),
         drops={"fc.": "classifier"},
         needs=("best_acc1",),
     ),
@@ -239,14 +249,14 @@ FORMATS = (
             "student": Branch("backbone.", ("student",)),
         },
         drops={"head.": "projector", "backbone.fc.": "projector", "backbone.head.": "projector"},
-        beside=("dino_loss",),
+        siblings=("dino_loss",),
         method="dino",
     ),
     Format(
         "barlow-twins",
         "Barlow Twins' official code",
         _branches(backbone="backbone."),
-        places=(("model",), ("state_dict",)),
+        key_paths=(("model",), ("state_dict",)),
         drops={"projector.": "projector", "bn.": "batch norm of the loss"},
         marks=("projector.", "bn."),
         method="barlow-twins",
@@ -255,7 +265,7 @@ FORMATS = (
         "vicreg",
         "VICReg's official code",
         _branches(backbone="backbone."),
-        places=(("model",),),
+        key_paths=(("model",),),
         drops={"projector.": "projector"},
         marks=("backbone.", "projector."),
         method="vicreg",
@@ -270,7 +280,7 @@ FORMATS = (
             "F": "correlation matrix",
         },
         marks=("encoder.0.weight", "projector."),
-        beside=("F",),
+        siblings=("F",),
         method="unigrad",
         rename=_sequential(TORCHVISION_CHILDREN),
     ),
@@ -282,7 +292,7 @@ FORMATS = (
             "target": Branch("encoder.", ("target_network_state_dict",)),
         },
         drops={"projetion.": "projector", "projection.": "projector", "encoder.fc.": "projector"},
-        beside=("predictor_state_dict",),
+        siblings=("predictor_state_dict",),
         method="directpred",
     ),
     Format(
@@ -350,15 +360,15 @@ FORMATS = (
         "vissl",
         "VISSL",
         _branches(trunk="_feature_blocks."),
-        places=(
+        key_paths=(
             ("classy_state_dict", "base_model", "model", "trunk"),
             ("model", "trunk"),
             ("trunk",),
-            *USUAL,
+            *USUAL_PATHS,
         ),
         marks=("_feature_blocks.",),
         drops={"heads.": "heads", "prototypes": "prototypes"},
-        beside=("heads", "train"),
+        siblings=("heads", "train"),
     ),
     Format(
         "detectron2",
@@ -375,7 +385,7 @@ FORMATS = (
             "pixel_std": "normalisation",
         },
         marks=("stem.conv1.weight|backbone.stem.|backbone.bottom_up.stem.",),
-        rename=_in_detectron2,
+        rename=_from_detectron2,
     ),
     *(
         Format(

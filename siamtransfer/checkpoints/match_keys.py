@@ -1,8 +1,7 @@
-"""Accounting for every key of a checkpoint by the rules of one format: used, dropped by a named rule, or an
-error.
+"""Explains every key of a checkpoint by the rules of one format: used, dropped by a named rule, or an error.
 
-Dicts of tensors in, one backbone's tensors out, under torchvision's or timm's names; whether they are a whole
-backbone is for `Architecture.complete` to say.
+The input is the content of a file, the result one backbone's tensors under torchvision's or timm's names.
+`Architecture.complete` checks afterwards that they are a complete backbone.
 """
 
 from __future__ import annotations
@@ -10,143 +9,172 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from siamtransfer.checkpoints.containers import holds_tensors, without_wrappers
-from siamtransfer.checkpoints.formats import AVERAGES, OWN, TRAINING, USUAL, Format, Place
-from siamtransfer.checkpoints.training_state import VERSION
+from siamtransfer.checkpoints.formats import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
 from siamtransfer.utils.errors import UserError
 
-AVERAGE = "ema"  # the branch of a moving average of all weights
+AVERAGE = "ema"
+"""Name of the branch that is a moving average of all weights."""
 _TRUNK = re.compile(r"(conv1|bn1|layer[1-4]|blocks|patch_embed)\.|(cls_token|pos_embed)$")
 
 
 class Mismatch(Exception):
-    """Why a file is not of a certain format; of several reasons the one with most trunk keys is told."""
+    """Why a file is not of a certain format.
 
-    def __init__(self, reason: str, closeness: int = 0):
+    `matched` is the number of keys that the format explains; of several formats' reasons, that of the format
+    with most of them is reported.
+    """
+
+    def __init__(self, reason: str, matched: int = 0):
         super().__init__(reason)
-        self.closeness = closeness
+        self.matched = matched
 
 
 @dataclass(frozen=True)
-class Account:
-    """One backbone of a file.
+class SortedKeys:
+    """Every key of a file's dicts of tensors, in one of three groups.
 
     Attributes:
-        tensors: under torchvision's or timm's names, not yet checked for being complete.
-        branch: which of the file's `branches` it is; the chosen one comes first.
+        branches: the tensors of each branch by their names without the branch's prefix.
+        dropped: the number of keys that each rule drops.
+        unexpected: keys that no rule explains.
+    """
+
+    branches: dict[str, dict[str, Tensor]]
+    dropped: Counter[str] = field(default_factory=Counter)
+    unexpected: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MatchedKeys:
+    """One backbone of a file, all keys of which are explained.
+
+    Attributes:
+        tensors: by torchvision's or timm's names, not yet checked to be complete.
+        branch: its name; the first of `branches`, the names of all backbones in the file.
         dropped: number of keys by the rule that dropped them.
-        closeness: how many of the file's tensors belong to the trunk, for the choice of what to tell a user.
+        matched: the largest number of the trunk's keys in a branch, see `Mismatch`.
     """
 
     tensors: dict[str, Tensor]
     branch: str
     branches: tuple[str, ...]
     dropped: dict[str, int]
-    closeness: int
+    matched: int
 
 
-class Average(NamedTuple):
-    """What became of a moving average of all weights: whether it took their place, and how many tensors (its
-    own, or theirs) were left out for that."""
+class MovingAverage(NamedTuple):
+    """How a moving average of all weights was treated.
 
-    taken: bool = False
-    left_out: int = 0
+    Attributes:
+        used: it replaces the weights.
+        dropped: number of tensors left out for that: its own, or the weights that it replaces.
+    """
+
+    used: bool = False
+    dropped: int = 0
 
 
-def account(form: Format, content: Any, asked: str | None, average: Average) -> Account:
-    """Takes `content` for a file of `form` and explains every key of it; of its branches the one `asked` for,
-    or the first.
+def match_keys(form: Format, content: Any, branch: str | None, average: MovingAverage) -> MatchedKeys:
+    """Explains every key of `content` by the rules of `form`; returns `branch`, or else its first branch.
 
     Raises:
-        Mismatch: the rules of the format do not explain everything.
-        UserError: they do, and there is no such branch.
+        Mismatch: the rules do not explain everything.
+        UserError: they do, but there is no such branch.
     """
-    dicts = _tensors_of(form, content)
-    found, dropped, strangers = _sort_keys(form, dicts)
-    found = {name: _renamed(form, tensors) for name, tensors in found.items() if tensors}
-    trunk = max((_closeness(form, tensors) for tensors in found.values()), default=0)
-    if trunk == 0:
-        heads = ", ".join(f"{rule}: {count}" for rule, count in dropped.items())
-        raise Mismatch(
-            f"looks like {form.what}, but holds only heads ({heads} tensors), no backbone", len(dropped)
-        )
-    strangers += _unexplained_neighbours(form, content, dicts)
-    if strangers:
-        raise Mismatch(f"looks like {form.what}, but no rule explains its key {strangers[0]!r}", trunk)
-
-    averages = [AVERAGE] * bool(average.taken or average.left_out)
-    branches = averages if average.taken and not average.left_out else [*found, *averages]
-    branch = AVERAGE if average.taken else asked or branches[0]
-    if branch not in branches:
-        raise UserError(f"has no branch {branch!r}: it has {', '.join(branches)} (--branch)")
-    tensors = found.pop(branch if branch in found else next(iter(found)))
-    dropped.update({f"branch {name}": len(others) for name, others in found.items()})
-    if average.left_out:
-        dropped["the weights that were averaged" if average.taken else "moving average"] += average.left_out
-    others = tuple(name for name in branches if name != branch)
-    return Account(tensors, branch, (branch, *others), dict(dropped), trunk)
+    dicts = _find_tensors(form, content)
+    keys = sort_keys(form, dicts)
+    branches = {name: _rename(form, tensors) for name, tensors in keys.branches.items() if tensors}
+    matched = max((count_trunk_keys(tensors) for tensors in branches.values()), default=0)
+    if matched == 0:
+        raise Mismatch(only_heads(form, keys.dropped), len(keys.dropped))
+    unexpected = keys.unexpected + _unexpected_entries(form, content, dicts)
+    if unexpected:
+        raise Mismatch(f"looks like {form.what}, but no rule explains its key {unexpected[0]!r}", matched)
+    return select_branch(SortedKeys(branches, keys.dropped), branch, average)
 
 
-def settle_average(content: Any, wanted: bool) -> tuple[Any, Average]:
-    """Takes a moving average of all weights out of the file, or puts it in the weights' place if it is
-    `wanted` or there are no others. An entry that is no copy of the weights stays, to be refused as a
-    stranger."""
+def select_branch(keys: SortedKeys, branch: str | None, average: MovingAverage) -> MatchedKeys:
+    """One of the branches, all of which have tensors; the others count as dropped.
+
+    Raises:
+        UserError: there is no such branch; names those that exist.
+    """
+    branches, dropped = dict(keys.branches), Counter(keys.dropped)
+    matched = max(count_trunk_keys(tensors) for tensors in branches.values())
+    averages = [AVERAGE] if average.used or average.dropped else []
+    names = averages if average.used and not average.dropped else [*branches, *averages]
+    selected = AVERAGE if average.used else branch or names[0]
+    if selected not in names:
+        raise UserError(f"has no branch {selected!r}: it has {', '.join(names)} (--branch)")
+    # A moving average that is used stands in the first branch.
+    tensors = branches.pop(selected if selected in branches else next(iter(branches)))
+    dropped.update({f"branch {name}": len(left_out) for name, left_out in branches.items()})
+    if average.dropped:
+        dropped["the weights that were averaged" if average.used else "moving average"] += average.dropped
+    others = (name for name in names if name != selected)
+    return MatchedKeys(tensors, selected, (selected, *others), dict(dropped), matched)
+
+
+def resolve_average(content: Any, *, use: bool) -> tuple[Any, MovingAverage]:
+    """`content` without its moving average of all weights, or with the average in the weights' place.
+
+    The average replaces the weights with `use`, and where the file has no others. An entry that does not have
+    the weights' names stays, and is an unexpected key later.
+    """
     if not isinstance(content, dict):
-        return content, Average()
-    home = next((place[0] for place in USUAL if place and _is_state(content.get(place[0]))), None)
+        return content, MovingAverage()
+    usual = (path[0] for path in USUAL_PATHS if path)
+    weights = next((entry for entry in usual if is_state_dict(content.get(entry))), None)
     for entry in AVERAGES:
         average = content.get(entry)
         if isinstance(average, dict) and len(average) == 1:
             average = next(iter(average.values()))  # {"ema": {"module": ...}}
-        if not _is_state(average):
+        if not isinstance(average, dict) or not is_state_dict(average):
             continue
-        assert isinstance(average, dict)
         average = {key: tensor for key, tensor in average.items() if key != "n_averaged"}
         rest = {key: value for key, value in content.items() if key != entry}
-        if home is None:
-            return {**rest, "state_dict": average}, Average(taken=True)
-        if _bare(average).keys() == _bare(content[home]).keys():
-            return ({**rest, home: average} if wanted else rest), Average(wanted, len(average))
-    return content, Average()
+        if weights is None:
+            return {**rest, "state_dict": average}, MovingAverage(used=True)
+        if unwrap_keys(average).keys() == unwrap_keys(content[weights]).keys():
+            return ({**rest, weights: average} if use else rest), MovingAverage(use, len(average))
+    return content, MovingAverage()
 
 
-def _sort_keys(
-    form: Format, dicts: Mapping[Place, dict[str, Tensor]]
-) -> tuple[dict[str, dict[str, Tensor]], Counter[str], list[str]]:
-    """Every key in one of three heaps: the tensors of each branch, how many each rule drops, and strangers.
+def sort_keys(form: Format, dicts: Mapping[KeyPath, dict[str, Tensor]]) -> SortedKeys:
+    """Sorts the keys of all dicts by the prefixes of branches and the rules of `form`.
 
-    Where several beginnings fit a key the longest one decides, a rule before a branch.
+    Where several beginnings fit a key the longest decides, and a rule comes before a branch.
     """
-    found: dict[str, dict[str, Tensor]] = {name: {} for name in form.branches}
-    dropped: Counter[str] = Counter()
-    strangers: list[str] = []
-    for place, tensors in dicts.items():
-        prefixes = {name: b.prefix for name, b in form.branches.items() if b.place in (None, place)}
+    keys = SortedKeys({name: {} for name in form.branches})
+    for path, tensors in dicts.items():
+        prefixes = {name: b.prefix for name, b in form.branches.items() if b.key_path in (None, path)}
         for key, tensor in tensors.items():
-            rule = max((begin for begin in form.drops if _begins(key, begin)), key=len, default="")
+            rule = max((start for start in form.drops if _starts_with_words(key, start)), key=len, default="")
             names = [name for name, prefix in prefixes.items() if key.startswith(prefix)]
             name = max(names, key=lambda name: len(prefixes[name]), default=None)
             if rule and (name is None or len(rule) >= len(prefixes[name])):
-                dropped[form.drops[rule]] += 1
+                keys.dropped[form.drops[rule]] += 1
             elif name is not None:
-                found[name][key.removeprefix(prefixes[name])] = tensor
+                keys.branches[name][key.removeprefix(prefixes[name])] = tensor
             else:
-                strangers.append(key)
-    return found, dropped, strangers
+                keys.unexpected.append(key)
+    return keys
 
 
-def _begins(key: str, beginning: str) -> bool:
-    """Whether `beginning` is the first words of `key` (see Format.drops)."""
-    rest = key.removeprefix(beginning)
-    return key.startswith(beginning) and (beginning[-1] == "." or not rest or not rest[0].isalpha())
+def _starts_with_words(key: str, start: str) -> bool:
+    """Whether `start` is the first words of `key` (see Format.drops)."""
+    rest = key.removeprefix(start)
+    return key.startswith(start) and (start[-1] == "." or not rest or not rest[0].isalpha())
 
 
-def _renamed(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under torchvision's or timm's names."""
     try:
         renamed = {form.rename(name): tensor for name, tensor in tensors.items()}
     except ValueError as error:
@@ -156,25 +184,27 @@ def _renamed(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _closeness(form: Format, tensors: Iterable[str]) -> int:
-    names = list(tensors)
-    return len(names) if form is OWN else sum(bool(_TRUNK.match(name)) for name in names)
+def count_trunk_keys(names: Iterable[str]) -> int:
+    """How many names belong to the trunk of a ResNet or a ViT."""
+    return sum(bool(_TRUNK.match(name)) for name in names)
 
 
-def _tensors_of(form: Format, content: Any) -> dict[Place, dict[str, Tensor]]:
-    """The dicts of tensors at the format's places, without the wrappers' words in their keys."""
+def only_heads(form: Format, dropped: Mapping[str, int]) -> str:
+    """The reason why a file of which every backbone is missing is refused."""
+    heads = ", ".join(f"{rule}: {count}" for rule, count in dropped.items())
+    return f"looks like {form.what}, but holds only heads ({heads} tensors), no backbone"
+
+
+def _find_tensors(form: Format, content: Any) -> dict[KeyPath, dict[str, Tensor]]:
+    """The dicts of tensors at the format's key paths, without the wrappers' words in their keys."""
     missing = [entry for entry in form.needs if not isinstance(content, dict) or entry not in content]
     if missing:
-        raise Mismatch(f"looks like {form.what}, but lacks its entry {missing[0]!r}", int(form is OWN))
-    if form is OWN and content["version"] != VERSION:
-        raise Mismatch(
-            f"was written by another version of siamtransfer ({content['version']}): update to read it", 1
-        )
-    own_places = [branch.place for branch in form.branches.values() if branch.place is not None]
-    found = [place for place in own_places or form.places if _is_state(_at(content, place))]
-    if not found:
-        raise Mismatch(f"has no dict of tensors where {form.what} has it", int(form is OWN))
-    dicts = {place: _bare(_at(content, place)) for place in (found if own_places else found[:1])}
+        raise Mismatch(f"looks like {form.what}, but lacks its entry {missing[0]!r}")
+    branch_paths = [branch.key_path for branch in form.branches.values() if branch.key_path is not None]
+    existing = [path for path in branch_paths or form.key_paths if is_state_dict(_get(content, path))]
+    if not existing:
+        raise Mismatch(f"has no dict of tensors where {form.what} has it")
+    dicts = {path: unwrap_keys(_get(content, path)) for path in (existing if branch_paths else existing[:1])}
     keys = [key for tensors in dicts.values() for key in tensors]
     for mark in form.marks:
         if not any(key.startswith(tuple(mark.split("|"))) for key in keys):
@@ -182,40 +212,45 @@ def _tensors_of(form: Format, content: Any) -> dict[Place, dict[str, Tensor]]:
     return dicts
 
 
-def _at(content: Any, place: Place) -> Any:
-    for entry in place:
+def _get(content: Any, path: KeyPath) -> Any:
+    """The value at a key path; None where there is none."""
+    for entry in path:
         content = content.get(entry) if isinstance(content, dict) else None
     return content
 
 
-def _is_state(value: Any) -> bool:
+def is_state_dict(value: Any) -> bool:
+    """Whether `value` is a dict of one or more tensors and nothing else."""
     return (
         isinstance(value, dict) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
     )
 
 
-def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under names without wrappers, and without a first word that is the model's own."""
-    bare = {without_wrappers(str(key)): tensor for key, tensor in tensors.items()}
-    if len(bare) < len(tensors):
+def unwrap_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without wrappers in their names, and without a first word that all of them share
+    because the training script's module holds the model as `model`, `net` or `network`.
+
+    Raises:
+        Mismatch: two keys become one.
+    """
+    unwrapped = {without_wrappers(str(key)): tensor for key, tensor in tensors.items()}
+    if len(unwrapped) < len(tensors):
         raise Mismatch(
             "holds some tensors twice, with and without the prefix of a wrapper such as module.", 1
         )
     for word in ("model.", "net.", "network."):
-        if all(key.startswith(word) for key in bare):
-            return _bare({key.removeprefix(word): tensor for key, tensor in bare.items()})
-    return bare
+        if all(key.startswith(word) for key in unwrapped):
+            return unwrap_keys({key.removeprefix(word): tensor for key, tensor in unwrapped.items()})
+    return unwrapped
 
 
-def _unexplained_neighbours(form: Format, content: Any, places: Iterable[Place]) -> list[str]:
-    """Entries beside the way to the dicts that hold tensors although the format knows of none there."""
-    if form is OWN:
-        return []
-    on_the_way = {place[: depth + 1] for place in places for depth in range(len(place))}
-    strangers = []
-    for parent in {way[:-1] for way in on_the_way}:
-        for entry, value in _at(content, parent).items():
-            explained = (*parent, entry) in on_the_way or entry in form.beside or entry in TRAINING
+def _unexpected_entries(form: Format, content: Any, paths: Iterable[KeyPath]) -> list[str]:
+    """Entries along the key paths that hold tensors although the format has none there."""
+    on_the_path = {path[: depth + 1] for path in paths for depth in range(len(path))}
+    unexpected = []
+    for parent in {path[:-1] for path in on_the_path}:
+        for entry, value in _get(content, parent).items():
+            explained = (*parent, entry) in on_the_path or entry in form.siblings or entry in TRAINING
             if not explained and holds_tensors(value):
-                strangers.append(str(entry))
-    return strangers
+                unexpected.append(str(entry))
+    return unexpected

@@ -1,8 +1,8 @@
-"""The one reader of backbones for every program.
+"""The reader of backbones that every program uses.
 
-`read_backbone(path)` recognises a file's format by itself (the table is format_table.py) and accounts for
-every key: used, dropped by a rule with a name, or an error. It never returns a part of a backbone, and never
-random weights that were not asked for by name (`random:resnet50`).
+`read_backbone(path)` recognises the format of a file (formats.py has the table) and explains every key: used,
+dropped by a named rule, or an error. It never returns an incomplete backbone, and returns random weights only
+for a source that names them (`random:resnet50`).
 """
 
 from __future__ import annotations
@@ -12,24 +12,45 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import FULL_WIDTH, Architecture, Backbone, Stem, architecture_of
-from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_published
+from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
 from siamtransfer.checkpoints.containers import describe, read_content
 from siamtransfer.checkpoints.formats import FORMATS, IMAGENET, OWN, Format, Normalisation
-from siamtransfer.checkpoints.match_keys import AVERAGE, Average, Mismatch, account, settle_average
+from siamtransfer.checkpoints.match_keys import (
+    AVERAGE,
+    MatchedKeys,
+    Mismatch,
+    MovingAverage,
+    match_keys,
+    resolve_average,
+)
+from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.pickles import Inert
-from siamtransfer.checkpoints.training_state import FORMAT
 from siamtransfer.utils.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
 class ReadBackbone:
-    """A backbone as it was found in a file, complete, under torchvision's (or timm's) tensor names."""
+    """A complete backbone that was read from a file, and where it comes from.
+
+    Attributes:
+        path: the file, or the name of the baseline.
+        state: the tensors by torchvision's (or timm's) names, on the CPU, in the order of the layers.
+        name, width, stem: the architecture as `build_backbone` takes it; the last two are None for timm's.
+        format: name of the format that explains the file (formats.py), `siamtransfer` for our own.
+        branch: which of the file's backbones this is (`teacher`, `key`, `ema` ...).
+        branches: the names of all of them, this one first.
+        normalisation: mean and std of the images in pretraining; later images need the same.
+        digest: SHA-256 of the tensors, see `digest_of`.
+        used: number of the file's keys that became tensors of the state.
+        dropped: number of the other keys by the rule that dropped them.
+        meta: what else the file records: method, epochs, arch; of our own also config and progress.
+    """
 
     path: str
     state: dict[str, Tensor]
@@ -37,26 +58,27 @@ class ReadBackbone:
     width: int | None
     stem: Stem | None
     format: str
-    branch: str  # which of the file's backbones this is
-    branches: tuple[str, ...]  # and which there are
+    branch: str
+    branches: tuple[str, ...]
     normalisation: Normalisation
-    digest: str  # of the tensors, see `digest_of`
-    used: int  # keys of the file that became tensors of the state
-    dropped: dict[str, int]  # number of keys by the rule that dropped them
-    meta: dict[str, Any]  # what else is recorded: method, epoch, arch, our own config and progress
+    digest: str
+    used: int
+    dropped: dict[str, int]
+    meta: dict[str, Any]
 
     @property
     def architecture(self) -> Architecture:
+        """The backbone without its weights; `architecture.build()` makes the module."""
         return Architecture(self.name, self.width, self.stem)
 
     @property
     def parameters(self) -> int:
-        """How many numbers training would move."""
+        """Number of trainable parameters."""
         buffers = ("running_mean", "running_var", "num_batches_tracked")
         return sum(tensor.numel() for name, tensor in self.state.items() if not name.endswith(buffers))
 
     def summary(self) -> str:
-        """One line for people: what was read, and what of the file was left out."""
+        """One line of text: what was read, and how many keys of the file were left out."""
         left_out = ", ".join(f"{count} {rule}" for rule, count in self.dropped.items()) or "nothing"
         width = "" if self.width is None else f" of width {self.width}"
         branch = f", branch {self.branch} of {', '.join(self.branches)}" if len(self.branches) > 1 else ""
@@ -67,7 +89,7 @@ class ReadBackbone:
 
 
 def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every program that reads a checkpoint takes: the file, and how to read it."""
+    """Adds the arguments of `read_backbone` to a command line."""
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
@@ -84,49 +106,48 @@ def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
 def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: bool = False) -> ReadBackbone:
     """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
-    Of several backbones in a file (student and teacher, query and key …) `branch` names one; without it the
-    one that the method's authors evaluate is taken, the first of the format's table. Baselines are
-    `random:resnet50` and `torchvision:resnet50`, with options as in baselines.py.
+    Args:
+        path: a file, `random:resnet50` or `torchvision:resnet50` (baselines.py has their options).
+        branch: one of several backbones in the file (student, teacher, query, key ...); by default the one
+            that the method's authors evaluate.
+        trust_pickle: let the file run Python code while it is loaded.
 
     Raises:
         UserError: the file is damaged or no checkpoint, of no known format, or lacks, adds or misshapes a
             tensor, or has no such branch; says which.
     """
     if str(path).startswith(RANDOM):
-        return _untrained(str(path))
+        return _read_untrained(str(path))
     if str(path).startswith(TORCHVISION):
-        return _published(str(path), branch, trust_pickle)
+        return _read_supervised(str(path), branch, trust_pickle)
     content = read_content(Path(path), trust_pickle=trust_pickle)
-    own = isinstance(content, dict) and content.get("format") == FORMAT
-    average = Average()
     try:
-        if not own:
-            content, average = settle_average(content, branch == AVERAGE)
-    except Mismatch as mismatch:
-        raise UserError(f"{path} {mismatch}") from mismatch
-    mismatches: list[Mismatch] = []
-    for form in [OWN] if own else [form for form in FORMATS if form is not OWN]:
-        try:
-            return _read_as(form, content, str(path), branch, average)
-        except Mismatch as mismatch:
-            mismatches.append(mismatch.with_traceback(None))  # which would keep the whole content alive
-    closest = max(mismatches, key=lambda mismatch: mismatch.closeness)
-    raise UserError(f"{path} {closest if closest.closeness else describe(content)}")
+        if is_own(content):
+            return _read_own(content, str(path), branch)
+        return _read_public(content, str(path), branch)
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
 
 
 def load_backbone(
     path: str | Path, *, branch: str | None = None, trust_pickle: bool = False
 ) -> tuple[Backbone, ReadBackbone]:
-    """The backbone of a checkpoint as a module in eval mode (float32), and the record of its reading."""
+    """Builds the backbone of a checkpoint, x[N, 3, H, W] to h[N, D], with its weights (float32, eval mode).
+
+    The arguments and errors are those of `read_backbone`. The random state of the caller does not change.
+
+    Returns:
+        The module, and the record of what was read. Changes of the module do not reach `ReadBackbone.state`.
+    """
     read = read_backbone(path, branch=branch, trust_pickle=trust_pickle)
-    with torch.random.fork_rng(devices=[]):  # the weights are replaced, the caller's random numbers stay
+    with torch.random.fork_rng(devices=[]):  # `build` draws weights, which are then replaced
         backbone = read.architecture.build()
     backbone.load_state_dict(read.state, strict=True)
     return backbone.eval(), read
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names (sorted), dtypes, shapes and bytes: the same for equal weights in any file."""
+    """SHA-256 in hex over names (sorted), dtypes, shapes and bytes: equal for equal weights in any file."""
     sha = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -135,100 +156,101 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _read_as(form: Format, content: Any, path: str, asked: str | None, average: Average) -> ReadBackbone:
-    """Reads `content` as `form`; raises `Mismatch` when a key is not explained or the trunk is not
-    complete."""
+def _read_own(content: dict[str, Any], path: str, branch: str | None) -> ReadBackbone:
+    """Reads a checkpoint of this program, by its own declaration."""
+    own = read_own(content, branch)
     try:
-        found = account(form, content, asked or _evaluated(form, content), average)
-    except UserError as error:
-        raise UserError(f"{path} {error}") from error
-    try:
-        if form is OWN:
-            architecture, normalisation = _recorded_architecture(content), _recorded_normalisation(content)
-        else:
-            shapes = {name: tuple(tensor.shape) for name, tensor in found.tensors.items()}
-            architecture, normalisation = form.adapt(architecture_of(shapes)), form.normalisation
-        state = architecture.complete(found.tensors)
+        state = own.architecture.complete(own.keys.tensors)
     except (ValueError, UserError) as error:
-        raise Mismatch(f"looks like {form.what}, but {error}", found.closeness) from error
+        raise UserError(f"looks like {OWN.what}, but {error}") from error
+    meta = _meta(OWN, content, kept=("config", "progress"))
+    return _record(path, state, own.architecture, own.keys, OWN.name, own.normalisation, meta)
+
+
+def _read_public(content: Any, path: str, branch: str | None) -> ReadBackbone:
+    """Reads `content` as the first of FORMATS whose rules explain all of it."""
+    mismatches: list[Mismatch] = []
+    try:
+        content, average = resolve_average(content, use=branch == AVERAGE)
+    except Mismatch as mismatch:
+        raise UserError(str(mismatch)) from mismatch
+    for form in FORMATS:
+        try:
+            return _read_as(form, content, path, branch, average)
+        except Mismatch as mismatch:
+            mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
+    closest = max(mismatches, key=lambda mismatch: mismatch.matched)
+    raise UserError(str(closest) if closest.matched else describe(content))
+
+
+def _read_as(
+    form: Format, content: Any, path: str, branch: str | None, average: MovingAverage
+) -> ReadBackbone:
+    """Reads `content` as `form`.
+
+    Raises:
+        Mismatch: a key is not explained, or the trunk is not complete.
+        UserError: there is no such branch.
+    """
+    keys = match_keys(form, content, branch, average)
+    try:
+        shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
+        architecture = form.adapt(architecture_of(shapes))
+        state = architecture.complete(keys.tensors)
+    except (ValueError, UserError) as error:
+        raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
+    return _record(path, state, architecture, keys, form.name, form.normalisation, _meta(form, content))
+
+
+def _record(
+    path: str,
+    state: dict[str, Tensor],
+    architecture: Architecture,
+    keys: MatchedKeys,
+    form: str,
+    normalisation: Normalisation,
+    meta: dict[str, Any],
+) -> ReadBackbone:
+    """The record of a backbone that was read from a file."""
     return ReadBackbone(
         path=path,
         state=state,
         name=architecture.name,
         width=architecture.width,
         stem=architecture.stem,
-        format=form.name,
-        branch=found.branch,
-        branches=found.branches,
+        format=form,
+        branch=keys.branch,
+        branches=keys.branches,
         normalisation=normalisation,
         digest=digest_of(state),
-        used=len(found.tensors),
-        dropped=found.dropped,
-        meta=_meta(form, content),
+        used=len(keys.tensors),
+        dropped=keys.dropped,
+        meta=meta,
     )
 
 
-def _evaluated(form: Format, content: Any) -> str | None:
-    """The branch that one of our own files says its method's authors evaluate; None where it does not say.
-
-    Raises:
-        UserError: it names a network that is none.
-    """
-    recorded = content.get("backbone") if form is OWN else None
-    if not isinstance(recorded, dict) or "evaluated" not in recorded:
-        return None
-    for name, branch in form.branches.items():
-        if branch.prefix == f"{recorded['evaluated']}.":
-            return name
-    raise UserError(f"says that {recorded['evaluated']!r} is evaluated, and there is no such network")
-
-
-def _recorded_architecture(content: dict[str, Any]) -> Architecture:
-    recorded = content["backbone"]
-    match recorded:
-        case {"name": str(name), "width": None | int() as width, "stem": stem} if stem in (
-            None,
-            *get_args(Stem),
-        ):
-            return Architecture(name, width, stem)
-    raise ValueError(f"its entry 'backbone' is not understood: {recorded!r}")
-
-
-def _recorded_normalisation(content: dict[str, Any]) -> Normalisation:
-    recorded = content["normalisation"]
-    try:
-        mean, std = (tuple(float(value) for value in recorded[key]) for key in ("mean", "std"))
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"its entry 'normalisation' is not understood: {recorded!r}") from error
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(
-            f"its normalisation does not give a mean and a positive std per RGB channel: {recorded!r}"
-        )
-    return Normalisation(mean, std)
-
-
-def _meta(form: Format, content: dict[str, Any]) -> dict[str, Any]:
-    """The numbers and texts recorded beside the tensors, and of our own files the plain dicts too."""
+def _meta(form: Format, content: dict[str, Any], kept: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What is recorded beside the tensors: numbers, texts, the entries `kept`, and of parsed arguments the
+    architecture. `epochs` is the number of epochs of the training, where it is known."""
     meta: dict[str, Any] = {"method": form.method}
-    flat = all(isinstance(value, Tensor) for value in content.values())  # whose scalars are weights
+    only_tensors = all(isinstance(value, Tensor) for value in content.values())  # scalars are weights then
     for entry, value in content.items():
-        if isinstance(value, Tensor) and value.ndim == 0 and not flat:
+        if isinstance(value, Tensor) and value.ndim == 0 and not only_tensors:
             meta[entry] = value.item()
-        elif isinstance(value, str | int | float) or (form is OWN and entry in ("config", "progress")):
+        elif isinstance(value, str | int | float) or entry in kept:
             meta[entry] = value
-    settings = content.get("args")
-    if isinstance(settings, Inert) and isinstance(settings.state, dict):
-        recorded = {key: settings.state.get(key) for key in ("arch", "epochs")}
-        meta = {key: value for key, value in recorded.items() if isinstance(value, str | int)} | meta
-    kept = content.get("meta")
-    for place in (meta.get("progress"), meta, kept if isinstance(kept, dict) else None):
-        if isinstance(place, dict) and isinstance(place.get("epoch"), int):
-            return {**meta, "epochs": place["epoch"]}
+    arguments = content.get("args")
+    if isinstance(arguments, Inert) and isinstance(arguments.state, dict):
+        settings = {key: arguments.state.get(key) for key in ("arch", "epochs")}
+        meta = {key: value for key, value in settings.items() if isinstance(value, str | int)} | meta
+    for recorded in (meta.get("progress"), meta, content.get("meta")):  # ours, most scripts', MMEngine's
+        if isinstance(recorded, dict) and isinstance(recorded.get("epoch"), int):
+            return {**meta, "epochs": recorded["epoch"]}
     return meta
 
 
-def _untrained(source: str) -> ReadBackbone:
-    """The record of a baseline `random:NAME`."""
+def _read_untrained(source: str) -> ReadBackbone:
+    """The baseline `random:NAME`."""
     backbone, seed = build_untrained(source)
     state = backbone.state_dict()
     return ReadBackbone(
@@ -248,9 +270,9 @@ def _untrained(source: str) -> ReadBackbone:
     )
 
 
-def _published(source: str, branch: str | None, trust_pickle: bool) -> ReadBackbone:
-    """The record of a baseline `torchvision:NAME`, which has to be that architecture with its classifier."""
-    name, file = find_published(source)
+def _read_supervised(source: str, branch: str | None, trust_pickle: bool) -> ReadBackbone:
+    """The baseline `torchvision:NAME`, which has to be that architecture with its classifier."""
+    name, file = find_torchvision_weights(source)
     read = read_backbone(file, branch=branch, trust_pickle=trust_pickle)
     exact = (read.format, read.architecture) == ("torchvision", Architecture(name, FULL_WIDTH, "imagenet"))
     if not exact or read.dropped != {"classifier": 2}:

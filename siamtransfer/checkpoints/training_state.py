@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
+from siamtransfer.checkpoints.declaration import FORMAT, VERSION
+from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file
 
-FORMAT = "siamtransfer"
-VERSION = 1
 _STRAY = re.compile(r"\..+\.\d+\.tmp")  # see files.atomic_write
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
 
@@ -50,8 +50,10 @@ class StateFiles:
         Killed at any moment, it leaves the previous checkpoint in place or the new one complete.
 
         Raises:
-            UserError: the disk is full or read-only; names the path and the free space.
+            UserError: the state could not be read back (names the key; see `check_readable`), or the disk is
+                full or read-only (names the path and the free space). Nothing is written then.
         """
+        check_readable(state)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()

@@ -13,7 +13,7 @@ from support.pictures import write_shapes
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18
 
 from siamtransfer.checkpoints import baselines
-from siamtransfer.checkpoints.baselines import build_untrained, find_published, published
+from siamtransfer.checkpoints.baselines import build_untrained, find_torchvision_weights, weight_urls
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
 from siamtransfer.programs import identify, to_d2, to_torchvision
 from siamtransfer.programs.knn import main as knn
@@ -70,25 +70,25 @@ def test_a_file_by_its_path(weights: Path) -> None:
 
 
 def test_addresses_are_torchvisions() -> None:
-    assert published("resnet18") == {"IMAGENET1K_V1": ResNet18_Weights.IMAGENET1K_V1.url}
-    assert list(published("resnet50")) == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
-    assert published("resnet50")["IMAGENET1K_V1"].endswith("/resnet50-0676ba61.pth")
-    assert published("resnet50")["IMAGENET1K_V2"] == ResNet50_Weights.DEFAULT.url
-    for name in baselines.DESIGNS:
-        for address in published(name).values():
+    assert weight_urls("resnet18") == {"IMAGENET1K_V1": ResNet18_Weights.IMAGENET1K_V1.url}
+    assert list(weight_urls("resnet50")) == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
+    assert weight_urls("resnet50")["IMAGENET1K_V1"].endswith("/resnet50-0676ba61.pth")
+    assert weight_urls("resnet50")["IMAGENET1K_V2"] == ResNet50_Weights.DEFAULT.url
+    for name in baselines.RESNETS:
+        for address in weight_urls(name).values():
             assert address.rsplit("/", 1)[1].startswith(f"{name}-")
 
 
 def test_the_hub_s_folder_is_looked_into(weights: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"https://example.org/models/{weights.name}"
     monkeypatch.setattr(
-        baselines, "published", lambda name: {"V1": address, "V2": "https://x/resnet18-0.pth"}
+        baselines, "weight_urls", lambda name: {"V1": address, "V2": "https://x/resnet18-0.pth"}
     )
     hub.mkdir(parents=True)
     (hub / weights.name).symlink_to(weights)
-    assert find_published("torchvision:resnet18") == ("resnet18", hub / weights.name)
+    assert find_torchvision_weights("torchvision:resnet18") == ("resnet18", hub / weights.name)
     assert read_backbone("torchvision:resnet18").digest == read_backbone(weights).digest
-    assert find_published("torchvision:resnet18:V1")[1] == hub / weights.name
+    assert find_torchvision_weights("torchvision:resnet18:V1")[1] == hub / weights.name
     assert "fetch https://x/resnet18-0.pth (V2) into" in refused("torchvision:resnet18:V2")
     (hub / "resnet18-0.pth").touch()
     said = refused("torchvision:resnet18")

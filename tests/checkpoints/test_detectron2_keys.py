@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.checkpoint_files import read_golden
 
-from siamtransfer.backbones.architecture import DESIGNS, Architecture
+from siamtransfer.backbones.architecture import RESNETS, Architecture
 from siamtransfer.checkpoints.detectron2_keys import (
     TABLE,
     in_model,
@@ -21,7 +21,7 @@ MODELS = read_golden("detectron2/targets.json.gz")["models"]
 @pytest.mark.parametrize("model", MODELS)
 def test_names_sources_and_shapes_are_those_of_detectron2s_models(model: str) -> None:
     golden = MODELS[model]
-    design = DESIGNS[f"resnet{golden['depth']}"]
+    design = RESNETS[f"resnet{golden['depth']}"]
     ours = {
         in_model(name, golden["layout"]): [list(shape), to_torchvision(name)]
         for name, shape in trunk_shapes(design.blocks, design.bottleneck, 64).items()
@@ -37,7 +37,7 @@ def test_the_golden_lists_cover_both_layouts_and_blocks() -> None:
     assert layouts(Architecture("resnet50", 64, "imagenet")) == ("C4", "FPN")
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", RESNETS)
 @pytest.mark.parametrize("width", [16, 64])
 def test_every_trunk_translates_there_and_back(name: str, width: int) -> None:
     architecture = Architecture(name, width, "imagenet")
