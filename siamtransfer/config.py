@@ -1,45 +1,31 @@
-"""Configurations: typed dataclasses, a YAML file, and `--section.key VALUE` on the command line.
+"""The configuration of a pretraining run: one section for each part, one for the chosen method's options.
 
-Later ones win: the dataclass's default, then each `--config FILE` in order, then the command line. An unknown
-key is an error that names the nearest known one.
+Later ones win: the dataclass's default, then each `--config FILE` in order, then the command line
+(siamtransfer/cli reads them). A method's section is made from its class's `Config`, and imported when the
+method is chosen or its section is mentioned; nothing else here imports torch.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
-import re
-import sys
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import jsonargparse
-
-from siamtransfer.backbones.architecture import Stem
-from siamtransfer.methods import METHODS, MethodName, Options, section_of
-from siamtransfer.methods.barlow_twins import BarlowTwinsConfig
-from siamtransfer.methods.byol import BYOLConfig
-from siamtransfer.methods.dino import DINOConfig
-from siamtransfer.methods.directpred import DirectPredConfig
-from siamtransfer.methods.moco import MoCoConfig
-from siamtransfer.methods.moco_v3 import MoCoV3Config
-from siamtransfer.methods.simclr import SimCLRConfig
-from siamtransfer.methods.simsiam import SimSiamConfig
-from siamtransfer.methods.swav import SwAVConfig
-from siamtransfer.methods.unigrad import UniGradConfig
-from siamtransfer.methods.vicreg import VICRegConfig
-from siamtransfer.optim.optimizers import OptimConfig
+from siamtransfer.backbones.names import Stem
+from siamtransfer.cli.parser import Schema, Settings, build
+from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_names, section_of
+from siamtransfer.optim.config import OptimConfig
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import flatten
-from siamtransfer.views.recipes import recipe
+from siamtransfer.views.config import ViewsConfig
 
-C = TypeVar("C")
-
-jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+if TYPE_CHECKING:
+    from siamtransfer.methods.base import Options
 
 
 @dataclass
@@ -81,16 +67,6 @@ class DataConfig:
 
 
 @dataclass
-class ViewsConfig:
-    """How an image becomes views."""
-
-    recipe: str = "simsiam"
-    """A recipe by name: simsiam, moco-v1, simclr, byol, swav, cifar-simsiam, grey, …"""
-    size: int | None = None
-    """Side in pixels of the global views; null: the recipe's own."""
-
-
-@dataclass
 class BackboneConfig:
     """The network to be trained."""
 
@@ -116,7 +92,7 @@ class BackboneConfig:
 class MethodConfig:
     """Which method."""
 
-    name: MethodName = "simsiam"
+    name: str = field(default="simsiam", metadata={"choices": lambda: tuple(METHODS)})
     """The method; its options are in the section of its name (moco_v3 for moco-v3)."""
 
 
@@ -184,24 +160,38 @@ class LogConfig:
 
 @dataclass
 class PretrainConfig:
-    """Everything that pretrain/main.py can be told."""
+    """Everything that a pretraining run is told."""
+
+    common: ClassVar[tuple[str, ...]] = (
+        "data.name",
+        "data.root",
+        "run.dir",
+        "run.seed",
+        "method.name",
+        "backbone.name",
+        "backbone.weights",
+        "views.recipe",
+        "views.size",
+        "optim.epochs",
+        "optim.batch",
+        "optim.lr",
+        "optim.weight_decay",
+        "optim.warmup_epochs",
+        "monitor.knn_every",
+        "checkpoint.every_minutes",
+        "hardware.device",
+        "hardware.precision",
+        "data.workers",
+        "log.wandb",
+    )
+    aliases: ClassVar[dict[str, str]] = {**RENAMED, "resume_from_backbone": "backbone.weights"}
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
-    simsiam: SimSiamConfig = field(default_factory=SimSiamConfig)
-    simclr: SimCLRConfig = field(default_factory=SimCLRConfig)
-    moco: MoCoConfig = field(default_factory=MoCoConfig)
-    moco_v3: MoCoV3Config = field(default_factory=MoCoV3Config)
-    byol: BYOLConfig = field(default_factory=BYOLConfig)
-    swav: SwAVConfig = field(default_factory=SwAVConfig)
-    dino: DINOConfig = field(default_factory=DINOConfig)
-    barlow_twins: BarlowTwinsConfig = field(default_factory=BarlowTwinsConfig)
-    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
-    directpred: DirectPredConfig = field(default_factory=DirectPredConfig)
-    unigrad: UniGradConfig = field(default_factory=UniGradConfig)
+    method_options: Any = field(default=None, metadata={"dynamic": True})  # Options, which imports torch
     optim: OptimConfig = field(default_factory=OptimConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -210,12 +200,19 @@ class PretrainConfig:
 
     @property
     def options(self) -> Options:
-        """The chosen method's section."""
-        return getattr(self, section_of(self.method.name))
+        """The chosen method's options; its defaults where none were given."""
+        kind = METHODS[self.method.name].Config
+        if self.method_options is None:
+            self.method_options = kind()
+        if not isinstance(self.method_options, kind):
+            raise UserError(
+                f"method.name is {self.method.name} and the options are {type(self.method_options).__name__}"
+            )
+        return self.method_options
 
     def check(self) -> None:
-        """Raises UserError for a number that means nothing, or for more views than the method takes; `optim`
-        is checked where the images are known."""
+        """Raises UserError for a number that means nothing, or for more views than the method takes;
+        `optim` is checked where the images are known."""
         data, monitor, saving = self.data, self.monitor, self.checkpoint
         at_least("data.workers", data.workers, 0)
         within("backbone.drop_path", self.backbone.drop_path, 0, 0.9)
@@ -230,14 +227,140 @@ class PretrainConfig:
         at_least("monitor.health_every", monitor.health_every, 0)
         at_least("monitor.gradients_every", monitor.gradients_every, 0)
         at_least("log.every", self.log.every, 1)
+        if self.method.name not in METHODS:
+            raise UserError(
+                f"method.name {self.method.name!r} is not known: choose one of {', '.join(METHODS)}"
+            )
         self.options.check(self.optim.batch)
-        views = len(recipe(self.views.recipe, size=self.views.size).views)
+        views = len(self.views.build().views)
         if views > 2 and not METHODS[self.method.name].multi_crop:
-            takers = ", ".join(name for name, entry in METHODS.items() if entry.multi_crop)
+            takers = ", ".join(name for name in METHODS if METHODS[name].multi_crop)
             raise UserError(
                 f"views.recipe {self.views.recipe} makes {views} views of an image and {self.method.name} "
                 f"takes two: choose a recipe of two, or one of the methods {takers}"
             )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dicts, as checkpoints and records hold them; the options under the method's
+        section."""
+        tree: dict[str, Any] = {}
+        for each in dataclasses.fields(PretrainConfig):
+            if each.metadata.get("dynamic"):
+                tree[section_of(self.method.name)] = dataclasses.asdict(self.options)
+            else:
+                tree[each.name] = dataclasses.asdict(getattr(self, each.name))
+        return tree
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> PretrainConfig:
+        """The configuration that `as_dict` made a dict of; that of an older version too.
+
+        Raises:
+            UserError: a key is unknown, or a value has the wrong type.
+        """
+        from siamtransfer.cli.parser import parse_values
+
+        tree = current_names(tree)
+        schema = Schema(cls)
+        cls.extend(schema, (), [tree])
+        values = {
+            schema.find(key, "the saved configuration").key: value for key, value in flatten(tree).items()
+        }
+        return cls.assemble(parse_values([Settings("the saved configuration", values)], schema))
+
+    # What siamtransfer/cli asks of a configuration whose sections depend on what is set.
+
+    @classmethod
+    def extend(
+        cls, schema: Schema, words: Sequence[str], trees: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Adds the sections of the chosen method and of those that are mentioned; returns the values to
+        force.
+
+        Options that SimSiam had in older versions choose the method simsiam-variants.
+        """
+        keys = [schema.canonical(key) for tree in trees for key in flatten(dict(tree))]
+        keys += [schema.canonical(word[2:].partition("=")[0]) for word in words if word.startswith("--")]
+        sections = {section_of(name): name for name in METHODS}
+        schema.refuse_unknown(words, trees, known=set(sections))
+        chosen = _chosen_method(words, trees)
+        mentioned = {key.partition(".")[0] for key in keys} & set(sections)
+        forced = {}
+        if chosen == "simsiam" and _names_a_variant(keys):
+            say(f"the method is {VARIANTS}, which has the options beyond the paper's")
+            chosen, forced = VARIANTS, {"method.name": VARIANTS}
+            schema.alias_section(section_of("simsiam"), section_of(VARIANTS))
+            mentioned.discard(section_of("simsiam"))
+        if chosen in METHODS:
+            mentioned.add(section_of(chosen))
+        for section in sorted(mentioned):
+            schema.add_section(section, METHODS[sections[section]].Config)
+        unused = mentioned - {section_of(chosen)}
+        if unused:
+            say(f"not used, for the method is {chosen}: the section {', '.join(sorted(unused))}")
+        return forced
+
+    @classmethod
+    def assemble(cls, values: Mapping[str, Any]) -> PretrainConfig:
+        """The configuration of parsed values."""
+        config = build(cls, dict(values))
+        kind = METHODS[config.method.name].Config
+        config.method_options = build(kind, dict(values), prefix=f"{section_of(config.method.name)}.")
+        return config
+
+    @classmethod
+    def section_of_topic(cls, topic: str) -> tuple[str, type] | None:
+        """`--help simsiam`: the section of a method's options."""
+        name = topic.replace("_", "-")
+        if name not in METHODS:
+            raise UserError(f"--help {topic}: there is no such method; choose one of {', '.join(METHODS)}")
+        return section_of(name), METHODS[name].Config
+
+    @classmethod
+    def more_help(cls) -> str:
+        """Where a method's options are listed."""
+        return "A method's own options are in the section of its name: --help METHOD lists them."
+
+
+def read_saved_config(folder: Path) -> dict[str, Any]:
+    """The configuration in a run's folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    file = folder / "config.json"
+    try:
+        tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no run: there is no {file.name} in it") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: give the run's --config again") from error
+    return current_names(tree)
+
+
+def _chosen_method(words: Sequence[str], trees: Sequence[Mapping[str, Any]]) -> str:
+    name = MethodConfig().name
+    for tree in trees:
+        section = tree.get("method")
+        if isinstance(section, Mapping) and isinstance(section.get("name"), str):
+            name = section["name"]
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--method.name":
+            name = after
+        elif word.startswith("--method.name="):
+            name = word.partition("=")[2]
+    return name
+
+
+def _names_a_variant(keys: Sequence[str]) -> bool:
+    """Whether a key of the section simsiam is an option of simsiam-variants only."""
+    own = {key.split(".")[1] for key in keys if key.startswith("simsiam.")}
+    if not own:
+        return False
+    plain, variants = (
+        {each.name for each in dataclasses.fields(METHODS[name].Config)} for name in ("simsiam", VARIANTS)
+    )
+    return bool(own & (variants - plain))
 
 
 FREE_ON_RESUME = (
@@ -255,14 +378,15 @@ FREE_ON_RESUME = (
 """Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
 
 
-def refuse_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
-    """Raises UserError when two configurations differ in a key that matters; lists all such keys.
+def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Raises UserError when two configurations (as dicts) differ in a key that matters; lists all such keys.
 
-    A key that `saved` lacks, being of an older version, counts as having had its default.
+    `saved` may be an older version's: keys that it lacks count as having had their defaults.
     """
+    saved = current_names(saved)
     method = saved["method"]["name"]
-    defaults = as_dict(PretrainConfig(method=MethodConfig(method)))
-    old, new = flatten(defaults) | flatten(saved), flatten(current)
+    defaults = PretrainConfig(method=MethodConfig(method)).as_dict()
+    old, new = flatten(defaults) | flatten(dict(saved)), flatten(dict(current))
     free: tuple[str, ...] = FREE_ON_RESUME
     if method != current["method"]["name"]:
         free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough
@@ -279,98 +403,5 @@ def refuse_differences(saved: dict[str, Any], current: dict[str, Any]) -> None:
 
 
 def as_dict(config: PretrainConfig) -> dict[str, Any]:
-    """A configuration as plain nested dicts; of the methods' sections it has the chosen one's only."""
-    chosen = config.method.name
-    others = {section_of(name) for name in METHODS if name != chosen}
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in others}
-
-
-class _Help(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
-    """jsonargparse's help with the description's line breaks kept."""
-
-
-class Parser(jsonargparse.ArgumentParser):
-    """jsonargparse's parser whose errors are UserErrors in one sentence, with the nearest known key."""
-
-    def __init__(self, **options: Any):
-        super().__init__(exit_on_error=True, formatter_class=_Help, **options)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(str(message).split())).replace("typing.", "")
-        raise UserError(text.rstrip(".") + self._nearest(text) + "; --help lists every key")
-
-    def _nearest(self, text: str) -> str:
-        unknown = re.search(r"unrecognized arguments: (\S+)", text)
-        in_group = re.search(r"Group '(\S+)' does not accept option '(\S+)'", text)
-        in_file = re.search(r"(?:Key|Option) '([\w.]+)' is not (?:expected|accepted)", text)
-        if in_group:
-            key = f"{in_group[1]}.{in_group[2]}"
-        elif unknown or in_file:
-            key = (unknown or in_file)[1].split("=")[0].lstrip("-")  # type: ignore[index]
-        else:
-            return ""
-        known = [o.lstrip("-") for action in self._actions for o in action.option_strings]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        return f"; did you mean --{near[0]}" if near else ""
-
-
-def parse(
-    kind: type[C],
-    *,
-    description: str,
-    default_file: Path | None = None,
-    arguments: Callable[[Parser], None] = lambda parser: None,
-    argv: Sequence[str] | None = None,
-) -> tuple[C, jsonargparse.Namespace]:
-    """Reads the command line into a `kind` dataclass, and whatever else `arguments` adds to the parser.
-
-    `default_file` is read when no --config is given.
-
-    Raises:
-        UserError: an unknown key, a value of the wrong type, or a configuration file that cannot be read.
-    """
-    given = [_with_underscores(word) for word in (sys.argv[1:] if argv is None else argv)]
-    parser = Parser(description=description)
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="YAML file of settings, may be given several times"
-        + (f" (default: configs/pretrain/{default_file.name})" if default_file else ""),
-    )
-    arguments(parser)
-    parser.add_class_arguments(kind, None, as_group=False)
-    if default_file is not None and not any(a == "--config" or a.startswith("--config=") for a in given):
-        given = ["--config", str(default_file), *given]
-    namespace = _parse(parser, given)
-    instances = (
-        parser.instantiate(namespace)
-        if hasattr(parser, "instantiate")
-        else parser.instantiate_classes(namespace)
-    )
-    fields = {f.name: getattr(instances, f.name) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**fields), namespace
-
-
-def _parse(parser: Parser, given: list[str]) -> jsonargparse.Namespace:
-    """The parsed words; a mistake in a configuration file is told with the file's name."""
-    try:
-        return parser.parse_args(given)
-    except UserError as error:
-        pairs = zip(given, [*given[1:], ""], strict=True)
-        files = [
-            after if word == "--config" else word[9:] for word, after in pairs if word.startswith("--config")
-        ]
-        for file in filter(lambda name: Path(name).is_file(), files):
-            try:
-                parser.parse_args([f"--config={file}"])
-            except UserError as own:
-                raise UserError(f"{file}: {own}") from error
-        raise
-
-
-def _with_underscores(word: str) -> str:
-    """`--train-features` means `--train_features`: keys may be spelled either way."""
-    if not word.startswith("--"):
-        return word
-    key, equals, value = word.partition("=")
-    return "--" + key[2:].replace("-", "_") + equals + value
+    """`config.as_dict()`."""
+    return config.as_dict()

@@ -87,6 +87,10 @@ class Command(Generic[C]):
             self._print_settings(config)
         return config
 
+    def flags(self) -> list[str]:
+        """Every option's flag, for shell completion."""
+        return [option.flag for option in Schema(self.config).options.values() if not option.positional]
+
     def _print_help(self, words: Sequence[str], schema: Schema) -> None:
         topics = [word for word in words if not word.startswith("-")]
         section = getattr(self.config, "section_of_topic", lambda topic: None)(topics[0]) if topics else None

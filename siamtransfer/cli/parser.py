@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,10 +41,19 @@ class Schema:
         self.kind = kind
         self.options = {option.key: option for option in options_of(kind)}
         self.aliases: dict[str, str] = dict(getattr(kind, "aliases", {}))
+        self._sections: dict[str, str] = {}
 
     def add_section(self, name: str, kind: type) -> None:
         """Adds the options of a dataclass as the section `name`."""
         self.options |= {option.key: option for option in options_of(kind, f"{name}.")}
+
+    def alias_section(self, old: str, new: str) -> None:
+        """Reads the keys of the section `old` as those of `new`."""
+        self.aliases = {
+            key: f"{new}{name.removeprefix(old)}" if name.startswith(f"{old}.") else name
+            for key, name in self.aliases.items()
+        }
+        self._sections[old] = new
 
     def find(self, key: str, origin: str) -> Option:
         """The option of a key, in any spelling.
@@ -65,7 +74,28 @@ class Schema:
     def canonical(self, key: str) -> str:
         """Today's spelling of a key."""
         key = key.replace("-", "_")
-        return self.aliases.get(key, key)
+        key = self.aliases.get(key, key)
+        section, dot, name = key.partition(".")
+        return f"{self._sections.get(section, section)}{dot}{name}"
+
+    def refuse_unknown(
+        self, words: Sequence[str], trees: Sequence[Mapping[str, Any]], known: set[str]
+    ) -> None:
+        """Raises UserError for a key that there is not, unless its section is among the `known` ones, whose
+        options are added later."""
+        for tree in trees:
+            for name, section in tree.items():
+                if self.canonical(str(name)) not in known and isinstance(section, Mapping):
+                    for key in section:
+                        self._require(self.canonical(f"{name}.{key}"), "--config", known)
+        for word in words:
+            name = word[2:].partition("=")[0]
+            if word.startswith("--") and name and name not in ("config", "print-config", "print_config"):
+                _flag(name, self, known)
+
+    def _require(self, key: str, origin: str, known: set[str]) -> None:
+        if key.partition(".")[0] not in known and key not in self.sections:
+            self.find(key, origin)
 
     @property
     def sections(self) -> set[str]:
@@ -93,7 +123,9 @@ def settings_of_words(words: Sequence[str], schema: Schema) -> list[Settings | s
         if name == "config":
             groups.append(value if equals else _value_of("--config", queue))
             continue
-        option, negated = _flag(name, schema)
+        flagged, negated = _flag(name, schema)
+        assert flagged is not None
+        option = flagged
         if option.is_bool:
             _put(groups, option, _boolean(option, negated, value if equals else None, queue))
         elif equals:
@@ -120,7 +152,8 @@ def settings_of_file(path: str, schema: Schema) -> Settings:
                 walk(value, f"{key}.")
             elif key in schema.sections and value is not None:
                 raise UserError(
-                    f"{path}: {key} is a section of settings ({key}: {{name: value}}), not {str(value)[:40]!r}"
+                    f"{path}: {key} is a section of settings ({key}: {{name: value}}), "
+                    f"not {str(value)[:40]!r}"
                 )
             elif key not in schema.sections:
                 settings.values[schema.find(key, path).key] = value
@@ -188,9 +221,14 @@ def _next_positional(word: str, waiting: list[str], schema: Schema) -> Option:
     return schema.options[waiting.pop(0)]
 
 
-def _flag(name: str, schema: Schema) -> tuple[Option, bool]:
-    """The option of a flag's name, and whether it is said in its `no-` form (--no-x.y or --x.no-y)."""
+def _flag(name: str, schema: Schema, known: Set[str] = frozenset()) -> tuple[Option | None, bool]:
+    """The option of a flag's name, and whether it is said in its `no-` form (--no-x.y or --x.no-y).
+
+    None for an option of a section among the `known` ones, which may come later.
+    """
     key = schema.canonical(name)
+    if key.removeprefix("no_").partition(".")[0] in known:
+        return None, False
     if key not in schema.options:
         section, _, last = key.rpartition(".")
         plain = key.removeprefix("no_") if key.startswith("no_") else f"{section}.{last.removeprefix('no_')}"

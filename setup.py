@@ -1,0 +1,11 @@
+"""The packages of the wheel: siamtransfer/, and configs/ as siamtransfer/configs, so that --config NAME works there.
+
+Everything else is in pyproject.toml.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["siamtransfer*"]), "siamtransfer.configs"],
+    package_dir={"siamtransfer": "siamtransfer", "siamtransfer.configs": "configs"},
+)

@@ -1,0 +1,95 @@
+"""The command `siamtransfer`: every program under one name, the shipped configurations, shell completion."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+from siamtransfer.cli.completion import SHELLS, completion_script
+from siamtransfer.cli.entry import run
+from siamtransfer.cli.shipped import header_line, shipped_configs
+from siamtransfer.utils.errors import UserError
+
+PROGRAMS = {
+    "pretrain": "pretrain a backbone without labels",
+    "knn": "score a backbone by its nearest neighbours",
+    "linear": "score it by a linear classifier on frozen features",
+    "fewshot": "score it with a few labels of each class",
+    "semisup": "fine-tune it with 1 %, 10 % or all labels",
+    "svm": "score it on VOC07 classification by linear SVMs",
+    "diagnose": "measure collapse, rank, spectrum, clusters",
+    "gradients": "show what a method's gradient is made of",
+    "compare": "compare two records, sample by sample",
+    "features": "write features to an .npz for any other tool",
+    "detection": "fine-tune a detector from it, and score that",
+    "identify": "say what a checkpoint file is",
+    "to-d2": "convert a backbone for Detectron2, with proof",
+    "to-torchvision": "convert a backbone to torchvision's or timm's names",
+}
+"""Program to what it does; the module of `to-d2` is siamtransfer/programs/to_d2.py."""
+
+USAGE = """usage: siamtransfer PROGRAM [--option VALUE ...]
+       siamtransfer PROGRAM --help
+
+Pretrain Siamese networks, and find out how well a backbone transfers.
+
+Programs:
+{programs}
+
+  configs [WORD]    list the shipped configurations (whose names hold WORD); --config NAME reads one
+  completion SHELL  print the completion script of {shells}: source <(siamtransfer completion bash)
+  --version         print the version"""
+
+
+def program(name: str) -> Any:
+    """The `main` of a program, a cli.Command.
+
+    Raises:
+        UserError: there is no such program; names the nearest.
+    """
+    import difflib
+
+    if name not in PROGRAMS:
+        near = difflib.get_close_matches(name, PROGRAMS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"there is no program {name!r}{hint}; siamtransfer --help lists them")
+    return importlib.import_module(f"siamtransfer.programs.{name.replace('-', '_')}").main
+
+
+def main() -> NoReturn:
+    """The console script."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("--help", "-h", "help"):
+        rows = [f"  {name:16}  {what}" for name, what in PROGRAMS.items()]
+        print(USAGE.format(programs="\n".join(rows), shells=", ".join(SHELLS)))
+        sys.exit(0 if words else 2)
+    if words[0] == "--version":
+        from siamtransfer import __version__
+
+        print(f"siamtransfer {__version__}")
+        sys.exit(0)
+    run(lambda: _do(words[0], words[1:]))
+
+
+def _do(name: str, words: list[str]) -> dict[str, Any] | None:
+    if name == "configs":
+        list_configs(words[0] if words else "")
+        return None
+    if name == "completion":
+        if len(words) != 1 or words[0] not in SHELLS:
+            raise UserError(f"siamtransfer completion needs a shell: {', '.join(SHELLS)}")
+        print(completion_script(words[0], {name: program(name).flags() for name in PROGRAMS}))
+        return None
+    record: dict[str, Any] | None = program(name)(words)
+    return record
+
+
+def list_configs(word: str) -> None:
+    """Prints the shipped configurations whose names hold `word`, with the line that says what each is."""
+    found = {name: file for name, file in shipped_configs().items() if word in name}
+    if not found:
+        raise UserError(f"no shipped configuration's name holds {word!r}; siamtransfer configs lists all")
+    width = max(map(len, found))
+    for name, file in found.items():
+        print(f"{name:{width}}  {header_line(file)}")
