@@ -34,7 +34,7 @@ from torchvision import transforms
 from siamtransfer.data.decode import decode
 from siamtransfer.records.record import record
 from siamtransfer.utils.strict_json import to_json
-from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
+from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
 from siamtransfer.views.recipes import recipe
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
@@ -112,7 +112,7 @@ def contenders(paths: list[Path]) -> dict[str, Callable[[int], None]]:
 
     def cut_and_paint(epoch: int) -> None:
         for batch in batches(epoch):
-            paint_batch(batch, ours)
+            augment_batch(batch, ours)
 
     return {"official": official, "cut": cut, "cut and paint": cut_and_paint}
 

@@ -23,13 +23,14 @@ from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import seed_step, start_runtime
 from siamtransfer.methods import SimSiam, SimSiamConfig, StepInfo
-from siamtransfer.optim.optimizers import OptimConfig, build_optimizer, set_lr
+from siamtransfer.optim.config import OptimConfig
+from siamtransfer.optim.optimizers import build_optimizer, set_lr
 from siamtransfer.records.record import record
 from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import update
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
-from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.recipes import recipe
 
 LIMIT = 1.05
@@ -56,7 +57,7 @@ def main() -> int:
         method = SimSiam(build_backbone("resnet18", stem="small"), SimSiamConfig(projector_layers=2))
         method.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer, scaler = build_optimizer(config, method.groups()), runtime.scaler()
-        ready = paint_batch(batch, views, runtime.device, channels_last=True)
+        ready = augment_batch(batch, views, runtime.device, channels_last=True)
 
         def bare(step: int) -> None:
             method(ready).loss.backward()
@@ -66,7 +67,7 @@ def main() -> int:
         def ours(step: int) -> None:
             rate = set_lr(optimizer, config, step, 100)
             seed_step(0, step)
-            painted = paint_batch(batch, views, runtime.device, channels_last=True)
+            painted = augment_batch(batch, views, runtime.device, channels_last=True)
             update(
                 method, optimizer, scaler, painted, 1, runtime, None,
                 blame=StepContext(step, rate, batch.index), info=StepInfo(step, 10_000, 100),

@@ -23,7 +23,7 @@ from siamtransfer.methods import METHODS
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say
-from siamtransfer.views.recipes import recipe
+from siamtransfer.views.config import ViewsConfig
 
 CONFIGS = HERE / "configs" / "pretrain"
 EPOCHS = 12
@@ -93,7 +93,7 @@ def table(runs: Path, measured: dict[str, dict[str, float]]) -> str:
         settings = config["optim"]
         cells = [
             f"{name}, {settings['epochs']} epochs",
-            str(len(recipe(config["views"]["recipe"]).views)),
+            str(len(ViewsConfig.from_dict(config["views"]).build().views)),
             f"{settings['name']} {settings['lr']:g}",
             *(interval(found, number) for number in (KNN, LINEAR)),
             *(f"{found[number]:.2f}" if number in found else MISSING for number in HEALTH),

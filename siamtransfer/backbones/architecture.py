@@ -47,7 +47,7 @@ class Design(NamedTuple):
         return int(width * self.width_per_group / 64) * self.groups
 
 
-DESIGNS = {
+RESNETS = {
     "resnet18": Design(BasicBlock, (2, 2, 2, 2)),
     "resnet34": Design(BasicBlock, (3, 4, 6, 3)),
     "resnet50": Design(Bottleneck, (3, 4, 6, 3)),
@@ -86,7 +86,7 @@ class ResNetBackbone(Backbone):
 
     def __init__(self, name: str, width: int, stem: Stem, zero_init_residual: bool):
         super().__init__()
-        design = DESIGNS[name]
+        design = RESNETS[name]
         self.name, self.width, self.stem = name, width, stem
         self.dim = 8 * width * design.block.expansion
 
@@ -190,7 +190,7 @@ def build_backbone(
 ) -> Backbone:
     """Constructs a trunk with random weights from the global generator.
 
-    `name` is one of torchvision's ResNets (`DESIGNS`), one of VARIANTS, or a timm model, `timm:NAME` or just
+    `name` is one of torchvision's ResNets (`RESNETS`), one of VARIANTS, or a timm model, `timm:NAME` or just
     NAME where torchvision has none of that name. `width` and `stem` are choices of the ResNets only. With
     `zero_init_residual`, timm's models set their last norms to zero where they have such; a ViT has none.
     `drop_path` is the rate of stochastic depth in training, of timm's models only.
@@ -198,14 +198,14 @@ def build_backbone(
     Raises:
         UserError: the name is unknown (the nearest known ones are named), or width or stem do not apply.
     """
-    if name in DESIGNS:
+    if name in RESNETS:
         if stem not in get_args(Stem):
             raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(get_args(Stem))}")
         if drop_path:
             raise UserError(
                 f"backbone.drop_path is {drop_path}, and {name} has no stochastic depth: leave it 0"
             )
-        if DESIGNS[name].inner_width(width) < 1:
+        if RESNETS[name].inner_width(width) < 1:
             raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
         return ResNetBackbone(name, width, stem, zero_init_residual)
     known = name if name in VARIANTS else timm_name(name)
@@ -222,9 +222,9 @@ def timm_name(name: str) -> str:
 
     bare = name.removeprefix(TIMM)
     if not timm.is_model(bare):
-        known = dict.fromkeys([*DESIGNS, *VARIANTS, *timm.list_models()])
+        known = dict.fromkeys([*RESNETS, *VARIANTS, *timm.list_models()])
         nearest = difflib.get_close_matches(bare.lower(), known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(DESIGNS)}"
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"known are {', '.join(RESNETS)}"
         raise UserError(f"backbone {name!r} is neither a ResNet of torchvision nor a timm model; {hint}")
     return TIMM + bare
 
@@ -243,7 +243,7 @@ class Architecture(NamedTuple):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of each of its tensors, in the layers' order; draws no random number."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if self.name in DESIGNS else "cpu"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if self.name in RESNETS else "cpu"):
             return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
 
     def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -305,13 +305,13 @@ def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
         len({key.split(".")[1] for key in shapes if key.startswith(f"layer{s}.")}) for s in (1, 2, 3, 4)
     )
     groups = conv2[0] // conv2[1]
-    for name, design in DESIGNS.items():
+    for name, design in RESNETS.items():
         same = (design.block, design.blocks, design.groups) == (block, blocks, groups)
         if same and design.inner_width(width) == conv2[0]:
             return Architecture(name, width, stem)
     raise ValueError(
         f"{blocks} {block.__name__} blocks with {groups} groups, {width} and {conv2[0]} channels are none of "
-        f"{', '.join(DESIGNS)}"
+        f"{', '.join(RESNETS)}"
     )
 
 

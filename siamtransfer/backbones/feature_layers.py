@@ -21,7 +21,7 @@ OUTPUT = "output"
 _PART = re.compile(r"(layer|block)(\d+)")
 
 
-class Layers(nn.Module):
+class FeatureLayers(nn.Module):
     """x[N, 3, H, W] -> the parts of all `selections`, each once, side by side: h[N, D].
 
     Attributes:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from siamtransfer.backbones.architecture import Backbone, ResNetBackbone
-from siamtransfer.backbones.feature_layers import OUTPUT, Layers
+from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import folded
 from siamtransfer.checkpoints.formats import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
@@ -32,7 +32,7 @@ from siamtransfer.features.extract import (
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file, refuse_record
 from siamtransfer.utils.log import say
-from siamtransfer.views.recipes import recipe
+from siamtransfer.views.config import ViewsConfig
 
 
 @dataclass
@@ -163,7 +163,7 @@ class FrozenModel:
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
             return pixels(images, self.transform, workers=self.workers)
-        layers, runtime, cache = Layers(self.backbone, selections), self.runtime, _cache(self.config.cache)
+        layers, runtime, cache = FeatureLayers(self.backbone, selections), self.runtime, _cache(self.config.cache)
         path = kept = None
         if cache:
             path = cache.path(
@@ -202,7 +202,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle)
     )
     if backbone is not None:
-        Layers(backbone, [config.layers])  # a mistake is told before the images are opened
+        FeatureLayers(backbone, [config.layers])  # a mistake is told before the images are opened
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
     recorded = _recorded(read)
@@ -296,7 +296,7 @@ def _transform(
     config: EvaluationConfig, train: ImageSet, read: ReadBackbone | None, recorded: dict[str, Any]
 ) -> Transform:
     views = recorded.get("views")
-    view = recipe(views["recipe"], size=views["size"]).views[0] if views else None
+    view = ViewsConfig.from_dict(views).build().views[0] if views else None
     crop = config.crop or (view.size if view else train.image_size or 224)
     mean, std = read.normalisation if read else IMAGENET
     usual = evaluation_transform(

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Images
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.dataset import Failure, Ticket, ViewSet, paint_batch
+from siamtransfer.views.dataset import SampleKey, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
-from siamtransfer.views.recipes import Recipe
+from siamtransfer.views.view_spec import Recipe
 
 EPOCH = -1  # of no training, so that a network trained with the same seed has not seen these views
 
@@ -56,12 +57,12 @@ def view_features(
     chosen = np.arange(len(images)) if indices is None else indices
     mine, q = chosen[runtime.rank :: runtime.world_size].tolist(), len(recipe.views)
     together = max(1, batch // q)
-    tickets: list[list[Ticket]] = [
+    tickets: list[list[SampleKey]] = [
         [(EPOCH, index) for index in mine[begin : begin + together]]
         for begin in range(0, len(mine), together)
     ]
     loader = build_loader(
-        ViewSet(Reader(images), recipe, seed, len(images)),
+        ViewSet(StrictReader(images), recipe, seed, len(images)),
         cast(Any, tickets),
         workers=workers,
         pin_memory=runtime.device.type == "cuda",
@@ -72,7 +73,7 @@ def view_features(
     try:
         with torch.inference_mode():
             for views in loader:
-                x = torch.cat(paint_batch(views, recipe, runtime.device, channels_last=True))
+                x = torch.cat(augment_batch(views, recipe, runtime.device, channels_last=True))
                 with runtime.autocast():
                     h = backbone(x).float()
                 parts.append(h.view(q, len(views), -1).transpose(0, 1).flatten(1).cpu())
@@ -86,12 +87,3 @@ def view_features(
         )
     return features.view(len(chosen), q, -1)
 
-
-class Reader:
-    """Reads an image for evaluation: nothing stands in for one that cannot be read."""
-
-    def __init__(self, images: Images):
-        self.images = images
-
-    def __call__(self, index: int) -> tuple[np.ndarray, list[Failure]]:
-        return self.images.image(index), []

@@ -24,8 +24,8 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
-from siamtransfer.views.crop import centre
-from siamtransfer.views.recipes import Interpolation
+from siamtransfer.views.crop import centre_crop
+from siamtransfer.views.view_spec import Interpolation
 
 
 class Images(Protocol):
@@ -239,4 +239,4 @@ class _Centred(Dataset[Tensor]):
 
     def __getitem__(self, place: int) -> Tensor:
         image = self.images.image(self.indices[place])
-        return centre(image, self.transform.resize, self.transform.crop, self.transform.interpolation)
+        return centre_crop(image, self.transform.resize, self.transform.crop, self.transform.interpolation)

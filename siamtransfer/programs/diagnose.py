@@ -16,7 +16,7 @@ place (1/rankme/backbone), each pair is compared, and the label-free rules choos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.backbones.feature_layers import OUTPUT, Layers
+from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.cli import run
-from siamtransfer.config import Parser, parse
+from siamtransfer.cli.legacy import Parser, parse
 from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.projector import project, read_projector
@@ -51,7 +51,9 @@ from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_outputs
 from siamtransfer.utils.log import say
-from siamtransfer.views.recipes import Recipe, recipe
+from siamtransfer.views.config import ViewsConfig
+from siamtransfer.views.recipes import recipe
+from siamtransfer.views.view_spec import Recipe
 
 DEFAULT_RECIPE = "simsiam"
 
@@ -158,7 +160,7 @@ def portray(
         if runtime.is_main:
             say(f"extracting features of {asked.views} views of {len(chosen)} images by {made_by.name}")
         views = view_features(
-            Layers(subject.backbone, [layers]).eval(), images, repeat_view(made_by, asked.views), runtime,
+            FeatureLayers(subject.backbone, [layers]).eval(), images, repeat_view(made_by, asked.views), runtime,
             seed=asked.seed, indices=chosen, batch=subject.config.batch, workers=subject.workers,
         )  # fmt: skip
     one = Representation(
@@ -211,8 +213,9 @@ def recipe_of(subject: FrozenModel, asked: str | None) -> Recipe:
     """What makes the views: the recipe asked for, or that of the checkpoint's record, or the default, at the
     size and with the normalisation of the evaluation."""
     recorded = ((subject.read.meta.get("config") or {}).get("views") or {}) if subject.read else {}
-    name, transform = asked or recorded.get("recipe") or DEFAULT_RECIPE, subject.transform
-    return recipe(name, size=transform.crop, mean=transform.mean, std=transform.std)
+    views = ViewsConfig(asked or DEFAULT_RECIPE) if asked or not recorded else ViewsConfig.from_dict(recorded)
+    transform = subject.transform
+    return replace(views, size=transform.crop, mean=list(transform.mean), std=list(transform.std)).build()
 
 
 def size(one: Representation) -> dict[str, Any]:

@@ -17,21 +17,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
+from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
-from siamtransfer.checkpoints.training_state import FORMAT, read_state
+from siamtransfer.checkpoints.training_state import read_state
 from siamtransfer.cli import run
-from siamtransfer.config import Parser, parse
+from siamtransfer.cli.legacy import Parser, parse
 from siamtransfer.data import ImageSet, open_images
 from siamtransfer.data.imageset import require_same_images
+from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed.runtime import Runtime, start_runtime, unwrap
 from siamtransfer.evaluation.gradients import GUIDE, PREFIX, average, decompose, indicators, require_form
-from siamtransfer.features.augmented import EPOCH, Reader
+from siamtransfer.features.augmented import EPOCH
 from siamtransfer.methods import METHODS, Method, section_of
 from siamtransfer.records.predictions import publish
 from siamtransfer.records.record import record
@@ -39,11 +41,11 @@ from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, refuse_outputs, refuse_record
 from siamtransfer.utils.log import say
+from siamtransfer.views.config import ViewsConfig
 from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
-from siamtransfer.views.recipes import recipe
-from siamtransfer.views.view_spec import Recipe
 from siamtransfer.views.sampler import epoch_order
+from siamtransfer.views.view_spec import Recipe
 
 COLUMNS = 4  # of panels in a plot
 
@@ -191,12 +193,8 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
     if known not in opened:
         opened[known] = open_images(data.pop("name"), **data)
     images, normalisation = opened[known], read.normalisation
-    views = recipe(
-        recorded["views"]["recipe"],
-        size=recorded["views"]["size"],
-        mean=normalisation.mean,
-        std=normalisation.std,
-    )
+    settings = ViewsConfig.from_dict(recorded["views"])
+    views = replace(settings, mean=list(normalisation.mean), std=list(normalisation.std)).build()
     require_form(METHODS[name].options.from_dict(recorded[section_of(name)]), len(views.views))
     optim = recorded["optim"]
     batch = config.batch or optim["batch"] // optim["accumulate"]
@@ -226,7 +224,7 @@ def measure(subject: Subject, config: GradientsConfig, runtime: Runtime) -> dict
         for begin in range(0, config.batches * subject.batch, subject.batch)
     ]
     loader = build_loader(
-        ViewSet(Reader(subject.images), subject.views, config.seed, len(subject.images)),
+        ViewSet(StrictReader(subject.images), subject.views, config.seed, len(subject.images)),
         cast(Any, tickets),
         workers=config.data.workers,
         pin_memory=runtime.device.type == "cuda",

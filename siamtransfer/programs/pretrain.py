@@ -26,7 +26,8 @@ from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.cli import run
 from siamtransfer.config import DataConfig, Parser, PretrainConfig, as_dict, parse, refuse_differences
 from siamtransfer.data import ImageSet, open_images, open_labelled
-from siamtransfer.data.imageset import UnreadableImages, read_or_replace, require_same_images
+from siamtransfer.data.imageset import UnreadableImages, require_same_images
+from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, StopSignal, cpu_count, seed_step, start_runtime
 from siamtransfer.evaluation.gradients import decompose, indicators, require_form
@@ -46,11 +47,11 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock, write_text
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
-from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.preview import write_preview
-from siamtransfer.views.recipes import Recipe, recipe
 from siamtransfer.views.sampler import StepSampler
+from siamtransfer.views.view_spec import Recipe
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "pretrain" / "demo.yaml"
 
@@ -86,7 +87,7 @@ def pretrain(
 
         with collectives.rank_by_rank(needed=config.data.download):
             images = open_pretraining_images(config.data)
-        views = recipe(config.views.recipe, size=config.views.size)
+        views = config.views.build()
         config.optim.check(runtime.world_size, len(images))
         if config.monitor.gradients_every:
             require_form(config.options, len(views.views))
@@ -166,7 +167,7 @@ def pretrain(
             seed=config.run.seed, start=start, rank=runtime.rank, world_size=runtime.world_size,
         )  # fmt: skip
         loader = build_loader(
-            ViewSet(PretrainingReader(images), views, config.run.seed, len(images)),
+            ViewSet(ReplacingReader(images), views, config.run.seed, len(images)),
             sampler,
             workers=count_workers(config.data, images, runtime),
             pin_memory=runtime.device.type == "cuda",
@@ -176,7 +177,7 @@ def pretrain(
         for step, batch in enumerate(clock.watch(loader), start):
             rate = set_lr(optimizer, config.optim, step, steps_per_epoch)
             seed_step(config.run.seed, step, runtime.rank)
-            painted = paint_batch(batch, views, runtime.device, channels_last=True)
+            painted = augment_batch(batch, views, runtime.device, channels_last=True)
             out, verdict = update(
                 model, optimizer, scaler, painted, config.optim.accumulate, runtime, stop.exit_status,
                 blame=StepContext(step, rate, batch.index), info=StepInfo(step, steps, steps_per_epoch),
@@ -265,17 +266,6 @@ def open_pretraining_images(data: DataConfig) -> ImageSet:
         size=data.size,
         count=data.count,
     )
-
-
-class PretrainingReader:
-    """Reads an image for training: an unreadable one is replaced deterministically and reported."""
-
-    def __init__(self, images: ImageSet):
-        self.images = images
-
-    def __call__(self, index: int) -> tuple[Any, list[tuple[str, str]]]:
-        image, _, failures = read_or_replace(self.images, index)
-        return image, [(failure.where, failure.why) for failure in failures]
 
 
 def build_monitor(config: PretrainConfig, views: Recipe, runtime: Runtime) -> KnnMonitor | None:
@@ -405,13 +395,16 @@ def summarise(
 def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
     """Writes a grid of views as the run would see them."""
     images = open_pretraining_images(config.data)
-    views = recipe(config.views.recipe, size=config.views.size)
-    reader = PretrainingReader(images)
+    views = config.views.build()
+    reader = ReplacingReader(images)
     failures = write_preview(path, ViewSet(reader, views, config.run.seed, len(images)))
     for where, why in failures:
         say(f"replaced an unreadable image: {where} ({why})")
     say(f"wrote {path}: each row is an image and its views by the recipe {views.name}")
-    return record("preview", {"unreadable": len(failures)}, {"recipe": views.name}, picture=str(path))
+    for line in views.describe():
+        say(line)
+    protocol = {"recipe": views.name, "views": views.describe()}
+    return record("preview", {"unreadable": len(failures)}, protocol, picture=str(path))
 
 
 def _arguments(parser: Parser) -> None:

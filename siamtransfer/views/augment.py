@@ -1,12 +1,12 @@
-"""Painting views, on the device: colour jitter, grey, blur, solarize and normalise, batched.
+"""The part of a view that the device makes: colour jitter, grey, blur, solarize and normalise, batched.
 
-What happens to each view is decided before, in its row of numbers (see `draw.Column`). Those are an array on
-the CPU: here they become lists of rows ("views 3, 8 and 11 get their contrast changed now"), so the device
-is never asked for a value and never waited for. On the CPU the same code works on so
-few views at a time that they stay in its cache.
+What happens to each view is in its row of random parameters (see `random_params.Column`). These are an array
+on the CPU. They become lists of rows ("change the contrast of views 3, 8 and 11"), so the CPU never waits for
+a value from the device. On the CPU the same code works on so few views at a time that they stay in its cache.
 
 Every operation computes in float32 on values from 0 to 1 what torchvision.transforms.v2.functional computes
-on float tensors; torchvision on 8-bit images rounds to whole grey levels after each operation, we never do.
+on float tensors. On 8-bit images torchvision rounds to whole grey levels after each operation; this code
+never does.
 The blur is the one of PIL's GaussianBlur, which the published PyTorch recipes use, without its rounding.
 
 Legend: n views of S x S pixels, x[n,3,S,S] in RGB; a factor is [n,1,1,1].
@@ -26,20 +26,20 @@ from torch.nn import functional
 from siamtransfer.views.random_params import NEVER, Column, Grey, Operation
 
 LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision
-PIXELS_IN_CACHE = 1 << 16  # whose float32 values and intermediates a core keeps near, as measured
+PIXELS_IN_CACHE = 1 << 16  # whose float32 values and intermediates fit the cache of a core, as measured
 VIEWS_AT_ONCE = 256  # on a GPU; bounds the memory for intermediate values
 BOXES = 3  # box blurs that make up PIL's GaussianBlur
 BLOCK = 32  # pixels of a line, at least, that are blurred by one product
 
 Change = Callable[[Tensor, Tensor], Tensor]
-Step = tuple[Change, np.ndarray, np.ndarray]
-"""What to do, to which rows int64[m], by which factors float32[m]."""
+RowChange = tuple[Change, np.ndarray, np.ndarray]
+"""A change, the rows int64[m] that it changes, and its factors float32[m]."""
 
 
 @torch.no_grad()
-def paint(
+def augment(
     crops: Tensor,
-    numbers: np.ndarray,
+    params: np.ndarray,
     mean: Sequence[float],
     std: Sequence[float],
     *,
@@ -47,7 +47,7 @@ def paint(
     channels_last: bool = False,
     at_once: int | None = None,
 ) -> Tensor:
-    """Paints uint8[N,3,S,S] crops, on any device, by float32[N,P] `numbers`.
+    """Augments and normalises uint8[N,3,S,S] crops, on any device, by float32[N,P] `params`.
 
     `mean` and `std` are per channel, for values from 0 to 1. `at_once` views are worked on together: by
     default as many as fit the cache of a CPU, or VIEWS_AT_ONCE elsewhere. The grouping changes no value by
@@ -65,15 +65,15 @@ def paint(
     with torch.autocast(crops.device.type, enabled=False):
         for start in range(0, len(crops), at_once):
             chunk = slice(start, start + at_once)
-            x = _paint_chunk(crops[chunk].to(torch.float32).div_(255), numbers[chunk])
+            x = _augment_chunk(crops[chunk].to(torch.float32).div_(255), params[chunk])
             for channel in range(3):
                 torch.div(x[:, channel].sub_(mean[channel]), std[channel], out=out[chunk, channel])
     return out
 
 
-def _paint_chunk(x: Tensor, numbers: np.ndarray) -> Tensor:
-    """x[n,3,S,S] changed by numbers[n,P]; may use x as its own memory."""
-    plan = list(_plan(numbers))
+def _augment_chunk(x: Tensor, params: np.ndarray) -> Tensor:
+    """x[n,3,S,S] changed by params[n,P]; may write into x."""
+    plan = list(_plan(params))
     if not plan:
         return x
     changes, rows, factors = zip(*plan, strict=True)
@@ -88,25 +88,25 @@ def _paint_chunk(x: Tensor, numbers: np.ndarray) -> Tensor:
 
 
 def _upload(arrays: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
-    """The arrays as tensors on the device, by one small copy that is not waited for."""
+    """The arrays as tensors on the device, by one small asynchronous copy."""
     together = torch.from_numpy(np.concatenate(arrays)).to(device, non_blocking=True)
     return together.split([len(array) for array in arrays])
 
 
-def _plan(numbers: np.ndarray) -> Iterator[Step]:
-    """Every change that numbers[n,P] ask for, in the order of the chain."""
+def _plan(params: np.ndarray) -> Iterator[RowChange]:
+    """Every change of params[n,P], in the order of the chain."""
 
-    def step(change: Change, chosen: np.ndarray, values: np.ndarray) -> Step:
+    def step(change: Change, chosen: np.ndarray, values: np.ndarray) -> RowChange:
         rows = chosen.nonzero()[0]
         return change, rows, values[rows]
 
-    grey, sigma, threshold = (numbers[:, column] for column in (Column.GREY, Column.SIGMA, Column.SOLARIZE))
+    grey, sigma, threshold = (params[:, column] for column in (Column.GREY, Column.SIGMA, Column.SOLARIZE))
     if (early := grey == Grey.BEFORE_JITTER).any():
         yield step(to_grey, early, grey)
-    for place in range(Column.ORDER, Column.ORDER + len(JITTER)):
-        order = numbers[:, place]
+    for position in range(Column.ORDER, Column.ORDER + len(JITTER)):
+        order = params[:, position]
         for operation in sorted({*order.tolist()} - {-1.0}):
-            strength = numbers[:, Column.STRENGTH + int(operation)]
+            strength = params[:, Column.STRENGTH + int(operation)]
             yield step(JITTER[operation], order == operation, strength)
     if (late := grey == Grey.AFTER_JITTER).any():
         yield step(to_grey, late, grey)
@@ -117,7 +117,7 @@ def _plan(numbers: np.ndarray) -> Iterator[Step]:
         yield step(solarize, solarized, threshold)
 
 
-# Each change may use x as its own memory and returns the result. `torch.where` and boolean masks are avoided:
+# Each change may write into x and returns the result. `torch.where` and boolean masks are avoided:
 # on the CPU they cost ten times as much as arithmetic.
 
 
@@ -146,7 +146,7 @@ def change_hue(x: Tensor, turn: Tensor) -> Tensor:
     green (the usual six cases in one). Back again with k(t) = clamp(|t|, 1, 2): R = V + C - C k(h), for red
     falls while |h| goes from 1 to 2; likewise G = V - 2 C + C k(h + 1) and B = V - 2 C + C k(h - 1).
     """
-    red, green, blue = x.unbind(1)  # each is written over once it has been read for the last time
+    red, green, blue = x.unbind(1)  # each is overwritten after its last use
     value, low = torch.maximum(red, green), torch.minimum(red, green)
     torch.maximum(value, blue, out=value)
     torch.minimum(low, blue, out=low)
@@ -178,20 +178,20 @@ def blur(x: Tensor, radius: Tensor, reach: int) -> Tensor:
     """
     size, far = x.shape[-1], BOXES * reach
     block = max(BLOCK, far)
-    small = min(size, 3 * block)  # so much of K has both edges and, in the middle, what all the rest repeats
+    small = min(size, 3 * block)  # this much of K has both edges and the middle that the rest repeats
     kernel = _blur_matrix(radius, reach, small)
-    bands = []  # for each block of lines: the lines near enough to matter, and its part of K
+    bands = []  # for each block of lines: the lines within reach, and its band of K
     for start in range(0, size, block):
         stop, near = min(start + block, size), slice(max(0, start - far), min(size, start + block + far))
         shift = 0 if start == 0 else small - size if near.stop == size else block - start
-        part = kernel[..., start + shift : stop + shift, near.start + shift : near.stop + shift]
-        bands.append((near, part))
-    x = torch.cat([x[..., near] @ part.mT for near, part in bands], dim=3)
-    return torch.cat([part @ x[..., near, :] for near, part in bands], dim=2)
+        band = kernel[..., start + shift : stop + shift, near.start + shift : near.stop + shift]
+        bands.append((near, band))
+    x = torch.cat([x[..., near] @ band.mT for near, band in bands], dim=3)
+    return torch.cat([band @ x[..., near, :] for near, band in bands], dim=2)
 
 
 def _blur_matrix(radius: Tensor, reach: int, size: int) -> Tensor:
-    """K[n,1,size,size], whose columns are what the three box blurs make of single pixels."""
+    """K[n,1,size,size], whose columns are the three box blurs of single pixels."""
     weights = [(radius + 1 - distance).clamp(0, 1).div_(2 * radius + 1) for distance in range(reach + 1)]
     kernel = torch.eye(size, device=radius.device).expand(len(radius), 1, size, size)
     for _ in range(BOXES):
@@ -210,8 +210,8 @@ def box_radius(sigma: np.ndarray) -> np.ndarray:
     """
     variance = sigma.astype(np.float64) ** 2 / BOXES
     whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
-    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    return (whole + part).astype(np.float32)
+    fraction = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    return (whole + fraction).astype(np.float32)
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A picture of what the network will see: one row a sample, first the image itself, then its views."""
+"""A picture of the network's input: one row a sample, first the image itself, then its views."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from siamtransfer.utils.files import atomic_write
-from siamtransfer.views.crop import centre
-from siamtransfer.views.dataset import Failure, ViewSet, paint_batch
+from siamtransfer.views.crop import centre_crop
+from siamtransfer.views.dataset import Failure, ViewSet, augment_batch
 
 GAP = 2  # white pixels around every picture
 
 
 def write_preview(path: str | Path, views: ViewSet, *, count: int = 8, epoch: int = 0) -> list[Failure]:
-    """Writes a PNG with `count` samples, taken evenly from the whole set, as `epoch` shows them.
+    """Writes a PNG with `count` samples, taken evenly from the whole set, in the views of `epoch`.
 
-    Each row is the image, as a centred square, and its views, painted exactly as for training and then
-    freed from the normalisation. Returns the failures of images that could not be read.
+    Each row is the image, as a centred square, and its views, augmented exactly as for training and without
+    the normalisation. The PNG's text field `Description` holds the name of the recipe and the parameters of
+    every view. Returns the failures of images that could not be read.
 
     Raises:
         UserError: the file cannot be written.
@@ -30,10 +32,10 @@ def write_preview(path: str | Path, views: ViewSet, *, count: int = 8, epoch: in
     batch = views.__getitems__([(epoch, index) for index in indices])
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
     columns = [
-        (view * std + mean).mul(255).round().clamp(0, 255).byte() for view in paint_batch(batch, recipe)
+        (view * std + mean).mul(255).round().clamp(0, 255).byte() for view in augment_batch(batch, recipe)
     ]
     side = max(view.size for view in recipe.views)
-    columns.insert(0, torch.stack([centre(views.read(index)[0], side, side) for index in indices]))
+    columns.insert(0, torch.stack([centre_crop(views.read(index)[0], side, side) for index in indices]))
 
     widths = [column.shape[-1] + GAP for column in columns]
     sheet = np.full((count * (side + GAP) + GAP, sum(widths) + GAP, 3), 255, np.uint8)
@@ -44,6 +46,8 @@ def write_preview(path: str | Path, views: ViewSet, *, count: int = 8, epoch: in
             top = GAP + row * (side + GAP)
             sheet[top : top + len(picture), left : left + len(picture)] = picture
             left += width
+    description = PngInfo()
+    description.add_text("Description", "\n".join([f"recipe {recipe.name}", *recipe.describe()]))
     with atomic_write(path) as file:
-        Image.fromarray(sheet).save(file, format="PNG")
+        Image.fromarray(sheet).save(file, format="PNG", pnginfo=description)
     return batch.unreadable

@@ -1,15 +1,14 @@
 """All random numbers of the views, as a pure function of (seed, epoch, sample index, view).
 
-There is no generator and no state. A sample's numbers are hashed from who it is, so they are the same in a
-resumed run, with any number of workers or ranks, in whatever batch the sample arrives, and whatever other
-views the recipe has.
+There is no generator and no state. A sample's numbers are a hash of its key, so they are the same in a
+resumed run, with any number of workers or ranks, in any batch, and with any other views in the recipe.
 
 The hash is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) used as a counter: `state + k * GOLDEN` runs
 through all 64-bit numbers and a bijective mixer scrambles it. Seed, epoch, index and view are absorbed one
 after the other, each with one such step; a last step per slot gives the uniform number of that slot. A new
 kind of number takes a new slot and leaves all others as they were.
 
-Legend: N samples, V views, P = COLUMNS numbers that the painting needs.
+Legend: N samples, V views, P = COLUMNS numbers of the augmentation on the device.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from enum import IntEnum
 
 import numpy as np
 
-from siamtransfer.views.recipes import Recipe, ViewSpec
+from siamtransfer.views.view_spec import Recipe, ViewSpec
 
-TRIES = 10  # crops drawn before the centre is taken, as in torchvision's RandomResizedCrop
+TRIES = 10  # crops sampled before the centre is taken, as in torchvision's RandomResizedCrop
 NEVER = 2.0  # a solarize threshold that no grey level from 0 to 1 reaches
 
 
 class Slot(IntEnum):
-    """Which uniform number is used for what; the first of a block where there are several."""
+    """The index of each uniform number; of a block of several, the index of the first."""
 
-    AREA = 0  # one a try
-    RATIO = AREA + TRIES  # one a try
+    AREA = 0  # one for each try
+    RATIO = AREA + TRIES  # one for each try
     TOP = RATIO + TRIES
     LEFT = TOP + 1
     FLIP = LEFT + 1
@@ -55,9 +54,9 @@ class Operation(IntEnum):
 
 
 class Column(IntEnum):
-    """What stands where in the last axis of `Draws.paint`."""
+    """The columns of `ViewParams.augmentation`."""
 
-    ORDER = 0  # four columns: the Operation at each place of the jitter, or -1 for none
+    ORDER = 0  # four columns: the Operation at each position of the jitter, or -1 for none
     STRENGTH = 4  # four columns by Operation: three factors, and the turn of the colour circle
     GREY = 8  # a Grey
     SIGMA = 9  # of the blur in pixels; 0 for none
@@ -76,34 +75,34 @@ class Grey(IntEnum):
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The random numbers of N samples with V views each.
+class ViewParams:
+    """The random parameters of N samples with V views each.
 
     Attributes:
         box: int32[N,V,4], the crop's top, left, height and width in pixels of the image.
         flip: bool[N,V].
-        paint: float32[N,V,P] with the columns of `Column`.
+        augmentation: float32[N,V,P] with the columns of `Column`.
     """
 
     box: np.ndarray
     flip: np.ndarray
-    paint: np.ndarray
+    augmentation: np.ndarray
 
 
-def draw(
+def sample_params(
     recipe: Recipe, seed: int, epochs: int | np.ndarray, indices: np.ndarray, sizes: np.ndarray
-) -> Draws:
-    """Draws every number of every view of N samples.
+) -> ViewParams:
+    """Samples every parameter of every view of N samples.
 
     `epochs` is one epoch or int64[N], `indices` int64[N], and `sizes` int64[N,2] the images' height and
     width in pixels. Only `box` depends on the sizes.
     """
     uniform = uniforms(seed, epochs, indices, len(recipe.views))
     pairs = list(zip(recipe.views, np.moveaxis(uniform, 1, 0), strict=True))
-    return Draws(
+    return ViewParams(
         box=np.stack([_boxes(spec, u, np.asarray(sizes)) for spec, u in pairs], axis=1),
         flip=np.stack([u[:, Slot.FLIP] < spec.flip_p for spec, u in pairs], axis=1),
-        paint=np.stack([_paint(spec, u) for spec, u in pairs], axis=1),
+        augmentation=np.stack([_augmentation(spec, u) for spec, u in pairs], axis=1),
     )
 
 
@@ -133,7 +132,7 @@ def _boxes(spec: ViewSpec, u: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """int32[N,4]: the distribution of torchvision's RandomResizedCrop.
 
     Of ten tries (uniform area, log-uniform ratio) the first that fits the image is taken, at a uniform
-    place; if none fits, the largest centred crop whose ratio is allowed.
+    position; if none fits, the largest centred crop whose ratio is allowed.
     """
     height, width = (sizes[:, axis].astype(np.float64) for axis in (0, 1))
     low, high = np.log(spec.ratio)
@@ -154,7 +153,7 @@ def _boxes(spec: ViewSpec, u: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.where(fits.any(axis=1)[:, None], box, centre).astype(np.int32)
 
 
-def _paint(spec: ViewSpec, u: np.ndarray) -> np.ndarray:
+def _augmentation(spec: ViewSpec, u: np.ndarray) -> np.ndarray:
     """float32[N,P]."""
     numbers = np.empty((len(u), COLUMNS), np.float32)
     order = np.argsort(u[:, Slot.ORDER : Slot.ORDER + 4], axis=1)

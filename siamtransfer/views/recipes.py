@@ -1,105 +1,27 @@
-"""The augmentation recipes by name, as data: what may happen to an image on its way to becoming a view.
-
-Everything here is numbers. `draw` turns a recipe into random numbers, `geometry` cuts by them and
-`photometry` paints by them. A view always goes through the same chain:
-
-    crop and resize, flip, [grey], colour jitter in random order, [grey], blur, solarize, normalise
-
-`grey` stands first only in MoCo v1. Some papers flip at the end; that is the same view, for no later
-operation looks left or right.
-"""
+"""The augmentation recipes by name, as published, and `recipe`, which changes single numbers of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.views.view_spec import (
+    NORMALISATION,
+    VIEW_FIELDS,
+    Range,
+    Recipe,
+    Triple,
+    ViewSpec,
+    check_setting,
+    is_integer,
+)  # fmt: skip
 
-Interpolation = Literal["bilinear", "bicubic"]
-Range = tuple[float, float]
-Triple = tuple[float, float, float]
-
-SMALLEST_SIZE = 8  # pixels a side; below this the crops of a multi-crop recipe are no longer told apart
-
-
-def _require(good: bool, field: str, value: object, rule: str) -> None:
-    if not good:
-        raise UserError(f"views: {field} is {value}, but must be {rule}")
-
-
-@dataclass(frozen=True)
-class ViewSpec:
-    """How one view of an image is made.
-
-    Attributes:
-        size: side of the square view in pixels.
-        scale: smallest and largest share of the image's area that the crop covers, drawn uniformly.
-        ratio: narrowest and widest crop, width / height, drawn uniformly in its logarithm.
-        interpolation: bilinear or bicubic, both antialiased.
-        flip_p: probability of a horizontal flip.
-        jitter: strengths of brightness, contrast, saturation (factors from 1 - s, at least 0, to 1 + s) and
-            of hue (a turn from -s to s of the colour circle, at most 0.5); 0 leaves an operation out.
-        jitter_p: probability that the colour jitter happens at all.
-        grey_p: probability of losing all colour; `grey_first` does it before the jitter.
-        blur_p: probability of a Gaussian blur with a sigma from `blur_sigma`, in pixels of the view.
-        solarize_p: probability that grey levels from `solarize_threshold` (of 255) upwards are inverted.
-    """
-
-    size: int
-    scale: Range = (0.08, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
-    interpolation: Interpolation = "bilinear"
-    flip_p: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    jitter_p: float = 0.8
-    grey_p: float = 0.2
-    grey_first: bool = False
-    blur_p: float = 0.0
-    blur_sigma: Range = (0.1, 2.0)
-    solarize_p: float = 0.0
-    solarize_threshold: int = 128
-
-    def __post_init__(self) -> None:
-        for field in ("flip_p", "jitter_p", "grey_p", "blur_p", "solarize_p"):
-            _require(0 <= getattr(self, field) <= 1, field, getattr(self, field), "a probability from 0 to 1")
-        for field, top in (("scale", 1.0), ("ratio", float("inf")), ("blur_sigma", float("inf"))):
-            value = getattr(self, field)
-            good = len(value) == 2 and 0 < value[0] <= value[1] <= top
-            _require(good, field, value, f"two rising numbers above 0{' and at most 1' if top == 1 else ''}")
-        good = len(self.jitter) == 4 and min(self.jitter) >= 0 and self.jitter[3] <= 0.5
-        _require(good, "jitter", self.jitter, "four strengths from 0, the last (hue) at most 0.5")
-        known = get_args(Interpolation)
-        _require(self.interpolation in known, "interpolation", self.interpolation, " or ".join(known))
-        _require(self.size >= 1, "size", self.size, "a number of pixels from 1")
-        good = 0 <= self.solarize_threshold <= 255
-        _require(good, "solarize_threshold", self.solarize_threshold, "a grey level from 0 to 255")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All views of one sample, the large (global) ones first, and the normalisation of all of them.
-
-    Attributes:
-        mean, std: per channel, for values from 0 to 1; evaluation uses the same.
-        source: where the numbers were read.
-    """
-
-    name: str
-    views: tuple[ViewSpec, ...]
-    mean: Triple
-    std: Triple
-    source: str
-
-    @property
-    def global_views(self) -> tuple[ViewSpec, ...]:
-        """The views of the largest size, which are the first ones; the others are local crops."""
-        return tuple(view for view in self.views if view.size == self.views[0].size)
-
-
+SMALLEST_SIZE = 8  # pixels a side; below it, local views could get the size of the global ones
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -118,15 +40,15 @@ def _recipe(
     return Recipe(name, views, mean, std, source)
 
 
-def _each(views: tuple[ViewSpec, ...], **changes: Any) -> tuple[ViewSpec, ...]:
+def _replace_all(views: tuple[ViewSpec, ...], **changes: Any) -> tuple[ViewSpec, ...]:
     return tuple(dataclasses.replace(view, **changes) for view in views)
 
 
-def _dino(globals_scale: Range, locals_scale: Range | None = None) -> tuple[ViewSpec, ...]:
-    large = _each((_BLURRED, _SOLARIZED), scale=globals_scale, interpolation="bicubic")
-    if locals_scale is None:
+def _dino(global_scale: Range, local_scale: Range | None = None) -> tuple[ViewSpec, ...]:
+    large = _replace_all((_BLURRED, _SOLARIZED), scale=global_scale, interpolation="bicubic")
+    if local_scale is None:
         return large
-    local = dataclasses.replace(large[0], size=96, scale=locals_scale, blur_p=0.5)
+    local = dataclasses.replace(large[0], size=96, scale=local_scale, blur_p=0.5)
     return (*large, *[local] * 8)
 
 
@@ -140,17 +62,17 @@ _ALL = (
     _recipe(
         "simclr",
         "arXiv 2002.05709, appendix A, strength 1; bicubic as in google-research/simclr, data_util.py",
-        *_each((_SIMCLR, _SIMCLR), interpolation="bicubic"),
+        *_replace_all((_SIMCLR, _SIMCLR), interpolation="bicubic"),
     ),
     _recipe(
         "byol",
         "arXiv 2006.07733, table 6; facebookresearch/barlowtwins and facebookresearch/vicreg",
-        *_each((_BLURRED, _SOLARIZED), interpolation="bicubic"),
+        *_replace_all((_BLURRED, _SOLARIZED), interpolation="bicubic"),
     ),
     _recipe(
         "moco-v3",
         "facebookresearch/moco-v3, main_moco.py, --crop-min 0.2 (ResNet-50)",
-        *_each((_BLURRED, _SOLARIZED), scale=(0.2, 1.0)),
+        *_replace_all((_BLURRED, _SOLARIZED), scale=(0.2, 1.0)),
     ),
     _recipe(
         "moco-v3-vit",
@@ -185,7 +107,7 @@ _ALL = (
     _recipe(
         "cifar-solo-symmetric",
         "vturrisi/solo-learn, cifar/augmentations/symmetric_weak.yaml",
-        *_each((_SMALL, _SMALL), blur_p=0.5, interpolation="bicubic"),
+        *_replace_all((_SMALL, _SMALL), blur_p=0.5, interpolation="bicubic"),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
     ),
@@ -200,14 +122,16 @@ _ALL = (
     _recipe(
         "cifar-solo-strong",
         "vturrisi/solo-learn, cifar/augmentations/symmetric.yaml",
-        *_each((_SMALL, _SMALL), jitter=_STRONG, blur_p=0.5, interpolation="bicubic"),
+        *_replace_all((_SMALL, _SMALL), jitter=_STRONG, blur_p=0.5, interpolation="bicubic"),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
     ),
     _recipe(
         "cifar-solo-vicreg",
         "vturrisi/solo-learn, cifar/vicreg.yaml",
-        *_each((_SMALL, _SMALL), scale=(0.2, 1.0), jitter=_BYOL, solarize_p=0.1, interpolation="bicubic"),
+        *_replace_all(
+            (_SMALL, _SMALL), scale=(0.2, 1.0), jitter=_BYOL, solarize_p=0.1, interpolation="bicubic"
+        ),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
     ),
@@ -255,50 +179,99 @@ _ALL = (
     ),
 )
 
-RECIPES = types.MappingProxyType({one.name: one for one in _ALL})
+RECIPES = types.MappingProxyType({entry.name: entry for entry in _ALL})
 ALIASES = types.MappingProxyType(
     {"moco-v2": "simsiam", "unigrad": "simsiam", "barlow-twins": "byol", "vicreg": "byol"}
 )
-_VIEW_FIELDS = {field.name for field in dataclasses.fields(ViewSpec)} - {"size"}
+GROUPS = ("global", "local")
 
 
-def recipe(name: str, *, size: int | None = None, **overrides: Any) -> Recipe:
-    """The recipe called `name`, or its alias, at another size or with single numbers changed.
+def recipe(
+    name: str,
+    *,
+    size: int | None = None,
+    per_view: Mapping[str, Mapping[str, Any]] | None = None,
+    **overrides: Any,
+) -> Recipe:
+    """The recipe called `name`, or its alias, at another size or with some numbers changed.
 
-    `size` is the new side of the global views; local crops shrink or grow in proportion. An override is a
-    field of ViewSpec, set in every view (`scale` only in the global ones: local crops keep theirs), or
-    `mean` or `std`; lists are taken for tuples and None leaves the field as it is.
+    Args:
+        size: side in pixels of the global views; local views shrink or grow in proportion.
+        overrides: a field of ViewSpec, set in every view (`scale` only in the global ones: local views keep
+            theirs), or `mean` or `std`. Lists are taken for tuples, and None leaves the field as it is.
+        per_view: fields of single views, which go before `overrides`. Keys are "1", "2", ... in the order of
+            the views, or "global" and "local" for all views of the largest size and for all others; a number
+            goes before its group. The size of a local view can be set here, that of global ones cannot.
 
     Raises:
-        UserError: no such recipe or field (the nearest is named), or a value out of its range.
+        UserError: no such recipe, view or field (the nearest is named), or a value out of its range.
     """
-    found = RECIPES[ALIASES.get(known := _known(name, {*RECIPES, *ALIASES}, "recipe of views"), known)]
-    changes = {
-        _known(key, _VIEW_FIELDS | {"mean", "std"}, "setting of views"): tuple(value)
-        if isinstance(value, list)
-        else value
-        for key, value in overrides.items()
-        if value is not None
-    }
-    mean, std = changes.pop("mean", found.mean), changes.pop("std", found.std)
-    _require(len(mean) == 3, "mean", mean, "three numbers")
-    _require(len(std) == 3 and min(std) > 0, "std", std, "three numbers above 0")
-    largest = found.views[0].size
+    known = _require_known(name, {*RECIPES, *ALIASES}, "recipe of views")
+    original = RECIPES[ALIASES.get(known, known)]
+    largest = original.views[0].size
     size = largest if size is None else size
-    _require(size >= SMALLEST_SIZE, "size", size, f"a number of pixels from {SMALLEST_SIZE}")
-    views = _each(found.views, **{key: value for key, value in changes.items() if key != "scale"})
-    views = tuple(
-        dataclasses.replace(
-            view,
-            size=round(view.size * size / largest),
-            scale=changes.get("scale", view.scale) if view.size == largest else view.scale,
-        )
-        for view in views
-    )
-    return Recipe(name, views, mean, std, found.source)
+    if not is_integer(size, SMALLEST_SIZE, math.inf):
+        raise UserError(f"views.size is {size}, but must be a number of pixels from {SMALLEST_SIZE}")
+    names = (set(VIEW_FIELDS) | set(NORMALISATION)) - {"size"}
+    changes = _read_changes("views", overrides, names)
+    mean, std = changes.pop("mean", original.mean), changes.pop("std", original.std)
+    is_global = [spec.size == largest for spec in original.views]
+    own_changes = _changes_by_view(original.name, is_global, size, per_view or {})
+    views = []
+    for spec, is_large, own in zip(original.views, is_global, own_changes, strict=True):
+        new: dict[str, Any] = {"size": round(spec.size * size / largest), **changes}
+        if not is_large:
+            new.pop("scale", None)
+        views.append(dataclasses.replace(spec, **(new | own)))
+    return Recipe(name, tuple(views), mean, std, original.source)
 
 
-def _known(name: str, names: set[str], kind: str) -> str:
+def _read_changes(key: str, changes: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    """The changes that are not None, checked, with tuples for lists; `key` is where they were set."""
+    checked = {}
+    for field, value in changes.items():
+        _require_known(field, names, f"setting of {key}")
+        if value is not None:
+            check_setting(f"{key}.{field}", field, value)
+            checked[field] = tuple(value) if isinstance(value, list) else value
+    return checked
+
+
+def _changes_by_view(
+    name: str, is_global: list[bool], size: int, per_view: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What `per_view` changes in each view of the recipe `name`."""
+    numbers = {str(number): [number - 1] for number in range(1, len(is_global) + 1)}
+    groups = {
+        "global": [view for view, is_large in enumerate(is_global) if is_large],
+        "local": [view for view, is_large in enumerate(is_global) if not is_large],
+    }
+    members = groups | numbers
+    changes: list[dict[str, Any]] = [{} for _ in is_global]
+    for key in sorted(per_view, key=lambda key: key not in groups):  # a number goes before its group
+        path = f"views.per_view.{key}"
+        if not members.get(key):
+            known = ", ".join(member for member, views in members.items() if views)
+            raise UserError(f"{path}: the recipe {name} has no such view; its views are {known}")
+        if not isinstance(per_view[key], Mapping):
+            raise UserError(
+                f"{path} is {per_view[key]}, but must be settings of a view, such as {{blur_p: 0.5}}"
+            )
+        own = _read_changes(path, per_view[key], set(VIEW_FIELDS))
+        if "size" in own:
+            if any(is_global[view] for view in members[key]):
+                raise UserError(f"{path}.size: the size of global views is views.size; set that one")
+            if own["size"] >= size:
+                raise UserError(
+                    f"{path}.size is {own['size']}, but must be below views.size, which is {size}"
+                )
+        for view in members[key]:
+            changes[view] |= own
+    return changes
+
+
+def _require_known(name: str, names: set[str], kind: str) -> str:
+    """`name`; raises UserError, which names the nearest, when it is not among `names`."""
     if name in names:
         return name
     nearest = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.0)[0]

@@ -1,4 +1,4 @@
-"""Which images make up which step: a pure function of (seed, step), so that any step can be the first."""
+"""The images of each step: a pure function of (seed, step), so that training can start at any step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Sampler
 
-Ticket = tuple[int, int]
-"""(epoch, image index): all that a data-loader worker needs to know to make an image's views."""
+SampleKey = tuple[int, int]
+"""(epoch, image index): with the seed, all that a worker needs to make the views of an image."""
 
 
-class StepSampler(Sampler[list[Ticket]]):
-    """Yields one rank's tickets for each step from `start` to `steps`, over epoch borders.
+class StepSampler(Sampler[list[SampleKey]]):
+    """Yields one rank's sample keys for each step from `start` to `steps`, over epoch borders.
 
-    Every epoch is a fresh permutation of all images of which the last, incomplete batch is left out. Rank r
-    takes the r-th block of each global batch, so the set of samples of a step does not depend on `world`.
+    Every epoch is a new permutation of all images, of which the last, incomplete batch is left out. Rank r
+    takes the r-th block of each global batch, so the samples of a step do not depend on `world_size`.
     """
 
     def __init__(
@@ -32,16 +32,16 @@ class StepSampler(Sampler[list[Ticket]]):
     ):
         self.images, self.batch, self.steps, self.seed, self.start = images, batch, steps, seed, start
         self.steps_per_epoch = images // batch
-        self.share = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
+        self.local_rows = slice(rank * batch // world_size, (rank + 1) * batch // world_size)
 
     def __len__(self) -> int:
         return self.steps - self.start
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in range(self.start, self.steps):
-            epoch, place = divmod(step, self.steps_per_epoch)
+            epoch, position = divmod(step, self.steps_per_epoch)
             order = epoch_order(self.images, self.seed, epoch)
-            block = order[place * self.batch : (place + 1) * self.batch][self.share]
+            block = order[position * self.batch : (position + 1) * self.batch][self.local_rows]
             yield [(epoch, int(index)) for index in block]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from siamtransfer.backbones.architecture import (
-    DESIGNS,
+    RESNETS,
     Architecture,
     ResNetBackbone,
     architecture_of,
@@ -43,7 +43,7 @@ def test_equals_torchvision_with_the_same_weights(name: str) -> None:
     assert ours.dim == theirs.fc.in_features == expected["flatten"].shape[1]
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_tensor_names_and_shapes_are_torchvisions_without_fc(name: str) -> None:
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name, weights=None).state_dict()
@@ -89,7 +89,7 @@ def test_zero_initialised_residuals(name: str, last: str) -> None:
 
 
 def test_architecture_is_recognised_by_its_tensors() -> None:
-    for name in DESIGNS:
+    for name in RESNETS:
         for architecture in (Architecture(name, 64, "imagenet"), Architecture(name, 16, "small")):
             assert architecture_of(architecture.shapes()) == architecture
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from siamtransfer.backbones.architecture import build_backbone
-from siamtransfer.backbones.feature_layers import Layers
+from siamtransfer.backbones.feature_layers import FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import folded
 from siamtransfer.utils.errors import UserError
 
@@ -14,7 +14,7 @@ from siamtransfer.utils.errors import UserError
 def test_stages_of_a_resnet_side_by_side() -> None:
     backbone = build_backbone("resnet18", width=8).eval()
     x = torch.randn(2, 3, 64, 64)
-    layers = Layers(backbone, ["layer2", "layer3+layer4", "output"])
+    layers = FeatureLayers(backbone, ["layer2", "layer3+layer4", "output"])
     h = layers(x)
     assert layers.parts == ["layer2", "layer3", "layer4", "output"]
     assert h.shape == (2, 16 + 32 + 64 + 64)
@@ -27,7 +27,7 @@ def test_stages_of_a_resnet_side_by_side() -> None:
 def test_tokens_of_a_vit() -> None:
     backbone = build_backbone("vit_tiny_patch16_224").eval()
     x = torch.randn(2, 3, 224, 224)
-    layers = Layers(backbone, ["last4", "last1+mean", "output"])
+    layers = FeatureLayers(backbone, ["last4", "last1+mean", "output"])
     with torch.no_grad():
         h = layers(x)
         tokens = backbone.model.forward_features(x)
@@ -45,7 +45,7 @@ def test_tokens_of_a_vit() -> None:
 def test_widths_are_measured_without_a_forward_of_ones_own() -> None:
     backbone = build_backbone("resnet18", width=8).train()
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    layers = Layers(backbone, ["layer1", "layer4"])
+    layers = FeatureLayers(backbone, ["layer1", "layer4"])
     layers.measure(32)
     assert layers.widths == {"layer1": 8, "layer4": 64}
     assert backbone.training
@@ -64,7 +64,7 @@ def test_widths_are_measured_without_a_forward_of_ones_own() -> None:
 )
 def test_no_such_layer(name: str, selection: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        Layers(build_backbone(name), ["output", selection])
+        FeatureLayers(build_backbone(name), ["output", selection])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])

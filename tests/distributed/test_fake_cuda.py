@@ -26,12 +26,14 @@ from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.methods import SimSiam, SimSiamConfig
 from siamtransfer.metrics import spread
-from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
+from siamtransfer.optim.config import OptimConfig
+from siamtransfer.optim.optimizers import build_optimizer
 from siamtransfer.programs.pretrain import main
 from siamtransfer.training.guard import step_report
 from siamtransfer.training.step import forward_backward
-from siamtransfer.views.dataset import ViewBatch, ViewSet, paint_batch
-from siamtransfer.views.recipes import Recipe, recipe
+from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
+from siamtransfer.views.recipes import recipe
+from siamtransfer.views.view_spec import Recipe
 
 CUDA = torch.device("cuda")
 RECIPES = [
@@ -92,7 +94,7 @@ def test_painting_stays_on_the_device_and_asks_it_for_nothing(name: str) -> None
     with fake_gpu() as mode:
         fake = replace(batch, crops=[mode.from_tensor(crops) for crops in batch.crops])
         with Watch() as watch:
-            painted = paint_batch(fake, views, CUDA, channels_last=True)
+            painted = augment_batch(fake, views, CUDA, channels_last=True)
     for view in painted:
         assert (view.device.type, view.dtype, view.shape) == ("cuda", torch.float32, (BATCH, 3, SIZE, SIZE))
         assert view.is_contiguous(memory_format=torch.channels_last)
@@ -165,10 +167,10 @@ def test_painting_on_a_gpu_equals_painting_on_the_cpu(name: str) -> None:
     tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:
-        there = paint_batch(batch, views, CUDA, channels_last=True)
+        there = augment_batch(batch, views, CUDA, channels_last=True)
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
-    for ours, expected in zip(there, paint_batch(batch, views, "cpu"), strict=True):
+    for ours, expected in zip(there, augment_batch(batch, views, "cpu"), strict=True):
         torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=2e-3, check_stride=False)
 
 

@@ -49,7 +49,7 @@ from siamtransfer.methods import METHODS, Method, SimSiam, SimSiamConfig
 from siamtransfer.methods.parts.unified_gradient import Gradient
 from siamtransfer.programs.gradients import main
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.sampler import epoch_order
 
@@ -347,7 +347,7 @@ def test_a_checkpoint_is_measured_on_new_views_of_its_own_images(
     order, several = epoch_order(40, 3, 0), []
     for taken in (order[:8], order[8:16]):
         cut = ViewSet(lambda index: (images.image(index), []), views, 3, 40)
-        painted = paint_batch(cut.__getitems__([(-1, int(index)) for index in taken]), views)
+        painted = augment_batch(cut.__getitems__([(-1, int(index)) for index in taken]), views)
         several.append(indicators(decompose(method.train(), painted, ALONE)))
     expected = average(several)
     del expected[PREFIX + "disagreement"], expected[PREFIX + "balance"]

@@ -22,7 +22,7 @@ from siamtransfer.data.imageset import NothingReadable, UnreadableImages, read_o
 from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.features.extract import Transform, pixels
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.dataset import ViewBatch, ViewSet, keep
+from siamtransfer.views.dataset import ViewBatch, ViewSet, identity_collate
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.sampler import StepSampler
 
@@ -87,7 +87,7 @@ def epoch(images: ImageSet, workers: int) -> list[ViewBatch]:
     """All batches of one epoch, as pretraining gets them."""
     views = ViewSet(ReplacingReader(images), recipe("simsiam", size=16), seed=0, length=len(images))
     order = StepSampler(len(images), batch=2, steps=len(images) // 2, seed=0)
-    return list(DataLoader(views, batch_sampler=order, num_workers=workers, collate_fn=keep))
+    return list(DataLoader(views, batch_sampler=order, num_workers=workers, collate_fn=identity_collate))
 
 
 def test_pretraining_replaces_alike_with_any_number_of_workers_and_names_every_bad_file(folder: Path) -> None:

@@ -34,14 +34,14 @@ GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in a
 
 def note_samples(path: Path, then: Callable[[], None] | None = None) -> None:
     """Appends the sample indices of every step that this process computes to `path`."""
-    original = program.paint_batch
+    original = program.augment_batch
 
-    def paint_batch(batch: Any, *arguments: Any, **named: Any) -> Any:
+    def augment_batch(batch: Any, *arguments: Any, **named: Any) -> Any:
         with path.open("a") as file:
             file.write(json.dumps(batch.index.tolist()) + "\n")
         return original(batch, *arguments, **named)
 
-    program.paint_batch = paint_batch
+    program.augment_batch = augment_batch
     if then is not None:
         then()
 

@@ -1,4 +1,4 @@
-"""Features of augmented views: those of the painted views one by one, whatever batches, workers and ranks."""
+"""Features of augmented views: those of each view by itself, whatever batches, workers and ranks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.data.imageset import ArrayImages
+from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.features.augmented import EPOCH, Reader, repeat_view, view_features
+from siamtransfer.features.augmented import EPOCH, repeat_view, view_features
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.dataset import ViewSet, paint_batch
+from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.recipes import recipe
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
@@ -65,11 +66,11 @@ def test_they_are_features_of_the_recipes_views_in_the_sets_order(
     images: ArrayImages, backbone: nn.Module, usual: Tensor
 ) -> None:
     assert (usual.shape, usual.dtype) == ((13, 3, 32), torch.float32)
-    drawn = ViewSet(Reader(images), VIEWS, 0, 13)
+    drawn = ViewSet(StrictReader(images), VIEWS, 0, 13)
     with torch.no_grad():
         for index in (0, 7, 12):
-            painted = paint_batch(drawn[EPOCH, index], VIEWS)
-            expected = torch.cat([backbone(view) for view in painted])
+            augmented = augment_batch(drawn[EPOCH, index], VIEWS)
+            expected = torch.cat([backbone(view) for view in augmented])
             torch.testing.assert_close(usual[index], expected, rtol=1e-4, atol=1e-5)
     apart = (usual[:, :, None] - usual[:, None]).norm(dim=3)
     assert (apart[:, ~torch.eye(3, dtype=torch.bool)] > 1e-3).all(), "each view is another one"
@@ -96,10 +97,10 @@ def test_the_seed_decides_and_no_training_has_seen_these_views(
 ) -> None:
     assert torch.equal(view_features(backbone, images, VIEWS, ALONE), usual)
     assert not torch.allclose(view_features(backbone, images, VIEWS, ALONE, seed=1), usual)
-    drawn = ViewSet(Reader(images), VIEWS, 0, 13)
+    drawn = ViewSet(StrictReader(images), VIEWS, 0, 13)
     held_out = drawn[EPOCH, 4]
     for epoch in range(50):
-        assert (drawn[epoch, 4].numbers != held_out.numbers).any()
+        assert (drawn[epoch, 4].params != held_out.params).any()
 
 
 def on_a_rank(runtime: Runtime) -> Tensor:

@@ -16,8 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torchvision.transforms.v2 import functional as tv
 
 from siamtransfer.views import augment as photometry
-from siamtransfer.views.augment import paint
-from siamtransfer.views.random_params import COLUMNS, NEVER, Column, Grey, Operation, draw
+from siamtransfer.views.augment import augment
+from siamtransfer.views.random_params import COLUMNS, NEVER, Column, Grey, Operation, sample_params
 from siamtransfer.views.recipes import recipe
 
 PLAIN = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -42,16 +42,16 @@ def crops(count: int, size: int = 40) -> Tensor:
 
 def nothing(count: int) -> np.ndarray:
     """Numbers by which nothing changes."""
-    numbers = np.zeros((count, COLUMNS), np.float32)
-    numbers[:, Column.ORDER : Column.ORDER + 4] = -1
-    numbers[:, Column.STRENGTH : Column.STRENGTH + 3] = 1
-    numbers[:, Column.SOLARIZE] = NEVER
-    return numbers
+    params = np.zeros((count, COLUMNS), np.float32)
+    params[:, Column.ORDER : Column.ORDER + 4] = -1
+    params[:, Column.STRENGTH : Column.STRENGTH + 3] = 1
+    params[:, Column.SOLARIZE] = NEVER
+    return params
 
 
-def drawn(name: str, count: int, view: int = 0, **overrides: object) -> np.ndarray:
+def random_params(name: str, count: int, view: int = 0, **overrides: object) -> np.ndarray:
     views = recipe(name, **overrides)  # type: ignore[arg-type]
-    return draw(views, 3, 1, np.arange(count), np.full((count, 2), 50)).paint[:, view]
+    return sample_params(views, 3, 1, np.arange(count), np.full((count, 2), 50)).augmentation[:, view]
 
 
 def torchvision_jitter(x: Tensor, operation: int, strength: float) -> Tensor:
@@ -59,18 +59,18 @@ def torchvision_jitter(x: Tensor, operation: int, strength: float) -> Tensor:
     return change(x, strength)
 
 
-def torchvision_chain(crop: Tensor, numbers: np.ndarray) -> Tensor:
-    """One view painted by torchvision's functions on floats; for the blur, see its own tests."""
+def torchvision_chain(crop: Tensor, params: np.ndarray) -> Tensor:
+    """One view augmented by torchvision's functions on floats; for the blur, see its own tests."""
     x = crop.float() / 255
-    if numbers[Column.GREY] == Grey.BEFORE_JITTER:
+    if params[Column.GREY] == Grey.BEFORE_JITTER:
         x = tv.rgb_to_grayscale(x, 3)
-    for operation in numbers[Column.ORDER : Column.ORDER + 4].astype(int):
+    for operation in params[Column.ORDER : Column.ORDER + 4].astype(int):
         if operation >= 0:
-            x = torchvision_jitter(x, operation, float(numbers[Column.STRENGTH + operation]))
-    if numbers[Column.GREY] == Grey.AFTER_JITTER:
+            x = torchvision_jitter(x, operation, float(params[Column.STRENGTH + operation]))
+    if params[Column.GREY] == Grey.AFTER_JITTER:
         x = tv.rgb_to_grayscale(x, 3)
-    if numbers[Column.SOLARIZE] < NEVER:
-        x = tv.solarize(x, float(numbers[Column.SOLARIZE]))
+    if params[Column.SOLARIZE] < NEVER:
+        x = tv.solarize(x, float(params[Column.SOLARIZE]))
     return x
 
 
@@ -79,11 +79,11 @@ def torchvision_chain(crop: Tensor, numbers: np.ndarray) -> Tensor:
 def test_each_part_of_the_jitter_equals_torchvisions(operation: Operation, at_once: int) -> None:
     strengths = TURNS if operation == Operation.HUE else FACTORS
     views = crops(4 * len(strengths))
-    numbers = nothing(len(views))
-    numbers[:, Column.ORDER + 2] = operation
-    numbers[:, Column.STRENGTH + operation] = np.resize(strengths, len(views))
-    ours = paint(views, numbers, *PLAIN, at_once=at_once)
-    for crop, result, row in zip(views, ours, numbers, strict=True):
+    params = nothing(len(views))
+    params[:, Column.ORDER + 2] = operation
+    params[:, Column.STRENGTH + operation] = np.resize(strengths, len(views))
+    ours = augment(views, params, *PLAIN, at_once=at_once)
+    for crop, result, row in zip(views, ours, params, strict=True):
         theirs = torchvision_jitter(crop.float() / 255, operation, float(row[Column.STRENGTH + operation]))
         assert torch.allclose(result, theirs, rtol=0, atol=SAME)
 
@@ -91,22 +91,22 @@ def test_each_part_of_the_jitter_equals_torchvisions(operation: Operation, at_on
 def test_all_orders_of_the_jitter_equal_torchvisions() -> None:
     orders = list(itertools.permutations(range(4)))
     views = crops(len(orders))
-    numbers = drawn("simclr", len(orders), jitter_p=1.0, blur_p=0.0)
-    numbers[:, Column.ORDER : Column.ORDER + 4] = orders
-    ours = paint(views, numbers, *PLAIN)
-    theirs = torch.stack([torchvision_chain(*pair) for pair in zip(views, numbers, strict=True)])
+    params = random_params("simclr", len(orders), jitter_p=1.0, blur_p=0.0)
+    params[:, Column.ORDER : Column.ORDER + 4] = orders
+    ours = augment(views, params, *PLAIN)
+    theirs = torch.stack([torchvision_chain(*pair) for pair in zip(views, params, strict=True)])
     assert torch.allclose(ours, theirs, rtol=0, atol=2 * SAME)
     # The order matters, so the test would notice a wrong one.
-    numbers[:, Column.ORDER : Column.ORDER + 4] = orders[1:] + orders[:1]
-    assert (paint(views, numbers, *PLAIN) - theirs).abs().max() > 0.05
+    params[:, Column.ORDER : Column.ORDER + 4] = orders[1:] + orders[:1]
+    assert (augment(views, params, *PLAIN) - theirs).abs().max() > 0.05
 
 
 @pytest.mark.parametrize(("name", "view"), [("simsiam", 0), ("moco-v1", 1), ("byol", 1), ("grey", 0)])
 def test_whole_recipes_equal_torchvision(name: str, view: int) -> None:
     views = crops(90)
-    numbers = drawn(name, 90, view, blur_p=0.0)
-    result = paint(views, numbers, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    theirs = torch.stack([torchvision_chain(*pair) for pair in zip(views, numbers, strict=True)])
+    params = random_params(name, 90, view, blur_p=0.0)
+    result = augment(views, params, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    theirs = torch.stack([torchvision_chain(*pair) for pair in zip(views, params, strict=True)])
     theirs = tv.normalize(theirs, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     # A value at the solarize threshold may fall on either side by rounding: none may be off otherwise.
     close = torch.isclose(result, theirs, rtol=0, atol=2e-5)
@@ -117,9 +117,9 @@ def test_whole_recipes_equal_torchvision(name: str, view: int) -> None:
 def test_eight_bit_images_differ_by_torchvisions_rounding_only() -> None:
     """torchvision rounds uint8 down after each of the four operations: a few grey levels."""
     views = crops(60)[::3]
-    numbers = drawn("simsiam", 60, jitter_p=1.0, blur_p=0.0)[::3]
-    ours = paint(views, numbers, *PLAIN) * 255
-    for crop, result, row in zip(views, ours, numbers, strict=True):
+    params = random_params("simsiam", 60, jitter_p=1.0, blur_p=0.0)[::3]
+    ours = augment(views, params, *PLAIN) * 255
+    for crop, result, row in zip(views, ours, params, strict=True):
         for operation in row[Column.ORDER : Column.ORDER + 4].astype(int):
             crop = torchvision_jitter(crop, operation, float(row[Column.STRENGTH + operation]))
         if row[Column.GREY]:
@@ -130,30 +130,30 @@ def test_eight_bit_images_differ_by_torchvisions_rounding_only() -> None:
 
 
 def test_a_value_on_the_solarize_threshold_is_inverted() -> None:
-    numbers = nothing(1)
-    numbers[:, Column.SOLARIZE] = 1.0
+    params = nothing(1)
+    params[:, Column.SOLARIZE] = 1.0
     white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
-    assert torch.equal(paint(white, numbers, *PLAIN), tv.solarize(white / 255, 1.0))
+    assert torch.equal(augment(white, params, *PLAIN), tv.solarize(white / 255, 1.0))
 
 
 def test_grey_comes_before_or_after_the_jitter() -> None:
     views = crops(12)
     for place in (Grey.BEFORE_JITTER, Grey.AFTER_JITTER):
-        numbers = nothing(12)
-        numbers[:, Column.GREY] = place
-        numbers[:, Column.ORDER] = Operation.HUE
-        numbers[:, Column.STRENGTH + Operation.HUE] = 0.3
-        theirs = torch.stack([torchvision_chain(*pair) for pair in zip(views, numbers, strict=True)])
-        assert torch.allclose(paint(views, numbers, *PLAIN), theirs, rtol=0, atol=SAME)
+        params = nothing(12)
+        params[:, Column.GREY] = place
+        params[:, Column.ORDER] = Operation.HUE
+        params[:, Column.STRENGTH + Operation.HUE] = 0.3
+        theirs = torch.stack([torchvision_chain(*pair) for pair in zip(views, params, strict=True)])
+        assert torch.allclose(augment(views, params, *PLAIN), theirs, rtol=0, atol=SAME)
 
 
 def test_solarize_equals_torchvision_and_pil() -> None:
     ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     for threshold in (0, 1, 127, 128, 200, 255):
-        numbers = nothing(1)
-        numbers[:, Column.SOLARIZE] = (threshold - 0.5) / 255
-        result = paint(ramp, numbers, *PLAIN)[0]
-        theirs = tv.solarize(ramp[0] / 255, float(numbers[0, Column.SOLARIZE]))
+        params = nothing(1)
+        params[:, Column.SOLARIZE] = (threshold - 0.5) / 255
+        result = augment(ramp, params, *PLAIN)[0]
+        theirs = tv.solarize(ramp[0] / 255, float(params[0, Column.SOLARIZE]))
         assert torch.allclose(result, theirs, rtol=0, atol=SAME)
         picture = ImageOps.solarize(Image.fromarray(ramp[0].permute(1, 2, 0).numpy()), threshold)
         assert np.array_equal((result * 255).round().numpy(), np.asarray(picture).transpose(2, 0, 1))
@@ -167,9 +167,9 @@ def test_solarize_equals_torchvision_and_pil() -> None:
 def test_blur_equals_pils_up_to_its_rounding(size: int) -> None:
     sigmas = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.41, 1.42, 1.7, 2.0, 3.5)
     views = crops(len(sigmas), size)
-    numbers = nothing(len(sigmas))
-    numbers[:, Column.SIGMA] = sigmas
-    ours = paint(views, numbers, *PLAIN, at_once=4) * 255
+    params = nothing(len(sigmas))
+    params[:, Column.SIGMA] = sigmas
+    ours = augment(views, params, *PLAIN, at_once=4) * 255
     for crop, result, sigma in zip(views, ours, sigmas, strict=True):
         picture = Image.fromarray(crop.permute(1, 2, 0).numpy()).filter(ImageFilter.GaussianBlur(sigma))
         difference = np.abs(result.numpy() - np.asarray(picture).transpose(2, 0, 1))
@@ -192,10 +192,10 @@ def test_blur_in_blocks_equals_the_whole_matrix(size: int) -> None:
 def test_blur_is_near_torchvisions_gaussian_inside(sigma: float) -> None:
     """Three boxes are not quite a Gaussian, and torchvision mirrors edges where PIL repeats them."""
     view = PHOTO[None, :, 40:136, 200:296]
-    numbers = nothing(1)
-    numbers[:, Column.SIGMA] = sigma
+    params = nothing(1)
+    params[:, Column.SIGMA] = sigma
     theirs = tv.gaussian_blur(view / 255, [23, 23], [sigma, sigma])
-    difference = (paint(view, numbers, *PLAIN) - theirs)[..., 12:-12, 12:-12].abs() * 255
+    difference = (augment(view, params, *PLAIN) - theirs)[..., 12:-12, 12:-12].abs() * 255
     assert difference.mean() < 1
     assert difference.max() < 10
 
@@ -216,37 +216,37 @@ def test_three_boxes_have_the_variance_of_the_gaussian(sigma: float) -> None:
 
 @pytest.mark.parametrize("size", [3, 40, 96])
 def test_grouping_changes_nothing_but_rounding(size: int) -> None:
-    views, numbers = crops(33, size), drawn("byol", 33, 1, blur_p=0.5)
-    numbers[:, Column.SOLARIZE] = NEVER  # whose threshold would enlarge a rounding
-    alone = torch.cat([paint(views[n : n + 1], numbers[n : n + 1], *PLAIN) for n in range(33)])
+    views, params = crops(33, size), random_params("byol", 33, 1, blur_p=0.5)
+    params[:, Column.SOLARIZE] = NEVER  # whose threshold would enlarge a rounding
+    alone = torch.cat([augment(views[n : n + 1], params[n : n + 1], *PLAIN) for n in range(33)])
     for at_once in (None, 1, 7, 256):
-        assert torch.allclose(paint(views, numbers, *PLAIN, at_once=at_once), alone, rtol=0, atol=SAME)
+        assert torch.allclose(augment(views, params, *PLAIN, at_once=at_once), alone, rtol=0, atol=SAME)
 
 
 def test_untouched_views_are_only_normalised_and_the_crops_stay() -> None:
     views = crops(6)
     before = views.clone()
-    result = paint(views, nothing(6), (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    result = augment(views, nothing(6), (0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
     assert torch.equal(result, tv.normalize(views / 255, [0.1, 0.2, 0.3], [0.5, 0.25, 2.0]))
-    paint(views, drawn("byol", 6), *PLAIN)
+    augment(views, random_params("byol", 6), *PLAIN)
     assert torch.equal(views, before)
 
 
 def test_numbers_stay_as_they_are() -> None:
-    numbers = drawn("byol", 6)
-    before = numbers.copy()
-    paint(crops(6), numbers, *PLAIN)
-    assert np.array_equal(numbers, before)
+    params = random_params("byol", 6)
+    before = params.copy()
+    augment(crops(6), params, *PLAIN)
+    assert np.array_equal(params, before)
 
 
 def test_no_views_are_fine() -> None:
-    assert paint(crops(0), nothing(0), *PLAIN).shape == (0, 3, 40, 40)
+    assert augment(crops(0), nothing(0), *PLAIN).shape == (0, 3, 40, 40)
 
 
 def test_values_stay_finite_and_in_range() -> None:
     views = crops(64)
     for name in ("simclr", "byol"):
-        result = paint(views, drawn(name, 64, 1), *PLAIN)
+        result = augment(views, random_params(name, 64, 1), *PLAIN)
         assert result.isfinite().all()
         assert result.min() >= -SAME
         assert result.max() <= 1 + SAME
@@ -254,38 +254,38 @@ def test_values_stay_finite_and_in_range() -> None:
 
 def test_grey_images_stay_grey() -> None:
     views = crops(30)[:, :1].expand(-1, 3, -1, -1).contiguous()
-    result = paint(views, drawn("simclr", 30), *PLAIN)
+    result = augment(views, random_params("simclr", 30), *PLAIN)
     assert (result - result[:, :1]).abs().max() < SAME
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_type_and_layout_of_the_result(dtype: torch.dtype, channels_last: bool) -> None:
-    views, numbers = crops(9), drawn("simsiam", 9)
+    views, params = crops(9), random_params("simsiam", 9)
     normalisation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    result = paint(views, numbers, *normalisation, dtype=dtype, channels_last=channels_last)
+    result = augment(views, params, *normalisation, dtype=dtype, channels_last=channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert result.dtype == dtype
     assert result.is_contiguous(memory_format=layout)
-    assert torch.equal(result.contiguous(), paint(views, numbers, *normalisation).to(dtype))
+    assert torch.equal(result.contiguous(), augment(views, params, *normalisation).to(dtype))
 
 
-def test_autocast_does_not_reach_the_painting() -> None:
-    views, numbers = crops(9), drawn("simsiam", 9, blur_p=1.0)
+def test_autocast_does_not_reach_the_augmentation() -> None:
+    views, params = crops(9), random_params("simsiam", 9, blur_p=1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = paint(views, numbers, *PLAIN)
-    assert torch.equal(inside, paint(views, numbers, *PLAIN))
+        inside = augment(views, params, *PLAIN)
+    assert torch.equal(inside, augment(views, params, *PLAIN))
 
 
 @pytest.mark.parametrize("name", ["byol", "moco-v1"])
 def test_nothing_waits_for_a_gpu(name: str) -> None:
     """On fake CUDA tensors a value that the CPU asks for, and a CPU tensor among the operands, are errors."""
-    numbers = np.concatenate([drawn(name, 40, view, size=32) for view in (0, 1)])
-    assert (numbers[:, Column.ORDER] >= 0).any()
+    params = np.concatenate([random_params(name, 40, view, size=32) for view in (0, 1)])
+    assert (params[:, Column.ORDER] >= 0).any()
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
         warnings.simplefilter("error")
         views = torch.empty(80, 3, 32, 32, dtype=torch.uint8, device="cuda")
-        result = paint(views, numbers, *PLAIN, dtype=torch.bfloat16, channels_last=True)
+        result = augment(views, params, *PLAIN, dtype=torch.bfloat16, channels_last=True)
     assert isinstance(result, FakeTensor)
     assert result.device.type == "cuda"
     assert (result.shape, result.dtype) == ((80, 3, 32, 32), torch.bfloat16)
@@ -295,22 +295,22 @@ def test_nothing_waits_for_a_gpu(name: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_without_being_waited_for() -> None:
-    views, numbers = crops(80), drawn("byol", 80, 1, blur_p=0.5)
-    numbers[:, Column.SOLARIZE] = NEVER
+    views, params = crops(80), random_params("byol", 80, 1, blur_p=0.5)
+    params[:, Column.SOLARIZE] = NEVER
     on_device = views.cuda()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        result = paint(on_device, numbers, *PLAIN)
+        result = augment(on_device, params, *PLAIN)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     tolerance = 2e-3 if torch.backends.cuda.matmul.allow_tf32 else 1e-5
-    assert torch.allclose(result.cpu(), paint(views, numbers, *PLAIN), rtol=0, atol=tolerance)
+    assert torch.allclose(result.cpu(), augment(views, params, *PLAIN), rtol=0, atol=tolerance)
 
 
 def test_a_sample_of_the_numbers_changes_every_column() -> None:
-    """Guards the tests above: what they draw uses every operation."""
-    numbers = np.concatenate([drawn("byol", 90, view) for view in (0, 1)])
-    assert len(np.unique(numbers[:, Column.ORDER])) == 5
+    """Guards the tests above: their random parameters use every operation."""
+    params = np.concatenate([random_params("byol", 90, view) for view in (0, 1)])
+    assert len(np.unique(params[:, Column.ORDER])) == 5
     for column in (Column.GREY, Column.SIGMA, Column.SOLARIZE):
-        assert len(np.unique(numbers[:, column])) >= 2
+        assert len(np.unique(params[:, column])) >= 2

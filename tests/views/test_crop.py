@@ -14,8 +14,8 @@ from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from siamtransfer.views.crop import LONGEST, centre, cut
-from siamtransfer.views.recipes import Interpolation
+from siamtransfer.views.crop import LONGEST, centre_crop, crop
+from siamtransfer.views.view_spec import Interpolation
 
 PHOTO = load_sample_images().images[0]  # uint8[427,640,3]
 MODES: dict[Interpolation, InterpolationMode] = {
@@ -47,7 +47,7 @@ def test_cut_equals_torchvision_and_pil(
     mode: Interpolation, flip: bool, box: tuple[int, int, int, int]
 ) -> None:
     top, left, height, width = box
-    ours = cut(PHOTO, np.array(box), 224, mode, flip)
+    ours = crop(PHOTO, np.array(box), 224, mode, flip)
     theirs = tv.resized_crop(planes(PHOTO), top, left, height, width, [224, 224], MODES[mode], antialias=True)
     theirs = tv.horizontal_flip(theirs) if flip else theirs
     assert ours.shape == (3, 224, 224)
@@ -69,22 +69,22 @@ def test_cut_equals_torchvision_and_pil(
 
 def test_cut_writes_where_it_is_told() -> None:
     crops = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
-    result = cut(PHOTO, np.array([0, 0, 90, 90]), 16, out=crops[2])
+    result = crop(PHOTO, np.array([0, 0, 90, 90]), 16, out=crops[2])
     assert result.data_ptr() == crops[2].data_ptr()
-    assert torch.equal(crops[2], cut(PHOTO, np.array([0, 0, 90, 90]), 16))
+    assert torch.equal(crops[2], crop(PHOTO, np.array([0, 0, 90, 90]), 16))
     assert not crops[[0, 1, 3]].any()
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_pixel_fills_the_view(mode: Interpolation) -> None:
     image = np.array([[[10, 200, 30]]], np.uint8)
-    assert torch.equal(cut(image, np.array([0, 0, 1, 1]), 8, mode), planes(image).expand(3, 8, 8))
-    assert torch.equal(centre(image, 10, 8, mode), planes(image).expand(3, 8, 8))
+    assert torch.equal(crop(image, np.array([0, 0, 1, 1]), 8, mode), planes(image).expand(3, 8, 8))
+    assert torch.equal(centre_crop(image, 10, 8, mode), planes(image).expand(3, 8, 8))
 
 
 def test_grey_images_stay_grey() -> None:
     image = np.repeat(noise(50, 70)[..., :1], 3, axis=2)
-    for view in (cut(image, np.array([3, 4, 40, 30]), 24, "bicubic", True), centre(image, 36, 32)):
+    for view in (crop(image, np.array([3, 4, 40, 30]), 24, "bicubic", True), centre_crop(image, 36, 32)):
         assert torch.equal(view[0], view[1])
         assert torch.equal(view[0], view[2])
 
@@ -94,16 +94,16 @@ def test_read_only_images_are_cut_without_a_warning() -> None:
     image.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        views = cut(image, np.array([0, 0, 20, 30]), 8), centre(image, 10, 8)
+        views = crop(image, np.array([0, 0, 20, 30]), 8), centre_crop(image, 10, 8)
     image.flags.writeable = True
-    assert torch.equal(views[0], cut(image, np.array([0, 0, 20, 30]), 8))
-    assert torch.equal(views[1], centre(image, 10, 8))
+    assert torch.equal(views[0], crop(image, np.array([0, 0, 20, 30]), 8))
+    assert torch.equal(views[1], centre_crop(image, 10, 8))
 
 
 def test_the_image_is_not_changed_and_not_shared() -> None:
     image = noise(16, 16)
     before = image.copy()
-    for view in (cut(image, np.array([0, 0, 16, 16]), 16), centre(image, None, 16)):
+    for view in (crop(image, np.array([0, 0, 16, 16]), 16), centre_crop(image, None, 16)):
         view.zero_()
     assert np.array_equal(image, before)
 
@@ -118,21 +118,21 @@ def test_centre_equals_torchvision(
     theirs = transforms.Compose(
         [transforms.Resize(resize, MODES[mode], antialias=True), transforms.CenterCrop(crop)]
     )
-    assert torch.equal(centre(image, resize, crop, mode), theirs(planes(image)))
+    assert torch.equal(centre_crop(image, resize, crop, mode), theirs(planes(image)))
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 40), (47, 32), (101, 90)])
 def test_centre_without_a_resize_only_crops(shape: tuple[int, int]) -> None:
     image = noise(*shape)
-    assert torch.equal(centre(image, None, 32), transforms.CenterCrop(32)(planes(image)))
+    assert torch.equal(centre_crop(image, None, 32), transforms.CenterCrop(32)(planes(image)))
 
 
 @pytest.mark.parametrize("shape", [(20, 25), (25, 20), (31, 90), (1, 3)])
 def test_an_image_below_the_crop_is_resized_up_to_it(shape: tuple[int, int]) -> None:
     image = noise(*shape)
     theirs = transforms.Compose([transforms.Resize(32, antialias=True), transforms.CenterCrop(32)])
-    assert torch.equal(centre(image, None, 32), theirs(planes(image)))
-    assert torch.equal(centre(image, 16, 32), theirs(planes(image)))
+    assert torch.equal(centre_crop(image, None, 32), theirs(planes(image)))
+    assert torch.equal(centre_crop(image, 16, 32), theirs(planes(image)))
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -151,4 +151,4 @@ def test_of_a_very_long_image_only_the_middle_is_resized(
         return resize(batch, size=size, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(functional, "interpolate", within_reason)
-    assert torch.equal(centre(image, 256, 224), centre(middle, 256, 224))
+    assert torch.equal(centre_crop(image, 256, 224), centre_crop(middle, 256, 224))

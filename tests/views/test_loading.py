@@ -41,7 +41,7 @@ def batches(root: Path, workers: int, *, start: int = 0) -> list[ViewBatch]:
 
 def same(one: ViewBatch, other: ViewBatch) -> bool:
     crops = all(torch.equal(a, b) for a, b in zip(one.crops, other.crops, strict=True))
-    return crops and np.array_equal(one.numbers, other.numbers) and torch.equal(one.index, other.index)
+    return crops and np.array_equal(one.params, other.params) and torch.equal(one.index, other.index)
 
 
 @pytest.mark.timeout(60)  # a worker that heeds the signal ends without a word, and the loader waits

@@ -23,10 +23,11 @@ from siamtransfer.views.random_params import (
     Grey,
     Operation,
     Slot,
-    draw,
+    sample_params,
     uniforms,
 )
-from siamtransfer.views.recipes import Recipe, ViewSpec, recipe
+from siamtransfer.views.recipes import recipe
+from siamtransfer.views.view_spec import Recipe, ViewSpec
 
 N = 4000
 SIGNIFICANT = 1e-3  # seeds are fixed, so a test either always passes or always fails
@@ -60,11 +61,11 @@ def test_the_numbers_stay_the_same_from_release_to_release() -> None:
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     views = recipe("dino", size=64)
     shapes = np.random.default_rng(0).integers(1, 500, (50, 2))
-    together = draw(views, 5, 2, INDICES[:50], shapes)
+    together = sample_params(views, 5, 2, INDICES[:50], shapes)
     shuffled = np.random.default_rng(1).permutation(50)
-    apart = draw(views, 5, 2, INDICES[:50][shuffled], shapes[shuffled])
-    alone = draw(views, 5, np.array([2]), INDICES[17:18], shapes[17:18])
-    for field in ("box", "flip", "paint"):
+    apart = sample_params(views, 5, 2, INDICES[:50][shuffled], shapes[shuffled])
+    alone = sample_params(views, 5, np.array([2]), INDICES[17:18], shapes[17:18])
+    for field in ("box", "flip", "augmentation"):
         all_of_them = getattr(together, field)
         assert np.array_equal(all_of_them[shuffled], getattr(apart, field))
         assert np.array_equal(all_of_them[17:18], getattr(alone, field))
@@ -72,24 +73,27 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
 
 def test_epochs_may_differ_within_a_batch() -> None:
     views = recipe("simsiam")
-    mixed = draw(views, 0, np.array([4, 9]), np.array([3, 3]), sizes(30, 40, 2))
+    mixed = sample_params(views, 0, np.array([4, 9]), np.array([3, 3]), sizes(30, 40, 2))
     for row, epoch in enumerate((4, 9)):
         assert np.array_equal(
-            mixed.paint[row], draw(views, 0, epoch, np.array([3]), sizes(30, 40, 1)).paint[0]
+            mixed.augmentation[row],
+            sample_params(views, 0, epoch, np.array([3]), sizes(30, 40, 1)).augmentation[0],
         )
 
 
 def test_the_first_views_do_not_depend_on_the_number_of_views() -> None:
     swav = recipe("swav")
     pair = dataclasses.replace(swav, views=swav.views[:2])
-    many, few = (draw(one, 1, 0, INDICES[:99], sizes(60, 80, 99)) for one in (swav, pair))
-    for field in ("box", "flip", "paint"):
+    many, few = (sample_params(one, 1, 0, INDICES[:99], sizes(60, 80, 99)) for one in (swav, pair))
+    for field in ("box", "flip", "augmentation"):
         assert np.array_equal(getattr(many, field)[:, :2], getattr(few, field))
 
 
 def test_only_boxes_depend_on_the_image_size() -> None:
-    small, large = (draw(recipe("byol"), 1, 0, INDICES[:9], sizes(*s, 9)) for s in ((9, 5), (800, 600)))
-    assert np.array_equal(small.paint, large.paint)
+    small, large = (
+        sample_params(recipe("byol"), 1, 0, INDICES[:9], sizes(*s, 9)) for s in ((9, 5), (800, 600))
+    )
+    assert np.array_equal(small.augmentation, large.augmentation)
     assert np.array_equal(small.flip, large.flip)
     assert not np.array_equal(small.box, large.box)
 
@@ -149,7 +153,7 @@ def crop_by_hand(spec: ViewSpec, u: np.ndarray, height: int, width: int) -> list
 def test_boxes_equal_the_algorithm_done_by_hand_and_lie_in_the_image(shape: tuple[int, int]) -> None:
     for spec in (recipe("simsiam").views[0], recipe("swav").views[-1]):
         views = dataclasses.replace(recipe("simsiam"), views=(spec,))
-        boxes = draw(views, 11, 0, INDICES[:300], sizes(*shape, 300)).box[:, 0]
+        boxes = sample_params(views, 11, 0, INDICES[:300], sizes(*shape, 300)).box[:, 0]
         u = uniforms(11, 0, INDICES[:300], 1)[:, 0]
         assert boxes.tolist() == [crop_by_hand(spec, row, *shape) for row in u]
         assert (boxes[:, :2] >= 0).all()
@@ -167,7 +171,7 @@ def test_boxes_are_distributed_as_torchvisions(shape: tuple[int, int], scale: tu
     theirs = np.array(
         [transforms.RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(N)]
     )
-    ours = draw(one_view(scale=scale), 0, 0, INDICES, sizes(height, width)).box[:, 0]
+    ours = sample_params(one_view(scale=scale), 0, 0, INDICES, sizes(height, width)).box[:, 0]
     for what in (
         lambda box: box[:, 2] * box[:, 3],
         lambda box: box[:, 3] / box[:, 2],
@@ -181,14 +185,14 @@ def test_boxes_are_distributed_as_torchvisions(shape: tuple[int, int], scale: tu
 # Colours.
 
 
-def paint_of(spec: ViewSpec, seed: int = 0) -> np.ndarray:
+def augmentation_of(spec: ViewSpec, seed: int = 0) -> np.ndarray:
     views = dataclasses.replace(recipe("simsiam"), views=(spec,))
-    return draw(views, seed, 0, INDICES, sizes(8, 8)).paint[:, 0]
+    return sample_params(views, seed, 0, INDICES, sizes(8, 8)).augmentation[:, 0]
 
 
 def test_jitter_is_distributed_as_torchvisions() -> None:
     strengths = (0.8, 1.4, 0.3, 0.2)  # a contrast beyond 1 is cut off at factor 0
-    paint = paint_of(ViewSpec(8, jitter=strengths, jitter_p=1.0))
+    augmentation = augmentation_of(ViewSpec(8, jitter=strengths, jitter_p=1.0))
     jitter = transforms.ColorJitter(*strengths)
     torch.manual_seed(0)
     drawn = [
@@ -197,9 +201,9 @@ def test_jitter_is_distributed_as_torchvisions() -> None:
     ]
     for operation in Operation:
         theirs = [parameters[1 + operation] for parameters in drawn]
-        ours = paint[:, Column.STRENGTH + operation]
+        ours = augmentation[:, Column.STRENGTH + operation]
         assert stats.ks_2samp(ours, theirs).pvalue > SIGNIFICANT
-    orders = [tuple(row) for row in paint[:, Column.ORDER : Column.ORDER + 4].astype(int)]
+    orders = [tuple(row) for row in augmentation[:, Column.ORDER : Column.ORDER + 4].astype(int)]
     counts = [orders.count(order) for order in itertools.permutations(range(4))]
     assert sum(counts) == N
     assert stats.chisquare(counts).pvalue > SIGNIFICANT
@@ -210,17 +214,17 @@ def test_probabilities_are_those_of_the_recipe() -> None:
         8, jitter=(0.4, 0.4, 0.4, 0.1), jitter_p=0.8, grey_p=0.3, blur_p=0.6, solarize_p=0.1, flip_p=0.25
     )
     views = dataclasses.replace(recipe("simsiam"), views=(spec,))
-    drawn = draw(views, 0, 0, INDICES, sizes(8, 8))
-    paint = drawn.paint[:, 0]
+    drawn = sample_params(views, 0, 0, INDICES, sizes(8, 8))
+    augmentation = drawn.augmentation[:, 0]
     for happened, probability in (
-        (paint[:, Column.ORDER] >= 0, 0.8),
-        (paint[:, Column.GREY] > 0, 0.3),
-        (paint[:, Column.SIGMA] > 0, 0.6),
-        (paint[:, Column.SOLARIZE] < NEVER, 0.1),
+        (augmentation[:, Column.ORDER] >= 0, 0.8),
+        (augmentation[:, Column.GREY] > 0, 0.3),
+        (augmentation[:, Column.SIGMA] > 0, 0.6),
+        (augmentation[:, Column.SOLARIZE] < NEVER, 0.1),
         (drawn.flip[:, 0], 0.25),
     ):
         assert stats.binomtest(int(happened.sum()), N, probability).pvalue > SIGNIFICANT
-    jittered = (paint[:, Column.ORDER : Column.ORDER + 4] >= 0).sum(axis=1)
+    jittered = (augmentation[:, Column.ORDER : Column.ORDER + 4] >= 0).sum(axis=1)
     assert set(jittered.tolist()) == {0, 4}
 
 
@@ -229,14 +233,14 @@ def test_what_happens_to_a_view_is_unrelated_to_what_else_happens() -> None:
     views = one_view(
         scale=(0.1, 0.4), **half
     )  # so small that every first try fits: no dependence by rejection
-    drawn = draw(views, 0, 0, INDICES, sizes(600, 600))
-    paint = drawn.paint[:, 0]
-    blurred = paint[:, Column.SIGMA] > 0
-    columns = [drawn.flip[:, 0], paint[:, Column.ORDER] >= 0, paint[:, Column.GREY], blurred]
-    columns += [paint[:, Column.SOLARIZE], *paint[:, Column.STRENGTH : Column.STRENGTH + 4].T]
+    drawn = sample_params(views, 0, 0, INDICES, sizes(600, 600))
+    augmentation = drawn.augmentation[:, 0]
+    blurred = augmentation[:, Column.SIGMA] > 0
+    columns = [drawn.flip[:, 0], augmentation[:, Column.ORDER] >= 0, augmentation[:, Column.GREY], blurred]
+    columns += [augmentation[:, Column.SOLARIZE], *augmentation[:, Column.STRENGTH : Column.STRENGTH + 4].T]
     columns += [drawn.box[:, 0, 2] * drawn.box[:, 0, 3], drawn.box[:, 0, 3] / drawn.box[:, 0, 2]]
     assert np.abs(np.corrcoef(np.stack(columns)) - np.eye(len(columns))).max() < 5 / math.sqrt(N)
-    sigmas = np.stack([*columns[:3], paint[:, Column.SIGMA]])[:, blurred]
+    sigmas = np.stack([*columns[:3], augmentation[:, Column.SIGMA]])[:, blurred]
     assert np.abs(np.corrcoef(sigmas) - np.eye(4)).max() < 5 / math.sqrt(blurred.sum())
 
 
@@ -247,31 +251,34 @@ def test_never_and_always(probability: float) -> None:
         solarize_p=probability, flip_p=probability,
     )  # fmt: skip
     views = dataclasses.replace(recipe("simsiam"), views=(spec,))
-    drawn = draw(views, 0, 0, INDICES, sizes(8, 8))
-    paint = drawn.paint[:, 0]
-    assert paint.shape == (N, COLUMNS)
-    assert ((paint[:, Column.ORDER : Column.ORDER + 4] >= 0) == bool(probability)).all()
-    assert ((paint[:, Column.GREY] == Grey.AFTER_JITTER) == bool(probability)).all()
-    assert ((paint[:, Column.SIGMA] > 0) == bool(probability)).all()
-    assert ((paint[:, Column.SOLARIZE] < 1) == bool(probability)).all()
+    drawn = sample_params(views, 0, 0, INDICES, sizes(8, 8))
+    augmentation = drawn.augmentation[:, 0]
+    assert augmentation.shape == (N, COLUMNS)
+    assert ((augmentation[:, Column.ORDER : Column.ORDER + 4] >= 0) == bool(probability)).all()
+    assert ((augmentation[:, Column.GREY] == Grey.AFTER_JITTER) == bool(probability)).all()
+    assert ((augmentation[:, Column.SIGMA] > 0) == bool(probability)).all()
+    assert ((augmentation[:, Column.SOLARIZE] < 1) == bool(probability)).all()
     assert (drawn.flip == bool(probability)).all()
 
 
 def test_blur_sigma_is_distributed_as_torchvisions() -> None:
-    sigma = paint_of(ViewSpec(8, blur_p=1.0, blur_sigma=(0.1, 2.0)))[:, Column.SIGMA]
+    sigma = augmentation_of(ViewSpec(8, blur_p=1.0, blur_sigma=(0.1, 2.0)))[:, Column.SIGMA]
     torch.manual_seed(0)
     theirs = [transforms.GaussianBlur.get_params(0.1, 2.0) for _ in range(N)]
     assert stats.ks_2samp(sigma, theirs).pvalue > SIGNIFICANT
 
 
 def test_operations_without_strength_have_no_place_in_the_order() -> None:
-    paint = paint_of(recipe("grey").views[0])
-    order = paint[:, Column.ORDER : Column.ORDER + 4]
+    augmentation = augmentation_of(recipe("grey").views[0])
+    order = augmentation[:, Column.ORDER : Column.ORDER + 4]
     assert set(np.unique(order)) == {-1, Operation.BRIGHTNESS, Operation.CONTRAST}
-    assert (paint[:, Column.GREY] == Grey.NO).all()
+    assert (augmentation[:, Column.GREY] == Grey.NO).all()
 
 
 def test_grey_comes_first_in_moco_v1_and_solarize_starts_between_two_grey_levels() -> None:
-    assert set(np.unique(paint_of(recipe("moco-v1").views[0])[:, Column.GREY])) == {0, Grey.BEFORE_JITTER}
-    thresholds = np.unique(paint_of(recipe("byol").views[1])[:, Column.SOLARIZE])
+    assert set(np.unique(augmentation_of(recipe("moco-v1").views[0])[:, Column.GREY])) == {
+        0,
+        Grey.BEFORE_JITTER,
+    }
+    thresholds = np.unique(augmentation_of(recipe("byol").views[1])[:, Column.SOLARIZE])
     assert thresholds.tolist() == [0.5, NEVER]

@@ -18,9 +18,11 @@ def test_an_epoch_holds_each_image_at_most_once_and_leaves_out_the_incomplete_ba
     steps = list(StepSampler(images, batch, 3 * per_epoch, seed=0))
     assert [len(step) for step in steps] == [batch] * (3 * per_epoch)
     for epoch in range(3):
-        tickets = [ticket for step in steps[epoch * per_epoch : (epoch + 1) * per_epoch] for ticket in step]
-        assert {e for e, _ in tickets} == {epoch}
-        indices = [index for _, index in tickets]
+        sample_keys = [
+            sample_key for step in steps[epoch * per_epoch : (epoch + 1) * per_epoch] for sample_key in step
+        ]
+        assert {e for e, _ in sample_keys} == {epoch}
+        indices = [index for _, index in sample_keys]
         assert len(set(indices)) == len(indices) == per_epoch * batch
         assert set(indices) <= set(range(images))
 
@@ -48,7 +50,7 @@ def test_ranks_share_each_global_batch_in_order(world_size: int, seed: int) -> N
     for step, batch in enumerate(whole):
         parts = [rank[step] for rank in ranks]
         assert {len(part) for part in parts} == {12 // world_size}
-        assert [ticket for part in parts for ticket in part] == batch
+        assert [sample_key for part in parts for sample_key in part] == batch
 
 
 def test_orders_differ_between_epochs_and_seeds_and_are_the_same_each_time() -> None:

@@ -1,4 +1,4 @@
-"""The view data set: the same views for any workers, batches, ranks and restarts; painting, the preview."""
+"""The view data set: the same views for any workers, batches, ranks, restarts; augmentation, the preview."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.augment import paint
-from siamtransfer.views.crop import centre, cut
-from siamtransfer.views.dataset import DECODED_AT_ONCE, Failure, Ticket, ViewBatch, ViewSet, keep, paint_batch
+from siamtransfer.views.augment import augment
+from siamtransfer.views.crop import centre_crop, crop
+from siamtransfer.views.dataset import (
+    DECODED_AT_ONCE,
+    Failure,
+    SampleKey,
+    ViewBatch,
+    ViewSet,
+    augment_batch,
+    identity_collate,
+)
 from siamtransfer.views.preview import GAP, write_preview
-from siamtransfer.views.random_params import draw
-from siamtransfer.views.recipes import Recipe, recipe
+from siamtransfer.views.random_params import sample_params
+from siamtransfer.views.recipes import recipe
 from siamtransfer.views.sampler import StepSampler
+from siamtransfer.views.view_spec import Recipe
 
 COUNT = 30
 SHAPES = [(1, 1), (1, 9), (40, 1), (3, 5), (20, 20), (33, 50), (64, 48)]  # most are below the crop
@@ -45,39 +54,41 @@ def view_set(views: Recipe | None = None, seed: int = 5) -> ViewSet:
 
 def batches(views: ViewSet, workers: int = 0, **sampling: int) -> list[ViewBatch]:
     sampler = StepSampler(COUNT, sampling.pop("batch", 6), 10, seed=1, **sampling)
-    return list(DataLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=keep))
+    return list(DataLoader(views, batch_sampler=sampler, num_workers=workers, collate_fn=identity_collate))
 
 
 def samples(found: list[ViewBatch]) -> list[tuple[int, bytes, bytes]]:
-    """What each sample in turn is made of: its index, the bytes of its crops, and its numbers."""
+    """What each sample in turn is made of: its index, the bytes of its crops, and its parameters."""
     return [
         (
             int(batch.index[row]),
             b"".join(crops[row].numpy().tobytes() for crops in batch.crops),
-            batch.numbers[row].tobytes(),
+            batch.params[row].tobytes(),
         )
         for batch in found
         for row in range(len(batch))
     ]
 
 
-def tickets(epoch: int = 0) -> list[Ticket]:
+def sample_keys(epoch: int = 0) -> list[SampleKey]:
     return [(epoch, index) for index in range(COUNT)]
 
 
-def test_a_batch_holds_what_drawing_and_cutting_give() -> None:
+def test_a_batch_holds_what_sampling_and_cropping_give() -> None:
     views = recipe("dino", size=32)
-    batch = view_set(views).__getitems__(tickets(epoch=3))
+    batch = view_set(views).__getitems__(sample_keys(epoch=3))
     sizes = np.array([read(index)[0].shape[:2] for index in range(COUNT)])
-    draws = draw(views, 5, 3, np.arange(COUNT), sizes)
+    params = sample_params(views, 5, 3, np.arange(COUNT), sizes)
     assert len(batch) == COUNT > 2 * DECODED_AT_ONCE
     assert batch.index.tolist() == list(range(COUNT))
     assert batch.index.dtype == torch.int64
-    assert np.array_equal(batch.numbers, draws.paint)
+    assert np.array_equal(batch.params, params.augmentation)
     for v, spec in enumerate(views.views):
         assert batch.crops[v].shape == (COUNT, 3, spec.size, spec.size)
         for n in range(COUNT):
-            expected = cut(read(n)[0], draws.box[n, v], spec.size, spec.interpolation, bool(draws.flip[n, v]))
+            expected = crop(
+                read(n)[0], params.box[n, v], spec.size, spec.interpolation, bool(params.flip[n, v])
+            )
             assert torch.equal(batch.crops[v][n], expected)
 
 
@@ -88,7 +99,7 @@ def test_an_image_is_read_once_a_sample() -> None:
         asked.append(index)
         return read(index)
 
-    ViewSet(counting, recipe("swav", size=16), 0, COUNT).__getitems__(tickets())
+    ViewSet(counting, recipe("swav", size=16), 0, COUNT).__getitems__(sample_keys())
     assert asked == list(range(COUNT))
 
 
@@ -126,14 +137,14 @@ def test_a_resumed_run_sees_the_views_it_would_have_seen(start: int) -> None:
 
 
 def test_epochs_and_seeds_bring_new_views() -> None:
-    first = set(samples([view_set().__getitems__(tickets())]))
-    assert not first & set(samples([view_set().__getitems__(tickets(epoch=1))]))
-    assert not first & set(samples([view_set(seed=6).__getitems__(tickets())]))
+    first = set(samples([view_set().__getitems__(sample_keys())]))
+    assert not first & set(samples([view_set().__getitems__(sample_keys(epoch=1))]))
+    assert not first & set(samples([view_set(seed=6).__getitems__(sample_keys())]))
 
 
 def test_a_batch_may_hold_several_epochs() -> None:
     mixed = view_set().__getitems__([(0, 4), (1, 4), (2, 5)])
-    assert samples([mixed]) == samples([view_set()[ticket] for ticket in ((0, 4), (1, 4), (2, 5))])
+    assert samples([mixed]) == samples([view_set()[sample_key] for sample_key in ((0, 4), (1, 4), (2, 5))])
 
 
 def test_pinning_copies_the_crops_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +156,7 @@ def test_pinning_copies_the_crops_alone(monkeypatch: pytest.MonkeyPatch) -> None
         return pinned[-1]
 
     monkeypatch.setattr(Tensor, "pin_memory", pin)
-    batch = view_set().__getitems__(tickets())
+    batch = view_set().__getitems__(sample_keys())
     result = pin_memory(batch)
     assert isinstance(result, ViewBatch)
     assert [id(crops) for crops in result.crops] == [id(tensor) for tensor in pinned]
@@ -157,38 +168,38 @@ def test_pinning_copies_the_crops_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("name", ["byol", "swav"])
-def test_a_batch_is_painted_view_by_view(name: str) -> None:
+def test_a_batch_is_augmented_view_by_view(name: str) -> None:
     views = recipe(name, size=24, solarize_p=0.0)
-    batch = view_set(views).__getitems__(tickets())
-    painted = paint_batch(batch, views)
-    assert len(painted) == len(views.views)
+    batch = view_set(views).__getitems__(sample_keys())
+    augmented = augment_batch(batch, views)
+    assert len(augmented) == len(views.views)
     for v, spec in enumerate(views.views):
-        alone = paint(batch.crops[v], batch.numbers[:, v], views.mean, views.std)
-        assert painted[v].shape == (COUNT, 3, spec.size, spec.size)
-        assert torch.allclose(painted[v], alone, rtol=0, atol=1e-5)
+        alone = augment(batch.crops[v], batch.params[:, v], views.mean, views.std)
+        assert augmented[v].shape == (COUNT, 3, spec.size, spec.size)
+        assert torch.allclose(augmented[v], alone, rtol=0, atol=1e-5)
 
 
-def test_painting_follows_the_type_and_layout_asked_for() -> None:
+def test_augmentation_follows_the_type_and_layout_asked_for() -> None:
     views = recipe("simsiam", size=16)
-    batch = view_set(views).__getitems__(tickets())
-    for view in paint_batch(batch, views, dtype=torch.bfloat16, channels_last=True):
+    batch = view_set(views).__getitems__(sample_keys())
+    for view in augment_batch(batch, views, dtype=torch.bfloat16, channels_last=True):
         assert view.dtype == torch.bfloat16
         assert view.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_batch_goes_to_a_gpu_and_is_painted_there() -> None:
+def test_a_batch_goes_to_a_gpu_and_is_augmented_there() -> None:
     views = recipe("dino", size=32)
-    batch = view_set(views).__getitems__(tickets())
+    batch = view_set(views).__getitems__(sample_keys())
     with FakeTensorMode(allow_non_fake_inputs=True):
-        painted = paint_batch(batch, views, "cuda", dtype=torch.bfloat16)
-    assert {(view.device.type, view.dtype) for view in painted} == {("cuda", torch.bfloat16)}
-    assert [view.shape[-1] for view in painted] == [32, 32] + [14] * 8
+        augmented = augment_batch(batch, views, "cuda", dtype=torch.bfloat16)
+    assert {(view.device.type, view.dtype) for view in augmented} == {("cuda", torch.bfloat16)}
+    assert [view.shape[-1] for view in augmented] == [32, 32] + [14] * 8
 
 
 def test_grey_images_of_any_shape_become_finite_grey_views() -> None:
     views = recipe("grey", size=16)
     greys = [(0, index) for index in range(0, COUNT, 4)]
-    for view in paint_batch(view_set(views).__getitems__(greys), views):
+    for view in augment_batch(view_set(views).__getitems__(greys), views):
         assert view.isfinite().all()
         assert (view - view[:, :1]).abs().max() < 1e-5
 
@@ -209,14 +220,23 @@ def test_the_preview_shows_the_image_and_then_its_views(tmp_path: Path) -> None:
     sheet = np.asarray(Image.open(tmp_path / "views.png"))
     assert sheet.shape == (5 * (32 + GAP) + GAP, 3 * (32 + GAP) + GAP, 3)
     for row, index in enumerate((0, 7, 14, 22, 29)):
-        original = centre(read(index)[0], 32, 32).permute(1, 2, 0).numpy()
+        original = centre_crop(read(index)[0], 32, 32).permute(1, 2, 0).numpy()
         assert np.array_equal(cell(sheet, row, 0, 32), original)
         batch = view_set(views)[(2, index)]
         for v in range(2):
-            plain = paint(batch.crops[v], batch.numbers[:, v], (0, 0, 0), (1, 1, 1))[0].permute(1, 2, 0)
+            plain = augment(batch.crops[v], batch.params[:, v], (0, 0, 0), (1, 1, 1))[0].permute(1, 2, 0)
             shown = cell(sheet, row, 1 + v, 32)
             # A value on the solarize threshold may fall on the other side by rounding.
             assert (np.abs(shown - plain.numpy() * 255) < 0.51).mean() > 0.999
+
+
+def test_the_preview_holds_the_parameters_of_its_views(tmp_path: Path) -> None:
+    views = recipe("byol", size=32, blur_p=0.3, per_view={"2": {"solarize_p": 0.4}})
+    write_preview(tmp_path / "views.png", view_set(views), count=1)
+    with Image.open(tmp_path / "views.png") as picture:
+        assert picture.info["Description"].split("\n") == ["recipe byol", *views.describe()]
+    assert "blur_p 0.3, " in views.describe()[1]
+    assert "solarize_p 0.4, " in views.describe()[1]
 
 
 def test_local_crops_are_shown_in_their_own_size(tmp_path: Path) -> None:

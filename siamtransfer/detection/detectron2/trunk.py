@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import DESIGNS
+from siamtransfer.backbones.architecture import RESNETS
 from siamtransfer.detection.detectron2.compat import import_detectron2
 
 OWN_FPN = "build_siamtransfer_resnet_fpn_backbone"
@@ -63,7 +63,7 @@ def _fpn(cfg: Any, stem: Any) -> Any:
     from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, ResNet
 
     settings = cfg.MODEL.RESNETS
-    design = DESIGNS[f"resnet{settings.DEPTH}"]
+    design = RESNETS[f"resnet{settings.DEPTH}"]
     channels, out = settings.STEM_OUT_CHANNELS, settings.RES2_OUT_CHANNELS
     inner, stages = settings.NUM_GROUPS * settings.WIDTH_PER_GROUP, []
     for index, count in enumerate(design.blocks):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from siamtransfer.data import ImageSet
 from siamtransfer.utils.files import atomic_write
-from siamtransfer.views.crop import centre
+from siamtransfer.views.crop import centre_crop
 
 FRAME = 3  # pixels around every picture
 LARGEST = 128  # pixels a side; larger images are shown at this size
@@ -50,6 +50,6 @@ def write_neighbours(
         for column, (image, colour) in enumerate(pictures):
             place = sheet[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
             place[:] = colour
-            place[FRAME:-FRAME, FRAME:-FRAME] = centre(image, side, side).permute(1, 2, 0).numpy()
+            place[FRAME:-FRAME, FRAME:-FRAME] = centre_crop(image, side, side).permute(1, 2, 0).numpy()
     with atomic_write(path) as file:
         Image.fromarray(sheet).save(file, format="PNG")

@@ -10,13 +10,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.features.augmented import Reader
 from siamtransfer.features.extract import Images, Transform
-from siamtransfer.views.dataset import Ticket, ViewSet, paint_batch
+from siamtransfer.views.dataset import SampleKey, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
-from siamtransfer.views.recipes import Recipe, Triple, ViewSpec
 from siamtransfer.views.sampler import epoch_order
+from siamtransfer.views.view_spec import Recipe, Triple, ViewSpec
 
 
 def crops_and_flips(transform: Transform) -> Recipe:
@@ -55,17 +55,17 @@ class AugmentedImages:
         epoch `start` up to `epochs`."""
         device = self.runtime.device
         loader = build_loader(
-            ViewSet(Reader(self.images), self.recipe, self.seed, len(self.images)),
+            ViewSet(StrictReader(self.images), self.recipe, self.seed, len(self.images)),
             _Shares(self, start, epochs),
             workers=self.workers,
             pin_memory=device.type == "cuda",
         )
         for views in loader:
-            x = paint_batch(views, self.recipe, device, channels_last=True)[0]
+            x = augment_batch(views, self.recipe, device, channels_last=True)[0]
             yield x, self.labels[views.index].to(device)
 
 
-class _Shares(Sampler[list[Ticket]]):
+class _Shares(Sampler[list[SampleKey]]):
     """This rank's tickets of every batch."""
 
     def __init__(self, source: AugmentedImages, start: int, epochs: int):
@@ -74,7 +74,7 @@ class _Shares(Sampler[list[Ticket]]):
     def __len__(self) -> int:
         return (self.epochs - self.start) * self.source.steps_per_epoch
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         source, runtime = self.source, self.source.runtime
         for epoch in range(self.start, self.epochs):
             order = source.indices[epoch_order(len(source.indices), source.seed, epoch)]

@@ -21,7 +21,7 @@ from siamtransfer.backbones.fold_batchnorm import folded
 from siamtransfer.data import ImageSet
 from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.recipes import Interpolation
+from siamtransfer.views.view_spec import Interpolation
 
 # Side, stride and padding of the windows on each stage's map, which for images of 224 pixels has 112, 56, 28,
 # 14 and 7 a side: 9216, 9216, 8192, 9216 and 8192 features of a ResNet-50.
