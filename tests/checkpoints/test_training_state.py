@@ -13,7 +13,8 @@ import pytest
 import torch
 from support.small_runs import differences
 
-from siamtransfer.checkpoints.training_state import FORMAT, VERSION, Checkpoints, read_state
+from siamtransfer.checkpoints.declaration import FORMAT, VERSION
+from siamtransfer.checkpoints.training_state import Checkpoints, read_state
 from siamtransfer.utils.errors import UserError
 
 

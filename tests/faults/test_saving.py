@@ -28,7 +28,8 @@ from support.small_runs import (
 )
 
 import siamtransfer.checkpoints.training_state
-from siamtransfer.checkpoints.training_state import FORMAT, VERSION, Checkpoints
+from siamtransfer.checkpoints.declaration import FORMAT, VERSION
+from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 

@@ -18,8 +18,8 @@ from PIL import Image
 from support.small_runs import complete, newest
 
 from siamtransfer.backbones.architecture import build_backbone
+from siamtransfer.checkpoints.declaration import FORMAT, VERSION
 from siamtransfer.checkpoints.read_backbone import load_backbone
-from siamtransfer.checkpoints.training_state import FORMAT, VERSION
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics import measures

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
-from siamtransfer.checkpoints.training_state import FORMAT, read_state
+from siamtransfer.checkpoints.training_state import read_state
 from siamtransfer.methods import METHODS, section_of
 from siamtransfer.utils.errors import UserError
 
