@@ -8,6 +8,7 @@ method is chosen or its section is mentioned; nothing else here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -344,7 +345,7 @@ def _chosen_method(words: Sequence[str], trees: Sequence[Mapping[str, Any]]) -> 
         section = tree.get("method")
         if isinstance(section, Mapping) and isinstance(section.get("name"), str):
             name = section["name"]
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word == "--method.name":
             name = after
         elif word.startswith("--method.name="):

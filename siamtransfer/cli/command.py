@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class Command(Generic[C]):
 
 def _config_files(words: Sequence[str]) -> list[str]:
     """The files that --config names, in order."""
-    pairs = zip(words, [*words[1:], ""], strict=True)
+    pairs = itertools.zip_longest(words, words[1:], fillvalue="")
     files = [
         after if word == "--config" else word.removeprefix("--config=")
         for word, after in pairs

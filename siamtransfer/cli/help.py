@@ -27,8 +27,8 @@ def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, A
     common = sorted(
         (o for o in options if o.common is not None and not o.positional), key=lambda o: o.common or 0
     )
-    hidden = len(options) - len(common)
     common = [option for option in options if option.positional] + common
+    hidden = len(options) - len(common)
     lines = [_usage(name, options), "", doc.strip(), "", "Common options:", *_rows(common, defaults)]
     if any(not option.positional for option in options):
         lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")

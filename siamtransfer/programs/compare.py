@@ -1,48 +1,78 @@
 """Says which of two backbones is better, from two records that an evaluator wrote by --record.
 
-    python eval/knn.py a.pth --record a.json
-    python eval/knn.py b.pth --record b.json
-    python eval/compare.py a.json b.json --setting k=20/T=0.07
+    siamtransfer knn a.pth --record a.json
+    siamtransfer knn b.pth --record b.json
+    siamtransfer compare a.json b.json --setting k=20/T=0.07
 
-The two are set against each other sample by sample: the 95 % interval of the difference is the paired
-bootstrap's (of top-1 exactly, as endlessly many resamples give it), beside McNemar's exact test. "Better"
-takes both. Choose the setting beforehand: of several, one may look better by chance.
+The records are compared sample by sample: the 95 % interval of the difference is the paired bootstrap's (of
+top-1 exactly, as endlessly many resamples give it), beside McNemar's exact test. "Better" takes both.
+Choose the setting beforehand: of several, one may look better by chance.
 
-Records are refused that differ in task, images, labels or protocol. Left out are the normalisation, which is
-the weights' own, and what came out of a choice on held-out data (chosen_..., held_out_...);
-siamtransfer/comparison.py has the rule.
+Records are refused that differ in task, images, labels or protocol. Left out are the normalisation, which
+belongs to the weights, and what a choice on held-out data gave (chosen_..., held_out_...);
+siamtransfer/records/comparison.py has the rule.
 """
 
 from __future__ import annotations
 
-import argparse
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from siamtransfer.cli import run
-from siamtransfer.records.comparison import Comparison, common_settings, compare, refuse_unlike
-from siamtransfer.records.predictions import Published, read_published
-from siamtransfer.records.record import record
+from siamtransfer.cli import Command, run
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.log import say
+
+if TYPE_CHECKING:
+    from siamtransfer.records.comparison import Comparison
+    from siamtransfer.records.predictions import Published
 
 RESAMPLES, RESAMPLES_OF_IMAGES = 10_000, 1000
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """The command line; returns the record."""
-    args = parse(arguments)
-    if args.resamples is not None and args.resamples < 100:
-        raise UserError("--resamples must be at least 100, for the interval's ends are their quantiles")
-    first, second = read_published(args.first), read_published(args.second)
+@dataclass
+class CompareOptions:
+    """Two records, and how they are compared."""
+
+    positional: ClassVar[tuple[str, ...]] = ("first", "second")
+    common: ClassVar[tuple[str, ...]] = ("first", "second", "setting", "resamples", "seed")
+
+    first: str | None = None
+    """Record of the first (A.json; A.npz lies beside it)."""
+    second: str | None = None
+    """Record of the second."""
+    setting: str | None = None
+    """Only this setting, such as k=20/T=0.07; null: all that both records have."""
+    resamples: int | None = None
+    """Resamples of the mean over classes (null: 10,000) or of mAP (null: 1,000)."""
+    seed: int = 0
+    """Decides the resamples."""
+
+    def check(self) -> None:
+        """Raises UserError for a missing record or too few resamples."""
+        if self.first is None or self.second is None:
+            raise UserError("give two records: A.json and B.json, which evaluators write by --record")
+        if self.resamples is not None and self.resamples < 100:
+            raise UserError("--resamples must be at least 100, for the interval's ends are their quantiles")
+
+
+def compare_records(options: CompareOptions) -> dict[str, Any]:
+    """Prints which is better and returns the record."""
+    options.check()
+    from siamtransfer.records.comparison import common_settings, compare, refuse_unlike
+    from siamtransfer.records.predictions import read_published
+    from siamtransfer.records.record import record
+
+    assert options.first is not None
+    assert options.second is not None
+    first, second = read_published(options.first), read_published(options.second)
     refuse_unlike(first, second)
-    settings = common_settings(first, second, args.setting)
+    settings = common_settings(first, second, options.setting)
     labels = first.predictions.labels
-    resamples = args.resamples or (RESAMPLES if labels.ndim == 1 else RESAMPLES_OF_IMAGES)
+    resamples = options.resamples or (RESAMPLES if labels.ndim == 1 else RESAMPLES_OF_IMAGES)
     metrics: dict[str, float] = {}
     for setting in settings:
         both = (published.predictions.settings[setting] for published in (first, second))
-        found = compare(labels, *both, resamples=resamples, seed=args.seed)
+        found = compare(labels, *both, resamples=resamples, seed=options.seed)
         say(f"{setting}: {found.verdict()}")
         metrics |= named(f"compare/{setting}", found)
     say(f"A is {first.path}, B is {second.path}; {len(labels)} samples")
@@ -57,7 +87,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "interval": "paired percentile bootstrap over samples, 95 %; top-1 exactly",
         "test": "McNemar, exact, two-sided",
         "resamples": resamples,
-        "seed": args.seed,
+        "seed": options.seed,
     }
     return record("compare", metrics, protocol, first=source(first), second=source(second))
 
@@ -86,6 +116,8 @@ def named(name: str, found: Comparison) -> dict[str, float]:
 
 def source(published: Published) -> dict[str, Any]:
     """Where one side comes from."""
+    from siamtransfer.utils.files import digest_of_file
+
     provenance = published.record["provenance"]
     return {
         "record": str(published.path),
@@ -96,21 +128,7 @@ def source(published: Published) -> dict[str, Any]:
     }
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("first", metavar="A.json", help="record of the first; A.npz lies beside it")
-    parser.add_argument("second", metavar="B.json", help="record of the second")
-    parser.add_argument("--setting", help="only this one, as k=20/T=0.07 (default: all that both have)")
-    parser.add_argument(
-        "--resamples",
-        type=int,
-        help=f"of the mean over classes (default {RESAMPLES}) or of mAP (default {RESAMPLES_OF_IMAGES})",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="decides the resamples")
-    return parser.parse_args(arguments)
-
+main = Command("compare", CompareOptions, compare_records, __doc__)
 
 if __name__ == "__main__":
     run(main)

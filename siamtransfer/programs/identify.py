@@ -1,33 +1,34 @@
 """Says what a checkpoint file is: format, method, branch, architecture, tensors, normalisation, digest.
 
-    python convert/identify.py CKPT
-    python convert/identify.py CKPT --branch student           another backbone of the same file
+    siamtransfer identify CKPT
+    siamtransfer identify CKPT --branch student           another backbone of the same file
 
-The file is read as every program here reads it: recognised by itself, with every key accounted for, and
-nothing in it is run. What cannot be read is told in one sentence, with status 2.
+The file is read as every program here reads it: its format is recognised, every key is accounted for, and
+nothing in it is run. A file that cannot be read gives one sentence and status 2.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from siamtransfer.checkpoints.read_backbone import ReadBackbone, add_reader_arguments, read_backbone
-from siamtransfer.cli import run
-from siamtransfer.records.record import record
-from siamtransfer.utils.files import digest_of_file
+from siamtransfer.checkpoints.options import ReaderOptions
+from siamtransfer.cli import Command, run
 from siamtransfer.utils.log import say
 
+if TYPE_CHECKING:
+    from siamtransfer.checkpoints.read_backbone import ReadBackbone
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
+
+def identify(options: ReaderOptions) -> dict[str, Any]:
     """Prints the table and returns the record."""
-    parser = argparse.ArgumentParser(
-        prog="identify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_reader_arguments(parser)
-    args = parser.parse_args(arguments)
-    read = read_backbone(args.checkpoint, branch=args.branch, trust_pickle=args.trust_pickle)
+    options.check()
+    from siamtransfer.checkpoints.read_backbone import read_backbone
+    from siamtransfer.records.record import record
+    from siamtransfer.utils.files import digest_of_file
+
+    assert options.checkpoint is not None
+    read = read_backbone(options.checkpoint, branch=options.branch, trust_pickle=options.trust_pickle)
     for name, value in describe(read).items():
         say(f"{name:16}{value}")
     return record(
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def describe(read: ReadBackbone) -> dict[str, Any]:
-    """What people want to know of a file, in the order in which they ask."""
+    """What a file holds, by the name of each fact."""
     others = [name for name in read.branches if name != read.branch]
     mean, std = ("/".join(f"{value:g}" for value in row) for row in read.normalisation)
     width = "" if read.width is None else f", width {read.width}, {read.stem} stem"
@@ -65,6 +66,8 @@ def describe(read: ReadBackbone) -> dict[str, Any]:
         "weights digest": read.digest,
     }
 
+
+main = Command("identify", ReaderOptions, identify, __doc__)
 
 if __name__ == "__main__":
     run(main)

@@ -1,0 +1,43 @@
+"""The options of programs that read one checkpoint. Light: no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from siamtransfer.utils.errors import UserError
+
+
+@dataclass
+class ReaderOptions:
+    """Which backbone of which file."""
+
+    positional: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    common: ClassVar[tuple[str, ...]] = ("checkpoint", "branch", "trust_pickle")
+
+    checkpoint: str | None = None
+    """A checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME (supervised weights)."""
+    branch: str | None = None
+    """Which backbone of the file: student, teacher, key, ema …; null: the one that the method's authors
+    evaluate."""
+    trust_pickle: bool = False
+    """Let the file run Python code on loading; only for files of people you trust."""
+
+    def check(self) -> None:
+        """Raises UserError where no checkpoint is given."""
+        if self.checkpoint is None:
+            raise UserError("give a checkpoint of any known format, random:NAME or torchvision:NAME")
+        require_checkpoint(self.checkpoint)
+
+
+def require_checkpoint(source: str) -> None:
+    """Raises UserError for a path without a file behind it; names of baselines have none."""
+    if (
+        source != "pixels"
+        and not source.startswith(("random:", "torchvision:"))
+        and not Path(source).exists()
+    ):
+        raise UserError(
+            f"there is no file {source}; an untrained baseline is asked for by name, as random:resnet50"
+        )
