@@ -28,8 +28,9 @@ from torch.overrides import TorchFunctionMode
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics import measures
-from siamtransfer.methods import METHODS, Method, Options
+from siamtransfer.methods import METHODS
 from siamtransfer.methods.barlow_twins import BarlowTwins, BarlowTwinsConfig
+from siamtransfer.methods.base import Method, Options
 from siamtransfer.methods.byol import BYOL, BYOLConfig
 from siamtransfer.methods.directpred import DirectPred, DirectPredConfig
 from siamtransfer.methods.moco import MoCo, MoCoConfig
@@ -39,6 +40,7 @@ from siamtransfer.methods.parts.precision import l2_normalize
 from siamtransfer.methods.parts.unified_gradient import Gradient
 from siamtransfer.methods.simclr import SimCLR, SimCLRConfig
 from siamtransfer.methods.simsiam import SimSiam, SimSiamConfig
+from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 from siamtransfer.methods.unigrad import UniGrad, UniGradConfig
 from siamtransfer.methods.vicreg import EPSILON, VICReg, VICRegConfig
 from siamtransfer.utils.errors import UserError
@@ -183,7 +185,7 @@ def require_form(options: Options, views: int) -> Family:
         UserError: it has no positive and negative part, or not in closed form, or there are not two views.
     """
     if type(options) not in FAMILIES:
-        names = {entry.options: name for name, entry in METHODS.items()}
+        names = {cls.Config: name for name, cls in METHODS.items()}
         raise UserError(
             f"the gradient of {names[type(options)]} has no such parts, for its targets are assignments to "
             "prototypes or outputs and not embeddings: the gradient view is of "
@@ -197,11 +199,11 @@ def require_form(options: Options, views: int) -> Family:
 
 
 def _refuse_further_terms(options: SimSiamConfig) -> None:
-    plain = SimSiamConfig()
+    plain = type(options)()
     for key in ("stop_gradient", "similarity", "distance", "target", "clusters", "terms"):
-        if getattr(options, key) != getattr(plain, key):
+        if getattr(options, key, None) != getattr(plain, key, None):
             raise UserError(
-                f"the gradient view knows SimSiam's own loss, and simsiam.{key} makes it another: it can be "
+                f"the gradient view knows SimSiam's own loss, and {options.section}.{key} makes it another: it can be "
                 "had with the defaults there only"
             )
 
@@ -308,6 +310,7 @@ def _targets(method: Any, x: list[Tensor]) -> list[Tensor]:
 
 FAMILIES: dict[type[Options], Family] = {
     SimSiamConfig: Family(_simsiam, weighed=False, refuse=_refuse_further_terms),
+    SimSiamVariantsConfig: Family(_simsiam, weighed=False, refuse=_refuse_further_terms),
     SimCLRConfig: Family(_simclr, _no_module),
     MoCoConfig: Family(_moco, _no_module),
     MoCoV3Config: Family(_moco_v3, _no_module),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import above, at_least
@@ -44,10 +44,12 @@ class BarlowTwins(Method):
     """L = Σ_i (C_ii - 1)² + λ Σ_i Σ_{j≠i} C_ij² with C, the correlation between the channels of z1
     and z2 over the batch of all ranks, z = g(f(x))."""
 
-    def __init__(self, backbone: nn.Module, config: BarlowTwinsConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    Config = BarlowTwinsConfig
+    config: BarlowTwinsConfig
+
+    def __init__(self, backbone: Backbone, config: BarlowTwinsConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         hidden = [config.hidden] * (config.projector_layers - 1)
         self.projector = mlp([features, *hidden, config.dim], output_bias=False)
         self.norm = nn.BatchNorm1d(config.dim, affine=False)

@@ -1,12 +1,16 @@
-"""What every method is: views in, a loss out, parameters in groups, and three moments of a step to act at."""
+"""The base class of methods: views in, a loss out, parameters in groups, and three hooks of a step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from siamtransfer.backbones.backbone import Backbone
+else:
+    Backbone = nn.Module  # torchvision is not imported for an annotation
 
 Part = Literal["backbone", "target", "head"]
 """What a tensor of a method belongs to; a checkpoint's reader takes one backbone and drops the heads."""
@@ -14,12 +18,12 @@ Part = Literal["backbone", "target", "head"]
 
 @dataclass
 class StepOutput:
-    """What a method computed from one batch.
+    """The result of a method's forward pass over one batch.
 
     Attributes:
         loss: scalar, the mean over the batch.
         projections: z of every view, each [N, d], detached; the collapse monitors read them.
-        numbers: more scalars to write down, by name, detached; of this rank's rows.
+        numbers: further scalars to log, by name, detached; computed from the rows of this rank.
     """
 
     loss: Tensor
@@ -32,8 +36,10 @@ class ParameterGroup:
     """Parameters that share a learning-rate rule.
 
     Attributes:
-        constant_rate: keep the initial rate instead of following the schedule (SimSiam's predictor).
-        rate_scale: multiplies the rate.
+        name: of the group, in messages.
+        parameters: all with requires_grad.
+        constant_lr: keep the initial learning rate instead of following the schedule (SimSiam's predictor).
+        lr_scale: factor of the learning rate.
     """
 
     name: str
@@ -44,7 +50,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where a run stands: `step` (from 0) of `steps`, `steps_per_epoch` of them an epoch."""
+    """The position in a run: `step` (from 0) of `steps`, with `steps_per_epoch` steps in an epoch."""
 
     step: int
     steps: int
@@ -52,60 +58,78 @@ class StepInfo:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the step lies in, from 0."""
+        """The epoch of this step, from 0."""
         return self.step // self.steps_per_epoch
 
     @property
     def done(self) -> float:
-        """The share of all steps done before this one, from 0 to just below 1."""
+        """The fraction of all steps that precede this one, from 0 to just below 1."""
         return self.step / self.steps
 
 
 @dataclass
 class Options:
-    """Base of every method's options, a dataclass that is a section of the configuration.
+    """Base of every method's options: a dataclass that is a section of the configuration.
+
+    The docstring below each field is its help text on the command line.
 
     Attributes:
-        collapse_causes: which options are likely to blame when all images get one answer.
-        least_std, least_rank_share: below which projections count as collapsed (diagnostics.py).
+        collapse_causes: the options that are likely causes when all images get the same projection.
+        least_std, least_rank_fraction: bounds of the standard deviation and of the effective rank divided by
+            d; projections below both count as collapsed (pretraining/collapse.py).
     """
 
     collapse_causes: ClassVar[tuple[str, ...]] = ()
     least_std: ClassVar[float] = 0.4
-    least_rank_share: ClassVar[float] = 0.42
+    least_rank_fraction: ClassVar[float] = 0.42
 
     def check(self, batch: int) -> None:
-        """Raises UserError for options that mean nothing, alone, together or with `batch` images a step."""
+        """Raises UserError for values that mean nothing, alone, together or with `batch` images a step."""
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Self:
-        """The options that `dataclasses.asdict` made a dict of, an older version's too."""
-        parts: dict[str, Any] = {
-            each.name: each.default_factory for each in fields(cls) if is_dataclass(each.default_factory)
+        """The inverse of `dataclasses.asdict`; keys that `saved` lacks have their defaults.
+
+        Raises:
+            TypeError: `saved` has an unknown key. Keys of older versions go through `current_names` first.
+        """
+        sections: dict[str, Any] = {
+            option.name: option.default_factory
+            for option in fields(cls)
+            if is_dataclass(option.default_factory)
         }
-        return cls(**{key: parts[key](**value) if key in parts else value for key, value in saved.items()})
+        return cls(
+            **{key: sections[key](**value) if key in sections else value for key, value in saved.items()}
+        )
 
 
 class Method(nn.Module):
-    """Base of all methods: holds a `backbone` x[N,3,H,W] -> h[N,D] with its `dim` D.
+    """Base of all methods: holds a `backbone`, x[N,3,H,W] -> h[N,D] with `backbone.dim` = D, and its options.
 
-    Subclasses compute `forward(views: list of [N,3,S,S]) -> StepOutput` and may override `prepare`, `groups`
-    and the three moments. All that a method remembers between steps is a parameter or a buffer, so that a
-    resumed run goes on exactly; schedules are functions of the moment alone.
+    A subclass sets `Config` and computes `forward(views: list of [N,3,S,S]) -> StepOutput`. It may override
+    `prepare`, `groups` and the three hooks of a step. All state that lasts from one step to the next is a
+    parameter or a buffer, so that a resumed run is equal to the bit; schedules are functions of StepInfo
+    alone.
 
     Attributes:
-        uses_index: `forward` takes a second argument, int64[N]: which image of the set each row shows; what
-            stands in for one that cannot be read counts as the one asked for.
-        evaluated: the network that the method's authors evaluate: `backbone`, or the moving average
+        Config: the dataclass of the method's options.
+        multi_crop: whether `forward` takes more than two views of an image.
+        uses_index: whether `forward` takes a second argument, int64[N]: the number in the image set of the
+            image that each row shows. An image that replaces an unreadable one has the number of the
+            unreadable one.
+        evaluated: the network that the method's authors evaluate: `backbone`, or its moving average
             `target_backbone`. The kNN monitor scores it, and readers of a checkpoint take it by default.
     """
 
-    uses_index = False
-    evaluated: Literal["backbone", "target_backbone"] = "backbone"
+    Config: ClassVar[type[Options]]
+    multi_crop: ClassVar[bool] = False
+    evaluated: ClassVar[Literal["backbone", "target_backbone"]] = "backbone"
+    uses_index: bool = False
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: Backbone, config: Options):
         super().__init__()
         self.backbone = backbone
+        self.config = config
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         raise TypeError(f"{type(self).__name__} does not define forward(views)")
@@ -118,29 +142,31 @@ class Method(nn.Module):
     def parts(self) -> dict[str, Part]:
         """What each first word of the names in `state_dict()` belongs to, in their order.
 
-        `backbone` is the backbone, `target_backbone` its moving average; every other child, parameter or buffer
-        is a head. A method overrides this only if it keeps a backbone under another name.
+        `backbone` is the backbone and `target_backbone` its moving average; every other child, parameter or
+        buffer is a head. A method overrides this only if it keeps a backbone under another name.
         """
         networks: dict[str, Part] = {"backbone": "backbone", "target_backbone": "target"}
         first_words = dict.fromkeys(key.split(".", 1)[0] for key in self.state_dict())
         return {word: networks.get(word, "head") for word in first_words}
 
     def prepare(self, images: int, labels: Tensor | None) -> None:
-        """Meets the set, once and before a saved state is loaded: its number of images and their labels
-        int64[images], None where it has none. What is remembered of every image gets its place here."""
+        """Receives the number of images and their labels int64[images], None for a set without labels.
+
+        It is called once, before a saved state is loaded. Buffers with a row for each image are made here.
+        """
 
     def groups(self) -> list[ParameterGroup]:
-        """All trainable parameters; one group that follows the schedule unless a method says otherwise."""
+        """All trainable parameters; by default one group that follows the schedule."""
         return [ParameterGroup("all", trainable(self))]
 
     def before_forward(self, info: StepInfo) -> None:
-        """Sets what is scheduled, and moves the momentum encoders that move before the target's forward."""
+        """Sets scheduled values, and moves momentum encoders that move before their forward pass."""
 
     def before_update(self, info: StepInfo) -> None:
-        """Changes gradients between backward and the optimiser's step (clipping, a frozen layer)."""
+        """Changes gradients between the backward pass and the optimiser's step (clipping, a frozen layer)."""
 
     def after_update(self, info: StepInfo) -> None:
-        """Acts on the new weights: momentum encoders that move after the optimiser's step, and the like."""
+        """Acts on the new weights: moves momentum encoders that move after the optimiser's step."""
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

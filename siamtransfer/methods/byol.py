@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import to_float32
@@ -44,10 +44,12 @@ class BYOL(Method):
     """L = |n(p1) - n(z2')|² + |n(p2) - n(z1')|² with p = h(g(f(x))), z' = g'(f'(x)) of the target network,
     and n(·) scaling to unit length."""
 
-    def __init__(self, backbone: nn.Module, config: BYOLConfig):
-        super().__init__(backbone)
-        self.config = config
-        features, hidden, d = int(backbone.dim), config.hidden, config.dim  # type: ignore[arg-type]
+    Config = BYOLConfig
+    config: BYOLConfig
+
+    def __init__(self, backbone: Backbone, config: BYOLConfig):
+        super().__init__(backbone, config)
+        features, hidden, d = backbone.dim, config.hidden, config.dim
         self.projector = mlp([features, hidden, d], hidden_bias=config.hidden_bias)
         self.predictor = mlp([d, hidden, d], hidden_bias=config.hidden_bias)
         self.target_backbone = momentum_copy(backbone)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput, trainable
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput, trainable
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
@@ -71,13 +71,15 @@ class DINO(Method):
     """L = mean over teacher views i and student views v ≠ i of -t_i · log softmax(s_v / τ_s), with
     t = softmax((teacher's output - c) / τ_t), and afterwards c ← m c + (1 - m) E[teacher's output]."""
 
+    Config = DINOConfig
+    config: DINOConfig
+    multi_crop = True
     evaluated = "target_backbone"
     center: Tensor
 
-    def __init__(self, backbone: nn.Module, config: DINOConfig):
-        super().__init__(backbone)
-        self.config = config
-        self.head = Head(int(backbone.dim), config)  # type: ignore[arg-type]
+    def __init__(self, backbone: Backbone, config: DINOConfig):
+        super().__init__(backbone, config)
+        self.head = Head(backbone.dim, config)
         self.target_backbone = without_drop_path(momentum_copy(backbone))
         self.target_head = momentum_copy(self.head)
         self.register_buffer("center", torch.zeros(config.dim))

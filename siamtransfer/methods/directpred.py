@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
@@ -69,10 +69,12 @@ class DirectPredConfig(Options):
 class DirectPred(Method):
     """L = -2 cos(W z1, stop(z2')) - 2 cos(W z2, stop(z1')) with z = g(f(x)) and z' of the target network."""
 
-    def __init__(self, backbone: nn.Module, config: DirectPredConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    Config = DirectPredConfig
+    config: DirectPredConfig
+
+    def __init__(self, backbone: Backbone, config: DirectPredConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         self.projector = mlp(
             [features, config.hidden, config.dim],
             hidden="affine" if config.affine else "plain",

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
@@ -60,13 +60,14 @@ class MoCo(Method):
     """L = -log exp(q·k / τ) / (exp(q·k / τ) + Σ_queue exp(q·k' / τ)) with unit vectors q = g(f(x1)) and
     k = g'(f'(x2)); no gradient flows to keys."""
 
+    Config = MoCoConfig
+    config: MoCoConfig
     queue: Tensor
     queue_start: Tensor
 
-    def __init__(self, backbone: nn.Module, config: MoCoConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    def __init__(self, backbone: Backbone, config: MoCoConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         self.projector = mlp([features] * config.projector_layers + [config.dim], hidden="none")
         self.target_backbone = momentum_copy(backbone)
         self.target_projector = momentum_copy(self.projector)

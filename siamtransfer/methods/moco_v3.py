@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
@@ -54,13 +54,15 @@ class MoCoV3(Method):
     """L = ctr(q1, k2) + ctr(q2, k1) with q = h(g(f(x))), k = g'(f'(x)) of the target network, and
     ctr(q, k) = -2τ log exp(q·k / τ) / Σ_batch exp(q·k' / τ) for unit vectors."""
 
-    def __init__(self, backbone: nn.Module, config: MoCoV3Config):
-        super().__init__(backbone)
-        self.config = config
+    Config = MoCoV3Config
+    config: MoCoV3Config
+
+    def __init__(self, backbone: Backbone, config: MoCoV3Config):
+        super().__init__(backbone, config)
         if (vit := vit_of(backbone)) is not None:
             initialise(vit)
             vit.patch_embed.requires_grad_(not config.freeze_patches)
-        features, hidden, d = int(backbone.dim), config.hidden, config.dim  # type: ignore[arg-type]
+        features, hidden, d = backbone.dim, config.hidden, config.dim
         self.projector = mlp(
             [features, *[hidden] * (config.projector_layers - 1), d], output="plain", output_bias=False
         )

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.utils.checks import above, at_least
@@ -47,10 +47,12 @@ class SimCLR(Method):
     """NT-Xent, the mean over all 2N views i with their partners j of
     -log exp(s_ij / τ) / Σ_{k≠i} exp(s_ik / τ), where s is the cosine between projections z = g(f(x))."""
 
-    def __init__(self, backbone: nn.Module, config: SimCLRConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    Config = SimCLRConfig
+    config: SimCLRConfig
+
+    def __init__(self, backbone: Backbone, config: SimCLRConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         hidden = config.hidden or features
         self.projector = mlp(
             [features, *[hidden] * (config.projector_layers - 1), config.dim],

@@ -1,138 +1,91 @@
 """SimSiam (Chen and He, Exploring Simple Siamese Representation Learning, arXiv 2011.10566).
 
-Two views of an image, one network: the prediction from one view should point where the other view's
-projection points. No negatives, no momentum encoder; the stop-gradient on the target is what keeps the
-network from answering the same for every image.
+Two views of an image go through one network. From each view's projection a small predictor has to predict the
+other view's projection, which counts as a constant (stop-gradient). No negative pairs, no momentum encoder.
 
-What options put in the place of the paper's parts has a file each: simsiam_heads.py, similarity.py,
-targets.py, pseudo_labels.py; terms beside its loss are in auxiliary.py.
+Other heads, similarities, targets and extra losses are in methods/simsiam_variants/.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from siamtransfer.methods.base import Method, ParameterGroup, StepInfo, StepOutput, trainable
-from siamtransfer.methods.parts.ema import momentum_copy, move
-from siamtransfer.methods.parts.vit_init import freeze_patches
-from siamtransfer.methods.simsiam_variants.clusters import PseudoLabels
-from siamtransfer.methods.simsiam_variants.extra_losses import Contrast, Encoded, Labels, Rotation
-from siamtransfer.methods.simsiam_variants.heads import Experts, build_predictor, build_projector
-from siamtransfer.methods.simsiam_variants.options import SimSiamConfig
-from siamtransfer.methods.simsiam_variants.similarities import Distance
-from siamtransfer.methods.simsiam_variants.targets import Memory, StopGradient, aims
+from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["SimSiam", "SimSiamConfig"]
+from siamtransfer.methods.base import Backbone, Method, Options, ParameterGroup, StepOutput, trainable
+from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.precision import no_tf32, to_float32
+from siamtransfer.utils.checks import at_least
+
+
+@dataclass
+class SimSiamConfig(Options):
+    """SimSiam's heads and learning rates; the defaults are the paper's."""
+
+    dim: int = 2048
+    """Width d of projections and predictions."""
+    projector_layers: Literal[2, 3] = 3
+    """Layers of the projector: 3 on ImageNet, 2 on CIFAR-10 (appendix D)."""
+    predictor_hidden: int | None = None
+    """Hidden width of the predictor; null is the paper's bottleneck, d/4."""
+    predictor_lr: Literal["constant", "decayed"] = "constant"
+    """Learning rate of the predictor: constant works a little better than decayed (table 1c)."""
+    predictor_lr_scale: float = 1.0
+    """The predictor's learning rate in units of the encoder's initial one. Above 1 the predictor keeps up
+    with a fast-changing encoder (Tian et al., arXiv 2102.06810), as short runs need; the paper has 1."""
+    stop_gradient: bool = True
+    """False lets the gradient into the target as well, and the network collapses (section 4.1)."""
+    symmetric: bool = True
+    """Average the loss over both directions, or use view 1 -> view 2 only (section 4.6)."""
+
+    section: ClassVar[str] = "simsiam"
+    collapse_causes = (
+        "a predictor that is decayed (simsiam.predictor_lr)",
+        "no stop-gradient (simsiam.stop_gradient)",
+    )
+
+    def check(self, batch: int) -> None:
+        at_least(f"{self.section}.dim", self.dim, 1)
+        at_least(f"{self.section}.predictor_hidden", self.predictor_hidden, 1)
+        at_least(f"{self.section}.predictor_lr_scale", self.predictor_lr_scale, 0)
 
 
 class SimSiam(Method):
-    """L = ½ D(p1, stop(z2)) + ½ D(p2, stop(z1)) with z = g(f(x)), p = h(z)."""
+    """L = ½ D(p1, stop(z2)) + ½ D(p2, stop(z1)) with z = g(f(x)), p = h(z) and D(p, z) = -cos(p, z)."""
 
-    def __init__(self, backbone: nn.Module, config: SimSiamConfig):
-        super().__init__(backbone)
-        self.config = config
-        self.features = int(backbone.dim)  # type: ignore[arg-type]
-        self.projector = build_projector(self.features, config)
-        self.predictor = build_predictor(config)
-        self.distance = Distance(config.similarity, config.distance)
-        self.target = StopGradient(config.target, stop=config.stop_gradient)
-        self.share = config.target.share
-        if self.share:
-            self.target_backbone = momentum_copy(backbone)
-            self.target_projector = momentum_copy(self.projector)
-        self.terms = nn.ModuleDict()
-        if config.terms.rotation:
-            self.terms["rotation"] = Rotation(self.features)
-        if config.terms.contrast:
-            self.terms["contrast"] = Contrast(config.terms)
-        if config.freeze_patches:
-            freeze_patches(backbone)
-        self.uses_index = config.needs_index
+    Config = SimSiamConfig
+    config: SimSiamConfig
 
-    def prepare(self, images: int, labels: Tensor | None) -> None:
-        config = self.config
-        if config.target.memory is not None:
-            self.memory = Memory(images, config.dim, config.target.memory)
-        if config.clusters.share:
-            self.clusters = PseudoLabels(images, self.features, config.clusters)
-        if config.terms.labels:
-            self.terms["labels"] = Labels(self.features, labels, config.terms)
+    def __init__(self, backbone: Backbone, config: SimSiamConfig):
+        super().__init__(backbone, config)
+        d = config.dim
+        self.projector = mlp([backbone.dim] * config.projector_layers + [d], output="plain")
+        self.projector[-2].bias.requires_grad_(
+            False
+        )  # batch norm removes it; frozen as in the published code
+        self.predictor = mlp([d, config.predictor_hidden or max(1, d // 4), d])
 
-    def forward(self, views: list[Tensor], index: Tensor | None = None) -> StepOutput:
-        """Two or more views [N,3,S,S], the global ones first -> loss, for cosine similarity without further
-        terms in [-1, 1] (-1 is full agreement)."""
-        h = [self.backbone(x) for x in views]
-        z = [self.projector(one) for one in h]
-        p = [self.predictor(one) for one in z]
-        t = self.targets(views, h, z, index)
-        each, symmetric = self.config.target.views == "each", self.config.symmetric
-        pairs = aims(t, len(views), each=each, symmetric=symmetric)
-        loss = torch.stack([self.distance(p[i], target) for i, target in pairs]).mean()
-        batch = Encoded(self.backbone, views, h, p, t, index)
-        terms = {name: term(batch) for name, term in self.terms.items()}
-        for name, term in terms.items():
-            loss = loss + getattr(self.config.terms, name) * term
-        return StepOutput(loss, [one.detach() for one in z], self.numbers(z, terms))
-
-    def targets(
-        self, views: list[Tensor], h: list[Tensor], z: list[Tensor], index: Tensor | None
-    ) -> list[Tensor]:
-        """t[N,d] of every global view: its projection behind the stop-gradient, unless options say else."""
-        z = [one for one, x in zip(z, views, strict=True) if x.shape == views[0].shape]
-        t = [self.target(one) for one in z]
-        if self.share:
-            with torch.no_grad():
-                second = [self.target_projector(self.target_backbone(x)) for x in views[: len(z)]]
-            t = [torch.lerp(one, other, self.share) for one, other in zip(t, second, strict=True)]
-        if self.config.target.memory is not None:
-            t = self.memory(t, index)
-        if self.config.clusters.share:
-            t = self.clusters(t, h[0], index)
-        self.target.watch(torch.cat(z))
-        return t
-
-    @torch.no_grad()
-    def numbers(self, z: list[Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What there is to watch besides the loss."""
-        found = {f"simsiam/{name}": term.detach() for name, term in terms.items()}
-        if self.config.target.spread is not None:
-            found["simsiam/target_gradient"] = torch.tensor(self.target.share)
-        if self.config.clusters.share:
-            found["simsiam/cluster_agreement"] = self.clusters.agreement
-        if isinstance(self.predictor, Experts):
-            found["simsiam/expert_usage"] = self.predictor.usage(z[0])
-        return found
-
-    def before_forward(self, info: StepInfo) -> None:
-        self.share = self.config.target.share_at(info)
-        if self.config.clusters.share:
-            self.clusters.before_forward(info)
-
-    def after_update(self, info: StepInfo) -> None:
-        target = self.config.target
-        if target.share and (info.step + 1) % target.every == 0:
-            move(self.target_backbone, self.backbone, target.momentum)
-            move(self.target_projector, self.projector, target.momentum)
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Two views [N,3,S,S] -> loss in [-1, 1]; -1 where predictions and projections agree."""
+        z1, z2 = (self.projector(self.backbone(x)) for x in views)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        t1, t2 = (z.detach() if self.config.stop_gradient else z for z in (z1, z2))
+        loss = distance(p1, t2)
+        if self.config.symmetric:
+            loss = (loss + distance(p2, t1)) / 2
+        return StepOutput(loss, [z1.detach(), z2.detach()])
 
     def groups(self) -> list[ParameterGroup]:
-        config = self.config
-        backbone, projector = trainable(self.backbone), trainable(self.projector)
-        encoder = [ParameterGroup("encoder", backbone + projector)]
-        if config.backbone_rate_scale != 1:
-            encoder = [
-                ParameterGroup("backbone", backbone, lr_scale=config.backbone_rate_scale),
-                ParameterGroup("projector", projector),
-            ]
-        groups = [
-            *encoder,
-            ParameterGroup(
-                "predictor",
-                trainable(self.predictor),
-                config.predictor_rate == "constant",
-                config.predictor_rate_scale,
-            ),
-            ParameterGroup("weights of similarities", trainable(self.distance)),
-            ParameterGroup("terms", trainable(self.terms), lr_scale=config.terms.lr_scale),
+        constant, scale = self.config.predictor_lr == "constant", self.config.predictor_lr_scale
+        return [
+            ParameterGroup("encoder", trainable(self.backbone) + trainable(self.projector)),
+            ParameterGroup("predictor", trainable(self.predictor), constant, scale),
         ]
-        return [group for group in groups if group.parameters]
+
+
+def distance(p: Tensor, z: Tensor) -> Tensor:
+    """D(p, z), the mean over the rows of p[N,d] and z[N,d]."""
+    with no_tf32(p):
+        return -F.cosine_similarity(to_float32(p), to_float32(z), dim=1).mean()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
@@ -73,12 +73,14 @@ class SwAV(Method):
     """L = ½ Σ_i 1/(V+1) Σ_{v≠i} -q_i · log softmax(s_v / τ) over codes q of the two global views i, scores
     s = C n(g(f(x))) of all V+2 views, and prototypes C with rows of unit length."""
 
+    Config = SwAVConfig
+    config: SwAVConfig
+    multi_crop = True
     queue: Tensor
 
-    def __init__(self, backbone: nn.Module, config: SwAVConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    def __init__(self, backbone: Backbone, config: SwAVConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         self.projector = mlp([features, config.hidden, config.dim], hidden_bias=True)
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.register_buffer("queue", torch.zeros(GLOBALS, config.queue, config.dim))

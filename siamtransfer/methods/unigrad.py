@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
@@ -88,10 +88,12 @@ class UniGrad(Method):
     """L = ½ mean stop(g1)·u1 + ½ mean stop(g2)·u2 with g1 = -u2' + λ F u1 and g2 = -u1' + λ F u2, unit
     vectors u = n(g(f(x))), u' of the momentum encoder, and F the correlation of u', this batch included."""
 
-    def __init__(self, backbone: nn.Module, config: UniGradConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    Config = UniGradConfig
+    config: UniGradConfig
+
+    def __init__(self, backbone: Backbone, config: UniGradConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         batch_norm = config.normalise == "batch"
         self.projector = mlp(
             [features, config.hidden, config.hidden, config.dim],

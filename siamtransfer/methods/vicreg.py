@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.base import Backbone, Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import at_least
@@ -48,10 +48,12 @@ class VICRegConfig(Options):
 class VICReg(Method):
     """L = λ s(z1, z2) + μ (v(z1) + v(z2)) / 2 + ν (c(z1) + c(z2)) with z = g(f(x))."""
 
-    def __init__(self, backbone: nn.Module, config: VICRegConfig):
-        super().__init__(backbone)
-        self.config = config
-        features = int(backbone.dim)  # type: ignore[arg-type]
+    Config = VICRegConfig
+    config: VICRegConfig
+
+    def __init__(self, backbone: Backbone, config: VICRegConfig):
+        super().__init__(backbone, config)
+        features = backbone.dim
         hidden = [config.hidden] * (config.projector_layers - 1)
         self.projector = mlp([features, *hidden, config.dim], hidden_bias=True, output_bias=False)
 

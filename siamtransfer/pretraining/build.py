@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from siamtransfer.backbones.architecture import build_backbone
+from siamtransfer.backbones.architecture import Architecture, build_backbone
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.config import BackboneConfig, PretrainConfig
 from siamtransfer.methods import METHODS, Method
@@ -21,7 +21,7 @@ def build_method(config: PretrainConfig) -> Method:
         zero_init_residual=wanted.zero_init_residual,
         drop_path=wanted.drop_path,
     )
-    return METHODS[config.method.name].build(backbone, config.options)
+    return METHODS[config.method.name](backbone, config.options)
 
 
 def fill_backbone(method: Method, wanted: BackboneConfig) -> str:
@@ -36,7 +36,7 @@ def fill_backbone(method: Method, wanted: BackboneConfig) -> str:
     if read.architecture != method.backbone.architecture:
         raise UserError(
             f"{wanted.weights} holds {read.architecture}, and the run is to train "
-            f"{method.backbone.architecture}: set --backbone.name, --backbone.width and --backbone.stem to "
+            f"{Architecture.of(method.backbone)}: set --backbone.name, --backbone.width and --backbone.stem to "
             "the file's"
         )
     for backbone in (method.backbone, getattr(method, "target_backbone", None)):

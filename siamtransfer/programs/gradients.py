@@ -34,7 +34,7 @@ from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed.runtime import Runtime, start_runtime, unwrap
 from siamtransfer.evaluation.gradients import GUIDE, PREFIX, average, decompose, indicators, require_form
 from siamtransfer.features.augmented import EPOCH
-from siamtransfer.methods import METHODS, Method, section_of
+from siamtransfer.methods import METHODS, Method, saved_options, section_of
 from siamtransfer.records.predictions import publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.checks import at_least
@@ -186,7 +186,6 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
             "pretrain/main.py hold them"
         )
     recorded = read.meta["config"]
-    name = recorded["method"]["name"]
     data = {key: recorded["data"][key] for key in ("name", "root", "split", "list_file", "size", "count")}
     data |= {key: value for key in ("root", "list_file") if (value := getattr(config.data, key)) is not None}
     known = json.dumps(data)
@@ -195,7 +194,7 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
     images, normalisation = opened[known], read.normalisation
     settings = ViewsConfig.from_dict(recorded["views"])
     views = replace(settings, mean=list(normalisation.mean), std=list(normalisation.std)).build()
-    require_form(METHODS[name].options.from_dict(recorded[section_of(name)]), len(views.views))
+    require_form(saved_options(recorded)[1], len(views.views))
     optim = recorded["optim"]
     batch = config.batch or optim["batch"] // optim["accumulate"]
     if batch % world_size:
@@ -244,11 +243,11 @@ def rebuild(subject: Subject) -> Method:
     """
     read = subject.read
     state = read_state(Path(read.path))
-    data, name = state["data"], state["method"]
+    data = state["data"]
     require_same_images(subject.images, fingerprint=data["fingerprint"], count=data["images"])
     try:
-        options = METHODS[name].options.from_dict(state["config"][section_of(name)])
-        method = METHODS[name].build(read.architecture.build(), options)
+        name, options = saved_options(state["config"])
+        method = METHODS[name](read.architecture.build(), options)
         method.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())

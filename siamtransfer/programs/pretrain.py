@@ -97,7 +97,7 @@ def pretrain(
         torch.manual_seed(config.run.seed)
         method = build_method(config)
         method.prepare(len(images), None if images.labels is None else torch.from_numpy(images.labels))
-        start, watch = 0, CollapseWatch(config.options.least_std, config.options.least_rank_share)
+        start, watch = 0, CollapseWatch(config.options.least_std, config.options.least_rank_fraction)
         if saved is None and config.backbone.weights:
             filled = fill_backbone(method, config.backbone)
             if runtime.is_main:

@@ -88,7 +88,7 @@ def build(name: str, options: dict[str, Any]) -> Method:
     """A method in float64 whose target network, if any, and running state are not what they began as."""
     torch.manual_seed(5)
     entry = METHODS[name]
-    method = entry.build(TinyBackbone(), entry.options(**options)).double().train()
+    method = entry(TinyBackbone(), entry.Config(**options)).double().train()
     with torch.no_grad():
         for part, parameter in method.named_parameters():
             if part.startswith("target_"):
@@ -262,7 +262,7 @@ def measure_all(runtime: Runtime) -> list[list[float]]:
 
 def build_alone(name: str, options: dict[str, Any]) -> Method:
     torch.manual_seed(5)
-    return METHODS[name].build(TinyBackbone(), METHODS[name].options(**options)).double()
+    return METHODS[name](TinyBackbone(), METHODS[name].Config(**options)).double()
 
 
 def test_two_ranks_are_one() -> None:
@@ -278,7 +278,7 @@ def test_two_ranks_are_one() -> None:
 @pytest.mark.parametrize("name", ["swav", "dino"])
 def test_methods_without_such_a_form(name: str) -> None:
     with pytest.raises(UserError, match=f"gradient of {name} has no such parts.* simsiam, simclr, moco"):
-        require_form(METHODS[name].options(), 2)
+        require_form(METHODS[name].Config(), 2)
 
 
 def simsiam(**settings: Any) -> SimSiamConfig:
@@ -293,8 +293,8 @@ def simsiam(**settings: Any) -> SimSiamConfig:
         (simsiam(target={"gradient": 0.1}), 2, r"simsiam\.target"),
         (simsiam(terms={"contrast": 0.1}), 2, r"simsiam\.terms"),
         (simsiam(), 4, "two views of an image, and the recipe makes 4"),
-        (METHODS["vicreg"].options(covariance=0.0), 2, r"vicreg\.covariance 0.*no negative part"),
-        (METHODS["vicreg"].options(invariance=0.0), 2, r"vicreg\.invariance 0.*no positive part"),
+        (METHODS["vicreg"].Config(covariance=0.0), 2, r"vicreg\.covariance 0.*no negative part"),
+        (METHODS["vicreg"].Config(invariance=0.0), 2, r"vicreg\.invariance 0.*no positive part"),
     ],
 )
 def test_losses_without_such_a_form(options: Any, views: int, words: str) -> None:

@@ -319,7 +319,7 @@ def test_byol_lies_between_agreement_and_opposition():
 def barlow_of(z1: Tensor, z2: Tensor) -> float:
     torch.manual_seed(0)
     entry = METHODS["barlow-twins"]
-    method = entry.build(TinyBackbone(), entry.options(dim=z1.shape[1], hidden=4)).double()
+    method = entry(TinyBackbone(), entry.Config(dim=z1.shape[1], hidden=4)).double()
     method.projector, method.norm.eps = Constant(z1, z2), 1e-15
     return method(some_views()).loss.item()
 
@@ -404,7 +404,7 @@ def test_published_sizes(name):
     backbone = TinyBackbone()
     backbone.dim = 2048
     with torch.device("meta"):
-        method = METHODS[name].build(backbone, METHODS[name].options())
+        method = METHODS[name](backbone, METHODS[name].Config())
     shapes = {key: tuple(tensor.shape) for key, tensor in method.state_dict().items()}
     assert {key: shapes[key] for key in PUBLISHED[name]} == PUBLISHED[name]
     biases = {

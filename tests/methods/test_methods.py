@@ -35,13 +35,14 @@ from torch import Tensor
 from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.methods import METHODS, Method, MethodName, StepInfo, section_of
-from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
+from siamtransfer.optim.config import OptimConfig
+from siamtransfer.optim.optimizers import build_optimizer
 from siamtransfer.pretraining.collapse import CollapseWatch
 from siamtransfer.training.guard import StepContext
-from siamtransfer.training.step import update
+from siamtransfer.training.step import Updater, train_step
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
-BLAME = StepContext(step=0, rate=0.0, indices=torch.arange(0))
+CONTEXT = StepContext(step=0, lr=0.0, indices=torch.arange(0))
 
 
 def layers(head: str, published: str, parts: Iterable[str]) -> dict[str, str]:
@@ -160,7 +161,7 @@ def load(name: str) -> tuple[Golden, Case]:
 
 def build(golden: Golden, case: Case, dtype: torch.dtype, **changes: Any) -> Method:
     entry = METHODS[case.method]
-    method = entry.build(TinyBackbone(), entry.options(**{**case.options, **changes})).to(dtype)
+    method = entry(TinyBackbone(), entry.Config(**{**case.options, **changes})).to(dtype)
     golden.fill(method)
     return method
 
@@ -172,8 +173,8 @@ def train(method: Method, golden: Golden, case: Case, dtype: torch.dtype) -> Ten
     for step in range(STEPS):
         info = StepInfo(step, steps=10**12, steps_per_epoch=100)
         views = golden.views(step, dtype)
-        _, verdict = update(method, optimizer, scaler, views, 1, ALONE, None, BLAME, info)
-        losses.append(verdict.loss)
+        _, report = train_step(Updater(method, optimizer, scaler, ALONE), views, CONTEXT, info)
+        losses.append(report.loss)
     return torch.tensor(losses, dtype=torch.float64)
 
 
@@ -234,8 +235,8 @@ def test_every_method_has_a_name_a_section_and_is_tried_here():
     assert list(METHODS) == list(get_args(MethodName)) == list(SMALL)
     sections = get_type_hints(PretrainConfig)
     for name, entry in METHODS.items():
-        assert sections[section_of(name)] is entry.options
-        entry.options().check(batch=256)
+        assert sections[section_of(name)] is entry.Config
+        entry.Config().check(batch=256)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -268,8 +269,9 @@ def trained(runtime: Runtime, name: str, steps: int, synchronise: bool = True, *
         share = [view.chunk(runtime.world_size)[runtime.rank] for view in some_views(step)]
         info = StepInfo(step, 100, 10)
         torch.manual_seed(10 * step + runtime.rank)
-        _, verdict = update(model, optimizer, runtime.scaler(), share, 1, runtime, None, BLAME, info)
-        losses.append(verdict.loss)
+        updater = Updater(model, optimizer, runtime.scaler(), runtime)
+        _, report = train_step(updater, share, CONTEXT, info)
+        losses.append(report.loss)
     return losses, last, method.state_dict()
 
 
@@ -321,14 +323,14 @@ def test_embeddings_that_share_a_direction_are_collapsed_for_others_than_swav():
     for name, health, alarmed in (
         ("swav", learning, False), ("swav", collapsed, True), ("simsiam", learning, True),
     ):  # fmt: skip
-        options = METHODS[name].options
-        watch = CollapseWatch(options.least_std, options.least_rank_share, patience=1)
+        options = METHODS[name].Config
+        watch = CollapseWatch(options.least_std, options.least_rank_fraction, patience=1)
         assert (watch.check(7, health) is not None) == alarmed
 
 
 @pytest.mark.parametrize("name", ["simsiam", "moco", "byol", "swav"])
 def test_an_alarm_names_what_the_method_itself_may_be_to_blame_for(name):
-    watch, options = CollapseWatch(patience=1), METHODS[name].options
+    watch, options = CollapseWatch(patience=1), METHODS[name].Config
     health = {"health/std": 0.0, "health/effective_rank": 1.0, "health/rank_share": 0.0}
     text = watch.check(7, health, options.collapse_causes)
     assert text is not None

@@ -173,8 +173,8 @@ def test_every_method_and_branch_has_its_own_projector(
     name: str, options: dict[str, int], parts: dict[str, str], tmp_path: Path
 ) -> None:
     entry, backbone = METHODS[name], build_backbone("resnet18", width=8, stem="small")
-    settings = entry.options(**options)
-    method = entry.build(backbone, settings)
+    settings = entry.Config(**options)
+    method = entry(backbone, settings)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))  # so that the two networks differ

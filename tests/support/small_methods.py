@@ -29,8 +29,8 @@ BATCH = 16
 def small(name: str, **changes: Any) -> Method:
     """A method at small size in float64, the same every time."""
     torch.manual_seed(0)
-    entry = METHODS[name]
-    return entry.build(TinyBackbone(), entry.options(**{**SMALL[name], **changes})).double()
+    cls = METHODS[name]
+    return cls(TinyBackbone(), cls.Config(**{**SMALL[name], **changes})).double()
 
 
 def some_views(step: int = 0) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.checkpoints.training_state import read_state
-from siamtransfer.methods import METHODS, section_of
+from siamtransfer.methods import METHODS, saved_options
 from siamtransfer.utils.errors import UserError
 
 ROWS = 4096  # projected at once
@@ -32,10 +32,9 @@ def read_projector(read: ReadBackbone) -> nn.Module | None:
         return None
     state = read_state(Path(read.path))
     try:
-        name = state["method"]
-        options = METHODS[name].options.from_dict(state["config"][section_of(name)])
+        name, options = saved_options(state["config"])
         with torch.random.fork_rng(devices=[]):  # the weights are replaced, the caller's random numbers stay
-            method = METHODS[name].build(read.architecture.build(), options)
+            method = METHODS[name](read.architecture.build(), options)
         part = PREFIX[read.branch] + ("projector" if hasattr(method, "projector") else "head.mlp")
         projector, beginning = method.get_submodule(part), f"{part}."
         own = {key: value for key, value in state["model"].items() if key.startswith(beginning)}

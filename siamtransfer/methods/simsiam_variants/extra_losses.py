@@ -1,4 +1,4 @@
-"""Terms added to SimSiam's loss, each with a weight: labels of a few images, rotations, a weak contrast."""
+"""Extra losses beside SimSiam's, each with a weight: labels of a few images, rotations, a weak contrast."""
 
 from __future__ import annotations
 
@@ -19,47 +19,55 @@ UNLABELLED = -1
 
 @dataclass
 class TermsConfig:
-    """Further terms of the loss (ours); a weight of 0 leaves a term out."""
+    """Extra losses (ours); a weight of 0 leaves one out."""
 
     labels: float = 0.0
     """Weight of semi-supervised learning: the cross-entropy of a linear classifier of features, over those
     images of the batch that carry labels."""
-    labelled_share: float = 0.1
-    """Share of every class that carries labels, always the same images; at least one of each."""
+    labelled_fraction: float = 0.1
+    """Fraction of every class that carries labels, always the same images; at least one of each."""
     labels_reach_backbone: bool = True
-    """False keeps the classifier's gradient out of the backbone: it only watches, an online probe."""
+    """False keeps the classifier's gradient out of the backbone: then it is an online probe."""
     rotation: float = 0.0
-    """Weight of telling by which quarter turns view 1 was rotated (Gidaris et al., arXiv 1803.07728)."""
+    """Weight of predicting by how many quarter turns view 1 was rotated (Gidaris et al., arXiv
+    1803.07728)."""
     contrast: float = 0.0
     """Weight β of a weak contrast: the mean of max(0, cos(p, z') - margin) over targets z' of other images
-    that are neither the most nor the least alike."""
+    that are neither the most nor the least similar."""
     contrast_margin: float = 0.3
-    """Cosine that a prediction may have with another image's target for free."""
+    """Cosine between a prediction and another image's target below which the loss is 0."""
     contrast_band: list[float] = field(default_factory=lambda: [0.25, 0.75])
-    """Quantiles of an image's similarities to the others, between which lie the ones to contrast with."""
+    """Quantiles of an image's similarities to the others; the contrast takes the images between them."""
     lr_scale: float = 1.0
-    """Learning rate of the terms' classifiers in units of the encoder's."""
+    """Learning rate of the extra losses' classifiers in units of the encoder's."""
 
     def check(self) -> None:
         for name in ("labels", "rotation", "contrast"):
-            at_least(f"simsiam.terms.{name}", getattr(self, name), 0)
-        above("simsiam.terms.labelled_share", self.labelled_share, 0)
-        within("simsiam.terms.labelled_share", self.labelled_share, 0, 1)
-        within("simsiam.terms.contrast_margin", self.contrast_margin, -1, 1)
-        at_least("simsiam.terms.rate_scale", self.lr_scale, 0)
+            at_least(f"simsiam_variants.terms.{name}", getattr(self, name), 0)
+        above("simsiam_variants.terms.labelled_fraction", self.labelled_fraction, 0)
+        within("simsiam_variants.terms.labelled_fraction", self.labelled_fraction, 0, 1)
+        within("simsiam_variants.terms.contrast_margin", self.contrast_margin, -1, 1)
+        at_least("simsiam_variants.terms.lr_scale", self.lr_scale, 0)
         band = self.contrast_band
         if not (len(band) == 2 and 0 <= band[0] < band[1] <= 1):
             raise UserError(
-                f"simsiam.terms.contrast_band is {band}, but must be two rising numbers from 0 to 1, as "
-                "[0.25, 0.75]"
+                f"simsiam_variants.terms.contrast_band is {band}, but must be two rising numbers from 0 to "
+                "1, as [0.25, 0.75]"
             )
 
 
 @dataclass
-class Encoded:
-    """What a batch has become: for each view the image [N,3,S,S], feature h[N,D], prediction p[N,d] and
-    target t[N,d] (of global views only), which image each row shows, where the method is told, and the
-    backbone that made the features."""
+class EncodedBatch:
+    """The tensors of a batch that extra losses read.
+
+    Attributes:
+        backbone: the network that computed the features.
+        views: images [N,3,S,S] of every view.
+        features: h[N,D] of every view.
+        predictions: p[N,d] of every view.
+        targets: t[N,d] of every global view.
+        index: int64[N], the number of each row's image; None where no option needs it.
+    """
 
     backbone: nn.Module
     views: list[Tensor]
@@ -69,7 +77,7 @@ class Encoded:
     index: Tensor | None
 
 
-class Labels(nn.Module):
+class LabelLoss(nn.Module):
     """The cross-entropy of a linear classifier of features over the labelled rows of all ranks and views."""
 
     table: Tensor
@@ -78,17 +86,17 @@ class Labels(nn.Module):
         super().__init__()
         if labels is None:
             raise UserError(
-                "simsiam.terms.labels learns from labels, and these images have none: choose a set with "
-                "labels, or set it to 0"
+                "simsiam_variants.terms.labels learns from labels, and these images have none: choose a set "
+                "with labels, or set it to 0"
             )
         self.config = config
         self.classifier = nn.Linear(width, int(labels.max()) + 1)
         table = torch.full_like(labels, UNLABELLED)
-        known = torch.from_numpy(draw_by_class(labels.numpy(), config.labelled_share, seed=0))
+        known = torch.from_numpy(draw_by_class(labels.numpy(), config.labelled_fraction, seed=0))
         table[known] = labels[known]
         self.register_buffer("table", table)
 
-    def forward(self, batch: Encoded) -> Tensor:
+    def forward(self, batch: EncodedBatch) -> Tensor:
         assert batch.index is not None
         label = self.table[batch.index]
         known = label != UNLABELLED
@@ -96,20 +104,19 @@ class Labels(nn.Module):
         for h in batch.features:
             h = h[known] if self.config.labels_reach_backbone else h[known].detach()
             losses.append(F.cross_entropy(to_float32(self.classifier(h)), label[known], reduction="sum"))
-        count = (
-            collectives.all_reduce(known.sum()).clamp(min=1) / collectives.world_size()
-        )  # gradients are averaged over ranks
+        # Gradients are averaged over ranks, so the count is, too.
+        count = collectives.all_reduce(known.sum()).clamp(min=1) / collectives.world_size()
         return torch.stack(losses).mean() / count
 
 
-class Rotation(nn.Module):
+class RotationLoss(nn.Module):
     """The cross-entropy of the four quarter turns of view 1; row i of the batch is turned i times."""
 
     def __init__(self, width: int):
         super().__init__()
         self.classifier = nn.Linear(width, 4)
 
-    def forward(self, batch: Encoded) -> Tensor:
+    def forward(self, batch: EncodedBatch) -> Tensor:
         x = batch.views[0]
         turns = collectives.local_rows(len(x), x.device) % 4
         rotated = x.clone()
@@ -118,15 +125,15 @@ class Rotation(nn.Module):
         return F.cross_entropy(to_float32(self.classifier(batch.backbone(rotated))), turns)
 
 
-class Contrast(nn.Module):
+class ContrastLoss(nn.Module):
     """mean_k max(0, cos(p_i, z_k) - margin) over other images k of all ranks whose cosine with target i lies
-    between two quantiles of its cosines with all others."""
+    between two quantiles of the cosines of target i with all others."""
 
     def __init__(self, config: TermsConfig):
         super().__init__()
         self.margin, self.band = config.contrast_margin, config.contrast_band
 
-    def forward(self, batch: Encoded) -> Tensor:
+    def forward(self, batch: EncodedBatch) -> Tensor:
         views = zip(batch.predictions, reversed(batch.targets), strict=False)
         return torch.stack([self.excess(l2_normalize(p), l2_normalize(t.detach())) for p, t in views]).mean()
 
@@ -138,6 +145,6 @@ class Contrast(nn.Module):
             alike, cosines = t @ others.T, p @ others.T
         alike[torch.arange(len(own), device=own.device), own] = torch.nan
         low, high = alike.nanquantile(alike.new_tensor(self.band), dim=1)[..., None]
-        secondary = (alike >= low) & (alike <= high)  # never itself, which is not a number
+        secondary = (alike >= low) & (alike <= high)  # without the row itself, which is NaN
         excess = (cosines - self.margin).relu()
         return ((excess * secondary).sum(dim=1) / secondary.sum(dim=1).clamp(min=1)).mean()

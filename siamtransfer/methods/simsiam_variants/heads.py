@@ -1,4 +1,4 @@
-"""SimSiam's projector g and predictor h, as its options shape them; the defaults are the published code's."""
+"""The projector g and the predictor h by their options; the defaults are those of the published code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.methods.parts.mlp import ACTIVATIONS, Norm, mlp
-from siamtransfer.methods.simsiam_variants.options import SimSiamConfig
+from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 
 AFTER_PROJECTOR: dict[str, Norm] = {
     "none": "none",
@@ -17,10 +17,10 @@ AFTER_PROJECTOR: dict[str, Norm] = {
     "output-affine": "affine",
     "all": "plain",
 }
-"""The batch norm after the projector, by the name of its places."""
+"""The batch norm after the projector, by the value of the option batch_norm."""
 
 
-def build_projector(features: int, config: SimSiamConfig) -> nn.Sequential:
+def build_projector(features: int, config: SimSiamVariantsConfig) -> nn.Sequential:
     """g, from features h[N,D] to projections z[N,d]."""
     projector = mlp(
         [features] * config.projector_layers + [config.dim],
@@ -35,13 +35,13 @@ def build_projector(features: int, config: SimSiamConfig) -> nn.Sequential:
     return projector
 
 
-def build_predictor(config: SimSiamConfig) -> nn.Module:
+def build_predictor(config: SimSiamVariantsConfig) -> nn.Module:
     """h, from projections z[N,d] to predictions p[N,d]."""
     if config.predictor == "none":
         return nn.Identity()
     d, bottleneck = config.dim, config.predictor_hidden or max(1, config.dim // 4)
 
-    def one() -> nn.Module:
+    def build_mlp() -> nn.Module:
         return mlp(
             [d, *[bottleneck] * (config.predictor_layers - 1), d],
             hidden="none" if config.batch_norm == "none" else "affine",
@@ -51,16 +51,16 @@ def build_predictor(config: SimSiamConfig) -> nn.Module:
 
     match config.predictor_shape:
         case "bottleneck":
-            predictor = one()
+            predictor = build_mlp()
         case "residual":
-            predictor = Residual(one())
+            predictor = Residual(build_mlp())
         case "experts":
-            predictor = Experts([one() for _ in range(config.predictor_experts)], d)
+            predictor = Experts([build_mlp() for _ in range(config.predictor_experts)], d)
     return predictor.requires_grad_(config.predictor == "trained")
 
 
 class Residual(nn.Module):
-    """p = z + h(z): the predictor only says how the other view differs (ours)."""
+    """p = z + h(z): the predictor learns only the difference between the views (ours)."""
 
     def __init__(self, mlp: nn.Module):
         super().__init__()
@@ -80,15 +80,16 @@ class Experts(nn.Module):
         self.gate = nn.Linear(dim, len(mlps))
 
     def gates(self, z: Tensor) -> Tensor:
-        """How much each expert says about each row, [N,K], rows summing to 1."""
+        """The weight of each expert for each row, [N,K]; each row sums to 1."""
         return self.gate(z).softmax(dim=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        answers = torch.stack([expert(z) for expert in self.experts], dim=2)  # [N, d, K]
-        return (answers * self.gates(z)[:, None]).sum(dim=2)
+        outputs = torch.stack([expert(z) for expert in self.experts], dim=2)  # [N, d, K]
+        return (outputs * self.gates(z)[:, None]).sum(dim=2)
 
     @torch.no_grad()
     def usage(self, z: Tensor) -> Tensor:
-        """The entropy of the mean gate, from 0 (one expert does everything) to 1 (all take equal part)."""
+        """The entropy of the mean gate, from 0 (one expert has all the weight) to 1 (all have equal
+        weight)."""
         mean = self.gates(z).float().mean(dim=0)
         return torch.special.entr(mean).sum() / math.log(len(mean))

@@ -1,4 +1,4 @@
-"""How far predictions p[N,d] are from targets z[N,d]: SimSiam's D(p, z), and others in its place.
+"""Distances D(p, z) between predictions p[N,d] and targets z[N,d]: SimSiam's negative cosine, and others.
 
 Every function is a mean over the batch, smallest where p agrees with z, in float32 or better.
 """
@@ -23,14 +23,14 @@ SimilarityName = Literal["cosine", "cross-entropy", "kl", "js", "mse", "huber", 
 
 @dataclass
 class DistanceConfig:
-    """What D(p, z) is made of, beyond the one similarity that SimSiam has (ours, but for the formulas)."""
+    """A weighted sum of similarities for D(p, z), and their parameters (ours, but for the formulas)."""
 
     weights: dict[SimilarityName, float] = field(default_factory=dict)
     """Several similarities and their weights, as {cosine: 1, cross-entropy: 0.1}: the weighted sum takes the
-    place of simsiam.similarity."""
+    place of simsiam_variants.similarity."""
     learned: bool = False
-    """Train the weights w, from the given ones on: the loss is the sum of w L - log w over the similarities
-    (Kendall et al., arXiv 1705.07115), each L shifted to be at least zero."""
+    """Train the weights w, which start at those above: the loss is the sum of w L - log w over the
+    similarities (Kendall et al., arXiv 1705.07115), each L shifted to be at least zero."""
     prediction_temperature: float = 1.0
     """Temperature of the prediction's softmax, where a similarity has one."""
     target_temperature: float = 1.0
@@ -40,19 +40,19 @@ class DistanceConfig:
 
     def check(self) -> None:
         for name, weight in self.weights.items():
-            above(f"simsiam.distance.weights.{name}", weight, 0)
-        above("simsiam.distance.prediction_temperature", self.prediction_temperature, 0)
-        above("simsiam.distance.target_temperature", self.target_temperature, 0)
-        at_least("simsiam.distance.slices", self.slices, 1)
+            above(f"simsiam_variants.distance.weights.{name}", weight, 0)
+        above("simsiam_variants.distance.prediction_temperature", self.prediction_temperature, 0)
+        above("simsiam_variants.distance.target_temperature", self.target_temperature, 0)
+        at_least("simsiam_variants.distance.slices", self.slices, 1)
         if self.learned and not self.weights:
             raise UserError(
-                "simsiam.distance.learned trains the weights of simsiam.distance.weights: name similarities "
-                "there, as {cosine: 1, cross-entropy: 1}"
+                "simsiam_variants.distance.learned trains the weights of simsiam_variants.distance.weights: "
+                "name similarities there, as {cosine: 1, cross-entropy: 1}"
             )
 
 
 class Distance(nn.Module):
-    """D(p, z): the similarity called `name`, or the weighted sum that `config` asks for."""
+    """D(p, z): the similarity `name`, or the weighted sum of similarities in `config`."""
 
     def __init__(self, name: SimilarityName, config: DistanceConfig):
         super().__init__()
@@ -64,10 +64,10 @@ class Distance(nn.Module):
         """The mean over the batch of p[N,d] and its target z[N,d]."""
         p, z = to_float32(p), to_float32(z)
         with no_tf32(p):
-            each = {name: self.measure(name, p, z) for name in self.weights}
+            values = {name: self.measure(name, p, z) for name in self.weights}
         if not self.config.learned:
-            return torch.stack([weight * each[name] for name, weight in self.weights.items()]).sum()
-        from_zero = torch.stack([each[name] + (name == "cosine") for name in self.weights])
+            return torch.stack([weight * values[name] for name, weight in self.weights.items()]).sum()
+        from_zero = torch.stack([values[name] + (name == "cosine") for name in self.weights])
         return (self.log_weights.exp() * from_zero - self.log_weights).sum()
 
     def measure(self, name: SimilarityName, p: Tensor, z: Tensor) -> Tensor:
@@ -99,15 +99,16 @@ def cosine(p: Tensor, z: Tensor) -> Tensor:
 
 
 def divergence(log_z: Tensor, log_p: Tensor) -> Tensor:
-    """KL(z || p) of distributions over channels, given by their logarithms [N,d]."""
+    """KL(z || p) of distributions over channels; the arguments are their logarithms [N,d]."""
     return (log_z.exp() * (log_z - log_p)).sum(dim=1).mean()
 
 
 def sliced_wasserstein(p: Tensor, z: Tensor, slices: int) -> Tensor:
-    """The squared 2-Wasserstein distance between the clouds of all p and of all z, over the rows of all
-    ranks, as the mean over random directions of that between their sorted shadows (Rabin et al. 2011).
+    """The squared 2-Wasserstein distance between the distribution of all p and that of all z, over the rows
+    of all ranks (Rabin et al. 2011): the mean, over random directions, of the distance between their sorted
+    projections on that direction.
 
-    It compares distributions and not pairs, so it only makes sense beside a similarity of pairs.
+    It compares distributions and not pairs, so it is useful only together with a similarity of pairs.
     """
     directions = collectives.broadcast(
         l2_normalize(torch.randn(slices, p.shape[1], device=p.device, dtype=p.dtype))

@@ -1,7 +1,7 @@
-"""What a prediction aims at: the target t[N,d] that SimSiam makes of a projection z, and others in its place.
+"""The targets t[N,d] of predictions: SimSiam's, the projection z behind a stop-gradient, and others.
 
-SimSiam's is z behind the stop-gradient. Here the stop-gradient may let a share of the gradient through, a
-second network may project in the place of the first, or an average over past augmentations may stand in.
+The stop-gradient may pass a fraction of the gradient; a second network may compute the target; or the target
+may be an average over earlier augmentations of the image.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class TargetConfig:
     """The target; the defaults are SimSiam's, z behind a stop-gradient."""
 
     gradient: float = 0.0
-    """Share γ of its gradient that a target passes on: 0 is the stop-gradient, 1 is none (ours)."""
+    """Fraction γ of its gradient that a target passes on: 0 is the stop-gradient, 1 is none (ours)."""
     spread: list[float] | None = None
     """[low, high]: pass γ on only while outputs spread. With r the moving average of the outputs' standard
-    deviation times the root of d (1 is healthy, 0 collapsed) the share is γ (r - low) / (high - low), at
+    deviation times the root of d (1 is healthy, 0 collapsed) the fraction is γ (r - low) / (high - low), at
     least 0 and at most γ; it starts at 0 (ours). null: always γ."""
-    share: float = 0.0
-    """Share α of a second network in the target α z' + (1 - α) z: 0 is SimSiam, 1 with a momentum BYOL."""
+    fraction: float = 0.0
+    """Fraction α of a second network in the target α z' + (1 - α) z: 0 is SimSiam, 1 with a momentum BYOL."""
     momentum: float = 0.99
     """Momentum τ of the second network, θ' ← τ θ' + (1 - τ) θ; 0 copies, so that t = z exactly if `every` is
     1."""
     every: int = 1
-    """Steps between two moves of the second network. share 1, momentum 0 and every k is the alternation of
-    section 5.2: targets are computed by the weights of up to k steps ago."""
+    """Steps between two moves of the second network. fraction 1, momentum 0 and every k is the alternation of
+    section 5.2: targets come from the weights of up to k steps ago."""
     start_epoch: int = 0
     """First epoch (from 0) with the second network; before it the target is SimSiam's (ours)."""
     stop_epoch: int | None = None
@@ -49,84 +49,84 @@ class TargetConfig:
     """With more than two views, predict each other view's target, or the mean of them (FastSiam)."""
 
     def check(self) -> None:
-        within("simsiam.target.gradient", self.gradient, 0, 1)
-        within("simsiam.target.share", self.share, 0, 1)
-        within("simsiam.target.momentum", self.momentum, 0, 1)
-        within("simsiam.target.memory", self.memory, 0, 1)
-        at_least("simsiam.target.every", self.every, 1)
-        at_least("simsiam.target.start_epoch", self.start_epoch, 0)
-        at_least("simsiam.target.stop_epoch", self.stop_epoch, self.start_epoch + 1)
+        within("simsiam_variants.target.gradient", self.gradient, 0, 1)
+        within("simsiam_variants.target.fraction", self.fraction, 0, 1)
+        within("simsiam_variants.target.momentum", self.momentum, 0, 1)
+        within("simsiam_variants.target.memory", self.memory, 0, 1)
+        at_least("simsiam_variants.target.every", self.every, 1)
+        at_least("simsiam_variants.target.start_epoch", self.start_epoch, 0)
+        at_least("simsiam_variants.target.stop_epoch", self.stop_epoch, self.start_epoch + 1)
         if self.spread is not None and not (len(self.spread) == 2 and 0 <= self.spread[0] < self.spread[1]):
             raise UserError(
-                f"simsiam.target.spread is {self.spread}, but must be two rising numbers from 0, as "
-                "[0.5, 0.9]"
+                f"simsiam_variants.target.spread is {self.spread}, but must be two rising numbers from 0, "
+                "as [0.5, 0.9]"
             )
         if self.spread is not None and not self.gradient:
             raise UserError(
-                "simsiam.target.spread says when simsiam.target.gradient passes, which is 0: raise that, or "
-                "leave spread out"
+                "simsiam_variants.target.spread says when simsiam_variants.target.gradient passes, which is "
+                "0: raise that, or leave spread out"
             )
 
-    def share_at(self, info: StepInfo) -> float:
-        """α in the epoch of `moment`."""
+    def fraction_at(self, info: StepInfo) -> float:
+        """α in the epoch of this step."""
         begun = info.epoch >= self.start_epoch
         ended = self.stop_epoch is not None and info.epoch >= self.stop_epoch
-        return self.share if begun and not ended else 0.0
+        return self.fraction if begun and not ended else 0.0
 
 
 class StopGradient(nn.Module):
-    """z -> z, of whose gradient the share γ passes; `config.spread` makes γ a function of the outputs."""
+    """z -> z; the fraction γ of its gradient passes. `config.spread` makes γ a function of the outputs."""
 
     spread: Tensor
 
     def __init__(self, config: TargetConfig, *, stop: bool):
         super().__init__()
-        self.most = config.gradient if stop else 1.0
+        self.largest = config.gradient if stop else 1.0
         self.bounds = config.spread if stop else None
         if self.bounds is not None:
             self.register_buffer("spread", torch.zeros(()))
 
     @property
-    def share(self) -> float:
-        """γ now."""
+    def fraction(self) -> float:
+        """The current γ."""
         if self.bounds is None:
-            return self.most
+            return self.largest
         low, high = self.bounds
-        return self.most * min(max((float(self.spread) - low) / (high - low), 0.0), 1.0)
+        return self.largest * min(max((float(self.spread) - low) / (high - low), 0.0), 1.0)
 
     @torch.no_grad()
-    def watch(self, z: Tensor) -> None:
-        """Takes note of how the projections z[N,d] of all ranks spread."""
+    def update_spread(self, z: Tensor) -> None:
+        """Moves the average of the outputs' spread by the projections z[N,d] of all ranks."""
         if self.bounds is not None:
             self.spread.lerp_(self.spread.new_tensor(output_std(collectives.all_gather(z))), 0.1)
 
     def forward(self, z: Tensor) -> Tensor:
-        return partial_gradient(z, self.share)
+        return partial_gradient(z, self.fraction)
 
 
-def partial_gradient(z: Tensor, share: float) -> Tensor:
-    """z itself, through which the share γ of the gradient passes, as through γ z + (1 - γ) stop(z)."""
-    if share == 0:
+def partial_gradient(z: Tensor, fraction: float) -> Tensor:
+    """The values of z; the fraction γ of the gradient passes, as through γ z + (1 - γ) stop(z)."""
+    if fraction == 0:
         return z.detach()
-    return z if share == 1 else _Share.apply(z, share)
+    return z if fraction == 1 else _ScaleGradient.apply(z, fraction)
 
 
-class _Share(torch.autograd.Function):
+class _ScaleGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, share: float) -> Tensor:
-        ctx.share = share
+    def forward(ctx: Any, z: Tensor, fraction: float) -> Tensor:
+        ctx.fraction = fraction
         return z.view_as(z)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.share * gradient, None
+        return ctx.fraction * gradient, None
 
 
-class Memory(nn.Module):
+class TargetMemory(nn.Module):
     """η_x ← m η_x + (1 - m) z: for every image x an average over its augmentations (section 5.2).
 
-    The first projections of an image start its average; it takes in all views of a step at once, of which the
-    paper does not speak. Both are buffers: `average` [images, d] and `seen` [images].
+    The first projections of an image start its average. It takes in all views of a step at once; the paper
+    does not say how views are combined. Both are buffers: `average` [images, d] and `seen` [images].
     """
 
     average: Tensor
@@ -139,7 +139,7 @@ class Memory(nn.Module):
         self.register_buffer("seen", torch.zeros(images, dtype=torch.bool))
 
     def forward(self, targets: list[Tensor], index: Tensor) -> list[Tensor]:
-        """Each view's own m η_x + (1 - m) z; η_x itself then becomes the mean of them over the views."""
+        """m η_x + (1 - m) z for each view; η_x itself then becomes the mean of these over the views."""
         old, known, m = self.average[index], self.seen[index, None], self.momentum
         moved = [torch.where(known, m * old + (1 - m) * to_float32(z), to_float32(z)) for z in targets]
         rows = collectives.all_gather(index)
@@ -148,15 +148,17 @@ class Memory(nn.Module):
         return moved
 
 
-def aims(targets: list[Tensor], views: int, *, each: bool, symmetric: bool) -> list[tuple[int, Tensor]]:
-    """Which of `views` predictions, by its number, aims at what, given the targets of the global views.
+def prediction_pairs(
+    targets: list[Tensor], views: int, *, mean: bool, symmetric: bool
+) -> list[tuple[int, Tensor]]:
+    """Pairs of a prediction, by the number of its view of `views`, and its target.
 
-    Every one at the targets of all other views, or at their mean (not `each`); not `symmetric`, only the
-    first of every two views at the second.
+    `targets` are those of the global views. A prediction has the targets of all other views, or the `mean` of
+    them. If not `symmetric`, only the first of every two views has a target, the second one's.
     """
     if not symmetric:
         return [(i, targets[i + 1]) for i in range(0, len(targets) - 1, 2)]
     others = [(i, [t for j, t in enumerate(targets) if j != i]) for i in range(views)]
-    if each:
-        return [(i, target) for i, found in others for target in found]
-    return [(i, torch.stack(found).mean(dim=0)) for i, found in others]
+    if mean:
+        return [(i, torch.stack(ts).mean(dim=0)) for i, ts in others]
+    return [(i, t) for i, ts in others for t in ts]

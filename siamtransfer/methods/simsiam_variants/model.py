@@ -1,0 +1,128 @@
+"""simsiam-variants: SimSiam whose heads, similarity and targets are chosen by options, with extra losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from siamtransfer.methods.base import Backbone, Method, ParameterGroup, StepInfo, StepOutput, trainable
+from siamtransfer.methods.parts.ema import momentum_copy, move
+from siamtransfer.methods.parts.vit_init import freeze_patches
+from siamtransfer.methods.simsiam import SimSiam
+from siamtransfer.methods.simsiam_variants.clusters import PseudoLabels
+from siamtransfer.methods.simsiam_variants.extra_losses import (
+    ContrastLoss,
+    EncodedBatch,
+    LabelLoss,
+    RotationLoss,
+)
+from siamtransfer.methods.simsiam_variants.heads import Experts, build_predictor, build_projector
+from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
+from siamtransfer.methods.simsiam_variants.similarities import Distance
+from siamtransfer.methods.simsiam_variants.targets import StopGradient, TargetMemory, prediction_pairs
+
+
+class SimSiamVariants(SimSiam):
+    """L = mean of D(p_i, t_j) over pairs of views i ≠ j, + Σ w_k L_k over extra losses, with z = g(f(x)),
+    p = h(z) and targets t; by default t = stop(z) and there is no extra loss."""
+
+    Config = SimSiamVariantsConfig
+    config: SimSiamVariantsConfig
+    multi_crop = True
+
+    def __init__(self, backbone: Backbone, config: SimSiamVariantsConfig):
+        Method.__init__(self, backbone, config)  # SimSiam's own heads would draw random numbers
+        self.projector = build_projector(backbone.dim, config)
+        self.predictor = build_predictor(config)
+        self.distance = Distance(config.similarity, config.distance)
+        self.target = StopGradient(config.target, stop=config.stop_gradient)
+        self.target_fraction = config.target.fraction
+        if self.target_fraction:
+            self.target_backbone = momentum_copy(backbone)
+            self.target_projector = momentum_copy(self.projector)
+        self.terms = nn.ModuleDict()
+        if config.terms.rotation:
+            self.terms["rotation"] = RotationLoss(backbone.dim)
+        if config.terms.contrast:
+            self.terms["contrast"] = ContrastLoss(config.terms)
+        if config.freeze_patches:
+            freeze_patches(backbone)
+        self.uses_index = config.needs_index
+
+    def prepare(self, images: int, labels: Tensor | None) -> None:
+        config = self.config
+        if config.target.memory is not None:
+            self.memory = TargetMemory(images, config.dim, config.target.memory)
+        if config.clusters.fraction:
+            self.clusters = PseudoLabels(images, self.backbone.dim, config.clusters)
+        if config.terms.labels:
+            self.terms["labels"] = LabelLoss(self.backbone.dim, labels, config.terms)
+
+    def forward(self, views: list[Tensor], index: Tensor | None = None) -> StepOutput:
+        """Two or more views [N,3,S,S], the global ones first -> loss; for cosine similarity without extra
+        losses it is in [-1, 1], and -1 is full agreement."""
+        h = [self.backbone(x) for x in views]
+        z = [self.projector(x) for x in h]
+        p = [self.predictor(x) for x in z]
+        t = self.targets(views, h, z, index)
+        pairs = prediction_pairs(
+            t, len(views), mean=self.config.target.views == "mean", symmetric=self.config.symmetric
+        )
+        loss = torch.stack([self.distance(p[i], target) for i, target in pairs]).mean()
+        batch = EncodedBatch(self.backbone, views, h, p, t, index)
+        terms = {name: term(batch) for name, term in self.terms.items()}
+        for name, term in terms.items():
+            loss = loss + getattr(self.config.terms, name) * term
+        return StepOutput(loss, [x.detach() for x in z], self.numbers(z, terms))
+
+    def targets(
+        self, views: list[Tensor], h: list[Tensor], z: list[Tensor], index: Tensor | None
+    ) -> list[Tensor]:
+        """t[N,d] of every global view; by default its projection behind the stop-gradient."""
+        z = [projection for projection, x in zip(z, views, strict=True) if x.shape == views[0].shape]
+        t = [self.target(projection) for projection in z]
+        if self.target_fraction:
+            with torch.no_grad():
+                second = [self.target_projector(self.target_backbone(x)) for x in views[: len(z)]]
+            t = [torch.lerp(first, t2, self.target_fraction) for first, t2 in zip(t, second, strict=True)]
+        if self.config.target.memory is not None:
+            t = self.memory(t, index)
+        if self.config.clusters.fraction:
+            t = self.clusters(t, h[0], index)
+        self.target.update_spread(torch.cat(z))
+        return t
+
+    @torch.no_grad()
+    def numbers(self, z: list[Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scalars to log besides the loss."""
+        numbers = {f"simsiam/{name}": term.detach() for name, term in terms.items()}
+        if self.config.target.spread is not None:
+            numbers["simsiam/target_gradient"] = torch.tensor(self.target.fraction)
+        if self.config.clusters.fraction:
+            numbers["simsiam/cluster_agreement"] = self.clusters.agreement
+        if isinstance(self.predictor, Experts):
+            numbers["simsiam/expert_usage"] = self.predictor.usage(z[0])
+        return numbers
+
+    def before_forward(self, info: StepInfo) -> None:
+        self.target_fraction = self.config.target.fraction_at(info)
+        if self.config.clusters.fraction:
+            self.clusters.before_forward(info)
+
+    def after_update(self, info: StepInfo) -> None:
+        target = self.config.target
+        if target.fraction and (info.step + 1) % target.every == 0:
+            move(self.target_backbone, self.backbone, target.momentum)
+            move(self.target_projector, self.projector, target.momentum)
+
+    def groups(self) -> list[ParameterGroup]:
+        encoder, predictor = super().groups()
+        encoders = [encoder]
+        if self.config.backbone_lr_scale != 1:
+            encoders = [
+                ParameterGroup("backbone", trainable(self.backbone), lr_scale=self.config.backbone_lr_scale),
+                ParameterGroup("projector", trainable(self.projector)),
+            ]
+        weights = ParameterGroup("weights of similarities", trainable(self.distance))
+        terms = ParameterGroup("terms", trainable(self.terms), lr_scale=self.config.terms.lr_scale)
+        return [group for group in (*encoders, predictor, weights, terms) if group.parameters]
