@@ -1,5 +1,4 @@
-"""Baselines by name: torchvision's supervised weights are those of the file asked for, or there are none.
-(Untrained ones are tested with the reader, in test_formats.py.)"""
+"""Baselines by name: untrained backbones, and torchvision's supervised weights from the right file only."""
 
 from __future__ import annotations
 
@@ -8,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from support.checkpoint_files import random_state, simsiam_checkpoint
+from support.checkpoint_files import random_state, same_tensors, simsiam_checkpoint
 from support.pictures import write_shapes
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18
 
+from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints import baselines
 from siamtransfer.checkpoints.baselines import build_untrained, find_torchvision_weights, weight_urls
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
@@ -196,4 +196,26 @@ def test_untrained_backbones_leave_the_random_numbers_alone() -> None:
     before = torch.get_rng_state()
     backbone, seed = build_untrained("random:resnet18:width=8:stem=small:seed=3")
     assert torch.equal(torch.get_rng_state(), before)
-    assert (backbone.architecture, seed) == (("resnet18", 8, "small"), 3)
+    assert (Architecture.of(backbone), seed) == (("resnet18", 8, "small"), 3)
+
+
+def test_random_baselines_are_asked_for_by_name() -> None:
+    random_numbers = torch.get_rng_state()
+    module, read = load_backbone("random:resnet18:width=8:stem=small:seed=3")
+    assert torch.equal(torch.get_rng_state(), random_numbers)
+    assert (read.format, read.name, read.width, read.stem) == ("random", "resnet18", 8, "small")
+    assert same_tensors(dict(module.state_dict()), read.state)
+    assert read.digest == read_backbone("random:resnet18:stem=small:width=8:seed=3").digest
+    assert read.digest != read_backbone("random:resnet18:stem=small:width=8:seed=4").digest
+    assert read_backbone("random:resnet18").width == 64
+    assert read_backbone("random:timm:resnet10t").name == "timm:resnet10t"
+
+
+@pytest.mark.parametrize(
+    "path", ["random:resnet18:width=x", "random:resnet18:depth=3", "random:resnet18:seed=-1"]
+)
+def test_wrong_options_of_random_baselines(path: str) -> None:
+    with pytest.raises(UserError, match="the options are"):
+        read_backbone(path)
+    with pytest.raises(UserError, match=r"resnet17.*did you mean"):
+        read_backbone("random:resnet17")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.checkpoint_files import own_checkpoint, random_state
+from support.checkpoint_files import own_checkpoint, random_state, same_tensors, save
 from torch import Tensor, nn
 
 from siamtransfer.backbones.architecture import build_backbone
@@ -65,15 +65,6 @@ def state_of(method: Method) -> dict[str, Any]:
     return {**state, "model": method.state_dict(), "keys": declare(method)}
 
 
-def save(state: dict[str, Any], folder: Path) -> Path:
-    torch.save(state, folder / "x.pth")
-    return folder / "x.pth"
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
 def test_the_declaration_of_a_users_method() -> None:
     heads = ["backbone_head", "expander", "head", "module", "running_mean_of_everything", "whitening"]
     expected = {"backbone": "backbone.", "target": None, "heads": heads, "evaluated": "backbone"}
@@ -92,8 +83,8 @@ def test_the_checkpoint_of_a_users_method_is_read_back(tmp_path: Path) -> None:
     method = UsersMethod()
     Checkpoints(tmp_path).save(state_of(method), 1)
     module, read = load_backbone(tmp_path / "checkpoint.pth")
-    assert same(read.state, dict(method.backbone.state_dict()))
-    assert same(dict(module.state_dict()), read.state)
+    assert same_tensors(read.state, dict(method.backbone.state_dict()))
+    assert same_tensors(dict(module.state_dict()), read.state)
     assert (read.format, read.branch, read.branches) == ("siamtransfer", "backbone", ("backbone",))
     heads = len(method.state_dict()) - len(read.state)
     assert (read.used, read.dropped) == (len(read.state), {"head (declared)": heads})
@@ -104,8 +95,8 @@ def test_the_evaluated_target_is_read_by_default(tmp_path: Path) -> None:
     path = Checkpoints(tmp_path).save(state_of(method), 1)
     read, trained = read_backbone(path), read_backbone(path, branch="backbone")
     assert (read.branch, read.branches) == ("target", ("target", "backbone"))
-    assert same(read.state, dict(method.target_backbone.state_dict()))
-    assert same(trained.state, dict(method.backbone.state_dict()))
+    assert same_tensors(read.state, dict(method.target_backbone.state_dict()))
+    assert same_tensors(trained.state, dict(method.backbone.state_dict()))
     with pytest.raises(UserError, match="has no branch 'teacher': it has target, backbone"):
         read_backbone(path, branch="teacher")
 
@@ -113,8 +104,8 @@ def test_the_evaluated_target_is_read_by_default(tmp_path: Path) -> None:
 def test_a_method_may_call_its_backbones_as_it_likes(tmp_path: Path) -> None:
     method = Renamed()
     path = Checkpoints(tmp_path).save(state_of(method), 1)
-    assert same(read_backbone(path).state, dict(method.teacher.state_dict()))
-    assert same(read_backbone(path, branch="backbone").state, dict(method.student.state_dict()))
+    assert same_tensors(read_backbone(path).state, dict(method.teacher.state_dict()))
+    assert same_tensors(read_backbone(path, branch="backbone").state, dict(method.student.state_dict()))
 
 
 def test_a_method_needs_one_backbone() -> None:
@@ -136,14 +127,14 @@ def test_compiled_backbones_are_read_back(tmp_path: Path) -> None:
         key.replace("backbone.", "backbone._orig_mod.", 1): v for key, v in state["model"].items()
     }
     check_readable(state)
-    assert same(read_backbone(save(state, tmp_path)).state, dict(method.backbone.state_dict()))
+    assert same_tensors(read_backbone(save(state, tmp_path)).state, dict(method.backbone.state_dict()))
 
 
 def test_without_a_declaration_the_list_of_old_names_decides(tmp_path: Path) -> None:
     tensors = random_state("resnet18", 8)
     state = own_checkpoint(tensors, "resnet18", 8, "imagenet")
     check_readable(state)
-    assert same(read_backbone(save(state, tmp_path)).state, tensors)
+    assert same_tensors(read_backbone(save(state, tmp_path)).state, tensors)
     state["model"]["expander.0.weight"] = torch.ones(2, 2)
     with pytest.raises(UserError, match=r"no rule explains its key 'expander\.0\.weight'"):
         read_backbone(save(state, tmp_path))

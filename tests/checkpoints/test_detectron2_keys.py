@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from support.checkpoint_files import read_golden
 
-from siamtransfer.backbones.architecture import RESNETS, Architecture
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import RESNETS
 from siamtransfer.checkpoints.detectron2_keys import (
     TABLE,
     in_model,

@@ -1,15 +1,17 @@
-"""Small checkpoint files of known formats for the tests; not a test itself."""
+"""Small checkpoint files of known formats."""
 
 from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import Architecture, Stem
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import Stem
 from support import paths
 
 GOLDEN = paths.GOLDEN
@@ -36,17 +38,35 @@ def random_state(name: str, width: int = 64, stem: Stem = "imagenet", seed: int 
     return state
 
 
+def save(content: Any, folder: Path, name: str = "x.pth") -> Path:
+    """Saves `content` with torch.save; returns the file."""
+    torch.save(content, folder / name)
+    return folder / name
+
+
+def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two dicts have the same keys and equal tensors."""
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
 def own_checkpoint(
-    state: dict[str, Tensor], name: str, width: int | None, stem: str | None
+    state: dict[str, Tensor], name: str, width: int | None, stem: str | None, *, declared: bool = False
 ) -> dict[str, Any]:
-    """A checkpoint as pretrain/main.py saves it, with a projector and a predictor of two tensors each."""
+    """A checkpoint of this program with a projector and a predictor of two tensors each; without the
+    declaration of its keys, as older versions saved it, unless `declared`."""
     heads = {
         "projector.0.weight": torch.ones(4, 8),
         "projector.1.running_mean": torch.zeros(4),
         "predictor.0.weight": torch.ones(2, 4),
         "predictor.3.bias": torch.zeros(4),
     }
-    return {
+    keys = {
+        "backbone": "backbone.",
+        "target": None,
+        "heads": ["predictor", "projector"],
+        "evaluated": "backbone",
+    }
+    return ({"keys": keys} if declared else {}) | {
         "format": "siamtransfer",
         "version": 1,
         "method": "simsiam",

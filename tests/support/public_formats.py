@@ -1,0 +1,202 @@
+"""Contents of checkpoint files as public code bases write them, around one or two given backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
+
+CHILDREN = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+GENERATOR = {"conv1": 0, "bn1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
+
+
+def numbered(state: dict[str, Tensor], numbers: dict[str, int]) -> dict[str, Tensor]:
+    return {f"{numbers[key.split('.')[0]]}.{key.split('.', 1)[1]}": tensor for key, tensor in state.items()}
+
+
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: tensor for key, tensor in state.items()}
+
+
+def generated(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    names = numbered(state, GENERATOR)
+    return {key.replace(".downsample.", ".shortcut."): tensor for key, tensor in names.items()}
+
+
+HEAD = {"0.weight": torch.ones(4, 4), "0.bias": torch.ones(4)}
+Builder = Callable[[dict[str, Tensor], dict[str, Tensor]], Any]
+PUBLIC_FORMATS: dict[str, tuple[Builder, str, dict[str, str]]] = {
+    "vissl": (
+        lambda a, b: {
+            "classy_state_dict": {
+                "base_model": {
+                    "model": {"trunk": under("_feature_blocks.", a), "heads": under("0.clf.", HEAD)},
+                    "meta": {},
+                },
+                "optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}},
+                "loss": {"queue": torch.ones(2, 2)},
+            },
+            "phase_idx": 10,
+        },
+        "vissl",
+        {},
+    ),
+    "unigrad": (
+        lambda a, b: {
+            "model": {
+                **under("module.encoder.", numbered(a, CHILDREN)),
+                **under("module.projector.", HEAD),
+                **under("module.momentum_encoder.", numbered(b, CHILDREN)),
+                **under("module.momentum_projector.", HEAD),
+            },
+            "F": torch.eye(4),
+            "optimizer": {},
+            "epoch": 99,
+        },
+        "unigrad",
+        {"momentum": "b"},
+    ),
+    "directpred": (
+        lambda a, b: {
+            "online_network_state_dict": {
+                **under("module.encoder.", a),
+                **under("module.projetion.net.", HEAD),
+            },
+            "target_network_state_dict": {
+                **under("module.encoder.", b),
+                **under("module.projetion.net.", HEAD),
+            },
+            "predictor_state_dict": HEAD,
+            "optimizer_state_dict": {"state": {0: {"momentum_buffer": torch.ones(2)}}},
+        },
+        "directpred",
+        {"target": "b"},
+    ),
+    "patrickhua": (
+        lambda a, b: {
+            "epoch": 800,
+            "state_dict": {
+                **under("module.backbone.", a),
+                **under("module.encoder.0.", a),
+                **under("module.projector.layer1.", HEAD),
+                **under("module.encoder.1.layer1.", HEAD),
+                **under("module.predictor.layer1.", HEAD),
+            },
+        },
+        "patrickhua",
+        {"encoder": "a"},
+    ),
+    "lightly tutorial": (
+        lambda a, b: {
+            "state_dict": {
+                **under("backbone.", numbered(a, CHILDREN)),
+                **under("projection_head.layers.", HEAD),
+                **under("backbone_momentum.", numbered(b, CHILDREN)),
+                **under("projection_head_momentum.layers.", HEAD),
+            }
+        },
+        "lightly-tutorial",
+        {"momentum": "b"},
+    ),
+    "lightly generator": (
+        lambda a, b: {"state_dict": {**under("backbone.", generated(a)), **under("projection_head.", HEAD)}},
+        "lightly-tutorial",
+        {},
+    ),
+    "lightly dino": (
+        lambda a, b: {
+            "state_dict": {
+                **under("backbone.", a),
+                **under("student_backbone.", b),
+                **under("projection_head.layers.", HEAD),
+                **under("student_projection_head.layers.", HEAD),
+                "criterion.center": torch.ones(1, 4),
+                **under("online_classifier.classification_head.", HEAD),
+            }
+        },
+        "lightly",
+        {"student": "b"},
+    ),
+    "old solo-learn": (
+        lambda a, b: {
+            "state_dict": {
+                **under("encoder.", a),
+                **under("momentum_encoder.", b),
+                **under("projector.", HEAD),
+                **under("momentum_projector.", HEAD),
+                **under("classifier.", HEAD),
+                "queue": torch.ones(4, 8),
+                "queue_ptr": torch.zeros(1, dtype=torch.int64),
+            }
+        },
+        "solo-learn",
+        {"momentum": "b"},
+    ),
+    "vicreg": (
+        lambda a, b: {
+            "model": {**under("module.backbone.", a), **under("module.projector.", HEAD)},
+            "epoch": 9,
+        },
+        "vicreg",
+        {},
+    ),
+    "deepcluster v2": (
+        lambda a, b: {
+            **under("module.", a),
+            **under("module.projection_head.", HEAD),
+            "module.prototypes.prototypes0.weight": torch.ones(3, 4),
+        },
+        "swav",
+        {},
+    ),
+    "a moving average": (
+        lambda a, b: {
+            "model": a,
+            "model_ema": {"n_averaged": torch.tensor(3), **under("module.", b)},
+            "epoch": 3,
+        },
+        "torchvision",
+        {"ema": "b"},
+    ),
+    "an ema of a compiled lightning module": (
+        lambda a, b: {
+            "state_dict": under("model._orig_mod.", a),
+            "state_dict_ema": under("model._orig_mod.", b),
+        },
+        "torchvision",
+        {"ema": "b"},
+    ),
+    "a detector with a feature pyramid": (
+        lambda a, b: {
+            "model": {
+                **under("backbone.bottom_up.", {to_detectron2(key): tensor for key, tensor in a.items()}),
+                "backbone.fpn_lateral2.weight": torch.ones(4, 4, 1, 1),
+                "proposal_generator.rpn_head.conv.weight": torch.ones(4, 4, 3, 3),
+                "roi_heads.box_predictor.cls_score.weight": torch.ones(3, 4),
+                "pixel_mean": torch.ones(3, 1, 1),
+            },
+            "optimizer": {"state": {}},
+            "iteration": 10,
+        },
+        "detectron2",
+        {},
+    ),
+    "a detector of the C4 layout": (
+        lambda a, b: {
+            "model": {
+                **{in_model(to_detectron2(key), "C4"): tensor for key, tensor in a.items()},
+                **under("roi_heads.res5.norm.", HEAD),
+            }
+        },
+        "detectron2",
+        {},
+    ),
+    "only a moving average": (lambda a, b: {"ema": {"module": a}, "epoch": 3}, "torchvision", {}),
+    "a bare prefix": (lambda a, b: {"state_dict": under("module.encoder.", a)}, "prefixed", {}),
+}
+"""By name: a function from two backbones a and b to the content; the format's name; and which of the two each
+branch holds besides the default one, which is a."""
