@@ -43,12 +43,15 @@ def config_of(name: str) -> Path:
     return CONFIGS / ("demo.yaml" if name == "simsiam" else f"scenes-{name}.yaml")
 
 
+MEASURED = tuple(name for name in METHODS if config_of(name).exists())
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns the measured accuracies by method."""
     asked = parser_of(__doc__, kind="method", runs="runs/methods").parse_args(argv)
-    for name in chosen(asked.names, METHODS, "method"):
+    for name in chosen(asked.names, MEASURED, "method"):
         measure(name, asked.runs / name, [f"--{option}" for option in asked.option])
-    measured = {name: found for name in METHODS if (found := numbers(asked.runs / name))}
+    measured = {name: found for name in MEASURED if (found := numbers(asked.runs / name))}
     if asked.table:
         write_text(asked.table, table(asked.runs, measured))
         say(f"wrote {asked.table}")
