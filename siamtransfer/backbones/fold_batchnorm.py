@@ -1,18 +1,20 @@
-"""A ResNet for evaluation only: each batch norm folded into the convolution before it."""
+"""A ResNet for evaluation only: each batch norm is folded into the convolution before it."""
 
 from __future__ import annotations
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.resnet import ResNetBackbone
 
 
-def folded(backbone: ResNetBackbone) -> ResNetBackbone:
-    """A copy that computes the same with fewer passes over the maps, up to rounding; `backbone` itself and
-    all its tensors stay as they are."""
-    copy = backbone.architecture.build()
+def fold_batchnorm(backbone: ResNetBackbone) -> ResNetBackbone:
+    """A copy in eval mode that computes the same, up to rounding, with fewer passes over the maps; `backbone`
+    and its tensors stay as they are."""
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+    copy = Architecture.of(backbone).build()
     assert isinstance(copy, ResNetBackbone)
     copy.load_state_dict(backbone.state_dict(), strict=True)
     copy.to(next(backbone.parameters()).device).eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Stem = Literal["imagenet", "small", "small-pad2"]
 """The first layers of a ResNet: a 7x7 convolution of stride 2 and max-pooling; a 3x3 convolution of stride 1
@@ -13,3 +13,41 @@ FULL_WIDTH = 64
 
 TIMM = "timm:"
 """The prefix that means timm's model of a name, also where torchvision has a model of that name."""
+
+
+class ResNetSpec(NamedTuple):
+    """What differs between torchvision's ResNets: the block, the number of blocks in each of the four stages,
+    and ResNeXt's number of groups and width per group."""
+
+    block: Literal["basic", "bottleneck"]
+    blocks: tuple[int, int, int, int]
+    groups: int = 1
+    width_per_group: int = 64
+
+    @property
+    def bottleneck(self) -> bool:
+        return self.block == "bottleneck"
+
+    @property
+    def expansion(self) -> int:
+        """Output channels of a block in units of its stage's width."""
+        return 4 if self.bottleneck else 1
+
+    def inner_width(self, width: int) -> int:
+        """The channels of the 3x3 convolutions in the first stage's blocks."""
+        return int(width * self.width_per_group / 64) * self.groups
+
+
+RESNETS = {
+    "resnet18": ResNetSpec("basic", (2, 2, 2, 2)),
+    "resnet34": ResNetSpec("basic", (3, 4, 6, 3)),
+    "resnet50": ResNetSpec("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ResNetSpec("bottleneck", (3, 4, 23, 3)),
+    "resnet152": ResNetSpec("bottleneck", (3, 8, 36, 3)),
+    "resnext50_32x4d": ResNetSpec("bottleneck", (3, 4, 6, 3), groups=32, width_per_group=4),
+    "resnext101_32x8d": ResNetSpec("bottleneck", (3, 4, 23, 3), groups=32, width_per_group=8),
+    "resnext101_64x4d": ResNetSpec("bottleneck", (3, 4, 23, 3), groups=64, width_per_group=4),
+    "wide_resnet50_2": ResNetSpec("bottleneck", (3, 4, 6, 3), width_per_group=128),
+    "wide_resnet101_2": ResNetSpec("bottleneck", (3, 4, 23, 3), width_per_group=128),
+}
+"""torchvision's ResNets by name."""

@@ -16,7 +16,9 @@ from typing import cast
 
 import torch
 
-from siamtransfer.backbones.architecture import FULL_WIDTH, RESNETS, Backbone, Stem, build_backbone
+from siamtransfer.backbones.architecture import build_backbone
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, Stem
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 

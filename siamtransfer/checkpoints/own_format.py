@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, get_args
 
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import Architecture, Stem
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import Stem
 from siamtransfer.checkpoints.containers import without_wrappers
 from siamtransfer.checkpoints.declaration import (
     FORMAT,

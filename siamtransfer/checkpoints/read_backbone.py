@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import FULL_WIDTH, Architecture, Backbone, Stem, architecture_of
+from siamtransfer.backbones.architecture import Architecture, architecture_of
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.backbones.names import FULL_WIDTH, Stem
 from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
 from siamtransfer.checkpoints.containers import describe, read_content
 from siamtransfer.checkpoints.formats import FORMATS, IMAGENET, OWN, Format, Normalisation

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from siamtransfer.backbones.architecture import Backbone, ResNetBackbone
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
-from siamtransfer.backbones.fold_batchnorm import folded
+from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
+from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.formats import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.data import ImageSet, open_labelled
@@ -167,7 +168,7 @@ class FrozenModel:
         path = kept = None
         if cache:
             path = cache.path(
-                self.read.digest, images.fingerprint, self.transform, runtime.precision, layers.parts
+                self.read.digest, images.fingerprint, self.transform, runtime.precision, layers.layers
             )
             kept = cache.read(path, len(images))
         if kept is not None:
@@ -175,7 +176,7 @@ class FrozenModel:
         if runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
         if isinstance(self.backbone, ResNetBackbone):
-            layers.backbone = folded(self.backbone)
+            layers.backbone = fold_batchnorm(self.backbone)
         layers.to(memory_format=torch.channels_last)
         features = extract(
             layers, images, self.transform, runtime, batch=self.config.batch, workers=self.workers

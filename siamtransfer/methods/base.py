@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from siamtransfer.backbones.backbone import Backbone
-else:
-    Backbone = nn.Module  # torchvision is not imported for an annotation
+from siamtransfer.backbones.backbone import Backbone
 
 Part = Literal["backbone", "target", "head"]
 """What a tensor of a method belongs to; a checkpoint's reader takes one backbone and drops the heads."""

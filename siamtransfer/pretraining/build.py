@@ -33,7 +33,7 @@ def fill_backbone(method: Method, wanted: BackboneConfig) -> str:
     """
     assert wanted.weights is not None
     read = read_backbone(wanted.weights, branch=wanted.branch)
-    if read.architecture != method.backbone.architecture:
+    if read.architecture != Architecture.of(method.backbone):
         raise UserError(
             f"{wanted.weights} holds {read.architecture}, and the run is to train "
             f"{Architecture.of(method.backbone)}: set --backbone.name, --backbone.width and --backbone.stem to "

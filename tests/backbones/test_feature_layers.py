@@ -7,7 +7,7 @@ import torch
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.feature_layers import FeatureLayers
-from siamtransfer.backbones.fold_batchnorm import folded
+from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.utils.errors import UserError
 
 
@@ -16,7 +16,7 @@ def test_stages_of_a_resnet_side_by_side() -> None:
     x = torch.randn(2, 3, 64, 64)
     layers = FeatureLayers(backbone, ["layer2", "layer3+layer4", "output"])
     h = layers(x)
-    assert layers.parts == ["layer2", "layer3", "layer4", "output"]
+    assert layers.layers == ["layer2", "layer3", "layer4", "output"]
     assert h.shape == (2, 16 + 32 + 64 + 64)
     stages = [stage.mean(dim=(2, 3)) for stage in backbone.stages(x)]
     torch.testing.assert_close(layers.select(h, "layer3+layer4"), torch.cat(stages[2:], dim=1))
@@ -34,7 +34,7 @@ def test_tokens_of_a_vit() -> None:
         inner = backbone.model.blocks[:9](
             backbone.model.norm_pre(backbone.model._pos_embed(backbone.model.patch_embed(x)))
         )
-    assert layers.parts == ["block9", "block10", "block11", "block12", "mean", "output"]
+    assert layers.layers == ["block9", "block10", "block11", "block12", "mean", "output"]
     torch.testing.assert_close(layers.select(h, "output"), tokens[:, 0])
     torch.testing.assert_close(
         layers.select(h, "last1+mean"), torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
@@ -80,7 +80,7 @@ def test_folding_changes_nothing_but_rounding(name: str, stem: str) -> None:
             module.running_var.uniform_(0.5, 2)
     backbone.eval()
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-    copy, x = folded(backbone).double(), torch.randn(2, 3, 32, 32).double()
+    copy, x = fold_batchnorm(backbone).double(), torch.randn(2, 3, 32, 32).double()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in copy.modules())
     for ours, theirs in zip(copy.stages(x), backbone.double().stages(x), strict=True):
         assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
 from siamtransfer.checkpoints.formats import Normalisation
 from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
@@ -76,7 +77,7 @@ def measure_parity(
     image = torch.randint(0, 256, (1, *IMAGE), generator=torch.Generator().manual_seed(0))
     errors: dict[tuple[torch.dtype, str, str], float] = {}
     tensors: dict[str, int] = {}
-    for layout in layouts(backbone.architecture):
+    for layout in layouts(Architecture.of(backbone)):
         cfg = configuration(layout, overlay)
         model = build_trunk(cfg, layout)
         load_weights(model, weights)

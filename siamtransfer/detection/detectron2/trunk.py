@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import RESNETS
+from siamtransfer.backbones.names import RESNETS
 from siamtransfer.detection.detectron2.compat import import_detectron2
 
 OWN_FPN = "build_siamtransfer_resnet_fpn_backbone"

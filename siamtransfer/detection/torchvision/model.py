@@ -19,7 +19,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of
 from siamtransfer.detection.data.dataset_split import Record, read_image
 from siamtransfer.detection.metrics.prediction import Prediction

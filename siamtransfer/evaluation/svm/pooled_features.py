@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pixels
 
-from siamtransfer.backbones.architecture import Backbone, ResNetBackbone
-from siamtransfer.backbones.fold_batchnorm import folded
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
+from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.data import ImageSet
 from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.utils.errors import UserError
@@ -49,7 +50,7 @@ class Windowed(Backbone):
                 f"{backbone.name} has no stages as a ResNet has: take --protocol swav, which needs none"
             )
         self.name, self.width, self.stem = backbone.name, backbone.width, backbone.stem
-        self.model, self.stage = folded(backbone), stage
+        self.model, self.stage = fold_batchnorm(backbone), stage
 
     def forward(self, x: Tensor) -> Tensor:
         trunk = self.model

@@ -13,7 +13,9 @@ import pytest
 import torch
 from support.checkpoint_files import GOLDEN, random_state
 
-from siamtransfer.backbones.architecture import Architecture, ResNetBackbone, Stem
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import Stem
+from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.detectron2_keys import to_detectron2
 from siamtransfer.checkpoints.formats import IMAGENET, Normalisation
 from siamtransfer.checkpoints.read_backbone import digest_of

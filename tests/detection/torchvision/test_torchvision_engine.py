@@ -16,7 +16,7 @@ import torch
 from support import paths
 from support.small_runs import on_ranks
 
-from siamtransfer.backbones.architecture import ResNetBackbone
+from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.formats import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone, read_backbone
 from siamtransfer.data.scenes.export import SceneCounts
