@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from siamtransfer.backbones.names import Stem
-from siamtransfer.cli.parser import Schema, Settings, build
+from siamtransfer.cli.parser import Schema, build, parse_values, settings_of_tree
 from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_names, section_of
 from siamtransfer.optim.config import OptimConfig
 from siamtransfer.utils.checks import above, at_least, within
@@ -259,32 +259,28 @@ class PretrainConfig:
         Raises:
             UserError: a key is unknown, or a value has the wrong type.
         """
-        from siamtransfer.cli.parser import parse_values
-
         tree = current_names(tree)
         schema = Schema(cls)
-        cls.extend(schema, (), [tree])
-        values = {
-            schema.find(key, "the saved configuration").key: value for key, value in flatten(tree).items()
-        }
-        return cls.assemble(parse_values([Settings("the saved configuration", values)], schema))
+        origin = "the saved configuration"
+        cls.extend(schema, (), {origin: tree})
+        return cls.assemble(parse_values([settings_of_tree(origin, tree, schema)], schema))
 
     # What siamtransfer/cli asks of a configuration whose sections depend on what is set.
 
     @classmethod
     def extend(
-        cls, schema: Schema, words: Sequence[str], trees: Sequence[Mapping[str, Any]]
+        cls, schema: Schema, words: Sequence[str], trees: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, Any]:
         """Adds the sections of the chosen method and of those that are mentioned; returns the values to
         force.
 
         Options that SimSiam had in older versions choose the method simsiam-variants.
         """
-        keys = [schema.canonical(key) for tree in trees for key in flatten(dict(tree))]
+        keys = [schema.canonical(key) for tree in trees.values() for key in flatten(dict(tree))]
         keys += [schema.canonical(word[2:].partition("=")[0]) for word in words if word.startswith("--")]
         sections = {section_of(name): name for name in METHODS}
         schema.refuse_unknown(words, trees, known=set(sections))
-        chosen = _chosen_method(words, trees)
+        chosen = _chosen_method(words, trees.values())
         mentioned = {key.partition(".")[0] for key in keys} & set(sections)
         forced = {}
         if chosen == "simsiam" and _names_a_variant(keys):
@@ -339,7 +335,7 @@ def read_saved_config(folder: Path) -> dict[str, Any]:
     return current_names(tree)
 
 
-def _chosen_method(words: Sequence[str], trees: Sequence[Mapping[str, Any]]) -> str:
+def _chosen_method(words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> str:
     name = MethodConfig().name
     for tree in trees:
         section = tree.get("method")

@@ -1,4 +1,5 @@
-"""Configurations: what wins over what, errors in one sentence, and which keys a resumed run may change."""
+"""The configuration of a run: what wins over what, errors in one sentence, and which keys a resumed run may
+change."""
 
 from __future__ import annotations
 
@@ -14,17 +15,16 @@ from typing import Any
 import pytest
 from support import paths
 
+from siamtransfer.cli import Command
+from siamtransfer.cli.options import options_of
 from siamtransfer.config import (
     FREE_ON_RESUME,
     MethodConfig,
-    Parser,
     PretrainConfig,
     ViewsConfig,
-    as_dict,
-    parse,
     refuse_differences,
 )
-from siamtransfer.methods import METHODS, section_of
+from siamtransfer.methods.registry import METHODS, section_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
@@ -34,7 +34,8 @@ HEADER = ("Command", "Hardware", "Time", "Expected")
 
 
 def read(*argv: str, default: Path | None = None) -> PretrainConfig:
-    return parse(PretrainConfig, description="A test.", default_file=default, argv=argv)[0]
+    default_config = None if default is None else str(default)
+    return Command("test", PretrainConfig, lambda config: None, "A test.", (), default_config).parse(argv)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_default_file_gives_way_to_any_other(files: tuple[Path, Path]) -> No
 
 def test_without_arguments_the_command_line_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["program", "--run.seed", "7"])
-    assert parse(PretrainConfig, description="")[0].run.seed == 7
+    assert Command("test", PretrainConfig, lambda config: None, "").parse().run.seed == 7
 
 
 def test_values_have_the_types_that_are_declared() -> None:
@@ -74,7 +75,7 @@ def test_values_have_the_types_that_are_declared() -> None:
     )
     assert config.data.count is None
     assert config.data.workers == 3
-    assert config.simsiam.stop_gradient is False
+    assert config.options.stop_gradient is False  # type: ignore[attr-defined]
     assert config.optim.weight_decay == 5e-4
 
 
@@ -122,7 +123,7 @@ def test_mistakes_on_the_command_line_are_one_sentence_that_names_them(
     ("text", "words"),
     [
         ("optim: {learning_rate: 1}", ["learning_rate"]),
-        ("optim: {batchsize: 1}", ["batchsize", "did you mean --optim.batch"]),
+        ("optim: {batchsize: 1}", ["batchsize", "did you mean optim.batch"]),
         ("optimizer: {lr: 1}", ["optimizer"]),
         ("optim: {lr: fast}", ["optim.lr", "fast"]),
         ("optim: [1, 2", []),
@@ -169,25 +170,39 @@ def test_numbers_that_mean_nothing_are_refused_by_name(word: str) -> None:
         ("unigrad", {"dim": 0}),
     ],
 )
-def test_so_are_those_of_the_chosen_method_and_of_no_other(name: str, wrong_ones: dict[str, Any]) -> None:
-    section, options = section_of(name), METHODS[name].options
+def test_so_are_those_of_the_chosen_method(name: str, wrong_ones: dict[str, Any]) -> None:
+    section, options = section_of(name), METHODS[name].Config
     for key, value in wrong_ones.items():
-        config = PretrainConfig(**{section: options(**{key: value})})
-        config.check()
-        config.method.name = name  # type: ignore[assignment]
+        config = PretrainConfig(method=MethodConfig(name), method_options=options(**{key: value}))
         with pytest.raises(UserError, match=rf"{section}\.{key} is .*but must be"):
             config.check()
 
 
-def test_the_section_of_the_chosen_method_has_its_options() -> None:
+def test_the_section_of_the_chosen_method_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     config = read("--method.name=moco-v3", "--moco-v3.dim=64", "--byol.dim=32")
-    assert config.options is config.moco_v3
-    kept = as_dict(config)
-    assert kept["moco_v3"]["dim"] == 64
-    assert kept["method"] == {"name": "moco-v3"}
+    assert isinstance(config.options, METHODS["moco-v3"].Config)
+    assert "not used, for the method is moco-v3: the section byol" in capsys.readouterr().err
+    saved = config.as_dict()
+    assert saved["moco_v3"]["dim"] == 64
+    assert saved["method"] == {"name": "moco-v3"}
     methods = {section_of(name) for name in METHODS}
-    assert kept.keys() & methods == {"moco_v3"}
-    assert {field.name for field in dataclasses.fields(PretrainConfig)} - kept.keys() == methods - {"moco_v3"}
+    assert saved.keys() & methods == {"moco_v3"}
+
+
+def test_options_that_simsiam_had_choose_its_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    config = read("--simsiam.target.share=0.5", "--simsiam.predictor_rate=decayed", "--simsiam.dim=64")
+    assert config.method.name == "simsiam-variants"
+    assert "the method is simsiam-variants" in capsys.readouterr().err
+    assert config.options.target.fraction == 0.5  # type: ignore[attr-defined]
+    assert (config.options.predictor_lr, config.options.dim) == ("decayed", 64)  # type: ignore[attr-defined]
+    assert read("--simsiam.predictor_rate=decayed").method.name == "simsiam"
+
+
+def test_a_configuration_comes_back_from_its_dict() -> None:
+    config = read("--method.name=swav", "--swav.dim=64", "--views.recipe=swav", "--views.blur-p=0.25")
+    assert PretrainConfig.from_dict(config.as_dict()) == config
+    with pytest.raises(UserError, match=r"the saved configuration: there is no option optim\.lrate"):
+        PretrainConfig.from_dict({"optim": {"lrate": 3}})
 
 
 def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
@@ -198,9 +213,9 @@ def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
 
 @pytest.mark.parametrize("recipe", ["swav", "dino"])
 def test_more_views_than_the_method_takes_are_refused(recipe: str) -> None:
-    for name, entry in METHODS.items():
-        config = PretrainConfig(views=ViewsConfig(recipe), method=MethodConfig(name))  # type: ignore[arg-type]
-        if entry.multi_crop:
+    for name, method in METHODS.items():
+        config = PretrainConfig(views=ViewsConfig(recipe), method=MethodConfig(name))
+        if method.multi_crop:
             config.check()
         else:
             with pytest.raises(
@@ -220,47 +235,44 @@ def test_every_shipped_configuration_makes_sense_and_says_what_it_is(file: Path)
     assert config.run.dir == f"runs/{file.stem}"
 
 
-def test_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        read("--help")
+        read("--help-all")
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for key in flatten(as_dict(PretrainConfig())):
-        assert f"--{key} " in text
+    for option in options_of(PretrainConfig):
+        assert option.help, f"{option.key} has no word of explanation"
+        assert option.flag in text or f"no-{option.flag.rpartition('.')[2]}" in text
     assert "the initial rate is lr x batch / 256" in text
 
 
-def all_sections(kind: Any = PretrainConfig) -> list[Any]:
-    return [type(getattr(PretrainConfig(), field.name)) for field in dataclasses.fields(kind)]
-
-
-@pytest.mark.parametrize("section", all_sections(), ids=lambda kind: kind.__name__)
-def test_every_key_has_a_word_of_explanation(section: Any) -> None:
-    parser = Parser()
-    parser.add_class_arguments(section, None, as_group=False)
-    helps = {action.dest: action.help for action in parser._actions if action.dest not in ("help", "config")}
-    keys = flatten(dataclasses.asdict(section()))
-    assert set(helps) >= set(keys)
-    assert all(helps[key] for key in keys), helps
+@pytest.mark.parametrize("name", METHODS)
+def test_the_help_of_a_method_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help", name)
+    text = capsys.readouterr().out
+    for option in options_of(METHODS[name].Config, f"{section_of(name)}."):
+        assert option.help, f"{option.key} has no word of explanation"
+        assert option.flag.partition(".")[2].rpartition(".")[2] in text
 
 
 # What a resumed run may change.
 
 
 def changed(key: str) -> dict[str, Any]:
-    config = as_dict(PretrainConfig())
+    config = PretrainConfig().as_dict()
     *sections, name = key.split(".")
     functools.reduce(dict.__getitem__, sections, config)[name] = "something else"
     return config
 
 
-@pytest.mark.parametrize("key", flatten(as_dict(PretrainConfig())))
+@pytest.mark.parametrize("key", flatten(PretrainConfig().as_dict()))
 def test_only_keys_that_do_not_touch_the_numbers_are_free(key: str) -> None:
     if key in FREE or key.startswith(("log.", "checkpoint.")):
-        refuse_differences(as_dict(PretrainConfig()), changed(key))
+        refuse_differences(PretrainConfig().as_dict(), changed(key))
     else:
         with pytest.raises(UserError, match=key.replace(".", r"\.") + r" .* -> 'something else'"):
-            refuse_differences(as_dict(PretrainConfig()), changed(key))
+            refuse_differences(PretrainConfig().as_dict(), changed(key))
 
 
 FREE = {
@@ -271,12 +283,12 @@ FREE = {
 
 
 def test_free_keys_exist() -> None:
-    keys = list(flatten(as_dict(PretrainConfig())))
+    keys = list(flatten(PretrainConfig().as_dict()))
     assert all(any(key.startswith(free) for key in keys) for free in FREE_ON_RESUME)
 
 
 def test_all_differences_are_listed_and_keys_that_one_side_lacks() -> None:
-    old, new = as_dict(PretrainConfig()), as_dict(PretrainConfig())
+    old, new = PretrainConfig().as_dict(), PretrainConfig().as_dict()
     old["run"]["seed"] = 5
     new["optim"]["batch"] = 8
     del old["views"]["size"]
@@ -289,7 +301,7 @@ def test_all_differences_are_listed_and_keys_that_one_side_lacks() -> None:
 
 
 def test_a_key_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None:
-    old, new = as_dict(PretrainConfig()), as_dict(PretrainConfig())
+    old, new = PretrainConfig().as_dict(), PretrainConfig().as_dict()
     del old["optim"]["momentum"]
     refuse_differences(old, new)
     new["optim"]["momentum"] = 0.5
@@ -299,8 +311,8 @@ def test_a_key_that_is_newer_than_the_checkpoint_counts_as_its_default() -> None
 
 def of_method(name: str, **changes: Any) -> dict[str, Any]:
     """The defaults with another method, some of whose options are changed."""
-    options = METHODS[name].options(**changes)
-    return as_dict(PretrainConfig(**{"method": MethodConfig(name), section_of(name): options}))  # type: ignore[arg-type]
+    options = METHODS[name].Config(**changes)
+    return PretrainConfig(method=MethodConfig(name), method_options=options).as_dict()
 
 
 def test_of_two_methods_the_names_differ_and_options_are_not_compared() -> None:
@@ -322,7 +334,7 @@ def test_every_method_resumes_itself_and_notices_its_own_options(name: str) -> N
 
 
 def test_a_configuration_goes_through_json_unchanged() -> None:
-    config = as_dict(read("--optim.lr=0.1", "--data.count=7"))
+    config = read("--optim.lr=0.1", "--data.count=7").as_dict()
     there_and_back = json.loads(json.dumps(config))
     assert there_and_back == config
     refuse_differences(there_and_back, config)

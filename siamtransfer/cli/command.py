@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
@@ -69,7 +70,7 @@ class Command(Generic[C]):
             files = [str(find_config(self.default_config, self.kinds))]
             words = ["--config", files[0], *words]
         extend = getattr(self.config, "extend", None)
-        forced = extend(schema, words, [read_yaml(find_config(file)) for file in files]) if extend else {}
+        forced = extend(schema, words, {file: read_yaml(Path(file)) for file in files}) if extend else {}
         show = "--print-config" in words or "--print_config" in words
         words = [word for word in words if word not in ("--print-config", "--print_config")]
         settings = [

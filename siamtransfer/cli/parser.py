@@ -79,23 +79,20 @@ class Schema:
         return f"{self._sections.get(section, section)}{dot}{name}"
 
     def refuse_unknown(
-        self, words: Sequence[str], trees: Sequence[Mapping[str, Any]], known: set[str]
+        self, words: Sequence[str], trees: Mapping[str, Mapping[str, Any]], known: set[str]
     ) -> None:
         """Raises UserError for a key that there is not, unless its section is among the `known` ones, whose
         options are added later."""
-        for tree in trees:
+        for origin, tree in trees.items():
             for name, section in tree.items():
-                if self.canonical(str(name)) not in known and isinstance(section, Mapping):
-                    for key in section:
-                        self._require(self.canonical(f"{name}.{key}"), "--config", known)
+                keys = [f"{name}.{key}" for key in section] if isinstance(section, Mapping) else [name]
+                for key in map(self.canonical, map(str, keys)):
+                    if key.partition(".")[0] not in known and key not in self.sections:
+                        self.find(key, origin)
         for word in words:
             name = word[2:].partition("=")[0]
             if word.startswith("--") and name and name not in ("config", "print-config", "print_config"):
                 _flag(name, self, known)
-
-    def _require(self, key: str, origin: str, known: set[str]) -> None:
-        if key.partition(".")[0] not in known and key not in self.sections:
-            self.find(key, origin)
 
     @property
     def sections(self) -> set[str]:
@@ -141,12 +138,17 @@ def settings_of_words(words: Sequence[str], schema: Schema) -> list[Settings | s
 
 def settings_of_file(path: str, schema: Schema) -> Settings:
     """The values of a file under dotted keys; a section must be a section, a key must exist."""
+    return settings_of_tree(path, read_yaml(Path(path)), schema)
+
+
+def settings_of_tree(path: str, content: Mapping[str, Any], schema: Schema) -> Settings:
+    """The values of nested dicts, which come from `path`, under dotted keys."""
     settings = Settings(path)
 
-    def walk(tree: dict[Any, Any], prefix: str) -> None:
+    def walk(tree: Mapping[Any, Any], prefix: str) -> None:
         for name, value in tree.items():
             key = schema.canonical(f"{prefix}{name}")
-            if isinstance(value, dict) and key not in schema.options:
+            if isinstance(value, Mapping) and key not in schema.options:
                 if key not in schema.sections:
                     schema.find(key, path)
                 walk(value, f"{key}.")
@@ -158,7 +160,7 @@ def settings_of_file(path: str, schema: Schema) -> Settings:
             elif key not in schema.sections:
                 settings.values[schema.find(key, path).key] = value
 
-    walk(read_yaml(Path(path)), "")
+    walk(content, "")
     return settings
 
 

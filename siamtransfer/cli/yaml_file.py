@@ -15,7 +15,7 @@ import yaml
 from siamtransfer.utils.errors import UserError
 
 _SURPRISES = re.compile(
-    r"(?P<bool>y|n|yes|no|on|off)|(?P<octal>[-+]?0[0-9_]+)|(?P<base60>[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9]*)?)"
+    r"(?P<bool>yes|no|on|off)|(?P<octal>[-+]?0[0-9_]+)|(?P<base60>[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9]*)?)"
     r"|(?P<underscored>[-+]?[0-9]+_[0-9_]*)",
     re.IGNORECASE,
 )
@@ -36,10 +36,12 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for (key, _), name in zip(node.value, names, strict=True):
-            if names.count(name) > 1:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
                 raise _Mistake(f"line {key.start_mark.line + 1}: the key {name!r} stands there twice")
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
     def construct_str(self, node: yaml.ScalarNode) -> str:

@@ -1,0 +1,64 @@
+"""Files of settings are read strictly: no value that YAML 1.1 would turn into another one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from siamtransfer.cli.yaml_file import read_yaml
+from siamtransfer.utils.errors import UserError
+
+
+def read(text: str, folder: Path) -> dict[str, object]:
+    (folder / "a.yaml").write_text(text, encoding="utf-8")
+    return read_yaml(folder / "a.yaml")
+
+
+def test_plain_values_have_the_types_that_people_expect(tmp_path: Path) -> None:
+    text = (
+        "a: 5e-4\nb: 1.0\nc: -3\nd: true\ne: null\nf: hello no\ng: 'no'\nh: [1, 2e3, .5]\ni: ~\nj: 0\n"
+        "k: .inf\nl: 2026-01-01\nm: '010'\nn: v1\no: 1e3\n"
+    )
+    values = read(text, tmp_path)
+    assert values == {
+        "a": 5e-4, "b": 1.0, "c": -3, "d": True, "e": None, "f": "hello no", "g": "no", "h": [1, 2000.0, 0.5],
+        "i": None, "j": 0, "k": math.inf, "l": "2026-01-01", "m": "010", "n": "v1", "o": 1000.0,
+    }  # fmt: skip
+    assert math.isnan(read("a: .nan", tmp_path)["a"])  # type: ignore[arg-type]
+    assert read("", tmp_path) == {}
+    assert read("# only a comment", tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: no", "line 1: no is ambiguous: write true or false"),
+        ("a: 1\nb: Off", "line 2: Off is ambiguous"),
+        ("a: 010", "010 is ambiguous: write it without the leading zero"),
+        ("a: -007", "-007 is ambiguous"),
+        ("a: 1:30", "1:30 is ambiguous: write the number out"),
+        ("a: 1_000", "1_000 is ambiguous"),
+        ("optim:\n  lr: 1\n  lr: 2", "line 3: the key 'lr' stands there twice"),
+        ("a: 1\na: 1", "the key 'a' stands there twice"),
+        ("a: [1, 2", "this is no YAML"),
+        ("just words", "sections of settings are expected"),
+        ("- 1", "sections of settings are expected"),
+        ("a: !!python/object/apply:os.system ['true']", "this is no YAML"),
+    ],
+)
+def test_what_is_ambiguous_or_no_yaml_is_one_sentence(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read(text, tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'a.yaml'}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nope\.yaml: cannot be read"):
+        read_yaml(tmp_path / "nope.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(UserError, match=r"b\.yaml: this is no YAML"):
+        read_yaml(tmp_path / "b.yaml")
