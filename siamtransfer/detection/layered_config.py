@@ -1,8 +1,7 @@
-"""Configuration files in Detectron2's form, laid one over the other, with KEY VALUE pairs on top; needs no
-Detectron2.
+"""Configuration files in Detectron2's form, merged in order, then KEY VALUE pairs; needs no Detectron2.
 
-A file may name another one under `_BASE_`, relative to its own folder, over which it is laid. Values that
-YAML leaves as text, such as (480, 512), are read as Python's literals, as Detectron2 reads them.
+A file may name a base file under `_BASE_`, relative to its own folder; its own values replace the base's.
+Values that YAML leaves as text, such as (480, 512), are read as Python literals, as Detectron2 reads them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ COMMAND_LINE = "the command line"
 
 
 class StatedValue(NamedTuple):
-    """A value, and the file that gave it or `COMMAND_LINE`."""
+    """A value, and where it is stated: a file, or `COMMAND_LINE`."""
 
     value: Any
     where: str
@@ -32,32 +31,32 @@ LayeredConfig = dict[str, StatedValue]
 
 
 def read_layered_config(files: Sequence[Path], overrides: Sequence[str]) -> LayeredConfig:
-    """Every key that is stated, by its full name (SOLVER.BASE_LR), with the last value given.
+    """Full key (SOLVER.BASE_LR) to its value; a later file replaces an earlier one, `overrides` replace both.
 
     Raises:
         UserError: a file is missing or broken, or KEY VALUE do not come in pairs.
     """
-    found: LayeredConfig = {}
+    layered: LayeredConfig = {}
     for file in files:
-        found |= _read(file, ())
+        layered |= _read(file, ())
     if len(overrides) % 2:
         raise UserError(f"KEY VALUE come in pairs and the last, {overrides[-1]!r}, has no partner")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        found[key] = StatedValue(_decoded(value), COMMAND_LINE)
-    return found
+        layered[key] = StatedValue(_literal(value), COMMAND_LINE)
+    return layered
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> LayeredConfig:
+def _read(path: Path, derived: tuple[Path, ...]) -> LayeredConfig:
+    """The file over its base files; `derived` are the files that name it as their base."""
     where = printable(path)
-    if path.resolve() in above:
+    if path.resolve() in derived:
         raise UserError(f"{where} is its own _BASE_ in the end; take one of them out")
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UserError(
             f"cannot read the configuration {where} ({error.strerror}); those that belong to this project "
-            "are in "
-            "configs/detection"
+            "are in configs/detection"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{where} is no YAML: {' '.join(str(error).split())}; mend it") from error
@@ -65,11 +64,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> LayeredConfig:
         raise UserError(f"{where} holds no keys; give a configuration in Detectron2's form")
     content.pop("VERSION", None)
     base = content.pop("_BASE_", None)
-    below = _read(path.parent / Path(base).expanduser(), (*above, path.resolve())) if base else {}
-    return below | {key: StatedValue(_decoded(value), where) for key, value in flatten(content).items()}
+    of_base = _read(path.parent / Path(base).expanduser(), (*derived, path.resolve())) if base else {}
+    return of_base | {key: StatedValue(_literal(value), where) for key, value in flatten(content).items()}
 
 
-def _decoded(value: Any) -> Any:
+def _literal(value: Any) -> Any:
+    """The Python literal that a text is; any other value as it is."""
     if not isinstance(value, str):
         return value
     try:

@@ -20,268 +20,146 @@ fashion-scenes.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from siamtransfer.cli import run
-from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
-from siamtransfer.detection.detectron2.config import scenes
-from siamtransfer.detection.engines import SCRATCH, Arm, Detectron2Engine, Task, TorchvisionEngine
+from siamtransfer.detection.data.configured import open_configured_data
+from siamtransfer.detection.engines import SCRATCH, DetectionEngine, Detectron2Engine, TorchvisionEngine
+from siamtransfer.detection.finetune_run import Initialization
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
+from siamtransfer.detection.lr_search import SearchGrid
 from siamtransfer.detection.metrics.evaluate import ApKind
-from siamtransfer.detection.search import SearchGrid, hold_out
-from siamtransfer.detection.trials import MAIN, paired, summarise, verdict
+from siamtransfer.detection.study import DetectionStudy
+from siamtransfer.detection.trials import (
+    difference_statements,
+    paired_differences,
+    table_lines,
+    trial_statistics,
+)
 from siamtransfer.records.record import record
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say
-from siamtransfer.utils.strict_json import to_json
-
-SETTINGS = "settings.json"
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """The story of a run: configuration, weights, data, a search where asked, trials, and the record."""
-    asked = parse(argv)
-    layers = read_layered_config(asked.config, asked.settings)
-    engine = build_engine(asked, layers)
-    arms = build_arms(asked, engine)
-    data = open_data(asked, layers)
+    """The story of a study: configuration, weights, data, a search if asked for, trials, and the record."""
+    args = parse(argv)
+    layered = read_layered_config(args.config, args.settings)
+    engine = build_engine(args, layered)
+    initializations = build_initializations(args, engine)
+    data = open_configured_data(layered, args.train, args.test, args.root)
     say(str(data))
-    study = Study(
-        asked, engine, data, asked.metric or data.test_split.kind, asked.run or default_run(asked, arms)
+    study = DetectionStudy(
+        engine,
+        initializations,
+        data,
+        args.metric or data.test_split.kind,
+        args.run or default_folder(args, initializations),
+        range(args.seed, args.seed + args.trials),
+        SearchGrid(tuple(args.rates), tuple(args.decays), args.held_out) if args.search else None,
+        args.eval_only,
     )
-    for sentence in remarks(arms[0]):
+    for sentence in initializations[0].remarks():
         say(sentence)
-    claim(study, arms)
+    study.claim_folder(resume=args.resume)
 
-    chosen = [search(study, arm) if asked.search else {} for arm in arms]
-    trials = run_trials(study, arms, chosen)
-
-    metrics = summarise([trial["metrics"] for trial in trials[0]])
-    say_summary(arms[0].name, metrics)
-    if len(arms) > 1:
-        of_other = summarise([trial["metrics"] for trial in trials[1]])
-        say_summary(arms[1].name, of_other)
-        differences = paired(*[[trial["metrics"] for trial in of_arm] for of_arm in trials])
-        for sentence in verdict(differences, (arms[0].name, arms[1].name)):
-            say(sentence)
-        metrics |= {f"other/{name}": value for name, value in of_other.items()} | differences
-    return describe(study, arms, chosen, trials, metrics)
+    chosen = [study.search(initialization) for initialization in initializations]
+    trials = study.run(chosen)
+    return describe(args, study, chosen, trials, summarise(study, trials))
 
 
-@dataclass(frozen=True)
-class Study:
-    """What all trials of a run share."""
-
-    asked: argparse.Namespace
-    engine: Detectron2Engine | TorchvisionEngine
-    data: DetectionData
-    metric: ApKind
-    run: Path
-
-    def folder(self, arm: Arm) -> Path:
-        """The weights' own part of the run folder."""
-        return self.run / arm.name
-
-
-def run_trials(
-    study: Study, arms: Sequence[Arm], chosen: Sequence[dict[str, float]]
-) -> list[list[dict[str, Any]]]:
-    """The results of all trials of each arm, seeds counted from --seed; those that are done are read."""
-    asked = study.asked
-    seeds = range(asked.seed, asked.seed + asked.trials)
-    tasks = [
-        Task(
-            arm, f"{arm.name}, seed {seed}", study.folder(arm) / f"trial-{seed}",
-            seed, study.data, study.metric, keys,
-        )
-        for arm, keys in zip(arms, chosen, strict=True)
-        for seed in seeds
-    ]  # fmt: skip
-    results = study.engine.run(tasks)
-    return [results[place : place + len(seeds)] for place in range(0, len(results), len(seeds))]
+def summarise(study: DetectionStudy, trials: Sequence[list[dict[str, Any]]]) -> dict[str, float]:
+    """Prints and returns the statistics of the first initialization; of a second one those under other/, and
+    the paired differences."""
+    names = [initialization.name for initialization in study.initializations]
+    metrics = [[trial["metrics"] for trial in results] for results in trials]
+    statistics = [trial_statistics(values) for values in metrics]
+    for name, values in zip(names, statistics, strict=True):
+        for line in table_lines(name, values):
+            say(line)
+    if len(statistics) == 1:
+        return statistics[0]
+    differences = paired_differences(metrics[0], metrics[1])
+    for sentence in difference_statements(differences, (names[0], names[1])):
+        say(sentence)
+    return statistics[0] | {f"other/{name}": value for name, value in statistics[1].items()} | differences
 
 
-def search(study: Study, arm: Arm) -> dict[str, float]:
-    """The rate and weight decay with the best AP on the held-out part of the training images."""
-    asked = study.asked
-    grid = SearchGrid(tuple(asked.rates), tuple(asked.decays), asked.held_out)
-    part = hold_out(study.data, grid.share)
-    tasks = [
-        Task(
-            arm,
-            f"{arm.name}, rate {rate:g}, weight decay {decay:g}",
-            study.folder(arm) / "search" / f"rate-{rate:g}-decay-{decay:g}",
-            asked.seed,
-            part,
-            study.metric,
-            {"SOLVER.BASE_LR": rate, "SOLVER.WEIGHT_DECAY": decay},
-        )
-        for rate, decay in grid.cells()
-    ]
-    results = study.engine.run(tasks)
-    scores = [result["metrics"]["detection/AP"] for result in results]
-    best, task = max(zip(scores, tasks, strict=True), key=lambda pair: pair[0])
-    say(f"chosen on {part.test_split.name}: {task.name} with AP {best:.2f}")
-    return dict(task.keys)
-
-
-def build_engine(asked: argparse.Namespace, layers: LayeredConfig) -> Detectron2Engine | TorchvisionEngine:
-    if asked.engine == "detectron2":
-        return Detectron2Engine(
-            layers,
-            gpus=asked.gpus,
-            at_once=asked.at_once,
-            scale=asked.scale_to,
-            evaluate_only=asked.eval_only,
-        )
-    if asked.gpus > 1 or asked.at_once > 1 or asked.scale_to:
+def build_engine(args: argparse.Namespace, layered: LayeredConfig) -> DetectionEngine:
+    if args.engine == "detectron2":
+        return Detectron2Engine(layered, gpus=args.gpus, at_once=args.at_once, scale=args.scale_to)
+    if args.gpus > 1 or args.at_once > 1 or args.scale_to:
         raise UserError("--gpus, --at-once and --scale-to are Detectron2's; leave them out with torchvision")
-    return TorchvisionEngine(layers, evaluate_only=asked.eval_only)
+    return TorchvisionEngine(layered)
 
 
-def build_arms(asked: argparse.Namespace, engine: Detectron2Engine | TorchvisionEngine) -> list[Arm]:
-    """The weights, and those to compare with, each under a name of its own."""
-    if asked.weights == SCRATCH:
+def build_initializations(args: argparse.Namespace, engine: DetectionEngine) -> list[Initialization]:
+    """That of --weights and that of --compare, each under a name of its own."""
+    if args.weights == SCRATCH:
         raise UserError(
             "`scratch` goes with --compare; to train from scratch alone, leave --weights out and lay "
             "configs/detection/scratch.yaml over the configuration by another --config"
         )
-    first = engine.arm(asked.weights)
-    if asked.compare is None:
+    first = engine.initialization(args.weights)
+    if args.compare is None:
         return [first]
-    other = engine.scratch(first) if asked.compare == SCRATCH else engine.arm(asked.compare)
-    return [first, replace(other, name=f"{other.name}-other") if other.name == first.name else other]
+    second = engine.from_scratch(first) if args.compare == SCRATCH else engine.initialization(args.compare)
+    return [first, replace(second, name=f"{second.name}-other") if second.name == first.name else second]
 
 
-def open_data(asked: argparse.Namespace, layers: LayeredConfig) -> DetectionData:
-    """The data that the command line names, or else the configuration."""
-    names = {}
-    for part, given in (("TRAIN", asked.train), ("TEST", asked.test)):
-        if given is None and f"DATASETS.{part}" not in layers:
-            raise UserError(f"no {part.lower()} data are named: give --{part.lower()} or DATASETS.{part}")
-        stated = given or layers[f"DATASETS.{part}"].value
-        names[part] = stated if isinstance(stated, str) else "+".join(stated)
-    kind, counts = scenes(layers)
-    return open_detection_data(names["TRAIN"], names["TEST"], root=asked.root, kind=kind, scenes=counts)
-
-
-def default_run(asked: argparse.Namespace, arms: Sequence[Arm]) -> Path:
-    return Path("runs/detection") / "-".join(
-        [*(file.stem for file in asked.config), *(arm.name for arm in arms)]
-    )
-
-
-def claim(study: Study, arms: Sequence[Arm]) -> None:
-    """Notes in the run folder what the run is, or refuses a folder in which another one is."""
-    path, asked = study.run / SETTINGS, study.asked
-    mine = json.loads(to_json(identity(study, arms)))
-    if not path.is_file():
-        if asked.eval_only:
-            raise UserError(f"--eval-only: {study.run} holds no run; name the folder of one with --run")
-        write_text(path, to_json(mine) + "\n")
-        return
-    if not asked.resume and not asked.eval_only:
-        raise UserError(
-            f"{study.run} holds a run already: go on with it by --resume, or choose another --run"
-        )
-    theirs = json.loads(path.read_text())
-    free = {"metric"} if asked.eval_only else set()
-    differing = [
-        f"{key} {theirs.get(key)!r} -> {mine.get(key)!r}"
-        for key in sorted((theirs.keys() | mine.keys()) - free)
-        if theirs.get(key) != mine.get(key)
-    ]
-    if differing:
-        raise UserError(
-            f"the run in {study.run} has another configuration ({'; '.join(differing)}): give it the same, "
-            "or "
-            "choose another --run"
-        )
-
-
-def identity(study: Study, arms: Sequence[Arm]) -> dict[str, Any]:
-    """Every choice that moves a number; the count of trials may grow."""
-    asked, data = study.asked, study.data
-    grid = {"rates": asked.rates, "decays": asked.decays, "held_out": asked.held_out} if asked.search else {}
-    return {
-        "engine": study.engine.name,
-        "metric": study.metric,
-        "train": data.train_fingerprint,
-        "test": data.test_fingerprint,
-        **{f"weights/{place}": arm.digest or arm.name for place, arm in enumerate(arms)},
-        **{f"search/{key}": value for key, value in grid.items()},
-        **study.engine.settings(arms[0], data),
-    }
-
-
-def remarks(arm: Arm) -> list[str]:
-    """What people should know before the numbers come."""
-    scaled = [f"{key}: {old} -> {new}" for key, (old, new) in arm.protocol.get("scaled", {}).items()]
-    not_comparable = arm.protocol.get("not_comparable")
-    return [
-        *arm.protocol.get("norms_changed", []),
-        *([f"scaled: {'; '.join(scaled)}"] if scaled else []),
-        *([f"not comparable with published numbers: {not_comparable}"] if not_comparable else []),
-    ]
-
-
-def say_summary(name: str, metrics: dict[str, float]) -> None:
-    for number in MAIN:
-        if number in metrics:
-            say(f"{name:24} {number:18} {metrics[number]:6.2f}")
-        elif f"{number}/mean" in metrics:
-            mean, std, half = (metrics[f"{number}/{part}"] for part in ("mean", "std", "ci95"))
-            say(f"{name:24} {number:18} {mean:6.2f}  std {std:.2f}  95 % interval ± {half:.2f}")
+def default_folder(args: argparse.Namespace, initializations: Sequence[Initialization]) -> Path:
+    names = [*(file.stem for file in args.config), *(start.name for start in initializations)]
+    return Path("runs/detection") / "-".join(names)
 
 
 def describe(
-    study: Study,
-    arms: Sequence[Arm],
+    args: argparse.Namespace,
+    study: DetectionStudy,
     chosen: Sequence[dict[str, float]],
-    trials: Any,
+    trials: Sequence[list[dict[str, Any]]],
     metrics: dict[str, float],
 ) -> dict[str, Any]:
     """The record."""
-    asked = study.asked
-    searched = {
-        "search": {"rates": asked.rates, "decays": asked.decays},
-        "chosen_on": f"{asked.held_out:g} of the training images, held out, by detection/AP",
-        "chosen": {arm.name: keys for arm, keys in zip(arms, chosen, strict=True)},
-    }
+    first = study.initializations[0]
+    search = {}
+    if args.search:
+        search = {
+            "search": {"rates": args.rates, "decays": args.decays},
+            "chosen_on": f"{args.held_out:g} of the training images, held out, by detection/AP",
+            "chosen": {start.name: keys for start, keys in zip(study.initializations, chosen, strict=True)},
+        }
     protocol = {
         "engine": study.engine.name,
-        "configurations": [file.name for file in asked.config],
-        "settings": study.engine.settings(arms[0], study.data),
+        "configurations": [file.name for file in args.config],
+        "settings": study.engine.settings(first, study.data),
         "data": study.data.describe(),
         "metric": study.metric,
-        "trials": asked.trials,
+        "trials": args.trials,
         "seeds": [trial["seed"] for trial in trials[0]],
-        "interval": "Student's t over trials, 95 %" if asked.trials > 1 else None,
+        "interval": "Student's t over trials, 95 %" if args.trials > 1 else None,
         "model": "the last step's",
-        "gpus": asked.gpus,
-        **(searched if asked.search else {}),
-        **arms[0].protocol,
+        "gpus": args.gpus,
+        **search,
+        **first.protocol,
     }
-    sides = [
-        {"name": arm.name, "weights_digest": arm.digest, "trials": of_arm}
-        for arm, of_arm in zip(arms, trials, strict=True)
+    arms = [
+        {"name": start.name, "weights_digest": start.digest, "trials": results}
+        for start, results in zip(study.initializations, trials, strict=True)
     ]
     return record(
         "detection",
         metrics,
         protocol,
-        weights=asked.weights,
-        weights_digest=arms[0].digest,
+        weights=args.weights,
+        weights_digest=first.digest,
         train_fingerprint=study.data.train_fingerprint,
         test_fingerprint=study.data.test_fingerprint,
-        arms=sides,
-        run=str(study.run),
+        arms=arms,
+        run=str(study.folder),
         engine=study.engine.version,
     )
 
@@ -327,18 +205,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--decays", type=float, nargs="+", default=[1e-4], help="SOLVER.WEIGHT_DECAY to try")
     add("--held-out", type=float, default=0.1, help="share of the training images that the search scores on")
     add("settings", nargs="*", metavar="KEY VALUE", help="keys of Detectron2's configuration")
-    asked = parser.parse_intermixed_args(argv)
-    at_least("--trials", asked.trials, 1)
-    at_least("--seed", asked.seed, 0)
-    at_least("--gpus", asked.gpus, 1)
-    at_least("--at-once", asked.at_once, 1)
-    at_least("--scale-to", asked.scale_to, 1)
-    within("--held-out", asked.held_out, 0, 0.9)
-    for rate in asked.rates:
+    args = parser.parse_intermixed_args(argv)
+    at_least("--trials", args.trials, 1)
+    at_least("--seed", args.seed, 0)
+    at_least("--gpus", args.gpus, 1)
+    at_least("--at-once", args.at_once, 1)
+    at_least("--scale-to", args.scale_to, 1)
+    within("--held-out", args.held_out, 0, 0.9)
+    for rate in args.rates:
         above("--rates", rate, 0)
-    for decay in asked.decays:
+    for decay in args.decays:
         at_least("--decays", decay, 0)
-    return asked
+    return args
 
 
 if __name__ == "__main__":

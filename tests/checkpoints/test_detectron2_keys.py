@@ -14,7 +14,8 @@ from siamtransfer.checkpoints.detectron2_keys import (
     to_torchvision,
     trunk_shapes,
 )
-from siamtransfer.detection.detectron2.weights_config import expected_shapes, layouts
+from siamtransfer.detection.detectron2.convertible import layouts
+from siamtransfer.detection.detectron2.shapes import expected_shapes
 
 MODELS = read_golden("detectron2/targets.json.gz")["models"]
 

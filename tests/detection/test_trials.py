@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from siamtransfer.detection.trials import paired, summarise, verdict
+from siamtransfer.detection.trials import difference_statements, paired_differences, trial_statistics
 
 FIRST = [{"detection/AP": value, "detection/AP50": value + 20} for value in (56.4, 57.1, 56.9, 56.2, 57.0)]
 SECOND = [{"detection/AP": value, "detection/AP50": value + 20} for value in (55.9, 56.8, 56.0, 56.1, 56.2)]
@@ -19,7 +19,7 @@ def values(trials: list[dict[str, float]]) -> np.ndarray:
 
 
 def test_mean_std_and_the_interval_are_scipys() -> None:
-    found = summarise(FIRST)
+    found = trial_statistics(FIRST)
     sample = values(FIRST)
     low, high = stats.t.interval(0.95, len(sample) - 1, loc=sample.mean(), scale=stats.sem(sample))
     assert found["detection/AP/mean"] == pytest.approx(56.72)
@@ -29,43 +29,43 @@ def test_mean_std_and_the_interval_are_scipys() -> None:
 
 
 def test_one_trial_stays_as_it_is() -> None:
-    assert summarise(FIRST[:1]) == FIRST[0]
+    assert trial_statistics(FIRST[:1]) == FIRST[0]
 
 
 def test_the_paired_difference_is_scipys_paired_t_test() -> None:
-    found = paired(FIRST, SECOND)
+    found = paired_differences(FIRST, SECOND)
     expected = stats.ttest_rel(values(FIRST), values(SECOND))
     interval = expected.confidence_interval(0.95)
     assert found["compare/detection/AP/difference"] == pytest.approx(0.52)
     assert found["compare/detection/AP/p_value"] == pytest.approx(expected.pvalue)
     assert found["compare/detection/AP/ci95_low"] == pytest.approx(interval.low)
     assert found["compare/detection/AP/ci95_high"] == pytest.approx(interval.high)
-    swapped = paired(SECOND, FIRST)
+    swapped = paired_differences(SECOND, FIRST)
     assert swapped["compare/detection/AP/ci95_low"] == pytest.approx(-interval.high)
     assert swapped["compare/detection/AP/p_value"] == pytest.approx(expected.pvalue)
 
 
 def test_equal_trials_differ_by_nothing() -> None:
-    found = paired(FIRST, FIRST)
+    found = paired_differences(FIRST, FIRST)
     assert (found["compare/detection/AP/difference"], found["compare/detection/AP/p_value"]) == (0, 1)
-    shifted = paired([{"detection/AP": 2.0}] * 3, [{"detection/AP": 1.0}] * 3)
+    shifted = paired_differences([{"detection/AP": 2.0}] * 3, [{"detection/AP": 1.0}] * 3)
     assert (shifted["compare/detection/AP/difference"], shifted["compare/detection/AP/p_value"]) == (1, 0)
 
 
 def test_one_pair_has_no_interval() -> None:
-    found = paired(FIRST[:1], SECOND[:1])
+    found = paired_differences(FIRST[:1], SECOND[:1])
     assert set(found) == {"compare/detection/AP/difference", "compare/detection/AP50/difference"}
-    assert "one trial: no interval" in verdict(found, ("a", "b"))[0]
+    assert "one trial: no interval" in difference_statements(found, ("a", "b"))[0]
 
 
 def test_a_class_without_a_number_spoils_no_other() -> None:
-    found = summarise([{"detection/AP": 1.0, "detection/AP/cat": math.nan}] * 2)
+    found = trial_statistics([{"detection/AP": 1.0, "detection/AP/cat": math.nan}] * 2)
     assert found["detection/AP/mean"] == 1
     assert math.isnan(found["detection/AP/cat/mean"])
 
 
 @pytest.mark.parametrize(("second", "says"), [(SECOND, False), (FIRST[::-1], True)])
-def test_the_verdict_says_when_nothing_can_be_told(second: list[dict[str, float]], says: bool) -> None:
-    sentence = verdict(paired(FIRST, second), ("a", "b"))[0]
+def test_statements_say_when_no_difference_can_be_told(second: list[dict[str, float]], says: bool) -> None:
+    sentence = difference_statements(paired_differences(FIRST, second), ("a", "b"))[0]
     assert sentence.startswith("detection/AP: a - b = ")
     assert ("no difference can be told" in sentence) == says

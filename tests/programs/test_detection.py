@@ -20,9 +20,12 @@ from support.checkpoint_files import random_state
 
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
 from siamtransfer.detection.data.datasets import open_detection_data
-from siamtransfer.detection.detectron2.compat import is_installed
-from siamtransfer.detection.engines import TorchvisionEngine
-from siamtransfer.detection.search import hold_out
+from siamtransfer.detection.detectron2 import convert
+from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
+from siamtransfer.detection.engines import Detectron2Engine, TorchvisionEngine
+from siamtransfer.detection.finetune_run import FinetuneRun
+from siamtransfer.detection.layered_config import read_layered_config
+from siamtransfer.detection.lr_search import hold_out
 from siamtransfer.programs import detection, to_d2
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
@@ -65,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_voc(root / "voc", counts)
     write_coco(root / "coco", counts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_d2, "is_installed", lambda: False)  # the numerical proof has tests of its own
+        patch.setattr(convert, "is_installed", lambda: False)  # the numerical proof has tests of its own
         for name, kind, width, seed in (
             ("a", "resnet18", 8, 0),
             ("b", "resnet18", 8, 1),
@@ -143,14 +146,15 @@ class TestWithDetectron2:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from siamtransfer.detection.detectron2 import trainer as training
+        import_detectron2()
+        from siamtransfer.detection.detectron2 import prediction_collector
 
         def score(found: Any, records: Any, metric: str, classes: Any) -> dict[str, float]:
             """AP of so short a training is zero; the confidence is not."""
             scores = np.concatenate([item["scores"] for item in found])
             return {"detection/AP": 100 * float(scores.mean()), "segmentation/AP": 100 * float(scores.max())}
 
-        monkeypatch.setattr(training, "evaluate", score)
+        monkeypatch.setattr(prediction_collector, "evaluate", score)
         run, options = tmp_path / "run", ["--compare", str(folder / "b.pkl")]
         one = measure(folder, "coco-fpn-1x", "a", "coco", run, *options)
         assert "compare/detection/AP/ci95_low" not in one["metrics"]
@@ -222,7 +226,8 @@ class TestWithDetectron2:
     def test_the_search_chooses_on_held_out_images(
         self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from siamtransfer.detection.detectron2 import trainer as training
+        import_detectron2()
+        from siamtransfer.detection.detectron2 import prediction_collector
 
         scored: list[frozenset[str]] = []
 
@@ -230,7 +235,7 @@ class TestWithDetectron2:
             scored.append(frozenset(record["file_name"] for record in records))
             return {"detection/AP": float([30, 50, 40, 7][len(scored) - 1])}
 
-        monkeypatch.setattr(training, "evaluate", score)
+        monkeypatch.setattr(prediction_collector, "evaluate", score)
         record = measure(
             folder, "coco-fpn-1x", "a", "coco", tmp_path / "run",
             "--search", "--rates", "0.001", "0.002", "0.003", "--decays", "0.0001", "--held-out", "0.2",
@@ -261,7 +266,7 @@ class TestWithDetectron2:
         other = "backbone.fpn_lateral2.weight"
         assert not torch.equal(weights[1][other], weights[2][other])
 
-    def test_layers_without_weights(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_layered_configuration_without_weights(self, folder: Path, tmp_path: Path) -> None:
         """The from-scratch row, as a layer over a protocol."""
         files = [f"--config={CONFIGS / name}.yaml" for name in ("coco-fpn-1x", "scratch")]
         small = [
@@ -314,24 +319,17 @@ class TestWithDetectron2:
         ):
             measure(folder, "coco-fpn-1x", "a", "coco", tmp_path / "run", "SOLVER.BASE_LR", "1e20")
 
-    def test_a_job_can_be_sent_to_other_processes(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_run_can_be_sent_to_other_processes(self, folder: Path, tmp_path: Path) -> None:
         """As Detectron2's launcher does for several GPUs."""
-        from siamtransfer.detection.engines import Detectron2Engine, Task
-        from siamtransfer.detection.layered_config import read_layered_config
-
-        engine = Detectron2Engine(
-            read_layered_config([CONFIGS / "coco-fpn-1x.yaml"], []),
-            gpus=1,
-            at_once=1,
-            scale=None,
-            evaluate_only=False,
-        )
+        engine = Detectron2Engine(read_layered_config([CONFIGS / "coco-fpn-1x.yaml"], []))
         opened = open_detection_data(*data(folder, "coco")[1::2])
-        job = engine.job(Task(engine.arm(str(folder / "a.pkl")), "a", tmp_path, 3, opened, "coco"))
-        sent = pickle.loads(pickle.dumps(job))
-        assert sent.cfg == job.cfg
+        start = engine.initialization(str(folder / "a.pkl"))
+        run = FinetuneRun(start, "a", tmp_path, 3, opened, "coco")
+        sent = pickle.loads(pickle.dumps(run))
+        assert sent.initialization.settings == start.settings
         assert (sent.seed, sent.folder, sent.data.test) == (3, tmp_path, opened.test)
-        assert all(torch.equal(value, sent.weights.state[name]) for name, value in job.weights.state.items())
+        state = sent.initialization.weights.state
+        assert all(torch.equal(value, state[name]) for name, value in start.weights.state.items())
 
     def test_masks_that_the_data_lack(self, folder: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"MODEL\.MASK_ON is set and .* has boxes only"):
@@ -387,13 +385,13 @@ def test_torchvisions_engine_takes_the_pixels_that_the_file_beside_the_weights_s
 ) -> None:
     for suffix in (".pkl", ".yaml"):
         shutil.copy(folder / f"a{suffix}", tmp_path / f"w{suffix}")
-    overlay = tmp_path / "w.yaml"
-    text = overlay.read_text()
+    weights_config = tmp_path / "w.yaml"
+    text = weights_config.read_text()
     stated = re.search(r"PIXEL_MEAN: .*", text)
     assert stated
-    overlay.write_text(text.replace(stated[0], "PIXEL_MEAN: [51.0, 102.0, 153.0]"))
-    arm = TorchvisionEngine({}, evaluate_only=False).arm(str(tmp_path / "w.pkl"))
-    assert arm.weights.normalisation.mean == pytest.approx((0.2, 0.4, 0.6))
-    overlay.unlink()
+    weights_config.write_text(text.replace(stated[0], "PIXEL_MEAN: [51.0, 102.0, 153.0]"))
+    start = TorchvisionEngine({}).initialization(str(tmp_path / "w.pkl"))
+    assert start.weights.normalisation.mean == pytest.approx((0.2, 0.4, 0.6))
+    weights_config.unlink()
     with pytest.raises(UserError, match=r"w\.yaml"):
-        TorchvisionEngine({}, evaluate_only=False).arm(str(tmp_path / "w.pkl"))
+        TorchvisionEngine({}).initialization(str(tmp_path / "w.pkl"))

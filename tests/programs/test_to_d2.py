@@ -20,6 +20,7 @@ from support.checkpoint_files import own_checkpoint, random_state, simsiam_check
 
 from siamtransfer.checkpoints.detectron2_keys import to_detectron2, to_torchvision
 from siamtransfer.checkpoints.read_backbone import digest_of, read_backbone
+from siamtransfer.detection.detectron2 import convert, shapes
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.weights_config import read_stamp
 from siamtransfer.programs import to_d2
@@ -47,7 +48,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(to_d2, "is_installed", lambda: False)
+    monkeypatch.setattr(convert, "is_installed", lambda: False)
 
 
 def files_of(folder: Path) -> list[str]:
@@ -126,9 +127,9 @@ def test_the_command_line_with_the_proof(tmp_path: Path, checkpoint: Path) -> No
 def test_a_failed_proof_leaves_everything_as_it_was(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = to_d2.settings_for
+    real = convert.settings_for
     wrong = ("INPUT.FORMAT", "BGR")
-    monkeypatch.setattr(to_d2, "settings_for", lambda *arguments: [*real(*arguments)[:-1], wrong])
+    monkeypatch.setattr(convert, "settings_for", lambda *arguments: [*real(*arguments)[:-1], wrong])
     with pytest.raises(UserError, match="differ from torchvision's"):
         to_d2.main([str(checkpoint), str(tmp_path / "out.pkl")])
     assert files_of(tmp_path) == ["checkpoint.pth"]
@@ -147,7 +148,7 @@ def test_an_interrupted_write_leaves_nothing(
         file.write(b"half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(to_d2, "write_pickle", interrupt)
+    monkeypatch.setattr(convert, "write_pickle", interrupt)
     with pytest.raises(KeyboardInterrupt):
         to_d2.main([str(checkpoint), str(tmp_path / "out.pkl")])
     assert files_of(tmp_path) == ["checkpoint.pth"]
@@ -209,8 +210,8 @@ def test_names_and_shapes_are_checked_without_detectron2(
     def other(architecture: Any) -> dict[str, tuple[int, ...]]:
         return {**real(architecture), "res5.1.conv2.weight": (128, 128, 1, 1)}
 
-    real = to_d2.expected_shapes
-    monkeypatch.setattr(to_d2, "expected_shapes", other)
+    real = shapes.expected_shapes
+    monkeypatch.setattr(shapes, "expected_shapes", other)
     with pytest.raises(UserError, match=r"1 tensors .*res5\.1\.conv2\.weight.*\(128, 128, 3, 3\) instead of"):
         to_d2.main([str(checkpoint), str(tmp_path / "out.pkl")])
     assert files_of(tmp_path) == ["checkpoint.pth"]

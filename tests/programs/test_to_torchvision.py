@@ -16,6 +16,7 @@ from support import paths
 from support.checkpoint_files import own_checkpoint, random_state, simsiam_checkpoint
 
 from siamtransfer.checkpoints.read_backbone import digest_of, read_backbone
+from siamtransfer.detection.detectron2 import convert
 from siamtransfer.programs import to_d2, to_torchvision
 from siamtransfer.utils.errors import UserError
 
@@ -57,7 +58,7 @@ def test_the_type_of_the_numbers_stays(tmp_path: Path, dtype: torch.dtype) -> No
 
 
 def test_to_detectron2_and_back_is_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(to_d2, "is_installed", lambda: False)
+    monkeypatch.setattr(convert, "is_installed", lambda: False)
     state = random_state("resnet50", seed=2)
     torch.save(state, tmp_path / "there.pth")
     to_d2.main([str(tmp_path / "there.pth"), str(tmp_path / "there.pkl")])

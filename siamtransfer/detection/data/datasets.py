@@ -19,9 +19,9 @@ from typing import Any, Literal
 from siamtransfer.data.imageset import first_few, printable
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
 from siamtransfer.data.scenes.objects import CLASSES, OBJECTS_SHA256
-from siamtransfer.detection.data.coco import read_coco
+from siamtransfer.detection.data.coco_annotations import read_coco
 from siamtransfer.detection.data.dataset_split import AnnotationFormat, DetectionSplit, Record
-from siamtransfer.detection.data.voc import VOC_CLASSES, read_voc, splits
+from siamtransfer.detection.data.voc_annotations import VOC_CLASSES, read_voc, splits
 from siamtransfer.utils.errors import UserError
 
 SCENES = "fashion-scenes"

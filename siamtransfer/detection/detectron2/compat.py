@@ -1,9 +1,9 @@
-"""What Detectron2's release 0.6 needs on current libraries, and the one way to import Detectron2 here.
+"""Imports Detectron2, and supplies what its release 0.6 misses on current libraries.
 
 The official main branch needs none of it. The Python files of release 0.6 (scripts/get_detectron2.py places
 them where the official repository cannot be built) come without the compiled `detectron2._C`, and use names
 that Pillow 10 and NumPy 1.24 removed. Each is supplied only where it is missing, before the first import.
-Not to be imported in either version: `detectron2.model_zoo`, which needs setuptools' old `pkg_resources`.
+Do not import `detectron2.model_zoo` in either version: it needs setuptools' old `pkg_resources`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from siamtransfer.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Detectron2:
-    """Which Detectron2 this is.
+    """The installed Detectron2.
 
-    Without the compiled part, rotated boxes, deformable convolution and COCO's fast evaluation are absent:
-    call `COCOEvaluator(..., use_fast_impl=detectron2.compiled)`.
+    compiled: whether it has its compiled part. Without it, rotated boxes, deformable convolution and COCO's
+    fast evaluation are absent: call `COCOEvaluator(..., use_fast_impl=detectron2.compiled)`.
     """
 
     version: str
@@ -43,7 +43,7 @@ def is_installed() -> bool:
 
 @functools.cache
 def import_detectron2() -> Detectron2:
-    """Makes `import detectron2...` work from here on and says which Detectron2 it is.
+    """Makes `import detectron2` work from here on and returns its version.
 
     Raises:
         UserError: Detectron2, or a library that it needs, is absent or does not load.
@@ -53,7 +53,7 @@ def import_detectron2() -> Detectron2:
             f"Detectron2 is not installed; get it with `{sys.executable} scripts/get_detectron2.py`"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what newer libraries would have Detectron2 do
+        warnings.simplefilter("ignore")  # newer libraries' advice to Detectron2
         _supply_removed_names()
         return _import()
 

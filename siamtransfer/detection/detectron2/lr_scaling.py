@@ -1,8 +1,8 @@
-"""The published schedules are for 8 GPUs; on fewer, everything that depends on the batch has to change at
-once.
+"""Rewrites a schedule for 8 GPUs, the published number, for fewer: all that depends on the batch changes.
 
-The rule is Goyal et al.'s (arXiv 1706.02677): the rate follows the batch, steps and warm-up go against it, so
-that as many images are seen. Precise statistics of norms keep their number of images too.
+The rule is Goyal et al.'s (arXiv 1706.02677): the learning rate is proportional to the batch, the steps and
+the warm-up to its inverse, so that as many images are seen. Precise statistics of norms keep their number of
+images too.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def scale_to(cfg: Any, gpus: int) -> dict[str, list[Any]]:
     if gpus < 1 or batch * gpus % PUBLISHED_GPUS:
         raise UserError(
             f"--scale-to {gpus}: {batch} images a step for {PUBLISHED_GPUS} GPUs are no whole number for "
-            f"{gpus}; "
-            "choose 1, 2, 4 or 8, or another SOLVER.IMS_PER_BATCH"
+            f"{gpus}; choose 1, 2, 4 or 8, or another SOLVER.IMS_PER_BATCH"
         )
     if gpus == PUBLISHED_GPUS:
         return {}
@@ -50,11 +49,9 @@ def scale_to(cfg: Any, gpus: int) -> dict[str, list[Any]]:
 
 
 def not_comparable(cfg: Any) -> str:
-    """What a scaled run no longer shares with the published one, in words; `cfg` after scaling."""
+    """What a scaled run does not share with the published one, in words; `cfg` after scaling."""
     return (
         f"norms see {cfg.SOLVER.IMS_PER_BATCH} images a step instead of the published number and the rate "
-        "was "
-        "scaled with them; the schedule covers as many images, but the figures of the configuration's "
-        "header are "
-        "no longer the measure: compare with other weights at this very scale"
+        "was scaled with them; the schedule covers as many images, but the figures of the configuration's "
+        "header are no longer the measure: compare with other weights at this very scale"
     )

@@ -1,8 +1,8 @@
 """The proof that Detectron2 computes with converted weights what torchvision computes with the original ones.
 
-The trunk is built by Detectron2 from the written configuration, filled by Detectron2's own checkpointer from
-the written weights, and fed the same 8-bit image as the torchvision trunk. Every tensor has to arrive bit by
-bit, and the outputs of res2 to res5 have to agree in float32 and, far more closely, in float64.
+Detectron2 builds the trunk from the written configuration, and its checkpointer loads the written weights.
+Both trunks get the same 8-bit image. Every tensor has to arrive to the bit, and the outputs of res2 to res5
+have to agree in float32 and, far more closely, in float64.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
 from siamtransfer.checkpoints.formats import Normalisation
 from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
+from siamtransfer.detection.detectron2.convertible import layouts
 from siamtransfer.detection.detectron2.trunk import register_trunks
-from siamtransfer.detection.detectron2.weights_config import layouts
 from siamtransfer.utils.errors import UserError
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -34,14 +34,18 @@ IMAGE = (3, 96, 128)
 
 @dataclass(frozen=True)
 class Parity:
-    """What the comparison found. `errors`: (dtype, layout, stage) to max|a - b| / max|b|, b torchvision's."""
+    """The result of the comparison.
+
+    errors: (dtype, layout, stage) to max|a - b| / max|b|, a Detectron2's output and b torchvision's;
+    tensors: layout to the number of tensors in the trunk, all of which arrived.
+    """
 
     errors: dict[tuple[torch.dtype, str, str], float]
-    tensors: dict[str, int]  # layout to the number of trunk tensors that arrived, which is all of them
+    tensors: dict[str, int]
     detectron2: Detectron2
 
     def metrics(self) -> dict[str, float]:
-        """The largest error of each dtype and layout under the names in which results are reported."""
+        """The largest error of each dtype and layout, by the name that it has in a record."""
         largest: dict[str, float] = {}
         for (dtype, layout, _), error in self.errors.items():
             name = f"parity/{str(dtype).removeprefix('torch.')}/{layout}/max_relative_error"
@@ -49,7 +53,11 @@ class Parity:
         return largest
 
     def check(self) -> None:
-        """Raises UserError naming the stages whose outputs differ by more than the tolerance."""
+        """Compares the errors with the tolerance.
+
+        Raises:
+            UserError: outputs differ by more; names the stages.
+        """
         wrong = [
             f"{stage} of {layout} by {error:.1e} in {dtype}"
             for (dtype, layout, stage), error in self.errors.items()
@@ -63,12 +71,12 @@ class Parity:
 
 
 def measure_parity(
-    weights: Path, overlay: Path, backbone: ResNetBackbone, normalisation: Normalisation
+    weights: Path, weights_config: Path, backbone: ResNetBackbone, normalisation: Normalisation
 ) -> Parity:
     """Compares the trunks in every layout that the architecture allows.
 
-    `weights` and `overlay` are the written files, whatever their names; `backbone` holds the original
-    weights in float32 and is left as it was.
+    `weights` and `weights_config` are the written files, whatever their names; `backbone` holds the original
+    weights in float32 and is not changed.
 
     Raises:
         UserError: Detectron2 is absent, or a tensor of its trunk did not get its value from the file.
@@ -78,14 +86,14 @@ def measure_parity(
     errors: dict[tuple[torch.dtype, str, str], float] = {}
     tensors: dict[str, int] = {}
     for layout in layouts(Architecture.of(backbone)):
-        cfg = configuration(layout, overlay)
+        cfg = configuration(layout, weights_config)
         model = build_trunk(cfg, layout)
         load_weights(model, weights)
         tensors[layout] = _count_loaded(model, layout, backbone)
         for dtype in TOLERANCE:
-            theirs = detectron2_stages(model.to(dtype), cfg, layout, image.to(dtype))
-            ours = torchvision_stages(backbone, normalisation, image.to(dtype))
-            for stage, a, b in zip(STAGES, theirs, ours, strict=True):
+            detectron2_maps = detectron2_stages(model.to(dtype), cfg, layout, image.to(dtype))
+            torchvision_maps = torchvision_stages(backbone, normalisation, image.to(dtype))
+            for stage, a, b in zip(STAGES, detectron2_maps, torchvision_maps, strict=True):
                 errors[dtype, layout, stage] = relative_error(a, b)
     return Parity(errors, tensors, detectron2)
 
@@ -97,8 +105,8 @@ def relative_error(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(b.dtype).tiny))
 
 
-def configuration(layout: str, overlay: Path) -> Any:
-    """Detectron2's defaults for the layout, its feature maps named, with the overlay on top."""
+def configuration(layout: str, weights_config: Path) -> Any:
+    """Detectron2's CfgNode for the layout, with the weights config merged into its defaults."""
     register_trunks()
     from detectron2.config import get_cfg
 
@@ -108,7 +116,7 @@ def configuration(layout: str, overlay: Path) -> Any:
         cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = list(STAGES)
     else:
         cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES[:3])  # the RoI heads own res5
-    cfg.merge_from_file(str(overlay))
+    cfg.merge_from_file(str(weights_config))
     return cfg
 
 
@@ -125,9 +133,9 @@ def build_trunk(cfg: Any, layout: str) -> nn.Module:
 
 
 def load_weights(model: nn.Module, weights: Path) -> None:
-    """Fills the model from the written file, through Detectron2's own checkpointer.
+    """Loads the written file by Detectron2's own checkpointer.
 
-    That tells formats apart by the suffix, so the file gets a second name that ends in .pkl.
+    The checkpointer tells formats apart by the suffix, so it gets a link to the file that ends in .pkl.
     """
     from detectron2.checkpoint import DetectionCheckpointer
 
@@ -156,13 +164,13 @@ def _count_loaded(model: nn.Module, layout: str, backbone: ResNetBackbone) -> in
     return len(loaded)
 
 
-def _is_trunk(name: str, layout: str) -> bool:
-    stem_and_stages = [in_model(f"{part}.", layout) for part in ("stem", *STAGES)]
-    return name.startswith(tuple(stem_and_stages))
+def _is_trunk(key: str, layout: str) -> bool:
+    stem_and_stages = [in_model(f"{name}.", layout) for name in ("stem", *STAGES)]
+    return key.startswith(tuple(stem_and_stages))
 
 
 def detectron2_stages(model: nn.Module, cfg: Any, layout: str, image: Tensor) -> list[Tensor]:
-    """Detectron2's res2 to res5 for an RGB image in 0..255, preprocessed as its models do it."""
+    """Detectron2's res2 to res5 for an RGB image[1,3,H,W] in 0..255, normalised as its models do it."""
     if cfg.INPUT.FORMAT == "BGR":
         image = image.flip(1)
     mean, std = (
@@ -179,7 +187,7 @@ def detectron2_stages(model: nn.Module, cfg: Any, layout: str, image: Tensor) ->
 
 
 def torchvision_stages(backbone: ResNetBackbone, normalisation: Normalisation, image: Tensor) -> list[Tensor]:
-    """layer1 to layer4 of the original trunk for an RGB image in 0..255, computed in the image's dtype."""
+    """layer1 to layer4 of the original trunk for an RGB image[1,3,H,W] in 0..255, in the image's dtype."""
     mean, std = (torch.tensor(values, dtype=image.dtype).view(3, 1, 1) for values in normalisation)
     before = next(backbone.parameters()).dtype
     with torch.no_grad():
@@ -190,7 +198,7 @@ def torchvision_stages(backbone: ResNetBackbone, normalisation: Normalisation, i
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Detectron2's remarks on head tensors, which no backbone file has."""
+    """No messages of Detectron2 on head tensors, which no backbone file has."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,7 +1,7 @@
 """The C4 head with a norm after res5 that MoCo's transfer protocol has (He et al. 2020, appendix).
 
-`register_heads()` makes its name, `Res5ROIHeadsExtraNorm`, known to Detectron2, so that a configuration with
-MODEL.ROI_HEADS.NAME of that name can be built; call it before a model is.
+`register_heads()` registers the name `Res5ROIHeadsExtraNorm` for MODEL.ROI_HEADS.NAME; call it before a model
+is built.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXTRA_NORM = "Res5ROIHeadsExtraNorm"
 
 @functools.cache
 def register_heads() -> None:
-    """Adds `EXTRA_NORM` to Detectron2's RoI heads, once; a program that has registered it keeps its own."""
+    """Adds `EXTRA_NORM` to Detectron2's RoI heads, once; a class that has the name already stays."""
     import_detectron2()
     from detectron2.layers import get_norm
     from detectron2.modeling import ROI_HEADS_REGISTRY

@@ -1,8 +1,8 @@
 """The ResNet trunks that Detectron2's own builder lacks: narrow ResNet-18 and -34, and the small-image stem.
 
-`register_trunks()` makes two names known to Detectron2's configuration; call it before a model is built. Both
-are feature pyramids (FPN). With the small stem res2 to res5 have strides 1, 2, 4 and 8, so the pyramid's maps
-are called p0 to p4 where the usual ones are p2 to p6.
+`register_trunks()` registers two names for MODEL.BACKBONE.NAME; call it before a model is built. Both are
+feature pyramids (FPN). With the small stem res2 to res5 have strides 1, 2, 4 and 8, so the pyramid's maps are
+called p0 to p4 instead of p2 to p6.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def register_trunks() -> None:
 
 
 def _small_stem(channels: int, settings: Any) -> Any:
-    """A 3x3 convolution of stride 1 with norm and ReLU, and no pooling, as our small stem is."""
+    """A 3x3 convolution of stride 1 with norm and ReLU, and no pooling."""
     from detectron2.layers import CNNBlockBase, Conv2d, get_norm
     from torch.nn.functional import relu_
 
@@ -58,7 +58,7 @@ def _small_stem(channels: int, settings: Any) -> Any:
 
 
 def _fpn(cfg: Any, stem: Any) -> Any:
-    """Detectron2's feature pyramid on its own blocks, of any width, behind `stem`."""
+    """Detectron2's feature pyramid on a ResNet of its own blocks after `stem`, of any width."""
     from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
     from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, ResNet
 

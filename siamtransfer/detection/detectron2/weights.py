@@ -1,7 +1,6 @@
-"""Weights for Detectron2 that are known to be the right ones: read, matched with their settings, proved
-loaded.
+"""Weights for Detectron2: read with their settings, loaded, and compared tensor by tensor after loading.
 
-Detectron2's checkpointer warns, and trains on from random weights, when a name or a shape does not match.
+Where a name or a shape does not match, Detectron2's checkpointer warns and trains on from random weights.
 Here every tensor of the trunk is compared with the file after loading, and a difference ends the run.
 """
 
@@ -29,8 +28,8 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True, eq=False)
 class ConvertedWeights:
-    """OUT.pkl with the OUT.yaml beside it. state: the trunk's tensors by Detectron2's names; digest: of
-    them."""
+    """OUT.pkl with the OUT.yaml beside it. state: the trunk's tensors by Detectron2's names; digest: of these
+    tensors."""
 
     path: Path
     state: dict[str, Tensor]
@@ -43,44 +42,43 @@ def read_converted(path: Path) -> ConvertedWeights:
     Raises:
         UserError: either file is missing or damaged, or the stamp in OUT.yaml is of other weights.
     """
-    overlay = path.with_suffix(".yaml")
+    weights_config = path.with_suffix(".yaml")
     convert = "convert the checkpoint with `python convert/to_d2.py CHECKPOINT OUT.pkl`"
     if path.suffix != ".pkl":
         raise UserError(f"{printable(path)} is no OUT.pkl; {convert}")
     if not path.is_file():
         raise UserError(f"there is no file {printable(path)}; {convert}")
     read = read_backbone(path)
-    if not overlay.is_file():
+    if not weights_config.is_file():
         raise UserError(
-            f"{printable(overlay)}, which says what {path.name} needs of Detectron2, is missing; {convert}"
+            f"{printable(weights_config)}, which says what {path.name} needs of Detectron2, is missing; {convert}"
         )
-    stamp = read_stamp(overlay)
+    stamp = read_stamp(weights_config)
     if stamp != read.digest:
-        found = f"is stamped with {stamp[:12]}…" if stamp else "has no stamp"
+        difference = f"is stamped with {stamp[:12]}…" if stamp else "has no stamp"
         raise UserError(
-            f"{printable(overlay)} {found} and the weights in {path.name} are {read.digest[:12]}…: the two "
-            "do "
-            f"not belong together; {convert}"
+            f"{printable(weights_config)} {difference} and the weights in {path.name} are "
+            f"{read.digest[:12]}…: the two do not belong together; {convert}"
         )
-    return ConvertedWeights(
-        path, {to_detectron2(name): value for name, value in read.state.items()}, read.digest
-    )
+    state = {to_detectron2(name): tensor for name, tensor in read.state.items()}
+    return ConvertedWeights(path, state, read.digest)
 
 
 def load_proved(model: nn.Module, path: Path, state: Mapping[str, Tensor], layout: str) -> int:
-    """Fills a whole Detectron2 model from `path` by Detectron2's checkpointer, and proves that each tensor of
-    its trunk equals that of `state`, bit by bit; returns how many there are.
+    """Loads `path` into a complete Detectron2 model by Detectron2's checkpointer, and proves that each tensor
+    of its trunk equals that of `state` to the bit; returns how many there are.
 
     Raises:
         UserError: a tensor of the trunk has another value, or the file one that the trunk lacks.
     """
     load_weights(model, path)
-    inner: Any = getattr(model, "module", model)
-    loaded = _trunk(inner.state_dict(), layout)
-    sources = {in_model(name, layout): value for name, value in state.items()}
+    loaded = _trunk(_unwrapped(model).state_dict(), layout)
+    sources = {in_model(name, layout): tensor for name, tensor in state.items()}
     frozen = not any(name.endswith("num_batches_tracked") for name in loaded)  # FrozenBN counts no batches
     if frozen:
-        sources = {name: value for name, value in sources.items() if not name.endswith("num_batches_tracked")}
+        sources = {
+            name: tensor for name, tensor in sources.items() if not name.endswith("num_batches_tracked")
+        }
     unequal = sorted(
         name
         for name in loaded.keys() | sources.keys()
@@ -89,53 +87,57 @@ def load_proved(model: nn.Module, path: Path, state: Mapping[str, Tensor], layou
     if unequal:
         raise UserError(
             f"{len(unequal)} tensors of the model's trunk are not those of {printable(path)}, {unequal[0]} "
-            "for "
-            "one: it would have trained from random weights there; convert the checkpoint again, and choose "
-            "a "
-            "configuration for its architecture"
+            "for one: it would have trained from random weights there; convert the checkpoint again, and "
+            "choose a configuration for its architecture"
         )
     return len(loaded)
 
 
 def load_published(model: nn.Module, weights: str, layout: str) -> int:
-    """Fills the model from a file of Detectron2's own model zoo and checks by names that the whole trunk
-    arrived, statistics of norms aside, which files for frozen norms lack; returns the number of tensors.
+    """Loads a file of Detectron2's own model zoo, and checks by names that every tensor of the trunk arrived;
+    returns the number of tensors. Statistics of norms may be absent: files for frozen norms lack them.
 
     Raises:
         UserError: the file cannot be had, or a tensor of the trunk is not in it.
     """
     from detectron2.checkpoint import DetectionCheckpointer
 
-    class Watched(DetectionCheckpointer):
+    class RecordingCheckpointer(DetectionCheckpointer):
+        """Keeps the names of the tensors that did not arrive."""
+
         absent: tuple[str, ...] = ()
 
         def _load_model(self, checkpoint: Any) -> Any:
-            found = super()._load_model(checkpoint)
-            shapes = (name for name, *_ in found.incorrect_shapes)
-            self.absent = (*found.missing_keys, *shapes)
-            return found
+            incompatible = super()._load_model(checkpoint)
+            shapes = (name for name, *_ in incompatible.incorrect_shapes)
+            self.absent = (*incompatible.missing_keys, *shapes)
+            return incompatible
 
-    checkpointer = Watched(model)
+    checkpointer = RecordingCheckpointer(model)
     try:
         checkpointer.load(weights, checkpointables=[])
     except (OSError, AssertionError) as error:
         raise UserError(f"MODEL.WEIGHTS {weights} cannot be had ({error}); give a file that can") from error
-    inner: Any = getattr(model, "module", model)
-    trunk = _trunk(inner.state_dict(), layout)
+    trunk = _trunk(_unwrapped(model).state_dict(), layout)
     absent = sorted(name for name in trunk if name in checkpointer.absent and not name.endswith(_STATISTICS))
     if absent:
         raise UserError(
             f"{len(absent)} tensors of the model's trunk are not in {weights}, or have another shape there, "
-            f"{absent[0]} for one: it would have trained from random weights; give weights of its "
-            "architecture"
+            f"{absent[0]} for one: it would have trained from random weights; give weights of "
+            "its architecture"
         )
     return len(trunk)
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, or the model itself."""
+    return getattr(model, "module", model)
+
+
 def _trunk(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
     return {
-        name: value
-        for name, value in state.items()
+        name: tensor
+        for name, tensor in state.items()
         if name.startswith(_TRUNK[layout]) and not name.startswith(_EXTRA_NORM)
     }
 

@@ -1,98 +1,77 @@
-"""The Detectron2 settings that belong to converted weights: a file to merge over any C4 or FPN configuration.
+"""The Detectron2 settings that belong to converted weights: OUT.yaml beside OUT.pkl, written and merged.
 
-Detectron2's defaults are for weights of 2017 (BGR, no division, the stride in the 1x1 convolution); used
-with a torchvision trunk they cost several AP without any message. The file beside the weights says what
-these weights need, and its stamp says which weights those are.
+Detectron2's defaults are for weights of 2017 (BGR, no division by the std, the stride in the 1x1
+convolution). With a torchvision trunk they cost several AP, and no message says so. OUT.yaml, the weights
+config, holds what these weights need; its stamp is the digest of the weights. A configuration that
+contradicts it is refused with the name of the key.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.backbones.architecture import DESIGNS, FULL_WIDTH, TIMM, Architecture
-from siamtransfer.checkpoints.detectron2_keys import trunk_shapes
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
 from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.data.imageset import printable
+from siamtransfer.detection.detectron2.settings import layout_of
 from siamtransfer.detection.detectron2.trunk import OWN_FPN, SMALL_STEM_FPN
+from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
 from siamtransfer.utils.errors import UserError
 
 _STAMP = "siamtransfer-weights: sha256:"
+_ALWAYS = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.STRIDE_IN_1X1": False}  # true of every converted trunk
+_PROTOCOL_KEYS = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.NORM")  # OUT.yaml only proposes these
+_TRUNK_KEYS = ("MODEL.BACKBONE.NAME", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
 
 
-def refuse_inconvertible(architecture: Architecture, path: str) -> None:
-    """Raises UserError with the reason when Detectron2 has no trunk for these weights."""
-    if architecture.name not in DESIGNS:
-        raise UserError(
-            f"{path} holds {architecture.name.removeprefix(TIMM)} from timm, and Detectron2 has no such "
-            "trunk; convert a torchvision ResNet"
-        )
-    if architecture.stem == "small-pad2":
-        raise UserError(
-            f"{path} holds solo-learn's stem for small images, whose padding of 2 no Detectron2 trunk has: "
-            "its features would be others; convert a backbone with another stem"
-        )
-
-
-def why_no_c4(architecture: Architecture) -> str | None:
-    """Why Detectron2's C4 layout cannot hold the trunk, or None when it can; FPN holds all."""
-    if not DESIGNS[architecture.name].bottleneck:
-        return "the head of Detectron2's C4 layout is made of bottleneck blocks"
-    if architecture.stem == "small":
-        return "Detectron2's C4 layout has no stem for small images"
-    return None
-
-
-def layouts(architecture: Architecture) -> tuple[str, ...]:
-    """The Detectron2 layouts that can hold the trunk."""
-    return ("FPN",) if why_no_c4(architecture) else ("C4", "FPN")
-
-
-def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """The tensors that Detectron2's trunk of this architecture has, by its names."""
-    design, width = DESIGNS[architecture.name], architecture.width or FULL_WIDTH
-    kernel = 3 if architecture.stem == "small" else 7
-    inner = design.inner_width(width)
-    return trunk_shapes(design.blocks, design.bottleneck, width, design.groups, inner, kernel)
+# Writing OUT.yaml.
 
 
 def settings_for(
     architecture: Architecture, normalisation: Normalisation, weights: str
 ) -> list[tuple[str, Any]]:
-    """The settings by their full names, in the order in which they are written."""
-    design, width = DESIGNS[architecture.name], architecture.width or FULL_WIDTH
-    plain = {(d.block, d.blocks): name for name, d in reversed(DESIGNS.items()) if name.startswith("resnet")}
+    """The settings as (full name, value), in the order in which they are written.
+
+    `weights` becomes MODEL.WEIGHTS; `normalisation` is in units of images in [0, 1], the settings are in
+    0..255.
+    """
+    design, width = RESNETS[architecture.name], architecture.width or FULL_WIDTH
+    plain = {(d.block, d.blocks): name for name, d in reversed(RESNETS.items()) if name.startswith("resnet")}
     depth = int(plain[design.block, design.blocks].removeprefix("resnet"))
-    special: list[tuple[str, Any]] = []
+    own_trunk: list[tuple[str, Any]] = []
     if architecture.stem == "small":
-        special = [
+        own_trunk = [
             ("MODEL.BACKBONE.NAME", SMALL_STEM_FPN),
             ("MODEL.RPN.IN_FEATURES", ["p0", "p1", "p2", "p3", "p4"]),
             ("MODEL.ROI_HEADS.IN_FEATURES", ["p0", "p1", "p2", "p3"]),
         ]
     elif depth < 50 and width != FULL_WIDTH:
-        special = [("MODEL.BACKBONE.NAME", OWN_FPN)]
+        own_trunk = [("MODEL.BACKBONE.NAME", OWN_FPN)]
     return [
         ("MODEL.WEIGHTS", weights),
         ("MODEL.PIXEL_MEAN", [255 * value for value in normalisation.mean]),
         ("MODEL.PIXEL_STD", [255 * value for value in normalisation.std]),
-        *special,
+        *own_trunk,
         ("MODEL.BACKBONE.FREEZE_AT", 0),
         ("MODEL.RESNETS.DEPTH", depth),
         ("MODEL.RESNETS.NORM", "naiveSyncBN"),
         ("MODEL.RESNETS.STRIDE_IN_1X1", False),
         ("MODEL.RESNETS.STEM_OUT_CHANNELS", width),
-        ("MODEL.RESNETS.RES2_OUT_CHANNELS", width * design.block.expansion),
+        ("MODEL.RESNETS.RES2_OUT_CHANNELS", width * design.expansion),
         ("MODEL.RESNETS.NUM_GROUPS", design.groups),
         ("MODEL.RESNETS.WIDTH_PER_GROUP", design.inner_width(width) // design.groups),
         ("INPUT.FORMAT", "RGB"),
     ]
 
 
-def overlay_text(settings: list[tuple[str, Any]], digest: str) -> str:
-    """The YAML file that Detectron2's `merge_from_file` reads, stamped with the digest of the weights."""
+def weights_config_text(settings: list[tuple[str, Any]], digest: str) -> str:
+    """The YAML text that Detectron2's `merge_from_file` reads, stamped with the digest of the weights."""
     lines = [
         f"# {_STAMP}{digest}",
         "# Merge this over a Detectron2 configuration that is to train on the weights beside it.",
@@ -107,22 +86,90 @@ def overlay_text(settings: list[tuple[str, Any]], digest: str) -> str:
     for name, value in settings:
         *sections, key = name.split(".")
         section = tree
-        for part in sections:
-            section = section.setdefault(part, {})
+        for step in sections:
+            section = section.setdefault(step, {})
         section[key] = value
-    return "\n".join([*lines, *_yaml(tree)]) + "\n"
+    return "\n".join([*lines, *_yaml_lines(tree)]) + "\n"
 
 
-def _yaml(tree: dict[str, Any], indent: str = "") -> Iterator[str]:
+def _yaml_lines(tree: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Sections as YAML blocks and values as JSON, which is YAML too: strings quoted, a list on one line."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield f"{indent}{key}:"
-            yield from _yaml(value, indent + "  ")
+            yield from _yaml_lines(value, indent + "  ")
         else:
-            yield f"{indent}{key}: {json.dumps(value)}"  # JSON's scalars and lists are YAML's
+            yield f"{indent}{key}: {json.dumps(value)}"
 
 
 def read_stamp(path: Path) -> str | None:
-    """The digest of the weights that an overlay belongs to; None for a file without a stamp."""
-    found = re.search(rf"^# {_STAMP}([0-9a-f]{{64}})$", path.read_text(), re.MULTILINE)
-    return found.group(1) if found else None
+    """The digest of the weights that a weights config belongs to; None for a file without a stamp."""
+    match = re.search(rf"^# {_STAMP}([0-9a-f]{{64}})$", path.read_text(), re.MULTILINE)
+    return match.group(1) if match else None
+
+
+# Merging OUT.yaml into the configuration of a training.
+
+
+def merge_weights_config(cfg: Any, layered: LayeredConfig, weights: Path) -> None:
+    """Sets in `cfg` what the weights config beside OUT.pkl (`weights`) states, and MODEL.WEIGHTS.
+
+    `layered` is what `cfg` was built from. Where it states a key itself, the values have to agree; only the
+    keys of the protocol (frozen stages, norm) keep the value that it states.
+
+    Raises:
+        UserError: OUT.yaml was changed, a key contradicts it, or the layout cannot hold the trunk.
+    """
+    path = weights.with_suffix(".yaml")
+    needed = read_layered_config([path], [])
+    _check_unchanged(needed, path)
+    for key, (value, _) in needed.items():
+        if key == "MODEL.WEIGHTS" or (key in layered and key in _PROTOCOL_KEYS):
+            continue
+        if key in layered and key not in _TRUNK_KEYS and not _equal_settings(layered[key].value, value):
+            raise UserError(
+                f"{key} is {layered[key].value!r} by {layered[key].where}, and {weights.name} needs "
+                f"{value!r} ({path.name} says so); leave the key to the weights"
+            )
+        if key == "MODEL.BACKBONE.NAME":
+            _check_own_trunk_fits(cfg, weights)
+        cfg.merge_from_list([key, value])
+    if layout_of(cfg) == "C4" and cfg.MODEL.RESNETS.DEPTH < 50:
+        raise _fpn_only(weights, f"a ResNet-{cfg.MODEL.RESNETS.DEPTH}")
+    cfg.MODEL.WEIGHTS = str(weights)
+
+
+def _check_unchanged(needed: LayeredConfig, path: Path) -> None:
+    for key, value in _ALWAYS.items():
+        if key not in needed or needed[key].value != value:
+            raise UserError(
+                f"{printable(path)} does not set {key} to {value!r}, which converted weights need: the file "
+                "was changed; convert the checkpoint again"
+            )
+
+
+def _check_own_trunk_fits(cfg: Any, weights: Path) -> None:
+    """A trunk of trunk.py is an FPN and is built into GeneralizedRCNN only."""
+    if layout_of(cfg) == "C4":
+        raise _fpn_only(weights, "a trunk that Detectron2 lacks")
+    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+        raise UserError(
+            f"{weights.name} needs a trunk that Detectron2 lacks, and {cfg.MODEL.META_ARCHITECTURE} is only "
+            "built on Detectron2's own; take an FPN configuration of R-CNN"
+        )
+
+
+def _fpn_only(weights: Path, contents: str) -> UserError:
+    return UserError(
+        f"{weights.name} holds {contents}, which the C4 layout with its head of bottleneck blocks cannot "
+        "take; choose an FPN configuration, such as configs/detection/coco-fpn-1x.yaml"
+    )
+
+
+def _equal_settings(a: Any, b: Any) -> bool:
+    """Equal up to float32's precision; a tuple equals a list."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_equal_settings(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float | int) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return a == b

@@ -17,10 +17,11 @@ from PIL import Image
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
 from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.data.scenes.scenes import many_object_scene
-from siamtransfer.detection.data import dataset_split as part
+from siamtransfer.detection.data import dataset_split
 from siamtransfer.detection.data.dataset_split import corners, read_image
-from siamtransfer.detection.data.datasets import DetectionData, open_detection_data, register
-from siamtransfer.detection.data.voc import VOC_CLASSES
+from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
+from siamtransfer.detection.data.voc_annotations import VOC_CLASSES
+from siamtransfer.detection.detectron2.catalog import register
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.metrics.pictures import draw_predictions
 from siamtransfer.utils.errors import UserError
@@ -359,7 +360,7 @@ def test_images_of_any_kind_and_size(voc: Path) -> None:
     change_xml(voc, "000001", set_text("size/width", "80"))
     seen = np.random.default_rng(0).integers(0, 256, (80, 64, 3), np.uint8)
     exif = Image.Exif()
-    exif[part.ORIENTATION] = 6  # to be turned by 90 degrees clockwise
+    exif[dataset_split.ORIENTATION] = 6  # to be turned by 90 degrees clockwise
     stored = Image.fromarray(np.rot90(seen).copy())
     stored.save(images / "000002.jpg", quality=100, subsampling=0, exif=exif)
     change_xml(voc, "000002", set_text("size/height", "80"))

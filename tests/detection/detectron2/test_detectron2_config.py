@@ -12,20 +12,21 @@ from support import paths
 from support.checkpoint_files import random_state
 from torch import nn
 
+from siamtransfer.detection.data.configured import scenes_section
+from siamtransfer.detection.detectron2 import convert
 from siamtransfer.detection.detectron2.compat import is_installed
-from siamtransfer.detection.detectron2.config import (
-    build_settings,
-    fit_to_device,
-    lay_weights,
-    require_stated,
-    scenes,
-    what_differs,
-)
 from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_to
 from siamtransfer.detection.detectron2.parity import load_weights
 from siamtransfer.detection.detectron2.roi_heads import EXTRA_NORM, register_heads
+from siamtransfer.detection.detectron2.settings import (
+    build_settings,
+    fit_to_device,
+    recorded_settings,
+    require_weights_keys,
+)
 from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.detectron2.weights import load_proved, load_published, read_converted
+from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.layered_config import read_layered_config
 from siamtransfer.programs import to_d2
 from siamtransfer.utils.errors import UserError
@@ -48,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_d2, "is_installed", lambda: False)
+        patch.setattr(convert, "is_installed", lambda: False)
         for name, width in (("resnet18", 16), ("resnet50", 16)):
             state = random_state(name, width)
             torch.save(state, folder / f"{name}.pth")
@@ -58,12 +59,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def settings(file: Path, weights: Path | None = None, *overrides: str) -> Any:
-    layers = read_layered_config([file], overrides)
+    layered = read_layered_config([file], overrides)
     register_trunks()
     register_heads()
-    cfg = build_settings(layers)
+    cfg = build_settings(layered)
     if weights:
-        lay_weights(cfg, layers, weights)
+        merge_weights_config(cfg, layered, weights)
     return cfg
 
 
@@ -103,9 +104,9 @@ def test_unknown_keys_and_wrong_types_are_named() -> None:
     with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER by the command line"):
         settings(C4, None, "SOLVER.MAX_ITER", "many")
     with pytest.raises(UserError, match=r"SCENES\.SIDES; the section has FORMAT"):
-        scenes(read_layered_config([], ["SCENES.SIDES", "1"]))
+        scenes_section(read_layered_config([], ["SCENES.SIDES", "1"]))
     with pytest.raises(UserError, match=r"SCENES\.SIZE by the command line is 'big'"):
-        scenes(read_layered_config([], ["SCENES.SIZE", "big"]))
+        scenes_section(read_layered_config([], ["SCENES.SIZE", "big"]))
 
 
 @pytest.mark.parametrize(
@@ -136,12 +137,12 @@ def test_what_contradicts_the_weights_is_refused_by_name(
 def test_what_agrees_with_the_weights_may_be_stated(files: dict[str, Path]) -> None:
     same = ("INPUT.FORMAT", "RGB", "MODEL.PIXEL_STD", "(58.395, 57.12, 57.375)")
     stated = settings(FPN, files["resnet50"], *same)
-    assert what_differs(stated) == what_differs(settings(FPN, files["resnet50"]))
+    assert recorded_settings(stated) == recorded_settings(settings(FPN, files["resnet50"]))
     assert stated.MODEL.RESNETS.NORM == "SyncBN", "the norm is the protocol's, not OUT.yaml's"
     assert stated.INPUT.FORMAT == "RGB"
 
 
-def test_a_changed_overlay_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_changed_weights_config_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     out = damaged(files["resnet50"], tmp_path, lambda model: None)
     text = out.with_suffix(".yaml").read_text()
     out.with_suffix(".yaml").write_text(text.replace('"RGB"', '"BGR"'))
@@ -162,13 +163,13 @@ def test_trunks_that_a_layout_cannot_take(files: dict[str, Path]) -> None:
         settings(RETINANET, files["resnet18"])
 
 
-def test_weights_without_an_overlay_need_what_they_are_for(tmp_path: Path) -> None:
+def test_weights_without_a_weights_config_need_the_keys_that_belong_to_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no weights: give --weights"):
-        require_stated(read_layered_config([C4], []))
+        require_weights_keys(read_layered_config([C4], []))
     with pytest.raises(UserError, match=r"without INPUT\.FORMAT"):
-        require_stated(read_layered_config([C4], ["MODEL.WEIGHTS", "R-50.pkl"]))
+        require_weights_keys(read_layered_config([C4], ["MODEL.WEIGHTS", "R-50.pkl"]))
     for layer in ("supervised", "scratch"):
-        require_stated(read_layered_config([C4, CONFIGS / f"{layer}.yaml"], []))
+        require_weights_keys(read_layered_config([C4, CONFIGS / f"{layer}.yaml"], []))
 
 
 def test_synchronised_norms_on_the_cpu_are_told() -> None:

@@ -31,7 +31,7 @@ from siamtransfer.detection.detectron2.parity import (
     relative_error,
     torchvision_stages,
 )
-from siamtransfer.detection.detectron2.weights_config import overlay_text, read_stamp, settings_for
+from siamtransfer.detection.detectron2.weights_config import read_stamp, settings_for, weights_config_text
 from siamtransfer.utils.errors import UserError
 
 needs_detectron2 = pytest.mark.skipif(
@@ -42,7 +42,7 @@ PLAIN = Normalisation((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # leaves im
 
 
 class Converted:
-    """A backbone with its weights and overlay as files, changed for a test where asked."""
+    """A backbone with its weights and weights config as files, which a test may change."""
 
     def __init__(
         self, folder: Path, architecture: Architecture, state: dict[str, torch.Tensor], normalisation: Any
@@ -51,7 +51,7 @@ class Converted:
         assert isinstance(backbone, ResNetBackbone)
         backbone.load_state_dict(state)
         self.backbone, self.normalisation = backbone, normalisation
-        self.weights, self.overlay = folder / "weights", folder / "overlay"
+        self.weights, self.weights_config = folder / "weights", folder / "weights_config"
         self.model = {to_detectron2(key): tensor.numpy() for key, tensor in state.items()}
         self.settings = dict(settings_for(architecture, normalisation, "weights.pkl"))
         self.write()
@@ -59,10 +59,10 @@ class Converted:
     def write(self) -> None:
         content = {"model": self.model, "__author__": "test", "matching_heuristics": True}
         self.weights.write_bytes(pickle.dumps(content))
-        self.overlay.write_text(overlay_text(list(self.settings.items()), "0" * 64))
+        self.weights_config.write_text(weights_config_text(list(self.settings.items()), "0" * 64))
 
     def measure(self) -> Parity:
-        return measure_parity(self.weights, self.overlay, self.backbone, self.normalisation)
+        return measure_parity(self.weights, self.weights_config, self.backbone, self.normalisation)
 
 
 def narrow(folder: Path, name: str = "resnet50", width: int = 16, stem: Stem = "imagenet") -> Converted:
@@ -115,7 +115,7 @@ def test_golden_numbers_of_both_libraries(golden: Converted, stride_in_1x1: bool
     image = image.view(1, 3, 64, 96).double()
     golden.settings["MODEL.RESNETS.STRIDE_IN_1X1"] = stride_in_1x1
     golden.write()
-    cfg = configuration("FPN", golden.overlay)
+    cfg = configuration("FPN", golden.weights_config)
     model = build_trunk(cfg, "FPN")
     load_weights(model, golden.weights)
     theirs = detectron2_stages(model.double(), cfg, "FPN", image)
@@ -271,15 +271,15 @@ def test_undefined_outputs_do_not_pass() -> None:
         parity.check()
 
 
-def test_detectron2_takes_the_overlay_over_its_own_configuration(tmp_path: Path) -> None:
+def test_detectron2_merges_the_weights_config_over_its_own_configuration(tmp_path: Path) -> None:
     converted = narrow(tmp_path)
     digest = digest_of(converted.backbone.state_dict())
-    converted.overlay.write_text(overlay_text(list(converted.settings.items()), digest))
+    converted.weights_config.write_text(weights_config_text(list(converted.settings.items()), digest))
     import_detectron2()
     from detectron2.config import get_cfg
 
     cfg = get_cfg()
-    cfg.merge_from_file(str(converted.overlay))
+    cfg.merge_from_file(str(converted.weights_config))
     assert cfg.MODEL.WEIGHTS == "weights.pkl"
     assert cfg.INPUT.FORMAT == "RGB"
     assert np.allclose(cfg.MODEL.PIXEL_MEAN, [123.675, 116.28, 103.53])
@@ -287,7 +287,7 @@ def test_detectron2_takes_the_overlay_over_its_own_configuration(tmp_path: Path)
     assert cfg.MODEL.BACKBONE.FREEZE_AT == 0
     assert cfg.MODEL.RESNETS.STRIDE_IN_1X1 is False
     assert (cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS) == (50, 64)
-    assert read_stamp(converted.overlay) == digest
+    assert read_stamp(converted.weights_config) == digest
 
 
 @pytest.mark.slow
@@ -304,7 +304,7 @@ def test_a_whole_detector_trains_on_our_own_trunks(tmp_path: Path, stem: Stem) -
     cfg.MODEL.RPN.IN_FEATURES, cfg.MODEL.ROI_HEADS.NAME = ["p2", "p3", "p4", "p5", "p6"], "StandardROIHeads"
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
     cfg.MODEL.ROI_HEADS.IN_FEATURES, cfg.MODEL.ROI_HEADS.NUM_CLASSES = ["p2", "p3", "p4", "p5"], 3
-    cfg.merge_from_file(str(converted.overlay))
+    cfg.merge_from_file(str(converted.weights_config))
     cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC = "FastRCNNConvFCHead", 1
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM, cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 16, 7
     from detectron2.modeling import build_model

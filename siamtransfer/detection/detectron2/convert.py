@@ -1,0 +1,206 @@
+"""Converts the backbone of a checkpoint to Detectron2's format, and proves the conversion.
+
+OUT.pkl has the weights under Detectron2's names, OUT.yaml the settings that they need. Before either file
+appears, Detectron2 builds its C4 and FPN trunks from them, and its res2 to res5 have to equal torchvision's.
+Without Detectron2, names and shapes are still checked against the list of what its trunk has.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from torch import Tensor
+
+import siamtransfer
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.resnet import ResNetBackbone
+from siamtransfer.checkpoints import detectron2_keys
+from siamtransfer.checkpoints.conversion import Conversion
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
+from siamtransfer.detection.detectron2.compat import is_installed
+from siamtransfer.detection.detectron2.convertible import refuse_inconvertible, why_no_c4
+from siamtransfer.detection.detectron2.parity import IMAGE, TOLERANCE, Parity, measure_parity
+from siamtransfer.detection.detectron2.shapes import check_shapes
+from siamtransfer.detection.detectron2.weights_config import settings_for, weights_config_text
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.utils.log import say
+
+
+def to_detectron2(
+    source: str | Path,
+    out: str | Path,
+    *,
+    branch: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    trust_pickle: bool = False,
+) -> Conversion:
+    """Writes OUT.pkl and OUT.yaml for the backbone in `source`; both files appear, or neither.
+
+    Args:
+        source: a checkpoint of any known format, or a baseline such as random:resnet50.
+        out: OUT.pkl; OUT.yaml is written beside it.
+        branch: which backbone of the file; None takes the one that the method's authors evaluate.
+        force: replace the files where they exist; `source` itself is never replaced.
+        dry_run: print which tensor becomes which and write nothing.
+        trust_pickle: let `source` run Python code on loading.
+
+    Raises:
+        UserError: `source` cannot be read, Detectron2 has no trunk for it, a file exists, or the proof fails.
+    """
+    out = Path(out)
+    config_path = out.with_suffix(".yaml")
+    if out.suffix != ".pkl":
+        raise UserError(f"{out} must end in .pkl, by which Detectron2 recognises its own format")
+    refuse_outputs(str(source), [out, config_path], force=force)
+
+    read = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+    refuse_inconvertible(read.architecture, read.path)
+    state = {name: to_float32(tensor) for name, tensor in read.state.items()}
+    weights = {detectron2_keys.to_detectron2(name): tensor for name, tensor in state.items()}
+    check_shapes(weights, read.architecture)
+    say(read.summary())
+
+    settings = settings_for(read.architecture, read.normalisation, out.name)
+    backbone = ConvertedBackbone(read, state, weights, settings, digest_of(state))
+    if dry_run:
+        say_mapping(state)
+        parity, proof = None, "not run: --dry-run"
+    else:
+        parity = write_proved(backbone, out, config_path)
+        proof = "passed" if parity else "not run: Detectron2 is not installed"
+        say(f"wrote {out} and {config_path}")
+    say_proof(parity, proof, read.architecture)
+    paths = () if dry_run else (out, config_path)
+    return describe(backbone, parity, proof, paths)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvertedBackbone:
+    """A backbone in both forms, in memory.
+
+    state: float32 tensors by torchvision's names; weights: the same tensors by Detectron2's; settings: what
+    Detectron2 has to be set to, in order; digest: of `state`.
+    """
+
+    read: ReadBackbone
+    state: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    settings: list[tuple[str, Any]]
+    digest: str
+
+
+def write_proved(backbone: ConvertedBackbone, out: Path, config_path: Path) -> Parity | None:
+    """Writes both files after the proof, which needs Detectron2; None without it.
+
+    Raises:
+        UserError: the proof fails; nothing is written.
+    """
+    parity = None
+    with ExitStack() as files:  # both files get their names at the end of the block
+        text = files.enter_context(atomic_write(config_path))
+        text.write(weights_config_text(backbone.settings, backbone.digest).encode())
+        binary = files.enter_context(atomic_write(out))
+        write_pickle(backbone.weights, binary)
+        for file in (text, binary):
+            file.flush()
+        if is_installed():
+            original = build_original(backbone.read.architecture, backbone.state)
+            normalisation = backbone.read.normalisation
+            parity = measure_parity(Path(binary.name), Path(text.name), original, normalisation)
+            parity.check()
+    return parity
+
+
+def to_float32(tensor: Tensor) -> Tensor:
+    """The dtype in which Detectron2 trains, whatever the file's was; batch counters stay integers."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def build_original(architecture: Architecture, state: Mapping[str, Tensor]) -> ResNetBackbone:
+    """The torchvision trunk that the proof compares with, in eval mode."""
+    backbone = architecture.build()
+    assert isinstance(backbone, ResNetBackbone)
+    backbone.load_state_dict(state, strict=True)
+    return backbone.eval()
+
+
+class PlainPickler(pickle.Pickler):
+    """Pickles an array as a call of `numpy.ndarray` on its bytes, and nothing else by a call.
+
+    NumPy's own way names a private function that moved in NumPy 2, so that older versions cannot read it.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            content = bytearray(value.reshape(-1).view(np.uint8).data)
+            return np.ndarray, (value.shape, value.dtype.str, content)
+        return NotImplemented
+
+
+def write_pickle(weights: Mapping[str, Tensor], file: IO[bytes]) -> None:
+    """Writes the dict that Detectron2's checkpointer takes for its own format, matched by names' ends."""
+    content = {
+        "model": {name: tensor.contiguous().numpy() for name, tensor in weights.items()},
+        "__author__": f"siamtransfer {siamtransfer.__version__}",  # its presence marks the format
+        "matching_heuristics": True,
+    }
+    pickler = PlainPickler(file, protocol=5)
+    pickler.fast = True  # without a memo, which would keep every array's bytes until the end
+    pickler.dump(content)
+
+
+def say_mapping(state: Mapping[str, Tensor]) -> None:
+    """Prints torchvision's and Detectron2's name and the shape of every tensor."""
+    longest = max(map(len, state))
+    for name, tensor in state.items():
+        say(f"{name:{longest}}  ->  {detectron2_keys.to_detectron2(name)}  {tuple(tensor.shape)}")
+
+
+def say_proof(parity: Parity | None, proof: str, architecture: Architecture) -> None:
+    """Prints the result of the proof, or why there is none."""
+    if parity is None:
+        say(f"numerical proof {proof}; names and shapes were checked against the list of Detectron2's trunk")
+        return
+    say(f"numerical proof {proof}, {parity.detectron2}: largest relative difference of res2 to res5")
+    for name, error in parity.metrics().items():
+        _, dtype, layout, _ = name.split("/")
+        say(f"  {layout:3} {dtype}  {error:.1e}")
+    if reason := why_no_c4(architecture):
+        say(f"  (FPN only: {reason})")
+
+
+def describe(
+    backbone: ConvertedBackbone, parity: Parity | None, proof: str, paths: tuple[Path, ...]
+) -> Conversion:
+    """The conversion as the record has it."""
+    read = backbone.read
+    counts = {"tensors": float(len(backbone.weights)), "parameters": float(read.parameters)}
+    return Conversion(
+        metrics=counts | (parity.metrics() if parity else {}),
+        protocol={
+            "proof": proof,
+            "layouts": list(parity.tensors) if parity else [],
+            "image": list(IMAGE),
+            "branch": read.branch,
+            "tolerance": {str(dtype).removeprefix("torch."): limit for dtype, limit in TOLERANCE.items()},
+            "settings": dict(backbone.settings),
+        },
+        provenance={
+            "checkpoint": read.path,
+            "checkpoint_digest": None if read.format == "random" else digest_of_file(read.path),
+            "format": read.format,
+            "backbone": read.architecture._asdict(),
+            "weights_digest": backbone.digest,
+            "out": [str(path) for path in paths] or None,
+            "detectron2": str(parity.detectron2) if parity else None,
+        },
+        paths=paths,
+    )

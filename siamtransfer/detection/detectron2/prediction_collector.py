@@ -1,0 +1,71 @@
+"""Collects a model's detections of the test images and scores them with the evaluation that engines share.
+
+This module imports Detectron2 at its top: import it inside a function, after `import_detectron2()`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+
+from siamtransfer.detection.finetune_run import FinetuneRun
+from siamtransfer.detection.metrics.evaluate import evaluate
+from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.distributed.runtime import StopSignal
+from siamtransfer.utils.log import say
+
+
+class PredictionCollector(DatasetEvaluator):
+    """Gathers the predictions of all ranks; `stop`, where given, may end the program between two batches."""
+
+    def __init__(self, run: FinetuneRun, stop: StopSignal | None):
+        self.finetune_run, self.stop = run, stop
+        self.predictions: list[Prediction] = []
+
+    def reset(self) -> None:
+        self.predictions = []
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        if self.stop is not None and self.stop.exit_status is not None:
+            if comm.is_main_process():
+                say("stopped on a signal while scoring; --resume scores again")
+            sys.exit(self.stop.exit_status)
+        for image, output in zip(inputs, outputs, strict=True):
+            self.predictions.append(prediction_of(image["image_id"], output["instances"]))
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics in per cent on the main process, {} on the others."""
+        comm.synchronize()
+        of_ranks = comm.gather(self.predictions)
+        if not comm.is_main_process():
+            return {}
+        of_image = {prediction["image_id"]: prediction for local in of_ranks for prediction in local}
+        self.predictions = list(of_image.values())
+        run = self.finetune_run
+        return evaluate(self.predictions, run.data.test, run.metric, run.data.classes)
+
+
+def prediction_of(image_id: Any, instances: Instances) -> Prediction:
+    """Detectron2's Instances of an image as arrays on the CPU, masks as COCO's run lengths."""
+    instances = instances.to("cpu")
+    masks = None
+    if instances.has("pred_masks"):
+        from pycocotools import mask as run_lengths
+
+        masks = [
+            run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8))
+            for mask in instances.pred_masks.numpy()
+        ]
+    return {
+        "image_id": image_id,
+        "boxes": instances.pred_boxes.tensor.numpy(),
+        "scores": instances.scores.numpy(),
+        "classes": instances.pred_classes.numpy(),
+        "masks": masks,
+    }

@@ -1,0 +1,84 @@
+"""One fine-tuning run of a detector: what it starts from, on which data, in which folder, and its result.
+
+Both engines take the same `FinetuneRun` and leave result.json and predictions.png in its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siamtransfer.checkpoints.read_backbone import ReadBackbone
+from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.detection.detectron2.weights import ConvertedWeights
+from siamtransfer.detection.metrics.evaluate import ApKind
+from siamtransfer.detection.metrics.pictures import draw_predictions
+from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.utils.files import write_text
+from siamtransfer.utils.strict_json import to_json
+
+RESULT, PICTURE = "result.json", "predictions.png"
+
+
+@dataclass(frozen=True, eq=False)
+class Initialization:
+    """The weights that a detector starts from, with the settings that belong to them.
+
+    name: for messages and folders; settings: Detectron2's CfgNode, or for torchvision a dict of full key to
+    value; weights: None from scratch, and where the settings name a file of Detectron2's; digest: of the
+    weights, None from scratch; protocol: what the engine changed, for the record.
+    """
+
+    name: str
+    settings: Any
+    weights: ConvertedWeights | ReadBackbone | None
+    digest: str | None
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    def remarks(self) -> list[str]:
+        """What a reader of the numbers has to know before they come, one sentence each."""
+        scaled = [f"{key}: {old} -> {new}" for key, (old, new) in self.protocol.get("scaled", {}).items()]
+        not_comparable = self.protocol.get("not_comparable")
+        return [
+            *self.protocol.get("norms_changed", []),
+            *([f"scaled: {'; '.join(scaled)}"] if scaled else []),
+            *([f"not comparable with published numbers: {not_comparable}"] if not_comparable else []),
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class FinetuneRun:
+    """One training of a detector and its evaluation.
+
+    name: for messages; folder: of this run alone; seed: of everything random; overrides: settings that
+    differ from the initialization's, by full key; evaluate_only: score the trained detector in the folder
+    again.
+    """
+
+    initialization: Initialization
+    name: str
+    folder: Path
+    seed: int
+    data: DetectionData
+    metric: ApKind
+    overrides: Mapping[str, float] = field(default_factory=dict)
+    evaluate_only: bool = False
+
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json (metrics, seed and more); None before the run is complete."""
+        path = self.folder / RESULT
+        if not path.is_file():
+            return None
+        result = json.loads(path.read_text())
+        # JSON has no NaN, which is the AP of a class without objects.
+        metrics = {name: math.nan if value is None else value for name, value in result["metrics"].items()}
+        return {**result, "metrics": metrics}
+
+    def write_result(self, result: dict[str, Any], predictions: Sequence[Prediction]) -> None:
+        """Writes predictions.png, then result.json, which marks the run as complete."""
+        draw_predictions(self.folder / PICTURE, self.data.test, predictions, self.data.classes)
+        write_text(self.folder / RESULT, to_json(result) + "\n")

@@ -1,0 +1,60 @@
+"""The choice of learning rate and weight decay on held-out training images.
+
+SimSiam's authors searched the fine-tuning rate for every method and data set (arXiv 2011.10566, section 5);
+they do not say on which images. Here the test images take no part in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from siamtransfer.detection.data.dataset_split import DetectionSplit, Record
+from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.utils.errors import UserError
+
+SEED = 0  # of the split, the same for all weights and trials
+
+
+@dataclass(frozen=True)
+class SearchGrid:
+    """The values to try, and the fraction of the training images that is held out to score them."""
+
+    lrs: tuple[float, ...]
+    weight_decays: tuple[float, ...]
+    held_out: float
+
+    def cells(self) -> Iterator[tuple[float, float]]:
+        """Every pair (lr, weight decay)."""
+        for lr in self.lrs:
+            for weight_decay in self.weight_decays:
+                yield lr, weight_decay
+
+
+def hold_out(data: DetectionData, fraction: float) -> DetectionData:
+    """The training images split at random, always alike, into fewer training images and held-out test images.
+
+    Raises:
+        UserError: a split has too few images to leave some on both sides.
+    """
+    kept, held = [], []
+    for split in data.train_splits:
+        order = list(split.records)
+        random.Random(SEED).shuffle(order)
+        count = round(fraction * len(order))
+        if not 0 < count < len(order):
+            raise UserError(
+                f"{split.name} has {len(order)} images, of which {fraction:g} cannot be held out; choose "
+                "another --held-out"
+            )
+        held += order[:count]
+        kept.append(_subset(split, order[count:], f"{split.name} without {fraction:g} held out", fraction))
+    name = f"{fraction:g} of {'+'.join(split.name for split in data.train_splits)}, held out"
+    return DetectionData(tuple(kept), _subset(data.train_splits[0], held, name, fraction))
+
+
+def _subset(split: DetectionSplit, records: list[Record], name: str, fraction: float) -> DetectionSplit:
+    fingerprint = hashlib.sha256(f"{split.fingerprint} {name} {fraction} {SEED}".encode()).hexdigest()
+    return replace(split, name=name, records=records, fingerprint=fingerprint, remarks=())
