@@ -21,15 +21,9 @@ from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
-from siamtransfer.features.extract import (
-    FeatureCache,
-    Features,
-    Transform,
-    evaluation_transform,
-    extract,
-    pixels,
-    read_feature_file,
-)
+from siamtransfer.features.cache import FeatureCache
+from siamtransfer.features.extract import Features, Transform, evaluation_transform, extract, extract_pixels
+from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file, refuse_record
 from siamtransfer.utils.log import say
@@ -163,7 +157,7 @@ class FrozenModel:
 
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
-            return pixels(images, self.transform, workers=self.workers)
+            return extract_pixels(images, self.transform, workers=self.workers)
         layers, runtime, cache = FeatureLayers(self.backbone, selections), self.runtime, _cache(self.config.cache)
         path = kept = None
         if cache:

@@ -1,8 +1,8 @@
 """Features of several augmented views of the same image, from a frozen backbone.
 
-The views are cut and painted as in pretraining, and each is drawn by the recipe's counter hash of (seed,
-EPOCH, index of the image, number of the view): the same with any number of workers, ranks and images, and
-with more views the first ones stay what they were.
+The views are cropped and augmented as in pretraining. Their random parameters are a hash of (seed, EPOCH,
+index of the image, number of the view): the same with any number of workers, ranks and images, and the first
+views do not change if there are more.
 
 Legend: n images, q views of each, D features.
 """
@@ -10,7 +10,6 @@ Legend: n images, q views of each, D features.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ EPOCH = -1  # of no training, so that a network trained with the same seed has n
 
 
 def repeat_view(recipe: Recipe, views: int) -> Recipe:
-    """The recipe whose `views` views are all made like the first of `recipe`."""
+    """A recipe of `views` views, each sampled like the first view of `recipe`."""
     return replace(recipe, views=recipe.views[:1] * views)
 
 
@@ -47,43 +46,44 @@ def view_features(
     """h of every view that `recipe` makes of an image, float32[n, q, D] on the CPU, the same on every rank.
 
     The images are those of `indices` int64[n], in that order (None: all, in the set's order); the views must
-    be of one size (see `repeat_view`). About `batch` views go through the backbone at once. It runs in eval
-    mode and is left in the mode it came in. With several ranks each takes every world-th image.
+    be of one size (see `repeat_view`). About `batch` views go through the backbone at once. It runs in
+    eval mode and returns to its former mode. With several ranks each takes every world_size-th image.
 
     Raises:
         UnreadableImage: evaluation stops at a bad image and names it.
         UserError: a feature is not finite.
     """
     chosen = np.arange(len(images)) if indices is None else indices
-    mine, q = chosen[runtime.rank :: runtime.world_size].tolist(), len(recipe.views)
-    together = max(1, batch // q)
-    tickets: list[list[SampleKey]] = [
-        [(EPOCH, index) for index in mine[begin : begin + together]]
-        for begin in range(0, len(mine), together)
+    local_indices, q = chosen[runtime.rank :: runtime.world_size].tolist(), len(recipe.views)
+    images_at_once = max(1, batch // q)
+    sample_keys: list[list[SampleKey]] = [
+        [(EPOCH, index) for index in local_indices[start : start + images_at_once]]
+        for start in range(0, len(local_indices), images_at_once)
     ]
     loader = build_loader(
         ViewSet(StrictReader(images), recipe, seed, len(images)),
-        cast(Any, tickets),
+        sample_keys,
         workers=workers,
         pin_memory=runtime.device.type == "cuda",
     )
     was_training = backbone.training
     backbone.eval()
-    parts = []
+    batches = []
     try:
         with torch.inference_mode():
             for views in loader:
                 x = torch.cat(augment_batch(views, recipe, runtime.device, channels_last=True))
                 with runtime.autocast():
                     h = backbone(x).float()
-                parts.append(h.view(q, len(views), -1).transpose(0, 1).flatten(1).cpu())
+                batches.append(h.view(q, len(views), -1).transpose(0, 1).flatten(1).cpu())
     finally:
         backbone.train(was_training)
-    features = collectives.all_gather_rows(torch.cat(parts) if parts else None, len(chosen), runtime.device)
+    features = collectives.all_gather_rows(
+        torch.cat(batches) if batches else None, len(chosen), runtime.device
+    )
     if not bool(torch.isfinite(features).all()):
         raise UserError(
             f"the backbone gives features that are not finite for views by {recipe.name}: its weights are "
             f"damaged, or {runtime.precision} is too narrow for it (try --precision float32)"
         )
     return features.view(len(chosen), q, -1)
-

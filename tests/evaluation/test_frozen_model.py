@@ -23,7 +23,7 @@ from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn.picture import OTHER, SAME
 from siamtransfer.evaluation.knn.vote import knn_scores
-from siamtransfer.features.extract import Transform, extract, pixels
+from siamtransfer.features.extract import Transform, extract, extract_pixels
 from siamtransfer.programs.features import main as export
 from siamtransfer.programs.knn import main as knn
 from siamtransfer.programs.linear import main as linear
@@ -158,7 +158,7 @@ def test_baselines_by_name(parts: Path) -> None:
     record = score(knn, "pixels", *options)
     train, test = (open_images("folder", root=parts, split=part) for part in ("train", "test"))
     transform = Transform(16, 18, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    flat = [pixels(part, transform) for part in (train, test)]
+    flat = [extract_pixels(part, transform) for part in (train, test)]
     labels = [torch.from_numpy(part.labels) for part in (train, test) if part.labels is not None]
     assert record["metrics"] == pytest.approx(
         knn_scores(flat[0], labels[0], flat[1], labels[1], [5], [0.07]).metrics

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from siamtransfer.data import ImageSet, UnreadableImage, open_images
 from siamtransfer.data.imageset import NothingReadable, UnreadableImages, read_or_replace, require_same_images
 from siamtransfer.data.readers import ReplacingReader
-from siamtransfer.features.extract import Transform, pixels
+from siamtransfer.features.extract import Transform, extract_pixels
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.dataset import ViewBatch, ViewSet, identity_collate
 from siamtransfer.views.recipes import recipe
@@ -139,7 +139,7 @@ def test_a_folder_without_one_readable_image_ends_the_run(workers: int, tmp_path
 def test_evaluation_stops_and_names_the_file(workers: int, folder: Path) -> None:
     images = open_images("flat", root=folder)
     with pytest.raises(UnreadableImage) as caught:
-        pixels(images, Transform(16, 18, (0.5,) * 3, (0.5,) * 3), workers=workers)
+        extract_pixels(images, Transform(16, 18, (0.5,) * 3, (0.5,) * 3), workers=workers)
     assert str(caught.value) == (
         f"cannot read the image {folder}/bad/bomb.png because it claims to have more than the 89,478,485 "
         "pixels allowed; mend the file or take it out of the set"
@@ -149,7 +149,7 @@ def test_evaluation_stops_and_names_the_file(workers: int, folder: Path) -> None
 def test_evaluation_reads_a_folder_of_unusual_images(folder: Path) -> None:
     for file in (folder / "bad").iterdir():
         file.unlink()
-    found = pixels(open_images("flat", root=folder), Transform(16, 18, (0.5,) * 3, (0.5,) * 3))
+    found = extract_pixels(open_images("flat", root=folder), Transform(16, 18, (0.5,) * 3, (0.5,) * 3))
     assert found.shape == (28, 3 * 16 * 16) and bool(torch.isfinite(found).all())
 
 

@@ -16,19 +16,14 @@ from support.small_runs import context, send
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-import siamtransfer.features.extract
+import siamtransfer.features.cache
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.features.extract import (
-    FeatureCache,
-    Transform,
-    evaluation_transform,
-    extract,
-    pixels,
-    read_feature_file,
-)
+from siamtransfer.features.cache import FeatureCache
+from siamtransfer.features.extract import Transform, evaluation_transform, extract, extract_pixels
+from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 
@@ -128,7 +123,7 @@ def test_bfloat16_gives_nearly_the_same_features(noise: ArrayImages, backbone: n
 
 
 def test_pixels_are_raw_values_between_0_and_1(noise: ArrayImages) -> None:
-    found = pixels(noise, Transform(20, None, MEAN, STD))
+    found = extract_pixels(noise, Transform(20, None, MEAN, STD))
     expected = torch.from_numpy(noise.pixels).permute(0, 3, 1, 2) / 255
     torch.testing.assert_close(found, expected.flatten(1), rtol=1e-6, atol=1e-6)
 
@@ -199,7 +194,7 @@ def write_and_die(folder: Path) -> None:
             self.file.flush()
             send(signal.SIGKILL)
 
-    siamtransfer.features.extract.np.save = lambda file, *_, **__: Dying(file).write(bytes(1000))
+    siamtransfer.features.cache.np.save = lambda file, *_, **__: Dying(file).write(bytes(1000))
     cache = FeatureCache(folder)
     cache.write(cache.path("w", "i", TRANSFORM, "float32"), torch.randn(50, 30))
 

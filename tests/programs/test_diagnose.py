@@ -26,7 +26,7 @@ from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.projector import project, read_projector
 from siamtransfer.evaluation.diagnostics.representation import GUIDE
 from siamtransfer.features.augmented import repeat_view, view_features
-from siamtransfer.features.extract import Transform, extract, pixels
+from siamtransfer.features.extract import Transform, extract, extract_pixels
 from siamtransfer.methods import METHODS, SimSiam, SimSiamConfig, section_of
 from siamtransfer.metrics import spread
 from siamtransfer.programs.diagnose import main
@@ -233,7 +233,7 @@ def test_the_test_part_and_pixels(runs: list[Path], capsys: pytest.CaptureFixtur
     }
     measured = record["protocol"]["checkpoints"][0]["measured"]["backbone"]
     assert measured == {"rows": 2000, "dim": 768, "sampled": 50, "images and views": None}
-    raw = pixels(open_images("fashion-scenes", size=32, count=40), Transform(16, 18, (0, 0, 0), (1, 1, 1)))
+    raw = extract_pixels(open_images("fashion-scenes", size=32, count=40), Transform(16, 18, (0, 0, 0), (1, 1, 1)))
     train = score("pixels", *SCENES)["metrics"]
     assert train["uniformity/backbone"] == pytest.approx(measures.uniformity(raw), rel=1e-4)
 

@@ -1,0 +1,78 @@
+"""Features of any framework, from an .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from siamtransfer.features.extract import Features
+from siamtransfer.utils.errors import UserError
+
+
+def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
+    """Features of any framework: an .npz with `features`[N, D] and `labels`[N] or, for several labels an
+    image, `labels`[N, C] of 0 and 1.
+
+    With `mapped` the features of an uncompressed file (as numpy.savez writes it) stay on disk in their own
+    type.
+
+    Raises:
+        UserError: the file or one of its arrays is missing, or their shapes do not go together.
+    """
+    try:
+        features: np.ndarray | None = _map_member(Path(path), "features.npy") if mapped else None
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise ValueError("it holds a single array without a name")
+        with content as arrays:
+            features, labels = arrays["features"] if features is None else features, arrays["labels"]
+    except KeyError as error:
+        raise UserError(
+            f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]"
+        ) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
+    if features.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(features) or not len(features):
+        raise UserError(
+            f"{path} holds features{list(features.shape)} and labels{list(labels.shape)}; "
+            "[N,D] and [N] (or [N,C]) are needed"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:
+        raise UserError(f"{path} holds labels of type {labels.dtype}; integers are needed")
+    if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
+        raise UserError(f"{path} holds labels[N,C] other than 0 and 1")
+    y = torch.from_numpy(labels.astype(np.int64))
+    if not np.issubdtype(features.dtype, np.floating):
+        raise UserError(f"{path} holds features of type {features.dtype}, not finite floating-point numbers")
+    if isinstance(features, np.memmap):
+        return Features(features, y)
+    if not np.isfinite(features).all():
+        raise UserError(f"{path} holds features that are not all finite floating-point numbers")
+    return Features(torch.from_numpy(features.astype(np.float32)), y)
+
+
+def _map_member(path: Path, name: str) -> np.memmap | None:
+    """An array of an .npz file, mapped from it; None when it is not there or compressed."""
+    with zipfile.ZipFile(path) as archive:
+        member = next((info for info in archive.infolist() if info.filename == name), None)
+        if member is None or member.compress_type != zipfile.ZIP_STORED:
+            return None
+        with archive.open(member) as stream:  # compares the checksum at the end, which mapping would not
+            while stream.read(2**20):
+                pass
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)  # the lengths of the name and of the extra field, then both
+        lengths = np.frombuffer(file.read(4), "<u2")
+        file.seek(member.header_offset + 30 + int(lengths.sum()))
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in header:
+            return None
+        shape, fortran, dtype = header[version](file)
+        if fortran or dtype.hasobject or len(shape) != 2:
+            return None
+        return np.memmap(path, dtype, "r", file.tell(), shape)
