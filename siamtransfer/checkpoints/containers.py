@@ -1,7 +1,7 @@
-"""Opens a checkpoint file of any kind without running anything in it, or says in one sentence what it is.
+"""Opens a checkpoint file of any kind without running code in it, or says in one sentence what the file is.
 
-Tensors, numbers, texts, lists and dicts come out. A file that asks for Python code to be run on loading is
-refused with the names of what it asked for, unless the user says that it can be trusted (see pickles.py).
+The result holds tensors, numbers, texts, lists and dicts. A file that would run Python code while it is
+loaded is refused, with the names of what it would call, unless the user trusts it (see pickles.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from siamtransfer.checkpoints.pickles import foreign_names, holds_arrays, read_arrays, read_torch
+from siamtransfer.checkpoints.pickles import is_numpy_pickle, read_numpy_pickle, read_torch, unsafe_globals
 from siamtransfer.utils.errors import UserError
 
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
@@ -34,7 +34,7 @@ _HAIKU = (
 _JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
 _PAGE = "is a web page, probably an error page saved under this name: download the file again"
 # The first bytes of files that are not checkpoints, and what their users can do.
-_STRANGERS = (
+_OTHER_FILES = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file it points to: run `git lfs pull`"),
     (b"<!doctype html", _PAGE),
     (b"<html", _PAGE),
@@ -47,20 +47,20 @@ _STRANGERS = (
 
 
 def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
-    """The whole content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix.
+    """The content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix.
 
     Tensors are on the CPU; NumPy arrays become tensors. With `trust_pickle` the file may hold any Python
-    object and runs whatever it wants on loading.
+    object, and may run any code while it is loaded.
 
-    Tensors of a zip file (PyTorch's format since 1.6) are mapped, not read, so that what is not used of a
-    file takes no memory; what is done to them does not reach the file. The checksums that PyTorch stores with
-    every tensor and itself ignores are compared first.
+    Tensors of a zip file (PyTorch's format since 1.6) are mapped into memory, not read, so that unused ones
+    take no memory; changes of them do not reach the file. PyTorch stores a checksum with every tensor and
+    never compares it; here it is compared first.
 
     Raises:
         UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
     """
     head = _first_bytes(path)
-    for beginning, what in _STRANGERS:
+    for beginning, what in _OTHER_FILES:
         if head.lstrip().lower().startswith(beginning):
             raise UserError(f"{path} {what}")
     if path.suffix == ".index" or ".data-0" in path.name or path.name == "saved_model.pb":
@@ -75,17 +75,18 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
             _verify_checksums(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, and TorchScript just before refusing
-            if not zipped and holds_arrays(path):
-                return read_arrays(path)
+            if not zipped and is_numpy_pickle(path):
+                return read_numpy_pickle(path)
             content = read_torch(path, mmap=zipped, trust=trust_pickle)
             return content.state_dict() if isinstance(content, nn.Module) else content  # only when trusted
     except UserError:
         raise
-    except Exception as error:  # torch.load raises a dozen kinds, KeyError and struct.error among them
+    except Exception as error:  # torch.load raises a dozen types, KeyError and struct.error among them
         raise UserError(_explain(path, error)) from error
 
 
 def _first_bytes(path: Path) -> bytes:
+    """The first 64 bytes of a file that is not empty."""
     if path.is_dir():
         if any(path.glob("*.index")) or (path / "saved_model.pb").exists():
             raise UserError(f"{path} {_TENSORFLOW}")
@@ -134,14 +135,15 @@ def _verify_checksums(path: Path) -> None:
 
 
 def _explain(path: Path, error: Exception) -> str:
+    """The error of loading as one sentence."""
     if "TorchScript" in str(error):
         return f"{path} is a TorchScript program, not a checkpoint: save its state_dict() instead"
-    foreign = foreign_names(path)
-    if any(name.split(".")[0] in _JAX for name in foreign):
+    unsafe = unsafe_globals(path)
+    if any(name.split(".")[0] in _JAX for name in unsafe):
         return f"{path} {_HAIKU}"
-    if foreign:
+    if unsafe:
         return (
-            f"{path} holds Python objects ({', '.join(foreign[:5])}) that could run code: it was refused and "
+            f"{path} holds Python objects ({', '.join(unsafe[:5])}) that could run code: it was refused and "
             "nothing of it was run: save the tensors alone, as torch.save(model.state_dict(), ...), or, if "
             "you trust whoever made it, read it with --trust-pickle"
         )
@@ -151,8 +153,8 @@ def _explain(path: Path, error: Exception) -> str:
     )
 
 
-def describe(content: Any) -> str:
-    """What a file holds that no format accounts for, as the rest of a sentence that begins with its name."""
+def describe_content(content: Any) -> str:
+    """What a file of no known format holds, as the rest of a sentence that begins with the file's name."""
     if not isinstance(content, dict):
         return f"holds a {type(content).__name__}, not a checkpoint"
     if "experiment_state" in content:
@@ -163,22 +165,22 @@ def describe(content: Any) -> str:
     holders = {str(entry) for entry, value in content.items() if holds_tensors(value)}
     if holders <= training:
         return "holds the state of an optimiser only, no backbone: give the file with the model's weights"
-    names = list(dict.fromkeys(_names(content)))
+    names = list(dict.fromkeys(_tensor_names(content)))
     words = {without_wrappers(name).split(".")[0] for name in names}
     if words <= _HEADS:
         return f"holds only heads ({', '.join(sorted(words))}), no backbone"
     return f"is of no known format; its tensors are called {', '.join(names[:3])} ..."
 
 
-def _names(value: Any, key: str = "") -> list[str]:
-    """The keys of all tensors, those of the innermost dicts."""
+def _tensor_names(value: Any, key: str = "") -> list[str]:
+    """The key of every tensor in its own dict, the innermost."""
     if isinstance(value, dict):
-        return [name for entry, item in value.items() for name in _names(item, str(entry))]
+        return [name for entry, item in value.items() for name in _tensor_names(item, str(entry))]
     return [key] if isinstance(value, Tensor) and value.ndim else []
 
 
 def holds_tensors(value: Any) -> bool:
-    """Whether there is a tensor with dimensions anywhere inside."""
+    """Whether a tensor with dimensions is anywhere inside."""
     if isinstance(value, Tensor):
         return value.ndim > 0  # a recorded accuracy is a tensor without dimensions
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
@@ -186,5 +188,5 @@ def holds_tensors(value: Any) -> bool:
 
 
 def without_wrappers(key: str) -> str:
-    """A tensor's key as it was before DataParallel or torch.compile wrapped the model or a part of it."""
+    """A tensor's key without the words that DataParallel and torch.compile add to it."""
     return ".".join(word for word in key.split(".") if word not in WRAPPERS)

@@ -1,8 +1,8 @@
-"""The names and shapes of a ResNet's tensors in torchvision and in Detectron2: text to text, no weights.
+"""The names and shapes of a ResNet's tensors in torchvision and in Detectron2; no weights.
 
-Detectron2 calls torchvision's layer1 to layer4 res2 to res5, puts each batch norm inside its convolution
-and calls the projection of a stage's first block `shortcut`. The order and meaning of the tensors, and so
-their shapes, are the same.
+torchvision's layer1 to layer4 are Detectron2's res2 to res5. Detectron2 has each batch norm inside its
+convolution, and calls the projection of a stage's first block `shortcut`. The order, the meaning and the
+shapes of the tensors are the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _CONVOLUTION = ("weight",)
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-class Row(NamedTuple):
-    """One line of the table: a module in both libraries, and the tensors that it has."""
+class ModuleNames(NamedTuple):
+    """One line of the table: a module's name in both libraries, and its tensors."""
 
     torchvision: str
     detectron2: str
@@ -25,12 +25,12 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row("conv1", "stem.conv1", _CONVOLUTION),
-    Row("bn1", "stem.conv1.norm", _NORM),
-    Row("{stage}.{block}.conv{number}", "{stage}.{block}.conv{number}", _CONVOLUTION),
-    Row("{stage}.{block}.bn{number}", "{stage}.{block}.conv{number}.norm", _NORM),
-    Row("{stage}.{block}.downsample.0", "{stage}.{block}.shortcut", _CONVOLUTION),
-    Row("{stage}.{block}.downsample.1", "{stage}.{block}.shortcut.norm", _NORM),
+    ModuleNames("conv1", "stem.conv1", _CONVOLUTION),
+    ModuleNames("bn1", "stem.conv1.norm", _NORM),
+    ModuleNames("{stage}.{block}.conv{number}", "{stage}.{block}.conv{number}", _CONVOLUTION),
+    ModuleNames("{stage}.{block}.bn{number}", "{stage}.{block}.conv{number}.norm", _NORM),
+    ModuleNames("{stage}.{block}.downsample.0", "{stage}.{block}.shortcut", _CONVOLUTION),
+    ModuleNames("{stage}.{block}.downsample.1", "{stage}.{block}.shortcut.norm", _NORM),
 )
 _FIELDS = {"stage": r"(?P<stage>\w+)", "block": r"(?P<block>\d+)", "number": r"(?P<number>[123])"}
 LAYOUTS = ("C4", "FPN")
@@ -38,17 +38,17 @@ Library = Literal["torchvision", "detectron2"]
 
 
 def to_detectron2(key: str) -> str:
-    """`layer1.0.bn1.bias` to `res2.0.conv1.norm.bias`; ValueError for a name that no trunk has."""
+    """`layer1.0.bn1.bias` to `res2.0.conv1.norm.bias`; raises ValueError for a name that no trunk has."""
     return _translate(key, "torchvision", "detectron2")
 
 
 def to_torchvision(key: str) -> str:
-    """`res2.0.conv1.norm.bias` to `layer1.0.bn1.bias`; ValueError for a name that no trunk has."""
+    """`res2.0.conv1.norm.bias` to `layer1.0.bn1.bias`; raises ValueError for a name that no trunk has."""
     return _translate(key, "detectron2", "torchvision")
 
 
 def in_model(key: str, layout: str) -> str:
-    """Where a whole Detectron2 model keeps the trunk's tensor `key`: in C4 res5 is part of the RoI heads."""
+    """The trunk's tensor `key` in a complete Detectron2 model; in C4 res5 belongs to the RoI heads."""
     if layout == "FPN":
         return f"backbone.bottom_up.{key}"
     return f"roi_heads.{key}" if key.startswith("res5.") else f"backbone.{key}"
@@ -98,9 +98,9 @@ def _translate(key: str, source: Library, target: Library) -> str:
     stages = dict(_STAGES) if source == "torchvision" else {new: old for old, new in _STAGES}
     for row in TABLE:
         pattern = getattr(row, source).replace(".", r"\.").format(**_FIELDS)
-        found = re.fullmatch(pattern, module)
-        if found and tensor in row.tensors:
-            words = found.groupdict()
+        match = re.fullmatch(pattern, module)
+        if match and tensor in row.tensors:
+            words = match.groupdict()
             if words and words["stage"] not in stages:
                 continue
             stage = stages[words["stage"]] if words else ""

@@ -1,10 +1,10 @@
-"""Python's pickles inside checkpoints: what they mention, and reading them without running anything.
+"""Python's pickles inside checkpoints: which globals they name, and reading them without running any code.
 
-A pickle can call any function on loading. Three things keep that from happening. PyTorch's restricted reader
-makes tensors, numbers, texts, lists and dicts only. What old training scripts kept beside their tensors
-(parsed arguments, OmegaConf, logs) is on a list of names, and an `Inert` object stands in for each, so that
-nothing of theirs runs either. And a pickle of NumPy arrays, Detectron2's own format, has a reader that knows
-arrays only.
+A pickle can call any function while it is loaded. Three rules prevent this:
+- PyTorch's restricted reader makes tensors, numbers, texts, lists and dicts only.
+- Objects that old training scripts stored beside their tensors (parsed arguments, OmegaConf, logs) are on a
+  list of names. Each is replaced by an `Inert` object, so that no code of theirs runs.
+- A pickle of NumPy arrays, which is Detectron2's own format, has a reader that knows arrays only.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-# What the restricted reader of PyTorch allows of what occurs in ordinary checkpoints.
-_HARMLESS = re.compile(
+# Globals in ordinary checkpoints that PyTorch's restricted reader allows.
+_SAFE = re.compile(
     r"collections\.(OrderedDict|Counter)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
     r"|torch\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter|_codecs\.encode|(__builtin__|builtins)\.set"
 )
-# What public training scripts left in their files besides tensors: settings, logs, paths and the like.
+# Globals of what public training scripts store beside tensors: settings, logs, paths and the like.
 _SETTINGS = re.compile(
     r"argparse\.Namespace|types\.SimpleNamespace|(omegaconf|easydict|yacs|munch|addict|ml_collections)\.[\w.]+"
     r"|(mmengine|mmcv|pytorch_lightning|lightning|lightning_fabric|classy_vision|vissl)\.[\w.]+"
     r"|typing\.\w+|pathlib\.\w*Path|datetime\.\w+|torch\.optim\.lr_scheduler\.\w+"
     r"|numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct)|u?(int|float)\d+)"
 )
-# The types that such settings are made of; they hold data and do nothing.
+# Types inside such settings that hold data and run no code.
 _PLAIN = {"collections.defaultdict": collections.defaultdict} | {
     f"{module}.{name}": kind
     for module in ("builtins", "__builtin__")
@@ -49,8 +49,8 @@ _PLAIN = {"collections.defaultdict": collections.defaultdict} | {
 
 
 class Inert:
-    """Stands in for an object of a class on the list of settings: made without calling anything of that
-    class, it keeps the state that the file gives it, and does nothing."""
+    """Replaces an object of a class on the list of settings. It runs no code of that class, and keeps the
+    state that the file has for the object."""
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
         return super().__new__(cls)
@@ -62,27 +62,32 @@ class Inert:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Entries of a dict of some special class; nothing reads them."""
+        """Ignores the entries of a subclass of dict; no reader needs them."""
 
 
-def foreign_names(path: Path) -> list[str]:
-    """The globals that the file's pickles mention and neither PyTorch's reader nor the list of settings
-    allows, sorted; nothing is executed."""
+def unsafe_globals(path: Path) -> list[str]:
+    """The globals in the file's pickles that neither PyTorch's restricted reader nor the list of settings
+    allows, sorted; no code of the file runs.
+
+    `torch.serialization.get_unsafe_globals_in_checkpoint` does the same for zip files of pickle protocol 2
+    only: it fails on protocol 4 and on damaged files.
+    """
     return sorted(
         name
-        for name in set(_mentioned(path))
-        if not (_HARMLESS.fullmatch(name) or _SETTINGS.fullmatch(name) or name in _PLAIN)
+        for name in set(_globals_in(path))
+        if not (_SAFE.fullmatch(name) or _SETTINGS.fullmatch(name) or name in _PLAIN)
     )
 
 
 def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:
-    """torch.load onto the CPU, restricted unless `trust`, with an `Inert` in every setting's place.
+    """torch.load onto the CPU, restricted unless `trust`; settings become `Inert` objects.
 
-    Raises whatever torch.load raises, which is a dozen kinds.
+    Raises:
+        Exception: whatever torch.load raises, a dozen types.
     """
     if trust:
         return torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
-    settings = {name for name in _mentioned(path) if _SETTINGS.fullmatch(name)}
+    settings = {name for name in _globals_in(path) if _SETTINGS.fullmatch(name)}
     allowed: list[Any] = [(Inert, name) for name in settings] + [
         (kind, name) for name, kind in _PLAIN.items()
     ]
@@ -90,21 +95,25 @@ def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
-def holds_arrays(path: Path) -> bool:
-    """Whether the file is a pickle of NumPy arrays and nothing else that has a name."""
-    names = set(_mentioned(path))
-    return any(name.startswith("numpy.") for name in names) and names <= _ARRAYS.keys()
+def is_numpy_pickle(path: Path) -> bool:
+    """Whether the file is a pickle whose only globals are those of NumPy arrays."""
+    names = set(_globals_in(path))
+    return any(name.startswith("numpy.") for name in names) and names <= _ARRAY_GLOBALS.keys()
 
 
-def read_arrays(path: Path) -> Any:
-    """The content of a pickle of NumPy arrays, which become tensors. Raises whatever unpickling raises."""
+def read_numpy_pickle(path: Path) -> Any:
+    """The content of a pickle of NumPy arrays, with tensors in place of arrays.
+
+    Raises:
+        Exception: whatever unpickling raises.
+    """
     with path.open("rb") as file:
         return _as_tensors(_ArrayReader(file).load())
 
 
 class _Array(np.ndarray):
-    """An array of numbers. NumPy's own constructor makes arrays of objects too, out of bytes that it takes
-    for their addresses."""
+    """An array of numbers. NumPy's own constructor would also make arrays of objects, and read their
+    addresses from the file's bytes."""
 
     def __new__(cls, shape: tuple[int, ...], dtype: Any = float, buffer: Any = None) -> _Array:
         if np.dtype(dtype).hasobject:
@@ -112,8 +121,8 @@ class _Array(np.ndarray):
         return super().__new__(cls, shape, dtype, buffer)
 
 
-# What a pickle of NumPy arrays calls, under the names of NumPy 1 and 2.
-_ARRAYS: dict[str, Any] = {
+# What a pickle of NumPy arrays calls, by the names of NumPy 1 and 2.
+_ARRAY_GLOBALS: dict[str, Any] = {
     "numpy.ndarray": _Array,
     "numpy.dtype": np.dtype,
     "builtins.bytearray": bytearray,
@@ -121,17 +130,17 @@ _ARRAYS: dict[str, Any] = {
     "collections.OrderedDict": collections.OrderedDict,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _ARRAYS[f"{_core}.multiarray._reconstruct"] = np.zeros(1).__reduce__()[0]
-    _ARRAYS[f"{_core}.multiarray.scalar"] = np.float64(0).__reduce__()[0]
-    _ARRAYS[f"{_core}.numeric._frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+    _ARRAY_GLOBALS[f"{_core}.multiarray._reconstruct"] = np.zeros(1).__reduce__()[0]
+    _ARRAY_GLOBALS[f"{_core}.multiarray.scalar"] = np.float64(0).__reduce__()[0]
+    _ARRAY_GLOBALS[f"{_core}.numeric._frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
 
 
 class _ArrayReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)
-        if f"{module}.{name}" not in _ARRAYS:
+        if f"{module}.{name}" not in _ARRAY_GLOBALS:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
-        return _ARRAYS[f"{module}.{name}"]
+        return _ARRAY_GLOBALS[f"{module}.{name}"]
 
 
 def _as_tensors(value: Any) -> Any:
@@ -142,8 +151,8 @@ def _as_tensors(value: Any) -> Any:
     return value
 
 
-def _mentioned(path: Path) -> Iterator[str]:
-    """Every global that the file's pickles name."""
+def _globals_in(path: Path) -> Iterator[str]:
+    """Every global that the file's pickles name, as `module.name`."""
     try:
         for stream in _pickles(path):
             texts: list[str] = []  # every text in the order in which it comes onto the pickle's stack
@@ -162,11 +171,11 @@ def _mentioned(path: Path) -> Iterator[str]:
                     texts.append(argument)
                 last = argument if isinstance(argument, str) and opcode.name != "GLOBAL" else None
     except (ValueError, OSError, zipfile.BadZipFile):
-        return  # not (or no longer) a pickle: what was seen so far counts
+        return  # no pickle, or damaged from here on: the names so far count
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    """A zip file holds one pickle; older files are up to five in a row."""
+    """The pickles of a file: one in a zip file, up to five in a row in PyTorch's older format."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():

@@ -21,7 +21,7 @@ from siamtransfer.backbones.architecture import Architecture, architecture_of
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.names import FULL_WIDTH, Stem
 from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
-from siamtransfer.checkpoints.containers import describe, read_content
+from siamtransfer.checkpoints.containers import describe_content, read_content
 from siamtransfer.checkpoints.formats import FORMATS, IMAGENET, OWN, Format, Normalisation
 from siamtransfer.checkpoints.match_keys import (
     AVERAGE,
@@ -182,7 +182,7 @@ def _read_public(content: Any, path: str, branch: str | None) -> ReadBackbone:
         except Mismatch as mismatch:
             mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
     closest = max(mismatches, key=lambda mismatch: mismatch.matched)
-    raise UserError(str(closest) if closest.matched else describe(content))
+    raise UserError(str(closest) if closest.matched else describe_content(content))
 
 
 def _read_as(

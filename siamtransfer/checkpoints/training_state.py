@@ -1,10 +1,10 @@
-"""Training states on disk: saved whole or not at all, verified when read, the newest valid one found.
+"""Training states on disk: written completely or not at all, and verified when read.
 
     runs/<name>/checkpoint.pth                              always the newest complete state
     runs/<name>/checkpoints/step-0001200-3fa9c1d2e4b7.pth   the last K; the name carries the step and the
                                                             beginning of the SHA-256 of the file's bytes
 
-A state holds tensors, numbers, strings, lists and dicts only, so `torch.load(weights_only=True)` suffices.
+A state holds tensors, numbers, texts, lists and dicts only, so `torch.load(weights_only=True)` suffices.
 `StateFiles` does this for any training, under its own name; `Checkpoints` are those of pretraining.
 """
 
@@ -45,9 +45,9 @@ class StateFiles:
         self.keep = keep
 
     def save(self, state: dict[str, Any], step: int) -> Path:
-        """Writes `state` as the newest checkpoint and publishes it; older ones beyond `keep` go last.
+        """Writes `state` as the newest checkpoint and publishes it; then removes older ones beyond `keep`.
 
-        Killed at any moment, it leaves the previous checkpoint in place or the new one complete.
+        A process killed at any moment leaves the previous checkpoint in place or the new one complete.
 
         Raises:
             UserError: the state could not be read back (names the key; see `check_readable`), or the disk is
@@ -61,10 +61,10 @@ class StateFiles:
         with atomic_write(path) as file:
             file.write(content)
         self._publish(path, content)
-        # Files of later steps are damaged ones that a resumed run has passed over: they count for nothing.
-        others = [p for p in self._by_age() if p != path]
-        older = [p for p in others if _step_of(p) <= step]
-        for old in {*others} - {*older[: max(self.keep, 1) - 1]}:
+        # Files of later steps are damaged ones that a resumed run has skipped; they are not kept.
+        previous = [p for p in self._by_age() if p != path]
+        older = [p for p in previous if _step_of(p) <= step]
+        for old in {*previous} - {*older[: max(self.keep, 1) - 1]}:
             old.unlink(missing_ok=True)
         return path
 
@@ -74,9 +74,9 @@ class StateFiles:
         Damaged files are skipped, each with a warning that names it.
 
         Raises:
-            UserError: there are checkpoints and not one is whole; a run never restarts silently.
+            UserError: there are checkpoints and all are damaged; a run never restarts silently.
         """
-        path = self._newest_whole(warn)
+        path = self._newest_valid(warn)
         if path is None and self._by_age():
             raise UserError(
                 f"all {len(self._by_age())} checkpoints in {self.folder} are damaged: restore one from a "
@@ -89,18 +89,18 @@ class StateFiles:
         return load_state(path)
 
     def publish_newest(self) -> None:
-        """Makes checkpoint.pth the newest whole state again, after a kill between a save's two renames or
+        """Makes checkpoint.pth the newest valid state again, after a kill between a save's two renames or
         damage to the published file; only for the holder of the run's lock."""
-        path = self._newest_whole(lambda _: None)
+        path = self._newest_valid(lambda _: None)
         if path is not None and not (self.published.exists() and self.published.samefile(path)):
             self._publish(path, memoryview(path.read_bytes()))
 
     def any(self) -> bool:
-        """Whether the folder holds checkpoints, whole or damaged."""
+        """Whether the folder holds checkpoints, valid or damaged."""
         return self.published.exists() or bool(self._by_age())
 
     def clean(self) -> None:
-        """Removes what a killed write left behind; only for the holder of the run's lock."""
+        """Removes the temporary files of a killed write; only for the holder of the run's lock."""
         for folder in (self.folder, self.published.parent):
             for stray in folder.glob(".*.tmp"):
                 if _STRAY.fullmatch(stray.name):
@@ -118,8 +118,8 @@ class StateFiles:
             with atomic_write(self.published) as file:
                 file.write(content)
 
-    def _newest_whole(self, warn: Callable[[str], None]) -> Path | None:
-        """The newest file whose bytes match its name; `warn` hears of each one passed over."""
+    def _newest_valid(self, warn: Callable[[str], None]) -> Path | None:
+        """The newest file whose bytes match its name; `warn` gets a text for each damaged one."""
         for path in self._by_age():
             try:
                 if digest_of_file(path).startswith(path.stem.rsplit("-", 1)[1]):
@@ -134,8 +134,8 @@ class StateFiles:
         """Complete checkpoint files, newest step first."""
         if not self.folder.is_dir():
             return []
-        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda p: (_step_of(p), p.lstat().st_mtime_ns), reverse=True)
+        paths = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(paths, key=lambda p: (_step_of(p), p.lstat().st_mtime_ns), reverse=True)
 
 
 def _step_of(path: Path) -> int:
@@ -155,7 +155,7 @@ class Checkpoints(StateFiles):
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Reads a dict of tensors, numbers, strings, lists and dicts onto the CPU, executing nothing in it.
+    """Reads a dict of tensors, numbers, texts, lists and dicts onto the CPU; runs no code of it.
 
     Raises:
         UserError: the file cannot be read, or holds something else.
@@ -171,7 +171,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Reads one of our own pretraining states onto the CPU, executing nothing in it.
+    """Reads one of our own pretraining states onto the CPU; runs no code of it.
 
     Raises:
         UserError: the file cannot be read, is not a training state of ours, or is from a newer version.

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from siamtransfer.checkpoints.containers import describe, read_content, without_wrappers
+from siamtransfer.checkpoints.containers import describe_content, read_content, without_wrappers
 from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.utils.errors import UserError
 
@@ -144,7 +144,7 @@ def test_files_of_other_frameworks_are_named(tmp_path: Path) -> None:
         "experiment_state": {"online_params": {"res_net50/~/initial_conv": {"w": np.ones((7, 7, 3, 4))}}}
     }
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(plain))
-    assert "JAX and Haiku" in describe(read_content(tmp_path / "plain.pkl"))
+    assert "JAX and Haiku" in describe_content(read_content(tmp_path / "plain.pkl"))
 
 
 def test_a_whole_module_is_read_when_trusted(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_what_unknown_content_is_called(content: Any, message: str) -> None:
     import re
 
-    assert re.search(message, describe(content)), describe(content)
+    assert re.search(message, describe_content(content)), describe_content(content)
 
 
 def test_wrappers_are_removed_wherever_they_stand() -> None:

@@ -47,7 +47,7 @@ class WithTarget(UsersMethod):
 class Renamed(Method):
     """Its backbone and target have names of its own, and a head is called `target_backbone`."""
 
-    evaluated: Any = "teacher"
+    evaluated = "teacher"  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__(build_backbone("resnet18", width=8), Options())
@@ -115,7 +115,7 @@ def test_a_method_needs_one_backbone() -> None:
         {"a": "backbone", "b": "backbone"},
         {"a": "backbone", "b": "target", "c": "target"},
     ):
-        method.parts = lambda parts=parts: parts  # type: ignore[method-assign,assignment,misc]
+        method.parts = lambda parts=parts: parts  # type: ignore[method-assign,misc]
         with pytest.raises(UserError, match="has to name one backbone and at most one target"):
             declare(method)
 

@@ -85,7 +85,8 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     """The manifest of that name, the content of a file that it describes, and each tensor's value."""
 
     def build(golden: str) -> tuple[Any, Any, dict[str, float]]:
-        description, values = read_golden(f"formats/{golden}.json.gz"), {}
+        description = read_golden(f"formats/{golden}.json.gz")
+        values: dict[str, float] = {}
         return description, build_content(description["content"], values), values
 
     return build
