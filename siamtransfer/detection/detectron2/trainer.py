@@ -54,9 +54,8 @@ class Trainer(DefaultTrainer):
         cfg.OUTPUT_DIR, cfg.SEED = str(run.folder), run.seed
         cfg.freeze()
         if comm.is_main_process():
-            say(
-                f"{run.name}: {cfg.SOLVER.MAX_ITER} steps of {cfg.SOLVER.IMS_PER_BATCH} images, in {run.folder}"
-            )
+            steps, batch = cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH
+            say(f"{run.name}: {steps} steps of {batch} images, in {run.folder}")
         seed_all_rng(run.seed)
         super().__init__(cfg)
 

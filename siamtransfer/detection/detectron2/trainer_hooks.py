@@ -50,9 +50,8 @@ class StopOnSignal(HookBase):
             return
         trainer.checkpointer.save(f"model_{trainer.iter:07d}", iteration=trainer.iter)
         if comm.is_main_process():
-            say(
-                f"stopped on a signal after step {trainer.iter + 1} of {trainer.max_iter}; go on with --resume"
-            )
+            done = f"step {trainer.iter + 1} of {trainer.max_iter}"
+            say(f"stopped on a signal after {done}; go on with --resume")
         sys.exit(status)
 
 

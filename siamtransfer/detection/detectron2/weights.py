@@ -51,7 +51,8 @@ def read_converted(path: Path) -> ConvertedWeights:
     read = read_backbone(path)
     if not weights_config.is_file():
         raise UserError(
-            f"{printable(weights_config)}, which says what {path.name} needs of Detectron2, is missing; {convert}"
+            f"{printable(weights_config)}, which says what {path.name} needs of Detectron2, "
+            f"is missing; {convert}"
         )
     stamp = read_stamp(weights_config)
     if stamp != read.digest:
