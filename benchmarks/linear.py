@@ -24,9 +24,15 @@ from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
-from siamtransfer.evaluation.linear.classifier_bank import Heads, HeadSetting
+from siamtransfer.evaluation.linear.classifier_bank import ClassifierBank, ClassifierSetting
 from siamtransfer.evaluation.linear.logistic import LogisticRegression, top_accuracy
-from siamtransfer.evaluation.linear.train import AugmentedFeatures, KeptFeatures, Source, train_heads
+from siamtransfer.evaluation.linear.train import (
+    AugmentedFeatures,
+    ClassifierSchedule,
+    FeatureBatches,
+    KeptFeatures,
+    train_heads,
+)
 from siamtransfer.features.extract import Transform
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
@@ -94,7 +100,7 @@ def augmented(images: int, heads: int) -> dict[str, float]:
     labels, transform = torch.from_numpy(scenes.labels), Transform(64, None, (0.5,) * 3, (0.25,) * 3)
     backbone = build_backbone("resnet18").to(memory_format=torch.channels_last)
 
-    def source() -> Source:
+    def source() -> FeatureBatches:
         return AugmentedFeatures(
             backbone,
             AugmentedImages(scenes, labels, np.arange(images), crops_and_flips(transform), 128, ALONE),
@@ -130,10 +136,10 @@ def rates(heads: int) -> list[float]:
     return [float(rate) for rate in np.logspace(-4, 0, heads)]
 
 
-def run(source: Source, dim: int, classes: int, of: list[float], epochs: int) -> None:
-    heads = Heads([HeadSetting("sgd", rate) for rate in of], dim, classes)
+def run(source: FeatureBatches, dim: int, classes: int, of: list[float], epochs: int) -> None:
+    heads = ClassifierBank([ClassifierSetting("sgd", rate) for rate in of], dim, classes)
     quiet = Runtime(ALONE.device, ALONE.dtype, rank=0)
-    train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, epochs, quiet)
+    train_heads({"output": heads}, source, lambda h, _: h, ClassifierSchedule(epochs, lambda *_: 1.0), quiet)
 
 
 def best_of(times: int, work: Callable[[], None]) -> float:

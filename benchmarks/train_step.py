@@ -27,7 +27,7 @@ from siamtransfer.optim.config import OptimConfig
 from siamtransfer.optim.optimizers import build_optimizer, set_lr
 from siamtransfer.records.record import record
 from siamtransfer.training.guard import StepContext
-from siamtransfer.training.step import update
+from siamtransfer.training.step import Updater, train_step
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.views.dataset import ViewSet, augment_batch
@@ -59,19 +59,19 @@ def main() -> int:
         optimizer, scaler = build_optimizer(config, method.groups()), runtime.scaler()
         ready = augment_batch(batch, views, runtime.device, channels_last=True)
 
+        updater = Updater(method, optimizer, scaler, runtime)
+
         def bare(step: int) -> None:
             method(ready).loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
         def ours(step: int) -> None:
-            rate = set_lr(optimizer, config, step, 100)
+            lr = set_lr(optimizer, config, step, 100)
             seed_step(0, step)
-            painted = augment_batch(batch, views, runtime.device, channels_last=True)
-            update(
-                method, optimizer, scaler, painted, 1, runtime, None,
-                blame=StepContext(step, rate, batch.index), info=StepInfo(step, 10_000, 100),
-            )  # fmt: skip
+            step_views = augment_batch(batch, views, runtime.device, channels_last=True)
+            context, info = StepContext(step, lr, batch.index), StepInfo(step, 10_000, 100)
+            train_step(updater, step_views, context, info)
 
         times: dict[str, list[float]] = {"bare": [], "ours": []}
         for _ in range(asked.repeats):

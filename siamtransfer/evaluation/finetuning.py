@@ -6,22 +6,23 @@ Legend: N images, K classes; a rate is that of a batch of 256 images and grows w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.backbones.architecture import Backbone
-from siamtransfer.distributed import collectives
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
-from siamtransfer.training.epoch_checkpoint import EpochFile
-from siamtransfer.training.progress import StepProgress, Stopwatch
-from siamtransfer.utils.errors import UserError
+from siamtransfer.training.epochs import Notes, train_epochs
+from siamtransfer.training.guard import StepContext, StepReport
+from siamtransfer.training.saved_training import SavedTraining
+from siamtransfer.training.step import Updater
+
+ADVICE = "lower the learning rates"
 
 
 @dataclass(frozen=True)
@@ -90,65 +91,93 @@ class Classifier(nn.Module):
         return scores
 
 
+@dataclass(frozen=True)
+class FinetuningPlan:
+    """A recipe with what it leaves open.
+
+    Attributes:
+        lrs: (backbone's, classifier's), for a batch of 256 images.
+    """
+
+    recipe: Finetuning
+    lrs: tuple[float, float]
+    epochs: int
+
+
+class _ClassifierTraining:
+    """Fine-tuning as training.epochs drives it."""
+
+    loss_name = "loss"
+
+    def __init__(self, model: Classifier, images: AugmentedImages, plan: FinetuningPlan, runtime: Runtime):
+        self.model, self.images, self.plan, self.runtime = model, images, plan, runtime
+        groups = [
+            {"params": list(module.parameters()), "initial": lr * images.batch / 256}
+            for module, lr in zip((model.backbone, model.linear), plan.lrs, strict=True)
+        ]
+        recipe = plan.recipe
+        self._updater = Updater(
+            runtime.distribute(model),
+            torch.optim.SGD(
+                groups, lr=0.0, momentum=0.9, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
+            ),
+            runtime.scaler(),
+            runtime,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.images.steps_per_epoch
+
+    @property
+    def progress_every(self) -> int:
+        return self.steps_per_epoch
+
+    def samples(self, step: int) -> int:
+        return self.images.batch
+
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.images.batches(start, steps)
+
+    def step(self, step: int, batch: tuple[Tensor, Tensor], exit_status: int | None) -> StepReport:
+        x, y = batch
+        decay = self.plan.recipe.decay(step // self.steps_per_epoch, self.plan.epochs)
+        for group in self._updater.optimizer.param_groups:
+            group["lr"] = group["initial"] * decay
+        self._updater.model.train()
+        with self.runtime.autocast():
+            scores = self._updater.model(x)
+        loss = F.cross_entropy(scores.float(), y)
+        lr = self._updater.optimizer.param_groups[0]["lr"]
+        return self._updater.step(loss, StepContext(step, lr, None, ADVICE), exit_status)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "scaler": self._updater.scaler.state_dict(),
+            "model": self.model.state_dict(),
+            "optimizer": self._updater.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._updater.optimizer.load_state_dict(state["optimizer"])
+        self._updater.scaler.load_state_dict(state["scaler"])
+
+
 def finetune(
     model: Classifier,
     images: AugmentedImages,
-    recipe: Finetuning,
-    rates: tuple[float, float],
-    epochs: int,
+    plan: FinetuningPlan,
     runtime: Runtime,
     *,
-    after_epoch: Callable[[int], dict[str, Any]],
-    file: EpochFile | None = None,
-    resume: bool = False,
-) -> list[dict[str, Any]]:
-    """Trains `model` in place and returns what `after_epoch(epoch)` noted after each.
+    after_epoch: Callable[[int], Notes],
+    saved: SavedTraining | None = None,
+) -> list[Notes]:
+    """Trains `model` in place and returns what `after_epoch(epoch)` noted after each epoch.
 
     Raises:
-        UserError: the loss is not finite.
+        UserError: the loss or a gradient is not finite; the update was not made.
+        SystemExit: a signal arrived; the state is saved where `saved` is given.
     """
-    state = file.read(wanted=resume) if file else None
-    notes: list[dict[str, Any]] = state["notes"] if state else []
-    if state:
-        model.load_state_dict(state["model"])
-    groups = [
-        {"params": list(part.parameters()), "initial": rate * images.batch / 256}
-        for part, rate in zip((model.backbone, model.linear), rates, strict=True)
-    ]
-    distributed = runtime.distribute(model)
-    optimizer = torch.optim.SGD(
-        groups, lr=0.0, momentum=0.9, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay
-    )
-    scaler = runtime.scaler()
-    if state:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-    per_epoch, start = images.steps_per_epoch, len(notes)
-    clock = Stopwatch()
-    progress = StepProgress(epochs * per_epoch, start * per_epoch, per_epoch, shown=runtime.is_main)
-    for number, (x, y) in enumerate(clock.watch(images.batches(start, epochs)), start * per_epoch):
-        epoch = number // per_epoch
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial"] * recipe.decay(epoch, epochs)
-        distributed.train()
-        with runtime.autocast():
-            scores = distributed(x)
-        loss = F.cross_entropy(scores.float(), y)
-        if not np.isfinite(float(collectives.all_reduce_mean(loss.detach()))):
-            raise UserError(f"the loss is not finite in epoch {epoch + 1}: lower the learning rates")
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        clock.images += images.batch
-        if (number + 1) % per_epoch:
-            continue
-        notes.append(after_epoch(epoch))
-        speed, waiting = clock.lap()
-        text = f"epoch {epoch + 1}/{epochs} · loss {float(loss.detach()):.4f} · {speed:.0f} images/s"
-        progress.update(number + 1, f"{text} · data wait {waiting:.0%}")
-        if file and runtime.is_main:
-            whole = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            file.write({"notes": notes, "scaler": scaler.state_dict(), **whole})
-    progress.close()
-    return notes
+    training = _ClassifierTraining(model, images, plan, runtime)
+    return train_epochs(training, plan.epochs, runtime, after_epoch=after_epoch, saved=saved)

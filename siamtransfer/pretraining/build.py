@@ -13,31 +13,31 @@ from siamtransfer.utils.errors import UserError
 
 def build_method(config: PretrainConfig) -> Method:
     """The method with its backbone, freshly initialised."""
-    wanted = config.backbone
+    settings = config.backbone
     backbone = build_backbone(
-        wanted.name,
-        width=wanted.width,
-        stem=wanted.stem,
-        zero_init_residual=wanted.zero_init_residual,
-        drop_path=wanted.drop_path,
+        settings.name,
+        width=settings.width,
+        stem=settings.stem,
+        zero_init_residual=settings.zero_init_residual,
+        drop_path=settings.drop_path,
     )
     return METHODS[config.method.name](backbone, config.options)
 
 
-def fill_backbone(method: Method, wanted: BackboneConfig) -> str:
-    """Gives the backbone, and a target network's, the weights of a checkpoint of any known format; the heads
-    stay new. Returns a line on what was read.
+def fill_backbone(method: Method, settings: BackboneConfig) -> str:
+    """Loads the checkpoint `settings.weights`, of any known format, into the backbone and the target
+    backbone; the heads stay new. Returns a line on what was read.
 
     Raises:
         UserError: there is no such file or branch, or it is of another architecture.
     """
-    assert wanted.weights is not None
-    read = read_backbone(wanted.weights, branch=wanted.branch)
-    if read.architecture != Architecture.of(method.backbone):
+    assert settings.weights is not None
+    read = read_backbone(settings.weights, branch=settings.branch)
+    architecture = Architecture.of(method.backbone)
+    if read.architecture != architecture:
         raise UserError(
-            f"{wanted.weights} holds {read.architecture}, and the run is to train "
-            f"{Architecture.of(method.backbone)}: set --backbone.name, --backbone.width and --backbone.stem to "
-            "the file's"
+            f"{settings.weights} holds {read.architecture}, and the run is to train {architecture}: set "
+            "--backbone.name, --backbone.width and --backbone.stem to the file's"
         )
     for backbone in (method.backbone, getattr(method, "target_backbone", None)):
         if backbone is not None:
@@ -46,6 +46,7 @@ def fill_backbone(method: Method, wanted: BackboneConfig) -> str:
 
 
 def describe_backbone(method: Method) -> dict[str, Any]:
-    """What a reader of the checkpoint needs to build the same backbone, and which of two it should take."""
-    known = {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
-    return known | {"evaluated": method.evaluated}
+    """What a reader of the checkpoint needs to build the same backbone, and which backbone it reads by
+    default."""
+    backbone = {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
+    return backbone | {"evaluated": method.evaluated}

@@ -48,7 +48,9 @@ class KnnMonitor:
 
     def baselines(self, untrained: nn.Module) -> dict[str, float]:
         """The same numbers for raw pixels and for the backbone before training, under `baseline/…`."""
-        raw = self._accuracies([extract_pixels(part, self.transform, workers=self.workers) for part in self._parts()])
+        raw = self._accuracies(
+            [extract_pixels(part, self.transform, workers=self.workers) for part in self._parts()]
+        )
         start = self.score(untrained)
         return {f"baseline/pixels/{name}": value for name, value in raw.items()} | {
             f"baseline/untrained/{name}": value for name, value in start.items()

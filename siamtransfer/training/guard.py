@@ -1,4 +1,4 @@
-"""The last look before an update: is everything finite, on every rank, and does anyone want to stop?"""
+"""The check before an update: are loss and gradients finite on every rank, and has a stop signal arrived?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from siamtransfer.utils.errors import UserError
 
 @dataclass(frozen=True)
 class StepReport:
-    """What all ranks agreed on: the mean loss, the ranks' finiteness and the exit status to stop with."""
+    """What all ranks know of one step.
+
+    Attributes:
+        loss: the mean over the ranks.
+        loss_finite, gradients_finite: whether they are finite on every rank.
+        exit_status: the exit status to stop with (143 after SIGTERM, 130 after Ctrl-C); None to continue.
+    """
 
     loss: float
     loss_finite: bool
@@ -25,19 +31,28 @@ class StepReport:
 
 @dataclass(frozen=True)
 class StepContext:
-    """Where to look when a step goes wrong: the step, its learning rate and this rank's sample indices."""
+    """What an error message tells about a step.
+
+    Attributes:
+        step: counted from 0.
+        lr: its learning rate.
+        indices: int64[n], the positions in the data set of this rank's samples; None where they are unknown.
+        advice: what the user may change.
+    """
 
     step: int
-    rate: float
-    indices: Tensor
+    lr: float
+    indices: Tensor | None = None
+    advice: str = "lower optim.lr, use --hardware.precision float32, or look at these images"
 
 
 def step_report(
     loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None, runtime: Runtime
 ) -> StepReport:
-    """Brings loss (a scalar), gradients and stop wishes of all ranks together, in one exchange.
+    """Collects the loss (a scalar), the gradients' finiteness and the exit status of all ranks, in one
+    exchange.
 
-    Every rank gets the same verdict, so that all of them go on or all of them stop and none waits for ever.
+    Every rank gets the same report, so all ranks continue or all ranks stop, and none waits for another.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients)).sum() if gradients else loss.new_zeros(())
@@ -55,21 +70,21 @@ def step_report(
     return StepReport(total / runtime.world_size, bad_losses == 0, bad_gradients == 0, status or None)
 
 
-def check_finite(verdict: StepReport, local_loss: Tensor, blame: StepContext, *, scaled: bool) -> None:
-    """Stops before the update when the loss or a gradient of any rank is not finite.
+def check_finite(report: StepReport, local_loss: Tensor, context: StepContext, *, scaled: bool) -> None:
+    """Raises before the update when the loss or a gradient of any rank is not finite.
 
-    With float16's loss scaler (`scaled`) a gradient that overflows is ordinary: the scaler skips that update
-    and halves its scale; no longer so once the scale is below 1, for then the gradient itself is infinite.
+    With float16's loss scaler (`scaled`) an overflowing gradient is ordinary: the scaler skips that update
+    and halves its scale. Once the scale is below 1 the gradient itself is infinite, and `scaled` is False.
 
     Raises:
-        UserError: names the step, the rate and the indices of this rank's samples.
+        UserError: names the step, the learning rate and the indices of this rank's samples.
     """
-    if verdict.loss_finite and (verdict.gradients_finite or scaled):
+    if report.loss_finite and (report.gradients_finite or scaled):
         return
-    what = "the loss" if not verdict.loss_finite else "a gradient"
-    where = "here" if not bool(local_loss.isfinite()) or verdict.loss_finite else "on another rank"
+    what = "the loss" if not report.loss_finite else "a gradient"
+    where = "here" if not bool(local_loss.isfinite()) or report.loss_finite else "on another rank"
+    samples = "" if context.indices is None else f"; sample indices {context.indices.tolist()}"
     raise UserError(
-        f"{what} is not finite at step {blame.step} ({where}; learning rate {blame.rate:.6g}; sample indices "
-        f"{blame.indices.tolist()}): the update was not made and the last checkpoint is sound; lower "
-        "optim.lr, use --hardware.precision float32, or look at these images"
+        f"{what} is not finite at step {context.step} ({where}; learning rate {context.lr:.6g}{samples}): "
+        f"the update was not made and the last checkpoint is sound; {context.advice}"
     )

@@ -1,14 +1,28 @@
-"""What a run writes down: metrics.jsonl (one row a measurement), TensorBoard, and W&B where asked."""
+"""What a training writes down: metrics.jsonl (one row a measurement), TensorBoard, and W&B where chosen.
+
+Viewers see every number under its name and, where that differs, under its plain alias too (see
+records/metric_names.py); metrics.jsonl holds the names alone.
+"""
 
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.files import atomic_write, write_text
 from siamtransfer.utils.strict_json import to_json
+
+
+class _Viewer(Protocol):
+    """A program that shows the numbers."""
+
+    def write(self, step: int, numbers: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Journal:
@@ -29,7 +43,7 @@ class Journal:
         config: dict[str, Any] | None = None,
     ):
         self._file: IO[str] | None = None
-        self._viewers: list[Any] = []
+        self._viewers: list[_Viewer] = []
         self.rows: list[dict[str, Any]] = []
         if run is None:
             return
@@ -51,7 +65,7 @@ class Journal:
             self._file.write(to_json(row) + "\n")
             self._file.flush()
         for viewer in self._viewers:
-            viewer.write(step, numbers)
+            viewer.write(step, with_aliases(numbers))
 
     def has(self, step: int, name: str) -> bool:
         """Whether a row of `step` holds the number `name`."""
@@ -62,11 +76,11 @@ class Journal:
         return [(row["step"], row[name]) for row in self.rows if row.get(name) is not None]
 
     def close(self) -> None:
-        """Flushes and closes the file and the viewers."""
+        """Flushes and closes the file and the viewers; a second call changes nothing."""
         if self._file:
             self._file.close()
-        for viewer in self._viewers:
-            viewer.close()
+        while self._viewers:
+            self._viewers.pop().close()
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -119,7 +133,12 @@ class _Wandb:
                 "log.wandb needs the package wandb: pip install 'siamtransfer[wandb]', or --log.wandb false"
             ) from error
         self._run = wandb.init(
-            project="siamtransfer", id=run.resolve().name, resume="allow", dir=run, config=config
+            project="siamtransfer",
+            id=_wandb_id(run),
+            name=run.resolve().name,
+            resume="allow",
+            dir=run,
+            config=config,
         )
 
     def write(self, step: int, numbers: dict[str, Any]) -> None:
@@ -127,3 +146,16 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_id(run: Path) -> str:
+    """The W&B id of the run in the folder `run`, kept in wandb_id.txt.
+
+    It is random at the first start, so that two folders of one name are two runs; a resumed run reads it.
+    """
+    path = run / "wandb_id.txt"
+    if path.exists() and (known := path.read_text(encoding="utf-8").strip()):
+        return known
+    fresh = uuid.uuid4().hex
+    write_text(path, fresh + "\n")
+    return fresh

@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Speed since the start and the share of time spent waiting for data."""
+    """Images per second, and the fraction of the time that was spent waiting for data."""
 
     def __init__(self) -> None:
-        self.started = self.mark = time.perf_counter()
+        self.mark = time.perf_counter()
         self.images = self.marked_images = 0
         self.waited = self.marked_waited = 0.0
 
@@ -36,13 +36,13 @@ class Stopwatch:
             yield batch
 
     def lap(self) -> tuple[float, float]:
-        """(images per second, share of time waiting for data) since the last lap."""
+        """(images per second, fraction of the time waiting for data) since the last lap."""
         now = time.perf_counter()
         seconds = max(now - self.mark, 1e-9)
         speed = (self.images - self.marked_images) / seconds
-        share = (self.waited - self.marked_waited) / seconds
+        fraction = (self.waited - self.marked_waited) / seconds
         self.mark, self.marked_images, self.marked_waited = now, self.images, self.waited
-        return speed, min(share, 1.0)
+        return speed, min(fraction, 1.0)
 
 
 class StepProgress:
@@ -57,6 +57,10 @@ class StepProgress:
             self._bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=console)
             self._task = self._bar.add_task("starting", total=steps, completed=start)
             self._bar.start()
+
+    def restart(self) -> None:
+        """Measures the time left from now on."""
+        self._began = time.perf_counter()
 
     def update(self, step: int, text: str) -> None:
         """Shows `text` for `step` steps done, with the time left at the mean speed so far."""

@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import siamtransfer.programs.pretrain as training
+from siamtransfer.pretraining import state
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime, unwrap
@@ -496,7 +497,7 @@ def test_a_view_that_fails_stops_no_run(tmp_path: Path) -> None:
 
 def silence_predictors() -> None:
     """A fault: every predictor that is built answers zero."""
-    original = training.build_method
+    original = state.build_method
 
     def build_method(config: Any) -> Method:
         method = original(config)
@@ -504,4 +505,4 @@ def silence_predictors() -> None:
             parameter.detach().zero_()
         return method
 
-    training.build_method = build_method
+    state.build_method = build_method

@@ -18,8 +18,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from siamtransfer.data import ImageSet, UnreadableImage, open_images
-from siamtransfer.data.imageset import NothingReadable, UnreadableImages, read_or_replace, require_same_images
+from siamtransfer.data.imageset import require_same_images
 from siamtransfer.data.readers import ReplacingReader
+from siamtransfer.data.unreadable import NothingReadable, UnreadableImages, read_or_replace
 from siamtransfer.features.extract import Transform, extract_pixels
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.dataset import ViewBatch, ViewSet, identity_collate

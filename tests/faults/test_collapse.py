@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.small_runs import launch, rows
 
-from siamtransfer.programs.pretrain import alarm
+from siamtransfer.pretraining.monitors import alarm
 from siamtransfer.training.progress import StepProgress
 from siamtransfer.utils.errors import UserError
 

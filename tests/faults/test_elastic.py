@@ -26,7 +26,7 @@ from support.small_runs import (
     stop_at,
 )
 
-import siamtransfer.programs.pretrain as program
+from siamtransfer.pretraining import loop, run
 
 SHORT = ["--optim.epochs=2"]
 GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in another order than one process
@@ -34,14 +34,14 @@ GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in a
 
 def note_samples(path: Path, then: Callable[[], None] | None = None) -> None:
     """Appends the sample indices of every step that this process computes to `path`."""
-    original = program.augment_batch
+    original = loop.augment_batch
 
     def augment_batch(batch: Any, *arguments: Any, **named: Any) -> Any:
         with path.open("a") as file:
             file.write(json.dumps(batch.index.tolist()) + "\n")
         return original(batch, *arguments, **named)
 
-    program.augment_batch = augment_batch
+    loop.augment_batch = augment_batch
     if then is not None:
         then()
 
@@ -126,9 +126,9 @@ def test_ranks_that_find_different_checkpoints_are_refused(one_rank: Path, tmp_p
 
 
 def look_in(folder: Path) -> None:
-    original = program.Checkpoints
+    original = run.Checkpoints
 
     def checkpoints(_: Path, keep: int) -> Any:
         return original(folder, keep)
 
-    program.Checkpoints = checkpoints  # type: ignore[assignment,misc]
+    run.Checkpoints = checkpoints  # type: ignore[assignment,misc]

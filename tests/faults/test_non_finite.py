@@ -13,6 +13,7 @@ from support.small_runs import TINY, all_finite, differences, launch_ranks, newe
 from torch import Tensor, nn
 
 import siamtransfer.programs.pretrain as program
+from siamtransfer.pretraining import state
 from siamtransfer.training import step as step_module
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.sampler import StepSampler
@@ -43,13 +44,13 @@ def spoil(what: str, step: int = STEP) -> None:
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_fault_11_stops_before_the_update(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, methods = tmp_path / "run", []
-    build = program.build_method
+    build = state.build_method
 
     def build_and_note(config: Any) -> Any:
         methods.append(build(config))
         return methods[-1]
 
-    monkeypatch.setattr(program, "build_method", build_and_note)
+    monkeypatch.setattr(state, "build_method", build_and_note)
     monkeypatch.setattr(step_module, "forward_backward", step_module.forward_backward)  # undone after `spoil`
     spoil(what)
     with pytest.raises(UserError) as caught:

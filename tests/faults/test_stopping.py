@@ -60,12 +60,12 @@ def test_fault_07_a_signal_finishes_the_step_saves_once_and_ends(
 
 
 def test_fault_07_previous_handlers_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import siamtransfer.programs.pretrain as program
+    from siamtransfer.pretraining import schedule
 
     heard: list[int] = []
     mine = [signal.signal(number, lambda n, _: heard.append(n)) for number in (signal.SIGTERM, signal.SIGINT)]
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    monkeypatch.setattr(program, "set_rates", program.set_lr)  # undone after `before_step`
+    monkeypatch.setattr(schedule, "set_lr", schedule.set_lr)  # undone after `before_step`
     try:
         before_step(1, functools.partial(send, signal.SIGTERM))
         with pytest.raises(SystemExit) as ended:

@@ -26,12 +26,13 @@ import siamtransfer.programs.pretrain as program
 from siamtransfer.checkpoints.read_backbone import digest_of, read_backbone
 from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods import METHODS, Method, StepInfo, StepOutput, section_of
-from siamtransfer.optim.optimizers import OptimConfig, build_optimizer
+from siamtransfer.methods import METHODS, Method, Options, StepInfo, StepOutput, section_of
+from siamtransfer.optim.config import OptimConfig
+from siamtransfer.optim.optimizers import build_optimizer
 from siamtransfer.programs.knn import main as knn
 from siamtransfer.programs.to_d2 import main as to_d2
 from siamtransfer.training.guard import StepContext
-from siamtransfer.training.step import update
+from siamtransfer.training.step import Updater, train_step
 from siamtransfer.utils.errors import UserError
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
@@ -50,6 +51,7 @@ SMALL: dict[str, list[str]] = {
     "vicreg": ["dim=24", "hidden=24"],
     "directpred": ["dim=16", "hidden=24"],
     "unigrad": ["dim=16", "hidden=24"],
+    "simsiam-variants": [],
 }  # fmt: skip
 RULES = {
     "simclr": ["name=lars", "lr=5", "lr_scaling=root", "warmup_epochs=1", "schedule=cosine-step"],
@@ -152,7 +154,7 @@ def test_a_given_backbone_fills_the_target_network_too(tmp_path: Path) -> None:
 
 
 def test_more_views_than_a_method_takes_are_refused(tmp_path: Path) -> None:
-    for name, entry in METHODS.items():
+    for name, cls in METHODS.items():
         argv = [
             *TINY,
             f"--run.dir={tmp_path / 'run'}",
@@ -160,7 +162,7 @@ def test_more_views_than_a_method_takes_are_refused(tmp_path: Path) -> None:
             *MULTI_CROP,
             "--moco.queue=64",
         ]
-        if not entry.multi_crop:
+        if not cls.multi_crop:
             with pytest.raises(
                 UserError, match=rf"swav makes 8 views of an image and {name} takes two.*swav"
             ):
@@ -175,7 +177,7 @@ class Notes(Method):
     """A linear method that notes when what is called, and what the weights are then."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Linear(6, 4, dtype=torch.float64))
+        super().__init__(nn.Linear(6, 4, dtype=torch.float64), Options())
         self.notes: list[tuple[str, StepInfo | None, float, bool]] = []
 
     def note(self, what: str, info: StepInfo | None) -> None:
@@ -208,10 +210,9 @@ def notes_of_two_steps(runtime: Runtime, parts: int) -> Any:
             view.chunk(runtime.world_size)[runtime.rank]
             for view in torch.randn(2, 12, 6, dtype=torch.float64)
         ]
-        blame = StepContext(step, 0.5, torch.arange(0))
-        update(
-            model, optimizer, runtime.scaler(), views, parts, runtime, None, blame, info=StepInfo(step, 2, 1)
-        )
+        updater = Updater(model, optimizer, runtime.scaler(), runtime)
+        context, info = StepContext(step, 0.5, torch.arange(0)), StepInfo(step, 2, 1)
+        train_step(updater, views, context, info, grad_accum_steps=parts)
     return method.notes
 
 
@@ -239,10 +240,8 @@ def test_a_loss_that_is_not_finite_stops_before_any_moment_of_the_update() -> No
     optimizer = build_optimizer(OptimConfig(), method.groups())
     views = list(torch.full((2, 4, 6), float("nan"), dtype=torch.float64))
     with pytest.raises(UserError, match="not finite at step 3"):
-        update(
-            method, optimizer, ALONE.scaler(), views, 1, ALONE, None,
-            StepContext(3, 0.1, torch.arange(4)), info=StepInfo(3, 10, 5),
-        )  # fmt: skip
+        updater = Updater(method, optimizer, ALONE.scaler(), ALONE)
+        train_step(updater, views, StepContext(3, 0.1, torch.arange(4)), StepInfo(3, 10, 5))
     assert [what for what, *_ in method.notes] == ["before_forward", "forward"]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
@@ -32,9 +32,8 @@ from support.small_methods import BATCH, SMALL, small, some_views
 from support.small_runs import on_ranks
 from torch import Tensor
 
-from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.methods import METHODS, Method, MethodName, StepInfo, section_of
+from siamtransfer.methods import METHODS, Method, StepInfo, section_of
 from siamtransfer.optim.config import OptimConfig
 from siamtransfer.optim.optimizers import build_optimizer
 from siamtransfer.pretraining.collapse import CollapseWatch
@@ -231,12 +230,11 @@ def test_the_golden_files_notice_a_target_that_moves_at_the_other_moment(name):
 # What holds for every method.
 
 
-def test_every_method_has_a_name_a_section_and_is_tried_here():
-    assert list(METHODS) == list(get_args(MethodName)) == list(SMALL)
-    sections = get_type_hints(PretrainConfig)
-    for name, entry in METHODS.items():
-        assert sections[section_of(name)] is entry.Config
-        entry.Config().check(batch=256)
+def test_every_method_has_a_name_options_and_is_tried_here():
+    assert list(METHODS) == list(SMALL)
+    for name, cls in METHODS.items():
+        cls.Config().check(batch=256)
+        assert METHODS.name_of(cls.Config) == name
 
 
 @pytest.mark.parametrize("name", METHODS)

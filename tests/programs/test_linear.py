@@ -18,13 +18,14 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.finetuning import FINETUNING
 from siamtransfer.evaluation.linear import train as fitting
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
-from siamtransfer.evaluation.linear.classifier_bank import Heads, HeadSetting
+from siamtransfer.evaluation.linear.classifier_bank import ClassifierBank, ClassifierSetting
 from siamtransfer.evaluation.linear.protocols import PUBLISHED
 from siamtransfer.evaluation.linear.train import AugmentedFeatures
 from siamtransfer.features.extract import Transform
 from siamtransfer.programs.fewshot import main as fewshot
 from siamtransfer.programs.linear import main as linear
 from siamtransfer.programs.semisup import main as semisup
+from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
 
 SOURCE = "random:resnet18:width=8:stem=small"
@@ -126,15 +127,15 @@ def test_a_probe_goes_on_exactly_after_a_stop(
 ) -> None:
     argv = [SOURCE, *options(folder), "--protocol", "simsiam", "--epochs", 3, "--batch-size", 40]
     whole = score(linear, *argv)
-    original, epochs = fitting.EpochFile.write, []
+    original, epochs = SavedTraining.save, []
 
-    def interrupted(self: Any, state: dict[str, Any]) -> None:
-        original(self, state)
+    def interrupted(self: Any, state: dict[str, Any], step: int) -> None:
+        original(self, state, step)
         epochs.append(1)
         if len(epochs) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting.EpochFile, "write", interrupted)
+    monkeypatch.setattr(SavedTraining, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         score(linear, *argv, "--run", tmp_path)
     monkeypatch.undo()
@@ -177,7 +178,7 @@ def test_the_backbone_must_come_out_as_it_went_in(folder: Path, monkeypatch: pyt
 
 
 def trained(runtime: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heads after two epochs of crops and flips, 51 images in batches of 25: the last holds one image."""
+    """ClassifierBank after two epochs of crops and flips, 51 images in batches of 25: the last holds one image."""
     images = open_images("folder", root=root, split="train")
     assert images.labels is not None
     torch.manual_seed(0)
@@ -187,8 +188,8 @@ def trained(runtime: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
     source = AugmentedFeatures(
         backbone, AugmentedImages(images, labels, np.arange(51), crops_and_flips(transform), 25, runtime), 16
     )
-    heads = Heads([HeadSetting("lars", 1.0), HeadSetting("sgd", 0.1)], backbone.dim, 10)
-    fitting.train_heads({"output": heads}, source, lambda h, _: h, lambda *_: 1.0, 2, runtime)
+    heads = ClassifierBank([ClassifierSetting("lars", 1.0), ClassifierSetting("sgd", 0.1)], backbone.dim, 10)
+    fitting.train_heads({"output": heads}, source, lambda h, _: h, fitting.ClassifierSchedule(2, lambda *_: 1.0), runtime)
     return heads.weight, heads.bias
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.config import PretrainConfig, as_dict
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.methods import StepOutput
+from siamtransfer.optim.config import OptimConfig
+from siamtransfer.pretraining import images as pretraining_images
+from siamtransfer.pretraining.run import RunFolder
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.training.guard import StepReport
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
@@ -248,13 +256,24 @@ def config_with(section: str, **values: Any) -> PretrainConfig:
     return config
 
 
+def result_after(step: int, status: int | None = None) -> StepResult:
+    output = StepOutput(torch.tensor(0.0), [])
+    return StepResult(step, 0.1, StepReport(0.0, True, True, status), output, [], [])
+
+
 def test_saves_are_due_by_steps_by_minutes_at_the_end_and_on_a_signal(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(program.time, "monotonic", lambda: 1000.0)
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def due(done: int, saved_at: float = 1000.0, status: int | None = None, **values: Any) -> bool:
-        return program.save_is_due(config_with("checkpoint", **values), done, 100, saved_at, status)
+        config = config_with("checkpoint", **values)
+        config.run.dir = str(tmp_path)
+        now[0] = saved_at
+        with RunFolder(config, ALONE) as folder:
+            now[0] = 1000.0
+            return folder.save_due(result_after(done, status), 100)
 
     by_steps: dict[str, Any] = {"every_steps": 7, "every_minutes": 0.0}
     assert [step for step in range(1, 30) if due(step, **by_steps)] == [7, 14, 21, 28]
@@ -266,12 +285,13 @@ def test_saves_are_due_by_steps_by_minutes_at_the_end_and_on_a_signal(
 
 def test_knn_is_due_every_few_epochs_and_at_the_end() -> None:
     for every, expected in ((0, []), (1, [5, 10, 15, 17]), (2, [10, 17])):
-        config = config_with("monitor", knn_every=every)
-        assert [step for step in range(1, 18) if program.knn_is_due(config, step, 5, 17)] == expected
+        schedule = Schedule(OptimConfig(batch=8, epochs=3), 40, 1)
+        schedule.steps = 17
+        assert [step for step in range(1, 18) if schedule.ends_epochs(step, every)] == expected
 
 
 @pytest.mark.parametrize(
-    ("device", "asked", "in_memory", "local_world", "expected"),
+    ("device", "asked", "in_memory", "local_world_size", "expected"),
     [
         ("cpu", 3, False, 1, 3), ("cpu", None, True, 1, 0), ("cpu", None, False, 1, 4),
         ("cpu", None, False, 8, 1), ("cuda", None, True, 1, 8), ("cuda", None, False, 4, 2),
@@ -282,10 +302,12 @@ def test_workers_are_as_asked_or_what_the_machine_has(
     device: str, asked: int | None, in_memory: bool, local_world_size: int, expected: int,
     shapes_folder: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(program, "cpu_count", lambda: 8)
+    monkeypatch.setattr(pretraining_images, "cpu_count", lambda: 8)
     images = open_images("fashion-objects") if in_memory else open_images("folder", root=shapes_folder)
     runtime = replace(ALONE, device=torch.device(device), local_world_size=local_world_size)
-    assert program.count_workers(config_with("data", workers=asked).data, images, runtime) == expected
+    assert (
+        pretraining_images.count_workers(config_with("data", workers=asked).data, images, runtime) == expected
+    )
 
 
 def test_a_run_starts_from_any_known_backbone(tmp_path: Path) -> None:

@@ -207,16 +207,16 @@ def send(number: signal.Signals) -> None:
 
 def before_step(step: int, action: Fault) -> None:
     """Does `action` when the program is about to compute `step`."""
-    import siamtransfer.programs.pretrain as program
+    from siamtransfer.pretraining import schedule
 
-    original = program.set_lr
+    original = schedule.set_lr
 
     def set_lr(optimizer: Any, config: Any, now: int, steps_per_epoch: int) -> float:
         if now == step:
             action()
         return original(optimizer, config, now, steps_per_epoch)
 
-    program.set_lr = set_lr  # type: ignore[assignment]
+    schedule.set_lr = set_lr  # type: ignore[assignment]
 
 
 def stop_at(step: int, number: signal.Signals = signal.SIGTERM) -> Fault:

@@ -7,6 +7,7 @@ import pytest  # noqa: F401 (a forked process imports the main module, which is 
 import torch.distributed
 import torch.utils.tensorboard
 
+import siamtransfer.pretraining.loop
 import siamtransfer.programs.pretrain  # noqa: F401
 from siamtransfer.data import open_images
 

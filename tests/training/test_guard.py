@@ -11,7 +11,7 @@ from siamtransfer.training.guard import StepContext, StepReport, check_finite, s
 from siamtransfer.utils.errors import UserError
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
-BLAME = StepContext(17, 0.05, torch.tensor([3, 1, 4]))
+CONTEXT = StepContext(17, 0.05, torch.tensor([3, 1, 4]))
 
 
 def parameter(*gradient: float) -> nn.Parameter:
@@ -33,11 +33,11 @@ def parameter(*gradient: float) -> nn.Parameter:
 def test_loss_and_gradients_are_judged_apart(
     loss: float, gradients: list[tuple[float, ...]], expected: tuple[bool, bool]
 ) -> None:
-    verdict = step_report(torch.tensor(loss), [parameter(*g) for g in gradients], None, ALONE)
-    assert (verdict.loss_finite, verdict.gradients_finite) == expected
-    assert verdict.exit_status is None
-    if verdict.loss_finite:
-        assert verdict.loss == loss
+    report = step_report(torch.tensor(loss), [parameter(*g) for g in gradients], None, ALONE)
+    assert (report.loss_finite, report.gradients_finite) == expected
+    assert report.exit_status is None
+    if report.loss_finite:
+        assert report.loss == loss
 
 
 def test_parameters_without_gradients_are_no_matter() -> None:
@@ -51,7 +51,7 @@ def test_large_but_finite_gradients_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "local", "scaled", "words"),
+    ("report", "local", "scaled", "words"),
     [
         (
             StepReport(float("nan"), False, True, None),
@@ -70,16 +70,16 @@ def test_large_but_finite_gradients_pass() -> None:
     ],
 )
 def test_what_is_not_finite_is_named_with_its_step_rate_and_samples(
-    verdict: StepReport, local: float, scaled: bool, words: str
+    report: StepReport, local: float, scaled: bool, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        check_finite(verdict, torch.tensor(local), BLAME, scaled=scaled)
+        check_finite(report, torch.tensor(local), CONTEXT, scaled=scaled)
     assert "learning rate 0.05; sample indices [3, 1, 4]" in str(caught.value)
 
 
 def test_an_overflow_under_a_loss_scaler_is_ordinary() -> None:
     overflow, fine = StepReport(0.5, True, False, None), StepReport(0.5, True, True, None)
-    check_finite(overflow, torch.tensor(0.5), BLAME, scaled=True)
-    check_finite(fine, torch.tensor(0.5), BLAME, scaled=False)
+    check_finite(overflow, torch.tensor(0.5), CONTEXT, scaled=True)
+    check_finite(fine, torch.tensor(0.5), CONTEXT, scaled=False)
     with pytest.raises(UserError, match="a gradient is not finite"):
-        check_finite(overflow, torch.tensor(0.5), BLAME, scaled=False)
+        check_finite(overflow, torch.tensor(0.5), CONTEXT, scaled=False)

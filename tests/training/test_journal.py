@@ -130,7 +130,8 @@ def test_wandb_is_told_and_asked_to_go_on_with_the_same_run(
     journal.write(5, {"loss": 1.0})
     journal.close()
     options, *rest = said
-    assert (options["id"], options["resume"], options["config"]) == ("my-run", "allow", {"lr": 1})
+    assert (options["name"], options["resume"], options["config"]) == ("my-run", "allow", {"lr": 1})
+    assert options["id"] == (tmp_path / "my-run" / "wandb_id.txt").read_text().strip()
     assert rest == [(5, {"loss": 1.0}), "end"]
 
 

@@ -50,13 +50,13 @@ class AugmentedImages:
     def steps_per_epoch(self) -> int:
         return len(self.indices) // self.batch if self.whole else -(-len(self.indices) // self.batch)
 
-    def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         """x float32[n, 3, S, S] and labels int64[n] of this rank's share of each batch, on the device, from
-        epoch `start` up to `epochs`."""
+        step `start` up to `steps`."""
         device = self.runtime.device
         loader = build_loader(
             ViewSet(StrictReader(self.images), self.recipe, self.seed, len(self.images)),
-            _Shares(self, start, epochs),
+            _LocalSamples(self, start, steps),
             workers=self.workers,
             pin_memory=device.type == "cuda",
         )
@@ -65,24 +65,27 @@ class AugmentedImages:
             yield x, self.labels[views.index].to(device)
 
 
-class _Shares(Sampler[list[SampleKey]]):
-    """This rank's tickets of every batch."""
+class _LocalSamples(Sampler[list[SampleKey]]):
+    """This rank's sample keys of every batch from step `start` up to `steps`."""
 
-    def __init__(self, source: AugmentedImages, start: int, epochs: int):
-        self.source, self.start, self.epochs = source, start, epochs
+    def __init__(self, source: AugmentedImages, start: int, steps: int):
+        self.source, self.start, self.steps = source, start, steps
 
     def __len__(self) -> int:
-        return (self.epochs - self.start) * self.source.steps_per_epoch
+        return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        source, runtime = self.source, self.source.runtime
-        for epoch in range(self.start, self.epochs):
+        source = self.source
+        for step in range(self.start, self.steps):
+            epoch, number = divmod(step, source.steps_per_epoch)
             order = source.indices[epoch_order(len(source.indices), source.seed, epoch)]
-            for step in range(source.steps_per_epoch):
-                block = order[step * source.batch : (step + 1) * source.batch]
-                share = block[
-                    runtime.rank * len(block) // runtime.world_size : (runtime.rank + 1)
-                    * len(block)
-                    // runtime.world_size
-                ]
-                yield [(epoch, int(index)) for index in share]
+            block = order[number * source.batch : (number + 1) * source.batch]
+            yield [(epoch, int(index)) for index in block[local_part(len(block), source.runtime)]]
+
+
+def local_part(n: int, runtime: Runtime) -> slice:
+    """The rows of this rank among `n` rows that the ranks share, as equal as possible."""
+    return slice(
+        runtime.rank * n // runtime.world_size,
+        (runtime.rank + 1) * n // runtime.world_size,
+    )

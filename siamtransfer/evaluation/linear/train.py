@@ -1,6 +1,6 @@
-"""Training linear heads on a frozen backbone, epoch by epoch, from images or from kept features.
+"""Training linear classifiers on a frozen backbone, epoch by epoch, from images or from kept features.
 
-Legend: N samples of a batch, D features, K classes.
+Legend: N samples of a batch, D features, K classes, H classifiers of a bank.
 """
 
 from __future__ import annotations
@@ -9,27 +9,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
-from siamtransfer.evaluation.linear.classifier_bank import Heads
-from siamtransfer.training.epoch_checkpoint import EpochFile
-from siamtransfer.training.progress import StepProgress, Stopwatch
-from siamtransfer.utils.errors import UserError
+from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, local_part
+from siamtransfer.evaluation.linear.classifier_bank import ClassifierBank
+from siamtransfer.training.epochs import UPDATE_PROGRESS, Notes, train_epochs
+from siamtransfer.training.guard import StepContext, StepReport, check_finite, step_report
+from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.views.sampler import epoch_order
-
-OFTEN = 100  # steps between looks at the losses within a long epoch
 
 Select = Callable[[Tensor, str], Tensor]
 """(h[N, D] of all layers, the name of a selection) -> its features."""
 
+ADVICE = "no classifier has a finite loss: lower the learning rate, or look at the features"
 
-class Source(Protocol):
-    """Batches of features with labels."""
+
+class FeatureBatches(Protocol):
+    """Batches of features with labels. The last batch of an epoch may be smaller."""
 
     @property
     def batch(self) -> int:
@@ -39,8 +38,8 @@ class Source(Protocol):
     def samples(self) -> int:
         """How many an epoch has."""
 
-    def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """h[n, D] and labels int64[n] of this rank's share of every batch from epoch `start` to `epochs`."""
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """h[n, D] and labels int64[n] of this rank's share of every batch from step `start` up to `steps`."""
 
 
 @dataclass
@@ -58,17 +57,14 @@ class KeptFeatures:
     def samples(self) -> int:
         return len(self.features)
 
-    def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
-        runtime = self.runtime
-        for epoch in range(start, epochs):
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device, per_epoch = self.runtime.device, -(-self.samples // self.batch)
+        for step in range(start, steps):
+            epoch, number = divmod(step, per_epoch)
             order = torch.from_numpy(epoch_order(self.samples, self.seed, epoch))
-            for block in order.split(self.batch):
-                mine = block[
-                    runtime.rank * len(block) // runtime.world_size : (runtime.rank + 1)
-                    * len(block)
-                    // runtime.world_size
-                ]
-                yield self.features[mine].to(runtime.device), self.labels[mine].to(runtime.device)
+            block = order[number * self.batch : (number + 1) * self.batch]
+            local = block[local_part(len(block), self.runtime)]
+            yield self.features[local].to(device), self.labels[local].to(device)
 
 
 @dataclass
@@ -87,73 +83,96 @@ class AugmentedFeatures:
     def samples(self) -> int:
         return len(self.images.indices)
 
-    def batches(self, start: int, epochs: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.backbone.eval()
-        for x, y in self.images.batches(start, epochs):
+        for x, y in self.images.batches(start, steps):
             with torch.no_grad(), self.images.runtime.autocast():
-                parts = [self.backbone(part).float() for part in x.split(self.together)]
-            yield torch.cat(parts), y
+                features = [self.backbone(chunk).float() for chunk in x.split(self.together)]
+            yield torch.cat(features), y
+
+
+@dataclass(frozen=True)
+class ClassifierSchedule:
+    """How long and at which learning rates the classifiers train.
+
+    Attributes:
+        decay: (epoch from 0, fraction of all steps done) -> fraction of the initial learning rates.
+    """
+
+    epochs: int
+    decay: Callable[[int, float], float]
+
+
+@dataclass
+class _BankTraining:
+    """The banks by the name of the selection of layers that each reads; see training.epochs."""
+
+    banks: dict[str, ClassifierBank]
+    source: FeatureBatches
+    select: Select
+    schedule: ClassifierSchedule
+    runtime: Runtime
+    loss_name: str = "best loss"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.source.samples // self.source.batch)
+
+    @property
+    def progress_every(self) -> int:
+        return max(self.steps_per_epoch, UPDATE_PROGRESS)
+
+    def samples(self, step: int) -> int:
+        within = step % self.steps_per_epoch
+        return min(self.source.batch, self.source.samples - within * self.source.batch)
+
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.source.batches(start, steps)
+
+    def step(self, step: int, batch: tuple[Tensor, Tensor], exit_status: int | None) -> StepReport:
+        """One update of every classifier. A classifier with too high a learning rate may overflow alone; the
+        training ends when none has a finite loss."""
+        h, y = batch
+        losses, gradients = [], []
+        for name, bank in self.banks.items():
+            loss, weight, bias = bank.gradients(self.select(h, name), y, self.samples(step))
+            losses.append(collectives.all_reduce(loss))
+            gradients.append((collectives.all_reduce(weight), collectives.all_reduce(bias)))
+        best = torch.cat(losses).nan_to_num(nan=torch.inf).min()
+        decay = self.schedule.decay(
+            step // self.steps_per_epoch, step / (self.schedule.epochs * self.steps_per_epoch)
+        )
+        report = step_report(best, (), exit_status, self.runtime)
+        check_finite(report, best, StepContext(step, decay, None, ADVICE), scaled=False)
+        for bank, (weight, bias) in zip(self.banks.values(), gradients, strict=True):
+            bank.update(weight, bias, decay)
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"heads": {name: bank.state_dict() for name, bank in self.banks.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, bank in self.banks.items():
+            bank.load_state_dict(state["heads"][name])
 
 
 def train_heads(
-    heads: dict[str, Heads],
-    source: Source,
+    banks: dict[str, ClassifierBank],
+    source: FeatureBatches,
     select: Select,
-    decay: Callable[[int, float], float],
-    epochs: int,
+    schedule: ClassifierSchedule,
     runtime: Runtime,
     *,
-    after_epoch: Callable[[int], dict[str, Any]] = lambda epoch: {},
-    file: EpochFile | None = None,
-    resume: bool = False,
-) -> list[dict[str, Any]]:
-    """Trains every bank of `heads`, by its selection of layers, and returns what `after_epoch` noted.
+    after_epoch: Callable[[int], Notes] = lambda epoch: {},
+    saved: SavedTraining | None = None,
+) -> list[Notes]:
+    """Trains every bank in place, each on its selection of layers, and returns what `after_epoch` noted.
 
-    `decay(epoch, done)` is the share of the initial rates in `epoch` (from 0), at the share `done` of all
-    steps. Gradients are those of the mean over the whole batch, whatever the number of ranks.
+    Gradients are those of the mean over the whole batch, whatever the number of ranks.
 
     Raises:
-        UserError: a loss is not finite under every head, which only features can be guilty of.
+        UserError: no classifier has a finite loss; the update was not made.
+        SystemExit: a signal arrived; the state is saved where `saved` is given.
     """
-    state = file.read(wanted=resume) if file else None
-    notes: list[dict[str, Any]] = state["notes"] if state else []
-    for name, bank in heads.items():
-        if state:
-            bank.load_state_dict(state["heads"][name])
-    start = len(notes)
-    per_epoch = -(-source.samples // source.batch)
-    steps = epochs * per_epoch
-    clock, progress = (
-        Stopwatch(),
-        StepProgress(steps, start * per_epoch, max(per_epoch, OFTEN), shown=runtime.is_main),
-    )
-    for number, (h, y) in enumerate(clock.watch(source.batches(start, epochs)), start * per_epoch):
-        epoch, within = divmod(number, per_epoch)
-        together = min(source.batch, source.samples - within * source.batch)
-        losses = []
-        for name, bank in heads.items():
-            loss, weight, bias = bank.gradients(select(h, name), y, together)
-            bank.update(
-                collectives.all_reduce(weight), collectives.all_reduce(bias), decay(epoch, number / steps)
-            )
-            losses.append(collectives.all_reduce(loss))
-        clock.images += together
-        if (number + 1) % per_epoch and (number + 1) % OFTEN:
-            continue
-        best = float(torch.cat(losses).nan_to_num(nan=torch.inf).min())
-        if not np.isfinite(best):
-            raise UserError(
-                f"the loss of every head is not finite in epoch {epoch + 1}: lower the learning rate"
-            )
-        speed, _ = clock.lap()
-        text = f"epoch {(number + 1) / per_epoch:.1f}/{epochs} · best loss {best:.4f} · {speed:.0f} images/s"
-        progress.update(number + 1, text)
-        if (number + 1) % per_epoch == 0:
-            notes.append(after_epoch(epoch))
-            if file and runtime.is_main:
-                file.write(
-                    {"notes": notes, "heads": {name: bank.state_dict() for name, bank in heads.items()}}
-                )
-            clock.lap()
-    progress.close()
-    return notes
+    training = _BankTraining(banks, source, select, schedule, runtime)
+    return train_epochs(training, schedule.epochs, runtime, after_epoch=after_epoch, saved=saved)

@@ -1,0 +1,82 @@
+"""The images of a pretraining run, and the loader that makes batches of views of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from siamtransfer.config import DataConfig, PretrainConfig
+from siamtransfer.data import ImageSet, open_images
+from siamtransfer.data.readers import ReplacingReader
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, cpu_count
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.state import TrainState
+from siamtransfer.records.record import record
+from siamtransfer.utils.log import say
+from siamtransfer.views.dataset import ViewBatch, ViewSet
+from siamtransfer.views.loading import build_loader
+from siamtransfer.views.preview import write_preview
+from siamtransfer.views.sampler import StepSampler
+
+
+def open_training_images(data: DataConfig) -> ImageSet:
+    """The images to learn from; ranks download one after the other. Labels, where the set has some, are for
+    methods whose options use them."""
+    with collectives.rank_by_rank(needed=data.download):
+        return open_images(
+            data.name,
+            root=data.root,
+            split=data.split,
+            download=data.download,
+            list_file=data.list_file,
+            size=data.size,
+            count=data.count,
+        )
+
+
+def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtime) -> DataLoader[ViewBatch]:
+    """This rank's batches of cropped views from step `state.step` to the last one."""
+    config, images = state.config, state.images
+    sampler = StepSampler(
+        len(images),
+        config.optim.batch,
+        schedule.steps,
+        seed=config.run.seed,
+        start=state.step,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    return build_loader(
+        ViewSet(ReplacingReader(images), state.recipe, config.run.seed, len(images)),
+        sampler,
+        workers=count_workers(config.data, images, runtime),
+        pin_memory=runtime.device.type == "cuda",
+    )
+
+
+def count_workers(data: DataConfig, images: ImageSet, runtime: Runtime) -> int:
+    """Worker processes of a rank: `data.workers`, or as many as a GPU needs; on the CPU half of the
+    processors, and none for images in memory."""
+    if data.workers is not None:
+        return data.workers
+    processors = max(1, cpu_count() // runtime.local_world_size)
+    if runtime.device.type == "cpu":
+        return 0 if images.image_size is not None else max(1, processors // 2)
+    return min(8, processors)
+
+
+def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
+    """Writes a grid of views as the run would see them; returns a record."""
+    images = open_training_images(config.data)
+    recipe = config.views.build()
+    failures = write_preview(path, ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images)))
+    for where, why in failures:
+        say(f"replaced an unreadable image: {where} ({why})")
+    say(f"wrote {path}: each row is an image and its views by the recipe {recipe.name}")
+    for line in recipe.describe():
+        say(line)
+    protocol = {"recipe": recipe.name, "views": recipe.describe()}
+    return record("preview", {"unreadable": len(failures)}, protocol, picture=str(path))

@@ -1,0 +1,126 @@
+"""What a pretraining run writes down and says: metrics.jsonl, config.json, progress, replaced images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from siamtransfer.data.unreadable import UnreadableImages
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.state import TrainState
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.progress import StepProgress, Stopwatch
+from siamtransfer.utils.files import write_text
+from siamtransfer.utils.log import say
+from siamtransfer.utils.strict_json import to_json
+
+T = TypeVar("T")
+
+
+class Logger:
+    """Rows of numbers, progress and messages of a run. Rank 0 writes; other ranks keep rows in memory.
+
+    A resumed run's metrics.jsonl loses the rows after the restored step, which the run will write again.
+    """
+
+    def __init__(self, folder: Path, state: TrainState, schedule: Schedule, runtime: Runtime):
+        self.state, self.schedule, self.runtime = state, schedule, runtime
+        config = state.config
+        self.clock = Stopwatch()
+        if runtime.is_main:
+            write_text(folder / "config.json", to_json(config.as_dict()) + "\n")
+        self.journal = Journal(
+            folder if runtime.is_main else None,
+            start=state.step,
+            tensorboard=config.log.tensorboard,
+            wandb=config.log.wandb,
+            config=config.as_dict(),
+        )
+        self._progress = StepProgress(schedule.steps, state.step, config.log.every, shown=runtime.is_main)
+        self._unreadable = UnreadableImages(len(state.images), config.data.max_unreadable)
+        self._to_report: list[tuple[str, str]] = []
+
+    def introduce(self) -> None:
+        """Says what is about to happen."""
+        state, config, runtime = self.state, self.state.config, self.runtime
+        if not runtime.is_main:
+            return
+        weights = sum(p.numel() for p in state.method.parameters()) / 1e6
+        say(
+            f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · "
+            f"{len(state.images)} images of {state.images.name}/{state.images.split} · batch "
+            f"{config.optim.batch} on {runtime.world_size} x {runtime.device.type} in {runtime.precision} · "
+            f"steps {state.step} to {self.schedule.steps} · {config.run.dir}"
+        )
+        if config.optim.accumulate > 1:
+            images = config.optim.batch // runtime.world_size // config.optim.accumulate
+            say(
+                f"optim.accumulate {config.optim.accumulate}: batch-norm statistics are those of {images} "
+                "images a rank, not of the whole batch"
+            )
+
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
+        """Passes `batches` on and starts the clocks of speed, time left and waiting for data."""
+        self._progress.restart()
+        self.clock = Stopwatch()
+        return self.clock.watch(batches)
+
+    def step(self, result: StepResult) -> None:
+        """Counts a step; every `log.every` steps and after the last one, a row and a progress line."""
+        config, steps = self.state.config, self.schedule.steps
+        due = result.step % config.log.every == 0 or result.step == steps
+        self.clock.images += config.optim.batch
+        self._to_report += result.unreadable
+        if due or result.stopping:
+            self._report_unreadable()
+        if not due:
+            return
+        speed, waiting = self.clock.lap()
+        loss, epoch = result.report.loss, result.step / self.schedule.steps_per_epoch
+        numbers = {"loss": loss, "lr": result.lr, "epoch": epoch}
+        numbers |= {name: float(number) for name, number in result.output.numbers.items()}
+        self.journal.write(result.step, {**numbers, "images_per_second": speed, "data_wait_share": waiting})
+        self._progress.update(
+            result.step,
+            f"epoch {epoch:.1f}/{config.optim.epochs} · loss {loss:.4f} · lr {result.lr:.4g} · "
+            f"{speed:.0f} images/s · data wait {waiting:.0%}",
+        )
+
+    def row(self, step: int, numbers: dict[str, float]) -> None:
+        """Writes `numbers` after `step` steps; nothing where there are none."""
+        if numbers:
+            self.journal.write(step, numbers)
+
+    def say(self, text: str) -> None:
+        """A message of rank 0, beside the progress bar."""
+        self._progress.say(text)
+
+    def latest(self, *names: str) -> dict[str, float]:
+        """The last number of each name that has any."""
+        series = {name: self.journal.series(name) for name in names}
+        return {name: points[-1][1] for name, points in series.items() if points}
+
+    def summarise_unreadable(self) -> None:
+        """Says how many images could not be read, if any."""
+        if self._unreadable.count:
+            say(self._unreadable.summary())
+
+    def close(self) -> None:
+        """Ends the progress bar and closes metrics.jsonl and its viewers; a second call changes nothing."""
+        self._progress.close()
+        self.journal.close()
+
+    def _report_unreadable(self) -> None:
+        """Names the newly replaced images of all ranks.
+
+        Raises:
+            UserError: there are more of them than `data.max_unreadable` allows.
+        """
+        for where, why in collectives.all_gather_object(self._to_report):
+            if self._unreadable.add(where, why):
+                self.say(f"replaced an unreadable image: {where} ({why})")
+        self._to_report.clear()

@@ -1,0 +1,102 @@
+"""The story of a pretraining run: images -> views -> loss -> update, monitored and saved.
+
+RunFolder   the lock, the checkpoints and the record of a run
+TrainState  all that a checkpoint restores
+Schedule    steps, epochs and the learning rate of each step
+Logger      metrics.jsonl and messages
+monitors    measurements every so often; `due(result)`, `check(result)`
+train_step  forward, backward, the check on all ranks, the update (siamtransfer/training/step.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from siamtransfer.config import PretrainConfig
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, StopSignal, seed_step
+from siamtransfer.pretraining.images import build_training_loader, open_training_images
+from siamtransfer.pretraining.monitors import Monitor, build_monitors
+from siamtransfer.pretraining.run import RunFolder
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.state import TrainState
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.training.guard import StepContext
+from siamtransfer.training.step import train_step
+from siamtransfer.training.stopping import exit_stopped
+from siamtransfer.views.dataset import augment_batch
+
+
+def pretrain(
+    config: PretrainConfig,
+    runtime: Runtime,
+    stop: StopSignal,
+    *,
+    resume: bool = False,
+    extra_monitors: Sequence[Monitor] = (),
+) -> dict[str, Any] | None:
+    """Runs or resumes a pretraining; returns its record on rank 0, None on the others.
+
+    Everything but `state` is a function of the configuration and the step, so a run that was stopped after
+    any step continues to the bit.
+
+    Raises:
+        UserError: something that the user can change, before the first step as a rule.
+        SystemExit: a signal arrived; the step in progress was completed and the state is saved.
+    """
+    with RunFolder(config, runtime) as run:
+        saved = run.find_checkpoint(resume=resume)
+
+        # Data: workers decode and crop, the device augments.
+        images = open_training_images(config.data)
+        recipe = config.views.build()
+        schedule = Schedule(config.optim, len(images), runtime.world_size)
+
+        # Model: the method with its backbone, then its optimizer and loss scaler.
+        torch.manual_seed(config.run.seed)
+        state = TrainState.build(config, images, recipe)
+        if saved is not None:
+            state.restore(saved)
+        elif config.backbone.weights:
+            state.load_backbone(runtime)
+        log = run.open_log(state, schedule)
+        monitors = [*build_monitors(config, state, schedule, log, runtime), *extra_monitors]
+        updater = state.distribute(runtime)
+        log.introduce()
+        for monitor in monitors:
+            log.row(state.step, monitor.begin())
+
+        exit_status = None
+        for step, batch in enumerate(log.watch(build_training_loader(state, schedule, runtime)), state.step):
+            lr = schedule.set_lr(updater.optimizer, step)
+            seed_step(config.run.seed, step, runtime.rank)
+            views = augment_batch(batch, recipe, runtime.device, channels_last=True)
+            output, report = train_step(
+                updater,
+                views,
+                StepContext(step, lr, batch.index),
+                schedule.info(step),
+                grad_accum_steps=config.optim.accumulate,
+                exit_status=stop.exit_status,
+            )
+            state.step = step + 1
+            result = StepResult(state.step, lr, report, output, views, batch.unreadable)
+
+            log.step(result)
+            for monitor in monitors:
+                if monitor.due(result):
+                    log.row(state.step, monitor.check(result))
+                    log.clock.lap()  # its time is not training's
+            if run.save_due(result, schedule.steps):
+                run.save(state)
+            exit_status = report.exit_status
+            if exit_status is not None:
+                break
+        log.close()
+        if exit_status is not None:
+            exit_stopped(exit_status, state.step, schedule.steps, runtime)
+        collectives.barrier()
+        return run.record(state, log, monitors) if runtime.is_main else None

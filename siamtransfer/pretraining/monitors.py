@@ -1,0 +1,197 @@
+"""Measurements of a pretraining run every so often: collapse, kNN accuracy, what the gradients ask for.
+
+A monitor is a subclass of `Monitor`. The loop asks `due(result)` after every step on every rank, and writes
+the row of numbers that `check(result)` returns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from siamtransfer.config import DataConfig, PretrainConfig
+from siamtransfer.data import open_labelled
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.gradients import decompose, indicators, require_form
+from siamtransfer.features.extract import evaluation_transform
+from siamtransfer.metrics.spread import projection_health
+from siamtransfer.pretraining.images import count_workers
+from siamtransfer.pretraining.knn_monitor import KnnMonitor
+from siamtransfer.pretraining.logger import Logger
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.state import TrainState
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+from siamtransfer.views.view_spec import Recipe
+
+
+class Monitor:
+    """Base of all monitors. `due` must give the same answer on every rank.
+
+    Attributes:
+        headline: names of the numbers whose last values go into the run's record.
+        protocol: what these numbers depend on, for the record.
+    """
+
+    headline: tuple[str, ...] = ()
+    protocol: ClassVar[dict[str, Any]] | dict[str, Any] = {}  # noqa: RUF012 (read only)
+
+    def begin(self) -> dict[str, float]:
+        """The row before the first step of this process; empty for none."""
+        return {}
+
+    def due(self, result: StepResult) -> bool:
+        raise NotImplementedError
+
+    def check(self, result: StepResult) -> dict[str, float]:
+        """The row after a step; empty for none."""
+        raise NotImplementedError
+
+
+class CollapseMonitor(Monitor):
+    """Measures the spread of the projections and raises the alarm when it is lost."""
+
+    def __init__(self, state: TrainState, log: Logger):
+        self.state, self.log, self.settings = state, log, state.config.monitor
+
+    def due(self, result: StepResult) -> bool:
+        return self.settings.health_every > 0 and result.step % self.settings.health_every == 0
+
+    def check(self, result: StepResult) -> dict[str, float]:
+        """Raises UserError on an alarm where `monitor.on_collapse` is stop."""
+        health = projection_health(*[collectives.all_gather(z) for z in result.output.projections[:2]])
+        causes = self.state.config.options.collapse_causes
+        text = self.state.collapse.check(result.step, health, causes)
+        if text is not None and self.settings.on_collapse == "stop":
+            self.log.row(result.step, health)  # the run ends before the loop could write it
+        alarm(text, self.settings.on_collapse, self.log)
+        return health
+
+
+class GradientMonitor(Monitor):
+    """Measures what pulls and what pushes the embeddings (see evaluation/gradients.py)."""
+
+    def __init__(self, state: TrainState, log: Logger, runtime: Runtime):
+        self.state, self.log, self.runtime = state, log, runtime
+
+    def due(self, result: StepResult) -> bool:
+        return result.step % self.state.config.monitor.gradients_every == 0
+
+    def check(self, result: StepResult) -> dict[str, float]:
+        steps = self.state.config.optim.accumulate
+        micro_batch = [view.chunk(steps)[0] for view in result.views]  # what one loss is computed from
+        try:
+            return indicators(decompose(self.state.method, micro_batch, self.runtime))
+        except UserError as problem:
+            self.log.say(f"no gradient view after step {result.step}: {problem}")
+            return {}
+
+
+class KnnCheck(Monitor):
+    """kNN accuracy on the labelled split after every `monitor.knn_every` epochs, beside two baselines."""
+
+    def __init__(self, knn: KnnMonitor, state: TrainState, schedule: Schedule, log: Logger):
+        self.knn, self.state, self.schedule, self.log = knn, state, schedule, log
+        self.every, self.protocol = state.config.monitor.knn_every, knn.protocol
+        top1 = knn.name
+        self.headline = (
+            top1,
+            top1.replace("top1", "top5"),
+            f"baseline/pixels/{top1}",
+            f"baseline/untrained/{top1}",
+        )
+
+    def begin(self) -> dict[str, float]:
+        """The check that is missing when a run was stopped between a step and its check."""
+        step = self.state.step
+        return self._score(step) if step and self.schedule.ends_epochs(step, self.every) else {}
+
+    def due(self, result: StepResult) -> bool:
+        return not result.stopping and self.schedule.ends_epochs(result.step, self.every)
+
+    def check(self, result: StepResult) -> dict[str, float]:
+        return self._score(result.step)
+
+    def _score(self, step: int) -> dict[str, float]:
+        if collectives.broadcast_object(self.log.journal.has(step, self.knn.name)):
+            return {}
+        scores = self.knn.score(self.state.method.evaluated_backbone)
+        epochs = step // self.schedule.steps_per_epoch
+        self.log.say(f"kNN after {epochs} epochs: {scores[self.knn.name]:.2f} % ({self.knn.name})")
+        return scores
+
+
+def build_monitors(
+    config: PretrainConfig, state: TrainState, schedule: Schedule, log: Logger, runtime: Runtime
+) -> list[Monitor]:
+    """The monitors that the configuration asks for. The kNN baselines of a new run are measured here, before
+    the method is distributed.
+
+    Raises:
+        UserError: the method has no gradient view, or the labelled split cannot be opened.
+    """
+    monitors: list[Monitor] = [CollapseMonitor(state, log)]
+    if config.monitor.gradients_every:
+        require_form(config.options, len(state.recipe.views))
+        monitors.append(GradientMonitor(state, log, runtime))
+    knn = build_knn(config, state.recipe, runtime)
+    if knn is not None:
+        if state.step == 0:
+            log.row(0, knn.baselines(state.method.backbone.to(runtime.device)))
+        monitors.append(KnnCheck(knn, state, schedule, log))
+    return monitors
+
+
+def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnMonitor | None:
+    """The kNN scorer on the labelled split, or None (with a message) where there are no labels."""
+    data, settings = config.data, config.monitor
+    if not settings.knn_every:
+        return None
+    if data.name == "flat":
+        if runtime.is_main:
+            say("no kNN check: a flat folder has no labels")
+        return None
+    bank, test = _open_labelled(data)
+    view = recipe.views[0]
+    transform = evaluation_transform(view.size, bank.image_size, recipe.mean, recipe.std, view.interpolation)
+    return KnnMonitor(
+        bank,
+        test,
+        transform,
+        runtime,
+        settings.knn_k,
+        settings.knn_temperature,
+        settings.knn_bank,
+        workers=count_workers(data, bank, runtime),
+    )
+
+
+def _open_labelled(data: DataConfig) -> Any:
+    with collectives.rank_by_rank(needed=data.download):
+        return open_labelled(
+            data.name,
+            root=data.root,
+            test_split=data.test_split,
+            download=data.download,
+            list_file=data.list_file,
+            size=data.size,
+            count=data.count,
+        )
+
+
+class _Speaker(Protocol):
+    def say(self, text: str) -> None: ...
+
+
+def alarm(text: str | None, on_collapse: str, log: _Speaker) -> None:
+    """Says or raises a collapse alarm, as `monitor.on_collapse` asks; None is no alarm.
+
+    Raises:
+        UserError: `on_collapse` is stop.
+    """
+    if text is None or on_collapse == "ignore":
+        return
+    if on_collapse == "stop":
+        raise UserError(f"{text}; stopped as monitor.on_collapse asks")
+    log.say(text)

@@ -1,0 +1,113 @@
+"""The folder of a pretraining run: its lock, its checkpoints and its record."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from siamtransfer.checkpoints.training_state import Checkpoints
+from siamtransfer.config import PretrainConfig
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.pretraining.logger import Logger
+from siamtransfer.pretraining.monitors import Monitor
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.state import TrainState
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.records.metric_names import with_aliases
+from siamtransfer.records.record import record
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import RunLock
+from siamtransfer.utils.log import say
+
+HEADLINE = ("loss", "health/std", "health/effective_rank", "health/centre_norm", "health/view_cosine")
+"""The numbers of the record, besides those of the monitors."""
+
+
+class RunFolder(contextlib.ExitStack):
+    """A run's folder, locked by rank 0 until the end of the `with` block, which closes what was entered.
+
+    Raises:
+        UserError: the folder cannot be written, or another process uses it.
+    """
+
+    def __init__(self, config: PretrainConfig, runtime: Runtime):
+        super().__init__()
+        self.config, self.runtime, self.path = config, runtime, Path(config.run.dir)
+        if runtime.is_main:
+            self.enter_context(RunLock(self.path))
+        self.checkpoints = Checkpoints(self.path, config.checkpoint.keep)
+        self._saved_at = time.monotonic()
+
+    def find_checkpoint(self, *, resume: bool) -> dict[str, Any] | None:
+        """The newest valid checkpoint, the same on every rank; None begins a new run.
+
+        Raises:
+            UserError: the folder holds a run and `resume` is False; all checkpoints are damaged; the ranks
+                find different ones.
+        """
+        checkpoints, is_main = self.checkpoints, self.runtime.is_main
+        if is_main:
+            checkpoints.clean()
+        if not resume:
+            if checkpoints.any():
+                raise UserError(
+                    f"{self.path} holds a run already: go on with it by --resume, choose another folder with "
+                    "--run.dir, or remove it"
+                )
+            collectives.barrier()
+            return None
+        saved = checkpoints.load_newest(say if is_main else lambda _: None)
+        step = saved["progress"]["step"] if saved is not None else 0
+        if collectives.broadcast_object(step) != step:
+            raise UserError(
+                "not every rank finds the same checkpoint: put --run.dir on a disk that all machines share"
+            )
+        if is_main:
+            checkpoints.publish_newest()
+            if saved is None:
+                say(f"nothing to resume in {self.path}: starting from the beginning")
+        return saved
+
+    def open_log(self, state: TrainState, schedule: Schedule) -> Logger:
+        """The run's log from `state.step` on; it is closed with the folder."""
+        log = Logger(self.path, state, schedule, self.runtime)
+        self.callback(log.close)
+        return log
+
+    def save_due(self, result: StepResult, steps: int) -> bool:
+        """Whether rank 0 has to save: every so many steps or minutes, after the last of `steps`, and before
+        it stops on a signal."""
+        every, minutes = self.config.checkpoint.every_steps, self.config.checkpoint.every_minutes
+        return self.runtime.is_main and (
+            result.step == steps
+            or result.stopping
+            or (every > 0 and result.step % every == 0)
+            or (minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes)
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint and publishes it as checkpoint.pth; see `Checkpoints.save`."""
+        self.checkpoints.save(state.state_dict(), state.step)
+        self._saved_at = time.monotonic()
+
+    def record(self, state: TrainState, log: Logger, monitors: Sequence[Monitor]) -> dict[str, Any]:
+        """The record of a finished run: its last numbers, the configuration, and where the checkpoint is."""
+        metrics = log.latest(*HEADLINE)
+        protocol: dict[str, Any] = {"config": self.config.as_dict(), "steps": log.schedule.steps}
+        for monitor in monitors:
+            metrics |= log.latest(*monitor.headline)
+            protocol |= monitor.protocol
+        metrics["collapse_alarms"] = len(state.collapse.alarms)
+        log.summarise_unreadable()
+        say(f"done: {self.checkpoints.published}")
+        return record(
+            "pretrain",
+            with_aliases(metrics),
+            protocol,
+            checkpoint=str(self.checkpoints.published),
+            data_fingerprint=state.images.fingerprint,
+        )

@@ -1,0 +1,115 @@
+"""All that a checkpoint of a pretraining run restores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from siamtransfer.checkpoints import training_state
+from siamtransfer.checkpoints.declaration import KEYS, declare
+from siamtransfer.config import PretrainConfig, refuse_differences
+from siamtransfer.data.imageset import ImageSet, require_same_images
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.methods import Method
+from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
+from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
+from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.training.step import Updater
+from siamtransfer.utils.log import say
+from siamtransfer.views.view_spec import Recipe
+
+
+@dataclass
+class TrainState:
+    """The method's parameters and buffers, the optimizer, the loss scaler, the step and the collapse watch.
+
+    The configuration, the images and the views' recipe are not restored. They go into the checkpoint so that
+    a run with other ones is refused.
+
+    Attributes:
+        step: how many steps are done.
+        updater: the distributed method with its optimizer and loss scaler; set by `distribute`.
+    """
+
+    config: PretrainConfig
+    images: ImageSet
+    recipe: Recipe
+    method: Method
+    collapse: CollapseWatch
+    step: int = 0
+    updater: Updater | None = None
+    _saved: dict[str, Any] | None = None
+
+    @classmethod
+    def build(cls, config: PretrainConfig, images: ImageSet, recipe: Recipe) -> TrainState:
+        """The state before the first step, on the CPU; initial weights come from torch's generator."""
+        method = build_method(config)
+        method.prepare(len(images), None if images.labels is None else torch.from_numpy(images.labels))
+        options = config.options
+        collapse = CollapseWatch(options.least_std, options.least_rank_fraction)
+        return cls(config, images, recipe, method, collapse)
+
+    def load_backbone(self, runtime: Runtime) -> None:
+        """Takes the backbone's weights from the checkpoint `backbone.weights`; the heads stay new.
+
+        Raises:
+            UserError: there is no such file or branch, or it is of another architecture.
+        """
+        summary = fill_backbone(self.method, self.config.backbone)
+        if runtime.is_main:
+            say(f"the backbone starts from {summary}")
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continues from the checkpoint `saved`. The optimizer and the scaler, which are built on the device,
+        take their part of it in `distribute`.
+
+        Raises:
+            UserError: the checkpoint is of another configuration or of other images.
+        """
+        refuse_differences(saved["config"], self.config.as_dict())
+        data = saved["data"]
+        require_same_images(self.images, fingerprint=data["fingerprint"], count=data["images"])
+        self.method.load_state_dict(saved["model"])
+        self.step = saved["progress"]["step"]
+        self.collapse = CollapseWatch(**saved["progress"]["collapse"])
+        self._saved = saved
+
+    def distribute(self, runtime: Runtime) -> Updater:
+        """Moves the method to its device, wraps it for several ranks, and builds what updates it."""
+        hardware = self.config.hardware
+        self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = runtime.distribute(self.method, synchronise_batch_norm=hardware.sync_batch_norm)
+        if hardware.compile:
+            self.method.backbone.compile()
+        optimizer = build_optimizer(self.config.optim, self.method.groups())
+        self.updater = Updater(model, optimizer, runtime.scaler(), runtime)
+        if self._saved is not None:
+            load_optimizer(optimizer, self._saved["optimizer"])
+            self.updater.scaler.load_state_dict(self._saved["scaler"])
+            self._saved = None
+        return self.updater
+
+    def state_dict(self) -> dict[str, Any]:
+        """The checkpoint: tensors, numbers, strings, lists and dicts only."""
+        assert self.updater is not None
+        images, steps_per_epoch = self.images, len(self.images) // self.config.optim.batch
+        return {
+            "format": training_state.FORMAT,
+            "version": training_state.VERSION,
+            "method": self.config.method.name,
+            "model": self.method.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict(),
+            "scaler": self.updater.scaler.state_dict(),
+            "progress": {
+                "step": self.step,
+                "epoch": self.step // steps_per_epoch,
+                "collapse": vars(self.collapse),
+            },
+            "config": self.config.as_dict(),
+            "backbone": describe_backbone(self.method),
+            "normalisation": {"mean": list(self.recipe.mean), "std": list(self.recipe.std)},
+            "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
+            KEYS: declare(self.method),
+        }
