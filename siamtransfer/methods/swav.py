@@ -49,10 +49,10 @@ class SwAVConfig(Options):
 
     collapse_causes = ("codes so soft that all prototypes are alike to an image (swav.epsilon)",)
     # Embeddings share a direction that prototypes do not see. On Fashion Scenes (N 64, d 64) a run that
-    # learns has a std of 0.39 to 0.64 and a share of 0.37 to 0.48; one with epsilon 1, whose codes say
+    # learns has a std of 0.39 to 0.64 and a fraction of 0.37 to 0.48; one with epsilon 1, whose codes say
     # nothing, has 0.21 to 0.27 and 0.3 to 0.6.
     least_std = 0.3
-    least_rank_share = 0.2
+    least_rank_fraction = 0.2
 
     def check(self, batch: int) -> None:
         for key in ("hidden", "dim", "prototypes", "sinkhorn_iterations"):

@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vicreg": {"dim": 12, "hidden": 12},
     "directpred": {"dim": 8, "hidden": 12, "momentum": 0.5},
     "unigrad": {"dim": 8, "hidden": 12, "momentum": 0.5},
+    "simsiam-variants": {"dim": 12},
 }
 BATCH = 16
 

@@ -1,0 +1,66 @@
+"""Whole runs of simsiam-variants: what it keeps survives a stop to the bit, older checkpoints go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from support.small_runs import assert_same_run, complete, launch, newest, rows, stop_at
+
+from siamtransfer.checkpoints.read_backbone import load_backbone
+from siamtransfer.checkpoints.training_state import Checkpoints
+from siamtransfer.evaluation.diagnostics.projector import read_projector
+
+OPTIONS = [
+    "--method.name=simsiam-variants",
+    "--simsiam_variants.target.memory=0.8",
+    "--simsiam_variants.target.fraction=0.5",
+    "--simsiam_variants.target.gradient=0.1",
+    "--simsiam_variants.target.spread=[0.5, 0.9]",
+    "--simsiam_variants.clusters.fraction=0.5",
+    "--simsiam_variants.clusters.count=4",
+    "--simsiam_variants.terms.labels=0.1",
+    "--simsiam_variants.terms.rotation=0.1",
+    "--simsiam_variants.distance.weights={cosine: 1, js: 1}",
+    "--simsiam_variants.distance.learned=true",
+    "--simsiam_variants.predictor_shape=experts",
+    "--optim.lr=0.1",
+]
+
+
+def test_what_a_run_remembers_goes_on_to_the_bit(tmp_path: Path) -> None:
+    complete(tmp_path / "whole", *OPTIONS)
+    assert launch(tmp_path / "parts", *OPTIONS, fault=stop_at(7)).wait() == 143
+    complete(tmp_path / "parts", *OPTIONS, "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    state = newest(tmp_path / "whole")["model"]
+    assert bool(state["memory.seen"].all())
+    assert (state["clusters.cluster"] >= 0).any()
+    written = [row for row in rows(tmp_path / "whole") if "loss" in row][-1]
+    assert {name for name in written if name.startswith("simsiam/")} == {
+        f"simsiam/{name}"
+        for name in ("labels", "rotation", "target_gradient", "cluster_agreement", "expert_usage")
+    }
+
+    for branch in ("backbone", "target"):
+        backbone, read = load_backbone(tmp_path / "whole" / "checkpoint.pth", branch=branch)
+        prefix = "" if branch == "backbone" else "target_"
+        assert torch.equal(backbone.state_dict()["conv1.weight"], state[f"{prefix}backbone.conv1.weight"])
+        projector = read_projector(read)
+        assert projector is not None
+        assert torch.equal(projector[0].weight, state[f"{prefix}projector.0.weight"])
+
+
+def test_a_checkpoint_from_before_the_options_goes_on(tmp_path: Path) -> None:
+    complete(tmp_path / "whole")
+    folder = tmp_path / "run"
+    assert launch(folder, fault=stop_at(5)).wait() == 143
+    state = newest(folder)
+    options = state["config"]["simsiam"]
+    options["predictor_rate"] = options.pop("predictor_lr")
+    options["predictor_rate_scale"] = options.pop("predictor_lr_scale")
+    options |= {"predictor": "trained", "batch_norm": "default", "similarity": "cosine"}
+    Checkpoints(folder).save(state, state["progress"]["step"])
+    complete(folder, "--resume")
+    assert_same_run(tmp_path / "whole", folder)
+    assert read_projector(load_backbone(folder / "checkpoint.pth")[1]) is not None
