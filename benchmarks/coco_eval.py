@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.detection.data.dataset_split import XYWH, Record
+from siamtransfer.detection.data.dataset_split import XYWH, ImageRecord
 from siamtransfer.detection.metrics.evaluate import evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.distributed.runtime import cpu_count
@@ -58,10 +58,10 @@ def main() -> None:
     print(to_json({"task": "benchmark/coco_eval", "metrics": metrics, "protocol": protocol}))
 
 
-def scattered(asked: Any) -> tuple[list[Record], list[Prediction]]:
+def scattered(asked: Any) -> tuple[list[ImageRecord], list[Prediction]]:
     """Records and predictions from `asked.seed`."""
     draw = np.random.default_rng(asked.seed)
-    records: list[Record] = []
+    records: list[ImageRecord] = []
     predictions: list[Prediction] = []
     for number in range(1, asked.images + 1):
         boxes = random_boxes(draw, draw.poisson(OBJECTS))

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from siamtransfer.data.imageset import printable
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
+from siamtransfer.utils.text import printable
 
 COMMAND_LINE = "the command line"
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from siamtransfer.detection.data.dataset_split import DetectionSplit, Record
+from siamtransfer.detection.data.dataset_split import DetectionSplit, ImageRecord
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.utils.errors import UserError
 
@@ -55,6 +55,6 @@ def hold_out(data: DetectionData, fraction: float) -> DetectionData:
     return DetectionData(tuple(kept), _subset(data.train_splits[0], held, name, fraction))
 
 
-def _subset(split: DetectionSplit, records: list[Record], name: str, fraction: float) -> DetectionSplit:
+def _subset(split: DetectionSplit, records: list[ImageRecord], name: str, fraction: float) -> DetectionSplit:
     fingerprint = hashlib.sha256(f"{split.fingerprint} {name} {fraction} {SEED}".encode()).hexdigest()
     return replace(split, name=name, records=records, fingerprint=fingerprint, remarks=())

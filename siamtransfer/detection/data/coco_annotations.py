@@ -1,7 +1,7 @@
 """Reads annotations in COCO's format (cocodataset.org/#format-data): one JSON file and a folder of images.
 
-Category ids, which may have gaps, become 0 to C-1 in their order, and the images go by their ids, both as
-Detectron2 has it. Masks are polygons or run lengths; `area` and `iscrowd` may be absent in own data.
+Category ids, which may have gaps, become 0 to C-1 in their order. Images are in the order of their ids. Both
+is as in Detectron2. Masks are polygons or run lengths; `area` and `iscrowd` may be absent.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.data.imageset import printable
 from siamtransfer.detection.data.dataset_split import (
     XYWH,
     DetectionSplit,
-    Record,
+    ImageRecord,
     check_box,
     check_images,
     count_oddities,
 )
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 POLYGON = 6  # coordinates of a triangle, the least that has an inside
 
 
 def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
-    """All images of the file, in the order of their ids; `name` stands in errors.
+    """All images of the file, in the order of their ids; `name` is for messages.
 
     Raises:
         UserError: a file is missing or broken; names it and the cure.
@@ -59,13 +59,13 @@ def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
     labels = [str(classes[key].get("name", key)) for key in numbers]
     if twice := [label for label, count in Counter(labels).items() if count > 1]:
         raise UserError(f"{where} has several categories called {twice[0]!r}; give each its own name")
-    found = list(records.values())
-    sizes = check_images(found, name)
+    in_order = list(records.values())
+    sizes = check_images(in_order, name)
     digest.update(repr((list(records), sizes)).encode())
-    remarks = count_oddities(found)
+    remarks = count_oddities(in_order)
     if dropped:
         remarks.append(f"{dropped} objects are left out, because none of their polygons has three corners")
-    return DetectionSplit(name, "coco", found, tuple(labels), digest.hexdigest(), tuple(remarks))
+    return DetectionSplit(name, "coco", in_order, tuple(labels), digest.hexdigest(), tuple(remarks))
 
 
 def _load(path: Path, name: str) -> tuple[dict[str, Any], Any]:
@@ -94,20 +94,20 @@ def _load(path: Path, name: str) -> tuple[dict[str, Any], Any]:
 
 
 def _by_id(items: list[dict[str, Any]], what: str, where: str) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
+    by_id: dict[int, dict[str, Any]] = {}
     for item in items:
         key = item.get("id")
         if not isinstance(key, int):
             raise UserError(
                 f"an entry of {what} in {where} has the id {key!r}; give each an integer of its own"
             )
-        if key in found:
+        if key in by_id:
             raise UserError(f"two entries of {what} in {where} have the id {key}; give each its own")
-        found[key] = item
-    return found
+        by_id[key] = item
+    return by_id
 
 
-def _record(image: dict[str, Any], folder: Path, where: str) -> Record:
+def _record(image: dict[str, Any], folder: Path, where: str) -> ImageRecord:
     height, width = image.get("height"), image.get("width")
     if not all(isinstance(side, int) and side > 0 for side in (height, width)):
         raise UserError(
@@ -124,7 +124,7 @@ def _record(image: dict[str, Any], folder: Path, where: str) -> Record:
     }
 
 
-def _annotation(item: dict[str, Any], record: Record, where: str) -> dict[str, Any] | None:
+def _annotation(item: dict[str, Any], record: ImageRecord, where: str) -> dict[str, Any] | None:
     """The annotation in Detectron2's form without its category; None where its mask has no inside."""
     box = item.get("bbox")
     if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
@@ -132,19 +132,21 @@ def _annotation(item: dict[str, Any], record: Record, where: str) -> dict[str, A
     left, top, width, height = box
     corners = [left, top, left + width, top + height]
     check_box(corners, record["height"], record["width"], f"annotation {item['id']} in {where}")
-    found = {"bbox": box, "bbox_mode": XYWH, "iscrowd": int(item.get("iscrowd", 0))}
+    annotation = {"bbox": box, "bbox_mode": XYWH, "iscrowd": int(item.get("iscrowd", 0))}
     mask = item.get("segmentation")
     if mask:
-        found["segmentation"] = _mask(mask, item, record, where)
-        if not found["segmentation"]:
+        annotation["segmentation"] = _mask(mask, item, record, where)
+        if not annotation["segmentation"]:
             return None
-    found["area"] = item["area"] if "area" in item else _area(found, record)
-    if not (isinstance(found["area"], int | float) and found["area"] >= 0):
-        raise _broken(item, where, f"has the area {found['area']!r}")
-    return found
+    annotation["area"] = item["area"] if "area" in item else _area(annotation, record)
+    if not (isinstance(annotation["area"], int | float) and annotation["area"] >= 0):
+        raise _broken(item, where, f"has the area {annotation['area']!r}")
+    return annotation
 
 
-def _mask(mask: Any, item: dict[str, Any], record: Record, where: str) -> list[list[float]] | dict[str, Any]:
+def _mask(
+    mask: Any, item: dict[str, Any], record: ImageRecord, where: str
+) -> list[list[float]] | dict[str, Any]:
     """Polygons with three corners or more, or compressed run lengths."""
     if isinstance(mask, dict):
         if mask.get("size") != [record["height"], record["width"]]:
@@ -169,7 +171,7 @@ def _mask(mask: Any, item: dict[str, Any], record: Record, where: str) -> list[l
     return [polygon for polygon in mask if len(polygon) >= POLYGON and len(polygon) % 2 == 0]
 
 
-def _area(annotation: dict[str, Any], record: Record) -> float:
+def _area(annotation: dict[str, Any], record: ImageRecord) -> float:
     """The area of the mask, or of the box where there is none."""
     if "segmentation" not in annotation:
         return annotation["bbox"][2] * annotation["bbox"][3]

@@ -1,9 +1,9 @@
-"""One part of a detection set: records in Detectron2's form, and what every format has checked in common.
+"""One split of a detection set: records in Detectron2's form, and the checks that all formats share.
 
 A record is one of Detectron2's standard dataset dicts (detectron2.readthedocs.io, "Use Custom Datasets"):
 file_name, image_id, height, width, and `annotations`, each with bbox, bbox_mode, category_id, iscrowd, and
-segmentation where there are masks. Two keys are ours and Detectron2 passes over them: `area`, the object's
-area in pixels as COCO's evaluation wants it, and VOC's flag `difficult`.
+segmentation where there are masks. Two more keys, which Detectron2 ignores: `area`, the object's area in
+pixels as COCO's evaluation needs it, and VOC's flag `difficult`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from siamtransfer.data.decode import FORMATS
-from siamtransfer.data.imageset import printable
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 AnnotationFormat = Literal["voc", "coco"]
-Record = dict[str, Any]
+ImageRecord = dict[str, Any]
 XYXY, XYWH = 0, 1  # the values of Detectron2's BoxMode
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
-READERS = 16  # threads; a network file system answers many questions at once
+READERS = 16  # threads; a network file system serves many requests at once
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionSplit:
-    """The records of one part, e.g. voc_2007_test.
+    """The records of one split, e.g. voc_2007_test.
 
-    name: as the user wrote it; classes: names by category_id; fingerprint: of the annotations and of the
-    names and byte sizes of the images, whatever the folder; remarks: oddities that are no errors, in words.
+    name: as the user wrote it; kind: the format of the annotations; classes: names by category_id;
+    fingerprint: of the annotations and of the names and byte sizes of the images, whatever the folder;
+    remarks: oddities that are no errors, one sentence each.
     """
 
     name: str
     kind: AnnotationFormat
-    records: list[Record]
+    records: list[ImageRecord]
     classes: tuple[str, ...]
     fingerprint: str
     remarks: tuple[str, ...] = ()
@@ -56,8 +57,8 @@ def corners(annotation: dict[str, Any]) -> list[float]:
     return [a, b, c, d] if annotation["bbox_mode"] == XYXY else [a, b, a + c, b + d]
 
 
-def read_image(record: Record) -> np.ndarray:
-    """The image of a record as uint8[height, width, 3] RGB, turned as its EXIF data say: Detectron2 does so.
+def read_image(record: ImageRecord) -> np.ndarray:
+    """The image of a record as uint8[height, width, 3] RGB, rotated by its EXIF data as Detectron2 does.
 
     Raises:
         UserError: it cannot be read.
@@ -70,9 +71,9 @@ def read_image(record: Record) -> np.ndarray:
 
 
 def check_box(box: Sequence[float], height: int, width: int, where: str) -> None:
-    """Refuses a box x0, y0, x1, y1 that has no numbers, is turned inside out or lies beside its image.
+    """Checks that a box x0, y0, x1, y1 has finite corners in order and touches its image.
 
-    A box without area is let through: COCO's own annotations hold a few, and training passes over them.
+    A box without area is accepted: COCO's own annotations hold a few, and training skips them.
 
     Raises:
         UserError: names the object (`where`), the box and what is wrong.
@@ -90,8 +91,8 @@ def check_box(box: Sequence[float], height: int, width: int, where: str) -> None
     raise UserError(f"the corners {corners_in_words} of {where} {wrong}; mend the annotation or take it out")
 
 
-def check_images(records: Sequence[Record], name: str) -> list[int]:
-    """The sizes in bytes of the images, after a look at the header of each.
+def check_images(records: Sequence[ImageRecord], name: str) -> list[int]:
+    """Reads the header of every image; returns the sizes of the files in bytes.
 
     Raises:
         UserError: there are no records, an image is absent, empty or no image, or it has not the height and
@@ -108,18 +109,18 @@ def check_images(records: Sequence[Record], name: str) -> list[int]:
                 f"{len(missing)} of the {len(paths)} images of {name} are missing, {printable(missing[0])} "
                 "for one; complete the download or take them out of the annotations"
             )
-        for record, found in zip(records, pool.map(_height_and_width, paths, chunksize=256), strict=True):
-            if found != (record["height"], record["width"]):
+        for record, shape in zip(records, pool.map(_height_and_width, paths, chunksize=256), strict=True):
+            if shape != (record["height"], record["width"]):
                 raise UserError(
-                    f"{printable(record['file_name'])} is {found[1]} x {found[0]} pixels and its annotation "
+                    f"{printable(record['file_name'])} is {shape[1]} x {shape[0]} pixels and its annotation "
                     f"in {name} says {record['width']} x {record['height']}; mend the annotation or the image"
                 )
     return [size for size in sizes if size is not None]
 
 
-def count_oddities(records: Sequence[Record]) -> list[str]:
-    """What may surprise but stops no training, in words: empty images, boxes without area or beyond the
-    edge."""
+def count_oddities(records: Sequence[ImageRecord]) -> list[str]:
+    """Oddities that stop no training, one sentence each: images without objects, boxes without area or beyond
+    the edge."""
     without = sum(not record["annotations"] for record in records)
     flat = outside = 0
     for record in records:
@@ -127,12 +128,12 @@ def count_oddities(records: Sequence[Record]) -> list[str]:
             x0, y0, x1, y1 = corners(annotation)
             flat += x1 <= x0 or y1 <= y0
             outside += min(x0, y0) < -1 or x1 > record["width"] + 1 or y1 > record["height"] + 1
-    found = (
+    oddities = (
         (without, "images have no object"),
         (flat, "boxes have no area: training passes over them"),
         (outside, "boxes reach more than a pixel beyond their image: training cuts them off"),
     )
-    return [f"{count} {what}" for count, what in found if count]
+    return [f"{count} {what}" for count, what in oddities if count]
 
 
 def _bytes(path: str) -> int | None:

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from siamtransfer.data.imageset import first_few, printable
 from siamtransfer.data.listing import ENDINGS
 from siamtransfer.detection.data.dataset_split import (
     XYXY,
     DetectionSplit,
-    Record,
+    ImageRecord,
     check_box,
     check_images,
     count_oddities,
 )
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few, printable
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -35,7 +35,7 @@ VOC_CLASSES = (
 def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None = None) -> DetectionSplit:
     """The images that ImageSets/Main/SPLIT.txt lists, in its order.
 
-    `classes` are the names that may occur; None: those that do occur, sorted. `name` stands in errors.
+    `classes` are the names that may occur; None: those that do occur, sorted. `name` is for messages.
 
     Raises:
         UserError: a file is missing or broken; names it and the cure.
@@ -52,8 +52,8 @@ def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None 
             if label not in numbers:
                 raise UserError(
                     f"{printable(_annotation(folder, record['image_id']))} has an object of the class "
-                    f"{label!r}, which is none of {first_few(list(classes))}; mend it or train on a part that"
-                    " has the class"
+                    f"{label!r}, which is none of {first_few(list(classes))}; mend it or train on "
+                    "a part that has the class"
                 )
             item["category_id"] = numbers[label]
     sizes = check_images(parsed, name)
@@ -71,11 +71,11 @@ def splits(folder: Path) -> list[str]:
 
 def _listed(folder: Path, split: str, name: str) -> list[str]:
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
-    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        if not (folder / part).is_dir():
+    for needed in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        if not (folder / needed).is_dir():
             raise UserError(
-                f"{name} needs the folder {printable(folder / part)}, which does not exist; give a folder in "
-                "VOC's layout, or point DETECTRON2_DATASETS at the folder that holds VOC2007 and VOC2012"
+                f"{name} needs the folder {printable(folder / needed)}, which does not exist; give a folder "
+                "in VOC's layout, or point DETECTRON2_DATASETS at the folder that holds VOC2007 and VOC2012"
             )
     if not path.is_file():
         raise UserError(
@@ -93,8 +93,8 @@ def _annotation(folder: Path, image: str) -> Path:
     return folder / "Annotations" / f"{image}.xml"
 
 
-def _read(folder: Path, image: str, digest: Any) -> Record:
-    """The record of an image, its objects' classes still names under `name`."""
+def _read(folder: Path, image: str, digest: Any) -> ImageRecord:
+    """The record of an image; its objects have the class's name under `name` instead of category_id."""
     path = _annotation(folder, image)
     try:
         content = path.read_bytes()
@@ -125,15 +125,15 @@ def _read(folder: Path, image: str, digest: Any) -> Record:
     }
 
 
-def _object(item: ET.Element, place: int, path: Path, height: int, width: int) -> dict[str, Any]:
+def _object(item: ET.Element, number: int, path: Path, height: int, width: int) -> dict[str, Any]:
     label = (item.findtext("name") or "").strip()
     if not label:
-        raise UserError(f"object {place} in {printable(path)} has no name; name its class or take it out")
+        raise UserError(f"object {number} in {printable(path)} has no name; name its class or take it out")
     left, top, right, bottom = (
         _number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
     )
     box = [left - 1, top - 1, right, bottom]
-    check_box(box, height, width, f"object {place} in {printable(path)}")
+    check_box(box, height, width, f"object {number} in {printable(path)}")
     return {
         "name": label,
         "bbox": box,
@@ -149,14 +149,14 @@ def _number(item: ET.Element, tag: str, path: Path) -> float:
     try:
         return float(text or "")
     except ValueError:
-        said = "has none" if text is None else f"says {text.strip()!r}"
+        content = "has none" if text is None else f"says {text.strip()!r}"
         raise UserError(
-            f"{printable(path)} needs a number in <{tag}> and {said}; mend the annotation"
+            f"{printable(path)} needs a number in <{tag}> and {content}; mend the annotation"
         ) from None
 
 
 def _image_file(folder: Path, image: str) -> str:
-    """JPEGImages/NAME.jpg, or the file of that name with another image's ending, which own data may have."""
+    """JPEGImages/NAME.jpg, or the file NAME with the ending of another image format."""
     usual = folder / "JPEGImages" / f"{image}.jpg"
     if usual.exists():
         return str(usual)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from siamtransfer.detection.data.dataset_split import Record
+from siamtransfer.detection.data.dataset_split import ImageRecord
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2
 
@@ -35,7 +35,7 @@ def register(data: DetectionData) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def with_box_modes(records: Sequence[Record]) -> list[Record]:
+def with_box_modes(records: Sequence[ImageRecord]) -> list[ImageRecord]:
     """Copies of the records with box modes of Detectron2's own type."""
     from detectron2.structures import BoxMode
 

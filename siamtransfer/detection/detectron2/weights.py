@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
 from siamtransfer.checkpoints.read_backbone import read_backbone
-from siamtransfer.data.imageset import printable
 from siamtransfer.detection.detectron2.parity import load_weights
 from siamtransfer.detection.detectron2.weights_config import read_stamp
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 _TRUNK = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5.")}
 _EXTRA_NORM = "roi_heads.res5.norm."  # the protocol's own layer, which no file has

@@ -18,11 +18,11 @@ from typing import Any
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
 from siamtransfer.checkpoints.formats import Normalisation
-from siamtransfer.data.imageset import printable
 from siamtransfer.detection.detectron2.settings import layout_of
 from siamtransfer.detection.detectron2.trunk import OWN_FPN, SMALL_STEM_FPN
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 _STAMP = "siamtransfer-weights: sha256:"
 _ALWAYS = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.STRIDE_IN_1X1": False}  # true of every converted trunk

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from siamtransfer.detection.data.coco_annotations import encoded
-from siamtransfer.detection.data.dataset_split import XYWH, Record
+from siamtransfer.detection.data.dataset_split import XYWH, ImageRecord
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.utils.errors import UserError
 
@@ -65,7 +65,7 @@ def _mean(values: np.ndarray) -> float:
 
 def coco_curves(
     predictions: Sequence[Prediction],
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
     classes: int,
     task: IouType,
     backend: Backend = "hotcoco",
@@ -130,7 +130,7 @@ class CocoObjects:
         return rows
 
 
-def _truth(records: Sequence[Record], task: IouType) -> CocoObjects:
+def _truth(records: Sequence[ImageRecord], task: IouType) -> CocoObjects:
     items = [
         (number, record, item) for number, record in enumerate(records, 1) for item in record["annotations"]
     ]

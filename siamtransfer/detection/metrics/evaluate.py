@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from siamtransfer.detection.data.dataset_split import Record
+from siamtransfer.detection.data.dataset_split import ImageRecord
 from siamtransfer.detection.metrics.coco_ap import Backend, IouType, coco_curves
 from siamtransfer.detection.metrics.prediction import Prediction, in_order
 from siamtransfer.detection.metrics.voc_ap import IOUS, voc_ap
@@ -19,7 +19,7 @@ IOU_TYPES: dict[str, IouType] = {"detection": "bbox", "segmentation": "segm"}
 
 def evaluate(
     predictions: Sequence[Prediction],
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
     metric: ApKind,
     classes: Sequence[str],
     backend: Backend = "hotcoco",

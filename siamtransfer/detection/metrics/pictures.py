@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from siamtransfer.detection.data.coco_annotations import encoded
-from siamtransfer.detection.data.dataset_split import Record, corners, read_image
+from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read_image
 from siamtransfer.detection.metrics.prediction import Prediction, in_order
 from siamtransfer.utils.files import atomic_write
 
@@ -34,7 +34,7 @@ class DrawnObject(NamedTuple):
 
 def draw_predictions(
     path: str | Path,
-    records: Sequence[Record],
+    records: Sequence[ImageRecord],
     predictions: Sequence[Prediction],
     classes: Sequence[str],
     *,
@@ -68,7 +68,7 @@ def draw_predictions(
         sheet.save(file, format="PNG")
 
 
-def _annotated(record: Record, classes: Sequence[str]) -> list[DrawnObject]:
+def _annotated(record: ImageRecord, classes: Sequence[str]) -> list[DrawnObject]:
     size = record["height"], record["width"]
     drawn = []
     for item in record["annotations"]:

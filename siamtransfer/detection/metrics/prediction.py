@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from siamtransfer.detection.data.dataset_split import Record
+from siamtransfer.detection.data.dataset_split import ImageRecord
 
 
 class Prediction(TypedDict):
@@ -25,7 +25,7 @@ class Prediction(TypedDict):
     masks: Sequence[dict[str, Any]] | None
 
 
-def in_order(predictions: Sequence[Prediction], records: Sequence[Record]) -> list[Prediction]:
+def in_order(predictions: Sequence[Prediction], records: Sequence[ImageRecord]) -> list[Prediction]:
     """The predictions in the order of the records.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from siamtransfer.detection.data.dataset_split import Record, corners
+from siamtransfer.detection.data.dataset_split import ImageRecord, corners
 from siamtransfer.detection.metrics.prediction import Prediction
 
 IOUS = range(50, 100, 5)  # per cent
@@ -32,7 +32,7 @@ class Matches(NamedTuple):
 
 
 def voc_ap(
-    predictions: Sequence[Prediction], records: Sequence[Record], classes: int, *, all_points: bool
+    predictions: Sequence[Prediction], records: Sequence[ImageRecord], classes: int, *, all_points: bool
 ) -> np.ndarray:
     """AP float64[classes, IoUs] as a fraction; `predictions` in the order of `records`."""
     rows = _written(predictions)
@@ -86,7 +86,7 @@ def _written(predictions: Sequence[Prediction]) -> np.ndarray:
     return np.concatenate([part for part in rows if len(part)] or rows[:1])
 
 
-def _match(rows: np.ndarray, records: Sequence[Record], label: int) -> Matches:
+def _match(rows: np.ndarray, records: Sequence[ImageRecord], label: int) -> Matches:
     # Not a stable sort: among equal scores, of which three decimals make many, the order is Detectron2's.
     rows = rows[np.argsort(-rows[:, 2])]
     overlap, object_ = np.full(len(rows), -np.inf), np.full(len(rows), -1)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
-from siamtransfer.detection.data.coco import encoded
-from siamtransfer.detection.data.dataset_split import Record, corners, read_image
+from siamtransfer.detection.data.coco_annotations import encoded
+from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.metrics.coco_ap import Backend
 from siamtransfer.detection.metrics.evaluate import ApKind, evaluate
@@ -35,7 +35,7 @@ from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
-from siamtransfer.views.sampler import StepSampler, SampleKey
+from siamtransfer.views.sampler import SampleKey, StepSampler
 
 SCORED = "detection/AP"  # the number by which a row of scores is known
 Batch = list[tuple[Tensor, dict[str, Tensor]]]
@@ -126,17 +126,17 @@ def train_and_evaluate(
     return Outcome(metrics, protocol, found)
 
 
-def usable(record: Record) -> bool:
+def usable(record: ImageRecord) -> bool:
     """Whether training has something to learn from an image: an object that is no crowd and has an area."""
     return any(_trains(item, record) for item in record["annotations"])
 
 
-def _trains(item: dict[str, Any], record: Record) -> bool:
+def _trains(item: dict[str, Any], record: ImageRecord) -> bool:
     x0, y0, x1, y1 = _inside(item, record)
     return not item.get("iscrowd", 0) and x1 > x0 and y1 > y0
 
 
-def _inside(item: dict[str, Any], record: Record) -> list[float]:
+def _inside(item: dict[str, Any], record: ImageRecord) -> list[float]:
     x0, y0, x1, y1 = corners(item)
     width, height = record["width"], record["height"]
     return [max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)]
@@ -145,7 +145,7 @@ def _inside(item: dict[str, Any], record: Record) -> list[float]:
 class TrainingImages(Dataset):
     """Images float32[3,H,W] and targets as torchvision's detectors take them, half of them mirrored."""
 
-    def __init__(self, records: Sequence[Record], recipe: Recipe):
+    def __init__(self, records: Sequence[ImageRecord], recipe: Recipe):
         self.records, self.masks, self.seed = records, recipe.design.masks, recipe.seed
 
     def __len__(self) -> int:
@@ -182,7 +182,7 @@ class TrainingImages(Dataset):
         return iter(DataLoader(self, batch_sampler=sampler, collate_fn=list, num_workers=workers))
 
 
-def _pixels(items: Sequence[dict[str, Any]], record: Record) -> np.ndarray:
+def _pixels(items: Sequence[dict[str, Any]], record: ImageRecord) -> np.ndarray:
     """The masks uint8[n,H,W] of objects."""
     from pycocotools import mask as run_lengths
 

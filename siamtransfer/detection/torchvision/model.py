@@ -21,7 +21,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of
-from siamtransfer.detection.data.dataset_split import Record, read_image
+from siamtransfer.detection.data.dataset_split import ImageRecord, read_image
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
@@ -132,7 +132,7 @@ def as_input(image: np.ndarray) -> Tensor:
 
 
 def predict(
-    detector: FasterRCNN, records: Sequence[Record], runtime: Runtime, short_side: int
+    detector: FasterRCNN, records: Sequence[ImageRecord], runtime: Runtime, short_side: int
 ) -> list[Prediction]:
     """The detections in every image; each rank takes its share and all ranks get all."""
     detector.eval()
@@ -146,7 +146,7 @@ def predict(
     return collectives.all_gather_object(mine)
 
 
-def _prediction(record: Record, found: dict[str, Tensor]) -> Prediction:
+def _prediction(record: ImageRecord, found: dict[str, Tensor]) -> Prediction:
     masks = None
     if "masks" in found:
         from pycocotools import mask as run_lengths
