@@ -10,7 +10,8 @@ from siamtransfer.utils.files import refuse_record
 
 @dataclass
 class EvaluationData:
-    """The labelled images. Values that are not given are those of the checkpoint's own record, if it has one."""
+    """The labelled images. Values that are not given are those of the checkpoint's own record, if it has
+    one."""
 
     name: str | None = None
     """A named set (fashion-scenes, cifar10, imagenet, food101, pets, voc07, folder …)."""

@@ -1,12 +1,12 @@
-"""From a checkpoint and a set's name to labelled features: what every evaluator begins with."""
+"""From a checkpoint and the name of a set to labelled features: the first step of every evaluator."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,77 +21,26 @@ from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
+from siamtransfer.evaluation.config import EvaluationConfig, EvaluationData
 from siamtransfer.features.cache import FeatureCache
 from siamtransfer.features.extract import Features, Transform, evaluation_transform, extract, extract_pixels
 from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import digest_of_file, refuse_record
+from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.log import say
 from siamtransfer.views.config import ViewsConfig
 
 
 @dataclass
-class EvaluationData:
-    """The labelled images. What is not given is taken from the checkpoint's own record, if it has one."""
-
-    name: str | None = None
-    """A named set (fashion-scenes, cifar10, imagenet, food101, pets, voc07, folder …)."""
-    root: str | None = None
-    """Folder of the images."""
-    list_file: str | None = None
-    """Text file of paths of the train part."""
-    test_split: str | None = None
-    """Part that is scored; null: test or val where there is one."""
-    size: int | None = None
-    """Side in pixels of the embedded scenes."""
-    count: int | None = None
-    """Number of embedded scenes in the train part."""
-    download: bool = False
-    """Let torchvision download a missing set."""
-    workers: int | None = None
-    """Processes that decode; null: what the machine has."""
-
-
-@dataclass
-class EvaluationConfig:
-    """What the evaluators share."""
-
-    data: EvaluationData = field(default_factory=EvaluationData)
-    train_features: str | None = None
-    """An .npz of features[N,D] and labels[N] of any framework, instead of a checkpoint and images."""
-    test_features: str | None = None
-    """The same for the part that is scored."""
-    branch: str | None = None
-    """Which backbone of the checkpoint: student, teacher, key, ema …; null: the one that its format names
-    first."""
-    trust_pickle: bool = False
-    """Let the checkpoint run Python code on loading; only for files of people you trust."""
-    layers: str = OUTPUT
-    """Where the features come from: output, layer1 to layer4 of a ResNet, blockN, lastN or mean of a ViT, or
-    several joined by +."""
-    crop: int | None = None
-    """Side of the central crop; null: the pretraining views' size, or 224."""
-    resize: int | None = None
-    """Length of the shorter side before the crop; null: 8/7 of the crop, none for sets of that very size."""
-    batch: int = 256
-    """Images that go through the backbone at once."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
-    cache: str | None = None
-    """Folder for extracted features; null: the user's cache folder, none: do not keep them."""
-    record: str | None = None
-    """Write the record there, too (OUT.json); predictions of every sample go beside it as .npz."""
-
-    def __post_init__(self) -> None:
-        refuse_record(self.record)
-
-
-@dataclass
 class LabelledFeatures:
-    """Train and test features with labels; `test` is None for leave-one-out on train. `images` are the sets
-    that they come from, train and test, where there are such."""
+    """Train and test features with labels.
+
+    Attributes:
+        test: None for leave-one-out on train.
+        protocol: what moves the numbers, as far as images and features go.
+        provenance: what the features were computed from.
+        images: the train and test sets; None where the features come from files.
+    """
 
     train: Features
     test: Features | None
@@ -102,8 +51,13 @@ class LabelledFeatures:
 
 @dataclass
 class FrozenModel:
-    """What is evaluated, and on what: a frozen backbone (None for raw pixels) and the images to score it
-    on."""
+    """A frozen backbone and the images to score it on.
+
+    Attributes:
+        source: the checkpoint's path, or the name of a baseline.
+        backbone, read: None for raw pixels.
+        workers: processes that decode.
+    """
 
     source: str
     backbone: Backbone | None
@@ -116,14 +70,19 @@ class FrozenModel:
     workers: int
 
     def features(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> Features:
-        """The features of a labelled set, in its order; several selections of layers side by side."""
+        """The features of a labelled set, in its order; several selections of layers side by side.
+
+        Raises:
+            UnreadableImage: an image cannot be read.
+            UserError: a feature is not finite.
+        """
         assert images.labels is not None
         labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         return Features(self._extract(images, selections), labels)
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What moves the numbers, as far as data and features go."""
+        """What moves the numbers, as far as images and features go."""
         train, test = self.train, self.test
         return {
             "train": f"{train.name}/{train.split}",
@@ -138,7 +97,7 @@ class FrozenModel:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the numbers are of."""
+        """What the numbers are computed from."""
         read, test = self.read, self.test
         return {
             "backbone": self.source,
@@ -158,23 +117,23 @@ class FrozenModel:
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
             return extract_pixels(images, self.transform, workers=self.workers)
-        layers, runtime, cache = FeatureLayers(self.backbone, selections), self.runtime, _cache(self.config.cache)
-        path = kept = None
+        runtime, cache = self.runtime, _feature_cache(self.config.cache)
+        layers = FeatureLayers(self.backbone, selections)
+        path = None
         if cache:
             path = cache.path(
                 self.read.digest, images.fingerprint, self.transform, runtime.precision, layers.layers
             )
-            kept = cache.read(path, len(images))
-        if kept is not None:
-            return kept
+            cached = cache.read(path, len(images))
+            if cached is not None:
+                return cached
         if runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
         if isinstance(self.backbone, ResNetBackbone):
             layers.backbone = fold_batchnorm(self.backbone)
         layers.to(memory_format=torch.channels_last)
-        features = extract(
-            layers, images, self.transform, runtime, batch=self.config.batch, workers=self.workers
-        )
+        batch = self.config.forward_batch_size
+        features = extract(layers, images, self.transform, runtime, batch=batch, workers=self.workers)
         if cache and path and runtime.is_main:
             cache.write(path, features)
         return features
@@ -184,7 +143,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     """Reads the checkpoint (or makes the baseline) and opens the images; extracts nothing yet.
 
     Raises:
-        UserError: there is no source, or anything that reading the file or the images finds.
+        UserError: there is no source, or the checkpoint or the images cannot be read.
     """
     if source is None:
         raise UserError(
@@ -197,49 +156,39 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle)
     )
     if backbone is not None:
-        FeatureLayers(backbone, [config.layers])  # a mistake is told before the images are opened
+        FeatureLayers(backbone, [config.layers])  # refuses unknown layers before the images are opened
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
-    recorded = _recorded(read)
+    recorded = _recorded_config(read)
     with collectives.rank_by_rank(needed=config.data.download):
-        train, test = _open(config.data, recorded.get("data", {}), source)
+        train, test = _open_images(config.data, recorded.get("data", {}), source)
     if backbone is not None:
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return FrozenModel(
-        source,
-        backbone,
-        read,
-        train,
-        test,
-        _transform(config, train, read, recorded),
-        runtime,
-        config,
-        _workers(config.data, train, runtime),
-    )
+    transform = _evaluation_transform(config, train, read, recorded)
+    workers = _count_workers(config.data, train, runtime)
+    return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers)
 
 
 def labelled_features(
     source: str | None, config: EvaluationConfig, runtime: Runtime, *, mapped: bool = False
 ) -> LabelledFeatures:
-    """Features of a checkpoint, of a named baseline (`random:resnet50`, `pixels`), or of two .npz files, of
-    which the train part stays on disk if `mapped`.
+    """Features of a checkpoint, of a named baseline (`random:resnet50`, `pixels`), or of two .npz files,
+    whose train split stays on disk if `mapped`.
 
     Raises:
-        UserError: neither or both ways are given, or anything that reading the file or the images finds.
+        UserError: there is neither a checkpoint nor feature files, or both, or something cannot be read.
     """
-    if config.train_features or config.test_features:
+    if config.feature_files:
         if source is not None:
             raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
-        return _from_files(config, mapped)
-    subject = open_frozen_model(source, config, runtime)
-    train, test = subject.train, subject.test
-    found = [subject.features(part, [config.layers]) for part in (train, test) if part]
-    return LabelledFeatures(
-        found[0], found[1] if test else None, subject.protocol, subject.provenance, (train, test)
-    )
+        return _read_files(config, mapped=mapped)
+    model = open_frozen_model(source, config, runtime)
+    train = model.features(model.train, [config.layers])
+    test = model.features(model.test, [config.layers]) if model.test else None
+    return LabelledFeatures(train, test, model.protocol, model.provenance, (model.train, model.test))
 
 
-def _from_files(config: EvaluationConfig, mapped: bool) -> LabelledFeatures:
+def _read_files(config: EvaluationConfig, *, mapped: bool) -> LabelledFeatures:
     if not (config.train_features and config.test_features):
         raise UserError("feature files come in pairs: give both --train-features and --test-features")
     if config.layers != OUTPUT:
@@ -269,44 +218,45 @@ def _from_files(config: EvaluationConfig, mapped: bool) -> LabelledFeatures:
     return LabelledFeatures(train, test, protocol, digests)
 
 
-def _recorded(read: ReadBackbone | None) -> dict[str, Any]:
+def _recorded_config(read: ReadBackbone | None) -> dict[str, Any]:
     """The pretraining configuration that our own checkpoints carry."""
     return (read.meta.get("config") or {}) if read else {}
 
 
-def _open(data: EvaluationData, recorded: dict[str, Any], source: str) -> tuple[ImageSet, ImageSet | None]:
-    """The labelled sets as asked for; where no name was given, as the checkpoint records them."""
-    asked = {
+def _open_images(
+    data: EvaluationData, recorded: dict[str, Any], source: str
+) -> tuple[ImageSet, ImageSet | None]:
+    """The labelled sets that the options name; without a name, those that the checkpoint records."""
+    options = {
         key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)
     }
-    if "name" not in asked:
+    if "name" not in options:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
         keys = ("name", "root", "list_file", "test_split", "size", "count")
-        asked = {key: recorded[key] for key in keys if recorded.get(key) is not None} | asked
-    return open_labelled(asked.pop("name"), **asked)
+        options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
+    return open_labelled(options.pop("name"), **options)
 
 
-def _transform(
+def _evaluation_transform(
     config: EvaluationConfig, train: ImageSet, read: ReadBackbone | None, recorded: dict[str, Any]
 ) -> Transform:
     views = recorded.get("views")
     view = ViewsConfig.from_dict(views).build().views[0] if views else None
     crop = config.crop or (view.size if view else train.image_size or 224)
     mean, std = read.normalisation if read else IMAGENET
-    usual = evaluation_transform(
-        crop, train.image_size, mean, std, view.interpolation if view else "bilinear"
-    )
-    return Transform(**{**asdict(usual), "resize": config.resize}) if config.resize else usual
+    interpolation = view.interpolation if view else "bilinear"
+    transform = evaluation_transform(crop, train.image_size, mean, std, interpolation)
+    return replace(transform, resize=config.resize) if config.resize else transform
 
 
-def _workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:
+def _count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:
     if data.workers is not None:
         return data.workers
     return 0 if images.image_size is not None else min(8, max(1, cpu_count() // runtime.local_world_size))
 
 
-def _cache(folder: str | None) -> FeatureCache | None:
+def _feature_cache(folder: str | None) -> FeatureCache | None:
     if folder == "none":
         return None
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -21,8 +21,8 @@ from siamtransfer.evaluation.semisup.config import SemisupConfig
 def evaluate_semisup(config: SemisupConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
-    from siamtransfer.evaluation.semisup.evaluate import evaluate
     from siamtransfer.evaluation.scores import run_evaluator
+    from siamtransfer.evaluation.semisup.evaluate import evaluate
 
     return run_evaluator("semisup", evaluate, config)
 

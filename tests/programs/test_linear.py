@@ -71,7 +71,7 @@ def refused(program: Any, *argv: object) -> str:
 
 def test_the_published_recipes() -> None:
     stated = {
-        name: (one.rule, one.rate * one.batch / 256, one.weight_decay, one.batch, one.epochs)
+        name: (one.optimizer, one.lr * one.batch_size / 256, one.weight_decay, one.batch_size, one.epochs)
         for name, one in PUBLISHED.items()
     }
     assert stated == {
@@ -114,7 +114,7 @@ def test_a_published_protocol_prints_the_last_and_the_best_epoch(folder: Path, p
     assert metrics["linear/best_on_test/top1"] == max(by_epoch)
     assert metrics["linear/best_on_test/epoch"] == by_epoch.index(max(by_epoch)) + 1
     assert record["protocol"]["changed"] == {"epochs": 3, "batch": 50}
-    assert record["protocol"]["rate"] == PUBLISHED[protocol].rate
+    assert record["protocol"]["rate"] == PUBLISHED[protocol].lr
     wanted = "bicubic" if protocol == "dino" else "bilinear"
     assert record["protocol"]["transform"]["interpolation"] == wanted
     written = np.load(folder / f"{protocol}.npz")
@@ -148,7 +148,7 @@ def test_a_probe_goes_on_exactly_after_a_stop(
 def test_a_sweep_chooses_on_held_out_train_and_scores_test_once(folder: Path, augment: list[str]) -> None:
     record = score(
         linear, SOURCE, *options(folder), "--protocol", "sweep", *augment, "--epochs", 4, "--batch-size", 32,
-        "--rates", 0.01, 1, "--optimizers", "sgd", "lars", "adamw",
+        "--lrs", 0.01, 1, "--optimizers", "sgd", "lars", "adamw",
         "--selections", "layer3", "layer2+layer4",
     )  # fmt: skip
     protocol = record["protocol"]
@@ -178,7 +178,7 @@ def test_the_backbone_must_come_out_as_it_went_in(folder: Path, monkeypatch: pyt
 
 
 def trained(runtime: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """ClassifierBank after two epochs of crops and flips, 51 images in batches of 25: the last holds one image."""
+    """Two classifiers after two epochs of crops and flips; 51 images in batches of 25, so the last holds one."""
     images = open_images("folder", root=root, split="train")
     assert images.labels is not None
     torch.manual_seed(0)
@@ -188,9 +188,10 @@ def trained(runtime: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
     source = AugmentedFeatures(
         backbone, AugmentedImages(images, labels, np.arange(51), crops_and_flips(transform), 25, runtime), 16
     )
-    heads = ClassifierBank([ClassifierSetting("lars", 1.0), ClassifierSetting("sgd", 0.1)], backbone.dim, 10)
-    fitting.train_heads({"output": heads}, source, lambda h, _: h, fitting.ClassifierSchedule(2, lambda *_: 1.0), runtime)
-    return heads.weight, heads.bias
+    bank = ClassifierBank([ClassifierSetting("lars", 1.0), ClassifierSetting("sgd", 0.1)], backbone.dim, 10)
+    schedule = fitting.ClassifierSchedule(2, lambda *_: 1.0)
+    fitting.train_heads({"output": bank}, source, lambda h, _: h, schedule, runtime)
+    return bank.weight, bank.bias
 
 
 def test_two_ranks_equal_one(folder: Path) -> None:
@@ -212,7 +213,7 @@ def test_where_there_is_no_test_part_a_fifth_is_set_aside(folder: Path, tmp_path
 
 def test_pixels_and_feature_files_can_be_swept(folder: Path) -> None:
     record = score(
-        linear, "pixels", *options(folder), "--protocol", "sweep", "--epochs", 2, "--rates", 0.01, 0.1
+        linear, "pixels", *options(folder), "--protocol", "sweep", "--epochs", 2, "--lrs", 0.01, 0.1
     )
     assert record["protocol"]["selections"] == ["output"]
 
@@ -229,7 +230,7 @@ def test_few_shots(folder: Path) -> None:
 
 def test_finetuning_learns_and_goes_on_exactly(folder: Path, tmp_path: Path) -> None:
     argv = [
-        SOURCE, *options(folder), "--percent", 100, "--protocol", "ours", "--rates", 0.2, 0.5,
+        SOURCE, *options(folder), "--percent", 100, "--protocol", "ours", "--lrs", 0.2, 0.5,
         "--batch-size", 24, "--epochs", 3,
     ]  # fmt: skip
     whole = score(semisup, *argv, "--run", tmp_path / "whole")
@@ -243,7 +244,7 @@ def test_finetuning_learns_and_goes_on_exactly(folder: Path, tmp_path: Path) -> 
 
 
 def test_finetuning_refuses_what_has_no_recipe(folder: Path) -> None:
-    assert "give --rates" in refused(
+    assert "give --lrs" in refused(
         semisup, SOURCE, *options(folder), "--protocol", "barlow-twins", "--percent", 10
     )
     assert "lower it with --batch-size" in refused(semisup, SOURCE, *options(folder), "--percent", 10)
@@ -265,8 +266,8 @@ def test_finetuning_refuses_what_has_no_recipe(folder: Path) -> None:
         ([SOURCE, "--resume", "--protocol", "moco"], "needs --run"),
         ([SOURCE, "--epochs", "3"], "logistic has no epochs"),
         ([SOURCE, "--protocol", "moco", "--epochs", "0"], "epochs 0"),
-        ([SOURCE, "--protocol", "sweep", "--rates", "0"], "above 0"),
-        ([SOURCE, "--protocol", "sweep", "--rate", "1"], "--rates"),
+        ([SOURCE, "--protocol", "sweep", "--lrs", "0"], "above 0"),
+        ([SOURCE, "--protocol", "sweep", "--lr", "1"], "--lrs"),
         ([SOURCE, "--layers", "layer9", *map(str, SCENES)], "layer9"),
         (["pixels", "--layers", "layer1", *map(str, SCENES)], "raw pixels"),
         ([SOURCE, "--protocol", "simsiam", "--cache", "none", *map(str, SCENES)], "batch is 4096"),

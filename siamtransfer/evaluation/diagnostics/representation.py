@@ -1,4 +1,4 @@
-"""Everything that can be said of one representation, by name, and of two of the same images.
+"""All diagnostics of one representation by name, and those of two representations of the same images.
 
 Legend: N images of width d, n sampled ones, q views of each of m images.
 """
@@ -19,7 +19,8 @@ from siamtransfer.evaluation.knn.search import search
 from siamtransfer.metrics.spread import centre_norm, effective_rank, output_std
 from siamtransfer.utils.files import atomic_write
 
-NEIGHBOURS = 10  # of each image, whose agreement between two representations is told
+NEIGHBOURS = 10
+"""Of each image, for the agreement between two representations."""
 
 GUIDE = {
     "std": "1 isotropic, 0 collapsed",
@@ -49,8 +50,8 @@ GUIDE = {
 
 @dataclass(eq=False)
 class Representation:
-    """Features of one place in a network: `rows`[N, d] of all images with their `labels`, the rows `sampled`
-    int64[n] that pairs and clusters are counted on, and `views`[m, q, d] where there are such."""
+    """Features of one layer of a network: `rows`[N, d] of all images with their `labels`, the rows `sampled`
+    int64[n] for what needs pairs and clusters, and `views`[m, q, d] where there are such."""
 
     rows: measures.Matrix
     labels: Tensor
@@ -59,10 +60,10 @@ class Representation:
 
     def sample(self) -> tuple[Tensor, Tensor]:
         """float32[n, d] and their labels."""
-        taken = torch.from_numpy(self.sampled)
+        indices = torch.from_numpy(self.sampled)
         if isinstance(self.rows, np.ndarray):
-            return torch.from_numpy(np.asarray(self.rows[self.sampled], np.float32)), self.labels[taken]
-        return self.rows[taken].float(), self.labels[taken]
+            return torch.from_numpy(np.asarray(self.rows[self.sampled], np.float32)), self.labels[indices]
+        return self.rows[indices].float(), self.labels[indices]
 
     @property
     def has_classes(self) -> bool:
@@ -71,17 +72,22 @@ class Representation:
 
 
 def measure(
-    one: Representation, eigenvalues: Tensor, device: torch.device, *, restarts: int, seed: int
+    representation: Representation,
+    eigenvalues: Tensor,
+    device: torch.device,
+    *,
+    restarts: int,
+    seed: int,
 ) -> dict[str, float]:
     """The diagnostics of GUIDE: those without labels, with classes also `tolerance` and (unless `restarts` is
     0) k-means, and those of views where there are such.
 
-    `eigenvalues` are those of the covariance of `one.rows`.
+    `eigenvalues` are those of the covariance of `representation.rows`.
     """
-    x, y = one.sample()
+    x, y = representation.sample()
     x = x.to(device)
     singular = measures.singular_values(x)
-    found = {
+    numbers = {
         "std": output_std(x),
         "centre_norm": centre_norm(x),
         "effective_rank_singular": effective_rank(x),
@@ -96,19 +102,19 @@ def measure(
         "self_cluster": measures.self_cluster(x),
         "uniformity": measures.uniformity(x),
     }
-    if one.has_classes:
-        found["tolerance"] = measures.tolerance(one.rows, one.labels, device)
+    if representation.has_classes:
+        numbers["tolerance"] = measures.tolerance(representation.rows, representation.labels, device)
         if restarts:
             agreement = measures.cluster_agreement(x, y, restarts=restarts, seed=seed)
-            found |= {f"kmeans_{name}": value for name, value in agreement.items()}
-    if one.views is not None:
-        views = one.views.to(device)
-        found |= {"alignment": measures.alignment(views), "lidar": measures.lidar(views)}
-    return found
+            numbers |= {f"kmeans_{name}": value for name, value in agreement.items()}
+    if representation.views is not None:
+        views = representation.views.to(device)
+        numbers |= {"alignment": measures.alignment(views), "lidar": measures.lidar(views)}
+    return numbers
 
 
-def measurement(restarts: int, seed: int) -> dict[str, object]:
-    """What the numbers of `measure` and `compare` depend on, for the record."""
+def measure_protocol(restarts: int, seed: int) -> dict[str, object]:
+    """What the numbers of `measure` and `compare_representations` depend on, for the record."""
     return {
         "spectrum, tolerance and CKA": "all rows",
         "ranks of singular values": "sampled rows, not centred",
@@ -122,42 +128,41 @@ def measurement(restarts: int, seed: int) -> dict[str, object]:
     }
 
 
-def compare(
-    several: Sequence[Representation], device: torch.device
+def compare_representations(
+    representations: Sequence[Representation], device: torch.device
 ) -> dict[tuple[int, int], dict[str, float]]:
     """For each two representations of the same images: CKA on all of them, and how far nearest neighbours
     within the sampled ones are the same."""
     nearest = []
-    for one in several:
-        x = one.sample()[0].to(device)
-        k, itself = min(NEIGHBOURS, len(x) - 1), torch.arange(len(x), device=device)
-        nearest.append(search(x, x, k, leave_out=itself)[1])
-    return {
-        (a, b): {
-            "cka": measures.linear_cka(several[a].rows, several[b].rows, device=device),
-            "cka_unbiased": measures.linear_cka(
-                several[a].rows, several[b].rows, unbiased=True, device=device
-            ),
+    for representation in representations:
+        x = representation.sample()[0].to(device)
+        k, rows = min(NEIGHBOURS, len(x) - 1), torch.arange(len(x), device=device)
+        nearest.append(search(x, x, k, leave_out=rows)[1])
+    numbers = {}
+    for a, b in combinations(range(len(representations)), 2):
+        first, second = representations[a].rows, representations[b].rows
+        numbers[a, b] = {
+            "cka": measures.linear_cka(first, second, device=device),
+            "cka_unbiased": measures.linear_cka(first, second, unbiased=True, device=device),
             "neighbour_agreement": measures.neighbour_agreement(nearest[a], nearest[b]),
         }
-        for a, b in combinations(range(len(several)), 2)
-    }
+    return numbers
 
 
 def write_spectra(path: Path, spectra: Mapping[str, Tensor]) -> None:
-    """Draws λ_k / Σλ over k for each name as a PNG, both logarithmic; what is rounding (see measures.FLOOR)
-    is left out, and a dotted line has the slope of α = 1."""
+    """Draws λ_k / Σλ over k for each name as a PNG, both axes logarithmic. Eigenvalues below measures.FLOOR,
+    which are rounding errors, are left out; a dotted line has the slope of α = 1."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for name, eigenvalues in spectra.items():
-        share = (eigenvalues / eigenvalues.sum()).cpu().numpy()
-        share = share[share > measures.FLOOR * share[0]]
-        axes.loglog(np.arange(1, len(share) + 1), share, label=name)
+        fractions = (eigenvalues / eigenvalues.sum()).cpu().numpy()
+        fractions = fractions[fractions > measures.FLOOR * fractions[0]]
+        axes.loglog(np.arange(1, len(fractions) + 1), fractions, label=name)
     k = np.array([1, max(2, *(len(eigenvalues) for eigenvalues in spectra.values()))])
     axes.loglog(k, 0.1 / k, color="grey", linestyle=":", label="alpha = 1")
-    axes.set(xlabel="k", ylabel="share of the k-th eigenvalue of the covariance")
+    axes.set(xlabel="k", ylabel="fraction of the k-th eigenvalue of the covariance")
     axes.legend(fontsize="small")
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -42,14 +42,16 @@ def write_neighbours(
     for row, query in enumerate(chosen.tolist()):
         pictures = [(queries.image(query), QUERY)]
         for neighbour in indices[query, :columns].tolist():
-            own, theirs = queries.labels[query], bank.labels[neighbour]
-            same = (
-                (own * theirs).any() if own.ndim else own == theirs
-            )  # of several labels, one shared will do
+            same = _share_label(queries.labels[query], bank.labels[neighbour])
             pictures.append((bank.image(neighbour), SAME if same else OTHER))
         for column, (image, colour) in enumerate(pictures):
-            place = sheet[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-            place[:] = colour
-            place[FRAME:-FRAME, FRAME:-FRAME] = centre_crop(image, side, side).permute(1, 2, 0).numpy()
+            frame = sheet[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+            frame[:] = colour
+            frame[FRAME:-FRAME, FRAME:-FRAME] = centre_crop(image, side, side).permute(1, 2, 0).numpy()
     with atomic_write(path) as file:
         Image.fromarray(sheet).save(file, format="PNG")
+
+
+def _share_label(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two labels are equal, or of several labels (0 and 1 for each class) any is in both."""
+    return bool((first * second).any() if first.ndim else first == second)

@@ -1,9 +1,9 @@
 """Exact nearest neighbours of queries in a bank of any size, within a stated memory.
 
 The bank is taken in chunks of rows, in memory or mapped from a file, and each query keeps its best so far; so
-the answer is that of a full sort, ties settled by index, whatever the chunks. A blocked matrix product does
-the search, on a GPU FAISS where it is installed. (On the CPU the product was measured to be faster than
-FAISS.)
+the result is that of a full sort with ties settled by index, whatever the chunks. A blocked matrix product
+does the search; on a GPU FAISS does, where it is installed. (On the CPU the product was measured to be faster
+than FAISS.)
 
 Legend: N rows of D in the bank, Q queries, similarity: larger is nearer.
 """
@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamtransfer.distributed.runtime import exact_matmul
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, exact_matmul
+from siamtransfer.evaluation.knn.config import NeighbourMetric
 from siamtransfer.utils.errors import UserError
 
-Metric = Literal["cosine", "euclidean"]
 BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller holds
 
 _BLOCK = 2**26  # similarities held at once; more does not make the product faster
@@ -35,55 +36,93 @@ def search(
     k: int,
     *,
     leave_out: Tensor | None = None,
-    metric: Metric = "cosine",
+    metric: NeighbourMetric = "cosine",
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
     """The k most similar rows of `bank`[N, D] for each of `queries`[Q, D], both of any floating-point type.
 
-    Returns (similarities float32[Q, k], indices int64[Q, k]), most similar first; equal similarities come
-    in the order of their index. A similarity is the cosine, or minus the Euclidean distance. `leave_out`
-    int64[Q] names a bank row that each query must not find (itself, when the queries are the bank). A bank
-    that is a mapped array is read once, a chunk at a time; the search runs where the queries are.
+    Returns (similarities float32[Q, k], indices int64[Q, k]), most similar first; equal similarities come in
+    the order of their index. A similarity is the cosine, or minus the Euclidean distance. `leave_out`
+    int64[Q] names a row of the bank that is no neighbour of the query (itself, when the queries are the
+    bank). A bank that is a mapped array is read once, a chunk at a time; the search runs where the queries
+    are.
 
     Raises:
         UserError: k is larger than what the bank can give, or the bank holds values that are not finite.
     """
     available = len(bank) - (leave_out is not None)
     if not 1 <= k <= available:
-        raise UserError(f"k={k} neighbours were asked for and the bank has {available}: choose a smaller --k")
-    wanted = min(k + (leave_out is not None), len(bank))
+        raise UserError(f"k={k} neighbours are more than the {available} of the bank: choose a smaller --k")
+    count = min(k + (leave_out is not None), len(bank))  # one more, where a row is left out afterwards
     queries = _prepared(queries, metric)
-    rows = min(len(bank), max(wanted, 1024, budget // (2 * 10 * bank.shape[1])))
+    rows = min(len(bank), max(count, 1024, budget // (2 * 10 * bank.shape[1])))
     block = min(max(1, min(_BLOCK, budget // 16) // rows), max(len(queries), 1))
     best: list[tuple[Tensor, Tensor]] = []
     for begin in range(0, len(bank), rows):
         chunk = _prepared(_read(bank, begin, begin + rows, queries.device), metric)
         index = _faiss_gpu_index(chunk) if metric == "cosine" else None
-        room = queries.new_empty(0 if index else block * len(chunk))  # used again: fresh memory costs a tenth
-        for number, part in enumerate(queries.split(block)):
+        # One buffer for all blocks: to allocate it each time costs a tenth of the search.
+        buffer = queries.new_empty(0 if index else block * len(chunk))
+        for number, query_block in enumerate(queries.split(block)):
             if index is None:
-                s, i = _top(_similarities(chunk, part, metric, room), min(wanted, len(chunk)))
+                s, i = _top(_similarities(chunk, query_block, metric, buffer), min(count, len(chunk)))
             else:
-                s, i = index.search(part, min(wanted, len(chunk)))
+                s, i = index.search(query_block, min(count, len(chunk)))
             if begin == 0:
                 best.append((s, i))
             else:
-                best[number] = _merge(best[number], (s, i + begin), wanted)
+                best[number] = _merge(best[number], (s, i + begin), count)
         _release(bank)
-    similarities, indices = (torch.cat(parts) for parts in zip(*best, strict=True))
+    similarities, indices = (torch.cat(blocks) for blocks in zip(*best, strict=True))
     if leave_out is not None:
         return _without(similarities, indices, leave_out.to(indices.device), k)
     return similarities, indices
 
 
+def search_over_ranks(
+    bank: Tensor | np.ndarray,
+    queries: Tensor,
+    k: int,
+    *,
+    leave_one_out: bool,
+    metric: NeighbourMetric = "cosine",
+    budget: int = BUDGET,
+    runtime: Runtime,
+) -> tuple[Tensor, Tensor]:
+    """`search`, with the queries divided over the ranks; every rank returns the neighbours of all queries, on
+    the CPU.
+
+    With `leave_one_out` the queries are the rows of the bank, and a query is not its own neighbour.
+
+    Raises:
+        UserError: see `search`.
+    """
+    local = torch.arange(runtime.rank, len(queries), runtime.world_size)
+    if isinstance(bank, Tensor):
+        bank = bank.to(runtime.device)
+    similarities, indices = search(
+        bank,
+        queries[local].to(runtime.device),
+        k,
+        leave_out=local.to(runtime.device) if leave_one_out else None,
+        metric=metric,
+        budget=budget,
+    )
+    total, device = len(queries), runtime.device
+    return (
+        collectives.all_gather_rows(similarities, total, device),
+        collectives.all_gather_rows(indices, total, device),
+    )
+
+
 def _read(bank: Tensor | np.ndarray, begin: int, end: int, device: torch.device) -> Tensor:
-    part = bank[begin:end]
-    if isinstance(part, np.ndarray):
-        part = torch.from_numpy(np.array(part))  # a copy, for the array may be mapped and read-only
-    return part.to(device)
+    rows = bank[begin:end]
+    if isinstance(rows, np.ndarray):
+        rows = torch.from_numpy(np.array(rows))  # a copy, for the array may be mapped and read-only
+    return rows.to(device)
 
 
-def _prepared(x: Tensor, metric: Metric) -> Tensor:
+def _prepared(x: Tensor, metric: NeighbourMetric) -> Tensor:
     """float32[n, D] whose inner products, or distances, are the similarities."""
     x = x.float()
     if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
@@ -92,30 +131,30 @@ def _prepared(x: Tensor, metric: Metric) -> Tensor:
 
 
 def _release(bank: Tensor | np.ndarray) -> None:
-    """Gives the pages of a mapped array back; they would count as this process's memory until it ends."""
+    """Frees the pages of a mapped array; they would count as this process's memory until it ends."""
     mapped = getattr(bank, "_mmap", None)
     if mapped is not None and hasattr(mapped, "madvise"):
         with contextlib.suppress(ValueError, OSError):
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _similarities(chunk: Tensor, queries: Tensor, metric: Metric, room: Tensor) -> Tensor:
-    """float32[n, rows of the chunk], in `room` if it is a product."""
+def _similarities(chunk: Tensor, queries: Tensor, metric: NeighbourMetric, buffer: Tensor) -> Tensor:
+    """float32[n, rows of the chunk], in `buffer` if it is a product."""
     if metric == "euclidean":
         return torch.cdist(queries, chunk, compute_mode="use_mm_for_euclid_dist").neg_()
-    out = room[: len(queries) * len(chunk)].view(len(queries), len(chunk))
+    out = buffer[: len(queries) * len(chunk)].view(len(queries), len(chunk))
     return torch.mm(queries, chunk.T, out=out)
 
 
 def _top(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """torch.topk, with ties settled by index: topk alone may return any of several equal entries.
 
-    One more than k is asked for; where it equals the last of the k, the cut goes through a tie, and such rows
+    One more than k is searched; where it equals the last of the k, the cut goes through a tie, and such rows
     are sorted in full.
     """
-    more = min(k + 1, similarities.shape[1])
-    s, i = similarities.topk(more, dim=1)
-    if more > k:
+    count = min(k + 1, similarities.shape[1])
+    s, i = similarities.topk(count, dim=1)
+    if count > k:
         ambiguous = (s[:, k] == s[:, k - 1]).nonzero()[:, 0]
         s, i = s[:, :k], i[:, :k]
         if len(ambiguous):
@@ -125,7 +164,7 @@ def _top(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _by_index_within_ties(s: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorts rows, which fall already, so that indices rise where similarities are equal."""
+    """Sorts rows of falling similarities so that indices rise where similarities are equal."""
     equal = (s[:, 1:] == s[:, :-1]).any(dim=1).nonzero()[:, 0]
     if len(equal):
         by_index = i[equal].argsort(dim=1)
@@ -135,23 +174,23 @@ def _by_index_within_ties(s: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
     return s, i
 
 
-def _merge(best: tuple[Tensor, Tensor], more: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The k best of two answers, of which the second has the larger indices."""
-    s, i = (torch.cat(pair, dim=1) for pair in zip(best, more, strict=True))
+def _merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The k best of two results, of which the second has the larger indices."""
+    s, i = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
     order = s.sort(dim=1, descending=True, stable=True)
     return order.values[:, :k], i.gather(1, order.indices[:, :k])
 
 
-def _without(s: Tensor, i: Tensor, unwanted: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Drops each row's `unwanted` index, or its last column where that index was not found."""
-    hit = i == unwanted[:, None]
+def _without(s: Tensor, i: Tensor, left_out: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Drops each row's `left_out` index, or its last column where that index is not among the neighbours."""
+    hit = i == left_out[:, None]
     hit[:, -1] |= ~hit.any(dim=1)
     keep = (~hit).nonzero()[:, 1].view(len(i), -1)[:, :k]
     return s.gather(1, keep), i.gather(1, keep)
 
 
 def _faiss_gpu_index(chunk: Tensor) -> _FaissIndex | None:
-    """A FAISS index on the chunk's GPU, or None for the matrix product (no GPU, or faiss-gpu not there)."""
+    """A FAISS index on the chunk's GPU, or None for the matrix product (no GPU, or no faiss-gpu)."""
     if chunk.device.type != "cuda":
         return None
     try:
@@ -176,11 +215,11 @@ class _FaissIndex:
         self._index.add(chunk.contiguous())
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Like `_top`; a tie at the cut is settled by the product, for FAISS may return any of the equal
-        ones."""
-        more = min(k + 1, len(self._chunk))
-        s, i = self._index.search(queries.contiguous(), more)
-        cut = (s[:, -1] == s[:, k - 1]).nonzero()[:, 0] if more > k else []
+        """Like `_top`; a tie at the cut is settled by the product, because FAISS may return any of the equal
+        rows."""
+        count = min(k + 1, len(self._chunk))
+        s, i = self._index.search(queries.contiguous(), count)
+        cut = (s[:, -1] == s[:, k - 1]).nonzero()[:, 0] if count > k else []
         s, i = s[:, :k].clone(), i[:, :k].clone()
         if len(cut):
             s[cut], i[cut] = _top(queries[cut] @ self._chunk.T, k)

@@ -1,4 +1,4 @@
-"""What neighbours say about a query: the weighted vote of Wu et al. (2018), and how often it is right.
+"""The label of a query by its neighbours: the weighted vote of Wu et al. (2018), and how often it is right.
 
 Legend: Q queries, k neighbours, C classes.
 """
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamtransfer.evaluation.knn.search import BUDGET, Metric, search
+from siamtransfer.evaluation.knn.config import NeighbourMetric
+from siamtransfer.evaluation.knn.search import search
 from siamtransfer.metrics.accuracy import bootstrap_interval, hits, mean_per_class, percent
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
 
-TOGETHER = 4096  # queries whose class scores are held at once
+QUERIES_PER_CHUNK = 4096  # whose class scores are held at once
 
 
 @dataclass
@@ -37,13 +38,12 @@ def knn_scores(
     temperatures: Sequence[float | None],
     *,
     leave_out: Tensor | None = None,
-    metric: Metric = "cosine",
-    budget: int = BUDGET,
+    metric: NeighbourMetric = "cosine",
 ) -> KnnScores:
     """kNN for every k and temperature (None: each neighbour counts alike) from one search at the largest
     k."""
-    found = search(bank, queries, max(ks), leave_out=leave_out, metric=metric, budget=budget)
-    return score_neighbours(*found, bank_labels, query_labels, ks, temperatures, metric=metric)
+    similarities, indices = search(bank, queries, max(ks), leave_out=leave_out, metric=metric)
+    return score_neighbours(similarities, indices, bank_labels, query_labels, ks, temperatures, metric=metric)
 
 
 def score_neighbours(
@@ -54,9 +54,9 @@ def score_neighbours(
     ks: Sequence[int],
     temperatures: Sequence[float | None],
     *,
-    metric: Metric = "cosine",
+    metric: NeighbourMetric = "cosine",
 ) -> KnnScores:
-    """Scores the answer of `search`. Labels are any integers [N] and [Q], or 0 and 1 for each class, [N, C]
+    """Scores the result of `search`. Labels are any integers [N] and [Q], or 0 and 1 for each class, [N, C]
     and [Q, C].
 
     Names are `knn/k=20/T=0.07/top1`, with `top5`, `mean_per_class` and the bootstrap's 95 % interval
@@ -64,34 +64,29 @@ def score_neighbours(
     1e-5).
     """
     similarities, indices = similarities.cpu(), indices.cpu()
-    found = KnnScores()
+    result = KnnScores()
     if bank_labels.ndim == 2:
-        for name, parts in _settings(similarities, ks, temperatures, metric):
-            votes = _label_scores(parts, indices, bank_labels)
-            found.predictions[name] = votes
-            found.metrics[f"knn/{name}/mAP"] = mean_average_precision(votes, query_labels.numpy(), rule=steps)
-        return found
-    values, dense = torch.unique(torch.cat([bank_labels, query_labels]), return_inverse=True)
-    voters, own = dense[: len(bank_labels)].cpu()[indices], dense[len(bank_labels) :].cpu()
+        for name, weights in _settings(similarities, ks, temperatures, metric):
+            scores = _label_scores(weights, indices, bank_labels)
+            result.predictions[name] = scores
+            result.metrics[f"knn/{name}/mAP"] = mean_average_precision(
+                scores, query_labels.numpy(), rule=steps
+            )
+        return result
+    values, classes = torch.unique(torch.cat([bank_labels, query_labels]), return_inverse=True)
+    voters, targets = classes[: len(bank_labels)].cpu()[indices], classes[len(bank_labels) :].cpu()
     for name, weights in _settings(similarities, ks, temperatures, metric):
-        predicted, top1, top5 = [], [], []
-        for begin in range(0, len(own), TOGETHER):
-            part = slice(begin, begin + TOGETHER)
-            scores = sum_votes(weights[part], voters[part, : weights.shape[1]], len(values))
-            predicted.append(scores.argmax(dim=1))
-            top1.append(hits(scores, own[part]))
-            top5.append(hits(scores, own[part], top=5))
-        right = torch.cat(top1)
-        low, high = bootstrap_interval(right)
-        found.predictions[name] = values[torch.cat(predicted)].numpy()
-        found.metrics |= {
-            f"knn/{name}/top1": percent(right),
-            f"knn/{name}/top5": percent(torch.cat(top5)),
-            f"knn/{name}/mean_per_class": mean_per_class(right, own),
+        predicted, top1, top5 = _predict(weights, voters[:, : weights.shape[1]], targets, len(values))
+        low, high = bootstrap_interval(top1)
+        result.predictions[name] = values[predicted].numpy()
+        result.metrics |= {
+            f"knn/{name}/top1": percent(top1),
+            f"knn/{name}/top5": percent(top5),
+            f"knn/{name}/mean_per_class": mean_per_class(top1, targets),
             f"knn/{name}/ci95_low": low,
             f"knn/{name}/ci95_high": high,
         }
-    return found
+    return result
 
 
 def knn_accuracies(
@@ -104,9 +99,11 @@ def knn_accuracies(
     *,
     leave_out: Tensor | None = None,
 ) -> dict[str, float]:
-    """Top-1 and top-5 alone, for those who watch a run."""
-    found = knn_scores(bank, bank_labels, queries, query_labels, ks, temperatures, leave_out=leave_out)
-    return {name: value for name, value in found.metrics.items() if name.endswith(("top1", "top5"))}
+    """Top-1 and top-5 alone, for the monitor of a run."""
+    metrics = knn_scores(
+        bank, bank_labels, queries, query_labels, ks, temperatures, leave_out=leave_out
+    ).metrics
+    return {name: value for name, value in metrics.items() if name.endswith(("top1", "top5"))}
 
 
 def sum_votes(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -115,8 +112,21 @@ def sum_votes(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
     return scores.scatter_add_(1, labels, weights)
 
 
+def _predict(weights: Tensor, voters: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of weights[Q, k] and the classes int64[Q, k] of the voters: the predicted class int64[Q], and whether
+    the target int64[Q] is the best, or among the five best, bool[Q] each."""
+    predicted, top1, top5 = [], [], []
+    for begin in range(0, len(targets), QUERIES_PER_CHUNK):
+        chunk = slice(begin, begin + QUERIES_PER_CHUNK)
+        scores = sum_votes(weights[chunk], voters[chunk], classes)
+        predicted.append(scores.argmax(dim=1))
+        top1.append(hits(scores, targets[chunk]))
+        top5.append(hits(scores, targets[chunk], top=5))
+    return torch.cat(predicted), torch.cat(top1), torch.cat(top5)
+
+
 def _settings(
-    similarities: Tensor, ks: Sequence[int], temperatures: Sequence[float | None], metric: Metric
+    similarities: Tensor, ks: Sequence[int], temperatures: Sequence[float | None], metric: NeighbourMetric
 ) -> Iterator[tuple[str, Tensor]]:
     """The name of each setting and the weights float64[Q, k] of the neighbours."""
     for k in ks:
@@ -127,7 +137,7 @@ def _settings(
             yield f"k={k}/{kind}", _weights(similarities[:, :k], temperature, metric)
 
 
-def _weights(similarities: Tensor, temperature: float | None, metric: Metric) -> Tensor:
+def _weights(similarities: Tensor, temperature: float | None, metric: NeighbourMetric) -> Tensor:
     if temperature is None:
         return torch.ones_like(similarities, dtype=torch.float64)
     if metric == "euclidean":
@@ -136,10 +146,10 @@ def _weights(similarities: Tensor, temperature: float | None, metric: Metric) ->
 
 
 def _label_scores(weights: Tensor, indices: Tensor, labels: Tensor) -> np.ndarray:
-    """float64[Q, C]: the share of the weight of a query's neighbours that has each label, labels[N, C]."""
-    shares = weights / weights.sum(dim=1, keepdim=True)
-    parts = [
-        torch.einsum("qk,qkc->qc", shares[part], labels[indices[part, : weights.shape[1]]].double())
-        for part in torch.arange(len(indices)).split(256)
+    """float64[Q, C]: the fraction of the weight of a query's neighbours that has each label, labels[N, C]."""
+    fractions = weights / weights.sum(dim=1, keepdim=True)
+    chunks = [
+        torch.einsum("qk,qkc->qc", fractions[rows], labels[indices[rows, : weights.shape[1]]].double())
+        for rows in torch.arange(len(indices)).split(256)
     ]
-    return torch.cat(parts).numpy()
+    return torch.cat(chunks).numpy()

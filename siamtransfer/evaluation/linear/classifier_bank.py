@@ -1,10 +1,11 @@
-"""Many linear classifiers on the same features, trained at once: what costs is the features, not the heads.
+"""Many linear classifiers on the same features, trained at once: the features cost time, the classifiers
+little.
 
-All heads that read one selection of layers are one weight[H, K, D]; their scores are one matrix product and
-so are their gradients, which are those of the mean cross-entropy of each head alone. Heads differ in rate and
-in update rule, and never learn of each other.
+All classifiers that read one selection of layers are one weight[H, K, D]. Their scores are one matrix
+product, and so are their gradients, which are those of the mean cross-entropy of each classifier alone.
+Classifiers differ in learning rate and optimizer, and do not influence each other.
 
-Legend: H heads, N samples, D features, K classes.
+Legend: H classifiers, N samples, D features, K classes.
 """
 
 from __future__ import annotations
@@ -12,31 +13,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Rule = Literal["sgd", "lars", "adamw"]
+from siamtransfer.evaluation.linear.config import ProbeOptimizer
+
 MOMENTUM = 0.9
 TRUST = 0.001  # LARS's coefficient, in every published probe
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's
+ROWS_PER_CHUNK = 8192  # samples whose scores are held at once
 
 
 @dataclass(frozen=True)
-class HeadSetting:
-    """One head's choices: the update rule and its initial rate (already scaled to the batch)."""
+class ClassifierSetting:
+    """The choices of one classifier: the optimizer and the initial learning rate (already scaled to the
+    batch)."""
 
-    rule: Rule
-    rate: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.rule}/rate={self.rate:.4g}"
+    optimizer: ProbeOptimizer
+    lr: float
 
 
-class Heads:
-    """scores = h @ weight.T + bias for every head, from weights N(0, 0.01²) that all heads share and bias 0.
+class ClassifierBank:
+    """scores = h @ weight.T + bias for every classifier, from weights N(0, 0.01²) that all share and bias 0.
 
     Updates are those of torch.optim.SGD and AdamW and of LARS with its trust ratio on weights and biases
     alike (timm's Lars(always_adapt=True); apex's LARC(clip=False) where there is no weight decay).
@@ -44,7 +44,7 @@ class Heads:
 
     def __init__(
         self,
-        settings: Sequence[HeadSetting],
+        settings: Sequence[ClassifierSetting],
         dim: int,
         classes: int,
         *,
@@ -57,106 +57,110 @@ class Heads:
         self.settings, self.weight_decay, self.steps = list(settings), weight_decay, 0
         self.weight = first.expand(len(settings), -1, -1).clone().to(device)
         self.bias = torch.zeros(len(settings), classes, device=device)
-        self.rates = torch.tensor([setting.rate for setting in settings], device=device)
-        self._of_rule = {
-            rule: torch.tensor([s.rule == rule for s in settings], device=device).nonzero()[:, 0]
-            for rule in ("sgd", "lars", "adamw")
+        self.lrs = torch.tensor([setting.lr for setting in settings], device=device)
+        self._members = {
+            optimizer: torch.tensor([s.optimizer == optimizer for s in settings], device=device).nonzero()[
+                :, 0
+            ]
+            for optimizer in ("sgd", "lars", "adamw")
         }
-        self._moments = {name: torch.zeros_like(x) for name, x in self._memory()}
+        self._moments = {name: torch.zeros_like(x) for name, x in self._moment_shapes()}
 
     def scores(self, h: Tensor) -> Tensor:
-        """float32[N, K, H] for features[N, D]. Heads stand last: a softmax over classes then works on all of
-        them at once, ten times as fast as with the classes last."""
-        heads, classes, dim = self.weight.shape
+        """float32[N, K, H] for features[N, D]. Classifiers stand last: a softmax over classes then works on
+        all of them at once, ten times as fast as with the classes last."""
+        count, classes, dim = self.weight.shape
         weight, bias = self.weight.transpose(0, 1).reshape(-1, dim), self.bias.T.reshape(-1)
-        return torch.addmm(bias, h.float(), weight.T).view(len(h), classes, heads)
+        return torch.addmm(bias, h.float(), weight.T).view(len(h), classes, count)
 
     def gradients(self, h: Tensor, labels: Tensor, total: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of these N of a batch of `total` samples: their part of each head's mean loss [H], and of its
+        """What N of a batch of `total` samples contribute to each classifier's mean loss [H], and to its
         gradients, weight[H, K, D] and bias[H, K]."""
-        heads, classes, dim = self.weight.shape
-        logs = self.scores(h).log_softmax(dim=1)
+        count, classes, dim = self.weight.shape
+        log_probabilities = self.scores(h).log_softmax(dim=1)
         rows = torch.arange(len(labels), device=labels.device)
-        losses = -logs[rows, labels].sum(dim=0) / total
-        residual = logs.exp_()
+        losses = -log_probabilities[rows, labels].sum(dim=0) / total
+        residual = log_probabilities.exp_()
         residual[rows, labels] -= 1
         residual /= total
-        weight = (residual.flatten(1).T @ h.float()).view(classes, heads, dim).transpose(0, 1)
+        weight = (residual.flatten(1).T @ h.float()).view(classes, count, dim).transpose(0, 1)
         return losses, weight.contiguous(), residual.sum(dim=0).T.contiguous()
 
     def update(self, weight: Tensor, bias: Tensor, decay: float) -> None:
-        """One step of every head by its gradients, at `decay` times its rate."""
+        """One step of every classifier by its gradients, at `decay` times its learning rate."""
         self.steps += 1
         for x, gradient, name in ((self.weight, weight, "weight"), (self.bias, bias, "bias")):
-            for rule, members in self._of_rule.items():
+            for optimizer, members in self._members.items():
                 if len(members):
-                    self._update(x, gradient, name, rule, members, decay)
+                    self._update(x, gradient, name, optimizer, decay)
 
     def accuracy(self, h: Tensor, labels: Tensor, top: int = 1) -> Tensor:
         """Percentage of samples whose label is among the `top` best scores, float64[H]."""
-        right = torch.zeros(len(self.settings), dtype=torch.float64, device=self.weight.device)
-        for part, own in zip(h.split(8192), labels.split(8192), strict=True):
-            scores = self.scores(part.to(self.weight.device))
+        correct = torch.zeros(len(self.settings), dtype=torch.float64, device=self.weight.device)
+        for chunk, y in zip(h.split(ROWS_PER_CHUNK), labels.split(ROWS_PER_CHUNK), strict=True):
+            scores = self.scores(chunk.to(self.weight.device))
             best = scores.topk(min(top, scores.shape[1]), dim=1).indices
-            right += (best == own.to(best.device)[:, None, None]).any(dim=1).sum(dim=0)
-        return 100 * right / len(labels)
+            correct += (best == y.to(best.device)[:, None, None]).any(dim=1).sum(dim=0)
+        return 100 * correct / len(labels)
 
-    def scores_of(self, h: Tensor, head: int) -> Tensor:
-        """float32[N, K] on the CPU: the scores of one head."""
-        weight, bias = self.weight[head].cpu(), self.bias[head].cpu()
-        return torch.cat([torch.addmm(bias, part.cpu().float(), weight.T) for part in h.split(8192)])
+    def scores_of(self, h: Tensor, number: int) -> Tensor:
+        """float32[N, K] on the CPU: the scores of one classifier."""
+        weight, bias = self.weight[number].cpu(), self.bias[number].cpu()
+        chunks = h.split(ROWS_PER_CHUNK)
+        return torch.cat([torch.addmm(bias, chunk.cpu().float(), weight.T) for chunk in chunks])
 
     def state_dict(self) -> dict[str, Any]:
+        """All that an interrupted training needs."""
         return {"weight": self.weight, "bias": self.bias, "steps": self.steps, "moments": self._moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
         self.weight.copy_(state["weight"])
         self.bias.copy_(state["bias"])
         self.steps = state["steps"]
         for name, moment in self._moments.items():
             moment.copy_(state["moments"][name])
 
-    def _memory(self) -> list[tuple[str, Tensor]]:
-        """Moments by `rule/parameter/number`, each over the heads of that rule."""
-        found = []
-        for rule, members in self._of_rule.items():
+    def _moment_shapes(self) -> list[tuple[str, Tensor]]:
+        """A tensor of the shape of each moment, by `optimizer/parameter/number`."""
+        shapes = []
+        for optimizer, members in self._members.items():
             for name, x in (("weight", self.weight), ("bias", self.bias)):
                 if len(members):
-                    kept = range(2 if rule == "adamw" else 1)
-                    found += [(f"{rule}/{name}/{number}", x[members]) for number in kept]
-        return found
+                    numbers = range(2 if optimizer == "adamw" else 1)
+                    shapes += [(f"{optimizer}/{name}/{number}", x[members]) for number in numbers]
+        return shapes
 
-    def _update(
-        self, x: Tensor, gradient: Tensor, name: str, rule: str, members: Tensor, decay: float
-    ) -> None:
-        whole = len(members) == len(x)
-        w, g = (x, gradient) if whole else (x[members], gradient[members])
+    def _update(self, x: Tensor, gradient: Tensor, name: str, optimizer: str, decay: float) -> None:
+        members = self._members[optimizer]
+        all_members = len(members) == len(x)
+        w, g = (x, gradient) if all_members else (x[members], gradient[members])
         shape = (-1,) + (1,) * (x.ndim - 1)
-        rates = (self.rates[members] * decay).view(shape)
-        first = self._moments[f"{rule}/{name}/0"]
-        if rule == "adamw":
-            second = self._moments[f"{rule}/{name}/1"]
+        lrs = (self.lrs[members] * decay).view(shape)
+        first = self._moments[f"{optimizer}/{name}/0"]
+        if optimizer == "adamw":
+            second = self._moments[f"{optimizer}/{name}/1"]
             first.lerp_(g, 1 - BETAS[0])
             second.lerp_(g.square(), 1 - BETAS[1])
             scale = math.sqrt(1 - BETAS[1] ** self.steps)
-            w = w * (1 - rates * self.weight_decay)
-            w = w - rates / (1 - BETAS[0] ** self.steps) * first / (second.sqrt() / scale + EPSILON)
+            w = w * (1 - lrs * self.weight_decay)
+            w = w - lrs / (1 - BETAS[0] ** self.steps) * first / (second.sqrt() / scale + EPSILON)
         else:
-            if rule == "lars":
+            if optimizer == "lars":
                 ratio = _trust_ratio(w, g, self.weight_decay).view(shape)
                 g = (g + self.weight_decay * w) * ratio
             elif self.weight_decay:
                 g = g + self.weight_decay * w
             first.mul_(MOMENTUM).add_(g)
-            w = w - rates * first
-        if whole:
+            w = w - lrs * first
+        if all_members:
             x.copy_(w)
         else:
             x[members] = w
 
 
 def _trust_ratio(w: Tensor, g: Tensor, weight_decay: float) -> Tensor:
-    """TRUST ‖w‖ / (‖g‖ + weight_decay ‖w‖) of every head, [H]; 1 where a norm is zero."""
+    """TRUST ‖w‖ / (‖g‖ + weight_decay ‖w‖) of every classifier, [H]; 1 where a norm is zero."""
     w_norm, g_norm = w.flatten(1).norm(dim=1), g.flatten(1).norm(dim=1)
     ratio = TRUST * w_norm / (g_norm + weight_decay * w_norm)
     return torch.where((w_norm > 0) & (g_norm > 0), ratio, torch.ones_like(ratio))

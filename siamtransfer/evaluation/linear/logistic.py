@@ -21,7 +21,7 @@ from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.utils.errors import UserError
 
 CURVATURE = 0.25  # of the cross-entropy along a score, at most: p (1 - p)
-NEGLIGIBLE = 1e-12  # share of the largest variance below which an axis holds rounding only
+NEGLIGIBLE = 1e-12  # fraction of the largest variance below which an axis holds only rounding errors
 
 
 @dataclass
@@ -41,9 +41,9 @@ class LinearClassifier:
 
 
 @dataclass
-class ProbeResult:
-    """A probe's outcome: the classifier, and the accuracies in percent on the held-out part of train that
-    chose its strength C."""
+class ChosenClassifier:
+    """The classifier, and the accuracies in percent on the held-out part of train that chose its strength
+    C."""
 
     classifier: LinearClassifier
     held_out: dict[float, float]
@@ -52,7 +52,7 @@ class ProbeResult:
 class LogisticRegression:
     """One problem, features[N, D] and labels int64[N] (any integers), to be solved at many strengths.
 
-    The features are centred and turned to their principal axes, which changes neither the minimum (the bias
+    The features are centred and rotated to their principal axes, which changes neither the minimum (the bias
     absorbs the centre, and the penalty has no direction) nor C. There the objective's curvature is nearly
     diagonal and known beforehand, CURVATURE times the variance plus the penalty's, so each axis is scaled by
     its root and L-BFGS needs tens of steps where raw features need hundreds.
@@ -78,7 +78,7 @@ class LogisticRegression:
         deviation = h.square().mean(dim=0).sqrt()
         self.scale = torch.where(deviation > 0, deviation, 1) if standardise else torch.ones_like(deviation)
         self.axes, self.variances = _principal_axes(h / self.scale)
-        self.turned = (h / self.scale @ self.axes).to(dtype)
+        self.rotated = (h / self.scale @ self.axes).to(dtype)
 
     def loss(self, scores: Tensor) -> Tensor:
         """The mean over samples of what scores[N, K] cost."""
@@ -94,12 +94,12 @@ class LogisticRegression:
     ) -> tuple[LinearClassifier, Tensor]:
         """The classifier at C = `strength`, and where it lies as a `start` for the next strength; `tolerance`
         is the largest component of the gradient left."""
-        penalty = 1 / (strength * len(self.turned))
-        ease = (CURVATURE * self.variances + penalty).rsqrt().to(self.turned)
-        solution = self.turned.new_zeros(len(self.classes), len(ease) + 1)
+        penalty = 1 / (strength * len(self.rotated))
+        scaling = (CURVATURE * self.variances + penalty).rsqrt().to(self.rotated)
+        solution = self.rotated.new_zeros(len(self.classes), len(scaling) + 1)
         if start is not None:
             solution.copy_(start)
-            solution[:, :-1] /= ease
+            solution[:, :-1] /= scaling
         solution.requires_grad_()
         optimizer = torch.optim.LBFGS(
             [solution],
@@ -112,21 +112,19 @@ class LogisticRegression:
 
         def objective() -> Tensor:
             optimizer.zero_grad()
-            weight, bias = solution[:, :-1] * ease, solution[:, -1]
-            loss = self.loss(self.turned @ weight.T + bias) + penalty / 2 * weight.square().sum()
+            weight, bias = solution[:, :-1] * scaling, solution[:, -1]
+            loss = self.loss(self.rotated @ weight.T + bias) + penalty / 2 * weight.square().sum()
             loss.backward()
             return loss
 
         optimizer.step(objective)
-        found = solution.detach()
-        found[:, :-1] *= ease
-        weight, bias = found[:, :-1].double() @ self.axes.T, found[:, -1].double()
-        if self.standardise:
-            return LinearClassifier(self.mean, self.scale, weight, bias, self.classes, strength), found
-        zero = torch.zeros_like(self.mean)
-        return LinearClassifier(
-            zero, self.scale, weight, bias - weight @ self.mean, self.classes, strength
-        ), found
+        minimum = solution.detach()
+        minimum[:, :-1] *= scaling
+        weight, bias = minimum[:, :-1].double() @ self.axes.T, minimum[:, -1].double()
+        mean = self.mean
+        if not self.standardise:
+            mean, bias = torch.zeros_like(self.mean), bias - weight @ self.mean
+        return LinearClassifier(mean, self.scale, weight, bias, self.classes, strength), minimum
 
 
 def _principal_axes(h: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,28 +152,26 @@ def probe(
     *,
     strengths: Sequence[float],
     standardise: bool = False,
-    held_out_share: float = 0.1,
+    held_out_fraction: float = 0.1,
     seed: int = 0,
-) -> ProbeResult:
+) -> ChosenClassifier:
     """Chooses C on a held-out part of train and refits on all of train.
 
     Strengths are tried from the strongest penalty to the weakest, each started from the one before; of equal
     accuracies the strongest penalty is taken.
     """
     if len(strengths) == 1:
-        return ProbeResult(fit_logistic(train, labels, strengths[0], standardise=standardise), {})
-    fitting, holding = split_by_class(labels, held_out_share, seed)
-    problem = LogisticRegression(
-        train[fitting], labels[fitting], standardise=standardise, dtype=torch.float32
-    )
-    held_out: dict[float, float] = {}
-    at = None
+        return ChosenClassifier(fit_logistic(train, labels, strengths[0], standardise=standardise), {})
+    fitted, held_out = split_by_class(labels, held_out_fraction, seed)
+    problem = LogisticRegression(train[fitted], labels[fitted], standardise=standardise, dtype=torch.float32)
+    accuracies: dict[float, float] = {}
+    start = None
     for strength in sorted(strengths):
         with exact_matmul():
-            classifier, at = problem.fit(strength, start=at, max_steps=200, tolerance=1e-4)
-        held_out[strength] = top_accuracy(classifier, train[holding], labels[holding])
-    best = max(held_out, key=lambda c: (held_out[c], -c))
-    return ProbeResult(fit_logistic(train, labels, best, standardise=standardise), held_out)
+            classifier, start = problem.fit(strength, start=start, max_steps=200, tolerance=1e-4)
+        accuracies[strength] = top_accuracy(classifier, train[held_out], labels[held_out])
+    best = max(accuracies, key=lambda c: (accuracies[c], -c))
+    return ChosenClassifier(fit_logistic(train, labels, best, standardise=standardise), accuracies)
 
 
 def top_accuracy(classifier: LinearClassifier, features: Tensor, labels: Tensor, top: int = 1) -> float:
@@ -184,22 +180,22 @@ def top_accuracy(classifier: LinearClassifier, features: Tensor, labels: Tensor,
     return 100 * float((classifier.classes[best] == labels[:, None]).any(dim=1).double().mean())
 
 
-def split_by_class(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (fitting, held out): `share` of every class of two or more is held out, by `seed`.
+def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices int64 (fitted, held out): `fraction` of every class of two or more is held out, by `seed`.
 
     Raises:
         UserError: no class has two samples, so nothing can be held out.
     """
     generator = np.random.default_rng(seed)
-    held: list[np.ndarray] = []
+    chosen: list[np.ndarray] = []
     y = labels.cpu().numpy()
     for label in np.unique(y):
         members = generator.permutation(np.flatnonzero(y == label))
-        held.append(members[: min(max(1, round(share * len(members))), len(members) - 1)])
-    holding = np.sort(np.concatenate(held))
-    if not len(holding):
+        chosen.append(members[: min(max(1, round(fraction * len(members))), len(members) - 1)])
+    held_out = np.sort(np.concatenate(chosen))
+    if not len(held_out):
         raise UserError(
             "no class has two samples in train, so no strength can be chosen: give one --strengths"
         )
-    fitting = np.setdiff1d(np.arange(len(y)), holding)
-    return torch.from_numpy(fitting), torch.from_numpy(holding)
+    fitted = np.setdiff1d(np.arange(len(y)), held_out)
+    return torch.from_numpy(fitted), torch.from_numpy(held_out)

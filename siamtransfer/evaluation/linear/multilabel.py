@@ -17,12 +17,11 @@ from torch.nn import functional as F
 
 from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.evaluation.linear.logistic import (
-    LinearClassifier,
+    ChosenClassifier,
     LogisticRegression,
-    ProbeResult,
     split_by_class,
 )
-from siamtransfer.metrics.average_precision import Rule, all_points, eleven_points, mean_average_precision
+from siamtransfer.metrics.average_precision import Rule, all_points, mean_average_precision
 from siamtransfer.utils.errors import UserError
 
 
@@ -31,7 +30,7 @@ class MultiLabelRegression(LogisticRegression):
     that are ignored, bool[N, K], do not count.
 
     Raises:
-        UserError: a class is shown by none of its images, or by all, so that its bias has no end.
+        UserError: a class is shown by none of its images, or by all: no finite bias is best.
     """
 
     def __init__(
@@ -68,10 +67,10 @@ def probe_labels(
     strengths: Sequence[float],
     ignored: Tensor | None = None,
     standardise: bool = False,
-    held_out_share: float = 0.1,
+    held_out_fraction: float = 0.1,
     seed: int = 0,
     rule: Rule = all_points,
-) -> ProbeResult:
+) -> ChosenClassifier:
     """Chooses one C for all classes on a held-out part of train, by the mean over classes of the average
     precision that `rule` defines, and refits on all of train. `held_out` of the result holds those means.
 
@@ -79,44 +78,33 @@ def probe_labels(
         UserError: a class is shown by none of the images that are fitted, or by all.
     """
 
-    def part(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def subset(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         return train[rows], labels[rows], None if ignored is None else ignored[rows]
 
     final = MultiLabelRegression(train, labels, ignored, standardise=standardise)
     if len(strengths) == 1:
-        return ProbeResult(final.fit(strengths[0])[0], {})
-    fitting, holding = split_by_rarest(labels, ignored, held_out_share, seed)
-    problem = MultiLabelRegression(*part(fitting), standardise=standardise, dtype=torch.float32)
-    held, held_labels, held_ignored = part(holding)
-    truth = held_labels.cpu().numpy(), None if held_ignored is None else held_ignored.cpu().numpy()
-    held_out: dict[float, float] = {}
-    at = None
+        return ChosenClassifier(final.fit(strengths[0])[0], {})
+    fitted, held_out = split_by_rarest(labels, ignored, held_out_fraction, seed)
+    problem = MultiLabelRegression(*subset(fitted), standardise=standardise, dtype=torch.float32)
+    h, y, y_ignored = subset(held_out)
+    truth = y.cpu().numpy(), None if y_ignored is None else y_ignored.cpu().numpy()
+    precisions: dict[float, float] = {}
+    start = None
     for strength in sorted(strengths):
         with exact_matmul():
-            classifier, at = problem.fit(strength, start=at, max_steps=200, tolerance=1e-4)
-        scores = classifier.scores(held).cpu().numpy()
-        held_out[strength] = mean_average_precision(scores, *truth, rule)
-    best = max(held_out, key=lambda c: (held_out[c], -c))
-    return ProbeResult(final.fit(best)[0], held_out)
+            classifier, start = problem.fit(strength, start=start, max_steps=200, tolerance=1e-4)
+        precisions[strength] = mean_average_precision(classifier.scores(h).cpu().numpy(), *truth, rule)
+    best = max(precisions, key=lambda c: (precisions[c], -c))
+    return ChosenClassifier(final.fit(best)[0], precisions)
 
 
-def label_metrics(
-    classifier: LinearClassifier, features: Tensor, labels: Tensor, ignored: Tensor | None = None
-) -> dict[str, float]:
-    """`mAP` and `mAP_11point` in percent of a classifier on features[N, D] with labels int64[N, K]."""
-    scores, truth = classifier.scores(features).cpu().numpy(), labels.cpu().numpy()
-    hidden = None if ignored is None else ignored.cpu().numpy()
-    return {
-        "mAP": mean_average_precision(scores, truth, hidden),
-        "mAP_11point": mean_average_precision(scores, truth, hidden, eleven_points),
-    }
-
-
-def split_by_rarest(labels: Tensor, ignored: Tensor | None, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices (fitting, held out): `share` of the images of each class is held out by `seed`, where an image
-    with several labels belongs to the rarest of them. So a class that some image shows is among the fitted
-    ones."""
+def split_by_rarest(
+    labels: Tensor, ignored: Tensor | None, fraction: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Indices (fitted, held out): `fraction` of the images of each class is held out by `seed`, where an
+    image with several labels belongs to the rarest of them. So a class that some image shows is among the
+    fitted ones."""
     shown = labels.bool() if ignored is None else labels.bool() & ~ignored
     counts = torch.where(shown, shown.sum(dim=0), len(labels) + 1)
     rarest = torch.where(shown.any(dim=1), counts.argmin(dim=1), labels.shape[1])
-    return split_by_class(rarest, share, seed)
+    return split_by_class(rarest, fraction, seed)

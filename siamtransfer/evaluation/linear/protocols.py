@@ -1,36 +1,40 @@
-"""The linear probes as published, as data: what trains, how fast, how long, on which pixels.
+"""The linear probes as published, as data: optimizer, learning rate, epochs, pixels.
 
-Every rate is the base of lr x batch / 256. All of them train on crops and flips through the frozen backbone
-in eval mode, from weights N(0, 0.01²) and bias 0, and their authors report the best epoch on the test set.
+Every learning rate is the base of lr x batch / 256. All probes train on crops and flips through the frozen
+backbone in eval mode, from weights N(0, 0.01²) and bias 0, and their authors report the best epoch on the
+test set.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from siamtransfer.backbones.architecture import Backbone, ResNetBackbone
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT
-from siamtransfer.evaluation.linear.classifier_bank import Rule
-from siamtransfer.views.recipes import Interpolation, Triple
+from siamtransfer.backbones.resnet import ResNetBackbone
+from siamtransfer.evaluation.linear.config import ProbeOptimizer
+from siamtransfer.views.view_spec import Interpolation, Triple
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedProtocol:
     """One protocol.
 
     Attributes:
-        rule, rate, weight_decay: of the update; `rate` for a batch of 256.
-        batch, epochs: how many images an update, and passes over the images.
-        milestones: epochs after which the rate is a tenth; none is one stair of a cosine to zero an epoch.
+        optimizer, lr, weight_decay: of the update; `lr` for a batch of 256.
+        batch_size, epochs: images of an update, and passes over the images.
+        milestones: epochs after which the learning rate is a tenth; without any it follows a cosine to zero
+            that changes once an epoch.
         test_interpolation: of the evaluation transform, where it is not the training crops' bilinear.
         std: of the normalisation, where it differs from the weights' own.
-        source: where the recipe is read from.
+        source: where the protocol is described.
     """
 
-    rule: Rule
-    rate: float
-    batch: int
+    optimizer: ProbeOptimizer
+    lr: float
+    batch_size: int
     epochs: int
     source: str
     weight_decay: float = 0.0
@@ -39,26 +43,37 @@ class Published:
     std: Triple | None = None
 
     def decay(self, epoch: int) -> float:
-        """The share of the initial rate in `epoch` (from 0)."""
+        """The fraction of the initial learning rate in `epoch` (from 0)."""
         if self.milestones:
             return 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
         return 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
+    def as_record(self) -> dict[str, Any]:
+        """The protocol by the names that records have."""
+        names = {"optimizer": "rule", "lr": "rate", "batch_size": "batch"}
+        return {names.get(name, name): value for name, value in vars(self).items()}
+
 
 SWAV_STD = (0.228, 0.224, 0.225)
-PUBLISHED: dict[str, Published] = {
-    "simsiam": Published("lars", 0.1, 4096, 90, "facebookresearch/simsiam, README and main_lincls.py --lars"),
-    "simsiam-paper": Published("lars", 0.02, 4096, 90, "SimSiam, arXiv 2011.10566, appendix A"),
-    "moco": Published("sgd", 30.0, 256, 100, "facebookresearch/moco, main_lincls.py", milestones=(60, 80)),
-    "moco-v3": Published("sgd", 0.1, 1024, 90, "facebookresearch/moco-v3, main_lincls.py (ResNet-50)"),
-    "swav": Published(
+PUBLISHED: dict[str, PublishedProtocol] = {
+    "simsiam": PublishedProtocol(
+        "lars", 0.1, 4096, 90, "facebookresearch/simsiam, README and main_lincls.py --lars"
+    ),
+    "simsiam-paper": PublishedProtocol("lars", 0.02, 4096, 90, "SimSiam, arXiv 2011.10566, appendix A"),
+    "moco": PublishedProtocol(
+        "sgd", 30.0, 256, 100, "facebookresearch/moco, main_lincls.py", milestones=(60, 80)
+    ),
+    "moco-v3": PublishedProtocol(
+        "sgd", 0.1, 1024, 90, "facebookresearch/moco-v3, main_lincls.py (ResNet-50)"
+    ),
+    "swav": PublishedProtocol(
         "sgd", 0.3, 256, 100, "facebookresearch/swav, eval_linear.py", weight_decay=1e-6, std=SWAV_STD
     ),
-    "barlow-twins": Published(
+    "barlow-twins": PublishedProtocol(
         "sgd", 0.3, 256, 100, "facebookresearch/barlowtwins, evaluate.py", weight_decay=1e-6
     ),
-    "vicreg": Published("sgd", 0.02, 256, 100, "facebookresearch/vicreg, README", weight_decay=1e-6),
-    "dino": Published(
+    "vicreg": PublishedProtocol("sgd", 0.02, 256, 100, "facebookresearch/vicreg, README", weight_decay=1e-6),
+    "dino": PublishedProtocol(
         "sgd", 0.001, 1024, 100, "facebookresearch/dino, eval_linear.py", test_interpolation="bicubic"
     ),
 }

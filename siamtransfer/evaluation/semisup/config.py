@@ -39,7 +39,7 @@ class SemisupConfig(EvaluationConfig):
     """Percentage of the labels; 100 is full fine-tuning."""
     protocol: FinetuningName = "swav"
     """Whose recipe."""
-    lrs: tuple[float, float] | None = None
+    lrs: list[float] | None = None
     """Other learning rates of backbone and classifier, for a batch of 256."""
     epochs: int | None = None
     """Another number of epochs."""
@@ -60,6 +60,8 @@ class SemisupConfig(EvaluationConfig):
             raise UserError(f"--percent is {self.percent}, but must be above 0 and at most 100")
         if self.resume and self.run is None:
             raise UserError("--resume needs --run, the folder in which the training was begun")
+        if self.lrs is not None and len(self.lrs) != 2:
+            raise UserError("--lrs takes two learning rates, BACKBONE CLASSIFIER")
         too_low = self.lrs is not None and min(self.lrs) < 0
         if too_low or (self.epochs or 1) < 1 or (self.batch_size or 2) < 2:
             raise UserError("--lrs must be 0 or more, --epochs at least 1 and --batch-size at least 2")

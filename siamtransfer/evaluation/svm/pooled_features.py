@@ -1,5 +1,5 @@
 """The features of VISSL's SVM benchmarks: whole images squashed to a square, and the map of a ResNet's stage
-averaged in a few windows instead of one (Goyal et al., arXiv 1905.01235, as released in VISSL).
+averaged in a few windows instead of a single one (Goyal et al., arXiv 1905.01235, as released in VISSL).
 
 Legend: N images, a stage's map [N, C, S, S].
 """
@@ -21,12 +21,13 @@ from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.data import ImageSet
 from siamtransfer.evaluation.frozen_model import FrozenModel
+from siamtransfer.evaluation.svm.config import Stage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.view_spec import Interpolation
 
 # Side, stride and padding of the windows on each stage's map, which for images of 224 pixels has 112, 56, 28,
 # 14 and 7 a side: 9216, 9216, 8192, 9216 and 8192 features of a ResNet-50.
-WINDOWS = {
+WINDOWS: dict[Stage, tuple[int, int, int]] = {
     "conv1": (10, 10, 4),
     "res2": (16, 8, 0),
     "res3": (13, 5, 0),
@@ -35,7 +36,7 @@ WINDOWS = {
 }
 
 
-class Windowed(Backbone):
+class WindowPooledBackbone(Backbone):
     """x[N, 3, H, W] -> h[N, D]: the map of one stage of a ResNet, averaged in WINDOWS and flattened, channel
     after channel. It computes with a copy of the backbone.
 
@@ -43,7 +44,7 @@ class Windowed(Backbone):
         UserError: the backbone is no ResNet of torchvision's form, or a map is smaller than a window.
     """
 
-    def __init__(self, backbone: Backbone, stage: str):
+    def __init__(self, backbone: Backbone, stage: Stage):
         super().__init__()
         if not isinstance(backbone, ResNetBackbone):
             raise UserError(
@@ -67,7 +68,7 @@ class Windowed(Backbone):
         return F.avg_pool2d(maps, side, stride, padding).flatten(1)
 
 
-class Squashed:
+class SquashedImages:
     """The images of a set as squares of `size` pixels, whatever their shape, as an ImageSet: the shorter side
     resized to `short` (None: not), then both sides to `size`."""
 
@@ -81,7 +82,7 @@ class Squashed:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The set's own, with how it is squashed."""
+        """The set's own fingerprint and the sizes, for the feature cache."""
         return f"{self.images.fingerprint} {self.short} {self.image_size} {self.interpolation.value}"
 
     def __len__(self) -> int:
@@ -96,29 +97,29 @@ class Squashed:
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
     def describe(self, index: int) -> str:
-        """As the set says it."""
+        """What the set says of image `index`, for messages."""
         return self.images.describe(index)
 
 
-def windowed(subject: FrozenModel, stage: str, short: int | None) -> FrozenModel:
-    """The subject whose features are VISSL's: squashed images, and a stage's map in windows.
+def pool_in_windows(model: FrozenModel, stage: Stage, short: int | None) -> FrozenModel:
+    """The same model with VISSL's features: squashed images, and a stage's map averaged in windows.
 
     Raises:
         UserError: it has no backbone with stages.
     """
-    if subject.backbone is None or subject.read is None:
+    if model.backbone is None or model.read is None:
         raise UserError("raw pixels have no stages: take --protocol swav, which needs none")
-    size, interpolation = subject.transform.crop, subject.transform.interpolation
+    size, interpolation = model.transform.crop, model.transform.interpolation
     train, test = (
-        Squashed(images, short, size, interpolation) if images else None
-        for images in (subject.train, subject.test)
+        SquashedImages(images, short, size, interpolation) if images else None
+        for images in (model.train, model.test)
     )
     assert train is not None
     return replace(
-        subject,
-        backbone=Windowed(subject.backbone, stage),
-        read=replace(subject.read, digest=f"{subject.read.digest} {stage} in windows"),
+        model,
+        backbone=WindowPooledBackbone(model.backbone, stage),
+        read=replace(model.read, digest=f"{model.read.digest} {stage} in windows"),
         train=train,
         test=test,
-        transform=replace(subject.transform, resize=None),
+        transform=replace(model.transform, resize=None),
     )

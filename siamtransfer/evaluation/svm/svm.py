@@ -23,17 +23,17 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
+from siamtransfer.evaluation.svm.config import COSTS, SHOTS
 from siamtransfer.metrics.average_precision import all_points, average_precisions
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
-COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)  # VISSL's
-SHOTS = (1, 2, 4, 8, 16, 32, 64, 96)  # the smallest class of VOC07 has 96 images
-STEPS = 2000
+MAX_ITERATIONS = 2000
+"""Of LIBLINEAR; an SVM that reaches them counts as unconverged."""
 
 
 @dataclass(eq=False)
-class Part:
+class SvmSplit:
     """Train or test: features float64[N, D] of norm one, labels bool[N, C], ignored bool[N, C]."""
 
     features: np.ndarray
@@ -41,10 +41,10 @@ class Part:
     ignored: np.ndarray
 
     @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None) -> Part:
+    def of(cls, features: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None) -> SvmSplit:
         """From features of any norm, labels[N, C] of 0 and 1, and what is ignored (None: nothing)."""
         ignored = np.zeros(labels.shape, bool) if ignored is None else ignored
-        return cls(normalised(features), labels.astype(bool) & ~ignored, ignored)
+        return cls(normalise(features), labels.astype(bool) & ~ignored, ignored)
 
     def counted(self, c: int) -> np.ndarray:
         """int64[n]: the images whose label for class c counts."""
@@ -56,7 +56,7 @@ class FullScores:
     """Of SVMs fitted to all of train: per class the AP on test in percent (NaN where no test image shows it)
     and the chosen cost, float64[C], and the mean AP of cross-validation in percent, float64[C, K] (NaN where
     there was but one cost). `scores` is float64[N, C] of the test images. `unconverged` counts the SVMs that
-    met STEPS."""
+    reached MAX_ITERATIONS."""
 
     precision: np.ndarray
     cost: np.ndarray
@@ -68,7 +68,7 @@ class FullScores:
 @dataclass(eq=False)
 class LowShotScores:
     """mAP in percent of each draw at each cost, float64[S, K], by the number of shots: on test, and on the
-    images of train that the draws left over. `unconverged` counts the SVMs that met STEPS."""
+    images of train that the draws left. `unconverged` counts the SVMs that reached MAX_ITERATIONS."""
 
     test: dict[int, np.ndarray]
     rest: dict[int, np.ndarray]
@@ -94,8 +94,8 @@ class LowShotScores:
 
 
 def score_full(
-    train: Part,
-    test: Part,
+    train: SvmSplit,
+    test: SvmSplit,
     names: Sequence[str],
     costs: Sequence[float] = COSTS,
     *,
@@ -118,24 +118,22 @@ def score_full(
             )
     _require_shown(test)
     work = [(train, test, c, costs, folds, seed) for c in range(len(names))]
-    costs_of, validated, scores, unconverged = [], [], [], 0
-    for name, (cost, by_cost, column, failures) in zip(names, _spread(_full, work, jobs), strict=True):
-        say(
-            f"{name}: cost {cost:g}"
-            + (f", AP {by_cost.max():.2f} % on held-out folds" if len(costs) > 1 else "")
-        )
-        costs_of.append(cost)
+    chosen, validated, columns, unconverged = [], [], [], 0
+    for name, (cost, by_cost, column, failures) in zip(names, _run_parallel(_full, work, jobs), strict=True):
+        precision = f", AP {by_cost.max():.2f} % on held-out folds" if len(costs) > 1 else ""
+        say(f"{name}: cost {cost:g}{precision}")
+        chosen.append(cost)
         validated.append(by_cost)
-        scores.append(column)
+        columns.append(column)
         unconverged += failures
-    together = np.stack(scores, axis=1)
-    precision = average_precisions(together, test.labels, test.ignored)
-    return FullScores(precision, np.array(costs_of), np.stack(validated), together, unconverged)
+    scores = np.stack(columns, axis=1)
+    precisions = average_precisions(scores, test.labels, test.ignored)
+    return FullScores(precisions, np.array(chosen), np.stack(validated), scores, unconverged)
 
 
 def score_low_shot(
-    train: Part,
-    test: Part,
+    train: SvmSplit,
+    test: SvmSplit,
     names: Sequence[str],
     costs: Sequence[float] = COSTS,
     *,
@@ -159,37 +157,35 @@ def score_low_shot(
                 f"{(len(names) - 1) * most}; lower --low-shot"
             )
     _require_shown(test)
-    found = LowShotScores({}, {}, 0)
+    result = LowShotScores({}, {}, 0)
     for k in shots:
         work = [(train, test, c, k, draw, costs, seed) for draw in range(draws) for c in range(len(names))]
-        on_test, on_rest, failures = zip(*_spread(_low_shot, work, jobs), strict=True)
+        on_test, on_rest, failures = zip(*_run_parallel(_low_shot, work, jobs), strict=True)
         shape = draws, len(names), len(costs)
-        found.test[k] = np.nanmean(np.reshape(on_test, shape), axis=1)
-        left = np.reshape(on_rest, shape)
-        if np.isnan(left).all():
+        result.test[k] = np.nanmean(np.reshape(on_test, shape), axis=1)
+        rest = np.reshape(on_rest, shape)
+        if np.isnan(rest).all():
             raise UserError(
                 f"{k} shots leave no train image that shows a class, to choose a cost by; lower --low-shot"
             )
-        found.rest[k] = np.nanmean(left, axis=1)
-        found.unconverged += sum(failures)
-        say(f"{k} shots: mAP {found.test[k].mean(axis=0).max():.2f} % at the best cost on test")
-    return found
+        result.rest[k] = np.nanmean(rest, axis=1)
+        result.unconverged += sum(failures)
+        say(f"{k} shots: mAP {result.test[k].mean(axis=0).max():.2f} % at the best cost on test")
+    return result
 
 
-def draw(train: Part, c: int, shots: int, number: int, seed: int = 0) -> np.ndarray:
+def draw(train: SvmSplit, c: int, shots: int, number: int, seed: int = 0) -> np.ndarray:
     """int64[C * shots], rising: the images of draw `number` for class c, `shots` that show it and the rest
     that do not."""
     generator = np.random.default_rng([seed, number, shots, c])
     shown, absent = _shown_and_absent(train, c)
-    few = (train.labels.shape[1] - 1) * shots
-    return np.sort(
-        np.concatenate(
-            [generator.choice(shown, shots, replace=False), generator.choice(absent, few, replace=False)]
-        )
-    )
+    negatives = (train.labels.shape[1] - 1) * shots
+    positive_rows = generator.choice(shown, shots, replace=False)
+    negative_rows = generator.choice(absent, negatives, replace=False)
+    return np.sort(np.concatenate([positive_rows, negative_rows]))
 
 
-def normalised(features: np.ndarray) -> np.ndarray:
+def normalise(features: np.ndarray) -> np.ndarray:
     """float64[N, D]: every row divided by its norm plus 1e-5."""
     features = features.astype(np.float64)
     return features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-5)
@@ -198,16 +194,19 @@ def normalised(features: np.ndarray) -> np.ndarray:
 def fit(
     features: np.ndarray, positive: np.ndarray, costs: Sequence[float], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Weights float64[D, K] and biases float64[K] of an SVM at each cost, and how many met STEPS, for
-    features[N, D] and positive bool[N]. By the seed LIBLINEAR orders the images that it takes."""
+    """Weights float64[D, K] and biases float64[K] of an SVM at each cost, and how many reached
+    MAX_ITERATIONS, for features[N, D] and positive bool[N]. By the seed LIBLINEAR orders the images that it
+    takes."""
     weights, biases, unconverged = np.empty((features.shape[1], len(costs))), np.empty(len(costs)), 0
     for k, cost in enumerate(costs):
-        svm = LinearSVC(C=cost, class_weight={1: 2, -1: 1}, dual=True, max_iter=STEPS, random_state=seed)
+        svm = LinearSVC(
+            C=cost, class_weight={1: 2, -1: 1}, dual=True, max_iter=MAX_ITERATIONS, random_state=seed
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
             svm.fit(features, np.where(positive, 1, -1))
         weights[:, k], biases[k] = svm.coef_[0], svm.intercept_[0]
-        unconverged += int(svm.n_iter_ >= STEPS)
+        unconverged += int(svm.n_iter_ >= MAX_ITERATIONS)
     return weights, biases, unconverged
 
 
@@ -215,20 +214,21 @@ def cross_validate(
     features: np.ndarray, positive: np.ndarray, costs: Sequence[float], folds: int = 3, seed: int = 0
 ) -> tuple[np.ndarray, int]:
     """The mean over folds of each cost's average precision in percent, float64[K], and how many SVMs met
-    STEPS. Folds are stretches of the images in their order, with an equal share of positives."""
+    MAX_ITERATIONS. Folds are runs of the images in their order, with an equal fraction of positives."""
     values, unconverged = [], 0
-    for fitting, holding in StratifiedKFold(folds).split(features, positive):
-        weights, biases, failures = fit(features[fitting], positive[fitting], costs, seed)
-        scores = features[holding] @ weights + biases
-        values.append([average_precision_score(positive[holding], column) for column in scores.T])
+    for fitted, held_out in StratifiedKFold(folds).split(features, positive):
+        weights, biases, failures = fit(features[fitted], positive[fitted], costs, seed)
+        scores = features[held_out] @ weights + biases
+        values.append([average_precision_score(positive[held_out], column) for column in scores.T])
         unconverged += failures
     return 100 * np.mean(values, axis=0), unconverged
 
 
 def _full(
-    train: Part, test: Part, c: int, costs: Sequence[float], folds: int, seed: int
+    train: SvmSplit, test: SvmSplit, c: int, costs: Sequence[float], folds: int, seed: int
 ) -> tuple[float, np.ndarray, np.ndarray, int]:
-    """(cost, AP of each cost in cross-validation, scores of test, SVMs that met STEPS) of class c."""
+    """(cost, AP of each cost in cross-validation, scores of test, SVMs that reached MAX_ITERATIONS) of class
+    c."""
     positive, best = train.labels[:, c], 0
     validated, unconverged = np.full(len(costs), np.nan), 0
     if len(costs) > 1:
@@ -239,35 +239,39 @@ def _full(
 
 
 def _low_shot(
-    train: Part, test: Part, c: int, shots: int, number: int, costs: Sequence[float], seed: int
+    train: SvmSplit, test: SvmSplit, c: int, shots: int, number: int, costs: Sequence[float], seed: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """(AP on test, AP on the rest of train, both in percent and float64[K], SVMs that met STEPS)."""
+    """(AP on test, AP on the rest of train, both in percent and float64[K], SVMs that reached
+    MAX_ITERATIONS)."""
     rows = draw(train, c, shots, number, seed)
     weights, biases, unconverged = fit(train.features[rows], train.labels[rows, c], costs, seed)
 
-    def precision(part: Part, rows: np.ndarray) -> np.ndarray:
-        positive = part.labels[rows, c]
+    def precision(split: SvmSplit, rows: np.ndarray) -> np.ndarray:
+        positive = split.labels[rows, c]
         if not positive.any():
             return np.full(len(costs), np.nan)
-        scores = part.features[rows] @ weights + biases
+        scores = split.features[rows] @ weights + biases
         return np.array([100 * all_points(column, positive) for column in scores.T])
 
     rest = np.setdiff1d(train.counted(c), rows)
     return precision(test, test.counted(c)), precision(train, rest), unconverged
 
 
-def _shown_and_absent(train: Part, c: int) -> tuple[np.ndarray, np.ndarray]:
+def _shown_and_absent(train: SvmSplit, c: int) -> tuple[np.ndarray, np.ndarray]:
     counted = train.counted(c)
     shown = train.labels[counted, c]
     return counted[shown], counted[~shown]
 
 
-def _require_shown(test: Part) -> None:
+def _require_shown(test: SvmSplit) -> None:
     if not (test.labels & ~test.ignored).any():
         raise UserError("none of the images to be scored shows any class, so there is no average precision")
 
 
-def _spread(function: Callable[..., Any], work: list[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
-    """The answers in order, as they come; processes of one thread each, which share the features."""
+def _run_parallel(function: Callable[..., Any], work: list[tuple[Any, ...]], jobs: int) -> Iterator[Any]:
+    """The results in the order of `work`, each as soon as it is there, from processes of one thread each that
+    share the features."""
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(*task) for task in work)
+        yield from Parallel(n_jobs=jobs, return_as="generator")(
+            delayed(function)(*arguments) for arguments in work
+        )

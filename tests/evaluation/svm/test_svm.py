@@ -22,42 +22,42 @@ from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.data.scenes.export import SceneCounts, write_voc
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.evaluation.svm import svm
-from siamtransfer.evaluation.svm.pooled_features import WINDOWS, Squashed, Windowed
+from siamtransfer.evaluation.svm.pooled_features import WINDOWS, SquashedImages, WindowPooledBackbone
 from siamtransfer.evaluation.svm.svm import (
     LowShotScores,
-    Part,
+    SvmSplit,
     draw,
     fit,
-    normalised,
+    normalise,
     score_full,
     score_low_shot,
 )
 from siamtransfer.metrics.average_precision import all_points
 from siamtransfer.programs.svm import main
-from siamtransfer.records.predictions import read_published
+from siamtransfer.records.predictions import read_record
 from siamtransfer.utils.errors import UserError
 
 NAMES = ["ant", "bee", "cat"]
 COSTS = [0.01, 1.0, 10.0]
 
 
-def part(n: int, seed: int, difficult: float = 0.0) -> Part:
+def part(n: int, seed: int, difficult: float = 0.0) -> SvmSplit:
     """Features of 12 numbers in which three classes overlap, several of them an image."""
     generator = np.random.default_rng(seed)
     features = generator.normal(size=(n, 12)) + 0.5
     labels = features[:, :3] + 0.7 * generator.normal(size=(n, 3)) > 1.0
-    return Part.of(features, labels, generator.random((n, 3)) < difficult)
+    return SvmSplit.of(features, labels, generator.random((n, 3)) < difficult)
 
 
 def test_features_are_divided_by_their_norm() -> None:
     features = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
-    assert normalised(features).dtype == np.float64
-    assert normalised(features).tolist() == [[3 / 5.00001, 4 / 5.00001], [0, 0]]
+    assert normalise(features).dtype == np.float64
+    assert normalise(features).tolist() == [[3 / 5.00001, 4 / 5.00001], [0, 0]]
 
 
 def test_an_ignored_label_is_negative_in_training() -> None:
     ignored = np.array([[True], [False]])
-    assert Part.of(np.ones((2, 3)), np.array([[1], [1]]), ignored).labels.tolist() == [[False], [True]]
+    assert SvmSplit.of(np.ones((2, 3)), np.array([[1], [1]]), ignored).labels.tolist() == [[False], [True]]
 
 
 # All labels.
@@ -102,7 +102,7 @@ def test_processes_change_nothing() -> None:
 def test_svms_that_did_not_converge_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = part(60, 0), part(30, 1)
     assert score_full(train, test, NAMES, COSTS).unconverged == 0
-    monkeypatch.setattr(svm, "STEPS", 1)
+    monkeypatch.setattr(svm, "MAX_ITERATIONS", 1)
     found = score_full(train, test, NAMES, COSTS)
     assert found.unconverged == 3 * (3 * len(COSTS) + 1)
 
@@ -184,7 +184,7 @@ def test_what_the_low_shot_benchmark_refuses() -> None:
     shown = int(train.labels[:, 0].sum())
     with pytest.raises(UserError, match=f"{shown} train images show ant .* 50 shots need 50 and 100"):
         score_low_shot(train, test, NAMES, COSTS, shots=[1, 50])
-    few = Part(train.features, np.arange(60)[:, None] % 30 == [0, 1, 2], train.ignored)
+    few = SvmSplit(train.features, np.arange(60)[:, None] % 30 == [0, 1, 2], train.ignored)
     with pytest.raises(UserError, match="2 shots leave no train image that shows a class"):
         score_low_shot(few, test, NAMES, COSTS, shots=[2], draws=1)
 
@@ -204,7 +204,7 @@ def test_windows_of_a_resnet50(stage: str, side: int, dim: int) -> None:
             nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2)
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        h = Windowed(backbone, stage).eval()(x)
+        h = WindowPooledBackbone(backbone, stage).eval()(x)
         assert h.shape == (1, dim // 8)
         backbone.eval()
         first = backbone.relu(backbone.bn1(backbone.conv1(x)))  # type: ignore[operator]
@@ -217,10 +217,10 @@ def test_windows_of_a_resnet50(stage: str, side: int, dim: int) -> None:
 def test_images_are_squashed_as_torchvision_does_it() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
     images = ArrayImages("noise", "train", pixels, np.array([1, 0]), ["a", "b"])
-    squashed = Squashed(images, 32, 28)
+    squashed = SquashedImages(images, 32, 28)
     theirs = v2.Compose([v2.Resize(32), v2.Resize((28, 28))])(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert (np.stack([squashed.image(n) for n in range(2)]) == theirs.permute(0, 2, 3, 1).numpy()).all()
-    at_once = Squashed(images, None, 28)
+    at_once = SquashedImages(images, None, 28)
     theirs = v2.Resize((28, 28))(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     assert (at_once.image(1) == theirs[1].permute(1, 2, 0).numpy()).all()
     assert len(squashed) == 2 and squashed.image_size == 28 and squashed.describe(1) == "noise/train[1]"
@@ -228,7 +228,7 @@ def test_images_are_squashed_as_torchvision_does_it() -> None:
         images.fingerprint,
         squashed.fingerprint,
         at_once.fingerprint,
-        Squashed(images, 32, 24).fingerprint,
+        SquashedImages(images, 32, 24).fingerprint,
     }
     assert len(prints) == 4
 
@@ -284,7 +284,7 @@ def test_the_program_on_images(voc: Path, tmp_path: Path, capsys: pytest.Capture
     assert protocol["transform"]["crop"] == 224 and protocol["transform"]["short_side"] == 256
     assert set(protocol["chosen_cost"]) == set(images.classes)
     assert set(protocol["chosen_cost"].values()) <= {0.1, 10.0}
-    kept = read_published(tmp_path / "svm.json").predictions
+    kept = read_record(tmp_path / "svm.json").predictions
     assert kept.settings["svm"].shape == (20, len(images.classes))
     assert images.labels is not None and (kept.labels == images.labels).all()
     again = score(SOURCE, *options)
@@ -337,7 +337,7 @@ def test_feature_files(files: list[object], tmp_path: Path) -> None:
     record = score(*files, "--costs", *COSTS)
     single = [np.float32(part_.features) for part_ in (part(90, 0, 0.1), part(60, 1, 0.2))]
     train, test = part(90, 0, 0.1), part(60, 1, 0.2)
-    train.features, test.features = (normalised(h) for h in single)
+    train.features, test.features = (normalise(h) for h in single)
     found = score_full(train, test, ["0", "1", "2"], COSTS)
     assert record["metrics"]["svm/mAP"] == pytest.approx(found.precision.mean())
     assert [record["metrics"][f"svm/AP/{c}"] for c in range(3)] == pytest.approx(found.precision)
