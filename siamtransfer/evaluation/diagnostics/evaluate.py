@@ -1,0 +1,110 @@
+"""The diagnostics of one or several checkpoints, the comparison of each pair, and the label-free choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.diagnostics import measures
+from siamtransfer.evaluation.diagnostics.config import DiagnoseConfig
+from siamtransfer.evaluation.diagnostics.model_features import ModelFeatures, extract_checkpoints, read_files
+from siamtransfer.evaluation.diagnostics.report import say_limits, say_table
+from siamtransfer.evaluation.diagnostics.representation import (
+    compare_representations,
+    measure,
+    measure_protocol,
+    write_spectra,
+)
+from siamtransfer.evaluation.diagnostics.selection import choose, score_rules, validity
+from siamtransfer.evaluation.scores import Scores, join_metrics
+from siamtransfer.utils.log import say
+
+MeasuredModel = tuple[dict[str, float], dict[str, Tensor]]
+"""The numbers of a model by NAME/REPRESENTATION, and the spectra of its covariances by representation."""
+
+
+def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Scores | None:
+    """All numbers under one name each, see programs/diagnose.py; None on all ranks but the first.
+
+    Raises:
+        UserError: the checkpoints name different images, or whatever reading checkpoints, images or files
+        finds.
+    """
+    models = extract_checkpoints(config, runtime) or [read_files(config, runtime)]
+    if not runtime.is_main:
+        return None
+    say_limits(models)
+    measured = [measure_model(model, config, runtime.device) for model in models]
+    pairs = compare_pairs(models, runtime.device)
+    numbers = [metrics for metrics, _ in measured]
+    say_table(models, numbers, pairs)
+    metrics = join_metrics(numbers) | pairs | select(numbers, config.accuracy)
+    if config.spectrum:
+        write_spectra(Path(config.spectrum), _label_spectra(models, measured))
+        say(f"wrote {config.spectrum}: the spectra of the covariances")
+    protocol = {
+        "part": config.part,
+        "sample": config.sample,
+        "seed": config.seed,
+        **measure_protocol(config.restarts, config.seed),
+        "accuracies": config.accuracy,
+        "checkpoints": [model.protocol for model in models],
+    }
+    return Scores(metrics, protocol, {"checkpoints": [model.provenance for model in models]})
+
+
+def measure_model(model: ModelFeatures, config: DiagnoseConfig, device: torch.device) -> MeasuredModel:
+    """The diagnostics of each representation, called NAME/REPRESENTATION, and the eigenvalues of its
+    covariance."""
+    numbers: dict[str, float] = {}
+    spectra: dict[str, Tensor] = {}
+    for name, representation in model.representations.items():
+        spectra[name] = measures.covariance_eigenvalues(representation.rows, device)
+        measured = measure(representation, spectra[name], device, restarts=config.restarts, seed=config.seed)
+        numbers |= {f"{measure_name}/{name}": value for measure_name, value in measured.items()}
+    return numbers, spectra
+
+
+def compare_pairs(models: Sequence[ModelFeatures], device: torch.device) -> dict[str, float]:
+    """How alike the backbones (or layers) of each two checkpoints are: `cka/backbone/1-2` and so on."""
+    if len(models) == 1:
+        return {}
+    name = next(iter(models[0].representations))
+    similarities = compare_representations([model.representations[name] for model in models], device)
+    return {
+        f"{measure_name}/{name}/{a + 1}-{b + 1}": value
+        for (a, b), numbers in similarities.items()
+        for measure_name, value in numbers.items()
+    }
+
+
+def select(numbers: Sequence[dict[str, float]], accuracies: list[float] | None) -> dict[str, float]:
+    """`selection/RULE/REPRESENTATION`: the number of the checkpoint that each label-free rule chooses, from
+    1, and with accuracies how reliable the rule is; nothing for a single checkpoint."""
+    if len(numbers) == 1:
+        return {}
+    selected: dict[str, float] = {}
+    for representation in dict.fromkeys(name.rpartition("/")[2] for name in numbers[0]):
+        for rule, scores in score_rules(numbers, representation).items():
+            name, chosen = f"selection/{rule}/{representation}", choose(scores)
+            reliability = validity(scores, accuracies) if accuracies else {}
+            selected |= {f"{name}/{statistic}": value for statistic, value in reliability.items()}
+            details = "".join(f", {statistic} {value:.3g}" for statistic, value in reliability.items())
+            if chosen is None:
+                say(f"{name:42}none, for all have collapsed{details}")
+            else:
+                selected[name] = float(chosen + 1)
+                say(f"{name:42}[{chosen + 1}]{details}")
+    return selected
+
+
+def _label_spectra(models: Sequence[ModelFeatures], measured: Sequence[MeasuredModel]) -> dict[str, Tensor]:
+    return {
+        f"[{n}] {model.name} ({name})": eigenvalues
+        for n, (model, (_, spectra)) in enumerate(zip(models, measured, strict=True), 1)
+        for name, eigenvalues in spectra.items()
+    }

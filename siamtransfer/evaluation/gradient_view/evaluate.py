@@ -1,0 +1,85 @@
+"""The gradient view of one or several checkpoints: its indicators, their table, their curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from siamtransfer.data.readers import StrictReader
+from siamtransfer.distributed.runtime import Runtime, unwrap
+from siamtransfer.evaluation.gradient_view.checkpoints import (
+    RunCheckpoint,
+    find_checkpoints,
+    open_checkpoints,
+    restore_method,
+)
+from siamtransfer.evaluation.gradient_view.config import GradientsConfig
+from siamtransfer.evaluation.gradient_view.report import say_table, write_curves
+from siamtransfer.evaluation.gradients import average, decompose, indicators
+from siamtransfer.evaluation.linear.augmented_images import local_part
+from siamtransfer.evaluation.scores import Scores, join_metrics
+from siamtransfer.features.augmented import EPOCH
+from siamtransfer.utils.log import say
+from siamtransfer.views.dataset import ViewSet, augment_batch
+from siamtransfer.views.loading import build_loader
+from siamtransfer.views.sampler import epoch_order
+
+
+def evaluate(config: GradientsConfig, runtime: Runtime) -> Scores | None:
+    """The indicators of every checkpoint under `gradient/NAME`; None on all ranks but the first.
+
+    Raises:
+        UserError: a file is not ours, its method has no gradient view, its images do not suffice, or closed
+        form
+            and autograd disagree.
+    """
+    checkpoints = open_checkpoints(find_checkpoints(config), config, runtime.world_size)
+    numbers = []
+    for checkpoint in checkpoints:
+        if runtime.is_main:
+            say(f"{checkpoint.read.path}: {config.batches} batches of {checkpoint.batch_size} images")
+        numbers.append(measure(checkpoint, config, runtime))
+    if not runtime.is_main:
+        return None
+    say_table(checkpoints, numbers)
+    if config.plot is not None:
+        write_curves(Path(config.plot), checkpoints, numbers)
+        say(f"wrote {config.plot}: the indicators over training")
+    protocol = {
+        "batches": config.batches,
+        "seed": config.seed,
+        "precision": runtime.precision,
+        "heads and loss": "float64",
+        "batch norm": "statistics of the batch",
+        "checkpoints": [checkpoint.protocol for checkpoint in checkpoints],
+    }
+    provenance = {"checkpoints": [checkpoint.provenance for checkpoint in checkpoints]}
+    return Scores(join_metrics(numbers), protocol, provenance)
+
+
+def measure(checkpoint: RunCheckpoint, config: GradientsConfig, runtime: Runtime) -> dict[str, float]:
+    """The indicators of a checkpoint, averaged over the batches; the same on every rank."""
+    method = restore_method(checkpoint)
+    torch.manual_seed(config.seed)
+    synchronise = checkpoint.config["hardware"]["sync_batch_norm"]
+    method = unwrap(runtime.distribute(method, synchronise_batch_norm=synchronise)).train()
+    images, recipe, batch_size = checkpoint.images, checkpoint.recipe, checkpoint.batch_size
+    order = epoch_order(len(images), config.seed, 0)
+    local = local_part(batch_size, runtime)
+    batches = [
+        [(EPOCH, int(index)) for index in order[begin : begin + batch_size][local]]
+        for begin in range(0, config.batches * batch_size, batch_size)
+    ]
+    loader = build_loader(
+        ViewSet(StrictReader(images), recipe, config.seed, len(images)),
+        cast(Any, batches),
+        workers=config.data.workers,
+        pin_memory=runtime.device.type == "cuda",
+    )
+    numbers = []
+    for batch in loader:
+        views = augment_batch(batch, recipe, runtime.device, channels_last=True)
+        numbers.append(indicators(decompose(method, views, runtime)))
+    return average(numbers)

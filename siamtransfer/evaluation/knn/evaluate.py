@@ -1,0 +1,69 @@
+"""The kNN evaluator: opens features as its options say, searches, votes, draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.frozen_model import labelled_features
+from siamtransfer.evaluation.knn.config import KnnConfig
+from siamtransfer.evaluation.knn.picture import write_neighbours
+from siamtransfer.evaluation.knn.search import search_over_ranks
+from siamtransfer.evaluation.knn.vote import score_neighbours
+from siamtransfer.evaluation.scores import Scores, say_metrics
+from siamtransfer.records.predictions import Predictions
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+
+
+def evaluate(config: KnnConfig, runtime: Runtime) -> Scores | None:
+    """Accuracies (mAP for several labels an image) for every k and temperature, from one search at the
+    largest k; None on all ranks but the first.
+
+    Raises:
+        UserError: there are fewer images than k, or whatever reading checkpoint, images or files finds.
+    """
+    data = labelled_features(config.checkpoint, config, runtime, mapped=True)
+    if config.neighbours and data.images is None:
+        raise UserError("--neighbours needs images: give a checkpoint and a set instead of feature files")
+    test = data.test or data.train
+    similarities, indices = search_over_ranks(
+        data.train.features,
+        test.tensor,
+        max(config.k),
+        leave_one_out=data.test is None,
+        metric=config.metric,
+        budget=int(config.memory_budget * 2**30),
+        runtime=runtime,
+    )
+    if not runtime.is_main:
+        return None
+    assert data.train.labels is not None
+    assert test.labels is not None
+    temperatures = [*config.temperature, *([None] if config.uniform else [])]
+    scores = score_neighbours(
+        similarities,
+        indices,
+        data.train.labels,
+        test.labels,
+        config.k,
+        temperatures,
+        metric=config.metric,
+    )
+    say_metrics(scores.metrics)
+    if config.neighbours and data.images is not None:
+        write_neighbours(Path(config.neighbours), data.images, indices)
+        say(
+            f"wrote {config.neighbours}: a query and its nearest neighbours a row, other classes framed in "
+            "red"
+        )
+    protocol = {
+        **data.protocol,
+        "k": config.k,
+        "temperature": config.temperature,
+        "uniform": config.uniform,
+        "similarity": config.metric,
+        "interval": "percentile bootstrap over queries, 95 %",
+    }
+    predictions = Predictions(test.labels.numpy(), scores.predictions)
+    return Scores(scores.metrics, protocol, data.provenance, predictions)
