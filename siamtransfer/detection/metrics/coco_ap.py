@@ -1,10 +1,13 @@
 """COCO's average precision and recall of boxes and masks, by pycocotools or by hotcoco.
 
 pycocotools is the reference (Lin et al., Microsoft COCO, ECCV 2014; cocodataset.org/#detection-eval). hotcoco
-computes the same arrays some hundred times faster, on all cores. Both get the same objects, so that all
-numbers here come from one code: precision P[T,R,K,A,M] and recall[T,K,A,M] at IoU T (0.50 to 0.95), recall R
-(0 to 1), class K, area A (all, small, medium, large) and number M of detections an image (1, 10, 100), -1
-where a class has no object.
+computes the same arrays about a hundred times faster, on all cores. Both get the same objects and return the
+same arrays: precision P[T,R,K,A,M] and recall[T,K,A,M] at IoU T (0.50 to 0.95), recall R (0 to 1), class K,
+area A (all, small, medium, large) and at most M detections an image (1, 10, 100); -1 where a class has no
+object.
+
+metrics/average_precision.py does not serve here: COCO matches detections to objects before it ranks them, and
+takes the precision at 101 recalls.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ class Curves(NamedTuple):
     recall: np.ndarray
 
     def metrics(self) -> dict[str, float]:
-        """COCO's twelve numbers as fractions, NaN where no object falls into one."""
+        """COCO's twelve numbers as fractions, NaN for one that no object belongs to."""
         p, r = self.precision, self.recall
-        parts = {
+        subsets = {
             "AP": p[..., ALL, -1],
             "AP50": p[IOU_50, ..., ALL, -1],
             "AP75": p[IOU_75, ..., ALL, -1],
@@ -51,34 +54,34 @@ class Curves(NamedTuple):
             "ARm": r[..., MEDIUM, -1],
             "ARl": r[..., LARGE, -1],
         }
-        return {name: _mean(part) for name, part in parts.items()}
+        return {name: _mean(values) for name, values in subsets.items()}
 
     def ap_of_classes(self) -> list[float]:
         """The AP of each class as a fraction, NaN for one without objects."""
-        return [_mean(part) for part in np.moveaxis(self.precision[..., ALL, -1], 2, 0)]
+        return [_mean(values) for values in np.moveaxis(self.precision[..., ALL, -1], 2, 0)]
 
 
 def _mean(values: np.ndarray) -> float:
-    counted = values[values > -1]
-    return float(np.mean(counted)) if counted.size else float("nan")
+    defined = values[values > -1]
+    return float(np.mean(defined)) if defined.size else float("nan")
 
 
 def coco_curves(
     predictions: Sequence[Prediction],
     records: Sequence[ImageRecord],
     classes: int,
-    task: IouType,
+    iou_type: IouType,
     backend: Backend = "hotcoco",
 ) -> Curves:
     """Scores detections, in the order of `records`, by their boxes or their masks.
 
-    Image k has the id k+1 and class c the id c+1 in both libraries. Areas of detected masks are those of the
-    masks, as in Detectron2, not of the boxes beside them.
+    Image k has the id k+1 and class c the id c+1 in both libraries. The area of a detected mask is its own, as
+    in Detectron2, not that of its box.
 
     Raises:
         UserError: the library is not installed.
     """
-    truth, found = _truth(records, task), _found(predictions, task)
+    truth, detections = _truth(records, iou_type), _detections(predictions, iou_type)
     images = [
         {"id": number, "height": record["height"], "width": record["width"]}
         for number, record in enumerate(records, 1)
@@ -86,7 +89,7 @@ def coco_curves(
     categories = [{"id": number, "name": str(number)} for number in range(1, classes + 1)]
     evaluate = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}[backend]
     try:
-        return evaluate(truth, found, images, categories, task)
+        return evaluate(truth, detections, images, categories, iou_type)
     except ModuleNotFoundError as error:
         raise UserError(
             f"COCO's AP needs {error.name}, which is not installed; `pip install 'siamtransfer[detection]'`"
@@ -130,7 +133,7 @@ class CocoObjects:
         return rows
 
 
-def _truth(records: Sequence[ImageRecord], task: IouType) -> CocoObjects:
+def _truth(records: Sequence[ImageRecord], iou_type: IouType) -> CocoObjects:
     items = [
         (number, record, item) for number, record in enumerate(records, 1) for item in record["annotations"]
     ]
@@ -140,7 +143,7 @@ def _truth(records: Sequence[ImageRecord], task: IouType) -> CocoObjects:
         for a, b, c, d in [item["bbox"]]
     ]
     masks = None
-    if task == "segm":
+    if iou_type == "segm":
         if any("segmentation" not in item for _, _, item in items):
             raise UserError("mask AP needs a mask of every object, and some have none; score boxes instead")
         masks = [
@@ -157,7 +160,7 @@ def _truth(records: Sequence[ImageRecord], task: IouType) -> CocoObjects:
     )
 
 
-def _found(predictions: Sequence[Prediction], task: IouType) -> CocoObjects:
+def _detections(predictions: Sequence[Prediction], iou_type: IouType) -> CocoObjects:
     counts = [len(prediction["scores"]) for prediction in predictions]
     corners = np.concatenate(
         [
@@ -168,7 +171,7 @@ def _found(predictions: Sequence[Prediction], task: IouType) -> CocoObjects:
     # Width and height in the precision of the boxes, as Detectron2 has them.
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).astype(np.float64)
     area, masks = boxes[:, 2] * boxes[:, 3], None
-    if task == "segm":
+    if iou_type == "segm":
         from pycocotools import mask as run_lengths
 
         if any(prediction["masks"] is None for prediction in predictions):
@@ -191,22 +194,26 @@ def _joined(predictions: Sequence[Prediction], key: Literal["scores", "classes"]
     return np.concatenate([np.empty(0, np.float32), *(prediction[key] for prediction in predictions)])
 
 
-def _hotcoco(truth: CocoObjects, found: CocoObjects, images: list, categories: list, task: IouType) -> Curves:
+def _hotcoco(
+    truth: CocoObjects, detections: CocoObjects, images: list, categories: list, iou_type: IouType
+) -> Curves:
     import hotcoco
 
-    gold = hotcoco.COCO.from_arrays(
+    dataset = hotcoco.COCO.from_arrays(
         images, categories, truth.image, truth.category, truth.boxes,
         area=truth.area, iscrowd=truth.crowd, segmentation=truth.masks,
     )  # fmt: skip
-    table = np.column_stack([found.image, found.boxes, found.score, found.category]).astype(np.float64)
-    results = gold.load_res(table, segmentation=found.masks)
-    if task == "segm" and len(table):
-        results.update_anns(ids=np.arange(1, len(table) + 1), area=found.area)
-    return _judged(hotcoco.COCOeval(gold, results, task))
+    table = np.column_stack(
+        [detections.image, detections.boxes, detections.score, detections.category]
+    ).astype(np.float64)
+    results = dataset.load_res(table, segmentation=detections.masks)
+    if iou_type == "segm" and len(table):
+        results.update_anns(ids=np.arange(1, len(table) + 1), area=detections.area)
+    return _curves(hotcoco.COCOeval(dataset, results, iou_type))
 
 
 def _pycocotools(
-    truth: CocoObjects, found: CocoObjects, images: list, categories: list, task: IouType
+    truth: CocoObjects, detections: CocoObjects, images: list, categories: list, iou_type: IouType
 ) -> Curves:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -217,11 +224,11 @@ def _pycocotools(
         api.createIndex()
         return api
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress there
-        return _judged(COCOeval(index(truth), index(found), task))
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        return _curves(COCOeval(index(truth), index(detections), iou_type))
 
 
-def _judged(coco_eval: Any) -> Curves:
+def _curves(coco_eval: Any) -> Curves:
     coco_eval.evaluate()
     coco_eval.accumulate()
     return Curves(np.asarray(coco_eval.eval["precision"]), np.asarray(coco_eval.eval["recall"]))

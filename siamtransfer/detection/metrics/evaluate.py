@@ -1,4 +1,4 @@
-"""From predictions to named numbers: one evaluation for every engine and every data set."""
+"""Named metrics of predictions: one evaluation for both engines and all data sets."""
 
 from __future__ import annotations
 
@@ -36,22 +36,23 @@ def evaluate(
     """
     if metric not in get_args(ApKind):
         raise UserError(f"there is no detection metric {metric!r}; take {', '.join(get_args(ApKind))}")
-    found = in_order(predictions, records)
+    predictions = in_order(predictions, records)
     if metric != "coco":
-        return _voc(voc_ap(found, records, len(classes), all_points=metric == "voc-all-points"), classes)
+        ap = voc_ap(predictions, records, len(classes), all_points=metric == "voc-all-points")
+        return _voc_metrics(ap, classes)
     values: dict[str, float] = {}
-    for name, task in IOU_TYPES.items():
-        if task == "segm" and any(prediction["masks"] is None for prediction in found):
+    for name, iou_type in IOU_TYPES.items():
+        if iou_type == "segm" and any(prediction["masks"] is None for prediction in predictions):
             continue
-        curves = coco_curves(found, records, len(classes), task, backend)
+        curves = coco_curves(predictions, records, len(classes), iou_type, backend)
         of_classes = zip(classes, curves.ap_of_classes(), strict=True)
-        parts = curves.metrics() | {f"AP/{label}": ap for label, ap in of_classes}
-        values |= {f"{name}/{key}": 100 * value for key, value in parts.items()}
+        fractions = curves.metrics() | {f"AP/{label}": ap for label, ap in of_classes}
+        values |= {f"{name}/{key}": 100 * value for key, value in fractions.items()}
     return values
 
 
-def _voc(ap: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """The numbers of AP[classes, IoUs] under their names."""
+def _voc_metrics(ap: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """The metrics of AP[classes, IoUs], a fraction, in per cent."""
     percent = 100 * ap
     at = {iou: percent[:, IOUS.index(iou)] for iou in (50, 75)}
     values = {

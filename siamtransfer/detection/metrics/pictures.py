@@ -1,4 +1,4 @@
-"""A picture of what a detector finds beside what is there."""
+"""A picture of annotated objects beside detections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from siamtransfer.utils.files import atomic_write
 GAP = 6  # white pixels around every picture
 SIDES = (160, 480)  # the shorter side is enlarged to the first, the longer one reduced to the second
 COLOURS = (
-    (230, 25, 75), (60, 180, 75), (67, 99, 216), (245, 130, 49), (145, 30, 180),
-    (70, 200, 220), (240, 50, 230), (154, 99, 36), (0, 128, 128), (128, 128, 0),
-)  # fmt: skip
-VEIL = 0.4  # how much of a mask's colour covers the image
+    (230, 25, 75),
+    (60, 180, 75),
+    (67, 99, 216),
+    (245, 130, 49),
+    (145, 30, 180),
+    (70, 200, 220),
+    (240, 50, 230),
+    (154, 99, 36),
+    (0, 128, 128),
+    (128, 128, 0),
+)
+MASK_OPACITY = 0.4
 
 
 class DrawnObject(NamedTuple):
@@ -41,19 +49,21 @@ def draw_predictions(
     count: int = 8,
     least_score: float = 0.5,
 ) -> None:
-    """Writes a PNG: a row for each of `count` images taken evenly from the part, on the left the annotated
-    objects and on the right the detections of at least `least_score`, boxes and masks in the class's colour.
+    """Writes a PNG with a row for each of `count` images, taken at equal distances from the records.
+
+    On the left are the annotated objects, on the right the detections with a score of at least `least_score`;
+    boxes and masks have the colour of the class.
 
     Raises:
         UserError: an image cannot be read or the file not be written.
         ValueError: predictions and records do not belong together.
     """
-    found = in_order(predictions, records)
+    predictions = in_order(predictions, records)
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
     rows = []
     for index in chosen.tolist():
         record, image = records[index], read_image(records[index])
-        sides = (_annotated(record, classes), _detected(found[index], classes, least_score))
+        sides = (_annotated(record, classes), _detected(predictions[index], classes, least_score))
         rows.append([_draw(image, drawn) for drawn in sides])
     width = max(sum(picture.width + GAP for picture in row) for row in rows) + GAP
     sheet = Image.new("RGB", (width, sum(row[0].height + GAP for row in rows) + GAP), "white")
@@ -79,10 +89,16 @@ def _annotated(record: ImageRecord, classes: Sequence[str]) -> list[DrawnObject]
     return drawn
 
 
-def _detected(found: Prediction, classes: Sequence[str], least_score: float) -> list[DrawnObject]:
-    masks: Sequence[Any] = [None] * len(found["scores"]) if found["masks"] is None else found["masks"]
+def _detected(prediction: Prediction, classes: Sequence[str], least_score: float) -> list[DrawnObject]:
+    masks: Sequence[Any] | None = prediction["masks"]
+    if masks is None:
+        masks = [None] * len(prediction["scores"])
     rows = zip(
-        found["boxes"].tolist(), found["classes"].tolist(), found["scores"].tolist(), masks, strict=True
+        prediction["boxes"].tolist(),
+        prediction["classes"].tolist(),
+        prediction["scores"].tolist(),
+        masks,
+        strict=True,
     )
     best_last = sorted(rows, key=lambda row: row[2])
     return [
@@ -93,14 +109,14 @@ def _detected(found: Prediction, classes: Sequence[str], least_score: float) -> 
 
 
 def _draw(image: np.ndarray, drawn: Sequence[DrawnObject]) -> Image.Image:
-    veiled = image.astype(np.float32)
+    pixels = image.astype(np.float32)
     for item in drawn:
         if item.mask is not None:
             from pycocotools import mask as run_lengths
 
             inside = run_lengths.decode(item.mask).astype(bool)
-            veiled[inside] += VEIL * (np.array(_colour(item.label), np.float32) - veiled[inside])
-    picture = Image.fromarray(veiled.round().astype(np.uint8))
+            pixels[inside] += MASK_OPACITY * (np.array(_colour(item.label), np.float32) - pixels[inside])
+    picture = Image.fromarray(pixels.round().astype(np.uint8))
     least, most = SIDES
     scale = min(max(1.0, least / min(picture.size)), most / max(picture.size))
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))

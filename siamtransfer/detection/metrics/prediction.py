@@ -1,4 +1,4 @@
-"""What a detector found in one image, the form that every engine hands to the evaluation."""
+"""The detections in one image, in the form in which both engines give them to the evaluation."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def in_order(predictions: Sequence[Prediction], records: Sequence[ImageRecord]) 
     """The predictions in the order of the records.
 
     Raises:
-        ValueError: an image has no prediction (one without detections says so with empty arrays) or several,
-            arrays of one differ in length, or a prediction is of no image here.
+        ValueError: an image has no prediction (without detections its arrays are empty) or several,
+            arrays of one differ in length, or a prediction belongs to no record.
     """
     of_image = {prediction["image_id"]: prediction for prediction in predictions}
     if len(of_image) != len(predictions):
@@ -39,9 +39,9 @@ def in_order(predictions: Sequence[Prediction], records: Sequence[ImageRecord]) 
     if of_image.keys() != set(expected):
         odd = of_image.keys() ^ set(expected)
         raise ValueError(f"predictions and images differ by {len(odd)} images, {next(iter(odd))!r} for one")
-    for found in predictions:
-        masks = found["masks"]
-        lengths = {len(found["boxes"]), len(found["scores"]), len(found["classes"])}
+    for prediction in predictions:
+        masks = prediction["masks"]
+        lengths = {len(prediction[key]) for key in ("boxes", "scores", "classes")}
         if len(lengths | ({len(masks)} if masks is not None else set())) != 1:
-            raise ValueError(f"the arrays of image {found['image_id']!r} differ in length: {lengths}")
+            raise ValueError(f"the arrays of image {prediction['image_id']!r} differ in length: {lengths}")
     return [of_image[image] for image in expected]

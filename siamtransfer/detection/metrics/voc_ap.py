@@ -1,9 +1,12 @@
 """Pascal VOC's average precision at the IoUs 0.50 to 0.95, as Detectron2 reports it.
 
 Sources: Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 2010, section 4.2 (11 points);
-the VOC2010 development kit (all points); Detectron2's PascalVOCDetectionEvaluator for what a number depends
-on besides: scores are written with three decimals and boxes with one, boxes count pixels from 1 and include
-both corners, and a class without objects counts as zero among 11 points and as NaN among all.
+the VOC2010 development kit (all points); Detectron2's PascalVOCDetectionEvaluator for the rest: scores are
+rounded to three decimals and boxes to one, boxes count pixels from 1 and include both corners, and the AP of
+a class without objects is zero with 11 points and NaN with all.
+
+metrics/average_precision.py does not serve here: its positives are known samples, all of them ranked; here an
+object may be detected several times or never, and difficult ones count neither way.
 
 Legend: d detections of a class in the order of their scores, g its objects.
 """
@@ -23,8 +26,11 @@ FROM_ONE = np.array([1, 1, 0, 0], np.float32)  # from continuous coordinates to 
 
 
 class Matches(NamedTuple):
-    """Which object each detection overlaps most. overlap: float64[d]; object: int64[d], -1 in images without
-    objects; difficult: bool[g]."""
+    """The object that each detection overlaps most.
+
+    overlap: float64[d], the IoU; object: int64[d], its index, -1 in images without objects;
+    difficult: bool[g].
+    """
 
     overlap: np.ndarray
     object: np.ndarray
@@ -35,26 +41,26 @@ def voc_ap(
     predictions: Sequence[Prediction], records: Sequence[ImageRecord], classes: int, *, all_points: bool
 ) -> np.ndarray:
     """AP float64[classes, IoUs] as a fraction; `predictions` in the order of `records`."""
-    rows = _written(predictions)
+    rows = _rounded(predictions)
     return np.array(
         [
-            [average_precision(*curve(found, iou / 100), all_points=all_points) for iou in IOUS]
-            for found in (_match(rows[rows[:, 1] == label], records, label) for label in range(classes))
+            [average_precision(*curve(matches, iou / 100), all_points=all_points) for iou in IOUS]
+            for matches in (_match(rows[rows[:, 1] == label], records, label) for label in range(classes))
         ]
     ).reshape(classes, len(IOUS))
 
 
-def curve(found: Matches, iou: float) -> tuple[np.ndarray, np.ndarray]:
+def curve(matches: Matches, iou: float) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision float64[d] after each detection.
 
     The first detection of an object is true and every further one false; those of a difficult object count as
     neither.
     """
-    overlaps = found.overlap > iou
-    easy = ~found.difficult
-    counts = overlaps & easy[found.object] if len(easy) else np.zeros_like(overlaps)
+    overlaps = matches.overlap > iou
+    easy = ~matches.difficult
+    counts = overlaps & easy[matches.object] if len(easy) else np.zeros_like(overlaps)
     candidates = np.flatnonzero(counts)
-    first = candidates[np.unique(found.object[candidates], return_index=True)[1]]
+    first = candidates[np.unique(matches.object[candidates], return_index=True)[1]]
     true = np.zeros(len(overlaps))
     true[first] = 1
     false = np.where(overlaps, counts, 1) - true
@@ -65,8 +71,10 @@ def curve(found: Matches, iou: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, *, all_points: bool) -> float:
-    """The area below the curve of the highest precision at each recall or beyond: of VOC2010 over every point
-    of it, of VOC2007 as the mean at the recalls 0, 0.1 … 1."""
+    """The area under the curve of the highest precision at each recall or a larger one.
+
+    VOC2010 (`all_points`) takes every point of the curve, VOC2007 the mean at the recalls 0, 0.1 … 1.
+    """
     if not all_points:
         levels = np.arange(0.0, 1.1, 0.1)
         return sum(float(precision[recall >= level].max(initial=0)) / 11 for level in levels)
@@ -75,15 +83,15 @@ def average_precision(recall: np.ndarray, precision: np.ndarray, *, all_points: 
     return float(np.sum(np.diff(recall) * envelope))
 
 
-def _written(predictions: Sequence[Prediction]) -> np.ndarray:
+def _rounded(predictions: Sequence[Prediction]) -> np.ndarray:
     """Rows of image, class, score, x0, y0, x1, y1, float64[n,7], rounded as in VOC's result files."""
     rows = [np.empty((0, 7))]
-    for image, found in enumerate(predictions):
-        boxes = np.asarray(found["boxes"], np.float32).reshape(-1, 4) + FROM_ONE
-        scores = [float(f"{score:.3f}") for score in np.asarray(found["scores"]).tolist()]
-        corners_ = [[float(f"{value:.1f}") for value in box] for box in boxes.tolist()]
-        rows.append(np.column_stack([np.full(len(boxes), image), found["classes"], scores, corners_]))
-    return np.concatenate([part for part in rows if len(part)] or rows[:1])
+    for image, prediction in enumerate(predictions):
+        boxes = np.asarray(prediction["boxes"], np.float32).reshape(-1, 4) + FROM_ONE
+        scores = [float(f"{score:.3f}") for score in np.asarray(prediction["scores"]).tolist()]
+        rounded = [[float(f"{value:.1f}") for value in box] for box in boxes.tolist()]
+        rows.append(np.column_stack([np.full(len(boxes), image), prediction["classes"], scores, rounded]))
+    return np.concatenate([row for row in rows if len(row)] or rows[:1])
 
 
 def _match(rows: np.ndarray, records: Sequence[ImageRecord], label: int) -> Matches:
@@ -95,10 +103,10 @@ def _match(rows: np.ndarray, records: Sequence[ImageRecord], label: int) -> Matc
     for image, record in enumerate(records):
         objects = [item for item in record["annotations"] if item["category_id"] == label]
         if objects and image in of_image:
-            here = of_image[image]
-            overlaps = _ious(rows[here, 3:], np.array([corners(item) for item in objects]) + FROM_ONE)
-            overlap[here] = overlaps.max(axis=1)
-            object_[here] = len(difficult) + overlaps.argmax(axis=1)
+            in_image = of_image[image]
+            overlaps = _ious(rows[in_image, 3:], np.array([corners(item) for item in objects]) + FROM_ONE)
+            overlap[in_image] = overlaps.max(axis=1)
+            object_[in_image] = len(difficult) + overlaps.argmax(axis=1)
         difficult += [item.get("difficult", False) for item in objects]
     return Matches(overlap, object_, np.array(difficult, bool))
 
@@ -106,9 +114,11 @@ def _match(rows: np.ndarray, records: Sequence[ImageRecord], label: int) -> Matc
 def _by_image(images: np.ndarray) -> dict[int, np.ndarray]:
     """The rows of each image that has any."""
     order = np.argsort(images, kind="stable")
-    found, starts = np.unique(images[order], return_index=True)
+    present, starts = np.unique(images[order], return_index=True)
     return (
-        dict(zip(found.astype(int).tolist(), np.split(order, starts[1:]), strict=True)) if len(images) else {}
+        dict(zip(present.astype(int).tolist(), np.split(order, starts[1:]), strict=True))
+        if len(images)
+        else {}
     )
 
 

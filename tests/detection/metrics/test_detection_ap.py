@@ -147,11 +147,11 @@ def test_coco_numbers_are_those_of_pycocotools_own_summary(seed: int, tmp_path: 
         ]
         with contextlib.redirect_stdout(io.StringIO()):
             api = coco.COCO(tmp_path / "truth.json")
-            step_report = cocoeval.COCOeval(api, api.loadRes(results), task)
-            step_report.evaluate()
-            step_report.accumulate()
-            step_report.summarize()
-        for key, value in zip(COCO_NAMES, step_report.stats, strict=True):
+            evaluator = cocoeval.COCOeval(api, api.loadRes(results), task)
+            evaluator.evaluate()
+            evaluator.accumulate()
+            evaluator.summarize()
+        for key, value in zip(COCO_NAMES, evaluator.stats, strict=True):
             number = ours[f"{name}/{key}"]
             assert math.isnan(number) if value == -1 else number == pytest.approx(100 * value, abs=1e-6)
 
@@ -172,11 +172,11 @@ def test_coco_numbers_are_detectron2s(seed: int, tmp_path: Path) -> None:
     register_coco_instances(name, {}, str(tmp_path / "truth.json"), str(tmp_path))
     try:
         DatasetCatalog.get(name)  # reads the classes
-        step_report = COCOEvaluator(name, ("bbox", "segm"), False, use_fast_impl=detectron2.compiled)
-        step_report.reset()
-        step_report.process(records, [{"instances": as_instances(one)} for one in predictions])
+        evaluator = COCOEvaluator(name, ("bbox", "segm"), False, use_fast_impl=detectron2.compiled)
+        evaluator.reset()
+        evaluator.process(records, [{"instances": as_instances(one)} for one in predictions])
         with contextlib.redirect_stdout(io.StringIO()):
-            theirs = step_report.evaluate()
+            theirs = evaluator.evaluate()
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
@@ -202,10 +202,10 @@ def test_voc_numbers_are_detectron2s(seed: int, year: int, metric: Any, tmp_path
     name = f"test_voc_{seed}_{year}"
     register_pascal_voc(name, str(tmp_path), "test", year, CLASSES)
     try:
-        step_report = PascalVOCDetectionEvaluator(name)
-        step_report.reset()
-        step_report.process(records, [{"instances": as_instances(one)} for one in predictions])
-        theirs = step_report.evaluate()["bbox"]
+        evaluator = PascalVOCDetectionEvaluator(name)
+        evaluator.reset()
+        evaluator.process(records, [{"instances": as_instances(one)} for one in predictions])
+        theirs = evaluator.evaluate()["bbox"]
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
