@@ -23,10 +23,7 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 if TYPE_CHECKING:
-    from siamtransfer.records.comparison import Comparison
-    from siamtransfer.records.predictions import Published
-
-RESAMPLES, RESAMPLES_OF_IMAGES = 10_000, 1000
+    from siamtransfer.records.predictions import SavedRecord
 
 
 @dataclass
@@ -58,23 +55,29 @@ class CompareOptions:
 def compare_records(options: CompareOptions) -> dict[str, Any]:
     """Prints which is better and returns the record."""
     options.check()
-    from siamtransfer.records.comparison import common_settings, compare, refuse_unlike
-    from siamtransfer.records.predictions import read_published
+    from siamtransfer.records.comparison import (
+        common_settings,
+        compare_predictions,
+        default_resamples,
+        refuse_unlike,
+    )
+    from siamtransfer.records.predictions import read_record
     from siamtransfer.records.record import record
 
     assert options.first is not None
     assert options.second is not None
-    first, second = read_published(options.first), read_published(options.second)
+    first, second = read_record(options.first), read_record(options.second)
     refuse_unlike(first, second)
     settings = common_settings(first, second, options.setting)
     labels = first.predictions.labels
-    resamples = options.resamples or (RESAMPLES if labels.ndim == 1 else RESAMPLES_OF_IMAGES)
+    resamples = options.resamples or default_resamples(labels)
     metrics: dict[str, float] = {}
     for setting in settings:
-        both = (published.predictions.settings[setting] for published in (first, second))
-        found = compare(labels, *both, resamples=resamples, seed=options.seed)
-        say(f"{setting}: {found.verdict()}")
-        metrics |= named(f"compare/{setting}", found)
+        comparison = compare_predictions(
+            first.predictions, second.predictions, setting, resamples=resamples, seed=options.seed
+        )
+        say(f"{setting}: {comparison.verdict()}")
+        metrics |= comparison.metrics(f"compare/{setting}")
     say(f"A is {first.path}, B is {second.path}; {len(labels)} samples")
     if len(settings) > 1:
         say(f"of {len(settings)} settings one may differ by chance: choose beforehand, by --setting")
@@ -92,36 +95,14 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
     return record("compare", metrics, protocol, first=source(first), second=source(second))
 
 
-def named(name: str, found: Comparison) -> dict[str, float]:
-    """A comparison's numbers under the names of the record."""
-    metrics: dict[str, float] = {}
-    for number, difference in found.differences.items():
-        metrics |= {
-            f"{name}/{number}/first": difference.first,
-            f"{name}/{number}/second": difference.second,
-            f"{name}/{number}/difference": difference.value,
-            f"{name}/{number}/ci95_low": difference.low,
-            f"{name}/{number}/ci95_high": difference.high,
-        }
-    if found.p_value is not None:
-        assert found.only_first_right is not None
-        assert found.only_second_right is not None
-        metrics |= {
-            f"{name}/only_first_right": float(found.only_first_right),
-            f"{name}/only_second_right": float(found.only_second_right),
-            f"{name}/mcnemar_p": found.p_value,
-        }
-    return metrics
-
-
-def source(published: Published) -> dict[str, Any]:
-    """Where one side comes from."""
+def source(saved: SavedRecord) -> dict[str, Any]:
+    """The provenance of a record that is compared."""
     from siamtransfer.utils.files import digest_of_file
 
-    provenance = published.record["provenance"]
+    provenance = saved.record["provenance"]
     return {
-        "record": str(published.path),
-        "record_digest": digest_of_file(published.path),
+        "record": str(saved.path),
+        "record_digest": digest_of_file(saved.path),
         "predictions_digest": provenance["predictions_digest"],
         "backbone": provenance.get("backbone"),
         "weights_digest": provenance.get("weights_digest"),

@@ -1,40 +1,47 @@
-"""Which of two backbones is better, from what one evaluator said of both on the same samples.
+"""Which of two backbones is better, from the predictions of one evaluator for both on the same samples.
 
-Two records are alike when task, data and protocol are the same (`refuse_unlike` has the rule). Then every
-sample is its own control: the interval is that of the difference, by the paired bootstrap over samples (Efron
-& Tibshirani 1993, percentile interval), and the test is McNemar's (1947) in its exact form.
+Two measurements can be compared when task, data and protocol are the same (`refuse_unlike` has the rule). The
+samples are then paired: the interval is that of the difference by the paired bootstrap over samples, and the
+test is McNemar's (metrics/paired_bootstrap.py).
 
 Legend: Q samples, C classes, R resamples; differences are second minus first, in percentage points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
-from scipy.fft import irfft, next_fast_len, rfft
 
 from siamtransfer.metrics.accuracy import mean_per_class
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
-from siamtransfer.records.predictions import Published
+from siamtransfer.metrics.paired_bootstrap import (
+    accuracy_interval,
+    mcnemar,
+    mean_average_precision_differences,
+    mean_per_class_differences,
+    percentile_interval,
+)
+from siamtransfer.records.predictions import Predictions, SavedRecord, read_record
+from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.strict_json import flatten
+from siamtransfer.utils.strict_json import flatten, to_json
 
+RESAMPLES, RESAMPLES_OF_SCORES = 10_000, 1000
+"""Defaults for the mean over classes, and for mAP, which takes more time."""
 BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std")
 CHOSEN = ("chosen_", "held_out_")
 SPELT_IN_SETTING = {"knn": ("k", "temperature", "uniform")}
-TAILS = (0.025, 0.975)
 ALPHA = 0.05
-_TOGETHER = 2**22  # numbers of a chunk of resamples that are held at once
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of both, in percent, and the 95 % interval of their difference."""
+    """A metric of the first and the second, in percent, and the 95 % interval of their difference."""
 
     first: float
     second: float
@@ -47,14 +54,19 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two lists of predictions against each other: the difference of every number (`top1` first, and
-    `mean_per_class`; or `mAP`), and for single labels McNemar's test with its two counts."""
+    """The comparison of two lists of predictions for the same samples.
+
+    Attributes:
+        differences: by metric: `top1` and `mean_per_class`, or `mAP` for several labels a sample.
+        only_first_right, only_second_right: number of samples that one of the two predicts correctly.
+        p_value: McNemar's. These three are None for several labels a sample.
+    """
 
     differences: dict[str, Difference]
     only_first_right: int | None = None
@@ -63,16 +75,42 @@ class Comparison:
 
     @property
     def better(self) -> int | None:
-        """0 or 1 for the one that is better; None where no difference can be told, which takes both the
-        interval and the test."""
+        """0 or 1 for the first or the second; None unless both the interval and the test show a
+        difference."""
         main = next(iter(self.differences.values()))
         if not main.clear or (self.p_value is not None and self.p_value >= ALPHA):
             return None
         return int(main.value > 0)
 
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """The numbers under the names of a record, such as PREFIX/top1/difference."""
+        metrics: dict[str, float] = {}
+        for metric, difference in self.differences.items():
+            metrics |= {
+                f"{prefix}/{metric}/first": difference.first,
+                f"{prefix}/{metric}/second": difference.second,
+                f"{prefix}/{metric}/difference": difference.value,
+                f"{prefix}/{metric}/ci95_low": difference.low,
+                f"{prefix}/{metric}/ci95_high": difference.high,
+            }
+        if (
+            self.p_value is not None
+            and self.only_first_right is not None
+            and self.only_second_right is not None
+        ):
+            metrics |= {
+                f"{prefix}/only_first_right": float(self.only_first_right),
+                f"{prefix}/only_second_right": float(self.only_second_right),
+                f"{prefix}/mcnemar_p": self.p_value,
+            }
+        return metrics
+
+    def __str__(self) -> str:
+        return self.verdict(("the first", "the second"))
+
     def verdict(self, names: tuple[str, str] = ("A", "B")) -> str:
-        """The conclusion in words."""
-        number, main = next(iter(self.differences.items()))
+        """The conclusion in words, with `names` for the first and the second."""
+        metric, main = next(iter(self.differences.items()))
         better, (low, high) = self.better, (main.low, main.high)
         if better == 0:
             low, high = -high, -low
@@ -83,30 +121,72 @@ class Comparison:
         test = "" if self.p_value is None else f", McNemar p = {self.p_value:.2g}"
         return (
             f"{conclusion}, 95 % interval {low:.2f} to {high:.2f}{test} "
-            f"({number} {main.first:.2f} and {main.second:.2f} %)"
+            f"({metric} {main.first:.2f} and {main.second:.2f} %)"
         )
 
 
-def refuse_unlike(first: Published, second: Published) -> None:
-    """Raises UserError, which names the key and both values, unless the two measured the same in the same
-    way:
+def compare(
+    first: Result | str | Path,
+    second: Result | str | Path,
+    *,
+    setting: str | None = None,
+    resamples: int | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Says which of two measurements is better: results of an evaluator, or its records as --record writes
+    them.
 
-    - `task`, and every key of `protocol` except what belongs to the weights (BELONGS_TO_WEIGHTS), what came
-      out of a choice on held-out data (names that begin as in CHOSEN; `chosen_on`, where it was made, has to
-      be the same), and lists of values that a setting's name spells out (SPELT_IN_SETTING);
-    - every `…_fingerprint` of provenance, which stands for the images;
+    Args:
+        setting: the setting of both that is compared, such as `k=20/T=0.07`; not needed where both have one.
+        resamples: R, by default RESAMPLES or RESAMPLES_OF_SCORES.
+        seed: of the resamples.
+
+    Raises:
+        UserError: the two cannot be compared (`refuse_unlike`), have no such setting, or have several in
+            common and none is named.
+    """
+    a, b = open_measurement(first, "the first result"), open_measurement(second, "the second result")
+    refuse_unlike(a, b)
+    settings = common_settings(a, b, setting)
+    if len(settings) > 1:
+        raise UserError(f"both have the settings {', '.join(settings)}: choose one")
+    return compare_predictions(a.predictions, b.predictions, settings[0], resamples=resamples, seed=seed)
+
+
+def open_measurement(source: Result | str | Path, name: str) -> SavedRecord:
+    """The record and the predictions of a result or of a file; messages call the result `name`.
+
+    Raises:
+        UserError: the file is no record, or there are no predictions.
+    """
+    if not isinstance(source, Result):
+        return read_record(source)
+    if source.predictions is None:
+        raise UserError(f"{name} has no predictions, so it cannot be compared")
+    entries = {key: getattr(source, key) for key in ("task", "metrics", "protocol", "provenance")}
+    return SavedRecord(Path(name), json.loads(to_json(entries)), source.predictions)
+
+
+def refuse_unlike(first: SavedRecord, second: SavedRecord) -> None:
+    """Raises UserError, which names the key and both values, unless the two measured the same in the same
+    way. These have to be equal:
+
+    - `task`, and every key of `protocol`, except: what belongs to the weights (BELONGS_TO_WEIGHTS); what a
+      choice on held-out data gave (names that begin as in CHOSEN; but `chosen_on`, the data of the choice,
+      has to be equal); lists of values of which each setting's name has one (SPELT_IN_SETTING);
+    - every `..._fingerprint` of provenance, which identifies the images;
     - the labels of all samples, in their order.
 
-    Feature files have no fingerprint, and their paths, `train` and `test`, are the weights' own: of those
-    only the numbers of samples and the labels tell that the images were the same.
+    Feature files have no fingerprint, and their paths, `train` and `test`, belong to the weights. Of those
+    only the numbers of samples and the labels show that the images were the same.
     """
-    one, other = _what_must_agree(first.record), _what_must_agree(second.record)
+    entries = [_compared_entries(saved.record) for saved in (first, second)]
     cannot = f"{first.path} and {second.path} cannot be compared, for"
-    for key in one | other:
-        if key not in one or key not in other or one[key] != other[key]:
-            values = [repr(entries[key]) if key in entries else "absent" for entries in (one, other)]
+    for key in entries[0] | entries[1]:
+        if any(key not in half for half in entries) or entries[0][key] != entries[1][key]:
+            values = [repr(half[key]) if key in half else "absent" for half in entries]
             raise UserError(f"{cannot} {key} is {values[0]} in the first and {values[1]} in the second")
-    labels = [published.predictions.labels for published in (first, second)]
+    labels = [saved.predictions.labels for saved in (first, second)]
     if labels[0].shape != labels[1].shape:
         raise UserError(f"{cannot} they scored {list(labels[0].shape)} and {list(labels[1].shape)} labels")
     differing = np.argwhere(labels[0] != labels[1])
@@ -118,37 +198,56 @@ def refuse_unlike(first: Published, second: Published) -> None:
         )
 
 
-def common_settings(first: Published, second: Published, asked: str | None) -> list[str]:
-    """The settings that both have predictions of, or the one asked for.
+def common_settings(first: SavedRecord, second: SavedRecord, setting: str | None) -> list[str]:
+    """The settings of which both have predictions, or only `setting`.
 
     Raises:
-        UserError: there is none; says which there are.
+        UserError: there is none; names those of each.
     """
-    found = [published.predictions.settings for published in (first, second)]
-    both = [name for name in found[0] if name in found[1]]
-    if asked is None and both:
+    settings = [saved.predictions.settings for saved in (first, second)]
+    both = [name for name in settings[0] if name in settings[1]]
+    if setting is None and both:
         return both
-    if asked in both:
-        return [asked]
-    has = " and ".join(
-        f"{published.path} has {', '.join(settings)}"
-        for published, settings in zip((first, second), found, strict=True)
+    if setting in both:
+        return [setting]
+    names = " and ".join(
+        f"{saved.path} has {', '.join(saved.predictions.settings)}" for saved in (first, second)
     )
     raise UserError(
-        f"there is no setting {asked!r} in both: {has}" if asked else f"no setting is in both: {has}"
+        f"there is no setting {setting!r} in both: {names}" if setting else f"no setting is in both: {names}"
     )
 
 
-def compare(
+def default_resamples(labels: np.ndarray) -> int:
+    """R for labels[Q], or for several labels a sample, labels[Q, C]."""
+    return RESAMPLES if labels.ndim == 1 else RESAMPLES_OF_SCORES
+
+
+def compare_predictions(
+    first: Predictions, second: Predictions, setting: str, *, resamples: int | None = None, seed: int = 0
+) -> Comparison:
+    """Compares one setting of two predictions with the same labels; resamples R are drawn for the mean over
+    classes or mAP (the interval of top-1 needs none)."""
+    labels = first.labels
+    return compare_arrays(
+        labels,
+        first.settings[setting],
+        second.settings[setting],
+        resamples=resamples or default_resamples(labels),
+        seed=seed,
+    )
+
+
+def compare_arrays(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, *, resamples: int, seed: int = 0
 ) -> Comparison:
-    """Two lists of predictions as `Predictions` holds them; `resamples` R are drawn for the mean over classes
-    or mAP (the interval of top-1 needs none)."""
+    """Compares two predictions int64[Q] for labels int64[Q], or two scores float64[Q, C] for labels
+    int64[Q, C] of 0 and 1."""
     generator = np.random.default_rng(seed)
     if labels.ndim == 2:
         drawn = 100 * mean_average_precision_differences(labels, first, second, resamples, generator)
-        points = [mean_average_precision(scores, labels, rule=steps) for scores in (first, second)]
-        return Comparison({"mAP": Difference(points[0], points[1], *_tails(drawn))})
+        values = [mean_average_precision(scores, labels, rule=steps) for scores in (first, second)]
+        return Comparison({"mAP": Difference(values[0], values[1], *percentile_interval(drawn))})
     right = [labels == predicted for predicted in (first, second)]
     classes = np.unique(labels, return_inverse=True)[1]
     only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
@@ -159,7 +258,7 @@ def compare(
     return Comparison(
         {
             "top1": Difference(accuracies[0], accuracies[1], *interval),
-            "mean_per_class": Difference(means[0], means[1], *_tails(drawn)),
+            "mean_per_class": Difference(means[0], means[1], *percentile_interval(drawn)),
         },
         only_first,
         only_second,
@@ -167,108 +266,15 @@ def compare(
     )
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact test, two-sided: samples that just one got right fall to either side like a fair coin
-    if the two are equally good."""
-    discordant = only_first + only_second
-    return float(stats.binomtest(only_second, discordant).pvalue) if discordant else 1.0
-
-
-def accuracy_interval(only_first: int, only_second: int, samples: int) -> tuple[float, float]:
-    """The paired bootstrap's 95 % interval of the difference of two accuracies, in percentage points, as
-    endlessly many resamples give it.
-
-    A sample adds -1, 0 or +1 to the difference, so the numbers of each in a resample are multinomial, and the
-    sum is the sum of `samples` draws from three values. Its distribution has the coefficients of the
-    polynomial (p₋ + p₀ z + p₊ z²)^Q, which a Fourier transform of at least 2 Q + 1 places gives without error
-    but rounding.
-    """
-    length = next_fast_len(2 * samples + 1, real=True)
-    kinds = np.array([only_first, samples - only_first - only_second, only_second]) / samples
-    probabilities = irfft(rfft(kinds, length) ** samples, length)
-    low, high = np.searchsorted(probabilities.clip(min=0).cumsum(), TAILS) - samples
-    return 100 * float(low) / samples, 100 * float(high) / samples
-
-
-def mean_per_class_differences(
-    first: np.ndarray, second: np.ndarray, classes: np.ndarray, resamples: int, generator: np.random.Generator
-) -> np.ndarray:
-    """float64[R]: the difference of two means over classes of accuracy in each of R resamples of all samples;
-    `first` and `second` bool[Q] say what is right, `classes` int64[Q] counts from 0.
-
-    In a resample the numbers of samples of each class and of each of the three cases are multinomial, so
-    these 3 C numbers are drawn instead of Q samples. A class that a resample lacks is left out of its mean.
-    """
-    samples, number = len(classes), int(classes.max()) + 1
-    gain = second.astype(np.int64) - first
-    shares = np.bincount(3 * classes + gain + 1, minlength=3 * number) / samples
-    found = np.empty(resamples)
-    for part in _chunks(resamples, 3 * number):
-        drawn = generator.multinomial(samples, shares, part.stop - part.start).reshape(-1, number, 3)
-        present = drawn.sum(axis=2)
-        differences = (drawn[:, :, 2] - drawn[:, :, 0]) / present.clip(min=1)
-        found[part] = differences.sum(axis=1) / (present > 0).sum(axis=1)
-    return found
-
-
-def mean_average_precision_differences(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, resamples: int, generator: np.random.Generator
-) -> np.ndarray:
-    """float64[R]: the difference of two mean average precisions in each of R resamples of the images, of
-    labels int64[Q, C] and scores float64[Q, C]. A class without a positive in a resample is left out of its
-    mean; a resample without any positive is NaN."""
-    samples = len(labels)
-    chances = np.full(samples, 1 / samples)
-    found = np.empty(resamples)
-    for part in _chunks(resamples, samples):
-        counts = generator.multinomial(samples, chances, part.stop - part.start).T.astype(np.float64, "C")
-        total, present = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
-        for c in np.flatnonzero(labels.any(axis=0)):
-            present += labels[:, c] @ counts > 0
-            total += average_precisions(labels[:, c], second[:, c], counts)
-            total -= average_precisions(labels[:, c], first[:, c], counts)
-        with np.errstate(invalid="ignore"):
-            found[part] = total / present
-    return found
-
-
-def average_precisions(labels: np.ndarray, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """float64[R]: the average precision Σ (recallₙ - recallₙ₋₁) precisionₙ of scores[Q] for labels[Q] of 0
-    and 1, some of them 1, where image i occurs counts[i, r] times. Equal scores are one threshold; a resample
-    without a positive gets 0.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, positives = scores[order], np.flatnonzero(labels[order])
-    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # of each run of equal scores
-    last = last[np.unique(np.searchsorted(last, positives))]  # thresholds without a positive add nothing
-    weights = counts[order[: last[-1] + 1]]
-    retrieved = np.add.reduceat(weights, np.append(0, last[:-1] + 1), axis=0).cumsum(axis=0)
-    hits = weights[positives].cumsum(axis=0)[np.searchsorted(positives, last, side="right") - 1]
-    steps = np.diff(hits, axis=0, prepend=0)
-    return (steps * hits / retrieved.clip(min=1)).sum(axis=0) / hits[-1].clip(min=1)
-
-
-def _what_must_agree(record: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a record that `refuse_unlike` compares, under the names that it tells."""
+def _compared_entries(record: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a record that `refuse_unlike` compares, by their names in its messages."""
     task, provenance = record["task"], record["provenance"]
     paths = ("train", "test") if "train_digest" in provenance else ()
-    free = (*BELONGS_TO_WEIGHTS, *SPELT_IN_SETTING.get(task, ()), *paths)
+    exempt = (*BELONGS_TO_WEIGHTS, *SPELT_IN_SETTING.get(task, ()), *paths)
     protocol = {
         f"protocol.{key}": value
         for key, value in flatten(record["protocol"]).items()
-        if key not in free and (key == "chosen_on" or not key.startswith(CHOSEN))
+        if key not in exempt and (key == "chosen_on" or not key.startswith(CHOSEN))
     }
     data = {f"provenance.{key}": value for key, value in provenance.items() if key.endswith("_fingerprint")}
     return {"task": task} | data | protocol
-
-
-def _tails(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanquantile(drawn, TAILS)
-    return float(low), float(high)
-
-
-def _chunks(resamples: int, numbers: int) -> Iterator[slice]:
-    """Parts of the resamples of which each, at `numbers` a resample, is held at once."""
-    step = max(1, _TOGETHER // numbers)
-    for begin in range(0, resamples, step):
-        yield slice(begin, min(begin + step, resamples))

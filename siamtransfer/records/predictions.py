@@ -1,7 +1,7 @@
-"""What an evaluator leaves behind: its record as OUT.json and, beside it, every prediction as OUT.npz.
+"""The files of a measurement: its record as OUT.json and, beside it, the predictions as OUT.npz.
 
-The record names the digest of the predictions, so that the two cannot be mixed up with those of another
-measurement; eval/compare.py sets two such pairs against each other.
+The record names the digest of the predictions, so that predictions of another measurement are noticed.
+comparison.py compares two such pairs.
 
 Legend: Q scored samples, C classes.
 """
@@ -23,17 +23,21 @@ from siamtransfer.utils.files import atomic_write, digest_of_file
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
-END = "/predictions"  # of the name of a setting's array
+END = "/predictions"
+"""Every array of predictions is named `SETTING/predictions`."""
 
 
 @dataclass(eq=False)
 class Predictions:
-    """`labels` int64[Q] with predicted labels int64[Q] for every setting (`k=20/T=0.07`), or for several
-    labels a sample `labels` int64[Q, C] of 0 and 1 with scores float64[Q, C].
+    """The labels of all scored samples, and the predictions of every setting.
+
+    Attributes:
+        labels: int64[Q]; or for several labels a sample int64[Q, C] of 0 and 1.
+        settings: by name (`k=20/T=0.07`) the predicted labels int64[Q], or the scores float64[Q, C].
 
     Raises:
-        ValueError: shapes or types do not go together; says which, as the rest of a sentence that begins with
-            a file's name.
+        ValueError: shapes or types do not fit; the message is the rest of a sentence that begins with the
+            file's name.
     """
 
     labels: np.ndarray
@@ -61,14 +65,16 @@ class Predictions:
         self.settings = {name: predicted.astype(wide) for name, predicted in self.settings.items()}
 
     def write(self, path: str | Path) -> None:
-        """Writes an .npz of `labels` and `NAME/predictions` of every setting, atomically; equal predictions
-        make equal bytes. Single labels bring `NAME/classes` and `NAME/confusion`[true, predicted] with them.
+        """Writes an .npz atomically; equal predictions make equal bytes.
+
+        Its arrays are `labels` and, for every setting, `NAME/predictions`; for one label a sample also
+        `NAME/classes` and `NAME/confusion`[true, predicted].
         """
         with atomic_write(path) as file:
             self.save(file)
 
     def save(self, file: IO[bytes]) -> None:
-        """The same into an open file."""
+        """Writes the same arrays into an open file."""
         arrays = {"labels": self.labels}
         for name, predicted in self.settings.items():
             arrays[name + END] = predicted
@@ -79,10 +85,10 @@ class Predictions:
 
     @classmethod
     def read(cls, path: str | Path) -> Predictions:
-        """What `write` wrote.
+        """Reads a file that `write` wrote.
 
         Raises:
-            UserError: there is no such file, it is damaged, or it holds something else; says what.
+            UserError: there is no such file, it is damaged, or it holds something else.
         """
         try:
             content = np.load(path, allow_pickle=False)
@@ -100,15 +106,20 @@ class Predictions:
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes that occur in either, rising, and int64[true, predicted]: how often each pair of them."""
+    """Counts each pair of a true and a predicted class.
+
+    Returns:
+        The classes in labels[Q] or predicted[Q], int64[C] in rising order, and the counts int64[C, C] of
+        [true, predicted].
+    """
     classes = np.union1d(labels, predicted)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (np.searchsorted(classes, labels), np.searchsorted(classes, predicted)), 1)
     return classes, confusion
 
 
-class Published(NamedTuple):
-    """A record that was read back, with its predictions."""
+class SavedRecord(NamedTuple):
+    """A record that was read from its file, with its predictions."""
 
     path: Path
     record: dict[str, Any]
@@ -116,8 +127,12 @@ class Published(NamedTuple):
 
 
 def publish(record: dict[str, Any], predictions: Predictions | None, path: str | None) -> dict[str, Any]:
-    """Returns the record and, if `path` names an OUT.json, writes it there and the predictions to OUT.npz,
-    both or neither; the record's provenance then holds the `predictions_digest`."""
+    """Returns the record; writes it to `path`, an OUT.json, and the predictions to OUT.npz, unless that is
+    None. Both files are written or neither, and the record's provenance then has a `predictions_digest`.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
     if path is None:
         return record
     out = Path(path)
@@ -134,11 +149,11 @@ def publish(record: dict[str, Any], predictions: Predictions | None, path: str |
     return record
 
 
-def read_published(path: str | Path) -> Published:
-    """A record that `publish` wrote, and its predictions.
+def read_record(path: str | Path) -> SavedRecord:
+    """Reads a record that `publish` wrote, and its predictions.
 
     Raises:
-        UserError: either file is missing or something else, or the predictions are not the record's.
+        UserError: a file is absent or something else, or the predictions are of another record.
     """
     path = Path(path)
     try:
@@ -147,10 +162,10 @@ def read_published(path: str | Path) -> Published:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not a record, which is one JSON document: {error}") from error
-    parts = {"task": str, "metrics": dict, "protocol": dict, "provenance": dict}
-    for part, kind in parts.items():
-        if not isinstance(record, dict) or not isinstance(record.get(part), kind):
-            raise UserError(f"{path} is not a record: it has no {part}")
+    entries = {"task": str, "metrics": dict, "protocol": dict, "provenance": dict}
+    for entry, kind in entries.items():
+        if not isinstance(record, dict) or not isinstance(record.get(entry), kind):
+            raise UserError(f"{path} is not a record: it has no {entry}")
     digest, beside = record["provenance"].get("predictions_digest"), path.with_suffix(".npz")
     if digest is None:
         raise UserError(f"{path} names no predictions: measure again with --record, which keeps them")
@@ -158,4 +173,4 @@ def read_published(path: str | Path) -> Published:
         raise UserError(f"{path} has lost its predictions: there is no file {beside}")
     if digest_of_file(beside) != digest:
         raise UserError(f"{beside} is not the file of predictions that {path} names: its digest is another")
-    return Published(path, record, Predictions.read(beside))
+    return SavedRecord(path, record, Predictions.read(beside))

@@ -1,4 +1,4 @@
-"""One record per measurement: the numbers, the protocol that produced them, and where they came from."""
+"""The record of a measurement: the numbers, the protocol that gave them, and what they were computed from."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from typing import Any
 
 import siamtransfer
 
+LIBRARIES = (
+    *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "timm", "scikit-learn"),
+    *("faiss-gpu", "faiss-cpu"),
+)
+
 
 def record(
     task: str, metrics: dict[str, float], protocol: dict[str, Any], **provenance: Any
 ) -> dict[str, Any]:
     """Builds the JSON document that a program prints last.
 
-    `metrics` is flat (`knn/k=20/T=0.07/top1`), accuracies and APs are percentages. `protocol` holds every
-    choice that moves the numbers, `provenance` what they were computed from (weights digest, data
-    fingerprint …); versions, commit, command and time are added here.
+    Args:
+        task: name of the program.
+        metrics: numbers by name (`knn/k=20/T=0.07/top1`); accuracies and average precisions in percent.
+        protocol: every choice that moves the numbers.
+        provenance: what the numbers were computed from (digest of the weights, fingerprint of the data ...);
+            versions, commit, command and time are added here.
     """
     return {
         "task": task,
@@ -37,24 +45,14 @@ def record(
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that can move a number; absent libraries are left out."""
-    found = {"python": platform.python_version(), "siamtransfer": siamtransfer.__version__}
-    for name in (
-        "torch",
-        "torchvision",
-        "numpy",
-        "pillow",
-        "simplejpeg",
-        "timm",
-        "scikit-learn",
-        "faiss-gpu",
-        "faiss-cpu",
-    ):
+    """The versions of Python, this package and the installed libraries that can move a number."""
+    installed = {"python": platform.python_version(), "siamtransfer": siamtransfer.__version__}
+    for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Which of two backbones is better: the statistics against brute force, records refused, the program."""
+"""Which of two backbones is better: its numbers and verdict, measurements refused, results, the program."""
 
 from __future__ import annotations
 
@@ -7,189 +7,24 @@ import json
 import math
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score
+from support.paired_samples import pair
 from support.small_runs import ROOT
 
+from siamtransfer.metrics.paired_bootstrap import mean_average_precision_differences
 from siamtransfer.programs.compare import main
 from siamtransfer.programs.knn import main as knn
-from siamtransfer.records import comparison
-from siamtransfer.records.comparison import (
-    accuracy_interval,
-    average_precisions,
-    compare,
-    mcnemar,
-    mean_average_precision_differences,
-    mean_per_class_differences,
-    refuse_unlike,
-)
-from siamtransfer.records.predictions import Predictions, Published, publish
+from siamtransfer.records.comparison import compare, compare_arrays, refuse_unlike
+from siamtransfer.records.predictions import Predictions, SavedRecord, publish
 from siamtransfer.records.record import record
+from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
-
-# The interval of a difference of accuracies.
-
-
-def brute_force(first: np.ndarray, second: np.ndarray, statistic: Any, resamples: int) -> np.ndarray:
-    """The textbook's bootstrap: samples drawn one by one."""
-    generator = np.random.default_rng(0)
-    draws = (generator.integers(0, len(first), len(first)) for _ in range(resamples))
-    return np.array([statistic(second, rows) - statistic(first, rows) for rows in draws])
-
-
-def pair(counts: tuple[int, int, int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """bool[Q] twice: only the first right, only the second, both, neither, as often as `counts` says."""
-    kinds = np.random.default_rng(seed).permutation(np.repeat(np.arange(4), counts))
-    return np.isin(kinds, (0, 2)), np.isin(kinds, (1, 2))
-
-
-@pytest.mark.parametrize("counts", [(10, 25, 120, 45), (3, 0, 40, 7), (60, 61, 0, 5)])
-def test_the_interval_is_that_of_resampling(counts: tuple[int, int, int, int]) -> None:
-    first, second = pair(counts)
-    drawn = brute_force(first, second, lambda right, rows: right[rows].mean(), 20_000)
-    ends = 100 * np.quantile(drawn, [0.025, 0.975], method="inverted_cdf")
-    one_sample = 100 / len(first)
-    assert accuracy_interval(counts[0], counts[1], len(first)) == pytest.approx(ends, abs=one_sample + 1e-9)
-
-
-@pytest.mark.parametrize("counts", [(2, 3, 4), (0, 4, 5), (1, 0, 11), (5, 5, 0)])
-def test_the_interval_is_that_of_all_resamples(counts: tuple[int, int, int]) -> None:
-    """Every multinomial outcome, with scipy's probabilities."""
-    samples = sum(counts)
-    shares = np.array(counts) / samples
-    outcomes = [(a, b) for a, b in product(range(samples + 1), repeat=2) if a + b <= samples]
-    chance = np.array([stats.multinomial.pmf([a, b, samples - a - b], samples, shares) for a, b in outcomes])
-    gain = np.array([b - a for a, b in outcomes])
-    expected = [
-        min(d for d in range(-samples, samples + 1) if chance[gain <= d].sum() >= tail)
-        for tail in (0.025, 0.975)
-    ]
-    found = accuracy_interval(counts[0], counts[1], samples)
-    assert found == pytest.approx([100 * d / samples for d in expected])
-
-
-def test_one_sided_differences_are_binomial() -> None:
-    """If only the second is ever right alone, the difference is the binomial's, also for many samples."""
-    for samples, only_second in ((100, 7), (50_000, 1234)):
-        expected = stats.binom.ppf([0.025, 0.975], samples, only_second / samples)
-        found = accuracy_interval(0, only_second, samples)
-        assert found == pytest.approx(100 * expected / samples)
-
-
-def test_two_that_are_alike_or_opposite_have_no_width() -> None:
-    assert accuracy_interval(0, 0, 50) == (0, 0)
-    assert accuracy_interval(0, 50, 50) == (100, 100)
-    assert accuracy_interval(50, 0, 50) == (-100, -100)
-    swapped = accuracy_interval(9, 4, 30)
-    assert accuracy_interval(4, 9, 30) == pytest.approx((-swapped[1], -swapped[0]))
-
-
-def test_the_interval_covers_the_truth_in_95_of_100_experiments() -> None:
-    """600 simulated pairs of 200 samples with a true difference of 8 points; three deviations are 2.7 %."""
-    generator, chances = np.random.default_rng(0), [0.07, 0.15, 0.78]
-    covered = 0
-    for only_first, only_second, _ in generator.multinomial(200, chances, 600):
-        low, high = accuracy_interval(only_first, only_second, 200)
-        covered += low <= 8 <= high
-    assert 0.923 <= covered / 600 <= 0.977
-
-
-def test_the_interval_of_the_mean_over_classes_covers_the_truth() -> None:
-    """400 simulated pairs over three unlike classes, in which the second gains 20, 5 and -5 points."""
-    generator, gains = np.random.default_rng(1), np.array([0.2, 0.05, -0.05])
-    covered = 0
-    for _ in range(400):
-        classes = generator.choice(3, 200, p=[0.2, 0.3, 0.5])
-        luck, other = generator.random((2, 200))
-        shared = generator.random(200) < 0.5
-        second = np.where(shared, luck, other) < 0.6 + gains[classes]
-        drawn = mean_per_class_differences(luck < 0.6, second, classes, 400, generator)
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        covered += low <= gains.mean() <= high
-    assert 0.915 <= covered / 400 <= 0.985
-
-
-# McNemar's test.
-
-
-@pytest.mark.parametrize(
-    ("only_first", "only_second", "p"),
-    [
-        (0, 0, 1),
-        (1, 1, 1),
-        (0, 5, 2 / 32),
-        (5, 0, 2 / 32),
-        (2, 10, 2 * (1 + 12 + 66) / 2**12),
-        (3, 7, 2 * (1 + 10 + 45 + 120) / 2**10),
-        (40, 40, 1),
-    ],
-)
-def test_mcnemars_exact_test_by_hand(only_first: int, only_second: int, p: float) -> None:
-    assert mcnemar(only_first, only_second) == pytest.approx(p)
-    tail = sum(math.comb(30, n) for n in range(9)) / 2**30
-    assert mcnemar(22, 8) == pytest.approx(2 * tail)
-
-
-# The mean over classes, and mAP.
-
-
-def test_the_mean_over_classes_is_resampled_like_its_samples() -> None:
-    generator = np.random.default_rng(3)
-    classes = generator.choice(5, 120, p=[0.4, 0.3, 0.2, 0.08, 0.02])  # the last may be missing in a resample
-    classes[:5] = np.arange(5)
-    first, second = generator.random(120) < 0.5, generator.random(120) < 0.6
-
-    def mean(right: np.ndarray, rows: np.ndarray) -> float:
-        return float(np.mean([right[rows][classes[rows] == c].mean() for c in np.unique(classes[rows])]))
-
-    theirs = brute_force(first, second, mean, 4000)
-    ours = mean_per_class_differences(first, second, classes, 4000, generator)
-    assert stats.ks_2samp(ours, theirs).pvalue > 0.01
-    assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
-    assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(np.quantile(theirs, [0.025, 0.975]), abs=0.015)
-
-
-def test_average_precision_of_a_resample_is_scikit_learns() -> None:
-    """With ties, and images that a resample lacks or has several times."""
-    generator = np.random.default_rng(4)
-    scores, labels = generator.integers(0, 12, 60) / 4, generator.random(60) < 0.3
-    counts = generator.multinomial(60, np.full(60, 1 / 60), 25).T
-    found = average_precisions(labels.astype(np.int64), scores, counts.astype(float))
-    for r in range(25):
-        rows = np.repeat(np.arange(60), counts[:, r])
-        assert found[r] == pytest.approx(average_precision_score(labels[rows], scores[rows]))
-    nobody = np.ones((60, 1)) * ~labels[:, None]
-    assert average_precisions(labels.astype(np.int64), scores, nobody).tolist() == [0]
-
-
-def test_mean_average_precision_is_resampled_over_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers one by one; a class without a positive in a resample is left out, as in the metric."""
-    generator = np.random.default_rng(5)
-    labels = (generator.random((30, 4)) < [0.5, 0.3, 0.05, 0]).astype(np.int64)
-    labels[0, 2] = 1
-    first, second = labels + generator.normal(size=(2, 30, 4))
-    ours = mean_average_precision_differences(labels, first, second, 40, np.random.default_rng(6))
-    draws = np.random.default_rng(6).multinomial(30, np.full(30, 1 / 30), 40)
-    missing = 0
-    for difference, drawn in zip(ours, draws, strict=True):
-        rows = np.repeat(np.arange(30), drawn)
-        present = np.flatnonzero(labels[rows].any(axis=0))
-        missing += 2 not in present
-        means = [
-            np.mean([average_precision_score(labels[rows, c], scores[rows, c]) for c in present])
-            for scores in (first, second)
-        ]
-        assert difference == pytest.approx(means[1] - means[0])
-    assert 0 < missing < 40
-    monkeypatch.setattr(comparison, "_TOGETHER", 100)
-    chunks = mean_average_precision_differences(labels, first, second, 40, np.random.default_rng(6))
-    assert chunks == pytest.approx(ours), "however many resamples are held at once"
 
 
 def test_a_resample_without_any_positive_does_not_count() -> None:
@@ -198,7 +33,7 @@ def test_a_resample_without_any_positive_does_not_count() -> None:
     scores = np.random.default_rng(0).random((2, 12, 2))
     drawn = mean_average_precision_differences(labels, *scores, 200, np.random.default_rng(0))
     assert 0.2 < np.isnan(drawn).mean() < 0.5, "(1 - 1/12)^12 is 0.35"
-    found = compare(labels, *scores, resamples=200)
+    found = compare_arrays(labels, *scores, resamples=200)
     assert math.isfinite(found.differences["mAP"].low)
 
 
@@ -207,7 +42,7 @@ def test_every_number_of_a_comparison() -> None:
     labels = generator.choice([5, -3, 900], 400, p=[0.6, 0.3, 0.1])
     first = np.where(generator.random(400) < 0.3, 5, labels)
     second = np.where(generator.random(400) < 0.5, labels, first)
-    found = compare(labels, first, second, resamples=2000)
+    found = compare_arrays(labels, first, second, resamples=2000)
     top1, mean = found.differences["top1"], found.differences["mean_per_class"]
     assert (top1.first, top1.second) == pytest.approx([100 * (labels == p).mean() for p in (first, second)])
     assert mean.first == pytest.approx(100 * balanced_accuracy_score(labels, first))
@@ -218,8 +53,8 @@ def test_every_number_of_a_comparison() -> None:
     assert top1.low <= top1.value <= top1.high
     assert mean.low < mean.value < mean.high
     assert found.p_value == pytest.approx(stats.binomtest(int(counts[0]), int(sum(counts))).pvalue)
-    assert compare(labels, first, second, resamples=2000) == found, "the seed decides the resamples"
-    mirrored = compare(labels, second, first, resamples=2000).differences["top1"]
+    assert compare_arrays(labels, first, second, resamples=2000) == found, "the seed decides the resamples"
+    mirrored = compare_arrays(labels, second, first, resamples=2000).differences["top1"]
     assert (mirrored.low, mirrored.high) == pytest.approx((-top1.high, -top1.low))
 
 
@@ -227,7 +62,7 @@ def test_what_is_said() -> None:
     labels = np.zeros(200, np.int64)
 
     def say(counts: tuple[int, int, int, int]) -> str:
-        return compare(labels, *(~right for right in pair(counts)), resamples=100).verdict()
+        return compare_arrays(labels, *(~right for right in pair(counts)), resamples=100).verdict()
 
     assert say((4, 24, 150, 22)).startswith(
         "B is better by 10.00 points, 95 % interval 5.00 to 15.00, McNemar p = 0.0001"
@@ -239,17 +74,17 @@ def test_what_is_said() -> None:
     assert say((9, 11, 150, 30)).startswith(
         "no difference can be told, B - A is +1.00 points, 95 % interval -3"
     )
-    five = compare(labels, *(~right for right in pair((0, 5, 150, 45))), resamples=100)
+    five = compare_arrays(labels, *(~right for right in pair((0, 5, 150, 45))), resamples=100)
     assert five.differences["top1"].clear
     assert five.better is None, "the test says 0.06"
     several = np.eye(4, dtype=np.int64)
-    assert "McNemar" not in compare(several, several * 1.0, several * 2.0, resamples=100).verdict()
+    assert "McNemar" not in compare_arrays(several, several * 1.0, several * 2.0, resamples=100).verdict()
 
 
 # Records that are not alike.
 
 
-def published(path: Path, weights: int = 0, **changes: Any) -> Published:
+def published(path: Path, weights: int = 0, **changes: Any) -> SavedRecord:
     """A record as knn writes it of some weights; `changes` go into protocol, provenance or labels."""
     labels = np.arange(60) % 3
     predicted = np.where(np.random.default_rng(weights).random(60) < 0.7, labels, 0)
@@ -268,7 +103,7 @@ def published(path: Path, weights: int = 0, **changes: Any) -> Published:
     for key, value in changes.items():
         (provenance if key in provenance or "digest" in key else protocol)[key] = value
     predictions = Predictions(labels, {"k=5/T=0.07": predicted})
-    return Published(path, copy.deepcopy(record(task, {}, protocol, **provenance)), predictions)
+    return SavedRecord(path, copy.deepcopy(record(task, {}, protocol, **provenance)), predictions)
 
 
 UNLIKE = {
@@ -307,6 +142,54 @@ def test_what_may_differ() -> None:
     linear = [published(Path(name), task="linear", k=k) for name, k in (("a", [5]), ("b", [1, 5]))]
     with pytest.raises(UserError, match=r"protocol\.k is \[5\] in the first and \[1, 5\]"):
         refuse_unlike(*linear)
+
+
+# Results and paths.
+
+
+def result(weights: int = 0, **changes: Any) -> Result:
+    saved = published(Path("x.json"), weights, **changes)
+    entries = {key: saved.record[key] for key in ("protocol", "provenance")}
+    return Result("knn", {"knn/k=5/T=0.07/top1": 1.0}, **entries, predictions=saved.predictions)
+
+
+def test_two_results_or_their_files_are_compared_alike(tmp_path: Path) -> None:
+    first, second = result(), result(weights=1, transform={"crop": 224, "mean": (0.4,), "std": (0.1,)})
+    with pytest.raises(UserError, match=r"transform\.crop is 224 in the first and 96 in the second"):
+        compare(first, result(transform={"crop": 96}))
+    ours = compare(first, second)
+    settings = first.predictions.settings, second.predictions.settings  # type: ignore[union-attr]
+    arrays = [each["k=5/T=0.07"] for each in settings]
+    labels = first.predictions.labels  # type: ignore[union-attr]
+    assert ours == compare_arrays(labels, *arrays, resamples=10_000)
+    assert str(ours).startswith("no difference can be told, the second - the first is ")
+    first.save(tmp_path / "a.json")
+    second.save(tmp_path / "b.json")
+    assert compare(tmp_path / "a.json", str(tmp_path / "b.json"), setting="k=5/T=0.07") == ours
+    assert compare(first, tmp_path / "b.json") == ours
+    fewer = compare(first, second, resamples=100, seed=3)
+    assert fewer == compare_arrays(labels, *arrays, resamples=100, seed=3) != ours
+
+
+def test_results_that_cannot_be_compared_are_named() -> None:
+    labels = np.arange(60) % 3
+    with pytest.raises(UserError, match=r"^the second result has no predictions"):
+        compare(result(), Result("knn", {}))
+    with pytest.raises(
+        UserError, match=r"^the first result and the second result cannot be compared, for task"
+    ):
+        compare(result(), Result("linear", {}, predictions=Predictions(labels, {"k=5/T=0.07": labels})))
+    several = [
+        Result("knn", {}, predictions=Predictions(labels, dict.fromkeys(("k=1", "k=5"), labels)))
+        for _ in "ab"
+    ]
+    with pytest.raises(UserError, match=r"^both have the settings k=1, k=5: choose one"):
+        compare(*several)
+    assert compare(*several, setting="k=1").better is None
+    with pytest.raises(
+        UserError, match="no setting 'k=7' in both: the first result has k=1, k=5 and the second"
+    ):
+        compare(*several, setting="k=7")
 
 
 # The program, on what the evaluator wrote.

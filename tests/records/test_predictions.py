@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix as theirs
 
-from siamtransfer.evaluation.frozen_model import EvaluationConfig
-from siamtransfer.records.predictions import Predictions, confusion_matrix, publish, read_published
+from siamtransfer.records.predictions import Predictions, confusion_matrix, publish, read_record
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import digest_of_file
+from siamtransfer.utils.files import digest_of_file, refuse_record
 
 LABELS = np.array([7, -2, 7, 10**12, -2])
 SINGLE = Predictions(LABELS, {"k=1/T=0.07": np.array([7, 7, 7, 3, -2]), "k=5/T=0.07": LABELS.copy()})
@@ -130,7 +129,7 @@ def test_a_published_record_comes_back_with_its_predictions(
     assert "predictions_digest" not in plain["provenance"]
     assert found["provenance"]["predictions_digest"] == digest_of_file(tmp_path / "new" / "a.b.npz")
     assert "a.b.json" in capsys.readouterr().err
-    back = read_published(path)
+    back = read_record(path)
     assert back.record == json.loads(json.dumps(found).replace("NaN", "null"))
     assert (back.predictions.settings["k=1/T=0.07"] == SINGLE.settings["k=1/T=0.07"]).all()
     assert path.read_text().count("\n") == 1
@@ -142,7 +141,7 @@ def test_a_record_may_have_no_predictions(tmp_path: Path) -> None:
     assert publish(plain, None, str(tmp_path / "a.json")) == plain
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(UserError, match=r"a\.json names no predictions: measure again with --record"):
-        read_published(tmp_path / "a.json")
+        read_record(tmp_path / "a.json")
 
 
 def test_record_and_predictions_are_both_written_or_neither(
@@ -162,12 +161,12 @@ def test_predictions_of_another_measurement_are_refused(tmp_path: Path) -> None:
     publish(record("knn", {}, {}), SINGLE, str(path))
     SEVERAL.write(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"a\.npz is not the file of predictions that .*a\.json names"):
-        read_published(path)
+        read_record(path)
     (tmp_path / "a.npz").unlink()
     with pytest.raises(UserError, match=r"a\.json has lost its predictions: there is no file .*a\.npz"):
-        read_published(path)
+        read_record(path)
     with pytest.raises(UserError, match=r"missing\.json cannot be read: No such file"):
-        read_published(tmp_path / "missing.json")
+        read_record(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_predictions_of_another_measurement_are_refused(tmp_path: Path) -> None:
 def test_what_is_no_record_is_told(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(UserError, match=rf"a\.json {message}"):
-        read_published(tmp_path / "a.json")
+        read_record(tmp_path / "a.json")
 
 
 def test_a_place_for_the_record_is_looked_at_before_any_work(
@@ -190,10 +189,10 @@ def test_a_place_for_the_record_is_looked_at_before_any_work(
 ) -> None:
     def refused(name: str) -> str:
         with pytest.raises(UserError) as caught:
-            EvaluationConfig(record=str(tmp_path / name))
+            refuse_record(str(tmp_path / name))
         return str(caught.value)
 
-    assert EvaluationConfig(record=str(tmp_path / "new" / "a.json")).record
+    refuse_record(str(tmp_path / "new" / "a.json"))
     assert not (tmp_path / "new").exists(), "looking makes nothing"
     assert "must end in .json" in refused("a.npz")
     np.savez(tmp_path / "train.npz", features=np.ones(3))

@@ -1,0 +1,52 @@
+"""The result of a measurement, as the functions of the public API return it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siamtransfer.records.predictions import Predictions, publish
+from siamtransfer.records.record import record
+from siamtransfer.utils.files import refuse_record
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The numbers of a measurement, how they were measured, and of what.
+
+    Attributes:
+        task: name of the evaluator, such as `knn`.
+        metrics: numbers by name, such as `knn/k=20/T=0.07/top1`; accuracies and average precisions are
+            percentages.
+        protocol: every choice that moves the numbers.
+        provenance: what the numbers were computed from: digests of weights, fingerprints of images.
+        predictions: of every scored sample by setting; None for a measurement without predictions.
+    """
+
+    task: str
+    metrics: dict[str, float]
+    protocol: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    predictions: Predictions | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The JSON document that the program of this task prints, with versions, commit, command and time."""
+        return record(self.task, self.metrics, self.protocol, **self.provenance)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the record to `path`, which ends in .json, and the predictions beside it as .npz, as the
+        option --record of a program does.
+
+        Raises:
+            UserError: one of the files exists or cannot be written.
+        """
+        refuse_record(str(path))
+        publish(self.record(), self.predictions, str(path))
+
+    def __str__(self) -> str:
+        """A table: the task, then one line for each metric."""
+        width = max((len(name) for name in self.metrics), default=0)
+        return "\n".join(
+            [self.task, *(f"  {name:{width}}  {value:8.4g}" for name, value in self.metrics.items())]
+        )
