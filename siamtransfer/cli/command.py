@@ -65,7 +65,7 @@ class Command(Generic[C]):
         schema = Schema(self.config)
         if any(word in ("--help", "-h", "--help-all") for word in words):
             self._print_help(words, schema)
-        files = [str(find_config(file, self.kinds)) for file in _config_files(words)]
+        files = [str(find_config(file, self.kinds)) for file in _config_files(words, schema)]
         if not files and self.default_config is not None:
             files = [str(find_config(self.default_config, self.kinds))]
             words = ["--config", files[0], *words]
@@ -102,7 +102,7 @@ class Command(Generic[C]):
             own = [option for key, option in schema.options.items() if key.startswith(f"{name}.")]
             print(helps.section_help(name, own))
             sys.exit(0)
-        files = [find_config(file, self.kinds) for file in _config_files(words)]
+        files = [find_config(file, self.kinds) for file in _config_files(words, schema)]
         if not files and self.default_config is not None:
             files = [find_config(self.default_config, self.kinds)]
         defaults: dict[str, Any] = {}
@@ -121,8 +121,11 @@ class Command(Generic[C]):
         sys.exit(0)
 
 
-def _config_files(words: Sequence[str]) -> list[str]:
-    """The files that --config names, in order."""
+def _config_files(words: Sequence[str], schema: Schema) -> list[str]:
+    """The files of settings that --config names, in order; none where --config is an option of the
+    program."""
+    if "config" in schema.options:
+        return []
     pairs = itertools.zip_longest(words, words[1:], fillvalue="")
     files = [
         after if word == "--config" else word.removeprefix("--config=")

@@ -30,7 +30,7 @@ def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, A
     common = [option for option in options if option.positional] + common
     hidden = len(options) - len(common)
     lines = [_usage(name, options), "", doc.strip(), "", "Common options:", *_rows(common, defaults)]
-    if any(not option.positional for option in options):
+    if all(option.key != "config" for option in options):
         lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
     if more:
         lines += ["", *textwrap.wrap(more, _width())]
@@ -48,7 +48,8 @@ def full_help(name: str, doc: str, options: list[Option], defaults: dict[str, An
         title = f"{section}: {section_doc(own[0].section)}" if section else "Options:"
         lines += ["", *textwrap.wrap(title, _width()), *_rows(own, defaults)]
     lines += ["", "Files and help:"]
-    lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
+    if all(option.key != "config" for option in options):
+        lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
     lines += _row("--print-config", "Print the settings as YAML, and stop.")
     lines += _row("--help, --help-all", "Print the common options, or all of them.")
     if more:
@@ -77,7 +78,9 @@ def show(value: Any) -> str:
 
 
 def _usage(name: str, options: list[Option]) -> str:
-    places = [f"[{option.key.upper()}]" for option in options if option.positional]
+    places = [
+        f"[{option.key.upper()}{' ...' if option.item else ''}]" for option in options if option.positional
+    ]
     return " ".join(["usage:", program_name(name), *places, "[--option VALUE ...]"])
 
 

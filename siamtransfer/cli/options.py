@@ -35,6 +35,7 @@ class Option:
     section: type
     positional: bool = False
     common: int | None = None
+    append: bool = False
     choices: tuple[str, ...] = ()
 
     @property
@@ -89,7 +90,8 @@ def _walk(kind: type, defaults: Any, prefix: str, root: type) -> typing.Iterator
         choices = field.metadata.get("choices", tuple)()
         yield Option(
             key, hints[field.name], value, helps.get(field.name, ""), kind,
-            key in positional, common.index(key) if key in common else None, tuple(choices),
+            key in positional, common.index(key) if key in common else None,
+            field.metadata.get("append", False), tuple(choices),
         )  # fmt: skip
 
 

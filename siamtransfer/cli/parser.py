@@ -101,12 +101,12 @@ class Schema:
         return {".".join(part[: depth + 1]) for part in parts for depth in range(len(part))}
 
 
-def settings_of_words(words: Sequence[str], schema: Schema) -> list[Settings | str]:
+def settings_of_words(argv: Sequence[str], schema: Schema) -> list[Settings | str]:
     """The words in the order in which they stand: settings, and the paths of --config files as plain
     strings."""
     groups: list[Settings | str] = []
     waiting = [key for key in getattr(schema.kind, "positional", ()) if key in schema.options]
-    queue, only_positional = list(words), False
+    queue, only_positional = list(argv), False
     while queue:
         word = queue.pop(0)
         if word == "--" and not only_positional:
@@ -117,7 +117,7 @@ def settings_of_words(words: Sequence[str], schema: Schema) -> list[Settings | s
             _put(groups, option, _with_following([word], option, queue) if option.item else word)
             continue
         name, equals, value = word[2:].partition("=")
-        if name == "config":
+        if name == "config" and "config" not in schema.options:
             groups.append(value if equals else _value_of("--config", queue))
             continue
         flagged, negated = _flag(name, schema)
@@ -128,7 +128,8 @@ def settings_of_words(words: Sequence[str], schema: Schema) -> list[Settings | s
         elif equals:
             _put(groups, option, value)
         elif option.item:
-            _put(groups, option, _with_following([_value_of(option.flag, queue)], option, queue))
+            words = [_value_of(option.flag, queue)]
+            _put(groups, option, _with_following(words, option, [] if option.append else queue))
         elif option.takes_value_or_none and (not queue or queue[0].startswith("--")):
             _put(groups, option, "true")
         else:
@@ -214,13 +215,17 @@ def _word(value: Any) -> str:
 def _put(groups: list[Settings | str], option: Option, value: str) -> None:
     if not groups or isinstance(groups[-1], str):
         groups.append(Settings(WORDS))
-    groups[-1].values[option.key] = value  # type: ignore[union-attr]
+    values = groups[-1].values  # type: ignore[union-attr]
+    if option.append and option.key in values:
+        value = f"{values[option.key][:-1]}, {value[1:]}"
+    values[option.key] = value
 
 
 def _next_positional(word: str, waiting: list[str], schema: Schema) -> Option:
     if not waiting:
         raise UserError(f"unexpected argument {word!r}: options begin with two hyphens; --help lists them")
-    return schema.options[waiting.pop(0)]
+    option = schema.options[waiting[0]]
+    return option if option.append else schema.options[waiting.pop(0)]
 
 
 def _flag(name: str, schema: Schema, known: Set[str] = frozenset()) -> tuple[Option | None, bool]:

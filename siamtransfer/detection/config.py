@@ -31,8 +31,8 @@ class DetectionOptions:
     aliases: ClassVar[dict[str, str]] = {"rates": "lrs", "decays": "weight_decays"}
 
     config: list[str] = field(default_factory=list, metadata={"append": True})
-    """A configuration of Detectron2's kind, a file or a shipped one by name; several are layered, the last one
-    wins."""
+    """A configuration of Detectron2's kind, a file or a shipped one by name; several are layered, the last
+    one wins."""
     weights: str | None = None
     """OUT.pkl of siamtransfer to-d2, OUT.yaml beside it."""
     compare: str | None = None
@@ -45,7 +45,7 @@ class DetectionOptions:
     """Test data, instead of DATASETS.TEST."""
     root: str | None = None
     """Folder of VOC2007, VOC2012 and coco; null: DETECTRON2_DATASETS, or ./datasets."""
-    metric: Literal["coco", "voc"] | None = None
+    metric: Literal["voc", "voc-all-points", "coco"] | None = None
     """How average precision is computed; null: as the test data's format has it."""
     run: str | None = None
     """Folder of the run; null: one below runs/detection."""
@@ -77,7 +77,9 @@ class DetectionOptions:
     def check(self) -> None:
         """Raises UserError for what is missing or means nothing."""
         if not self.config:
-            raise UserError("give a configuration by --config; siamtransfer configs detection lists the shipped ones")
+            raise UserError(
+                "give a configuration by --config; siamtransfer configs detection lists the shipped ones"
+            )
         at_least("--trials", self.trials, 1)
         at_least("--seed", self.seed, 0)
         at_least("--gpus", self.gpus, 1)
