@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from siamtransfer.data.from_objects import from_array, from_images, from_torch, open_dataset
-    from siamtransfer.data.imageset import ImageSet, UnreadableImage
+    from siamtransfer.data.from_objects import from_array, from_images, from_torch
+    from siamtransfer.data.imageset import ImageSet
     from siamtransfer.data.labelled import open_labelled
     from siamtransfer.data.registry import open_images
+    from siamtransfer.data.sources import open_dataset
+    from siamtransfer.data.unreadable import UnreadableImage
 
 __all__ = [
     "ImageSet",
@@ -27,11 +29,11 @@ __all__ = [
 
 _MODULES = {
     "ImageSet": "imageset",
-    "UnreadableImage": "imageset",
+    "UnreadableImage": "unreadable",
     "from_array": "from_objects",
     "from_images": "from_objects",
     "from_torch": "from_objects",
-    "open_dataset": "from_objects",
+    "open_dataset": "sources",
     "open_images": "registry",
     "open_labelled": "labelled",
 }

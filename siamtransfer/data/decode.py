@@ -1,10 +1,10 @@
 """From the bytes of an image file to uint8[H,W,3] in RGB, or to a reason why not.
 
-The content decides, never the file's ending. Ordinary JPEGs go through simplejpeg (libjpeg-turbo without
-Pillow's detour), with the accurate transform and the smooth chroma upsampling that Pillow uses too, so the
-pixels are Pillow's. Everything else goes through Pillow.
+The content decides, never the file's ending. Ordinary JPEGs go through simplejpeg (libjpeg-turbo, faster than
+through Pillow), with the accurate transform and the smooth chroma upsampling that Pillow uses too, so the
+pixels are equal to Pillow's. Everything else goes through Pillow.
 
-What becomes of images that are not plain 8-bit RGB; as torchvision's ImageFolder does, unless said otherwise:
+Images that are not plain 8-bit RGB are read as torchvision's ImageFolder reads them, unless noted:
   grey, 1-bit, palette   the colour they show, in three channels
   alpha                  dropped, not blended: the colours stored under transparent pixels appear
   CMYK, YCCK             Pillow's conversion, which knows no colour profile
@@ -39,9 +39,10 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from siamtransfer.data.imageset import UnreadableImage, printable
+from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.utils.text import printable
 
-# Pillow's other readers are left out on purpose: one starts a program (EPS), many are seldom exercised.
+# Other readers of Pillow are left out on purpose: one starts a program (EPS), many are seldom used.
 READERS = (
     JpegImagePlugin.JpegImageFile,
     PngImagePlugin.PngImageFile,
@@ -81,7 +82,7 @@ def _decode(data: bytes, where: str) -> np.ndarray:
 
 
 def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
-    """A grey or YCbCr JPEG in RGB; None when Pillow should have its say (CMYK, oddities, damage)."""
+    """A grey or YCbCr JPEG in RGB; None for what Pillow should read (CMYK, rare variants, damage)."""
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
         if colour not in ("YCbCr", "Gray"):
@@ -90,7 +91,7 @@ def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
             raise UnreadableImage(where, _too_large(height * width))
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
-        # libjpeg would paint the missing part grey, and Pillow lets it where the end marker is in place.
+        # libjpeg would fill the missing part with grey, and so would Pillow if the end marker is there.
         if "premature end" in str(error).lower():
             raise UnreadableImage(where, "it is truncated or a part of it is missing") from error
         return None
@@ -102,7 +103,7 @@ def _decode_with_pillow(data: bytes, where: str) -> np.ndarray:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _to_rgb(image, where)
+                return to_rgb(image, where)
         except UnreadableImage:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -110,12 +111,17 @@ def _decode_with_pillow(data: bytes, where: str) -> np.ndarray:
         except UnidentifiedImageError as error:
             kinds = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
             raise UnreadableImage(where, f"its content is no {kinds} image, or is too damaged") from error
-        except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        except Exception as error:  # Pillow's readers raise errors of many types for damaged files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error
 
 
-def _to_rgb(image: Image.Image, where: str) -> np.ndarray:
+def to_rgb(image: Image.Image, where: str) -> np.ndarray:
+    """uint8[H,W,3] of a Pillow image by the rules above; `where` names it in errors.
+
+    Raises:
+        UnreadableImage: the range of its values is not known.
+    """
     if image.mode == "F":
         raise UnreadableImage(where, "its pixels are floating-point numbers without a stated range")
     if image.mode == "I" or image.mode.startswith("I;16"):

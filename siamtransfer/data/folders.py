@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from siamtransfer.data.decode import decode
-from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays, first_few, printable
+from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays
 from siamtransfer.data.listing import Listing, PathTable, list_folders, list_images, require_folder
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few, printable
 
 # Where a split may lie. Only the test set falls back to a folder of another name, as ImageNet's labelled
 # images for testing are in `val`; images for choosing are never taken from `test`.

@@ -1,4 +1,4 @@
-"""What every set of images offers, and what pretraining does about an image that cannot be read.
+"""The contract of a set of images, sets in memory, and checks that two sets are the same.
 
 Legend: N images, H and W pixels; an image is uint8[H,W,3] in RGB, rows first, C-contiguous.
 """
@@ -6,7 +6,6 @@ Legend: N images, H and W pixels; an image is uint8[H,W,3] in RGB, rows first, C
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
@@ -14,10 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few
 
-ATTEMPTS = 16  # images tried for one index, itself included, before the run gives up
-NAMED_IN_ERRORS = 5  # bad files spelled out in a message
-ROWS_AT_A_TIME = 4096  # hashed in pieces, since a view with other strides has to be copied first
+ROWS_AT_A_TIME = 4096  # hashed in chunks, since a view with other strides has to be copied first
 
 
 class ImageSet(Protocol):
@@ -25,11 +23,11 @@ class ImageSet(Protocol):
 
     @property
     def name(self) -> str:
-        """The name under which the set was asked for, for example `cifar10`."""
+        """The name by which the set was opened, for example `cifar10`."""
 
     @property
     def split(self) -> str:
-        """The part of the set, for example `train`."""
+        """The split of the set, for example `train`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -45,7 +43,7 @@ class ImageSet(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal; the same for the same images wherever they lie, however they are listed."""
+        """SHA-256 in hexadecimal; the same for the same images in any folder."""
 
     def __len__(self) -> int: ...
 
@@ -53,44 +51,11 @@ class ImageSet(Protocol):
         """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
 
     def describe(self, index: int) -> str:
-        """Where image `index` comes from: its path, or for example `cifar10/train[17]`."""
-
-
-class UnreadableImage(UserError):
-    """One image that cannot be decoded: `where` it lies and `why` it is refused."""
-
-    def __init__(self, where: str, why: str | None = None):
-        if why is None:  # from a worker process
-            sentence = _last_words(where, type(self))
-            where, _, why = sentence.removeprefix(_HEAD).removesuffix(_CURE).rpartition(_BECAUSE)
-        super().__init__(where, why)
-        self.where, self.why = where, why
-
-    def __str__(self) -> str:
-        return f"{_HEAD}{self.where}{_BECAUSE}{self.why}{_CURE}"
-
-
-_HEAD, _BECAUSE, _CURE = "cannot read the image ", " because ", "; mend the file or take it out of the set"
-
-
-class NothingReadable(UserError):
-    """One image and all those tried in its place could not be read."""
-
-    def __init__(self, sentence: str):
-        super().__init__(_last_words(sentence, type(self)))
-
-
-def _last_words(text: str, kind: type[Exception]) -> str:
-    """The message of an error that PyTorch's DataLoader raises again for a worker process.
-
-    It does so with the worker's whole traceback as the only argument, whose last line holds the message: with
-    and without workers the user reads the same sentence.
-    """
-    return text.strip().rpartition("\n")[2].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
+        """The origin of image `index`: its path, or for example `cifar10/train[17]`."""
 
 
 class ArrayImages:
-    """Images of one size that lie in memory, as an ImageSet.
+    """Images of one size in memory, as an ImageSet.
 
     `pixels` is uint8[N,H,W,3], or uint8[N,H,W] for grey images, whose value is repeated into the three
     channels when an image is read. The fingerprint covers pixels, labels and class names.
@@ -140,97 +105,8 @@ def fingerprint_of_arrays(*arrays: np.ndarray | None, text: str = "") -> str:
     return digest.hexdigest()
 
 
-def printable(path: str | os.PathLike[str]) -> str:
-    """The path as one line of text: control characters and bytes that are not UTF-8 are spelled out."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def first_few(items: Sequence[str]) -> str:
-    """The first items in words, and how many more there are."""
-    more = len(items) - NAMED_IN_ERRORS
-    return ", ".join(items[:NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")
-
-
-def read_or_replace(images: ImageSet, index: int) -> tuple[np.ndarray, int, list[UnreadableImage]]:
-    """Image `index`, or another one of the set in its place when it cannot be read.
-
-    Which images stand in is a pure function of (index, attempt) and the size of the set: no random state is
-    touched, so a resumed run and any number of workers and ranks replace alike. For pretraining only:
-    an evaluation calls `images.image` and lets UnreadableImage stop it.
-
-    Returns the image, the index it really has, and the failures met on the way (empty as a rule).
-
-    Raises:
-        NothingReadable: ATTEMPTS images in a row (or the whole set, if smaller) could not be read.
-    """
-    failures: list[UnreadableImage] = []
-    tried: set[int] = set()
-    for attempt in range(min(ATTEMPTS, len(images))):
-        candidate = index if attempt == 0 else _stand_in(index, attempt, len(images), tried)
-        try:
-            return images.image(candidate), candidate, failures
-        except UnreadableImage as failure:
-            failures.append(failure)
-            tried.add(candidate)
-    raise NothingReadable(
-        f"{failures[0].where} and the {len(failures) - 1} images tried in its place could all not be read "
-        f"(the first because {failures[0].why}); check that the folder really holds images"
-    )
-
-
-def _stand_in(index: int, attempt: int, size: int, tried: set[int]) -> int:
-    """A hashed position of the set, moved on to the next image that has not been tried for this index."""
-    digest = hashlib.blake2b(f"{index} {attempt}".encode(), digest_size=8).digest()
-    candidate = int.from_bytes(digest, "little") % size
-    while candidate in tried:
-        candidate = (candidate + 1) % size
-    return candidate
-
-
-class UnreadableImages:
-    """Counts the distinct unreadable files that a run has met and stops it above a stated share of the set.
-
-    `size` is the number of images in the set; `limit_share`, from 0 to 1, is `data.max_unreadable`: at 0 the
-    first bad file stops the run, at 1 none does.
-    """
-
-    def __init__(self, size: int, limit_share: float):
-        if not 0 <= limit_share <= 1:
-            raise UserError(f"data.max_unreadable is a share from 0 to 1, not {limit_share}")
-        self.size, self.limit_share = size, limit_share
-        self.reasons: dict[str, str] = {}  # where -> why, in the order of discovery
-
-    @property
-    def count(self) -> int:
-        """Distinct bad files so far."""
-        return len(self.reasons)
-
-    def add(self, where: str, why: str) -> bool:
-        """Notes one failure; True when the file is new, so that the caller names it once.
-
-        Raises:
-            UserError: the distinct bad files are now more than `limit_share` of the set.
-        """
-        new = where not in self.reasons
-        self.reasons.setdefault(where, why)
-        if self.count > self.limit_share * self.size:
-            raise UserError(
-                f"{self.summary()}; this is above the limit data.max_unreadable = {self.limit_share:g}: "
-                "mend or remove these files, or raise the limit"
-            )
-        return new
-
-    def summary(self) -> str:
-        """One line with count, share and the first few files; empty when every image was readable."""
-        if not self.reasons:
-            return ""
-        named = first_few([f"{where} ({why})" for where, why in self.reasons.items()])
-        return f"{self.count} of {self.size} images ({self.count / self.size:.2%}) could not be read: {named}"
-
-
 def require_same_images(images: ImageSet, *, fingerprint: str, count: int) -> None:
-    """Refuses to go on with another set of images than the one a checkpoint was made with.
+    """Checks that a set of images is the one that a checkpoint was trained on.
 
     Raises:
         UserError: the fingerprint differs from the checkpoint's; says how many images there were and are.
@@ -249,7 +125,7 @@ def require_same_images(images: ImageSet, *, fingerprint: str, count: int) -> No
 
 
 def require_same_classes(train: ImageSet, test: ImageSet) -> None:
-    """Refuses two sets whose labels do not mean the same.
+    """Checks that the labels of two sets mean the same.
 
     Raises:
         UserError: the class names differ; names some of those that only one of the two has.
@@ -262,12 +138,14 @@ def require_same_classes(train: ImageSet, test: ImageSet) -> None:
         )
 
 
-def class_difference(one: str, its_classes: Sequence[str], other: str, their_classes: Sequence[str]) -> str:
-    """In words, what tells two lists of classes apart; empty when they are the same."""
-    if tuple(its_classes) == tuple(their_classes):
+def class_difference(
+    split: str, classes: Sequence[str], other_split: str, other_classes: Sequence[str]
+) -> str:
+    """The difference between the classes of two splits in words; empty when there is none."""
+    if tuple(classes) == tuple(other_classes):
         return ""
-    sides = (one, set(its_classes) - set(their_classes)), (other, set(their_classes) - set(its_classes))
+    sides = (split, set(classes) - set(other_classes)), (other_split, set(other_classes) - set(classes))
     return (
-        "; ".join(f"only {side} has {first_few(sorted(names))}" for side, names in sides if names)
+        "; ".join(f"only {name} has {first_few(sorted(names))}" for name, names in sides if names)
         or "their order"
     )

@@ -1,4 +1,4 @@
-"""The labelled pair behind every evaluation: a bank to learn from and a test set to be scored on."""
+"""The train and test sets of a source; every evaluation learns from one and is scored on the other."""
 
 from __future__ import annotations
 
@@ -12,28 +12,40 @@ from siamtransfer.utils.errors import UserError
 TEST_SPLITS = ("test", "val", "valid", "validation")
 
 
+def open_pair(
+    name: str, *, root: str | Path | None = None, test_split: str | None = None, **options: Any
+) -> tuple[ImageSet, ImageSet | None]:
+    """(train, test) of a set; test is None where there is none.
+
+    `test_split` None takes the set's own test or validation split. `options` go to `open_images` for the
+    train split; a rendered test set keeps its own default count.
+
+    Raises:
+        UserError: as `open_images`, or the two splits have different classes.
+    """
+    train = open_images(name, root=root, split="train", **options)
+    split = test_split or _find_test_split(name, root)
+    if split is None:
+        return train, None
+    test_options = {key: value for key, value in options.items() if key not in ("count", "list_file")}
+    test = open_images(name, root=root, split=split, **test_options)
+    require_same_classes(train, test)
+    return train, test
+
+
 def open_labelled(
     name: str, *, root: str | Path | None = None, test_split: str | None = None, **options: Any
 ) -> tuple[ImageSet, ImageSet | None]:
-    """(train, test) of a labelled set; test is None where there is none, for leave-one-out.
-
-    `test_split` None takes the set's own test or validation part. `options` go to `open_images` for the
-    train part; a rendered test set keeps its own default count.
+    """As `open_pair`, for a set with labels; without a test split an evaluation is leave-one-out on train.
 
     Raises:
-        UserError: the set has no labels, or its parts have different classes.
+        UserError: as `open_pair`, or the set has no labels.
     """
-    train = open_images(name, root=root, split="train", **options)
+    train, test = open_pair(name, root=root, test_split=test_split, **options)
     if train.labels is None:
         raise UserError(
             f"the set {train.name} has no labels, so nothing can be scored on it; name a labelled one"
         )
-    split = test_split or _find_test_split(name, root)
-    if split is None:
-        return train, None
-    kept = {key: value for key, value in options.items() if key not in ("count", "list_file")}
-    test = open_images(name, root=root, split=split, **kept)
-    require_same_classes(train, test)
     return train, test
 
 

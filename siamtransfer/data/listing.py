@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siamtransfer.data.imageset import printable
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 ENDINGS = frozenset(
     (

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from siamtransfer.data.folders import FileImages
-from siamtransfer.data.imageset import printable
 from siamtransfer.data.listing import ENDINGS, MISSING, PathTable, list_folders, require_folder
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 MAX_CLASSES = 1_000_000  # a larger integer label is taken for a mistake
 LINE = re.compile(rf"(?P<path>.*\.(?:{'|'.join(sorted(ENDINGS))}))(?:\s+(?P<label>.*))?", re.IGNORECASE)

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from siamtransfer.data.imageset import ImageSet, read_or_replace
+from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.unreadable import read_or_replace
 
 
 class IndexedImages(Protocol):

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from torchvision import datasets
 
-from siamtransfer.data.imageset import ArrayImages, printable
+from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 # name: (what torchvision looks for below the root; how to open (root, split, download))
 SOURCES: dict[str, tuple[str, Callable[[Path, str, bool], Any]]] = {

@@ -24,10 +24,10 @@ import numpy as np
 from torchvision import datasets
 
 from siamtransfer.data.folders import FileImages
-from siamtransfer.data.imageset import printable
 from siamtransfer.data.listing import MISSING, PathTable, list_images
 from siamtransfer.data.torchvision_sets import official
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 
 class Listed(NamedTuple):

@@ -19,11 +19,12 @@ import numpy as np
 from torchvision import datasets
 
 from siamtransfer.data.folders import FileImages
-from siamtransfer.data.imageset import fingerprint_of_arrays, first_few, printable
+from siamtransfer.data.imageset import fingerprint_of_arrays
 from siamtransfer.data.listing import PathTable
 from siamtransfer.data.torchvision_sets import official
 from siamtransfer.data.transfer_sets import require_files
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few, printable
 
 PARTS = {"train": "trainval", "test": "test"}
 PLACES = ("VOCdevkit/VOC2007", "VOC2007", ".")

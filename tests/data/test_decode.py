@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
 from siamtransfer.data.decode import decode
-from siamtransfer.data.imageset import UnreadableImage
+from siamtransfer.data.unreadable import UnreadableImage
 
 
 def photo(height: int = 75, width: int = 101, channels: int = 3) -> Image.Image:

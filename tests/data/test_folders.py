@@ -15,8 +15,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from siamtransfer.data.folders import ClassFolder, FileImages, FlatFolder
-from siamtransfer.data.imageset import UnreadableImage
 from siamtransfer.data.listing import PathTable, list_images
+from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 
 

@@ -12,15 +12,12 @@ import torch
 from torch._utils import ExceptionWrapper
 
 from siamtransfer.data.imageset import (
-    ATTEMPTS,
     ArrayImages,
-    UnreadableImage,
-    UnreadableImages,
     fingerprint_of_arrays,
-    read_or_replace,
     require_same_classes,
     require_same_images,
 )
+from siamtransfer.data.unreadable import ATTEMPTS, UnreadableImage, UnreadableImages, read_or_replace
 from siamtransfer.utils.errors import UserError
 
 

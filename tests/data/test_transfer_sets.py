@@ -15,7 +15,7 @@ from support.transfer_layouts import WRITERS, picture, write_lines
 from torchvision import datasets
 
 from siamtransfer.data import ImageSet, UnreadableImage, open_images, open_labelled
-from siamtransfer.data.registry import NAMED, metric_of
+from siamtransfer.data.registry import NAMED
 from siamtransfer.data.scenes.export import SceneCounts, write_voc
 from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.data.voc import ignored_of
@@ -274,12 +274,12 @@ def test_a_download_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_metrics() -> None:
-    by_class = {name for name in NAMED if metric_of(name) == "mean_per_class"}
+    by_class = {name for name in NAMED if NAMED[name].metric == "mean_per_class"}
     assert by_class == {"aircraft", "pets", "caltech101", "flowers102"}
-    assert metric_of("voc07") == "mAP_11point"
-    assert metric_of("cifar10") == metric_of("folder") == metric_of("sun397") == "top1"
+    assert NAMED["voc07"].metric == "mAP_11point"
+    assert NAMED["cifar10"].metric == NAMED["folder"].metric == NAMED["sun397"].metric == "top1"
     with pytest.raises(UserError, match="no set 'pet'; did you mean pets"):
-        metric_of("pet")
+        open_images("pet")
 
 
 # PASCAL VOC 2007.

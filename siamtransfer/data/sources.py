@@ -1,0 +1,86 @@
+"""One function that opens any source of images: a name, a folder, a Dataset, a list, an array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
+from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.labelled import open_pair
+from siamtransfer.data.listing import list_folders
+from siamtransfer.data.registry import NAMED, open_images, unknown_set
+from siamtransfer.utils.errors import UserError
+
+Source = str | os.PathLike[str] | ImageSet | MapDataset | Sequence[Any] | np.ndarray
+
+
+def open_dataset(
+    source: Source,
+    root: str | Path | None = None,
+    *,
+    split: str | None = None,
+    labels: Sequence[int] | Sequence[str] | np.ndarray | None = None,
+    **options: Any,
+) -> tuple[ImageSet, ImageSet | None]:
+    """(train, test) of any source of images; test is None where the source has one set only.
+
+    Args:
+        source: the name of a set (`cifar10`, `imagenet`, `flat` ...; see `siamtransfer.data.registry`), with
+            its folder as `root`; a folder, whose subfolders are classes if it has any; a text file of paths;
+            a map-style torch Dataset; a list of PIL images or paths; an array uint8[N,H,W,3] or uint8[N,H,W];
+            or an ImageSet, which is returned as it is.
+        split: opens this split alone; without it, train and the test or validation split if there is one.
+        labels: integers or names, one an image, for a list or an array.
+        options: `download`, `list_file`, `size`, `count`, `seed` of a named set; `name`, and `classes` of a
+            Dataset, for other objects.
+
+    Raises:
+        UserError: there is no such set, folder or split, an option does not belong to the source, or an image
+            or label is of a wrong type.
+    """
+    if isinstance(source, str | os.PathLike):
+        if labels is not None:
+            raise UserError("labels belong to a list or an array of images; a set on disk has its own")
+        return _open_by_name(source, root, split, options)
+    if root is not None:
+        raise UserError("root is the folder of a named set; leave it out for an object that holds images")
+    if split is not None:
+        options["split"] = split
+    if isinstance(source, np.ndarray):
+        return from_array(source, labels, **options), None
+    if isinstance(source, list | tuple):
+        return from_images(source, labels, **options), None
+    if labels is not None:
+        raise UserError("labels belong to a list or an array of images; a Dataset has its own")
+    if hasattr(source, "fingerprint") and hasattr(source, "image"):
+        if options:
+            raise UserError(f"an ImageSet is returned as it is; leave out {', '.join(options)}")
+        return cast(ImageSet, source), None
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return from_torch(cast(MapDataset, source), **options), None
+    raise UserError(
+        f"a {type(source).__name__} is no source of images; give a name, folder, Dataset, list or array"
+    )
+
+
+def _open_by_name(
+    source: str | os.PathLike[str], root: str | Path | None, split: str | None, options: dict[str, Any]
+) -> tuple[ImageSet, ImageSet | None]:
+    name, path = os.fspath(source), Path(source).expanduser()
+    if name not in NAMED:
+        if root is not None:
+            raise unknown_set(name)
+        if path.is_dir():
+            name, root = ("folder" if list_folders(path) else "flat"), path
+        elif path.is_file():
+            name, options = "list", {"list_file": path, **options}
+        else:
+            raise unknown_set(name)
+    if split is not None:
+        return open_images(name, root=root, split=split, **options), None
+    return open_pair(name, root=root, **options)
