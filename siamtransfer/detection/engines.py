@@ -35,7 +35,7 @@ from siamtransfer.detection.detectron2.weights import read_converted
 from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.layered_config import COMMAND_LINE, LayeredConfig
-from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, train_and_evaluate
+from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, RunOptions, train_and_evaluate
 from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of
 from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.utils.errors import UserError
@@ -183,9 +183,7 @@ def _finetune(run: FinetuneRun, runtime: Runtime) -> dict[str, Any]:
             recipe,
             run.metric,
             runtime,
-            run=run.folder,
-            resume=True,
-            evaluate_only=run.evaluate_only,
+            RunOptions(run.folder, resume=True, evaluate_only=run.evaluate_only),
         )
     say(f"{run.name}: AP {outcome.metrics['detection/AP']:.2f}")
     result = {"metrics": outcome.metrics, "seed": run.seed}

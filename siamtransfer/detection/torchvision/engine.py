@@ -6,294 +6,287 @@ heads, samplers and losses are torchvision's: its numbers compare with each othe
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.optim.swa_utils import update_bn
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
-from siamtransfer.detection.data.coco_annotations import encoded
-from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.metrics.coco_ap import Backend
 from siamtransfer.detection.metrics.evaluate import ApKind, evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
-from siamtransfer.detection.torchvision.model import as_input, build_detector, predict
-from siamtransfer.detection.torchvision.recipe import Recipe
+from siamtransfer.detection.torchvision.model import build_detector, predict
+from siamtransfer.detection.torchvision.recipe import DetectorRecipe
+from siamtransfer.detection.torchvision.training_images import Sample, TrainingImages, usable
 from siamtransfer.distributed import collectives
-from siamtransfer.distributed.runtime import Runtime, StopSignal, cpu_count, seed_step, unwrap
-from siamtransfer.training.epoch_checkpoint import EpochFile
-from siamtransfer.training.guard import step_report
+from siamtransfer.distributed.runtime import Runtime, StopSignal, cpu_count, seed_step
+from siamtransfer.training.guard import StepContext, StepReport
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
+from siamtransfer.training.saved_training import SavedTraining
+from siamtransfer.training.step import Updater
+from siamtransfer.training.stopping import exit_stopped
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
-from siamtransfer.views.sampler import SampleKey, StepSampler
 
-SCORED = "detection/AP"  # the number by which a row of scores is known
-Batch = list[tuple[Tensor, dict[str, Tensor]]]
-Scores = tuple[dict[str, float], list[Prediction]]  # metrics, and what they are of
+HEADLINE = "detection/AP"
+"""The number that every row of scores in metrics.jsonl has."""
 NOT_COMPARABLE = (
     "torchvision's heads, samplers and losses are not Detectron2's, which published numbers are of"
 )
 
+Evaluation = tuple[dict[str, float], list[Prediction]]
+"""Metrics in per cent (the same on every rank), and the detections that they score."""
+
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one training came to: metrics in per cent, the protocol for the record, and the detections."""
+class DetectorResult:
+    """Metrics in per cent, the protocol for the record, and the detections."""
 
     metrics: dict[str, float]
     protocol: dict[str, Any]
     predictions: list[Prediction]
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a detector is trained and scored; no option changes a number.
+
+    Attributes:
+        run: a folder for the states (detector.pth) and metrics.jsonl; None keeps nothing.
+        resume: go on from the state in `run`.
+        evaluate_only: score the state in `run`, without training.
+        backend: which implementation computes COCO's AP.
+        workers: processes that read images; None: none on the CPU, up to 8 beside a GPU.
+    """
+
+    run: Path | None = None
+    resume: bool = False
+    evaluate_only: bool = False
+    backend: Backend = "hotcoco"
+    workers: int | None = None
+
+
 def train_and_evaluate(
     read: ReadBackbone,
     data: DetectionData,
-    recipe: Recipe,
+    recipe: DetectorRecipe,
     metric: ApKind,
     runtime: Runtime,
-    *,
-    run: Path | None = None,
-    resume: bool = False,
-    evaluate_only: bool = False,
-    backend: Backend = "hotcoco",
-    workers: int | None = None,
-) -> Outcome:
-    """Trains a detector from the backbone `read` and scores it on the test part.
+    options: RunOptions | None = None,
+) -> DetectorResult:
+    """Trains a detector from the backbone `read` and scores it on the test split.
 
-    With a `run` folder it keeps detector.pth (the last state, whole or absent) and metrics.jsonl there, and
-    `resume` goes on from them, step by step as an undisturbed run; `evaluate_only` scores what is there.
-
-    `workers` are the processes that read images (None: none on the CPU, up to 8 beside a GPU).
-
-    It computes in float32 whatever `place` prefers: torchvision decodes boxes in the precision of its layers,
-    and bfloat16 would round their corners to several pixels.
+    It computes in float32 whatever `runtime` prefers: torchvision decodes boxes in the precision of its
+    layers, and bfloat16 would round their corners to several pixels.
 
     Raises:
         UserError: weights, data and recipe do not go together, the folder holds another training, or the
             loss is not finite.
-        SystemExit: a signal came; the state is saved.
+        SystemExit: a signal arrived; the state is saved where `options.run` is given.
     """
+    options = options or RunOptions()
     records = [record for record in data.train if usable(record)]
     recipe.check(len(records), runtime.world_size)
     if recipe.design.masks and not data.has_masks:
         raise UserError(
             "a Mask R-CNN needs a mask of every object, and these data have none for some; train boxes"
         )
-    if (resume or evaluate_only) and run is None:
-        raise UserError("to go on or to evaluate only, name the run folder that holds the training")
+    saved, state = _open_saved(read, data, recipe, options)
     torch.manual_seed(recipe.seed)
     detector = build_detector(read, len(data.classes), recipe.design)
-    file = EpochFile(run / "detector.pth", _identity(read, data, recipe)) if run else None
-    state = file.read(wanted=resume or evaluate_only) if file else None
-    if evaluate_only and state is None:
-        raise UserError(f"{run} holds no detector.pth to evaluate: train first")
-    images = TrainingImages(records, recipe)
-    if workers is None:
-        share = cpu_count() // runtime.local_world_size
-        workers = 0 if runtime.device.type == "cpu" else min(8, max(1, share))
+    images, workers = TrainingImages(records, recipe), _count_workers(options, runtime)
 
-    def score(step: int) -> Scores:
-        measure_norms(detector, images, recipe, step, runtime, workers or 0)
-        found = predict(detector, data.test, runtime, recipe.design.short_side)
-        metrics = evaluate(found, data.test, metric, data.classes, backend) if runtime.is_main else {}
-        return collectives.broadcast_object(metrics), found
+    def score(step: int) -> Evaluation:
+        measure_norms(detector, images, recipe, step, runtime, workers)
+        predictions = predict(detector, data.test, runtime, recipe.design.short_side)
+        metrics = {}
+        if runtime.is_main:
+            metrics = evaluate(predictions, data.test, metric, data.classes, options.backend)
+        return collectives.broadcast_object(metrics), predictions
 
-    if evaluate_only:
-        detector.load_state_dict(state["model"])  # type: ignore[index]
+    if options.evaluate_only:
+        assert state is not None
+        detector.load_state_dict(state["model"])
         detector.to(runtime.device)
-        metrics, found = score(state["step"])  # type: ignore[index]
+        metrics, predictions = score(state["step"])
     else:
-        metrics, found = _train(detector, images, recipe, runtime, score, file, state, run, workers)
+        training = DetectorTraining(detector, images, recipe, runtime, workers)
+        metrics, predictions = training.run(score, options.run, saved, state)
     protocol = {
         "engine": "torchvision",
         "comparable": False,
         "not_comparable": NOT_COMPARABLE,
-        "recipe": asdict(recipe),
+        "recipe": recipe.as_record(),
         "metric": metric,
         "precision": "float32",
         "world": runtime.world_size,
         "train_images_with_objects": len(records),
     }
-    return Outcome(metrics, protocol, found)
+    return DetectorResult(metrics, protocol, predictions)
 
 
-def usable(record: ImageRecord) -> bool:
-    """Whether training has something to learn from an image: an object that is no crowd and has an area."""
-    return any(_trains(item, record) for item in record["annotations"])
+class DetectorTraining:
+    """The training of a torchvision detector, which can be stopped at any step.
 
+    Two processes with the same seed and the same state make the same steps.
+    """
 
-def _trains(item: dict[str, Any], record: ImageRecord) -> bool:
-    x0, y0, x1, y1 = _inside(item, record)
-    return not item.get("iscrowd", 0) and x1 > x0 and y1 > y0
-
-
-def _inside(item: dict[str, Any], record: ImageRecord) -> list[float]:
-    x0, y0, x1, y1 = corners(item)
-    width, height = record["width"], record["height"]
-    return [max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)]
-
-
-class TrainingImages(Dataset):
-    """Images float32[3,H,W] and targets as torchvision's detectors take them, half of them mirrored."""
-
-    def __init__(self, records: Sequence[ImageRecord], recipe: Recipe):
-        self.records, self.masks, self.seed = records, recipe.design.masks, recipe.seed
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, ticket: SampleKey) -> tuple[Tensor, dict[str, Tensor]]:
-        epoch, index = ticket
-        record = self.records[index]
-        items = [item for item in record["annotations"] if _trains(item, record)]
-        image = as_input(read_image(record))
-        boxes = torch.tensor([_inside(item, record) for item in items], dtype=torch.float32)
-        target = {"labels": torch.tensor([item["category_id"] + 1 for item in items])}
-        if self.masks:
-            target["masks"] = torch.from_numpy(_pixels(items, record))
-        if np.random.Generator(np.random.Philox([self.seed, epoch, index])).random() < 0.5:
-            image = image.flip(2)
-            boxes[:, [0, 2]] = record["width"] - boxes[:, [2, 0]]
-            target = {key: value.flip(2) if key == "masks" else value for key, value in target.items()}
-        return image, {"boxes": boxes, **target}
-
-    def batches(
-        self, recipe: Recipe, start: int, steps: int, runtime: Runtime, workers: int
-    ) -> Iterator[Batch]:
-        """This rank's part of the batches of the steps from `start` to `steps`."""
-        sampler = StepSampler(
-            len(self),
-            recipe.batch,
-            steps,
-            seed=recipe.seed,
-            start=start,
-            rank=runtime.rank,
-            world_size=runtime.world_size,
+    def __init__(
+        self,
+        detector: nn.Module,
+        images: TrainingImages,
+        recipe: DetectorRecipe,
+        runtime: Runtime,
+        workers: int,
+    ):
+        self.detector, self.images, self.recipe = detector, images, recipe
+        self.runtime, self.workers = runtime, workers
+        model = runtime.distribute(detector)
+        optimizer = torch.optim.SGD(
+            _parameter_groups(detector, recipe), lr=recipe.lr, momentum=recipe.momentum
         )
-        return iter(DataLoader(self, batch_sampler=sampler, collate_fn=list, num_workers=workers))
+        scaler = torch.amp.GradScaler(runtime.device.type, enabled=False)
+        self._updater = Updater(model, optimizer, scaler, runtime)
 
+    def run(
+        self,
+        score: Callable[[int], Evaluation],
+        folder: Path | None,
+        saved: SavedTraining | None,
+        state: dict[str, Any] | None,
+    ) -> Evaluation:
+        """Makes all steps that are left after `state`; returns the last scores and detections.
 
-def _pixels(items: Sequence[dict[str, Any]], record: ImageRecord) -> np.ndarray:
-    """The masks uint8[n,H,W] of objects."""
-    from pycocotools import mask as run_lengths
+        `score(step)` is called every `recipe.score_every` steps and at the end.
+        """
+        recipe, runtime = self.recipe, self.runtime
+        start = state["step"] if state else 0
+        if state:
+            self.load_state_dict(state)
+        journal = Journal(folder if runtime.is_main else None, start=start)
+        progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=runtime.is_main)
 
-    size = record["height"], record["width"]
-    masks = run_lengths.decode([encoded(item["segmentation"], *size) for item in items])
-    return np.ascontiguousarray(masks.transpose(2, 0, 1))
+        def score_if_due(done: int) -> None:
+            due = recipe.score_every and done % recipe.score_every == 0 and 0 < done < recipe.steps
+            if due and not collectives.broadcast_object(journal.has(done, HEADLINE)):
+                metrics, _ = score(done)
+                journal.write(done, _finite(metrics))
+                progress.say(f"after {done} steps: {HEADLINE} {metrics[HEADLINE]:.2f}")
+
+        with contextlib.closing(journal), contextlib.closing(progress), StopSignal() as stop:
+            score_if_due(start)  # the signal came between a step and its scores
+            batches = self.images.batches(recipe, start, recipe.steps, runtime, self.workers)
+            for step, batch in enumerate(batches, start):
+                report, losses = self.step(step, batch, stop.exit_status)
+                done, last = step + 1, step + 1 == recipe.steps
+                lr = recipe.lr_at(step)
+                if done % recipe.log_every == 0 or last:
+                    journal.write(done, {"loss": report.loss, "lr": lr, **losses})
+                progress.update(done, f"loss {report.loss:.4f} · lr {lr:.4g}")
+                stopping = report.exit_status is not None
+                if saved and (stopping or last or done % recipe.save_every == 0):
+                    saved.save(self.state_dict(), done)
+                if report.exit_status is not None:
+                    progress.close()
+                    exit_stopped(report.exit_status, done, recipe.steps, runtime, saved=saved is not None)
+                score_if_due(done)
+            progress.close()
+            metrics, predictions = score(recipe.steps)
+            if not journal.has(recipe.steps, HEADLINE):  # a finished run that is resumed has its row
+                journal.write(recipe.steps, _finite(metrics))
+        return metrics, predictions
+
+    def step(
+        self, step: int, batch: list[Sample], exit_status: int | None
+    ) -> tuple[StepReport, dict[str, float]]:
+        """One update on this rank's part of a batch; returns the report and the parts of the loss, `loss/…`.
+
+        Raises:
+            UserError: the loss or a gradient is not finite; the update was not made.
+        """
+        runtime, recipe, lr = self.runtime, self.recipe, self.recipe.lr_at(step)
+        seed_step(recipe.seed, step, runtime.rank)
+        for group in self._updater.optimizer.param_groups:
+            group["lr"] = lr
+        self._updater.model.train()
+        images = [image.to(runtime.device) for image, _ in batch]
+        targets = [{name: value.to(runtime.device) for name, value in target.items()} for _, target in batch]
+        losses: dict[str, Tensor] = self._updater.model(images, targets)
+        loss = sum(losses.values(), start=torch.zeros((), device=runtime.device))
+        advice = f"lower the learning rate {recipe.lr:g} or lengthen the warm-up"
+        report = self._updater.step(loss, StepContext(step, lr, None, advice), exit_status)
+        return report, {name.replace("loss_", "loss/"): float(part.detach()) for name, part in losses.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.detector.state_dict(),
+            "optimizer": self._updater.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.detector.load_state_dict(state["model"])
+        self._updater.optimizer.load_state_dict(state["optimizer"])
 
 
 def measure_norms(
-    detector: nn.Module, images: TrainingImages, recipe: Recipe, step: int, runtime: Runtime, workers: int
+    detector: nn.Module,
+    images: TrainingImages,
+    recipe: DetectorRecipe,
+    step: int,
+    runtime: Runtime,
+    workers: int,
 ) -> None:
     """Replaces the running statistics of the batch norms by the mean over `precise_batches` training batches
     with the present weights (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3)."""
-    norms = [module for module in detector.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not recipe.precise_batches or not norms:
+    if not recipe.precise_batches:
         return
-    model: Any = detector
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    model.train()
+    detector.train()
     seed_step(recipe.seed, step, runtime.rank)
-    ahead = images.batches(recipe, step, step + recipe.precise_batches, runtime, workers)
-    with torch.no_grad():
-        for batch in ahead:
-            inputs, _ = model.transform([image.to(runtime.device) for image, _ in batch])
-            model.backbone(inputs.tensors)
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
+    batches = images.batches(recipe, step, step + recipe.precise_batches, runtime, workers)
+    transform, backbone = detector.get_submodule("transform"), detector.get_submodule("backbone")
+    inputs = (transform([image.to(runtime.device) for image, _ in batch])[0].tensors for batch in batches)
+    update_bn(inputs, backbone)
 
 
-def _train(
-    detector: Any, images: TrainingImages, recipe: Recipe, runtime: Runtime, score: Callable[[int], Scores],
-    file: EpochFile | None, state: dict[str, Any] | None, run: Path | None, workers: int,
-) -> Scores:  # fmt: skip
-    """All steps that are left; returns the last scores and detections."""
-    start = state["step"] if state else 0
-    if state:
-        detector.load_state_dict(state["model"])
-    distributed = runtime.distribute(detector)
-    detector = unwrap(distributed)
-    optimizer = torch.optim.SGD(_groups(detector, recipe), lr=recipe.rate, momentum=recipe.momentum)
-    if state:
-        optimizer.load_state_dict(state["optimizer"])
-    journal = Journal(run if runtime.is_main else None, start=start)
-    progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=runtime.is_main)
+def _open_saved(
+    read: ReadBackbone, data: DetectionData, recipe: DetectorRecipe, options: RunOptions
+) -> tuple[SavedTraining | None, dict[str, Any] | None]:
+    """The states of the run folder, and the newest one."""
+    if options.run is None:
+        if options.resume or options.evaluate_only:
+            raise UserError("to go on or to evaluate only, name the run folder that holds the training")
+        return None, None
+    saved = SavedTraining(
+        options.run / "detector.pth",
+        _identity(read, data, recipe),
+        resume=options.resume or options.evaluate_only,
+    )
+    state = saved.load()
+    if options.evaluate_only and state is None:
+        raise UserError(f"{options.run} holds no detector.pth to evaluate: train first")
+    return saved, state
 
-    def save(done: int) -> None:
-        if file and runtime.is_main:
-            file.write({"step": done, "model": detector.state_dict(), "optimizer": optimizer.state_dict()})
 
-    def score_if_due(done: int) -> None:
-        """Also after a resume, for the run may have been stopped between a step's save and its scores."""
-        due = recipe.score_every and done % recipe.score_every == 0 and 0 < done < recipe.steps
-        if due and not collectives.broadcast_object(journal.has(done, SCORED)):
-            metrics, _ = score(done)
-            journal.write(done, _finite(metrics))
-            progress.say(f"after {done} steps: {SCORED} {metrics[SCORED]:.2f}")
-
-    score_if_due(start)
-    with StopSignal() as stop:
-        for step, batch in enumerate(images.batches(recipe, start, recipe.steps, runtime, workers), start):
-            seed_step(recipe.seed, step, runtime.rank)
-            rate = recipe.rate_at(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            distributed.train()
-            inputs = [image.to(runtime.device) for image, _ in batch]
-            targets = [
-                {key: value.to(runtime.device) for key, value in target.items()} for _, target in batch
-            ]
-            losses = distributed(inputs, targets)
-            loss = sum(losses.values())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            verdict = step_report(loss, detector.parameters(), stop.exit_status, runtime)
-            if not (verdict.loss_finite and verdict.gradients_finite):
-                raise UserError(
-                    f"the loss or a gradient is not finite at step {step}: lower the rate {recipe.rate:g} or "
-                    "lengthen the warm-up"
-                )
-            optimizer.step()
-            done = step + 1
-            if done % recipe.log_every == 0 or done == recipe.steps:
-                parts = {
-                    name.replace("loss_", "loss/"): float(part.detach()) for name, part in losses.items()
-                }
-                journal.write(done, {"loss": verdict.loss, "lr": rate, **parts})
-            progress.update(done, f"loss {verdict.loss:.4f} · lr {rate:.4g}")
-            if verdict.exit_status is not None or done == recipe.steps or done % recipe.save_every == 0:
-                save(done)
-            if verdict.exit_status is not None:
-                progress.close()
-                if runtime.is_main:
-                    say(f"stopped on a signal after step {done} of {recipe.steps}; go on with --resume")
-                sys.exit(verdict.exit_status)
-            score_if_due(done)
-    progress.close()
-    metrics, found = score(recipe.steps)
-    if not journal.has(recipe.steps, SCORED):  # a finished run that is resumed has its row
-        journal.write(recipe.steps, _finite(metrics))
-    journal.close()
-    return metrics, found
+def _count_workers(options: RunOptions, runtime: Runtime) -> int:
+    if options.workers is not None:
+        return options.workers
+    if runtime.device.type == "cpu":
+        return 0
+    return min(8, max(1, cpu_count() // runtime.local_world_size))
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _groups(detector: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+def _parameter_groups(detector: nn.Module, recipe: DetectorRecipe) -> list[dict[str, Any]]:
     """The norms' parameters and all others, each with its weight decay."""
     norms = [
         parameter
@@ -301,21 +294,25 @@ def _groups(detector: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for parameter in module.parameters(recurse=False)
     ]
-    of_norms = set(map(id, norms))
-    others = [parameter for parameter in detector.parameters() if id(parameter) not in of_norms]
+    ids_of_norms = set(map(id, norms))
+    others = [parameter for parameter in detector.parameters() if id(parameter) not in ids_of_norms]
     return [
         {"params": others, "weight_decay": recipe.weight_decay},
         {"params": norms, "weight_decay": recipe.norm_weight_decay},
     ]
 
 
-def _identity(read: ReadBackbone, data: DetectionData, recipe: Recipe) -> dict[str, str]:
+def _identity(read: ReadBackbone, data: DetectionData, recipe: DetectorRecipe) -> dict[str, str]:
     """What must be equal for a training to go on; how often it saves and scores may change."""
     free = ("score_every", "save_every", "log_every")
-    settings = {item.name: getattr(recipe, item.name) for item in fields(recipe) if item.name not in free}
+    settings = {
+        recipe.record_name(field.name): str(getattr(recipe, field.name))
+        for field in fields(recipe)
+        if field.name not in free
+    }
     return {
         "weights": read.digest,
         "train": data.train_fingerprint,
         "classes": ", ".join(data.classes),
-        **{key: str(value) for key, value in settings.items()},
+        **settings,
     }

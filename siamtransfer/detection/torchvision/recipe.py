@@ -1,13 +1,13 @@
 """The schedule of a training in torchvision, read from the same files as Detectron2's.
 
-The files' schedule, batch, sizes and data hold here as well; what describes Detectron2's model beyond that is
-passed over, a C4 model included, in whose place stands the feature pyramid.
+The files' schedule, batch, sizes and data hold here as well. Keys that describe Detectron2's model beyond
+that are ignored: a C4 model becomes a feature pyramid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from siamtransfer.detection.torchvision.model import Design
@@ -16,18 +16,21 @@ from siamtransfer.utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """SGD with linear warm-up and a tenth of the rate from each of `drops` on; the defaults are COCO's 1x.
+class DetectorRecipe:
+    """SGD with linear warm-up; from each step of `drops` on a tenth of the learning rate before. The defaults
+    are COCO's 1x.
 
-    precise_batches: over which the norms' statistics are measured anew before each evaluation (0: not);
-    score_every: steps between evaluations (0: only at the end); save_every: steps between checkpoints;
-    log_every: steps between rows of losses.
+    Attributes:
+        precise_batches: over which the norms' statistics are measured before each evaluation; 0: not.
+        score_every: steps between evaluations; 0: only at the end.
+        save_every: steps between checkpoints.
+        log_every: steps between rows of losses.
     """
 
     design: Design = field(default_factory=Design)
     steps: int = 90_000
     batch: int = 16
-    rate: float = 0.02
+    lr: float = 0.02
     drops: tuple[int, ...] = (60_000, 80_000)
     warm_up: int = 1000
     warm_up_from: float = 0.001
@@ -40,18 +43,26 @@ class Recipe:
     log_every: int = 20
     seed: int = 0
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of step `step`, counted from 0."""
-        share = (
-            warm_up(self.warm_up_from, step, self.warm_up, reaches_peak=False) if step < self.warm_up else 1
-        )
-        return self.rate * share * milestones(step, self.drops)
+    def lr_at(self, step: int) -> float:
+        """The learning rate of `step`, counted from 0."""
+        warming_up = step < self.warm_up
+        factor = warm_up(self.warm_up_from, step, self.warm_up, reaches_peak=False) if warming_up else 1
+        return self.lr * factor * milestones(step, self.drops)
+
+    def as_record(self) -> dict[str, Any]:
+        """All settings, as records hold them."""
+        return {self.record_name(name): value for name, value in asdict(self).items()}
+
+    @staticmethod
+    def record_name(name: str) -> str:
+        """The name of a field in records and saved states, which older versions wrote too."""
+        return "rate" if name == "lr" else name
 
     def check(self, images: int, world_size: int) -> None:
         """Raises UserError for what cannot be trained on so many images by so many processes."""
-        if min(self.steps, self.batch, self.save_every) < 1 or not self.rate > 0 or self.seed < 0:
+        if min(self.steps, self.batch, self.save_every) < 1 or not self.lr > 0 or self.seed < 0:
             raise UserError(
-                "SOLVER.MAX_ITER, IMS_PER_BATCH, BASE_LR and CHECKPOINT_PERIOD must be above 0, "
+                "SOLVER.MAX_ITER, IMS_PER_BATCH, BASE_LR and CHECKPOINT_PERIOD must be above 0, and "
                 "SEED at least 0"
             )
         if self.batch % world_size:
@@ -78,7 +89,7 @@ _DESIGN = {
 _RECIPE = {
     "SOLVER.MAX_ITER": "steps",
     "SOLVER.IMS_PER_BATCH": "batch",
-    "SOLVER.BASE_LR": "rate",
+    "SOLVER.BASE_LR": "lr",
     "SOLVER.STEPS": "drops",
     "SOLVER.WARMUP_ITERS": "warm_up",
     "SOLVER.WARMUP_FACTOR": "warm_up_from",
@@ -109,7 +120,7 @@ _FIXED = {
 KNOWN = (*_DESIGN, *_RECIPE, _ANCHORS, _PRECISE, *_PROPOSALS, *_DATA, *_FIXED, "MODEL.DEVICE")
 
 
-def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
     """The recipe that flat settings describe; an absent key keeps Detectron2's value for a feature pyramid.
 
     Raises:
@@ -134,7 +145,7 @@ def recipe_of(settings: Mapping[str, Any]) -> Recipe:
             settings.get(key, default) for key, default in zip(_PROPOSALS, design.proposals, strict=True)
         ),
     )
-    recipe = _replaced(Recipe(design), settings, _RECIPE)
+    recipe = _replaced(DetectorRecipe(design), settings, _RECIPE)
     return recipe if settings.get(_PRECISE, True) else replace(recipe, precise_batches=0)
 
 

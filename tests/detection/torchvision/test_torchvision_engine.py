@@ -25,17 +25,18 @@ from siamtransfer.detection.data.datasets import DetectionData, open_detection_d
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.layered_config import read_layered_config
 from siamtransfer.detection.metrics.evaluate import evaluate
-from siamtransfer.detection.torchvision import engine as torchvision_engine
 from siamtransfer.detection.torchvision.engine import (
-    Outcome,
+    DetectorResult,
+    RunOptions,
     TrainingImages,
     measure_norms,
     train_and_evaluate,
     usable,
 )
 from siamtransfer.detection.torchvision.model import Design, as_input, build_detector, predict, prove_loaded
-from siamtransfer.detection.torchvision.recipe import Recipe, recipe_of
+from siamtransfer.detection.torchvision.recipe import DetectorRecipe, recipe_of
 from siamtransfer.distributed.runtime import Runtime, start_runtime
+from siamtransfer.training import step as training_step
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 
@@ -44,8 +45,8 @@ SMALL = Design(
     masks=True, channels=16, hidden=32, anchors=(12, 18, 24, 36, 48), proposals=(40, 30), sampled=32,
     short_sides=(64, 72), short_side=64, long_side=96,
 )  # fmt: skip
-RECIPE = Recipe(
-    SMALL, steps=4, batch=2, rate=0.01, drops=(3,), warm_up=2, precise_batches=2, save_every=2, log_every=1
+RECIPE = DetectorRecipe(
+    SMALL, steps=4, batch=2, lr=0.01, drops=(3,), warm_up=2, precise_batches=2, save_every=2, log_every=1
 )
 
 
@@ -60,9 +61,11 @@ def read() -> ReadBackbone:
     return read_backbone("random:resnet18:width=8")
 
 
-def train(read: ReadBackbone, data: DetectionData, recipe: Recipe = RECIPE, **options: Any) -> Outcome:
+def train(
+    read: ReadBackbone, data: DetectionData, recipe: DetectorRecipe = RECIPE, **options: Any
+) -> DetectorResult:
     with start_runtime("cpu") as runtime:
-        return train_and_evaluate(read, data, recipe, "coco", runtime, **options)
+        return train_and_evaluate(read, data, recipe, "coco", runtime, RunOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -144,11 +147,11 @@ def test_crowds_and_boxes_without_area_do_not_train(data: DetectionData) -> None
 
 
 def test_rate_by_hand() -> None:
-    recipe = Recipe(rate=0.02, warm_up=100, warm_up_from=0.001, drops=(18000, 22000))
-    assert recipe.rate_at(0) == pytest.approx(0.02 * 0.001)
-    assert recipe.rate_at(50) == pytest.approx(0.02 * 0.5005)
-    assert recipe.rate_at(100) == recipe.rate_at(17999) == 0.02
-    assert recipe.rate_at(18000) == pytest.approx(0.002) and recipe.rate_at(23999) == pytest.approx(0.0002)
+    recipe = DetectorRecipe(lr=0.02, warm_up=100, warm_up_from=0.001, drops=(18000, 22000))
+    assert recipe.lr_at(0) == pytest.approx(0.02 * 0.001)
+    assert recipe.lr_at(50) == pytest.approx(0.02 * 0.5005)
+    assert recipe.lr_at(100) == recipe.lr_at(17999) == 0.02
+    assert recipe.lr_at(18000) == pytest.approx(0.002) and recipe.lr_at(23999) == pytest.approx(0.0002)
 
 
 @pytest.mark.detectron2
@@ -166,19 +169,19 @@ def test_rate_is_detectron2s() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.02)
     scheduler = build_lr_scheduler(cfg, optimizer)
     for step in range(40):
-        assert recipe.rate_at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        assert recipe.lr_at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
         optimizer.step()
         scheduler.step()
 
 
 def test_recipe_from_the_published_files() -> None:
-    def of(name: str) -> Recipe:
+    def of(name: str) -> DetectorRecipe:
         return recipe_of(
             {key: stated.value for key, stated in read_layered_config([CONFIGS / name], []).items()}
         )
 
     fpn = of("coco-fpn-1x.yaml")
-    assert (fpn.steps, fpn.drops, fpn.batch, fpn.rate) == (90_000, (60_000, 80_000), 16, 0.02)
+    assert (fpn.steps, fpn.drops, fpn.batch, fpn.lr) == (90_000, (60_000, 80_000), 16, 0.02)
     assert fpn.design.masks and fpn.design.short_sides == (640, 672, 704, 736, 768, 800)
     voc = of("voc0712-c4-24k.yaml")
     assert (voc.steps, voc.drops, voc.warm_up) == (24_000, (18_000, 22_000), 100)
@@ -199,7 +202,7 @@ def test_keys_are_read_or_refused() -> None:
             "MODEL.RPN.NMS_THRESH": 0.6,
         }
     )
-    assert recipe.drops == (5, 7) and recipe.rate == 1.0 and recipe.precise_batches == 0
+    assert recipe.drops == (5, 7) and recipe.lr == 1.0 and recipe.precise_batches == 0
     assert recipe.design.short_sides == (96,) and recipe.design.anchors == (8, 16, 32, 64, 128)
     assert recipe.design.proposals == (50, 1000)
     for key, value, sentence in (
@@ -224,7 +227,7 @@ def test_refused_before_any_work(read: ReadBackbone, data: DetectionData, tmp_pa
         with pytest.raises(UserError, match=sentence):
             train(read, set_, recipe, run=tmp_path / "run")
     with pytest.raises(UserError, match="16 does not divide over 3 processes"):
-        Recipe().check(100, 3)
+        DetectorRecipe().check(100, 3)
     with pytest.raises(UserError, match="name the run folder"):
         train(read, data, evaluate_only=True)
     with pytest.raises(UserError, match=r"holds no detector.pth to evaluate: train first"):
@@ -235,12 +238,12 @@ def test_refused_before_any_work(read: ReadBackbone, data: DetectionData, tmp_pa
 @pytest.fixture(scope="module")
 def undisturbed(
     read: ReadBackbone, data: DetectionData, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Outcome, Path]:
+) -> tuple[DetectorResult, Path]:
     run = tmp_path_factory.mktemp("torchvision") / "run"
     return train(read, data, replace(RECIPE, score_every=2), run=run), run
 
 
-def test_training(undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: DetectionData) -> None:
+def test_training(undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, data: DetectionData) -> None:
     outcome, run = undisturbed
     state = torch.load(run / "detector.pth", weights_only=True)
     body = {name: value for name, value in state["model"].items() if name.startswith("backbone.body.")}
@@ -264,7 +267,7 @@ def test_training(undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: D
 
 
 def test_evaluate_only_and_resuming_a_finished_run_change_nothing(
-    undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: DetectionData
+    undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, data: DetectionData
 ) -> None:
     outcome, run = undisturbed
     before = {path: path.read_bytes() for path in run.glob("*.*")}
@@ -281,7 +284,7 @@ def test_evaluate_only_and_resuming_a_finished_run_change_nothing(
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
-    undisturbed: tuple[Outcome, Path], read: ReadBackbone, data: DetectionData, tmp_path: Path,
+    undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, data: DetectionData, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     recipe = replace(RECIPE, score_every=2)
@@ -302,7 +305,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     with pytest.raises(UserError, match="holds a training that was begun: go on with --resume"):
         train(read, data, recipe, run=tmp_path / "run")
     with pytest.raises(UserError, match="is of another training: rate is"):
-        train(read, data, replace(recipe, rate=0.5), run=tmp_path / "run", resume=True)
+        train(read, data, replace(recipe, lr=0.5), run=tmp_path / "run", resume=True)
     other = read_backbone("random:resnet18:width=8:seed=5")
     with pytest.raises(UserError, match="is of another training: weights is"):
         train(other, data, recipe, run=tmp_path / "run", resume=True)
@@ -324,7 +327,7 @@ def trained_on(runtime: Runtime, run: Path) -> dict[str, float]:
     scenes = SceneCounts(train=8, test=3, size=64, seed=7)
     data = open_detection_data("fashion-scenes", "fashion-scenes", kind="coco", scenes=scenes)
     backbone = read_backbone("random:resnet18:width=8")
-    outcome = train_and_evaluate(backbone, data, replace(RECIPE, steps=2), "coco", runtime, run=run)
+    outcome = train_and_evaluate(backbone, data, replace(RECIPE, steps=2), "coco", runtime, RunOptions(run))
     assert [one["image_id"] for one in outcome.predictions] == [9, 11, 10]  # rank 0's, then rank 1's
     return outcome.metrics
 
@@ -336,8 +339,8 @@ def test_two_ranks_train_one_detector(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops(read: ReadBackbone, data: DetectionData, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, rate=1e30, save_every=100)
-    with pytest.raises(UserError, match=r"loss or a gradient is not finite at step 1: lower the rate 1e.30"):
+    recipe = replace(RECIPE, lr=1e30, save_every=100)
+    with pytest.raises(UserError, match=r"is not finite at step 1 .*lower the learning rate 1e.30"):
         train(read, data, recipe, run=tmp_path / "run")
     assert not (tmp_path / "run" / "detector.pth").exists()
 
@@ -382,18 +385,18 @@ def test_it_learns(data: DetectionData) -> None:
     """Four images by heart: the loss falls by far."""
     few = replace_parts(data, lambda records: records[:4])
     recipe = replace(
-        RECIPE, steps=30, batch=4, rate=0.04, drops=(), warm_up=5, precise_batches=1, save_every=30,
+        RECIPE, steps=30, batch=4, lr=0.04, drops=(), warm_up=5, precise_batches=1, save_every=30,
         design=replace(SMALL, masks=False, short_sides=(64,), channels=32, hidden=64),
     )  # fmt: skip
     losses: list[float] = []
     with pytest.MonkeyPatch.context() as patch:
-        step_report = torchvision_engine.step_report
+        step_report = training_step.step_report
 
         def noted(*arguments: Any) -> Any:
             losses.append(float(arguments[0].detach()))
             return step_report(*arguments)
 
-        patch.setattr(torchvision_engine, "judge", noted)
+        patch.setattr(training_step, "step_report", noted)
         outcome = train(read_backbone("random:resnet18:width=16"), few, recipe)
     assert len(losses) == 30 and np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5]), losses
     assert np.isfinite(outcome.metrics["detection/AP"])
