@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from siamtransfer.metrics.intervals import paired_t_test, spread
+from siamtransfer.metrics.intervals import mean_and_interval, paired_t_test
 
 MAIN = tuple(f"{task}/{name}" for task in ("detection", "segmentation") for name in ("AP", "AP50", "AP75"))
 
@@ -23,7 +23,7 @@ def trial_statistics(trials: Sequence[dict[str, float]]) -> dict[str, float]:
         return dict(trials[0])
     statistics: dict[str, float] = {}
     for name in trials[0]:
-        statistics |= spread(name, [trial[name] for trial in trials])
+        statistics |= mean_and_interval(name, [trial[name] for trial in trials])
     return statistics
 
 

@@ -1,1 +1,1 @@
-"""Numbers from scores and labels: accuracies, average precisions, intervals, spread of embeddings."""
+"""Numbers of scores, labels and embeddings: accuracies, average precisions, intervals, tests, spread."""

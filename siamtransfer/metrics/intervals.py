@@ -1,4 +1,4 @@
-"""Means of repeats with Student's 95 % interval (Student 1908), and the paired t-test."""
+"""Means of repeated measurements with Student's 95 % interval (Student 1908), and the paired t-test."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 
 
-def spread(name: str, values: Sequence[float]) -> dict[str, float]:
-    """NAME/mean, NAME/std (of the sample) and NAME/ci95, half the width of the 95 % interval of the mean, of
-    two values or more."""
+def mean_and_interval(name: str, values: Sequence[float]) -> dict[str, float]:
+    """NAME/mean, NAME/std (with n - 1) and NAME/ci95 (half the width of the 95 % interval of the mean) of
+    `values`[n], n at least 2."""
     return {
         f"{name}/mean": float(np.mean(values)),
         f"{name}/std": float(np.std(values, ddof=1)),
@@ -25,7 +25,7 @@ def half_width(values: Sequence[float] | np.ndarray) -> float:
 
 
 class PairedTest(NamedTuple):
-    """A mean difference, its 95 % interval, and the two-sided p-value of the hypothesis that it is zero."""
+    """The mean difference, the ends of its 95 % interval, and the two-sided p-value of "it is zero"."""
 
     difference: float
     low: float
@@ -34,7 +34,10 @@ class PairedTest(NamedTuple):
 
 
 def paired_t_test(differences: np.ndarray) -> PairedTest:
-    """The paired t-test on `differences`[n], n at least 2; the p-value is 1 where all are zero."""
+    """Student's paired t-test on `differences`, float64[n], n at least 2.
+
+    Differences that are all equal have no variance; the p-value is then 1 if they are zero, otherwise 0.
+    """
     mean, half = float(differences.mean()), half_width(differences)
     if differences.std() == 0:
         return PairedTest(mean, mean - half, mean + half, 0.0 if differences.any() else 1.0)

@@ -1,6 +1,6 @@
-"""How far projections spread: numbers that notice collapse.
+"""How far embeddings spread: numbers that show a collapse.
 
-Notation: z[N, d] projections of a batch, n(z) its rows scaled to unit length.
+Legend: z[N, d] projections of a batch; n(z) its rows scaled to unit length.
 """
 
 from __future__ import annotations
@@ -15,41 +15,46 @@ from torch.nn import functional as F
 def output_std(z: Tensor) -> float:
     """Mean over channels of the standard deviation of n(z), times sqrt(d) (SimSiam section 4.1).
 
-    1 for an isotropic Gaussian, 0 when every row is the same.
+    1 for an isotropic Gaussian, 0 when all rows are equal.
     """
     return float(F.normalize(z.float(), dim=1).std(dim=0).mean() * z.shape[1] ** 0.5)
 
 
 def centre_norm(z: Tensor) -> float:
-    """Length of the mean of n(z): 0 when directions balance, 1 when all rows point one way."""
+    """Length of the mean of n(z): 0 when the directions are balanced, 1 when all rows have the same one."""
     return float(F.normalize(z.float(), dim=1).mean(dim=0).norm())
 
 
 def effective_rank(z: Tensor) -> float:
-    """exp of the entropy of the singular values of n(z), as shares of their sum (Roy and Vetterli 2007).
+    """exp of the entropy of the singular values of n(z), divided by their sum (Roy and Vetterli 2007).
 
-    Between 1 (all rows on one line) and min(N, d). Uncentred.
+    From 1 (all rows on one line) to min(N, d). The rows are not centred.
     """
     z = F.normalize(z.double(), dim=1)
     gram = z @ z.T if z.shape[0] <= z.shape[1] else z.T @ z
     singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    share = singular / singular.sum().clamp_min(1e-300)
-    return float(torch.exp(torch.special.entr(share).sum()))
+    fractions = singular / singular.sum().clamp_min(1e-300)
+    return float(torch.exp(torch.special.entr(fractions).sum()))
 
 
 def rank_share(rank: float, z: Tensor) -> float:
-    """The effective rank of z[N, d] on a scale from 0 (one line) to 1 (all min(N, d) directions alike), by
-    its logarithm: the share of the largest entropy that singular values of this shape can have."""
+    """log(rank) / log(min(N, d)) for the effective rank of z[N, d]: from 0 for one line to 1.
+
+    It is the entropy of the singular values, divided by the largest that this shape allows.
+    """
     return math.log(rank) / math.log(min(z.shape)) if min(z.shape) > 1 else 1.0
 
 
 def view_cosine(z1: Tensor, z2: Tensor) -> float:
-    """Mean cosine between the two projections of the same image."""
+    """Mean cosine of the two projections z1[N, d] and z2[N, d] of the same images."""
     return float(F.cosine_similarity(z1.float(), z2.float(), dim=1).mean())
 
 
 def projection_health(z1: Tensor, z2: Tensor) -> dict[str, float]:
-    """The monitors of two views' projections, each [N, d] (N over all ranks)."""
+    """The numbers that training logs for the projections of two views, each [N, d] with N over all ranks.
+
+    The effective rank and the norm of the centre are those of the first view.
+    """
     rank = effective_rank(z1)
     return {
         "health/std": (output_std(z1) + output_std(z2)) / 2,

@@ -11,15 +11,15 @@ from siamtransfer.evaluation.fewshot.config import FewshotConfig
 from siamtransfer.evaluation.frozen_model import labelled_features
 from siamtransfer.evaluation.linear.logistic import fit_logistic
 from siamtransfer.evaluation.linear.test_split import TestSplit, number_classes, set_aside
-from siamtransfer.evaluation.scores import Scores
 from siamtransfer.features.extract import Features
-from siamtransfer.metrics.intervals import spread
+from siamtransfer.metrics.intervals import mean_and_interval
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 
-def evaluate(config: FewshotConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
     """Mean, spread and interval of top-1 over the draws, for every number of shots and strength; None on all
     ranks but the first.
 
@@ -51,7 +51,7 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Scores | None:
                 predicted, top1 = _fit_and_score(train, y, rows, split, strength, runtime)
                 accuracies.append(top1)
                 predictions[f"{name}/repeat={repeat}"] = predicted
-            metrics |= spread(f"{name}/top1", accuracies)
+            metrics |= mean_and_interval(f"{name}/top1", accuracies)
             say(
                 f"{name}: {metrics[f'{name}/top1/mean']:.2f} % ± {metrics[f'{name}/top1/std']:.2f} over "
                 f"{config.repeats} draws"
@@ -64,7 +64,9 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Scores | None:
         "repeats": config.repeats,
         "interval": "95 %, Student's t over the repeats",
     }
-    return Scores(metrics, protocol, data.provenance, Predictions(split.original_labels(), predictions))
+    return Result(
+        "fewshot", metrics, protocol, data.provenance, Predictions(split.original_labels(), predictions)
+    )
 
 
 def _fit_and_score(

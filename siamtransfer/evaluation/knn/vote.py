@@ -14,7 +14,7 @@ from torch import Tensor
 
 from siamtransfer.evaluation.knn.config import NeighbourMetric
 from siamtransfer.evaluation.knn.search import search
-from siamtransfer.metrics.accuracy import bootstrap_interval, hits, mean_per_class, percent
+from siamtransfer.metrics.accuracy import bootstrap_interval, hits, mean_per_class, percent_correct
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
 
 QUERIES_PER_CHUNK = 4096  # whose class scores are held at once
@@ -80,8 +80,8 @@ def score_neighbours(
         low, high = bootstrap_interval(top1)
         result.predictions[name] = values[predicted].numpy()
         result.metrics |= {
-            f"knn/{name}/top1": percent(top1),
-            f"knn/{name}/top5": percent(top5),
+            f"knn/{name}/top1": percent_correct(top1),
+            f"knn/{name}/top5": percent_correct(top5),
             f"knn/{name}/mean_per_class": mean_per_class(top1, targets),
             f"knn/{name}/ci95_low": low,
             f"knn/{name}/ci95_high": high,
