@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.methods.base import Backbone, Method, Options, ParameterGroup, StepOutput, trainable
@@ -65,7 +65,7 @@ class SimSiam(Method):
         self.projector[-2].bias.requires_grad_(
             False
         )  # batch norm removes it; frozen as in the published code
-        self.predictor = mlp([d, config.predictor_hidden or max(1, d // 4), d])
+        self.predictor: nn.Module = mlp([d, config.predictor_hidden or max(1, d // 4), d])
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> loss in [-1, 1]; -1 where predictions and projections agree."""

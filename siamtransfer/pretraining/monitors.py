@@ -12,7 +12,8 @@ from siamtransfer.config import DataConfig, PretrainConfig
 from siamtransfer.data import open_labelled
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.gradients import decompose, indicators, require_form
+from siamtransfer.evaluation.gradient_view.decomposition import decompose, indicators
+from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.features.extract import evaluation_transform
 from siamtransfer.metrics.spread import projection_health
 from siamtransfer.pretraining.images import count_workers
@@ -70,7 +71,7 @@ class CollapseMonitor(Monitor):
 
 
 class GradientMonitor(Monitor):
-    """Measures what pulls and what pushes the embeddings (see evaluation/gradients.py)."""
+    """Measures what pulls and what pushes the embeddings (see evaluation/gradient_view)."""
 
     def __init__(self, state: TrainState, log: Logger, runtime: Runtime):
         self.state, self.log, self.runtime = state, log, runtime

@@ -33,21 +33,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import siamtransfer.programs.pretrain as training
-from siamtransfer.pretraining import state
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime, unwrap
-from siamtransfer.evaluation.gradients import (
+from siamtransfer.evaluation.gradient_view.decomposition import (
     GUIDE,
     PREFIX,
-    View,
+    ViewGradient,
     average,
     decompose,
     indicators,
-    require_form,
 )
-from siamtransfer.methods import METHODS, Method, SimSiam, SimSiamConfig
+from siamtransfer.evaluation.gradient_view.forms import require_form
+from siamtransfer.methods import METHODS, Method, Options, SimSiam, SimSiamConfig
 from siamtransfer.methods.parts.unified_gradient import Gradient
+from siamtransfer.pretraining import state
 from siamtransfer.programs.gradients import main
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.dataset import ViewSet, augment_batch
@@ -60,10 +60,14 @@ HEADS = {"dim": 12, "hidden": 16}
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("simsiam", {"dim": 12}),
-    ("simsiam", {"dim": 12, "batch_norm": "all", "symmetric": False}),
-    ("simsiam", {"dim": 12, "predictor": "none", "batch_norm": "none"}),
-    ("simsiam", {"dim": 12, "predictor": "fixed", "predictor_shape": "residual"}),
-    ("simsiam", {"dim": 12, "predictor_shape": "experts", "predictor_experts": 2, "activation": "gelu"}),
+    ("simsiam", {"dim": 12, "symmetric": False}),
+    ("simsiam-variants", {"dim": 12, "batch_norm": "all", "symmetric": False}),
+    ("simsiam-variants", {"dim": 12, "predictor": "none", "batch_norm": "none"}),
+    ("simsiam-variants", {"dim": 12, "predictor": "fixed", "predictor_shape": "residual"}),
+    (
+        "simsiam-variants",
+        {"dim": 12, "predictor_shape": "experts", "predictor_experts": 2, "activation": "gelu"},
+    ),
     ("simclr", {"dim": 12}),
     ("simclr", {"dim": 12, "temperature": 0.5, "output_norm": "none"}),
     ("moco", {"dim": 12, "queue": 24}),
@@ -144,7 +148,7 @@ def test_the_decomposition_gives_weights_the_gradient_of_the_loss(name: str, opt
     assert len(found) == (1 if one_sided else 2)
     for view, each in zip(found, u, strict=False):
         torch.testing.assert_close(view.embedding, each.detach())
-    assert found[0].weighed == (name not in ("simsiam", "byol"))
+    assert found[0].separable_balance == (name not in ("simsiam", "simsiam-variants", "byol"))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -190,14 +194,14 @@ def test_the_balance_of_predictors_with_batch_norm_is_not_told() -> None:
 # The indicators.
 
 
-def made_up(change: float = 0.0) -> View:
+def made_up(change: float = 0.0) -> ViewGradient:
     """Two images in the plane; `change` is how far autograd is away."""
     u1 = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     u2 = torch.tensor([[0.6, 0.8], [0.0, 1.0]], dtype=torch.float64)
     negative = torch.tensor([[3.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
     balance, scale = torch.tensor([[[2.0], [1.0]], [[0.5], [2.0]]], dtype=torch.float64)
     gradient = Gradient(-u2, negative, balance, scale)
-    return View(u1, u2, gradient, gradient.total * (1 + change), weighed=True)
+    return ViewGradient(u1, u2, gradient, gradient.total * (1 + change), separable_balance=True)
 
 
 def test_indicators_by_hand() -> None:
@@ -235,14 +239,14 @@ def test_a_decomposition_that_disagrees_is_not_reported(change: float) -> None:
 
 def test_parts_that_cancel_disagree_by_their_rounding_only() -> None:
     u = torch.eye(3, dtype=torch.float64)
-    view = View(u, u, Gradient(-u, u * (1 + 1e-15)), torch.zeros_like(u), weighed=True)
+    view = ViewGradient(u, u, Gradient(-u, u * (1 + 1e-15)), torch.zeros_like(u), separable_balance=True)
     assert view.disagreement() < 1e-10
-    wrong = View(u, u, Gradient(-u, u * (1 + 1e-9)), torch.zeros_like(u), weighed=True)
+    wrong = ViewGradient(u, u, Gradient(-u, u * (1 + 1e-9)), torch.zeros_like(u), separable_balance=True)
     assert wrong.disagreement() > 1e-6
 
 
 def test_embeddings_of_length_zero_are_refused() -> None:
-    method = build("simsiam", {"dim": 12, "predictor": "none", "batch_norm": "none"})
+    method = build("simsiam-variants", {"dim": 12, "predictor": "none", "batch_norm": "none"})
     with torch.no_grad():
         for parameter in method.get_submodule("projector").parameters():
             parameter.zero_()
@@ -282,18 +286,18 @@ def test_methods_without_such_a_form(name: str) -> None:
         require_form(METHODS[name].Config(), 2)
 
 
-def simsiam(**settings: Any) -> SimSiamConfig:
-    return SimSiamConfig.from_dict(settings)
+def variants(**settings: Any) -> Options:
+    return METHODS["simsiam-variants"].Config.from_dict(settings)
 
 
 @pytest.mark.parametrize(
     ("options", "views", "words"),
     [
-        (simsiam(stop_gradient=False), 2, r"simsiam\.stop_gradient makes it another"),
-        (simsiam(similarity="mse"), 2, r"simsiam\.similarity"),
-        (simsiam(target={"gradient": 0.1}), 2, r"simsiam\.target"),
-        (simsiam(terms={"contrast": 0.1}), 2, r"simsiam\.terms"),
-        (simsiam(), 4, "two views of an image, and the recipe makes 4"),
+        (SimSiamConfig(stop_gradient=False), 2, r"simsiam\.stop_gradient makes it another"),
+        (variants(similarity="mse"), 2, r"simsiam_variants\.similarity"),
+        (variants(target={"gradient": 0.1}), 2, r"simsiam_variants\.target"),
+        (variants(terms={"contrast": 0.1}), 2, r"simsiam_variants\.terms"),
+        (SimSiamConfig(), 4, "two views of an image, and the recipe makes 4"),
         (METHODS["vicreg"].Config(covariance=0.0), 2, r"vicreg\.covariance 0.*no negative part"),
         (METHODS["vicreg"].Config(invariance=0.0), 2, r"vicreg\.invariance 0.*no positive part"),
     ],
@@ -391,7 +395,7 @@ def test_mistakes_are_one_sentence(runs: dict[str, Path], tmp_path: Path) -> Non
     assert "holds no .pth files" in refused(tmp_path)
     assert "must end in .png" in refused(checkpoint, "--plot", tmp_path / "p.jpg")
     assert "--batches is 0" in refused(checkpoint, "--batches", 0)
-    assert "--batch is 1" in refused(checkpoint, "--batch", 1)
+    assert "--batch-size is 1" in refused(checkpoint, "--batch-size", 1)
     assert "10 batches of 8 are more than the 40 images" in refused(checkpoint, "--batches", 10)
     assert "does not take it" in refused(checkpoint, "--data.root", tmp_path)
     assert "exists" in refused(checkpoint, "--record", written(tmp_path / "old.json"))
@@ -489,7 +493,8 @@ def test_a_run_that_cannot_be_watched_is_told_before_the_first_step(tmp_path: Pa
 
 def test_a_view_that_fails_stops_no_run(tmp_path: Path) -> None:
     """A predictor of zeros has no direction; its loss is 0 and its gradient too."""
-    heads = ["--simsiam.batch_norm=none", "--simsiam.predictor=fixed", "--optim.epochs=1"]
+    heads = ["--method.name=simsiam-variants", "--simsiam_variants.batch_norm=none"]
+    heads += ["--simsiam_variants.predictor=fixed", "--optim.epochs=1"]
     run = complete(tmp_path / "run", *heads, "--monitor.gradients_every=5", fault=silence_predictors)
     assert "no gradient view after step 5: the gradient in closed form" in run.said
     assert without_gradients(tmp_path / "run") == rows(tmp_path / "run")

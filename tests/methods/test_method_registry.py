@@ -174,8 +174,9 @@ OLD: dict[str, Any] = {
     "method": {"name": "simsiam"},
     "simsiam": {
         "dim": 256, "projector_layers": 2, "projector_rank": None, "activation": "relu",
-        "predictor": "trained", "predictor_hidden": None, "predictor_layers": 2, "predictor_shape": "bottleneck",
-        "predictor_experts": 4, "predictor_rate": "decayed", "predictor_rate_scale": 10.0,
+        "predictor": "trained", "predictor_hidden": None, "predictor_layers": 2,
+        "predictor_shape": "bottleneck", "predictor_experts": 4,
+        "predictor_rate": "decayed", "predictor_rate_scale": 10.0,
         "backbone_rate_scale": 1.0, "freeze_patches": False, "batch_norm": "default", "stop_gradient": True,
         "symmetric": True, "similarity": "cosine",
         "distance": {

@@ -14,7 +14,7 @@ from siamtransfer.checkpoints.training_state import read_state
 from siamtransfer.data import ImageSet, open_images
 from siamtransfer.data.imageset import require_same_images
 from siamtransfer.evaluation.gradient_view.config import GradientsConfig
-from siamtransfer.evaluation.gradients import require_form
+from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.methods import METHODS, Method, saved_options, section_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_outputs

@@ -9,6 +9,7 @@ import torch
 
 from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed.runtime import Runtime, unwrap
+from siamtransfer.evaluation.evaluator import join_metrics
 from siamtransfer.evaluation.gradient_view.checkpoints import (
     RunCheckpoint,
     find_checkpoints,
@@ -16,18 +17,18 @@ from siamtransfer.evaluation.gradient_view.checkpoints import (
     restore_method,
 )
 from siamtransfer.evaluation.gradient_view.config import GradientsConfig
+from siamtransfer.evaluation.gradient_view.decomposition import average, decompose, indicators
 from siamtransfer.evaluation.gradient_view.report import say_table, write_curves
-from siamtransfer.evaluation.gradients import average, decompose, indicators
 from siamtransfer.evaluation.linear.augmented_images import local_part
-from siamtransfer.evaluation.scores import Scores, join_metrics
 from siamtransfer.features.augmented import EPOCH
+from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
 from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.sampler import epoch_order
 
 
-def evaluate(config: GradientsConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: GradientsConfig, runtime: Runtime) -> Result | None:
     """The indicators of every checkpoint under `gradient/NAME`; None on all ranks but the first.
 
     Raises:
@@ -56,7 +57,7 @@ def evaluate(config: GradientsConfig, runtime: Runtime) -> Scores | None:
         "checkpoints": [checkpoint.protocol for checkpoint in checkpoints],
     }
     provenance = {"checkpoints": [checkpoint.provenance for checkpoint in checkpoints]}
-    return Scores(join_metrics(numbers), protocol, provenance)
+    return Result("gradients", join_metrics(numbers), protocol, provenance)
 
 
 def measure(checkpoint: RunCheckpoint, config: GradientsConfig, runtime: Runtime) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from siamtransfer.evaluation.gradient_view.checkpoints import RunCheckpoint
-from siamtransfer.evaluation.gradients import GUIDE, PREFIX
+from siamtransfer.evaluation.gradient_view.decomposition import GUIDE, PREFIX
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
 
