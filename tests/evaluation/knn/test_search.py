@@ -15,7 +15,6 @@ from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.knn import search as neighbours
 from siamtransfer.evaluation.knn.search import search
 from siamtransfer.evaluation.knn.vote import knn_accuracies, knn_scores, score_neighbours
-from siamtransfer.metrics.accuracy import bootstrap_interval, mean_per_class
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
 from siamtransfer.utils.errors import UserError
 
@@ -213,20 +212,6 @@ def test_ranks_share_the_queries(count):
     for found in on_ranks(share_of, bank, queries, world_size=3):
         assert torch.equal(found[1], expected[1])
         torch.testing.assert_close(found[0], expected[0])
-
-
-def test_the_interval_is_the_bootstraps():
-    right = torch.arange(400) % 5 < 2
-    low, high = bootstrap_interval(right)
-    generator = np.random.default_rng(0)
-    means = 100 * right.numpy()[generator.integers(0, 400, (20_000, 400))].mean(axis=1)
-    assert [low, high] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.3)
-
-
-def test_the_mean_over_classes_counts_each_class_alike():
-    right = torch.tensor([1, 1, 1, 0, 0, 1]).bool()
-    labels = torch.tensor([0, 0, 0, 0, 2, 2])  # class 1 has no query
-    assert mean_per_class(right, labels) == pytest.approx(100 * (0.75 + 0.5) / 2)
 
 
 def test_labels_per_class_are_ranked_by_average_precision():
