@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from siamtransfer.detection.data.dataset_split import XYWH, ImageRecord
-from siamtransfer.detection.metrics.evaluate import evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.detection.metrics.score_predictions import score_predictions
 from siamtransfer.distributed.runtime import cpu_count
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
@@ -41,7 +41,7 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     for backend in (FAST, REFERENCE):
         before = time.perf_counter()
-        found[backend] = evaluate(predictions, records, "coco", classes, backend)  # type: ignore[arg-type]
+        found[backend] = score_predictions(predictions, records, "coco", classes, backend)  # type: ignore[arg-type]
         seconds[backend] = time.perf_counter() - before
         say(f"{backend:12} {seconds[backend]:8.2f} s   AP {found[backend]['detection/AP']:.3f}")
     fast, reference = (np.array(list(found[backend].values())) for backend in (FAST, REFERENCE))

@@ -91,5 +91,6 @@ class DetectionOptions:
         for weight_decay in self.weight_decays:
             at_least("--weight-decays", weight_decay, 0)
         for name in (self.weights, self.compare):
-            if name not in (None, "scratch") and not Path(str(name)).is_file():
+            baseline = str(name).startswith(("random:", "torchvision:"))
+            if name not in (None, "scratch") and not baseline and not Path(str(name)).is_file():
                 raise UserError(f"there is no file {name}: siamtransfer to-d2 CKPT OUT.pkl writes one")

@@ -15,9 +15,9 @@ from typing import Any
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.weights import ConvertedWeights
-from siamtransfer.detection.metrics.evaluate import ApKind
 from siamtransfer.detection.metrics.pictures import draw_predictions
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.detection.metrics.score_predictions import ApKind
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.strict_json import to_json
 

@@ -16,7 +16,7 @@ from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.engines import DetectionEngine
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.lr_search import SearchGrid, hold_out
-from siamtransfer.detection.metrics.evaluate import ApKind
+from siamtransfer.detection.metrics.score_predictions import ApKind
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say

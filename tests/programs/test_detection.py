@@ -154,7 +154,7 @@ class TestWithDetectron2:
             scores = np.concatenate([item["scores"] for item in found])
             return {"detection/AP": 100 * float(scores.mean()), "segmentation/AP": 100 * float(scores.max())}
 
-        monkeypatch.setattr(prediction_collector, "evaluate", score)
+        monkeypatch.setattr(prediction_collector, "score_predictions", score)
         run, options = tmp_path / "run", ["--compare", str(folder / "b.pkl")]
         one = measure(folder, "coco-fpn-1x", "a", "coco", run, *options)
         assert "compare/detection/AP/ci95_low" not in one["metrics"]
@@ -235,7 +235,7 @@ class TestWithDetectron2:
             scored.append(frozenset(record["file_name"] for record in records))
             return {"detection/AP": float([30, 50, 40, 7][len(scored) - 1])}
 
-        monkeypatch.setattr(prediction_collector, "evaluate", score)
+        monkeypatch.setattr(prediction_collector, "score_predictions", score)
         record = measure(
             folder, "coco-fpn-1x", "a", "coco", tmp_path / "run",
             "--search", "--rates", "0.001", "0.002", "0.003", "--decays", "0.0001", "--held-out", "0.2",

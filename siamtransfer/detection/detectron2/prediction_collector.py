@@ -15,8 +15,8 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 
 from siamtransfer.detection.finetune_run import FinetuneRun
-from siamtransfer.detection.metrics.evaluate import evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.detection.metrics.score_predictions import score_predictions
 from siamtransfer.distributed.runtime import StopSignal
 from siamtransfer.utils.log import say
 
@@ -48,7 +48,7 @@ class PredictionCollector(DatasetEvaluator):
         of_image = {prediction["image_id"]: prediction for local in of_ranks for prediction in local}
         self.predictions = list(of_image.values())
         run = self.finetune_run
-        return evaluate(self.predictions, run.data.test, run.metric, run.data.classes)
+        return score_predictions(self.predictions, run.data.test, run.metric, run.data.classes)
 
 
 def prediction_of(image_id: Any, instances: Instances) -> Prediction:

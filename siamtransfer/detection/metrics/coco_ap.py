@@ -75,8 +75,8 @@ def coco_curves(
 ) -> Curves:
     """Scores detections, in the order of `records`, by their boxes or their masks.
 
-    Image k has the id k+1 and class c the id c+1 in both libraries. The area of a detected mask is its own, as
-    in Detectron2, not that of its box.
+    Image k has the id k+1 and class c the id c+1 in both libraries. The area of a detected mask is its
+    own, as in Detectron2, not that of its box.
 
     Raises:
         UserError: the library is not installed.

@@ -20,8 +20,8 @@ from torch.optim.swa_utils import update_bn
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.metrics.coco_ap import Backend
-from siamtransfer.detection.metrics.evaluate import ApKind, evaluate
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.detection.metrics.score_predictions import ApKind, score_predictions
 from siamtransfer.detection.torchvision.model import build_detector, predict
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
 from siamtransfer.detection.torchvision.training_images import Sample, TrainingImages, usable
@@ -108,7 +108,7 @@ def train_and_evaluate(
         predictions = predict(detector, data.test, runtime, recipe.design.short_side)
         metrics = {}
         if runtime.is_main:
-            metrics = evaluate(predictions, data.test, metric, data.classes, options.backend)
+            metrics = score_predictions(predictions, data.test, metric, data.classes, options.backend)
         return collectives.broadcast_object(metrics), predictions
 
     if options.evaluate_only:

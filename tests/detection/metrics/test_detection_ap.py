@@ -25,7 +25,7 @@ from support.detection_worlds import (
 
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.metrics.coco_ap import coco_curves
-from siamtransfer.detection.metrics.evaluate import evaluate
+from siamtransfer.detection.metrics.score_predictions import ApKind, score_predictions
 from siamtransfer.detection.metrics.voc_ap import voc_ap
 from siamtransfer.utils.errors import UserError
 
@@ -69,7 +69,7 @@ HIT, MISS, LATE = (0.9, [0, 0, 40, 40]), (0.8, [100, 0, 140, 40]), (0.7, [60, 60
     ],
 )
 def test_hit_miss_hit_by_hand(metric: Any, expected: float) -> None:
-    found = evaluate(one_image(LATE, MISS, HIT), two_objects(), metric, ["cat"])
+    found = score_predictions(one_image(LATE, MISS, HIT), two_objects(), metric, ["cat"])
     for name in ("AP", "AP50", "AP75", "AP/cat"):
         assert found[f"detection/{name}"] == pytest.approx(100 * expected, abs=1e-9)
 
@@ -77,7 +77,7 @@ def test_hit_miss_hit_by_hand(metric: Any, expected: float) -> None:
 def test_second_detection_of_an_object_is_false() -> None:
     twice = one_image(HIT, (0.8, HIT[1]), LATE)
     for metric, expected in (("voc-all-points", 1 / 2 + 1 / 3), ("coco", (51 + 50 * 2 / 3) / 101)):
-        found = evaluate(twice, two_objects(), metric, ["cat"])  # type: ignore[arg-type]
+        found = score_predictions(twice, two_objects(), metric, ["cat"])  # type: ignore[arg-type]
         assert found["detection/AP50"] == pytest.approx(100 * expected)
 
 
@@ -85,11 +85,13 @@ def test_difficult_objects_and_crowds_count_neither_way() -> None:
     truth = two_objects()
     for item in truth[0]["annotations"][1:]:
         item |= {"difficult": True, "iscrowd": 1}
-    for metric in ("voc", "voc-all-points", "coco"):
+    metrics: tuple[ApKind, ...] = ("voc", "voc-all-points", "coco")
+    for metric in metrics:
         for detections in ((HIT,), (HIT, LATE), (HIT, LATE, (0.95, LATE[1]))):
-            found = evaluate(one_image(*detections), truth, metric, ["cat"])  # type: ignore[arg-type]
+            found = score_predictions(one_image(*detections), truth, metric, ["cat"])
             assert found["detection/AP"] == pytest.approx(100)
-        assert evaluate(one_image(HIT, (0.95, MISS[1])), truth, metric, ["cat"])["detection/AP50"] < 60  # type: ignore[arg-type]
+        found = score_predictions(one_image(HIT, (0.95, MISS[1])), truth, metric, ["cat"])
+        assert found["detection/AP50"] < 60
 
 
 def test_iou_of_voc_counts_corner_pixels_and_must_exceed() -> None:
@@ -97,10 +99,11 @@ def test_iou_of_voc_counts_corner_pixels_and_must_exceed() -> None:
     half = one_image((0.9, [0, 0, 20, 40]))
     truth = two_objects()
     del truth[0]["annotations"][1]
-    assert evaluate(half, truth, "coco", ["cat"])["detection/AP50"] > 99.9  # IoU 0.5 is enough
-    assert evaluate(half, truth, "voc", ["cat"])["detection/AP50"] == 0  # 1..20 of 1..40: 0.5 is not above
+    assert score_predictions(half, truth, "coco", ["cat"])["detection/AP50"] > 99.9  # IoU 0.5 is enough
+    # VOC counts the columns 1..20 of 1..40: an IoU of 0.5 is not above 0.5.
+    assert score_predictions(half, truth, "voc", ["cat"])["detection/AP50"] == 0
     more = one_image((0.9, [0, 0, 21, 40]))
-    assert evaluate(more, truth, "voc", ["cat"])["detection/AP50"] == pytest.approx(100)
+    assert score_predictions(more, truth, "voc", ["cat"])["detection/AP50"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -117,7 +120,7 @@ def test_fast_backend_equals_pycocotools(seed: int, masks: bool) -> None:
         np.testing.assert_allclose(fast.precision, slow.precision, rtol=0, atol=1e-6)
         np.testing.assert_allclose(fast.recall, slow.recall, rtol=0, atol=1e-6)
     fast_numbers, slow_numbers = (
-        evaluate(predictions, records, "coco", CLASSES, backend)  # type: ignore[arg-type]
+        score_predictions(predictions, records, "coco", CLASSES, backend)  # type: ignore[arg-type]
         for backend in ("hotcoco", "pycocotools")
     )
     assert fast_numbers == pytest.approx(slow_numbers, abs=1e-6, nan_ok=True)
@@ -131,7 +134,7 @@ def test_coco_numbers_are_those_of_pycocotools_own_summary(seed: int, tmp_path: 
     records = random_records(seed, masks=True, crowds=True)
     predictions = random_predictions(records, seed, masks=True)
     (tmp_path / "truth.json").write_text(json.dumps(coco_file(records)))
-    ours = evaluate(predictions, records, "coco", CLASSES)
+    ours = score_predictions(predictions, records, "coco", CLASSES)
     for name, task in (("detection", "bbox"), ("segmentation", "segm")):
         results = [
             {"image_id": one["image_id"], "category_id": int(label) + 1, "score": float(score)}
@@ -180,7 +183,7 @@ def test_coco_numbers_are_detectron2s(seed: int, tmp_path: Path) -> None:
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
-    ours = evaluate(predictions, records, "coco", CLASSES)
+    ours = score_predictions(predictions, records, "coco", CLASSES)
     for part, task in (("detection", "bbox"), ("segmentation", "segm")):
         for key, value in theirs[task].items():
             assert ours[f"{part}/{key.replace('-', '/')}"] == pytest.approx(value, abs=1e-6, nan_ok=True)
@@ -209,7 +212,7 @@ def test_voc_numbers_are_detectron2s(seed: int, year: int, metric: Any, tmp_path
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
-    ours = evaluate(predictions, records, metric, CLASSES)
+    ours = score_predictions(predictions, records, metric, CLASSES)
     assert 1 < theirs["AP"] < 99
     for key, value in theirs.items():
         assert ours[f"detection/{key}"] == pytest.approx(value, abs=1e-6)
@@ -247,18 +250,18 @@ def write_voc_truth(folder: Path, records: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
 def test_nothing_found_and_nothing_there(backend: Any) -> None:
     truth, nothing = two_objects(), one_image()
-    found = evaluate(nothing, truth, "coco", ["cat", "dog"], backend)
+    found = score_predictions(nothing, truth, "coco", ["cat", "dog"], backend)
     assert found["detection/AP"] == found["detection/AR100"] == found["detection/AP/cat"] == 0
     assert math.isnan(found["detection/AP/dog"])  # no dog to be found
     truth[0]["annotations"] = []
-    found = evaluate(one_image(HIT), truth, "coco", ["cat"], backend)
+    found = score_predictions(one_image(HIT), truth, "coco", ["cat"], backend)
     assert all(math.isnan(value) for value in found.values())
 
 
 def test_voc_class_without_objects_is_as_in_detectron2() -> None:
-    found = evaluate(one_image(HIT, LATE), two_objects(), "voc", ["cat", "dog"])
+    found = score_predictions(one_image(HIT, LATE), two_objects(), "voc", ["cat", "dog"])
     assert found["detection/AP/dog"] == 0 and found["detection/AP"] == pytest.approx(50)
-    found = evaluate(one_image(HIT, LATE), two_objects(), "voc-all-points", ["cat", "dog"])
+    found = score_predictions(one_image(HIT, LATE), two_objects(), "voc-all-points", ["cat", "dog"])
     assert found["detection/AP/dog"] == 0 and found["detection/AP50/cat"] == pytest.approx(100)
 
 
@@ -271,37 +274,37 @@ def test_order_of_images_and_of_detections_does_not_matter(metric: Any) -> None:
     distinct = iter(draw.permutation(count) / 1000)  # equal scores keep their order, which is one's own
     for one in predictions:
         one["scores"] = np.array([next(distinct) for _ in one["scores"]], np.float32)
-    before = evaluate(predictions, records, metric, CLASSES)
+    before = score_predictions(predictions, records, metric, CLASSES)
     for one in predictions:
         order = draw.permutation(len(one["scores"]))
         one |= {key: one[key][order] for key in ("boxes", "scores", "classes")}
     mixed = [predictions[index] for index in draw.permutation(len(predictions))]
-    assert evaluate(mixed, records, metric, CLASSES) == pytest.approx(before, nan_ok=True)
+    assert score_predictions(mixed, records, metric, CLASSES) == pytest.approx(before, nan_ok=True)
 
 
 def test_every_image_has_one_prediction() -> None:
     records = random_records(0, 3)
     predictions = random_predictions(records, 0)
     with pytest.raises(ValueError, match="differ by 1 images, 13 for one"):
-        evaluate([predictions[0], predictions[2]], records, "coco", CLASSES)
+        score_predictions([predictions[0], predictions[2]], records, "coco", CLASSES)
     with pytest.raises(ValueError, match="1 images have several"):
-        evaluate([*predictions, predictions[0]], records, "coco", CLASSES)
+        score_predictions([*predictions, predictions[0]], records, "coco", CLASSES)
     predictions[1]["scores"] = predictions[1]["scores"][:-1]
     with pytest.raises(ValueError, match="arrays of image 13 differ in length"):
-        evaluate(predictions, records, "voc", CLASSES)
+        score_predictions(predictions, records, "voc", CLASSES)
 
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no detection metric 'map'; take voc, voc-all-points, coco"):
-        evaluate(one_image(HIT), two_objects(), "map", ["cat"])  # type: ignore[arg-type]
+        score_predictions(one_image(HIT), two_objects(), "map", ["cat"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="mask AP needs a mask of every object"):
-        evaluate(one_image(HIT, masks=[{}]), two_objects(), "coco", ["cat"])
+        score_predictions(one_image(HIT, masks=[{}]), two_objects(), "coco", ["cat"])
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     with pytest.raises(UserError, match="needs hotcoco, which is not installed; `pip install"):
-        evaluate(one_image(HIT), two_objects(), "coco", ["cat"])
+        score_predictions(one_image(HIT), two_objects(), "coco", ["cat"])
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(UserError, match="needs pycocotools"):
-        evaluate(one_image(HIT), two_objects(), "coco", ["cat"], "pycocotools")
+        score_predictions(one_image(HIT), two_objects(), "coco", ["cat"], "pycocotools")
 
 
 def test_more_detections_than_pycocotools_measures_at_once() -> None:
@@ -313,7 +316,7 @@ def test_more_detections_than_pycocotools_measures_at_once() -> None:
         busiest[key] = np.concatenate([busiest[key]] * times)
     busiest["masks"] = busiest["masks"] * times
     fast, slow = (
-        evaluate(predictions, records, "coco", CLASSES, backend)  # type: ignore[arg-type]
+        score_predictions(predictions, records, "coco", CLASSES, backend)  # type: ignore[arg-type]
         for backend in ("hotcoco", "pycocotools")
     )
     assert fast == pytest.approx(slow, abs=1e-6, nan_ok=True)

@@ -24,7 +24,7 @@ from siamtransfer.detection.data.dataset_split import corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.layered_config import read_layered_config
-from siamtransfer.detection.metrics.evaluate import evaluate
+from siamtransfer.detection.metrics.score_predictions import score_predictions
 from siamtransfer.detection.torchvision.engine import (
     DetectorResult,
     RunOptions,
@@ -257,7 +257,7 @@ def test_training(undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, 
         assert row["loss"] == pytest.approx(sum(row[f"loss/{part}"] for part in parts), rel=1e-5)
     assert [row["step"] for row in rows if "detection/AP" in row] == [2, 4]
     assert outcome.metrics == pytest.approx(
-        evaluate(outcome.predictions, data.test, "coco", data.classes), nan_ok=True
+        score_predictions(outcome.predictions, data.test, "coco", data.classes), nan_ok=True
     )
     assert {"detection/AP", "segmentation/AP", "detection/AP/coat"} <= outcome.metrics.keys()
     assert outcome.protocol["engine"] == "torchvision" and outcome.protocol["comparable"] is False

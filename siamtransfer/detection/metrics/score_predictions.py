@@ -17,7 +17,7 @@ ApKind = Literal["voc", "voc-all-points", "coco"]
 IOU_TYPES: dict[str, IouType] = {"detection": "bbox", "segmentation": "segm"}
 
 
-def evaluate(
+def score_predictions(
     predictions: Sequence[Prediction],
     records: Sequence[ImageRecord],
     metric: ApKind,
