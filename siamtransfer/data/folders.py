@@ -15,8 +15,8 @@ from siamtransfer.data.listing import Listing, PathTable, list_folders, list_ima
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
-# Where a split may lie. Only the test set falls back to a folder of another name, as ImageNet's labelled
-# images for testing are in `val`; images for choosing are never taken from `test`.
+# Folders of a split, in the order of preference. `test` may be the folder `val`, because ImageNet's labelled
+# test images are there; `val` is never the folder `test`, because nothing may be selected on test images.
 SPLIT_FOLDERS = {
     "train": ("train",),
     "val": ("val", "valid", "validation"),
@@ -26,11 +26,11 @@ FOLDERS_OF_SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 class FileImages:
-    """N image files as an ImageSet; those who inherit say which files.
+    """N image files as an ImageSet; a subclass lists the files.
 
-    The fingerprint covers relative paths, file sizes, labels and class names: it tells apart sets in which a
-    file was added, removed, renamed or replaced by one of another size, without reading a million files.
-    `skipped` counts the files that were passed over because their ending is not an image's.
+    The fingerprint covers relative paths, file sizes, labels and class names: it changes when a file is
+    added, removed, renamed or replaced by one of another size, and needs no reading of a million files.
+    `skipped` counts the files whose ending is not an image's.
     """
 
     image_size: int | None = None
@@ -52,7 +52,7 @@ class FileImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over relative paths, sizes, labels and class names; looks at every file when first read."""
+        """SHA-256 over relative paths, sizes, labels and class names; its first use looks at every file."""
         files = self._files
         return fingerprint_of_arrays(
             files.buffer, files.ends, files.sizes(), self.labels, text="\n".join(self.classes)
@@ -79,15 +79,15 @@ class FlatFolder(FileImages):
 
     def __init__(self, root: str | Path, *, name: str = "flat", split: str = "train"):
         folder = require_folder(root)
-        found = list_images(folder)
-        if not found.paths:
-            raise UserError(_no_images(folder, found))
+        listing = list_images(folder)
+        if not listing.paths:
+            raise UserError(_no_images(folder, listing))
         super().__init__(
             name,
             split,
-            PathTable(folder, found.paths),
-            skipped=found.skipped,
-            skipped_example=found.skipped_example,
+            PathTable(folder, listing.paths),
+            skipped=listing.skipped,
+            skipped_example=listing.skipped_example,
         )
 
 
@@ -95,7 +95,7 @@ class ClassFolder(FileImages):
     """A tree with one folder for each class: `root/<split>/<class>/…`, or `root/<class>/…` as split train.
 
     Classes are sorted by name, images by class and then by path; folders below a class belong to it. `split`
-    is the name of the folder that was taken: asked for `test`, a tree that only has `val` gives that.
+    is the name of the folder: `val` if the argument is `test` and there is only `val`.
 
     Raises:
         UserError: no such folder or split, no class folders, a class without images, or classes other than
@@ -106,47 +106,47 @@ class ClassFolder(FileImages):
         root = require_folder(root)
         folder, split = _folder_of_split(root, split)
         classes = list_folders(folder)
-        found = list_images(folder, nested=False)  # what lies beside the class folders belongs to no class
-        for path in found.paths:
-            found.skip(f"{folder}/{os.fsdecode(path)}")
-        found.paths = []
+        listing = list_images(folder, nested=False)  # a file beside the class folders belongs to no class
+        for path in listing.paths:
+            listing.skip(f"{folder}/{os.fsdecode(path)}")
+        listing.paths = []
         counts = []
         for class_name in classes:
-            found.add(inside := list_images(folder / class_name), class_name)
+            listing.add(inside := list_images(folder / class_name), class_name)
             counts.append(len(inside.paths))
-        if not found.paths:
-            raise UserError(_no_images(folder, found))
+        if not listing.paths:
+            raise UserError(_no_images(folder, listing))
         if empty := [class_name for class_name, count in zip(classes, counts, strict=True) if count == 0]:
             raise UserError(
                 f"{len(empty)} of the {len(classes)} class folders of {printable(folder)} hold no image "
                 f"({printable(first_few(empty))}); remove them or put images in"
             )
-        others = list_folders(root / "train") if folder != root and (root / "train").is_dir() else []
-        if others and (difference := class_difference(split, classes, "train", others)):
+        train_classes = list_folders(root / "train") if folder != root and (root / "train").is_dir() else []
+        if train_classes and (difference := class_difference(split, classes, "train", train_classes)):
             raise UserError(
                 f"the class folders of {printable(folder)} and {printable(root / 'train')} differ "
-                f"({printable(difference)}); make them the same, as a label is the place in their order"
+                f"({printable(difference)}); make them the same, as a label is the position in their order"
             )
         super().__init__(
             name,
             split,
-            PathTable(folder, found.paths),
+            PathTable(folder, listing.paths),
             labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
             classes=classes,
-            skipped=found.skipped,
-            skipped_example=found.skipped_example,
+            skipped=listing.skipped,
+            skipped_example=listing.skipped_example,
         )
 
 
 def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:
     """The folder that holds the class folders of a split, and the split's name there."""
-    wanted = SPLIT_FOLDERS.get(split, (split,))
-    for name in wanted:
+    folder_names = SPLIT_FOLDERS.get(split, (split,))
+    for name in folder_names:
         if (root / name).is_dir() and list_folders(root / name):
             return root / name, name
     present = [name for name in FOLDERS_OF_SPLITS if (root / name).is_dir() and list_folders(root / name)]
     folders = list_folders(root)
-    flat = [name for name in wanted if (root / name).is_dir()]
+    flat = [name for name in folder_names if (root / name).is_dir()]
     if flat and (present or set(folders) <= set(FOLDERS_OF_SPLITS)):
         raise UserError(
             f"{printable(root / flat[0])} holds no class folders; sort its images into a folder for each "
@@ -155,11 +155,11 @@ def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:
     if present:
         raise UserError(f"{printable(root)} has no split {split}; its splits are {', '.join(present)}")
     if not folders:
-        found = list_images(root)
+        listing = list_images(root)
         raise UserError(
             f"{printable(root)} holds no class folders; for images without labels use --data.name flat"
-            if found.paths
-            else _no_images(root, found)
+            if listing.paths
+            else _no_images(root, listing)
         )
     if split == "train":
         return root, split
@@ -170,6 +170,8 @@ def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:
     )
 
 
-def _no_images(folder: Path, found: Listing) -> str:
-    passed = f" ({found.skipped} other files, such as {found.skipped_example})" if found.skipped else ""
-    return f"there are no images below {printable(folder)}{passed}; check --data.root"
+def _no_images(folder: Path, listing: Listing) -> str:
+    skipped = (
+        f" ({listing.skipped} other files, such as {listing.skipped_example})" if listing.skipped else ""
+    )
+    return f"there are no images below {printable(folder)}{skipped}; check --data.root"

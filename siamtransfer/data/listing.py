@@ -1,8 +1,8 @@
-"""Which image files lie below a folder: quick for a million of them, the same order everywhere.
+"""The image files below a folder: fast for a million of them, in the same order on every machine.
 
-A file counts as an image by its ending (in any case of letters); whether it really is one shows when it is
-decoded. Names that begin with a dot (`.DS_Store`, `._a.jpg`, `.ipynb_checkpoints`) and `__MACOSX` are what
-programs leave behind and are passed over. Symbolic links are followed, except to a folder above the link.
+A file counts as an image by its ending, in upper or lower case; its content is checked when it is decoded.
+Names that begin with a dot (`.DS_Store`, `._a.jpg`, `.ipynb_checkpoints`) and `__MACOSX` are remains of
+programs and are skipped. Symbolic links are followed, except to a folder above the link.
 """
 
 from __future__ import annotations
@@ -19,36 +19,20 @@ import numpy as np
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-ENDINGS = frozenset(
-    (
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "webp",
-        "bmp",
-        "dib",
-        "tif",
-        "tiff",
-        "gif",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-    )
-)
-MISSING = -1  # the size of a file that is not there (or whose link leads nowhere)
-STAT_THREADS = 16  # a network file system answers many questions at once; a local disk does not mind
+ENDINGS = {
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm",
+}  # fmt: skip
+MISSING = -1  # the size of a file that is not there, or of a link to nothing
+STAT_THREADS = 16  # a network file system answers many requests at once; for a local disk it is no loss
 STAT_CHUNK = 4096
 
 
 class PathTable:
-    """N paths below `root` in one byte buffer, so that they cost data-loader workers nothing.
+    """N paths below `root` in one byte buffer, which forked data-loader workers share.
 
-    A list of Python strings takes more than twice the memory, and each forked worker would come to own a copy
-    of it, since reading a string writes its reference count. `buffer` is uint8[bytes], `ends` int64[N+1].
-    A path that begins with a slash stands for itself.
+    A list of Python strings takes more than twice the memory, and each worker would get a copy of it, because
+    reading a string writes its reference count. `buffer` is uint8[bytes], `ends` int64[N+1]. A path that
+    begins with a slash is absolute.
     """
 
     def __init__(self, root: str | Path, paths: Sequence[bytes]):
@@ -61,7 +45,7 @@ class PathTable:
         return len(self.ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        """The whole path to file `index`."""
+        """The full path of file `index`."""
         if not 0 <= index < len(self):
             raise IndexError(f"path {index} of {len(self)}")
         path = os.fsdecode(self.buffer[self.ends[index] : self.ends[index + 1]].tobytes())
@@ -80,25 +64,26 @@ class PathTable:
 
 @dataclass
 class Listing:
-    """The image files found below a folder, as relative paths in byte order, and what was passed over."""
+    """The image files below a folder, as relative paths in byte order, and a count of the skipped files.
+
+    `skipped` counts files whose ending is not an image's, sockets and the like, but no hidden files.
+    """
 
     paths: list[bytes] = field(default_factory=list)
-    skipped: int = (
-        0  # files whose ending is not an image's, sockets and the like; hidden ones are not counted
-    )
+    skipped: int = 0
     skipped_example: str = ""
 
     def skip(self, path: str) -> None:
-        """Counts a file that is passed over."""
+        """Counts a skipped file."""
         self.skipped += 1
         self.skipped_example = self.skipped_example or printable(path)
 
-    def add(self, other: Listing, folder: str) -> None:
-        """Takes over what was found in `folder`, one level below."""
+    def add(self, inner: Listing, folder: str) -> None:
+        """Adds the listing of `folder`, one level below."""
         prefix = os.fsencode(folder) + b"/"
-        self.paths += [prefix + path for path in other.paths]
-        self.skipped += other.skipped
-        self.skipped_example = self.skipped_example or other.skipped_example
+        self.paths += [prefix + path for path in inner.paths]
+        self.skipped += inner.skipped
+        self.skipped_example = self.skipped_example or inner.skipped_example
 
 
 def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
@@ -107,10 +92,10 @@ def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
     Raises:
         UserError: a folder cannot be listed.
     """
-    found = Listing()
+    listing = Listing()
     start = Path(folder).absolute()
     above = frozenset(map(_identity, (start, *start.parents, *start.resolve().parents)))
-    # Still to be listed: a folder, the relative way to it, the identities of itself and of those above it.
+    # Folders to be listed: the path, the relative path, and the identities of it and all folders above it.
     pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(start), "", above)]
     while pending:
         path, prefix, ancestors = pending.pop()
@@ -121,11 +106,11 @@ def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
                 if nested and (identity := _identity(entry.path)) not in ancestors:
                     pending.append((entry.path, f"{prefix}{entry.name}/", ancestors | {identity}))
             elif has_image_ending(entry.name) and _is_file_or_dead_link(entry):
-                found.paths.append(os.fsencode(prefix + entry.name))
+                listing.paths.append(os.fsencode(prefix + entry.name))
             else:
-                found.skip(entry.path)
-    found.paths.sort()
-    return found
+                listing.skip(entry.path)
+    listing.paths.sort()
+    return listing
 
 
 def list_folders(folder: str | Path) -> list[str]:
@@ -138,12 +123,12 @@ def list_folders(folder: str | Path) -> list[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a program's remains rather than the user's."""
+    """Whether a file or folder is a remain of a program."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def has_image_ending(name: str) -> bool:
-    """Whether the name ends like an image's."""
+    """Whether the name has an image's ending."""
     return name.rpartition(".")[2].lower() in ENDINGS
 
 
@@ -175,7 +160,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    """What tells one folder from another whatever the path to it."""
+    """The device and number of a folder, the same for every path to it."""
     try:
         status = Path(folder).stat()
     except OSError as error:
@@ -197,7 +182,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_file_or_dead_link(entry: os.DirEntry[str]) -> bool:
-    """A link that leads nowhere counts as an image, so that reading it names it instead of losing it."""
+    """A link to nothing counts as an image, so that reading it raises an error that names it."""
     try:
         return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
     except OSError:

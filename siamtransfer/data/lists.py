@@ -20,13 +20,13 @@ IMAGENET_NAME = re.compile(r"(?P<wnid>n\d{8})_\w+\.\w+")
 
 
 class ListedImages(FileImages):
-    """The images that a text file names, in its order: on each line a path and, if wanted, a label.
+    """The images that a text file names, in its order: on each line a path and, optionally, a label.
 
     Paths begin in `root` (by default the list's own folder) or at `/`; blank lines and lines that begin with
-    `#` are passed over. Labels are integers, taken as they are, or names, numbered in sorted order.
+    `#` are skipped. Labels are integers, taken as they are, or names, numbered in sorted order.
     ImageNet's subsets need no labels: the class of `n01440764_10026.JPEG` is the part before the underscore,
     the class folders may lie in `root/train` as well as in `root` and need not be in the list, and `classes`
-    are all the folders there, so that labels agree with those of the whole set.
+    are all the folders there, so that the labels are those of the full set.
 
     Raises:
         UserError: the list or files of it are missing, it is empty or no text, names a file twice, or gives
@@ -54,7 +54,7 @@ class ListedImages(FileImages):
         labels, classes = _read_labels(list_path, lines)
         names = [IMAGENET_NAME.fullmatch(PurePosixPath(path).name) for path in paths]
         wnids = [match["wnid"] for match in names if match]
-        base, paths = _place(base, paths, wnids if len(wnids) == len(paths) else None)
+        base, paths = _locate(base, paths, wnids if len(wnids) == len(paths) else None)
         if labels is None and len(wnids) == len(paths) and set(wnids) <= set(folders := list_folders(base)):
             classes = folders
             labels = np.searchsorted(np.array(folders), np.array(wnids)).astype(np.int64)
@@ -103,29 +103,29 @@ def _read_labels(
     list_path: Path, lines: list[tuple[int, str, str | None]]
 ) -> tuple[np.ndarray | None, list[str]]:
     """int64[N] and the class names; (None, []) when no line has a label."""
-    given = [label for _, _, label in lines if label is not None]
-    if not given:
+    texts = [label for _, _, label in lines if label is not None]
+    if not texts:
         return None, []
-    if len(given) < len(lines):
+    if len(texts) < len(lines):
         number = next(number for number, _, label in lines if label is None)
         raise UserError(
-            f"line {number} of {printable(list_path)} has no label although {len(given)} other lines have "
+            f"line {number} of {printable(list_path)} has no label although {len(texts)} other lines have "
             "one; give each line a label, or none"
         )
-    if all(re.fullmatch(r"[0-9]+", label) for label in given):
-        numbers = [int(label) for label in given]
+    if all(re.fullmatch(r"[0-9]+", label) for label in texts):
+        numbers = [int(label) for label in texts]
         if max(numbers) >= MAX_CLASSES:
             raise UserError(
                 f"{printable(list_path)} has the label {max(numbers)}; labels count the classes from 0"
             )
         return np.array(numbers, dtype=np.int64), [str(number) for number in range(max(numbers) + 1)]
-    classes = sorted(set(given))
-    places = {name: place for place, name in enumerate(classes)}
-    return np.array([places[label] for label in given], dtype=np.int64), classes
+    classes = sorted(set(texts))
+    numbers_by_name = {name: number for number, name in enumerate(classes)}
+    return np.array([numbers_by_name[label] for label in texts], dtype=np.int64), classes
 
 
-def _place(root: Path, paths: list[str], wnids: list[str] | None) -> tuple[Path, list[str]]:
-    """The folder and the form of the paths under which files are found: as listed, or as ImageNet lies."""
+def _locate(root: Path, paths: list[str], wnids: list[str] | None) -> tuple[Path, list[str]]:
+    """The folder and the paths below it where the files are: as listed, or in ImageNet's class folders."""
     forms = [paths]
     if wnids and "/" not in "".join(paths):
         forms.append([f"{wnid}/{path}" for wnid, path in zip(wnids, paths, strict=True)])

@@ -22,28 +22,28 @@ class Subset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the whole set's fingerprint and the indices."""
+        """SHA-256 over the fingerprint of `images` and the indices."""
         return fingerprint_of_arrays(self.indices, text=self.images.fingerprint)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` of the part as uint8[H,W,3]; raises UnreadableImage."""
+        """Image `index` of the subset as uint8[H,W,3]; raises UnreadableImage."""
         return self.images.image(int(self.indices[index]))
 
     def describe(self, index: int) -> str:
-        """As the whole set says it."""
+        """As `images` describes it."""
         return self.images.describe(int(self.indices[index]))
 
 
-def draw_by_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Indices int64[n], rising: `share` of every class of labels int64[N], one image at least."""
+def draw_by_class(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Indices int64[n], rising: `fraction` of every class of labels int64[N], one image at least."""
     generator = np.random.default_rng(seed)
     drawn = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        drawn.append(members[: max(1, round(share * len(members)))])
+        drawn.append(members[: max(1, round(fraction * len(members)))])
     return np.sort(np.concatenate(drawn))
 
 

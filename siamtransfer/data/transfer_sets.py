@@ -1,10 +1,10 @@
 """The sets of the transfer suites, as files: torchvision's layout and lists, our decoding.
 
 `train` is what the literature fits on and `test` what it scores on (Kornblith et al., arXiv 1805.08974, whose
-sets and metrics SimCLR's and BYOL's appendices on transfer take over; CLIP, arXiv 2103.00020): where a set
-has a validation part, it belongs to train. Sets without official parts are drawn class by class: a file's
-turn is the SHA-256 of its path, so the draw is the same on every machine and needs no seed. A drawn part is
-called `train-drawn` or `test-drawn`.
+sets and metrics SimCLR's and BYOL's appendices on transfer use; CLIP, arXiv 2103.00020): a validation split
+belongs to train. Sets without official splits are split at random class by class: files are sorted by the
+SHA-256 of their paths, so the split is the same on every machine and needs no seed. Such a split is called
+`train-drawn` or `test-drawn`.
 
 Images are in the byte order of their paths below the root.
 """
@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from torchvision import datasets
 
+from siamtransfer.data.explain_errors import explain_errors
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, PathTable, list_images
-from siamtransfer.data.torchvision_sets import official
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
 
-class Listed(NamedTuple):
-    """The files of a set or of a part of it, a label each, and the names of all its classes."""
+class FileList(NamedTuple):
+    """The files of a set or of one split, a label each, and the names of all its classes."""
 
     paths: Sequence[str | Path]
     labels: Sequence[int]
@@ -39,28 +39,28 @@ class Listed(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Official:
-    """A set with official parts: where it lies below the root, torchvision's class, and which of its splits
-    make up train and test."""
+class OfficialSet:
+    """A set with official splits: its folder below the root, torchvision's class, and torchvision's splits
+    that make up train and test."""
 
     inner: str
     open: Callable[..., Any]
     train: tuple[str, ...] = ("train",)
     test: tuple[str, ...] = ("test",)
-    fetched: bool = True
+    downloadable: bool = True
 
 
-OFFICIAL: dict[str, Official] = {
-    "food101": Official("food-101", datasets.Food101),
-    "cars": Official("stanford_cars", datasets.StanfordCars, fetched=False),
-    "aircraft": Official("fgvc-aircraft-2013b", datasets.FGVCAircraft, train=("trainval",)),
-    "dtd": Official("dtd", datasets.DTD, train=("train", "val")),
-    "pets": Official("oxford-iiit-pet", datasets.OxfordIIITPet, train=("trainval",)),
-    "flowers102": Official("flowers-102", datasets.Flowers102, train=("train", "val")),
-    "country211": Official("country211", datasets.Country211, train=("train", "valid")),
-    "gtsrb": Official("gtsrb", datasets.GTSRB),
-    "rendered-sst2": Official("rendered-sst2", datasets.RenderedSST2, train=("train", "val")),
-    "places365": Official(
+OFFICIAL: dict[str, OfficialSet] = {
+    "food101": OfficialSet("food-101", datasets.Food101),
+    "cars": OfficialSet("stanford_cars", datasets.StanfordCars, downloadable=False),
+    "aircraft": OfficialSet("fgvc-aircraft-2013b", datasets.FGVCAircraft, train=("trainval",)),
+    "dtd": OfficialSet("dtd", datasets.DTD, train=("train", "val")),
+    "pets": OfficialSet("oxford-iiit-pet", datasets.OxfordIIITPet, train=("trainval",)),
+    "flowers102": OfficialSet("flowers-102", datasets.Flowers102, train=("train", "val")),
+    "country211": OfficialSet("country211", datasets.Country211, train=("train", "valid")),
+    "gtsrb": OfficialSet("gtsrb", datasets.GTSRB),
+    "rendered-sst2": OfficialSet("rendered-sst2", datasets.RenderedSST2, train=("train", "val")),
+    "places365": OfficialSet(
         "places365_val.txt",
         functools.partial(datasets.Places365, small=True),
         train=("train-standard",),
@@ -69,19 +69,19 @@ OFFICIAL: dict[str, Official] = {
 }
 
 
-class Draw(NamedTuple):
-    """A set without official parts: where it lies, torchvision's class, and where train and test end among
-    the n images of a class that are in turn."""
+class SplitSet(NamedTuple):
+    """A set without official splits: its folder, torchvision's class, and the ends of train and test among
+    the n sorted images of a class."""
 
     inner: str
     open: Callable[..., Any]
     ends: Callable[[int], tuple[int, int]]
 
 
-DRAWN: dict[str, Draw] = {
-    "caltech101": Draw("caltech101/101_ObjectCategories", datasets.Caltech101, lambda n: (30, n)),
-    "eurosat": Draw("eurosat/2750", datasets.EuroSAT, lambda n: (round(0.8 * n), n)),
-    "sun397": Draw("SUN397", datasets.SUN397, lambda n: (50, 100)),
+DRAWN: dict[str, SplitSet] = {
+    "caltech101": SplitSet("caltech101/101_ObjectCategories", datasets.Caltech101, lambda n: (30, n)),
+    "eurosat": SplitSet("eurosat/2750", datasets.EuroSAT, lambda n: (round(0.8 * n), n)),
+    "sun397": SplitSet("SUN397", datasets.SUN397, lambda n: (50, 100)),
 }
 
 TRAFFIC_SIGNS = tuple(f"{number:05d}" for number in range(43))  # GTSRB's folders
@@ -94,122 +94,128 @@ INATURALIST = {
 
 
 def open_official(name: str, root: str | Path, split: str, *, download: bool = False) -> FileImages:
-    """A part of one of OFFICIAL.
+    """One split of one of OFFICIAL.
 
     Raises:
-        UserError: the set is not below `root`, is damaged or not whole, or could not be downloaded.
+        UserError: the set is not below `root`, is damaged or incomplete, or could not be downloaded.
     """
     folder, source = Path(root).expanduser().absolute(), OFFICIAL[name]
-    with official(name, folder, source.inner, download=download, fetched=source.fetched):
+    with explain_errors(name, folder, source.inner, download=download, downloadable=source.downloadable):
         splits = source.train if split == "train" else source.test
-        parts = [_listed(source.open(folder, part, download=download)) for part in splits]
-        if any(list(part.classes) != list(parts[0].classes) for part in parts):
+        lists = [_file_list_of(source.open(folder, part, download=download)) for part in splits]
+        if any(list(files.classes) != list(lists[0].classes) for files in lists):
             raise ValueError("its parts have different classes")
-    together = Listed(
-        [path for part in parts for path in part.paths],
-        [label for part in parts for label in part.labels],
-        parts[0].classes,
+    joined = FileList(
+        [path for files in lists for path in files.paths],
+        [label for files in lists for label in files.labels],
+        lists[0].classes,
     )
-    return _file_images(name, split, folder, together)
+    return _file_images(name, split, folder, joined)
 
 
 def open_drawn(name: str, root: str | Path, split: str, *, download: bool = False) -> FileImages:
-    """A part of one of DRAWN. SUN397's official first partition is taken instead of a draw where its files
-    Training_01.txt and Testing_01.txt lie in `root`, in SUN397 or in a folder Partitions in either.
+    """One split of one of DRAWN. SUN397 has its official first partition instead if the files Training_01.txt
+    and Testing_01.txt are in `root`, in SUN397 or in a folder Partitions of either.
 
     Raises:
-        UserError: as in `open_official`, or a class is too small for the draw.
+        UserError: as in `open_official`, or a class is too small to be split.
     """
     folder, source = Path(root).expanduser().absolute(), DRAWN[name]
-    with official(name, folder, source.inner, download=download):
+    with explain_errors(name, folder, source.inner, download=download):
         if not download and not (folder / source.inner).is_dir():
             raise FileNotFoundError  # before torchvision makes the folder
-        found = source.open(folder, download=download)
+        dataset = source.open(folder, download=download)
         # torchvision leaves out BACKGROUND_Google, the literature's 102nd class.
-        whole = _tree(folder / source.inner) if name == "caltech101" else _listed(found)
+        files = _list_classes(folder / source.inner) if name == "caltech101" else _file_list_of(dataset)
     partition = _sun397_partition(folder, split) if name == "sun397" else None
     if partition is not None:
-        return _file_images(name, split, folder, _named_by(partition, folder / source.inner, whole))
-    return _file_images(name, f"{split}-drawn", folder, _drawn(name, split, folder, whole, source.ends))
+        return _file_images(name, split, folder, _select(files, partition, folder / source.inner))
+    members = _split_by_hash(name, split, folder, files, source.ends)
+    return _file_images(name, f"{split}-drawn", folder, members)
 
 
 def open_inaturalist(name: str, root: str | Path, split: str) -> FileImages:
-    """iNaturalist 2021, whose parts are folders of class folders, or 2018, whose parts are train2018.json and
-    val2018.json in `root`, with the images in `2018` (torchvision's name) or `train_val2018`. The validation
-    part is what everyone tests on.
+    """iNaturalist 2021, whose splits are folders of class folders, or 2018, whose splits are train2018.json
+    and val2018.json in `root`, with the images in `2018` (torchvision's name) or `train_val2018`. The test
+    split is the validation split, as in the literature.
 
     Raises:
-        UserError: the set is not below `root`, is damaged or not whole.
+        UserError: the set is not below `root`, is damaged or incomplete.
     """
     folder = Path(root).expanduser().absolute()
     if name == "inat18":
         inner = f"{'train' if split == 'train' else 'val'}2018.json"
-        with official(name, folder, inner, fetched=False):
+        with explain_errors(name, folder, inner, downloadable=False):
             listed = _inaturalist_2018(folder, folder / inner)
     else:
         inner = INATURALIST[name, split]
-        with official(name, folder, inner, fetched=False):
+        with explain_errors(name, folder, inner, downloadable=False):
             if not (folder / inner).is_dir():
                 raise FileNotFoundError
-            listed = _tree(folder / inner)
+            listed = _list_classes(folder / inner)
     return _file_images(name, split, folder, listed)
 
 
-def _listed(found: Any) -> Listed:
-    """What one of torchvision's sets lists; each keeps it under one of these names."""
-    classes = getattr(found, "classes", TRAFFIC_SIGNS)
+def _file_list_of(dataset: Any) -> FileList:
+    """The files of one of torchvision's sets, which has them in one of these attributes."""
+    classes = getattr(dataset, "classes", TRAFFIC_SIGNS)
     for name in ("_samples", "samples", "imgs"):
-        if hasattr(found, name):
-            pairs = getattr(found, name)
-            return Listed([path for path, _ in pairs], [label for _, label in pairs], classes)
-    files = found._images if hasattr(found, "_images") else found._image_files
-    return Listed(files, found._labels, classes)
+        if hasattr(dataset, name):
+            pairs = getattr(dataset, name)
+            return FileList([path for path, _ in pairs], [label for _, label in pairs], classes)
+    paths = dataset._images if hasattr(dataset, "_images") else dataset._image_files
+    return FileList(paths, dataset._labels, classes)
 
 
-def _tree(folder: Path) -> Listed:
+def _list_classes(folder: Path) -> FileList:
     """The images of a folder of class folders, classes sorted by name."""
     paths = [os.fsdecode(path) for path in list_images(folder).paths]
     names = [path.partition("/")[0] for path in paths]
     classes, labels = np.unique(names, return_inverse=True)
-    return Listed([folder / path for path in paths], labels.tolist(), classes.tolist())
+    return FileList([folder / path for path in paths], labels.tolist(), classes.tolist())
 
 
-def _drawn(
-    name: str, split: str, folder: Path, whole: Listed, ends: Callable[[int], tuple[int, int]]
-) -> Listed:
-    turns = sorted(
+def _split_by_hash(
+    name: str, split: str, folder: Path, files: FileList, ends: Callable[[int], tuple[int, int]]
+) -> FileList:
+    """One split of `files`: of every class, sorted by the SHA-256 of the paths, the files up to the end of
+    train, or from there to the end of test."""
+    by_hash = sorted(
         (hashlib.sha256(os.fsencode(_below(folder, path))).digest(), label, path)
-        for path, label in zip(whole.paths, whole.labels, strict=True)
+        for path, label in zip(files.paths, files.labels, strict=True)
     )
-    members: list[list[str | Path]] = [[] for _ in whole.classes]
-    for _, label, path in turns:
+    members: list[list[str | Path]] = [[] for _ in files.classes]
+    for _, label, path in by_hash:
         members[label].append(path)
     paths, labels = [], []
-    for label, files in enumerate(members):
-        train, test = ends(len(files))
-        if not 0 < train < test <= len(files):
+    for label, class_files in enumerate(members):
+        train, test = ends(len(class_files))
+        if not 0 < train < test <= len(class_files):
             raise UserError(
-                f"{name}: the class {whole.classes[label]} has {len(files)} images, too few to draw train "
-                "and test from; unpack the whole set again"
+                f"{name}: the class {files.classes[label]} has {len(class_files)} images, too few to draw "
+                "train and test from; unpack the whole set again"
             )
-        chosen = files[:train] if split == "train" else files[train:test]
+        chosen = class_files[:train] if split == "train" else class_files[train:test]
         paths += chosen
         labels += [label] * len(chosen)
-    return Listed(paths, labels, whole.classes)
+    return FileList(paths, labels, files.classes)
 
 
 def _sun397_partition(folder: Path, split: str) -> Path | None:
-    """The list of a part of the first official partition, if both lists are there."""
-    for place in ("", "SUN397", "Partitions", "SUN397/Partitions"):
-        files = {"train": folder / place / "Training_01.txt", "test": folder / place / "Testing_01.txt"}
+    """The list of a split of the first official partition, if both lists are there."""
+    for subfolder in ("", "SUN397", "Partitions", "SUN397/Partitions"):
+        files = {
+            "train": folder / subfolder / "Training_01.txt",
+            "test": folder / subfolder / "Testing_01.txt",
+        }
         if all(file.is_file() for file in files.values()):
             return files[split]
     return None
 
 
-def _named_by(partition: Path, folder: Path, whole: Listed) -> Listed:
-    """The images that a list of SUN397 names, as `/a/abbey/sun_aaslkwtcdcxjtlvl.jpg`."""
-    labels = {_below(folder, path): label for path, label in zip(whole.paths, whole.labels, strict=True)}
+def _select(files: FileList, partition: Path, folder: Path) -> FileList:
+    """The files in a partition of SUN397, whose lines are such as `/a/abbey/sun_aaslkwtcdcxjtlvl.jpg`."""
+    labels = {_below(folder, path): label for path, label in zip(files.paths, files.labels, strict=True)}
     names = [line.strip().lstrip("/") for line in partition.read_text().splitlines() if line.strip()]
     missing = [name for name in names if name not in labels]
     if missing:
@@ -217,16 +223,16 @@ def _named_by(partition: Path, folder: Path, whole: Listed) -> Listed:
             f"{len(missing)} of the {len(names)} images in {printable(partition)} are missing, the first is "
             f"{printable(folder / missing[0])}; unpack the whole set again"
         )
-    return Listed([folder / name for name in names], [labels[name] for name in names], whole.classes)
+    return FileList([folder / name for name in names], [labels[name] for name in names], files.classes)
 
 
-def _inaturalist_2018(folder: Path, annotations: Path) -> Listed:
+def _inaturalist_2018(folder: Path, annotations: Path) -> FileList:
     content = json.loads(annotations.read_bytes())
     classes = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-    places = {number: place for place, number in enumerate(sorted(classes))}
-    labels = {entry["image_id"]: places[entry["category_id"]] for entry in content["annotations"]}
+    label_of = {number: label for label, number in enumerate(sorted(classes))}
+    labels = {entry["image_id"]: label_of[entry["category_id"]] for entry in content["annotations"]}
     images = folder / "2018" if (folder / "2018").is_dir() else folder / "train_val2018"
-    return Listed(
+    return FileList(
         [images / entry["file_name"].removeprefix("train_val2018/") for entry in content["images"]],
         [labels[entry["id"]] for entry in content["images"]],
         [classes[number] for number in sorted(classes)],
@@ -237,7 +243,7 @@ def _below(folder: Path, path: str | Path) -> str:
     return str(path).removeprefix(f"{folder}/")
 
 
-def _file_images(name: str, split: str, folder: Path, listed: Listed) -> FileImages:
+def _file_images(name: str, split: str, folder: Path, listed: FileList) -> FileImages:
     """The files as an ImageSet, once they are all there and every label is a class."""
     rows = sorted(zip((os.fsencode(_below(folder, p)) for p in listed.paths), listed.labels, strict=True))
     files = PathTable(folder, [path for path, _ in rows])

@@ -207,9 +207,9 @@ def test_an_array_is_a_set() -> None:
         (lambda: from_torch(Items([PIXELS[0] / 255])).image(0), r"is float64\[5, 5, 3\]"),
         (lambda: from_torch(Items([PIXELS])).image(0), r"is uint8\[6, 5, 5, 3\]"),
         (lambda: from_images([]), "images/train holds no images"),
-        (lambda: from_images([PIXELS[0]]), "entry 0 of the list is a ndarray"),  # type: ignore[list-item,arg-type]
+        (lambda: from_images([PIXELS[0]]), "entry 0 of the list is a ndarray"),
         (lambda: from_images(FORMS["pil"], [0, 1]), "has 6 images and 2 labels"),
-        (lambda: from_images(FORMS["pil"][:2], [0, "a"]), "label 1 of images/train is 'a', a str"),  # type: ignore[list-item,arg-type]
+        (lambda: from_images(FORMS["pil"][:2], [0, "a"]), "label 1 of images/train is 'a', a str"),
         (lambda: from_array(PIXELS / 255), r"the array is float64\[6, 5, 5, 3\]"),
         (lambda: from_array(PIXELS.transpose(0, 3, 1, 2)), r"the array is uint8\[6, 3, 5, 5\]"),
         (lambda: from_array(PIXELS[:0]), "holds no images"),
