@@ -23,7 +23,14 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.config import EvaluationConfig, EvaluationData
 from siamtransfer.features.cache import FeatureCache
-from siamtransfer.features.extract import Features, Transform, evaluation_transform, extract, extract_pixels
+from siamtransfer.features.extract import (
+    FeatureOrigin,
+    Features,
+    Transform,
+    evaluation_transform,
+    extract,
+    extract_pixels,
+)
 from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
@@ -76,9 +83,14 @@ class FrozenModel:
             UnreadableImage: an image cannot be read.
             UserError: a feature is not finite.
         """
-        assert images.labels is not None
-        labels = torch.from_numpy(np.ascontiguousarray(images.labels))
-        return Features(self._extract(images, selections), labels)
+        labels = None if images.labels is None else torch.from_numpy(np.ascontiguousarray(images.labels))
+        origin = FeatureOrigin(
+            f"{images.name}/{images.split}",
+            images.fingerprint,
+            self._backbone_provenance,
+            self._feature_settings,
+        )
+        return Features(self._extract(images, selections), labels, origin)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -89,24 +101,36 @@ class FrozenModel:
             "train_images": len(train),
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
-            "transform": asdict(self.transform),
-            "layers": self.config.layers,
-            "precision": self.runtime.precision,
+            **self._feature_settings,
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What the numbers are computed from."""
-        read, test = self.read, self.test
+        return {
+            **self._backbone_provenance,
+            "train_fingerprint": self.train.fingerprint,
+            "test_fingerprint": self.test.fingerprint if self.test else None,
+        }
+
+    @property
+    def _feature_settings(self) -> dict[str, Any]:
+        return {
+            "transform": asdict(self.transform),
+            "layers": self.config.layers,
+            "precision": self.runtime.precision,
+        }
+
+    @property
+    def _backbone_provenance(self) -> dict[str, Any]:
+        read = self.read
         return {
             "backbone": self.source,
             "architecture": {"name": read.name, "width": read.width, "stem": read.stem} if read else None,
             "format": read.format if read else None,
             "branch": read.branch if read else None,
             "weights_digest": read.digest if read else None,
-            "train_fingerprint": self.train.fingerprint,
-            "test_fingerprint": test.fingerprint if test else None,
         }
 
     def require_untouched(self) -> None:

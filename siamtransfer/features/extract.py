@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,23 @@ class Transform:
     interpolation: Interpolation = "bilinear"
 
 
+@dataclass(frozen=True)
+class FeatureOrigin:
+    """What features were computed from and how, so that a result of them can record it.
+
+    Attributes:
+        images: name and split of the set, such as `cifar10/train`.
+        fingerprint: of the images.
+        backbone: what identifies the network: source, architecture, format, branch and digest of the weights.
+        settings: what moves the features: transform, layers and precision.
+    """
+
+    images: str
+    fingerprint: str
+    backbone: dict[str, Any]
+    settings: dict[str, Any]
+
+
 @dataclass
 class Features:
     """The features of a set of images, in its order.
@@ -53,10 +70,12 @@ class Features:
     Attributes:
         features: float32[N, D]; or an array of any float type that is mapped from a file.
         labels: int64[N]; or int64[N, C] of 0 and 1, for several labels an image; None without labels.
+        origin: what they were computed from, where that is known.
     """
 
     features: Tensor | np.ndarray
     labels: Tensor | None
+    origin: FeatureOrigin | None = None
 
     @property
     def tensor(self) -> Tensor:

@@ -25,9 +25,9 @@ def diagnose_checkpoints(config: DiagnoseConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
     from siamtransfer.evaluation.diagnostics.evaluate import evaluate
-    from siamtransfer.evaluation.scores import run_evaluator
+    from siamtransfer.evaluation.evaluator import run_evaluator
 
-    return run_evaluator("diagnose", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("diagnose", DiagnoseConfig, diagnose_checkpoints, __doc__)

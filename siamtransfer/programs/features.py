@@ -19,10 +19,10 @@ from siamtransfer.evaluation.feature_export.config import FeaturesConfig
 def write_features(config: FeaturesConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.feature_export.evaluate import evaluate
-    from siamtransfer.evaluation.scores import run_evaluator
 
-    return run_evaluator("features", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("features", FeaturesConfig, write_features, __doc__)

@@ -19,10 +19,10 @@ from siamtransfer.evaluation.fewshot.config import FewshotConfig
 def evaluate_fewshot(config: FewshotConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.fewshot.evaluate import evaluate
-    from siamtransfer.evaluation.scores import run_evaluator
 
-    return run_evaluator("fewshot", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("fewshot", FewshotConfig, evaluate_fewshot, __doc__)

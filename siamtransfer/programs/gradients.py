@@ -23,10 +23,10 @@ from siamtransfer.evaluation.gradient_view.config import GradientsConfig
 def view_gradients(config: GradientsConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.gradient_view.evaluate import evaluate
-    from siamtransfer.evaluation.scores import run_evaluator
 
-    return run_evaluator("gradients", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("gradients", GradientsConfig, view_gradients, __doc__)

@@ -23,10 +23,10 @@ from siamtransfer.evaluation.knn.config import KnnConfig
 def evaluate_knn(config: KnnConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.knn.evaluate import evaluate
-    from siamtransfer.evaluation.scores import run_evaluator
 
-    return run_evaluator("knn", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("knn", KnnConfig, evaluate_knn, __doc__)

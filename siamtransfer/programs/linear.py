@@ -26,10 +26,10 @@ from siamtransfer.evaluation.linear.config import LinearConfig
 def evaluate_linear(config: LinearConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.linear.evaluate import evaluate
-    from siamtransfer.evaluation.scores import run_evaluator
 
-    return run_evaluator("linear", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("linear", LinearConfig, evaluate_linear, __doc__)

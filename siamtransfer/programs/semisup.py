@@ -21,10 +21,10 @@ from siamtransfer.evaluation.semisup.config import SemisupConfig
 def evaluate_semisup(config: SemisupConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
-    from siamtransfer.evaluation.scores import run_evaluator
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.semisup.evaluate import evaluate
 
-    return run_evaluator("semisup", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("semisup", SemisupConfig, evaluate_semisup, __doc__)

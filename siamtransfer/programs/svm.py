@@ -30,10 +30,10 @@ from siamtransfer.evaluation.svm.config import SvmConfig
 def evaluate_svm(config: SvmConfig) -> dict[str, Any] | None:
     """Checks the options, evaluates, and returns the record on rank 0."""
     config.check()
-    from siamtransfer.evaluation.scores import run_evaluator
+    from siamtransfer.evaluation.evaluator import run_evaluator
     from siamtransfer.evaluation.svm.evaluate import evaluate
 
-    return run_evaluator("svm", evaluate, config)
+    return run_evaluator(evaluate, config)
 
 
 main = Command("svm", SvmConfig, evaluate_svm, __doc__)

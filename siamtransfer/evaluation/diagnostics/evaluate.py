@@ -20,14 +20,15 @@ from siamtransfer.evaluation.diagnostics.representation import (
     write_spectra,
 )
 from siamtransfer.evaluation.diagnostics.selection import choose, score_rules, validity
-from siamtransfer.evaluation.scores import Scores, join_metrics
+from siamtransfer.evaluation.evaluator import join_metrics
+from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
 
 MeasuredModel = tuple[dict[str, float], dict[str, Tensor]]
 """The numbers of a model by NAME/REPRESENTATION, and the spectra of its covariances by representation."""
 
 
-def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Result | None:
     """All numbers under one name each, see programs/diagnose.py; None on all ranks but the first.
 
     Raises:
@@ -37,9 +38,14 @@ def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Scores | None:
     models = extract_checkpoints(config, runtime) or [read_files(config, runtime)]
     if not runtime.is_main:
         return None
+    return measure_models(models, config, runtime.device)
+
+
+def measure_models(models: Sequence[ModelFeatures], config: DiagnoseConfig, device: torch.device) -> Result:
+    """All numbers of features that are there already, their table as messages, their spectra as a picture."""
     say_limits(models)
-    measured = [measure_model(model, config, runtime.device) for model in models]
-    pairs = compare_pairs(models, runtime.device)
+    measured = [measure_model(model, config, device) for model in models]
+    pairs = compare_pairs(models, device)
     numbers = [metrics for metrics, _ in measured]
     say_table(models, numbers, pairs)
     metrics = join_metrics(numbers) | pairs | select(numbers, config.accuracy)
@@ -54,7 +60,7 @@ def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Scores | None:
         "accuracies": config.accuracy,
         "checkpoints": [model.protocol for model in models],
     }
-    return Scores(metrics, protocol, {"checkpoints": [model.provenance for model in models]})
+    return Result("diagnose", metrics, protocol, {"checkpoints": [model.provenance for model in models]})
 
 
 def measure_model(model: ModelFeatures, config: DiagnoseConfig, device: torch.device) -> MeasuredModel:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
@@ -18,7 +19,12 @@ from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.config import DiagnoseConfig
 from siamtransfer.evaluation.diagnostics.projector import project, read_projector
 from siamtransfer.evaluation.diagnostics.representation import Representation
-from siamtransfer.evaluation.frozen_model import FrozenModel, labelled_features, open_frozen_model
+from siamtransfer.evaluation.frozen_model import (
+    FrozenModel,
+    LabelledFeatures,
+    labelled_features,
+    open_frozen_model,
+)
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -59,12 +65,16 @@ def extract_checkpoints(config: DiagnoseConfig, runtime: Runtime) -> list[ModelF
 
 def read_files(config: DiagnoseConfig, runtime: Runtime) -> ModelFeatures:
     """The features of one of two .npz files; see `labelled_features`."""
-    data = labelled_features(None, config, runtime, mapped=True)
+    return describe_model(labelled_features(None, config, runtime, mapped=True), config)
+
+
+def describe_model(data: LabelledFeatures, config: DiagnoseConfig) -> ModelFeatures:
+    """The train or test features as the representation `backbone`, without views."""
     split = data.train if config.part == "train" else data.test
     assert split is not None
-    assert split.labels is not None
+    labels = torch.zeros(len(split.features), dtype=torch.int64) if split.labels is None else split.labels
     sampled = measures.sample(len(split.features), config.sample, config.seed)
-    representation = Representation(split.features, split.labels, sampled, None)
+    representation = Representation(split.features, labels, sampled, None)
     protocol = {**data.protocol, "recipe": None, "measured": {"backbone": _size(representation)}}
     name = data.protocol[config.part]
     return ModelFeatures(name, {"backbone": representation}, protocol, data.provenance)

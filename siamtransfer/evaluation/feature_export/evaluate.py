@@ -9,13 +9,13 @@ import numpy as np
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.feature_export.config import FeaturesConfig
 from siamtransfer.evaluation.frozen_model import labelled_features
-from siamtransfer.evaluation.scores import Scores
+from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file
 from siamtransfer.utils.log import say
 
 
-def evaluate(config: FeaturesConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: FeaturesConfig, runtime: Runtime) -> Result | None:
     """Extracts and writes; the metrics are the numbers of images and of features. None on all ranks but the
     first.
 
@@ -35,7 +35,8 @@ def evaluate(config: FeaturesConfig, runtime: Runtime) -> Scores | None:
     with atomic_write(out) as file:
         np.savez(file, features=features, labels=labels)
     say(f"wrote {out}: features{list(features.shape)} and labels of {data.protocol[config.part]}")
-    return Scores(
+    return Result(
+        "features",
         {"images": float(len(features)), "dim": float(features.shape[1])},
         {**data.protocol, "part": config.part},
         {**data.provenance, "out": str(out), "out_digest": digest_of_file(out)},

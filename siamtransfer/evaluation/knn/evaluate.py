@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.frozen_model import labelled_features
+from siamtransfer.evaluation.evaluator import say_metrics
+from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_features
 from siamtransfer.evaluation.knn.config import KnnConfig
 from siamtransfer.evaluation.knn.picture import write_neighbours
 from siamtransfer.evaluation.knn.search import search_over_ranks
 from siamtransfer.evaluation.knn.vote import score_neighbours
-from siamtransfer.evaluation.scores import Scores, say_metrics
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 
-def evaluate(config: KnnConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: KnnConfig, runtime: Runtime) -> Result | None:
     """Accuracies (mAP for several labels an image) for every k and temperature, from one search at the
     largest k; None on all ranks but the first.
 
@@ -26,6 +27,15 @@ def evaluate(config: KnnConfig, runtime: Runtime) -> Scores | None:
     data = labelled_features(config.checkpoint, config, runtime, mapped=True)
     if config.neighbours and data.images is None:
         raise UserError("--neighbours needs images: give a checkpoint and a set instead of feature files")
+    result = score_features(data, config, runtime)
+    if result is None:
+        return None
+    say_metrics(result.metrics)
+    return result
+
+
+def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) -> Result | None:
+    """The kNN scores of features that are there already; None on all ranks but the first."""
     test = data.test or data.train
     similarities, indices = search_over_ranks(
         data.train.features,
@@ -50,7 +60,6 @@ def evaluate(config: KnnConfig, runtime: Runtime) -> Scores | None:
         temperatures,
         metric=config.metric,
     )
-    say_metrics(scores.metrics)
     if config.neighbours and data.images is not None:
         write_neighbours(Path(config.neighbours), data.images, indices)
         say(
@@ -66,4 +75,4 @@ def evaluate(config: KnnConfig, runtime: Runtime) -> Scores | None:
         "interval": "percentile bootstrap over queries, 95 %",
     }
     predictions = Predictions(test.labels.numpy(), scores.predictions)
-    return Scores(scores.metrics, protocol, data.provenance, predictions)
+    return Result("knn", scores.metrics, protocol, data.provenance, predictions)

@@ -13,7 +13,13 @@ from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.data.subset import Subset
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.frozen_model import FrozenModel, labelled_features, open_frozen_model
+from siamtransfer.evaluation.evaluator import say_metrics
+from siamtransfer.evaluation.frozen_model import (
+    FrozenModel,
+    LabelledFeatures,
+    labelled_features,
+    open_frozen_model,
+)
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
 from siamtransfer.evaluation.linear.config import LinearConfig
 from siamtransfer.evaluation.linear.logistic import split_by_class
@@ -35,28 +41,33 @@ from siamtransfer.evaluation.linear.test_split import (
     single_labels,
 )
 from siamtransfer.evaluation.linear.train import AugmentedFeatures, KeptFeatures, Select
-from siamtransfer.evaluation.scores import Scores, say_metrics
+from siamtransfer.records.result import Result
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
 
 
-def evaluate(config: LinearConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: LinearConfig, runtime: Runtime) -> Result | None:
     """The probe's numbers on rank 0, None on the others.
 
     Raises:
         UserError: the images do not suit the protocol, or whatever reading checkpoint, images or files finds.
     """
-    needs_features_only = config.protocol == "logistic" or config.checkpoint in (None, "pixels")
-    scores = (_from_features if needs_features_only else _from_images)(config, runtime)
+    if config.protocol == "logistic" or config.checkpoint in (None, "pixels"):
+        result = probe_features(labelled_features(config.checkpoint, config, runtime), config, runtime)
+    else:
+        result = _probe_images(config, runtime)
     if not runtime.is_main:
         return None
-    say_metrics(scores.metrics)
-    return scores
+    say_metrics(result.metrics)
+    return result
 
 
-def _from_features(config: LinearConfig, runtime: Runtime) -> Scores:
-    """Logistic regression, or a sweep where there is no backbone to choose layers of."""
-    data = labelled_features(config.checkpoint, config, runtime)
+def probe_features(data: LabelledFeatures, config: LinearConfig, runtime: Runtime) -> Result:
+    """Logistic regression, or a sweep on features that are there already.
+
+    Raises:
+        UserError: the labels do not suit the protocol.
+    """
     train, test = data.train, data.test
     assert train.labels is not None
     if test is None:
@@ -88,10 +99,10 @@ def _from_features(config: LinearConfig, runtime: Runtime) -> Scores:
         y, split = number_classes(train.labels, test)
         kept = _kept_features(train.tensor, y, split, lambda h, _: h, config, runtime)
         result = _sweep(kept, [OUTPUT], config, runtime, None)
-    return _scores(config, result, data.protocol, data.provenance)
+    return _result(config, result, data.protocol, data.provenance)
 
 
-def _from_images(config: LinearConfig, runtime: Runtime) -> Scores:
+def _probe_images(config: LinearConfig, runtime: Runtime) -> Result:
     """A sweep or a published protocol, on the images of a backbone."""
     model = open_frozen_model(config.checkpoint, config, runtime)
     assert model.backbone is not None
@@ -104,7 +115,7 @@ def _from_images(config: LinearConfig, runtime: Runtime) -> Scores:
     else:
         result = _sweep_of_images(model, config, runtime)
     model.require_untouched()
-    return _scores(config, result, model.protocol, model.provenance)
+    return _result(config, result, model.protocol, model.provenance)
 
 
 def _published(
@@ -237,8 +248,8 @@ def _saved_training(config: LinearConfig, model: FrozenModel) -> SavedTraining |
     return SavedTraining(Path(config.run) / "probe.pth", identity, resume=config.resume)
 
 
-def _scores(
-    config: LinearConfig, result: ProbeResult, protocol: dict[str, Any], provenance: dict[str, Any]
-) -> Scores:
-    protocol = {**protocol, "protocol": config.protocol, **result.protocol}
-    return Scores(result.metrics, protocol, provenance, result.predictions)
+def _result(
+    config: LinearConfig, probe: ProbeResult, protocol: dict[str, Any], provenance: dict[str, Any]
+) -> Result:
+    protocol = {**protocol, "protocol": config.protocol, **probe.protocol}
+    return Result("linear", probe.metrics, protocol, provenance, probe.predictions)

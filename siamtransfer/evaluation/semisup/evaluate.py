@@ -10,20 +10,21 @@ from torch import Tensor
 
 from siamtransfer.data.subset import Subset, draw_by_class
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.finetuning import FINETUNING, Classifier, FinetuningPlan, finetune
 from siamtransfer.evaluation.frozen_model import FrozenModel, open_frozen_model
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
 from siamtransfer.evaluation.linear.test_split import TestSplit, number_classes, single_labels
-from siamtransfer.evaluation.scores import Scores, say_metrics
 from siamtransfer.evaluation.semisup.config import SemisupConfig
 from siamtransfer.features.extract import Features, extract
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.records.result import Result
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 
-def evaluate(config: SemisupConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: SemisupConfig, runtime: Runtime) -> Result | None:
     """The numbers of the last epoch and of the best one on the test split; None on all ranks but the first.
 
     Raises:
@@ -55,7 +56,7 @@ def evaluate(config: SemisupConfig, runtime: Runtime) -> Scores | None:
         return None
     say_metrics(split.metrics)
     predictions = Predictions(split.original_labels(), {"semisup/last": predicted})
-    return Scores(split.metrics, protocol, model.provenance, predictions)
+    return Result("semisup", split.metrics, protocol, model.provenance, predictions)
 
 
 def plan_finetuning(config: SemisupConfig) -> FinetuningPlan:

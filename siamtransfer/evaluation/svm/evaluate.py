@@ -10,18 +10,19 @@ import numpy as np
 
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.distributed.runtime import Runtime, cpu_count
+from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_features, open_frozen_model
-from siamtransfer.evaluation.scores import Scores, say_metrics
 from siamtransfer.evaluation.svm.config import SHOTS, SvmConfig
 from siamtransfer.evaluation.svm.pooled_features import WINDOWS, pool_in_windows
 from siamtransfer.evaluation.svm.svm import FullScores, SvmSplit, score_full, score_low_shot
 from siamtransfer.metrics.average_precision import eleven_points, mean_average_precision
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 
-def evaluate(config: SvmConfig, runtime: Runtime) -> Scores | None:
+def evaluate(config: SvmConfig, runtime: Runtime) -> Result | None:
     """mAP with all labels and AP of every class, or mAP of the low-shot benchmark; None on all ranks but the
     first.
 
@@ -48,7 +49,7 @@ def evaluate(config: SvmConfig, runtime: Runtime) -> Scores | None:
     scores = score(train, test, names, config, jobs)
     say_metrics(scores.metrics)
     protocol = {**data.protocol, **scores.protocol}
-    return Scores(scores.metrics, protocol, data.provenance, scores.predictions)
+    return Result("svm", scores.metrics, protocol, data.provenance, scores.predictions)
 
 
 def open_features(config: SvmConfig, runtime: Runtime) -> LabelledFeatures:
@@ -135,7 +136,7 @@ def read_ignored(path: str | None, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def _score_full(
     train: SvmSplit, test: SvmSplit, names: Sequence[str], config: SvmConfig, jobs: int
-) -> Scores:
+) -> Result:
     full = score_full(train, test, names, config.costs, folds=config.folds, seed=config.seed, jobs=jobs)
     arguments = full.scores, test.labels, test.ignored
     metrics = {
@@ -144,7 +145,7 @@ def _score_full(
     }
     metrics |= {f"svm/AP/{name}": value for name, value in zip(names, full.precision, strict=True)}
     predictions = Predictions(test.labels.astype(np.int64), {"svm": full.scores})
-    return Scores(metrics, _full_protocol(full, names, config), predictions=predictions)
+    return Result("svm", metrics, _full_protocol(full, names, config), predictions=predictions)
 
 
 def _full_protocol(full: FullScores, names: Sequence[str], config: SvmConfig) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _full_protocol(full: FullScores, names: Sequence[str], config: SvmConfig) ->
 
 def _score_low_shot(
     train: SvmSplit, test: SvmSplit, names: Sequence[str], config: SvmConfig, jobs: int
-) -> Scores:
+) -> Result:
     scores = score_low_shot(
         train,
         test,
@@ -181,4 +182,4 @@ def _score_low_shot(
         "chosen_cost": chosen,
         "unconverged_fits": scores.unconverged,
     }
-    return Scores(metrics, protocol)
+    return Result("svm", metrics, protocol)

@@ -1,32 +1,14 @@
-"""What an evaluator measures, and what happens around every evaluator: runtime, record, files."""
+"""What every evaluator shares around its own work: runtime, record, messages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
-from siamtransfer.records.predictions import Predictions, publish
-from siamtransfer.records.record import record
+from siamtransfer.records.predictions import publish
+from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
-
-
-@dataclass
-class Scores:
-    """An evaluator's measurement.
-
-    Attributes:
-        metrics: numbers by name; accuracies and average precisions are percentages.
-        protocol: every choice that moves the numbers.
-        provenance: what the numbers were computed from: digests of weights and files, fingerprints of images.
-        predictions: of every scored sample by setting, where there are such.
-    """
-
-    metrics: dict[str, float]
-    protocol: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    predictions: Predictions | None = None
 
 
 class EvaluatorOptions(Protocol):
@@ -42,22 +24,20 @@ class EvaluatorOptions(Protocol):
 C = TypeVar("C", bound=EvaluatorOptions)
 
 
-def run_evaluator(
-    task: str, evaluate: Callable[[C, Runtime], Scores | None], config: C
-) -> dict[str, Any] | None:
-    """Checks the options, evaluates, and writes the record where `config.record` says; returns the record on
-    rank 0, None on the others.
+def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) -> dict[str, Any] | None:
+    """Checks the options, evaluates, and writes record and predictions where `config.record` says.
+
+    Returns the record on rank 0, None on the others.
 
     Raises:
         UserError: the options mean nothing, or whatever `evaluate` raises.
     """
     config.check()
     with start_runtime(config.device, config.precision) as runtime:
-        scores = evaluate(config, runtime)
-    if scores is None:
+        result = evaluate(config, runtime)
+    if result is None:
         return None
-    document = record(task, scores.metrics, scores.protocol, **scores.provenance)
-    return publish(document, scores.predictions, config.record)
+    return publish(result.record(), result.predictions, config.record)
 
 
 def say_metrics(metrics: dict[str, float]) -> None:
