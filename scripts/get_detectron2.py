@@ -7,8 +7,9 @@
 
 The official repository has to be compiled, against the torch that is already installed. Where it cannot be
 reached or built, the source archive of release 0.6 on the package index, pinned by its digest, gives its
-Python files: box and mask R-CNN need no more, and siamtransfer/detection/compat.py supplies what that
-release misses on current libraries. Running this twice changes nothing. Only the standard library is used.
+Python files: box and mask R-CNN need no more, and siamtransfer/detection/detectron2/compat.py supplies
+what that release misses on current libraries. Running this twice changes nothing. It needs only the standard
+library.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = "https://github.com/facebookresearch/detectron2.git"
-COMMIT = (
-    "02b5c4e295e990042a714712c21dc79b731e8833"  # main of June 2026, the one our reference numbers come from
-)
+# main of June 2026, of which the reference numbers of this project are
+COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 ARCHIVE = "pb1-detectron2==0.6"
 ARCHIVE_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 VERSION = "0.6"
-MARKER = "get_detectron2.py"  # what the INSTALLER file of a copy placed by this script says
+MARKER = "get_detectron2.py"  # the content of the INSTALLER file that this script writes
 
 
 class InstallError(Exception):
@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def install(release: bool, official: bool) -> str:
-    """Installs what is asked for unless it is there already; returns the sentence that says what is there."""
+    """Installs Detectron2 unless it is installed; returns a sentence on what is installed."""
     folder = Path(sysconfig.get_paths()["purelib"])
     present = installed_kind()
     if present == "official" and release:
@@ -83,7 +83,7 @@ def install(release: bool, official: bool) -> str:
             raise InstallError(refusal)
         say(f"{refusal}; taking the archive of release {VERSION} instead")
     with tempfile.TemporaryDirectory() as scratch:
-        place(download_archive(Path(scratch)), folder)
+        place_package(download_archive(Path(scratch)), folder)
     return f"detectron2 installed: {DESCRIPTIONS['release']}"
 
 
@@ -94,10 +94,13 @@ DESCRIPTIONS = {
 
 
 def installed_kind() -> str | None:
-    """ "official", "release" or None.
+    """Returns "official", "release" or None.
 
-    A folder that merely is called detectron2 (a clone in the current directory, say) is a namespace without
-    an origin and does not count; a package that is of neither kind is somebody's own and is not touched.
+    A folder of the name detectron2 (a clone in the current directory, say) is a namespace package without an
+    origin and does not count. A package of neither kind was installed by the user and is not touched.
+
+    Raises:
+        InstallError: there is such a package.
     """
     spec = importlib.util.find_spec("detectron2")
     if spec is None or spec.origin is None:
@@ -119,18 +122,18 @@ def in_environment() -> bool:
 
 
 def build_official() -> str | None:
-    """Builds the official repository into this environment; returns why not, or None when it is there."""
+    """Builds the official repository into this environment; returns the reason of a failure, or None."""
     refusal = unreachable(REPOSITORY) or missing_tools()
     if refusal:
         return refusal
     say(f"building {REPOSITORY} (minutes) ...")
     with tempfile.TemporaryDirectory() as scratch:
-        # The wheel is built apart, so that a failed build leaves the environment as it was.
+        # The wheel is built in a folder of its own: a failed build does not change the environment.
         built = pip("wheel", "--no-deps", "--no-build-isolation", "-w", scratch, f"git+{REPOSITORY}@{COMMIT}")
         wheels = sorted(Path(scratch).glob("detectron2-*.whl"))
         if built.returncode or not wheels:
             return f"the official repository did not build ({last_error(built)})"
-        # In two steps, since a release of the same version would satisfy the second alone.
+        # In two steps: a release of the same version would satisfy the second step alone.
         for how in (("--force-reinstall", "--no-deps"), ()):
             placed = pip("install", *how, str(wheels[0]))
             if placed.returncode:
@@ -152,7 +155,7 @@ def unreachable(repository: str) -> str | None:
 
 
 def missing_tools() -> str | None:
-    """The official build imports torch and setuptools and compiles C++."""
+    """What the official build lacks, which imports torch and setuptools and compiles C++; or None."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         return "the official repository needs a C++ compiler, and there is none"
     for name in ("torch", "setuptools"):
@@ -162,10 +165,10 @@ def missing_tools() -> str | None:
 
 
 def download_archive(scratch: Path) -> Path:
-    """Fetches the release's source archive through pip, so that the user's own index settings hold.
+    """Downloads the release's source archive by pip, with the user's own settings of the index.
 
-    pip asks an archive's setup.py for metadata even when it only downloads. The stand-in for setuptools that
-    is put before the real one answers instead, so nothing of the archive runs, and neither torch nor a
+    pip runs an archive's setup.py for metadata even when it only downloads. A stand-in for setuptools, which
+    comes earlier on the path, returns them instead: no code of the archive runs, and neither torch nor a
     particular setuptools is needed. pip checks the digest too.
     """
     backend = scratch / "stand_in" / "setuptools" / "build_meta.py"
@@ -200,11 +203,11 @@ __legacy__ = sys.modules[__name__]
 """
 
 
-def place(archive: Path, folder: Path) -> None:
+def place_package(archive: Path, folder: Path) -> None:
     """Puts the archive's package `detectron2/` into `folder` (site-packages), with metadata that pip knows.
 
-    Everything is unpacked beside its place and renamed; the package comes last, so an interrupted run leaves
-    nothing that can be imported.
+    Everything is unpacked in a temporary folder there and renamed, the package last: after an interruption
+    nothing can be imported.
     """
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -224,7 +227,7 @@ def place(archive: Path, folder: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks the regular files of the package and the licence, nothing else, into `folder`."""
+    """Unpacks the regular files of the package, and the licence, into `folder`."""
     with tarfile.open(archive) as tar:
         for member in tar:
             path = Path(*Path(member.name).parts[1:])  # without the archive's top folder
@@ -264,7 +267,7 @@ def pip(*arguments: str, environment: dict[str, str] | None = None) -> subproces
 
 
 def last_error(done: subprocess.CompletedProcess[str]) -> str:
-    """pip's own word on what went wrong, in one line."""
+    """pip's own message on what went wrong, in one line."""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith(("error", "fatal", "× "))]
     return (errors or lines or ["pip said nothing"])[-1]

@@ -51,7 +51,7 @@ def files_of(folder: Path) -> set[str]:
 
 def test_only_the_package_is_placed_with_metadata_that_pip_knows(tmp_path: Path, script: ModuleType) -> None:
     site = tmp_path / "site"
-    script.place(tmp_path / "archive.tar.gz", site)
+    script.place_package(tmp_path / "archive.tar.gz", site)
     info = "detectron2-0.6.dist-info"
     package = {name for name in FILES if name.startswith("detectron2/") and ".." not in name}
     metadata = {f"{info}/{name}" for name in ("LICENSE", "INSTALLER", "METADATA", "RECORD")}
@@ -67,7 +67,7 @@ def test_another_digest_installs_nothing(
 ) -> None:
     monkeypatch.setattr(script, "ARCHIVE_SHA256", "0" * 64)
     with pytest.raises(script.InstallError, match=r"has digest .*nothing was installed"):
-        script.place(tmp_path / "archive.tar.gz", tmp_path / "site")
+        script.place_package(tmp_path / "archive.tar.gz", tmp_path / "site")
     assert files_of(tmp_path / "site") == set()
 
 
@@ -75,7 +75,7 @@ def test_a_leftover_of_an_interrupted_run_is_replaced(tmp_path: Path, script: Mo
     leftover = tmp_path / "site" / "detectron2-0.6.dist-info"
     leftover.mkdir()
     (leftover / "OLD").touch()
-    script.place(tmp_path / "archive.tar.gz", tmp_path / "site")
+    script.place_package(tmp_path / "archive.tar.gz", tmp_path / "site")
     assert not (leftover / "OLD").exists()
     assert (leftover / "RECORD").is_file()
 
@@ -107,7 +107,7 @@ def test_the_kinds_are_told_apart(tmp_path: Path, script: ModuleType) -> None:
     for path in (site / "detectron2").iterdir():
         path.unlink()
     (site / "detectron2").rmdir()
-    script.place(tmp_path / "archive.tar.gz", site)
+    script.place_package(tmp_path / "archive.tar.gz", site)
     assert kind_seen_from(site) == "release"
 
 
@@ -137,7 +137,7 @@ def test_which_of_the_two_is_installed(
     monkeypatch.setattr(script, "installed_kind", lambda: present)
     monkeypatch.setattr(script, "build_official", lambda: "no compiler")
     monkeypatch.setattr(script, "download_archive", lambda scratch: scratch)
-    monkeypatch.setattr(script, "place", lambda archive, folder: placed.append(folder))
+    monkeypatch.setattr(script, "place_package", lambda archive, folder: placed.append(folder))
     try:
         said = script.install(release=release, official=official)
     except script.InstallError as error:
