@@ -1,7 +1,8 @@
 """Barlow Twins (Zbontar et al., Self-Supervised Learning via Redundancy Reduction, arXiv 2103.03230).
 
-Over a batch, each channel of one view's projection should vary with the same channel of the other view's and
-with no other channel. Gradients flow into both views; no negatives, no second network.
+Over a batch, each channel of a view's projection should be correlated with the same channel of the other
+view's projection, and with no other channel. Gradients flow into both views; there are no negative pairs and
+no second network.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ class BarlowTwinsConfig(Options):
     hidden: int = 8192
     """Hidden width of the projector."""
     dim: int = 8192
-    """Width d of projections; unlike others, this method gains from wide ones."""
+    """Width d of projections; unlike other methods, this one gains from a large width."""
     projector_layers: int = 3
     """Layers of the projector."""
     redundancy: float = 0.0051
     """λ, weight of the correlations between different channels (0.005 in the paper)."""
     scale: float = 1.0
-    """Factor of the whole loss: it matters beside weight decay and where a rule clips (solo-learn: 0.1)."""
+    """Factor of the loss: it matters with weight decay, and with update rules that clip (solo-learn: 0.1)."""
 
     def check(self, batch: int) -> None:
         at_least("barlow_twins.hidden", self.hidden, 1)

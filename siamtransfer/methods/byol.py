@@ -1,7 +1,7 @@
 """BYOL (Grill et al., Bootstrap Your Own Latent, arXiv 2006.07733).
 
-The online network predicts, from one view, how the target network projects the other; the target is a slowly
-moving average of the online network. No negatives.
+The online network predicts from a view the target network's projection of the other view. The target network
+is a slowly moving average of the online network. There are no negative pairs.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class BYOLConfig(Options):
     dim: int = 256
     """Width d of projections and predictions."""
     hidden_bias: bool = True
-    """Biases before batch norm too, which removes them; some code bases leave them out."""
+    """Biases in layers before batch norm too, where they have no effect; some code bases have none."""
     momentum: float = 0.996
     """The target network's momentum at the start; it rises to 1 along a cosine (0.99 for 300 epochs)."""
 
-    collapse_causes = ("a target that moves as fast as the online network (byol.momentum)",)
+    collapse_causes = ("a target network that moves as fast as the online network (byol.momentum)",)
 
     def check(self, batch: int) -> None:
         at_least("byol.hidden", self.hidden, 1)

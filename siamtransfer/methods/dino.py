@@ -1,8 +1,8 @@
 """DINO (Caron et al., Emerging Properties in Self-Supervised Vision Transformers, arXiv 2104.14294).
 
-A student predicts, from any crop, what its own moving average (the teacher) says of the two global views, as
-a distribution over K outputs. Centring keeps one output from winning everywhere, a low temperature keeps the
-teacher from answering uniformly; together they prevent collapse.
+A student predicts, from any crop, the outputs of its moving average (the teacher) for the two global views: a
+distribution over K outputs. Centring prevents that one output dominates, and a low temperature prevents
+uniform outputs of the teacher; together they prevent collapse.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DINOConfig(Options):
     layers: int = 3
     """Layers of the head before the last one."""
     bottleneck: int = 256
-    """Width of the unit vectors that the last layer takes; the collapse monitors watch them."""
+    """Width of the unit vectors before the last layer; the collapse monitors read them."""
     dim: int = 65536
     """Outputs K (60000 for the released ResNet-50)."""
     batch_norm: bool = False
@@ -40,21 +40,21 @@ class DINOConfig(Options):
     """Keep the rows of the last layer at length 1; False trains their lengths, for large ViTs a little better
     and less stable."""
     student_temperature: float = 0.1
-    """Of the student's softmax."""
+    """Temperature τ_s of the student's softmax."""
     teacher_temperature: float = 0.07
-    """Of the teacher's softmax after its warm-up."""
+    """Temperature τ_t of the teacher's softmax after its warm-up."""
     teacher_temperature_start: float = 0.04
-    """Of the teacher's softmax in the first epoch. Lower it when the loss stays at ln K."""
+    """Temperature τ_t in the first epoch. Lower it when the loss stays at ln K."""
     teacher_warmup_epochs: int = 30
     """Epochs of the teacher's linear warm-up; 0: none (the code's default, with 0.04 throughout)."""
     center_momentum: float = 0.9
-    """How much of the old centre an update keeps."""
+    """Fraction of the old centre that an update keeps."""
     momentum: float = 0.996
     """The teacher's momentum at the start; it rises to 1 along a cosine."""
     clip: float = 3.0
-    """Largest norm of any parameter's gradient; 0: no clipping."""
+    """Largest norm of the gradient of each parameter; 0: no clipping."""
     freeze_last_layer_epochs: int = 1
-    """Epochs at the start that leave the last layer as it is."""
+    """Epochs at the start that do not train the last layer."""
 
     def check(self, batch: int) -> None:
         for key in ("hidden", "layers", "bottleneck", "dim"):
@@ -88,18 +88,19 @@ class DINO(Method):
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two global views [N,3,S,S] and any number of local ones -> loss, ln K for uniform outputs."""
         with torch.no_grad():
-            taught = self.target_head(encode(self.target_backbone, views[:GLOBALS]))[1]
-        z, said = self.head(encode(self.backbone, views))
-        targets = ((taught - self.center) / self.teacher_temperature).softmax(dim=1).chunk(GLOBALS)
-        predictions = (said / self.config.student_temperature).log_softmax(dim=1).chunk(len(views))
+            teacher_outputs = self.target_head(encode(self.target_backbone, views[:GLOBALS]))[1]
+        z, outputs = self.head(encode(self.backbone, views))
+        logits = (teacher_outputs - self.center) / self.teacher_temperature
+        targets = logits.softmax(dim=1).chunk(GLOBALS)
+        predictions = (outputs / self.config.student_temperature).log_softmax(dim=1).chunk(len(views))
         loss = cross_entropy_between_views(targets, predictions)
-        self.move_center(taught)
+        self.move_center(teacher_outputs)
         return StepOutput(loss, list(z.detach().chunk(len(views))))
 
     @torch.no_grad()
-    def move_center(self, taught: Tensor) -> None:
+    def move_center(self, outputs: Tensor) -> None:
         """Moves the centre towards the mean of the teacher's outputs [2N,K] on all ranks."""
-        mean = collectives.all_reduce(taught.sum(dim=0)) / (len(taught) * collectives.world_size())
+        mean = collectives.all_reduce(outputs.sum(dim=0)) / (len(outputs) * collectives.world_size())
         self.center.lerp_(mean, 1 - self.config.center_momentum)
 
     def before_forward(self, info: StepInfo) -> None:
@@ -107,7 +108,8 @@ class DINO(Method):
 
     @torch.no_grad()
     def before_update(self, info: StepInfo) -> None:
-        """Clips every parameter's gradient by its own norm; the last layer gets none while it is frozen."""
+        """Clips the gradient of each parameter by its own norm; removes the last layer's while that is
+        frozen."""
         if self.config.clip:
             for parameter in trainable(self):
                 if parameter.grad is not None:
@@ -164,7 +166,7 @@ class WeightNormed(nn.Module):
 
 
 def teacher_temperature(config: DINOConfig, epoch: int) -> float:
-    """τ_t in `epoch` (from 0): linear from its start to its end, whose first epoch is the warm-up's last."""
+    """τ_t in `epoch` (from 0): linear over the warm-up, whose last epoch has the final value."""
     if epoch >= config.teacher_warmup_epochs:
         return config.teacher_temperature
     done = epoch / max(config.teacher_warmup_epochs - 1, 1)
@@ -173,7 +175,7 @@ def teacher_temperature(config: DINOConfig, epoch: int) -> float:
 
 
 def without_drop_path(backbone: nn.Module) -> nn.Module:
-    """Switches stochastic depth off, which only the student has."""
+    """Switches stochastic depth off: only the student has it."""
     for module in backbone.modules():
         if hasattr(module, "drop_prob"):
             module.drop_prob = 0.0  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 """DirectPred (Tian, Chen and Ganguli, Understanding Self-Supervised Learning Dynamics without Contrastive
 Pairs, arXiv 2102.06810) with its successors DirectSet and DirectCopy (arXiv 2110.04947).
 
-BYOL with a linear predictor that is not learnt but computed: it shares the eigenvectors of the correlation
-matrix F of the embeddings, and its eigenvalues are a function of F's.
+BYOL with a linear predictor that is computed instead of trained: it has the eigenvectors of the correlation
+matrix F of the embeddings, and its eigenvalues are a function of those of F.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DirectPredConfig(Options):
     """Affine parameters in the projector's batch norm (False in the published code)."""
     rule: Literal["directpred", "directset", "directcopy"] = "directpred"
     """How the predictor W follows from F = U diag(s) Uᵀ. directpred: U diag(√(s / max s) + ε) Uᵀ; directset:
-    the same with the power alpha in the place of the root; directcopy: F + ε I, without decomposition."""
+    the same with the power alpha instead of the root; directcopy: F + ε I, without decomposition."""
     alpha: float = 0.5
     """The power of directset: 0.5 is directpred, 1 is directcopy with F scaled to norm 1."""
     epsilon: float = 0.1
@@ -43,9 +43,9 @@ class DirectPredConfig(Options):
     epsilon_inside: bool = False
     """Add ε before taking the root or power."""
     rho: float = 0.3
-    """How much of the old F an update keeps; DirectSet and DirectCopy work best with 0.5."""
+    """Fraction of the old F that an update keeps; DirectSet and DirectCopy work best with 0.5."""
     freq: int = 1
-    """Steps between two computations of W; in between it learns by gradient."""
+    """Steps between two computations of W; in the steps between, its gradient trains it."""
     momentum: float = 0.996
     """Momentum of the target network."""
     momentum_schedule: Literal["constant", "cosine"] = "cosine"
@@ -61,8 +61,8 @@ class DirectPredConfig(Options):
         within("directpred.momentum", self.momentum, 0, 1)
         if self.epsilon_inside and self.rule == "directcopy":
             raise UserError(
-                "directpred.epsilon_inside is about a root, which directcopy does not take: set it to false, "
-                "or choose another directpred.rule"
+                "directpred.epsilon_inside concerns the root, and directcopy has none: set it to false, or "
+                "choose another directpred.rule"
             )
 
 

@@ -1,7 +1,8 @@
 """MoCo (He et al., Momentum Contrast, arXiv 1911.05722) and MoCo v2 (Chen et al., arXiv 2003.04297).
 
-A query, one view of an image, has to find its key, the other view as a slowly moving copy of the network sees
-it, among many keys of earlier batches that wait in a queue.
+A query is the projection of one view of an image. Its key is the projection of the other view by a slowly
+moving average of the network. The query should be more similar to its key than to the keys of earlier
+batches, which a queue holds.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ class MoCoConfig(Options):
     projector_layers: Literal[1, 2] = 2
     """Layers of the projector, without batch norm: 1 in version 1, 2 in version 2."""
     queue: int = 65536
-    """Keys of earlier batches that are the negatives."""
+    """Number of keys of earlier batches, the negatives."""
     temperature: float = 0.2
     """τ of the softmax; 0.07 in version 1."""
     momentum: float = 0.999
-    """How much of the key encoder an update keeps."""
+    """Momentum of the key encoder, the fraction of it that an update keeps."""
     shuffle: bool = True
-    """Hand every rank's keys to a random mix of ranks, so that batch norm, where it is not synchronised over
-    ranks, does not tell a key by its batch (section 3.3)."""
+    """Encode the keys of each rank on random ranks. Without this, batch norm that is not synchronised over
+    ranks would let the network recognise a key by the statistics of its batch (section 3.3)."""
 
     collapse_causes = (
-        "a queue of random vectors as at the start, from which a crowded network is easily told (moco.queue)",
+        "the random vectors that fill the queue at the start; keys of a collapsed network differ from them "
+        "(moco.queue)",
     )
 
     def check(self, batch: int) -> None:
@@ -51,7 +53,7 @@ class MoCoConfig(Options):
         within("moco.momentum", self.momentum, 0, 1)
         if self.queue < batch:
             raise UserError(
-                f"moco.queue {self.queue} is shorter than optim.batch {batch}, whose keys it is to take: "
+                f"moco.queue {self.queue} is shorter than optim.batch {batch}, whose keys it receives: "
                 "raise it to several batches"
             )
 
@@ -81,7 +83,7 @@ class MoCo(Method):
         k = self.keys(x2)
         with no_tf32(q):
             positive = (q * k).sum(dim=1, keepdim=True)
-            negatives = q @ self.queue.T.clone()  # which the enqueueing would change before the backward pass
+            negatives = q @ self.queue.T.clone()  # enqueue() changes the queue before the backward pass
             logits = torch.cat([positive, negatives], dim=1) / self.config.temperature
             loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64))
         self.enqueue(collectives.all_gather(k))
@@ -89,7 +91,7 @@ class MoCo(Method):
 
     @torch.no_grad()
     def keys(self, x: Tensor) -> Tensor:
-        """k[N,d] of this rank's x, encoded by whichever ranks the shuffle hands it to."""
+        """k[N,d] of this rank's x, each row encoded by the rank that the shuffle chooses."""
         if collectives.world_size() == 1 or not self.config.shuffle:
             return l2_normalize(self.target_projector(self.target_backbone(x)))
         own = collectives.local_rows(len(x), x.device)
@@ -99,9 +101,9 @@ class MoCo(Method):
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Puts keys[n,d] in the place of the queue's oldest ones."""
-        places = (self.queue_start + torch.arange(len(keys), device=keys.device)) % self.config.queue
-        self.queue[places] = keys
+        """Replaces the oldest keys of the queue by keys[n,d]."""
+        rows = (self.queue_start + torch.arange(len(keys), device=keys.device)) % self.config.queue
+        self.queue[rows] = keys
         self.queue_start.add_(len(keys)).remainder_(self.config.queue)
 
     def before_forward(self, info: StepInfo) -> None:

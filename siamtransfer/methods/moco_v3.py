@@ -1,8 +1,8 @@
 """MoCo v3 (Chen, Xie and He, An Empirical Study of Training Self-Supervised Vision Transformers, arXiv
 2104.02057).
 
-A prediction from one view has to find the other view, as a slowly moving copy of the network projects it,
-among the projections of the whole batch. There is no queue; batches are large.
+A prediction from one view should be more similar to the other view's projection by a slowly moving average of
+the network than to the projections of all other images of the batch. There is no queue; batches are large.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SimCLR (Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, arXiv
 2002.05709).
 
-Two views of an image should project to the same point, and every other image of the batch, of whatever rank,
-to another one. Gradients flow into both views and into the negatives.
+Two views of an image should have similar projections, and different images of the batch, over all ranks,
+dissimilar ones. Gradients flow into both views and into the negatives.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ class SimCLR(Method):
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
     def contrast(self, anchors: Tensor, partners: Tensor) -> Tensor:
-        """The mean loss of unit vectors anchors[N,d], each of which has to find its partner among all other
-        vectors of all ranks."""
-        others = torch.cat(
+        """The mean cross-entropy of anchors[N,d] against the vectors of all ranks but the anchor itself; the
+        correct one is its row of partners[N,d]. All are unit vectors."""
+        candidates = torch.cat(
             [collectives.all_gather_with_grad(partners), collectives.all_gather_with_grad(anchors)]
         )
-        logits = anchors @ others.T / self.config.temperature
-        own = collectives.local_rows(len(anchors), anchors.device)
-        itself = own[:, None] + len(others) // 2
-        return F.cross_entropy(logits.scatter(1, itself, -torch.inf), own)
+        logits = anchors @ candidates.T / self.config.temperature
+        partner = collectives.local_rows(len(anchors), anchors.device)
+        itself = partner[:, None] + len(candidates) // 2
+        return F.cross_entropy(logits.scatter(1, itself, -torch.inf), partner)

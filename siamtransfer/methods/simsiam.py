@@ -2,7 +2,6 @@
 
 Two views of an image go through one network. From each view's projection a small predictor has to predict the
 other view's projection, which counts as a constant (stop-gradient). No negative pairs, no momentum encoder.
-
 Other heads, similarities, targets and extra losses are in methods/simsiam_variants/.
 """
 
@@ -42,7 +41,7 @@ class SimSiamConfig(Options):
 
     section: ClassVar[str] = "simsiam"
     collapse_causes = (
-        "a predictor that is decayed (simsiam.predictor_lr)",
+        "a decayed predictor (simsiam.predictor_lr)",
         "no stop-gradient (simsiam.stop_gradient)",
     )
 
@@ -62,9 +61,7 @@ class SimSiam(Method):
         super().__init__(backbone, config)
         d = config.dim
         self.projector = mlp([backbone.dim] * config.projector_layers + [d], output="plain")
-        self.projector[-2].bias.requires_grad_(
-            False
-        )  # batch norm removes it; frozen as in the published code
+        self.projector[-2].bias.requires_grad_(False)  # no effect before batch norm; frozen as published
         self.predictor: nn.Module = mlp([d, config.predictor_hidden or max(1, d // 4), d])
 
     def forward(self, views: list[Tensor]) -> StepOutput:

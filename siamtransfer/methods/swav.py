@@ -1,9 +1,9 @@
 """SwAV (Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments, arXiv
 2006.09882).
 
-Every image gets a soft assignment to prototypes, its code, computed from one global view so that all
-prototypes are used equally; every other view of the image has to predict that code. The equal use is what
-keeps the network from answering the same for every image.
+The code of an image is a soft assignment to prototypes. It is computed from one global view, under the
+constraint that all prototypes are used equally; every other view of the image has to predict it. The
+constraint prevents that all images get the same code.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class SwAVConfig(Options):
     dim: int = 128
     """Width d of projections and prototypes."""
     prototypes: int = 3000
-    """How many prototypes K there are."""
+    """Number of prototypes K."""
     temperature: float = 0.1
-    """Of the softmax that predicts a code."""
+    """Temperature τ of the softmax that predicts a code."""
     epsilon: float = 0.05
     """Softness of the codes: larger is closer to uniform. The authors take 0.03 if the loss stays at ln K."""
     sinkhorn_iterations: int = 3
-    """Rounds of normalising prototypes and samples in turn."""
+    """Iterations that normalise prototypes, then samples."""
     freeze_prototypes_steps: int = 313
-    """Steps at the start that leave the prototypes as they are: 313 at batch 4096, 5005 at 256."""
+    """Steps at the start that do not change the prototypes: 313 at batch 4096, 5005 at 256."""
     queue: int = 0
-    """Embeddings of earlier batches, per global view and over all ranks, that take part in the codes when
-    batches are small: 3840 at batch 256; 0: none."""
+    """Number of embeddings of earlier batches, per global view and over all ranks, that are used in the codes
+    when batches are small: 3840 at batch 256; 0: none."""
     queue_from_epoch: int = 15
     """The epoch (from 0) that starts to fill the queue; it is used once it is full."""
 
-    collapse_causes = ("codes so soft that all prototypes are alike to an image (swav.epsilon)",)
-    # Embeddings share a direction that prototypes do not see. On Fashion Scenes (N 64, d 64) a run that
-    # learns has a std of 0.39 to 0.64 and a fraction of 0.37 to 0.48; one with epsilon 1, whose codes say
-    # nothing, has 0.21 to 0.27 and 0.3 to 0.6.
+    collapse_causes = ("codes that give all prototypes nearly the same weight (swav.epsilon)",)
+    # Embeddings have a common direction that does not change the codes. On Fashion Scenes (N 64, d 64) a run
+    # that learns has a std of 0.39 to 0.64 and a rank fraction of 0.37 to 0.48; a run with epsilon 1, whose
+    # codes are uniform, has 0.21 to 0.27 and 0.3 to 0.6.
     least_std = 0.3
     least_rank_fraction = 0.2
 
@@ -64,8 +64,8 @@ class SwAVConfig(Options):
         at_least("swav.epsilon", self.epsilon, 0.012)
         if 0 < self.queue < batch:
             raise UserError(
-                f"swav.queue {self.queue} is shorter than optim.batch {batch}, whose embeddings it is to "
-                "take: raise it to several batches, or set it to 0 for none"
+                f"swav.queue {self.queue} is shorter than optim.batch {batch}, whose embeddings it "
+                "receives: raise it to several batches, or set it to 0 for none"
             )
 
 
@@ -84,7 +84,7 @@ class SwAV(Method):
         self.projector = mlp([features, config.hidden, config.dim], hidden_bias=True)
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.register_buffer("queue", torch.zeros(GLOBALS, config.queue, config.dim))
-        self.queueing = False
+        self.fills_queue = False
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two global views [N,3,S,S] and any number of local ones -> loss, ln K for uniform codes and
@@ -92,27 +92,27 @@ class SwAV(Method):
         z = l2_normalize(self.projector(encode(self.backbone, views)))
         with no_tf32(z):
             scores = self.prototypes(z)
-            by_view = [x.detach().chunk(len(views)) for x in (z, scores)]
-            codes = [self.codes(i, by_view[0][i], by_view[1][i]) for i in range(GLOBALS)]
+            z_by_view, scores_by_view = (x.detach().chunk(len(views)) for x in (z, scores))
+            codes = [self.codes(i, z_by_view[i], scores_by_view[i]) for i in range(GLOBALS)]
             predictions = (scores / self.config.temperature).log_softmax(dim=1).chunk(len(views))
             loss = cross_entropy_between_views(codes, predictions)
-        return StepOutput(loss, list(by_view[0]))
+        return StepOutput(loss, list(z_by_view))
 
     @torch.no_grad()
     def codes(self, view: int, z: Tensor, scores: Tensor) -> Tensor:
-        """q[N,K] of one global view; a full queue joins in, and is moved on by this batch."""
-        settings, samples = self.config, len(z)
-        if self.queueing:
+        """q[N,K] of the global view number `view`. A full queue takes part, and receives this batch."""
+        config, samples = self.config, len(z)
+        if self.fills_queue:
             if self.queue[view, -1].any():
-                # Every rank brings its part of the queue, which all of them hold.
+                # All ranks hold the queue; each adds its own rows of it.
                 past = self.queue[view, collectives.rank() :: collectives.world_size()]
                 scores = torch.cat([self.prototypes(past), scores])
-            self.queue[view] = torch.cat([collectives.all_gather(z), self.queue[view]])[: settings.queue]
-        return sinkhorn(scores, settings.epsilon, settings.sinkhorn_iterations)[-samples:]
+            self.queue[view] = torch.cat([collectives.all_gather(z), self.queue[view]])[: config.queue]
+        return sinkhorn(scores, config.epsilon, config.sinkhorn_iterations)[-samples:]
 
     @torch.no_grad()
     def before_forward(self, info: StepInfo) -> None:
-        self.queueing = self.config.queue > 0 and info.epoch >= self.config.queue_from_epoch
+        self.fills_queue = self.config.queue > 0 and info.epoch >= self.config.queue_from_epoch
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
     def before_update(self, info: StepInfo) -> None:

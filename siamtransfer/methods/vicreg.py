@@ -25,7 +25,7 @@ class VICRegConfig(Options):
     """VICReg's expander and the weights of its three terms; the defaults are the published code's."""
 
     hidden: int = 8192
-    """Hidden width of the projector, which the paper calls expander."""
+    """Hidden width of the projector; the paper calls it expander."""
     dim: int = 8192
     """Width d of embeddings."""
     projector_layers: int = 3
