@@ -126,7 +126,8 @@ def settings_of_words(argv: Sequence[str], schema: Schema) -> list[Settings | st
         if option.is_bool:
             _put(groups, option, _boolean(option, negated, value if equals else None, queue))
         elif equals:
-            _put(groups, option, value)
+            single = option.item and value not in ("null", "None")
+            _put(groups, option, _with_following([value], option, []) if single else value)
         elif option.item:
             words = [_value_of(option.flag, queue)]
             _put(groups, option, _with_following(words, option, [] if option.append else queue))
