@@ -1,9 +1,9 @@
 """UniGrad (Tao et al., Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified Gradient
-Framework, arXiv 2112.05141), and the gradients of the families that it unifies, one switch away each.
+Framework, arXiv 2112.05141), and the gradients of the families that it unifies, by an option each.
 
-The method is written as the gradient that it wants: an embedding is pulled to the other view's momentum
-embedding and pushed along the correlation matrix of all embeddings. The loss is the product of that constant
-gradient with the embedding, so that autograd carries it on into the network.
+The method is defined by a gradient: an embedding is pulled to the other view's momentum embedding and pushed
+along the correlation matrix of all embeddings. The loss is the product of the embedding and this gradient,
+which counts as a constant; so autograd passes the gradient on into the network.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass
 class UniGradConfig(Options):
-    """UniGrad's heads and switches; defaults are the paper's, other values its comparisons (section 4)."""
+    """UniGrad's heads and options; defaults are the paper's, other values its comparisons (section 4)."""
 
     hidden: int = 2048
     """Width of the projector's two hidden layers."""
     dim: int = 2048
     """Width d of projections."""
     negative: Literal["unigrad", "contrastive", "asymmetric", "barlow-twins", "vicreg"] = "unigrad"
-    """Whose gradient: UniGrad's own, the contrastive family's (MoCo, SimCLR), the asymmetric family's (BYOL
-    and SimSiam, with DirectPred's predictor), or a decorrelating loss's, Barlow Twins' or VICReg's."""
+    """The family of the gradient: UniGrad's own, the contrastive family's (MoCo, SimCLR), the asymmetric
+    family's (BYOL and SimSiam, with DirectPred's predictor), or a decorrelating loss's, Barlow Twins' or
+    VICReg's."""
     target: Literal["momentum", "stop-gradient", "momentum-positive"] = "momentum"
-    """What the other branch is: a momentum encoder, the encoder itself without gradient, or a momentum
-    encoder in the positive part and the encoder itself in the negative one."""
+    """The network of the other branch: a momentum encoder, the encoder itself without gradient, or a momentum
+    encoder in the positive part and the encoder itself in the negative part."""
     balance: float | None = None
     """λ, the weight of the negative part. null is the published one: 100 for unigrad, 1 for contrastive,
-    each row's own for asymmetric, 50 for barlow-twins, what the weights 25, 25, 1 amount to for vicreg."""
+    a value for each row for asymmetric, 50 for barlow-twins, that of the weights 25, 25, 1 for vicreg."""
     plain_positive: bool = False
     """Pull to the target itself: the identity replaces DirectPred's predictor, or Barlow Twins' matrix A
     (which the published code leaves out)."""
@@ -57,11 +58,11 @@ class UniGradConfig(Options):
     """What turns a projection into an embedding: unit length, batch norm (as in Barlow Twins' loss), or
     nothing (as in VICReg's)."""
     rho: float = 0.99
-    """How much of the old F an update keeps."""
+    """Fraction of the old F that an update keeps."""
     momentum: float = 0.996
     """The target's momentum at the start; it rises to 1 along a cosine."""
     temperature: float = 0.2
-    """Of the contrastive gradient."""
+    """Temperature τ of the contrastive gradient."""
     epsilon: float = 0.3
     """DirectPred's ε in the asymmetric gradient."""
 
@@ -107,7 +108,7 @@ class UniGrad(Method):
             self.correlation = Correlation(config.dim, config.rho)
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S] -> a loss whose value says little and whose gradient is the method."""
+        """Two views [N,3,S,S] -> a loss that defines the gradient; its value has little meaning."""
         z1, z2 = (self.projector(self.backbone(x)) for x in views)
         u = self.embed(z1), self.embed(z2)
         targets, negatives = self.references(views, u)
@@ -117,7 +118,7 @@ class UniGrad(Method):
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
     def references(self, views: list[Tensor], u: Pair) -> tuple[Pair, Pair]:
-        """What embeddings `u` of `views` are pulled to, and what they are pushed off."""
+        """The targets of the positive part and those of the negative part, for embeddings `u` of `views`."""
         online = u[0].detach(), u[1].detach()
         if self.config.target == "stop-gradient":
             return online, online
@@ -126,39 +127,39 @@ class UniGrad(Method):
 
     @torch.no_grad()
     def target(self, x: Tensor) -> Tensor:
-        """A view's embeddings by the momentum encoder."""
+        """The momentum encoder's embeddings [N,d] of a view."""
         return self.embed(self.target_projector(self.target_backbone(x)))
 
     def embed(self, z: Tensor) -> Tensor:
-        """u[N,d] of projections; batch norm, where wanted, is the projector's last layer."""
+        """u[N,d] of projections; with normalise = batch, batch norm is the projector's last layer."""
         return l2_normalize(z) if self.config.normalise == "l2" else to_float32(z)
 
     def gradients(self, u: Pair, targets: Pair, negatives: Pair) -> Pair:
-        """N ∂L/∂u of both views' mean losses: `targets` are in the positive part, `negatives` in the rest."""
+        """N ∂L/∂u of the mean losses of both views."""
         g1, g2 = self.decompose(u, targets, negatives)
         return g1.total, g2.total
 
     @torch.no_grad()
     def decompose(self, u: Pair, targets: Pair, negatives: Pair) -> tuple[Gradient, Gradient]:
-        """The same in parts."""
-        settings, form = self.config, self.form(u, negatives)
+        """The same in parts: `targets` are in the positive part, `negatives` in the negative part."""
+        config, form = self.config, self.form(u, negatives)
 
-        def one(view: int, other: int) -> Gradient:
-            gradient = form(view, negatives[other])
-            if settings.plain_positive:
-                gradient = gradient._replace(positive=-targets[other])
+        def of_view(view: int) -> Gradient:
+            gradient = form(view, negatives[1 - view])
+            if config.plain_positive:
+                gradient = gradient._replace(positive=-targets[1 - view])
             elif targets is not negatives:
-                gradient = gradient._replace(positive=form(view, targets[other]).positive)
-            if settings.balance is not None:
-                gradient = gradient._replace(balance=settings.balance)
+                gradient = gradient._replace(positive=form(view, targets[1 - view]).positive)
+            if config.balance is not None:
+                gradient = gradient._replace(balance=config.balance)
             return gradient
 
-        return one(0, 1), one(1, 0)
+        return of_view(0), of_view(1)
 
     def form(self, u: Pair, negatives: Pair) -> Callable[[int, Tensor], Gradient]:
-        """The chosen family's gradient as a function of a view and of its targets [N,d]."""
-        settings, balance = self.config, self.config.balance
-        match settings.negative:
+        """The family's gradient as a function of a view's number and of its targets [N,d]."""
+        config, balance = self.config, self.config.balance
+        match config.negative:
             case "unigrad":
                 correlation = self.correlation(torch.cat(negatives))
                 weight = 100.0 if balance is None else balance
@@ -166,16 +167,16 @@ class UniGrad(Method):
             case "contrastive":
                 bank = torch.cat([collectives.all_gather(v) for v in negatives])
                 itself: list[Tensor | None] = [None, None]
-                if settings.target != "momentum":  # then u1 is in the bank, too
+                if config.target != "momentum":  # then u1 is in the bank, too
                     own = collectives.local_rows(len(u[0]), bank.device)
                     itself = [own, own + len(bank) // 2]
                 return lambda view, u2: unified.contrastive(
-                    u[view], u2, bank, settings.temperature, itself[view]
+                    u[view], u2, bank, config.temperature, itself[view]
                 )
             case "asymmetric":
                 correlation = self.correlation(torch.cat(negatives))
-                predictor = spectral(correlation, 0.5, settings.epsilon)
-                quadratic = spectral(correlation, 1.0, settings.epsilon**2)
+                predictor = spectral(correlation, 0.5, config.epsilon)
+                quadratic = spectral(correlation, 1.0, config.epsilon**2)
                 return lambda view, u2: unified.asymmetric(u[view], u2, predictor, quadratic)
             case "barlow-twins":
                 online, banks = [[collectives.all_gather(v) for v in pair] for pair in (u, negatives)]

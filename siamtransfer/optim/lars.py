@@ -1,4 +1,4 @@
-"""SGD for large batches, in which each weight tensor moves in proportion to its own length.
+"""SGD for large batches, in which the step of each weight tensor is proportional to its norm.
 
 Legend, for one tensor: w its values, g their gradient, μ momentum, η `trust`, λ the weight decay.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 class _Layerwise(torch.optim.Optimizer):
-    """μ ← m μ + u and w ← w - lr μ, where a subclass says how u comes from g; the rate multiplies after the
-    momentum, as in torch's SGD. In groups whose option `adapted` is False u = g + λ w. With `clip` a trust
-    ratio r becomes min(r / lr, 1), so that no tensor moves faster than by plain SGD."""
+    """μ ← m μ + u and w ← w - lr μ; a subclass computes u from g. The learning rate multiplies after the
+    momentum, as in torch's SGD. In groups whose option `adapted` is False, u = g + λ w. With `clip` a trust
+    ratio r becomes min(r / lr, 1), so that no step is longer than that of SGD."""
 
     def __init__(
         self,
@@ -28,9 +28,13 @@ class _Layerwise(torch.optim.Optimizer):
         clip: bool = False,
     ):
         defaults = {
-            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "clip": clip,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust": trust,
+            "clip": clip,
             "adapted": True,
-        }  # fmt: skip
+        }
         super().__init__(parameters, defaults)
 
     @torch.no_grad()
@@ -67,9 +71,9 @@ class LARS(_Layerwise):
 
     def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
         u = g.add(w, alpha=group["weight_decay"])
-        length, slope = w.norm(), u.norm()
-        ratio = _clipped(group["trust"] * length / slope, group)
-        return u * torch.where((length > 0) & (slope > 0), ratio, 1.0)
+        w_norm, u_norm = w.norm(), u.norm()
+        ratio = _clipped(group["trust"] * w_norm / u_norm, group)
+        return u * torch.where((w_norm > 0) & (u_norm > 0), ratio, 1.0)
 
 
 class LARC(_Layerwise):
@@ -79,9 +83,9 @@ class LARC(_Layerwise):
     EPSILON = 1e-8
 
     def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-        decay, length, slope = group["weight_decay"], w.norm(), g.norm()
-        ratio = _clipped(group["trust"] * length / (slope + decay * length + self.EPSILON), group)
-        return torch.where((length > 0) & (slope > 0), g.add(w, alpha=decay) * ratio, g)
+        decay, w_norm, g_norm = group["weight_decay"], w.norm(), g.norm()
+        ratio = _clipped(group["trust"] * w_norm / (g_norm + decay * w_norm + self.EPSILON), group)
+        return torch.where((w_norm > 0) & (g_norm > 0), g.add(w, alpha=decay) * ratio, g)
 
 
 def _clipped(ratio: Tensor, group: dict[str, Any]) -> Tensor:

@@ -27,7 +27,7 @@ class Correlation(nn.Module):
 
     @torch.no_grad()
     def forward(self, z: Tensor) -> Tensor:
-        """Takes in the rows of z[N,d] and returns the new F."""
+        """Updates F by the rows of z[N,d] and returns it."""
         batch = collectives.all_reduce(z.T @ z) / (len(z) * collectives.world_size())
         rho = self.rho * self.matrix.any().to(self.matrix.dtype)
         return self.matrix.mul_(rho).add_((1 - rho) * batch)
@@ -37,8 +37,8 @@ class Correlation(nn.Module):
 def spectral(correlation: Tensor, power: float, epsilon: float, *, inside: bool = False) -> Tensor:
     """U diag(p) Uᵀ of the symmetric F = U diag(s) Uᵀ [d,d], with p_j = (s_j / max s)^power + epsilon.
 
-    `inside` adds epsilon before taking the power. Negative eigenvalues count as zero, and what would fall
-    below 1e-4 (epsilon may be negative) is 1e-4, as in DirectPred's code. Computed in F's own precision.
+    `inside` adds epsilon before taking the power. Negative eigenvalues count as zero, and results below 1e-4
+    (epsilon may be negative) are set to 1e-4, as in DirectPred's code. Computed in the precision of F.
     """
     s, u = torch.linalg.eigh(correlation)
     s = s.clamp(min=0) / s.max()

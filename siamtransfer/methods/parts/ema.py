@@ -1,4 +1,4 @@
-"""The second network of a Siamese pair, a moving average of the first."""
+"""Momentum encoders: a second network that is a moving average of the first."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 def momentum_copy(online: nn.Module) -> nn.Module:
-    """A copy of `online` that takes no gradients; it starts from the same weights."""
+    """A copy of `online` with the same weights, without gradients."""
     return copy.deepcopy(online).requires_grad_(requires_grad=False)
 
 
 @torch.no_grad()
 def move(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """ξ ← m ξ + (1 - m) θ over all parameters; buffers (batch-norm statistics) are the target's own."""
-    ours: list[Tensor] = list(target.parameters())
-    theirs: list[Tensor] = list(online.parameters())
-    torch._foreach_mul_(ours, momentum)
-    torch._foreach_add_(ours, theirs, alpha=1 - momentum)
+    """ξ ← m ξ + (1 - m) θ over all parameters; buffers (batch-norm statistics) of the target stay."""
+    averages: list[Tensor] = list(target.parameters())
+    weights: list[Tensor] = list(online.parameters())
+    torch._foreach_mul_(averages, momentum)
+    torch._foreach_add_(averages, weights, alpha=1 - momentum)
 
 
 def rising(base: float, done: float) -> float:
-    """The momentum after the share `done` of all steps: a cosine from `base` to 1 (BYOL, section 3.2)."""
+    """The momentum after the fraction `done` of all steps: a cosine from `base` to 1 (BYOL, section 3.2)."""
     return 1 - (1 - base) * (1 + math.cos(math.pi * done)) / 2

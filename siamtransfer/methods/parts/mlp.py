@@ -1,4 +1,4 @@
-"""The multilayer perceptrons that methods put on a backbone."""
+"""Multilayer perceptrons, the heads of methods."""
 
 from __future__ import annotations
 
@@ -36,10 +36,15 @@ def mlp(
 ) -> nn.Sequential:
     """h[N, widths[0]] -> [N, widths[-1]] through linear layers, with batch norm and ReLU between them.
 
-    A hidden linear layer has a bias only when no batch norm follows, which would remove it, unless
-    `hidden_bias` says otherwise, as some published code does. The last layer has one when `output_bias`,
-    whether or not batch norm follows, and is never followed by an activation; with a `rank` it is the product
-    of two, through so many channels.
+    Args:
+        widths: of the input, of every hidden layer and of the output.
+        hidden: batch norm after hidden layers.
+        hidden_bias: whether hidden layers have a bias; None: only without batch norm, which would remove it.
+            Some published code has both.
+        output: batch norm after the last layer. No activation follows it.
+        output_bias: whether the last layer has a bias.
+        activation: makes the module after every hidden layer.
+        rank: the last layer is the product of two linear layers with this number of channels between them.
     """
     hidden_bias = hidden == "none" if hidden_bias is None else hidden_bias
     layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
 """Several crops of an image: two large (global) views first, then any number of small (local) ones.
 
-SwAV (arXiv 2006.09882, section 3.2) brought them; DINO took them over. The global views give the targets, and
-every other view has to predict them.
+SwAV (arXiv 2006.09882, section 3.2) introduced them; DINO uses them too. Targets are computed from the global
+views, and every other view has to predict them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 GLOBALS = 2
-"""How many views give targets: the first ones."""
+"""Number of global views, which are the first ones."""
 
 
 def encode(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
     """Features h[V * N, D] of V views [N,3,S,S], view after view.
 
-    Neighbours of one size go through the backbone together, so batch norm takes their statistics together.
+    Consecutive views of one size go through the backbone together, and share batch-norm statistics.
     """
     groups = itertools.groupby(views, key=lambda view: view.shape[-1])
     return torch.cat([backbone(torch.cat(list(group))) for _, group in groups])

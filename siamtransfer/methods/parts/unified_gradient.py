@@ -2,12 +2,12 @@
 Siamese Self-Supervised Learning via A Unified Gradient Framework, arXiv 2112.05141).
 
 With respect to an embedding u1 (a unit vector, or whatever the loss is a function of) whose target is u2,
-every family has a gradient of the form
+the gradient of every family has the form
 
     scale · (positive + balance · negative)
 
-in which the positive part pulls u1 to u2, and the negative part keeps the embeddings of different images
-apart. Each function names the loss whose exact gradient it is, all but u1 being constants.
+The positive part pulls u1 to u2; the negative part separates the embeddings of different images. The
+docstring of each function names the loss whose exact gradient it is, with everything but u1 constant.
 
 Legend: N rows, d (c in VICReg) dimensions, M rows of a bank.
 """
@@ -48,8 +48,8 @@ def contrastive(
 ) -> Gradient:
     """MoCo v3, and SimCLR with constant targets: L = mean -log(exp(u1·u2/τ) / Σ_v exp(u1·v/τ)), v in `bank`.
 
-    `bank` [M,d] holds the u2 of all rows; `excluded` [N] names the one row of it that each u1 leaves out
-    (itself). For a queue, which does not hold u2, see `with_queue`.
+    `bank` [M,d] holds the u2 of all rows; `excluded` [N] is the row of it that each u1 leaves out,
+    itself. For a queue, which does not hold u2, see `with_queue`.
     """
     logits = u1 @ bank.T / temperature
     if excluded is not None:
@@ -70,7 +70,7 @@ def nt_xent(u: Tensor, temperature: float) -> Gradient:
     """SimCLR's own loss over u[2N,d], whose rows n and N + n are the views of one image, each with gradient:
     L = mean_i -log(exp(u_i·u_p/τ) / Σ_{k≠i} exp(u_i·u_k/τ)), p being the other view.
 
-    A view is an anchor, and a positive and a negative of others; so weights are averaged over both roles.
+    A view is an anchor, and also a positive or negative of other anchors; so weights are averaged over both.
     """
     logits = (u @ u.T / temperature).fill_diagonal_(-torch.inf)
     weights = logits.softmax(dim=1)
@@ -81,7 +81,7 @@ def nt_xent(u: Tensor, temperature: float) -> Gradient:
 def asymmetric(u1: Tensor, u2: Tensor, predictor: Tensor, quadratic: Tensor | None = None) -> Gradient:
     """BYOL and SimSiam with a linear predictor W[d,d]: L = mean -cos(W u1, u2), u2 of unit length.
 
-    `quadratic` stands in for WᵀW, as F + ε² I does in the paper where W = U diag(√s + ε) Uᵀ comes from
+    `quadratic` replaces WᵀW, as F + ε² I does in the paper where W = U diag(√s + ε) Uᵀ comes from
     F = U diag(s) Uᵀ: that is WᵀW but for the cross term 2ε√F.
     """
     predicted = u1 @ predictor.T
@@ -95,7 +95,7 @@ def asymmetric_through(u1: Tensor, u2: Tensor, predictor: Callable[[Tensor], Ten
     """The same for any predictor h, u1 of any length: L = mean -cos(h(u1), u2).
 
     -u2/|h| and cos·ĥ/|h| each go back through h by autograd. With batch norm in h the rows depend on each
-    other, so balance and scale cannot be told apart from the parts and are 1.
+    other, so balance and scale cannot be separated from the parts and are 1.
     """
     with torch.enable_grad():
         u1 = u1.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""How MoCo v3 starts a vision transformer (arXiv 2104.02057, section 5 and the published code)."""
+"""MoCo v3's initialisation of a vision transformer (arXiv 2104.02057, section 5 and the published code)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def vit_of(backbone: nn.Module) -> Any:
 
 
 def freeze_patches(backbone: nn.Module) -> None:
-    """Leaves the patch embedding of a VisionTransformer as it starts; UserError for another network."""
+    """Freezes the patch embedding of a VisionTransformer at its initial weights; UserError for other
+    networks."""
     if (vit := vit_of(backbone)) is None:
         raise UserError(
             "freeze_patches is for a ViT's patch embedding: set it to false, or choose a ViT by backbone.name"
@@ -31,13 +32,12 @@ def freeze_patches(backbone: nn.Module) -> None:
 
 @torch.no_grad()
 def initialise(vit: Any) -> None:
-    """Gives a VisionTransformer the start of MoCo v3: linear layers uniform after Glorot and Bengio (query,
-    key and value each for itself), biases and class token zero or nearly so, and positions that do not
-    learn."""
+    """Sets MoCo v3's initial weights: linear layers are uniform after Glorot and Bengio (query, key and value
+    separately), biases are zero, the class token is nearly zero, and positions are fixed."""
     for name, module in vit.named_modules():
         if isinstance(module, nn.Linear):
-            for part in module.weight.chunk(3 if name.endswith("qkv") else 1):
-                nn.init.xavier_uniform_(part)
+            for weight in module.weight.chunk(3 if name.endswith("qkv") else 1):
+                nn.init.xavier_uniform_(weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     patches = vit.patch_embed.proj
@@ -55,5 +55,5 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
     width / 4 wavelengths."""
     frequencies = POSITION_BASE ** -(torch.arange(width // 4) / (width // 4))
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    angles = [place.flatten()[:, None] * frequencies for place in (row, column)]
+    angles = [coordinate.flatten()[:, None] * frequencies for coordinate in (row, column)]
     return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
