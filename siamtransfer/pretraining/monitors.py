@@ -6,7 +6,7 @@ the row of numbers that `check(result)` returns.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from siamtransfer.config import DataConfig, PretrainConfig
 from siamtransfer.data import open_labelled
@@ -35,8 +35,8 @@ class Monitor:
         protocol: what these numbers depend on, for the record.
     """
 
-    headline: tuple[str, ...] = ()
-    protocol: ClassVar[dict[str, Any]] | dict[str, Any] = {}  # noqa: RUF012 (read only)
+    def __init__(self, headline: tuple[str, ...] = (), protocol: dict[str, Any] | None = None):
+        self.headline, self.protocol = headline, protocol or {}
 
     def begin(self) -> dict[str, float]:
         """The row before the first step of this process; empty for none."""
@@ -54,6 +54,7 @@ class CollapseMonitor(Monitor):
     """Measures the spread of the projections and raises the alarm when it is lost."""
 
     def __init__(self, state: TrainState, log: Logger):
+        super().__init__()
         self.state, self.log, self.settings = state, log, state.config.monitor
 
     def due(self, result: StepResult) -> bool:
@@ -74,6 +75,7 @@ class GradientMonitor(Monitor):
     """Measures what pulls and what pushes the embeddings (see evaluation/gradient_view)."""
 
     def __init__(self, state: TrainState, log: Logger, runtime: Runtime):
+        super().__init__()
         self.state, self.log, self.runtime = state, log, runtime
 
     def due(self, result: StepResult) -> bool:
@@ -93,15 +95,10 @@ class KnnCheck(Monitor):
     """kNN accuracy on the labelled split after every `monitor.knn_every` epochs, beside two baselines."""
 
     def __init__(self, knn: KnnMonitor, state: TrainState, schedule: Schedule, log: Logger):
+        top1, top5 = knn.name, knn.name.replace("top1", "top5")
+        super().__init__((top1, top5, f"baseline/pixels/{top1}", f"baseline/untrained/{top1}"), knn.protocol)
         self.knn, self.state, self.schedule, self.log = knn, state, schedule, log
-        self.every, self.protocol = state.config.monitor.knn_every, knn.protocol
-        top1 = knn.name
-        self.headline = (
-            top1,
-            top1.replace("top1", "top5"),
-            f"baseline/pixels/{top1}",
-            f"baseline/untrained/{top1}",
-        )
+        self.every = state.config.monitor.knn_every
 
     def begin(self) -> dict[str, float]:
         """The check that is missing when a run was stopped between a step and its check."""

@@ -44,5 +44,5 @@ class Schedule:
         return StepInfo(step, self.steps, self.steps_per_epoch)
 
     def ends_epochs(self, done: int, every: int) -> bool:
-        """Whether `done` steps complete a multiple of `every` epochs, or the run; False where `every` is 0."""
+        """Whether `done` steps complete a multiple of `every` epochs, or the run; False if `every` is 0."""
         return every > 0 and (done == self.steps or done % (every * self.steps_per_epoch) == 0)

@@ -79,7 +79,7 @@ class TrainState:
     def distribute(self, runtime: Runtime) -> Updater:
         """Moves the method to its device, wraps it for several ranks, and builds what updates it."""
         hardware = self.config.hardware
-        self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method.to(memory_format=torch.channels_last)
         model = runtime.distribute(self.method, synchronise_batch_norm=hardware.sync_batch_norm)
         if hardware.compile:
             self.method.backbone.compile()

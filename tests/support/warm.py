@@ -3,6 +3,8 @@
 No gradient may be computed here: autograd does not work in a process forked after that.
 """
 
+import codecs
+
 import pytest  # noqa: F401 (a forked process imports the main module, which is pytest's)
 import torch.distributed
 import torch.utils.tensorboard
@@ -13,3 +15,4 @@ from siamtransfer.data import open_images
 
 torch.set_num_threads(1)
 open_images("fashion-scenes", size=32, count=1)  # keeps the objects' silhouettes
+codecs.lookup("utf-8-sig")  # of settings files; a process without rights could not load it
