@@ -129,7 +129,7 @@ def _wide_padding(architecture: Architecture) -> Architecture:
 
 
 def _from_detectron2(name: str) -> str:
-    """The name of a trunk's tensor in torchvision from that in a converted trunk or a whole detector."""
+    """The name of a trunk's tensor in torchvision, from that in a converted trunk or a complete detector."""
     for beginning in ("backbone.bottom_up.", "backbone.", "roi_heads."):
         name = name.removeprefix(beginning)
     return to_torchvision(name)

@@ -122,7 +122,7 @@ def select_branch(keys: SortedKeys, branch: str | None, average: MovingAverage) 
 
 
 def resolve_average(content: Any, *, use: bool) -> tuple[Any, MovingAverage]:
-    """`content` without its moving average of all weights, or with the average in the weights' place.
+    """`content` without its moving average of all weights, or with the average instead of the weights.
 
     The average replaces the weights with `use`, and where the file has no others. An entry that does not have
     the weights' names stays, and is an unexpected key later.

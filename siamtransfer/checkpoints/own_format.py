@@ -83,9 +83,11 @@ def check_readable(state: Mapping[str, Any]) -> None:
     if KEYS not in state:
         return
     try:
-        own = read_own(state, None)
-        for tensors in _sort(state)[0].branches.values():
-            _compare_shapes(tensors, own.architecture)
+        read_own(state, None)
+        keys, _ = _sort(state)
+        architecture = _recorded_architecture(state["backbone"])
+        for tensors in keys.branches.values():
+            _compare_shapes(tensors, architecture)
     except UserError as error:
         raise UserError(f"a checkpoint of this run could not be read back: it {error}") from error
 
@@ -126,7 +128,7 @@ def _sort_declared(declaration: Declaration, model: Any) -> SortedKeys:
     if not isinstance(model, dict) or not model:
         raise Mismatch(f"has no dict of tensors where {OWN.what} has it")
     keys = SortedKeys({name: {} for name in declaration.branches})
-    for key, value in model.items():
+    for key, value in ((str(key), value) for key, value in model.items()):
         part = declaration.part_of(key)
         if part is None:
             raise ValueError(f"its entry 'keys' does not declare its key {key!r}")
@@ -134,14 +136,14 @@ def _sort_declared(declaration: Declaration, model: Any) -> SortedKeys:
             keys.dropped[DECLARED_HEAD] += 1
             continue
         if not isinstance(value, Tensor):
-            raise ValueError(f"its key {key!r} of a backbone holds no tensor but a {type(value).__name__}")
+            raise ValueError(f"its key {key!r} of a backbone holds {type(value).__name__}, not a tensor")
         name = without_wrappers(key.removeprefix(f"{first_word(key)}."))
         if name in keys.branches[part]:
             raise Mismatch(
                 "holds some tensors twice, with and without the prefix of a wrapper such as module."
             )
         keys.branches[part][name] = value
-    words = {first_word(key) for key in model}
+    words = {first_word(str(key)) for key in model}
     absent = sorted({*declaration.branches.values(), *declaration.heads} - words)
     if absent:
         raise ValueError(f"its entry 'keys' declares {absent[0]!r}, and it has no such key")

@@ -102,7 +102,7 @@ def is_numpy_pickle(path: Path) -> bool:
 
 
 def read_numpy_pickle(path: Path) -> Any:
-    """The content of a pickle of NumPy arrays, with tensors in place of arrays.
+    """The content of a pickle of NumPy arrays, which become tensors.
 
     Raises:
         Exception: whatever unpickling raises.

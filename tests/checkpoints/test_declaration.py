@@ -130,6 +130,15 @@ def test_compiled_backbones_are_read_back(tmp_path: Path) -> None:
     assert same_tensors(read_backbone(save(state, tmp_path)).state, dict(method.backbone.state_dict()))
 
 
+@pytest.mark.parametrize("name", ["timm:resnet10t", "timm:vit_tiny_patch16_224"])
+def test_backbones_of_timm_are_read_back(tmp_path: Path, name: str) -> None:
+    method = UsersMethod()
+    method.backbone = build_backbone(name)
+    state = {**state_of(method), "backbone": {"name": name, "width": None, "stem": None}}
+    path = Checkpoints(tmp_path).save(state, 1)
+    assert same_tensors(read_backbone(path).state, dict(method.backbone.state_dict()))
+
+
 def test_without_a_declaration_the_list_of_old_names_decides(tmp_path: Path) -> None:
     tensors = random_state("resnet18", 8)
     state = own_checkpoint(tensors, "resnet18", 8, "imagenet")
@@ -185,7 +194,8 @@ CONTRADICTIONS = {
         r"conv1\.weight.* shape \(8, 3, 7, 7\) where resnet18 has \(16, 3, 7, 7\)",
     ),
     "a tensor too many": (put("backbone.gate", torch.ones(1)), "a tensor 'gate', which resnet18 has not"),
-    "no tensor": (put("backbone.gate", 3), r"'backbone\.gate' of a backbone holds no tensor but a int"),
+    "no tensor": (put("backbone.gate", 3), r"'backbone\.gate' of a backbone holds int, not a tensor"),
+    "a number as a key": (lambda state: state["model"].update({3: torch.ones(1)}), "declare its key '3'"),
     "a tensor twice": (put("backbone.module.bn1.bias", torch.ones(8)), "holds some tensors twice"),
 }  # fmt: skip
 
