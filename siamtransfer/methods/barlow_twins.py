@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Backbone, Method, Options, StepOutput
+from siamtransfer.methods.base import Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import above, at_least

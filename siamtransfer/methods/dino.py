@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput, trainable
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput, trainable
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp

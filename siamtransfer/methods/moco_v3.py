@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32

@@ -73,17 +73,25 @@ class MethodRegistry(Mapping[str, "type[Method]"]):
         """Adds a method class from outside this folder, and returns its name.
 
         The name is `name`, else the class's own attribute `name`, else the class's name in hyphens:
-        `MyMethod` is `my-method`. A second class of the same name replaces the first one, as when a
-        notebook's cell runs again.
+        `MyMethod` is `my-method`. A class from this folder keeps its name. A second class of the same name
+        replaces the first one, as when a notebook's cell runs again.
 
         Raises:
-            UserError: the class is no method or has no `Config`, or a file of this folder has the name.
+            UserError: the class is no method or has no `Config`; the name is not of small letters, digits and
+                hyphens; or a file of this folder has the name.
         """
         from siamtransfer.methods.base import Method
 
         if not (inspect.isclass(cls) and issubclass(cls, Method) and hasattr(cls, "Config")):
             raise UserError(f"{cls!r} must be a subclass of Method whose Config is its Options class")
+        own = {module: name for name, module in self._modules.items()}
+        if name is None and cls.__module__ in own:
+            return own[cls.__module__]
         name = name or vars(cls).get("name") or in_hyphens(cls.__name__)
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise UserError(
+                f"the name of a method is of small letters, digits and hyphens, and {name!r} is not"
+            )
         if name in self._modules:
             raise UserError(f"siamtransfer has a method {name}: choose another name for {cls.__name__}")
         self._registered[name] = cls

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamtransfer.methods.base import Backbone, Method, Options, ParameterGroup, StepOutput, trainable
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.methods.base import Method, Options, ParameterGroup, StepOutput, trainable
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import at_least

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32

@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Backbone, Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising

@@ -145,6 +145,7 @@ def test_a_class_of_ones_own_is_registered_under_its_name() -> None:
         assert METHODS.register(MeanDistance) == "mean-distance"
         assert len(METHODS) == len(set(METHODS))
         assert METHODS.register(MeanDistance, "mine") == "mine"
+        assert METHODS.register(METHODS["moco-v3"]) == "moco-v3"
         config = {"method": {"name": "mean-distance"}, "mean_distance": {"dim": 3}}
         assert saved_options(config) == ("mean-distance", MeanConfig(3))
     finally:
@@ -153,6 +154,8 @@ def test_a_class_of_ones_own_is_registered_under_its_name() -> None:
     assert "mean-distance" not in METHODS
     with pytest.raises(UserError, match="siamtransfer has a method byol"):
         METHODS.register(MeanDistance, "byol")
+    with pytest.raises(UserError, match="small letters, digits and hyphens, and 'My method' is not"):
+        METHODS.register(MeanDistance, "My method")
     for wrong in (Method, MeanConfig, MeanDistance.forward):
         with pytest.raises(UserError, match="must be a subclass of Method whose Config"):
             METHODS.register(wrong)  # type: ignore[arg-type]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.methods.base import Backbone, Method, ParameterGroup, StepInfo, StepOutput, trainable
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.methods.base import Method, ParameterGroup, StepInfo, StepOutput, trainable
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.vit_init import freeze_patches
 from siamtransfer.methods.simsiam import SimSiam
