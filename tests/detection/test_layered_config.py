@@ -1,4 +1,4 @@
-"""Configuration files in layers: read as Detectron2 reads them, and refused with a sentence."""
+"""Layered configuration files: read as Detectron2 reads them; broken ones end in one sentence."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def written(folder: Path, name: str, text: str) -> Path:
     return path
 
 
-def test_later_layers_win_and_say_where_they_are(tmp_path: Path) -> None:
+def test_later_files_replace_earlier_ones_and_each_value_says_its_file(tmp_path: Path) -> None:
     base = "SOLVER:\n  BASE_LR: 0.1\n  STEPS: (10, 20)\nMODEL: {WEIGHTS: ''}\nVERSION: 2\n"
     written(tmp_path, "base.yaml", base)
-    one = written(tmp_path, "one.yaml", "_BASE_: base.yaml\nSOLVER: {BASE_LR: 0.2}\n")
-    two = written(tmp_path, "two.yaml", "DATASETS:\n  TRAIN: ('voc_2007_trainval',)\n")
-    found = read_layered_config([one, two], ["SOLVER.MAX_ITER", "7", "MODEL.DEVICE", "cpu"])
-    assert {key: value for key, (value, _) in found.items()} == {
+    first = written(tmp_path, "one.yaml", "_BASE_: base.yaml\nSOLVER: {BASE_LR: 0.2}\n")
+    second = written(tmp_path, "two.yaml", "DATASETS:\n  TRAIN: ('voc_2007_trainval',)\n")
+    layered = read_layered_config([first, second], ["SOLVER.MAX_ITER", "7", "MODEL.DEVICE", "cpu"])
+    assert {key: value for key, (value, _) in layered.items()} == {
         "SOLVER.BASE_LR": 0.2,
         "SOLVER.STEPS": (10, 20),
         "SOLVER.MAX_ITER": 7,
@@ -33,9 +33,9 @@ def test_later_layers_win_and_say_where_they_are(tmp_path: Path) -> None:
         "MODEL.DEVICE": "cpu",
         "DATASETS.TRAIN": ("voc_2007_trainval",),
     }
-    assert found["SOLVER.BASE_LR"].where == str(one)
-    assert found["SOLVER.STEPS"].where == str(tmp_path / "base.yaml")
-    assert found["SOLVER.MAX_ITER"].where == COMMAND_LINE
+    assert layered["SOLVER.BASE_LR"].where == str(first)
+    assert layered["SOLVER.STEPS"].where == str(tmp_path / "base.yaml")
+    assert layered["SOLVER.MAX_ITER"].where == COMMAND_LINE
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,21 @@ def test_a_key_without_a_value() -> None:
 )
 def test_the_protocols_are_the_published_ones(name: str, expected: tuple) -> None:
     """MoCo's repository and papers; see each file's header."""
-    found = {key: value for key, (value, _) in read_layered_config([CONFIGS / f"{name}.yaml"], []).items()}
+    values = {key: value for key, (value, _) in read_layered_config([CONFIGS / f"{name}.yaml"], []).items()}
     steps, drops, warm_up, classes, masks, train, test = expected
-    assert (found["SOLVER.MAX_ITER"], found["SOLVER.STEPS"]) == (steps, drops)
-    assert found.get("SOLVER.WARMUP_ITERS") == warm_up  # None: Detectron2's 1000
-    assert (found["SOLVER.IMS_PER_BATCH"], found["SOLVER.BASE_LR"]) == (16, 0.02)
-    assert (found["MODEL.ROI_HEADS.NUM_CLASSES"], found["MODEL.MASK_ON"]) == (classes, masks)
-    assert (found["DATASETS.TRAIN"], found["DATASETS.TEST"]) == (train, (test,))
-    assert found["TEST.PRECISE_BN.ENABLED"] is True
-    assert found["MODEL.BACKBONE.FREEZE_AT"] == 0
-    least = 480 if name.startswith("voc") else 640
-    assert found["INPUT.MIN_SIZE_TRAIN"] == tuple(range(least, 801, 32))
-    assert found["INPUT.MIN_SIZE_TEST"] == 800
+    assert (values["SOLVER.MAX_ITER"], values["SOLVER.STEPS"]) == (steps, drops)
+    assert values.get("SOLVER.WARMUP_ITERS") == warm_up  # None: Detectron2's 1000
+    assert (values["SOLVER.IMS_PER_BATCH"], values["SOLVER.BASE_LR"]) == (16, 0.02)
+    assert (values["MODEL.ROI_HEADS.NUM_CLASSES"], values["MODEL.MASK_ON"]) == (classes, masks)
+    assert (values["DATASETS.TRAIN"], values["DATASETS.TEST"]) == (train, (test,))
+    assert values["TEST.PRECISE_BN.ENABLED"] is True
+    assert values["MODEL.BACKBONE.FREEZE_AT"] == 0
+    shortest = 480 if name.startswith("voc") else 640
+    assert values["INPUT.MIN_SIZE_TRAIN"] == tuple(range(shortest, 801, 32))
+    assert values["INPUT.MIN_SIZE_TEST"] == 800
     if "c4" in name:
-        assert found["MODEL.ROI_HEADS.NAME"] == "Res5ROIHeadsExtraNorm"
-        assert found["MODEL.RESNETS.NORM"] == "naiveSyncBN"
-        assert (found["MODEL.RPN.PRE_NMS_TOPK_TEST"], found["MODEL.RPN.POST_NMS_TOPK_TEST"]) == (6000, 1000)
+        assert values["MODEL.ROI_HEADS.NAME"] == "Res5ROIHeadsExtraNorm"
+        assert values["MODEL.RESNETS.NORM"] == "naiveSyncBN"
+        assert (values["MODEL.RPN.PRE_NMS_TOPK_TEST"], values["MODEL.RPN.POST_NMS_TOPK_TEST"]) == (6000, 1000)
     else:
-        assert found["MODEL.FPN.NORM"] == found["MODEL.RESNETS.NORM"] == "SyncBN"
+        assert values["MODEL.FPN.NORM"] == values["MODEL.RESNETS.NORM"] == "SyncBN"

@@ -19,13 +19,13 @@ def values(trials: list[dict[str, float]]) -> np.ndarray:
 
 
 def test_mean_std_and_the_interval_are_scipys() -> None:
-    found = trial_statistics(FIRST)
+    results = trial_statistics(FIRST)
     sample = values(FIRST)
     low, high = stats.t.interval(0.95, len(sample) - 1, loc=sample.mean(), scale=stats.sem(sample))
-    assert found["detection/AP/mean"] == pytest.approx(56.72)
-    assert found["detection/AP/std"] == pytest.approx(stats.tstd(sample))
-    assert found["detection/AP/ci95"] == pytest.approx((high - low) / 2)
-    assert set(found) == {f"detection/{n}/{part}" for n in ("AP", "AP50") for part in ("mean", "std", "ci95")}
+    assert results["detection/AP/mean"] == pytest.approx(56.72)
+    assert results["detection/AP/std"] == pytest.approx(stats.tstd(sample))
+    assert results["detection/AP/ci95"] == pytest.approx((high - low) / 2)
+    assert set(results) == {f"detection/{n}/{key}" for n in ("AP", "AP50") for key in ("mean", "std", "ci95")}
 
 
 def test_one_trial_stays_as_it_is() -> None:
@@ -33,35 +33,35 @@ def test_one_trial_stays_as_it_is() -> None:
 
 
 def test_the_paired_difference_is_scipys_paired_t_test() -> None:
-    found = paired_differences(FIRST, SECOND)
+    results = paired_differences(FIRST, SECOND)
     expected = stats.ttest_rel(values(FIRST), values(SECOND))
     interval = expected.confidence_interval(0.95)
-    assert found["compare/detection/AP/difference"] == pytest.approx(0.52)
-    assert found["compare/detection/AP/p_value"] == pytest.approx(expected.pvalue)
-    assert found["compare/detection/AP/ci95_low"] == pytest.approx(interval.low)
-    assert found["compare/detection/AP/ci95_high"] == pytest.approx(interval.high)
+    assert results["compare/detection/AP/difference"] == pytest.approx(0.52)
+    assert results["compare/detection/AP/p_value"] == pytest.approx(expected.pvalue)
+    assert results["compare/detection/AP/ci95_low"] == pytest.approx(interval.low)
+    assert results["compare/detection/AP/ci95_high"] == pytest.approx(interval.high)
     swapped = paired_differences(SECOND, FIRST)
     assert swapped["compare/detection/AP/ci95_low"] == pytest.approx(-interval.high)
     assert swapped["compare/detection/AP/p_value"] == pytest.approx(expected.pvalue)
 
 
 def test_equal_trials_differ_by_nothing() -> None:
-    found = paired_differences(FIRST, FIRST)
-    assert (found["compare/detection/AP/difference"], found["compare/detection/AP/p_value"]) == (0, 1)
+    results = paired_differences(FIRST, FIRST)
+    assert (results["compare/detection/AP/difference"], results["compare/detection/AP/p_value"]) == (0, 1)
     shifted = paired_differences([{"detection/AP": 2.0}] * 3, [{"detection/AP": 1.0}] * 3)
     assert (shifted["compare/detection/AP/difference"], shifted["compare/detection/AP/p_value"]) == (1, 0)
 
 
 def test_one_pair_has_no_interval() -> None:
-    found = paired_differences(FIRST[:1], SECOND[:1])
-    assert set(found) == {"compare/detection/AP/difference", "compare/detection/AP50/difference"}
-    assert "one trial: no interval" in difference_statements(found, ("a", "b"))[0]
+    results = paired_differences(FIRST[:1], SECOND[:1])
+    assert set(results) == {"compare/detection/AP/difference", "compare/detection/AP50/difference"}
+    assert "one trial: no interval" in difference_statements(results, ("a", "b"))[0]
 
 
 def test_a_class_without_a_number_spoils_no_other() -> None:
-    found = trial_statistics([{"detection/AP": 1.0, "detection/AP/cat": math.nan}] * 2)
-    assert found["detection/AP/mean"] == 1
-    assert math.isnan(found["detection/AP/cat/mean"])
+    results = trial_statistics([{"detection/AP": 1.0, "detection/AP/cat": math.nan}] * 2)
+    assert results["detection/AP/mean"] == 1
+    assert math.isnan(results["detection/AP/cat/mean"])
 
 
 @pytest.mark.parametrize(("second", "says"), [(SECOND, False), (FIRST[::-1], True)])

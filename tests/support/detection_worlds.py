@@ -16,23 +16,23 @@ def random_records(
     seed: int, images: int = 12, *, masks: bool = False, crowds: bool = False, difficult: bool = False
 ) -> list[dict[str, Any]]:
     """Records with 0 to 6 objects each, of all three of COCO's sizes; every fourth image has none."""
-    draw = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     records = []
     for number in range(images):
         objects = []
-        for _ in range(0 if number % 4 == 0 else int(draw.integers(1, 7))):
-            box = random_box(draw)
+        for _ in range(0 if number % 4 == 0 else int(generator.integers(1, 7))):
+            box = random_box(generator)
             item = {
                 "bbox": box,
                 "bbox_mode": 0,
-                "category_id": int(draw.integers(len(CLASSES))),
-                "iscrowd": int(crowds and draw.random() < 0.25),
+                "category_id": int(generator.integers(len(CLASSES))),
+                "iscrowd": int(crowds and generator.random() < 0.25),
                 "area": float((box[2] - box[0]) * (box[3] - box[1])),
             }
             if difficult:
-                item["difficult"] = bool(draw.random() < 0.3)
+                item["difficult"] = bool(generator.random() < 0.3)
             if masks:
-                item["segmentation"] = ellipse(box, draw)
+                item["segmentation"] = ellipse(box, generator)
                 item["area"] = float(run_lengths.area(item["segmentation"]))
             objects.append(item)
         records.append(
@@ -52,45 +52,45 @@ def random_predictions(
 ) -> list[dict[str, Any]]:
     """Detections near the objects, some of the wrong class, and others anywhere; scores of two decimals, so
     that many are equal; every fifth image has none."""
-    draw = np.random.default_rng([seed, 1])
+    generator = np.random.default_rng([seed, 1])
     predictions = []
     for number, record in enumerate(records):
         boxes, labels = [], []
         for item in record["annotations"] if number % 5 else []:
-            for _ in range(int(draw.integers(0, 4))):
-                x0, y0, x1, y1 = np.array(item["bbox"]) + draw.normal(0, 4, 4)
+            for _ in range(int(generator.integers(0, 4))):
+                x0, y0, x1, y1 = np.array(item["bbox"]) + generator.normal(0, 4, 4)
                 boxes.append([x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)])
                 labels.append(
-                    item["category_id"] if draw.random() < 0.8 else int(draw.integers(len(CLASSES)))
+                    item["category_id"] if generator.random() < 0.8 else int(generator.integers(len(CLASSES)))
                 )
-        for _ in range(int(draw.integers(0, 5)) if number % 5 else 0):
-            boxes.append(random_box(draw))
-            labels.append(int(draw.integers(len(CLASSES))))
+        for _ in range(int(generator.integers(0, 5)) if number % 5 else 0):
+            boxes.append(random_box(generator))
+            labels.append(int(generator.integers(len(CLASSES))))
         predictions.append(
             {
                 "image_id": record["image_id"],
                 "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-                "scores": draw.random(len(boxes)).round(2).astype(np.float32),
+                "scores": generator.random(len(boxes)).round(2).astype(np.float32),
                 "classes": np.array(labels, np.int64),
-                "masks": [ellipse(box, draw) for box in boxes] if masks else None,
+                "masks": [ellipse(box, generator) for box in boxes] if masks else None,
             }
         )
     return predictions
 
 
-def random_box(draw: np.random.Generator) -> list[float]:
-    """Whole-numbered corners of a box of 3 to 110 pixels a side."""
-    width, height = draw.integers(3, 110, 2)
-    left, top = draw.integers(0, WIDTH - width), draw.integers(0, HEIGHT - height)
+def random_box(generator: np.random.Generator) -> list[float]:
+    """Corners, integers, of a box of 3 to 110 pixels a side."""
+    width, height = generator.integers(3, 110, 2)
+    left, top = generator.integers(0, WIDTH - width), generator.integers(0, HEIGHT - height)
     return [float(left), float(top), float(left + width), float(top + height)]
 
 
-def ellipse(box: Sequence[float], draw: np.random.Generator) -> dict[str, Any]:
+def ellipse(box: Sequence[float], generator: np.random.Generator) -> dict[str, Any]:
     """Run lengths of an ellipse in the box, a few of its pixels missing."""
     x0, y0, x1, y1 = box
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     inside = ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 <= 1
-    return run_lengths.encode(np.asfortranarray(inside & (draw.random(inside.shape) < 0.95), np.uint8))
+    return run_lengths.encode(np.asfortranarray(inside & (generator.random(inside.shape) < 0.95), np.uint8))
 
 
 def coco_file(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

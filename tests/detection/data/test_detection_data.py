@@ -1,4 +1,4 @@
-"""Detection data by name and by path: what is read, and one sentence for each broken thing."""
+"""Detection data by name and by path: what is read, and one sentence for each mistake."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_embedded_scenes_are_written_once(folders: Path, own_cache: Path) -> Non
 
 
 def test_builtin_names(voc: Path, coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """VOC's classes are the official ones, and several parts train together."""
+    """VOC's classes are the official ones, and several splits train together."""
     for year in (2007, 2012):
         shutil.copytree(voc, tmp_path / f"VOC{year}")
         for path in (tmp_path / f"VOC{year}" / "Annotations").iterdir():
@@ -123,7 +123,7 @@ def test_builtin_names(voc: Path, coco: Path, tmp_path: Path, monkeypatch: pytes
     assert len(data.train) == 20 and len(data.test) == 5
     first, second = data.train_fingerprint.split("+")
     assert first == second
-    assert [found["name"] for found in data.describe()["train"]] == ["voc_2007_trainval", "voc_2012_trainval"]
+    assert [split["name"] for split in data.describe()["train"]] == ["voc_2007_trainval", "voc_2012_trainval"]
     shutil.copytree(coco / "train", tmp_path / "coco" / "train2017", dirs_exist_ok=True)
     shutil.copytree(coco / "val", tmp_path / "coco" / "val2017", dirs_exist_ok=True)
     for name in ("train", "val"):
@@ -206,12 +206,12 @@ def test_broken_voc_folder(voc: Path, tmp_path: Path) -> None:
     ):
         open_detection_data(f"{voc}:trainval", str(voc))
     path = voc / "Annotations" / "000013.xml"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:100])
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
     refused("000013.xml is no XML .* restore it or take 000013 off the list")
     path.unlink()
     refused("cannot read the annotation .*000013.xml .No such file or directory.; complete the download")
-    path.write_bytes(whole)
+    path.write_bytes(content)
     (voc / "JPEGImages" / "000013.jpg").unlink()
     (voc / "JPEGImages" / "000014.jpg").unlink()
     refused("2 of the 5 images of .*test are missing, .*000013.jpg for one; complete the download")
@@ -320,7 +320,7 @@ def test_own_coco_data_may_be_sparse(coco: Path) -> None:
     )
 
 
-def test_oddities_are_told_but_refused_by_none(coco: Path) -> None:
+def test_oddities_are_remarks_and_no_errors(coco: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         content["annotations"][0]["bbox"][2:] = [0, 4]
         content["annotations"][1]["bbox"] = [60, 3, 9, 9]
@@ -339,13 +339,13 @@ def test_oddities_are_told_but_refused_by_none(coco: Path) -> None:
 
 
 def test_fingerprint_follows_content_not_place(coco: Path, voc: Path, folders: Path) -> None:
-    for mine, original, open_ in ((coco, folders / "coco", open_coco), (voc, folders / "voc", open_voc)):
+    for copy, original, open_ in ((coco, folders / "coco", open_coco), (voc, folders / "voc", open_voc)):
         before = open_(original)
-        assert open_(mine).train_fingerprint == before.train_fingerprint
-        image = next((mine / ("train" if mine is coco else "JPEGImages")).glob("000001.jpg"))
+        assert open_(copy).train_fingerprint == before.train_fingerprint
+        image = next((copy / ("train" if copy is coco else "JPEGImages")).glob("000001.jpg"))
         image.write_bytes(image.read_bytes() + b"\0")
-        assert open_(mine).train_fingerprint != before.train_fingerprint
-        assert open_(mine).test_fingerprint == before.test_fingerprint
+        assert open_(copy).train_fingerprint != before.train_fingerprint
+        assert open_(copy).test_fingerprint == before.test_fingerprint
     change_json(coco, lambda content: content["annotations"][0].update(iscrowd=1), "val")
     assert open_coco(coco).test_fingerprint != open_coco(folders / "coco").test_fingerprint
     change_xml(voc, "000013", set_text("object/difficult", "1"))
@@ -385,22 +385,22 @@ def test_records_are_detectron2s_own(kind: str, folders: Path) -> None:
     assert register(data) == names
     try:
         for name, split in zip(names, ("train", "test"), strict=True):
-            ours = DatasetCatalog.get(name)
+            records = DatasetCatalog.get(name)
             assert MetadataCatalog.get(name).thing_classes == list(data.classes)
             if kind == "voc":
-                part_name = "trainval" if split == "train" else "test"
-                theirs = load_voc_instances(str(folders / "voc"), part_name, data.classes)
+                split_name = "trainval" if split == "train" else "test"
+                expected = load_voc_instances(str(folders / "voc"), split_name, data.classes)
             else:
                 path = "train" if split == "train" else "val"
                 annotations = folders / "coco" / "annotations" / f"instances_{path}.json"
-                theirs = load_coco_json(str(annotations), str(folders / "coco" / path), f"theirs_{path}")
+                expected = load_coco_json(str(annotations), str(folders / "coco" / path), f"theirs_{path}")
                 MetadataCatalog.pop(f"theirs_{path}")
-            assert len(ours) == len(theirs)
-            for mine, other in zip(ours, theirs, strict=True):
-                assert {k: mine[k] for k in other if k != "annotations"} == {
-                    k: v for k, v in other.items() if k != "annotations"
+            assert len(records) == len(expected)
+            for record, reference in zip(records, expected, strict=True):
+                assert {k: record[k] for k in reference if k != "annotations"} == {
+                    k: v for k, v in reference.items() if k != "annotations"
                 }
-                for item, known in zip(mine["annotations"], other["annotations"], strict=True):
+                for item, known in zip(record["annotations"], reference["annotations"], strict=True):
                     assert {key: item[key] for key in known} == known
                     assert isinstance(item["bbox_mode"], BoxMode)
                     assert set(item) - set(known) <= {"area", "difficult", "iscrowd"}

@@ -73,16 +73,16 @@ def test_what_is_said_of_an_installed_one(tmp_path: Path, init: str, modeling: s
 def test_what_release_0_6_needs_is_supplied() -> None:
     first = import_detectron2()
     import_detectron2.cache_clear()
-    found = import_detectron2()
-    assert found == first, "doing it again changes nothing"
-    assert found.version
+    version = import_detectron2()
+    assert version == first, "doing it again changes nothing"
+    assert version.version
     import detectron2.data.transforms
     import detectron2.engine
     import detectron2.evaluation
     import detectron2.layers
 
-    if not found.compiled:
+    if not version.compiled:
         assert detectron2._C.__doc__ is not None and "stands in" in detectron2._C.__doc__
         assert PIL.Image.LINEAR == PIL.Image.Resampling.BILINEAR  # type: ignore[attr-defined]
         assert {getattr(np, name) for name in ("str", "int", "float")} == {str, int, float}
-    assert str(found).startswith("detectron2 ")
+    assert str(version).startswith("detectron2 ")

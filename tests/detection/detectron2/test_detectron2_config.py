@@ -47,15 +47,15 @@ RETINANET, SMALL = CONFIGS / "coco-retinanet-1x.yaml", CONFIGS / "scenes-fpn.yam
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Converted weights of two sizes; without the numerical proof, which has tests of its own."""
     folder = tmp_path_factory.mktemp("weights")
-    found = {}
+    files = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convert, "is_installed", lambda: False)
         for name, width in (("resnet18", 16), ("resnet50", 16)):
             state = random_state(name, width)
             torch.save(state, folder / f"{name}.pth")
-            found[name] = folder / f"{name}.pkl"
-            to_d2.main([str(folder / f"{name}.pth"), str(found[name])])
-    return found
+            files[name] = folder / f"{name}.pkl"
+            to_d2.main([str(folder / f"{name}.pth"), str(files[name])])
+    return files
 
 
 def settings(file: Path, weights: Path | None = None, *overrides: str) -> Any:
@@ -88,14 +88,14 @@ def damaged(path: Path, folder: Path, change: Any) -> Path:
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_file_is_understood_by_detectron2(file: Path) -> None:
     """Keys and types as Detectron2 itself merges the file, which reads it on its own way."""
-    ours = build_settings(read_layered_config([file], []))
+    cfg = build_settings(read_layered_config([file], []))
     from detectron2.config import get_cfg
 
-    theirs = get_cfg()
-    loaded = type(theirs).load_yaml_with_base(str(file))
+    expected = get_cfg()
+    loaded = type(expected).load_yaml_with_base(str(file))
     loaded.pop("SCENES", None)
-    theirs.merge_from_other_cfg(type(theirs)(loaded))
-    assert flatten(ours) == flatten(theirs)
+    expected.merge_from_other_cfg(type(expected)(loaded))
+    assert flatten(cfg) == flatten(expected)
 
 
 def test_unknown_keys_and_wrong_types_are_named() -> None:
@@ -127,7 +127,7 @@ def test_what_contradicts_the_weights_is_refused_by_name(
     with pytest.raises(UserError, match=message):
         settings(FPN, files["resnet50"], key, value)
     *sections, last = key.split(".")
-    text = "".join(f"{'  ' * depth}{part}:\n" for depth, part in enumerate(sections))
+    text = "".join(f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections))
     own = tmp_path / "own.yaml"
     own.write_text(f"_BASE_: {FPN}\n{text}{'  ' * len(sections)}{last}: {value}\n")
     with pytest.raises(UserError, match=rf"^{name} is .* by .*own\.yaml, and"):

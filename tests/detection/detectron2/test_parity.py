@@ -118,20 +118,20 @@ def test_golden_numbers_of_both_libraries(golden: Converted, stride_in_1x1: bool
     cfg = configuration("FPN", golden.weights_config)
     model = build_trunk(cfg, "FPN")
     load_weights(model, golden.weights)
-    theirs = detectron2_stages(model.double(), cfg, "FPN", image)
-    ours = torchvision_stages(golden.backbone, PLAIN, image)
+    detectron2_maps = detectron2_stages(model.double(), cfg, "FPN", image)
+    torchvision_maps = torchvision_stages(golden.backbone, PLAIN, image)
     numbers = np.load(GOLDEN / "detectron2/parity.npz")
-    for index, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+    for index, (a, b) in enumerate(zip(detectron2_maps, torchvision_maps, strict=True)):
         for prefix, output in (
             (f"d2_stride_in_1x1_{variant}/res{index + 2}", a),
             (f"tv/layer{index + 1}", b),
         ):
-            found = output.flatten()
+            values = output.flatten()
             np.testing.assert_allclose(
-                found[:64].numpy(), numbers[f"{prefix}/first64"], rtol=1e-10, atol=1e-13
+                values[:64].numpy(), numbers[f"{prefix}/first64"], rtol=1e-10, atol=1e-13
             )
-            assert float(found.mean()) == pytest.approx(float(numbers[f"{prefix}/mean"]), rel=1e-10)
-            assert float(found.norm()) == pytest.approx(float(numbers[f"{prefix}/l2"]), rel=1e-10)
+            assert float(values.mean()) == pytest.approx(float(numbers[f"{prefix}/mean"]), rel=1e-10)
+            assert float(values.norm()) == pytest.approx(float(numbers[f"{prefix}/l2"]), rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def swap_blocks(model: dict[str, Any]) -> None:
 
 
 def swap_stages(model: dict[str, Any]) -> None:
-    """Exchanges whole stages; their shapes differ, which Detectron2 itself only warns about."""
+    """Exchanges blocks of two stages; their shapes differ, which Detectron2 itself only warns about."""
     for key in [key for key in model if key.startswith("res3.1.")]:
         other = key.replace("res3.1.", "res4.1.")
         model[key], model[other] = model[other], model[key]

@@ -69,29 +69,29 @@ HIT, MISS, LATE = (0.9, [0, 0, 40, 40]), (0.8, [100, 0, 140, 40]), (0.7, [60, 60
     ],
 )
 def test_hit_miss_hit_by_hand(metric: Any, expected: float) -> None:
-    found = score_predictions(one_image(LATE, MISS, HIT), two_objects(), metric, ["cat"])
+    metrics = score_predictions(one_image(LATE, MISS, HIT), two_objects(), metric, ["cat"])
     for name in ("AP", "AP50", "AP75", "AP/cat"):
-        assert found[f"detection/{name}"] == pytest.approx(100 * expected, abs=1e-9)
+        assert metrics[f"detection/{name}"] == pytest.approx(100 * expected, abs=1e-9)
 
 
 def test_second_detection_of_an_object_is_false() -> None:
     twice = one_image(HIT, (0.8, HIT[1]), LATE)
     for metric, expected in (("voc-all-points", 1 / 2 + 1 / 3), ("coco", (51 + 50 * 2 / 3) / 101)):
-        found = score_predictions(twice, two_objects(), metric, ["cat"])  # type: ignore[arg-type]
-        assert found["detection/AP50"] == pytest.approx(100 * expected)
+        metrics = score_predictions(twice, two_objects(), metric, ["cat"])  # type: ignore[arg-type]
+        assert metrics["detection/AP50"] == pytest.approx(100 * expected)
 
 
 def test_difficult_objects_and_crowds_count_neither_way() -> None:
     truth = two_objects()
     for item in truth[0]["annotations"][1:]:
         item |= {"difficult": True, "iscrowd": 1}
-    metrics: tuple[ApKind, ...] = ("voc", "voc-all-points", "coco")
-    for metric in metrics:
+    kinds: tuple[ApKind, ...] = ("voc", "voc-all-points", "coco")
+    for metric in kinds:
         for detections in ((HIT,), (HIT, LATE), (HIT, LATE, (0.95, LATE[1]))):
-            found = score_predictions(one_image(*detections), truth, metric, ["cat"])
-            assert found["detection/AP"] == pytest.approx(100)
-        found = score_predictions(one_image(HIT, (0.95, MISS[1])), truth, metric, ["cat"])
-        assert found["detection/AP50"] < 60
+            metrics = score_predictions(one_image(*detections), truth, metric, ["cat"])
+            assert metrics["detection/AP"] == pytest.approx(100)
+        metrics = score_predictions(one_image(HIT, (0.95, MISS[1])), truth, metric, ["cat"])
+        assert metrics["detection/AP50"] < 60
 
 
 def test_iou_of_voc_counts_corner_pixels_and_must_exceed() -> None:
@@ -134,18 +134,22 @@ def test_coco_numbers_are_those_of_pycocotools_own_summary(seed: int, tmp_path: 
     records = random_records(seed, masks=True, crowds=True)
     predictions = random_predictions(records, seed, masks=True)
     (tmp_path / "truth.json").write_text(json.dumps(coco_file(records)))
-    ours = score_predictions(predictions, records, "coco", CLASSES)
+    metrics = score_predictions(predictions, records, "coco", CLASSES)
     for name, task in (("detection", "bbox"), ("segmentation", "segm")):
         results = [
-            {"image_id": one["image_id"], "category_id": int(label) + 1, "score": float(score)}
+            {"image_id": prediction["image_id"], "category_id": int(label) + 1, "score": float(score)}
             | (
                 {"bbox": [float(v) for v in (*box[:2], *(box[2:] - box[:2]))]}
                 if task == "bbox"
                 else {"segmentation": {"size": mask["size"], "counts": mask["counts"].decode()}}
             )
-            for one in predictions
+            for prediction in predictions
             for box, label, score, mask in zip(
-                one["boxes"], one["classes"], one["scores"], one["masks"], strict=True
+                prediction["boxes"],
+                prediction["classes"],
+                prediction["scores"],
+                prediction["masks"],
+                strict=True,
             )
         ]
         with contextlib.redirect_stdout(io.StringIO()):
@@ -155,7 +159,7 @@ def test_coco_numbers_are_those_of_pycocotools_own_summary(seed: int, tmp_path: 
             evaluator.accumulate()
             evaluator.summarize()
         for key, value in zip(COCO_NAMES, evaluator.stats, strict=True):
-            number = ours[f"{name}/{key}"]
+            number = metrics[f"{name}/{key}"]
             assert math.isnan(number) if value == -1 else number == pytest.approx(100 * value, abs=1e-6)
 
 
@@ -177,16 +181,16 @@ def test_coco_numbers_are_detectron2s(seed: int, tmp_path: Path) -> None:
         DatasetCatalog.get(name)  # reads the classes
         evaluator = COCOEvaluator(name, ("bbox", "segm"), False, use_fast_impl=detectron2.compiled)
         evaluator.reset()
-        evaluator.process(records, [{"instances": as_instances(one)} for one in predictions])
+        evaluator.process(records, [{"instances": as_instances(prediction)} for prediction in predictions])
         with contextlib.redirect_stdout(io.StringIO()):
-            theirs = evaluator.evaluate()
+            expected = evaluator.evaluate()
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
-    ours = score_predictions(predictions, records, "coco", CLASSES)
-    for part, task in (("detection", "bbox"), ("segmentation", "segm")):
-        for key, value in theirs[task].items():
-            assert ours[f"{part}/{key.replace('-', '/')}"] == pytest.approx(value, abs=1e-6, nan_ok=True)
+    metrics = score_predictions(predictions, records, "coco", CLASSES)
+    for name, task in (("detection", "bbox"), ("segmentation", "segm")):
+        for key, value in expected[task].items():
+            assert metrics[f"{name}/{key.replace('-', '/')}"] == pytest.approx(value, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.detectron2
@@ -207,19 +211,19 @@ def test_voc_numbers_are_detectron2s(seed: int, year: int, metric: Any, tmp_path
     try:
         evaluator = PascalVOCDetectionEvaluator(name)
         evaluator.reset()
-        evaluator.process(records, [{"instances": as_instances(one)} for one in predictions])
-        theirs = evaluator.evaluate()["bbox"]
+        evaluator.process(records, [{"instances": as_instances(prediction)} for prediction in predictions])
+        expected = evaluator.evaluate()["bbox"]
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name)
-    ours = score_predictions(predictions, records, metric, CLASSES)
-    assert 1 < theirs["AP"] < 99
-    for key, value in theirs.items():
-        assert ours[f"detection/{key}"] == pytest.approx(value, abs=1e-6)
+    metrics = score_predictions(predictions, records, metric, CLASSES)
+    assert 1 < expected["AP"] < 99
+    for key, value in expected.items():
+        assert metrics[f"detection/{key}"] == pytest.approx(value, abs=1e-6)
     for number, label in enumerate(CLASSES):
         ap = voc_ap(predictions, records, len(CLASSES), all_points=year == 2012)[number]
-        assert ours[f"detection/AP/{label}"] == pytest.approx(100 * ap.mean())
-        assert ours[f"detection/AP50/{label}"] == pytest.approx(100 * ap[0])
+        assert metrics[f"detection/AP/{label}"] == pytest.approx(100 * ap.mean())
+        assert metrics[f"detection/AP50/{label}"] == pytest.approx(100 * ap[0])
 
 
 def write_voc_truth(folder: Path, records: list[dict[str, Any]]) -> None:
@@ -231,15 +235,15 @@ def write_voc_truth(folder: Path, records: list[dict[str, Any]]) -> None:
     for record in records:
         root = ET.Element("annotation")
         for item in record["annotations"]:
-            found = ET.SubElement(root, "object")
+            element = ET.SubElement(root, "object")
             for tag, text in (
                 ("name", CLASSES[item["category_id"]]),
                 ("pose", "Unspecified"),
                 ("truncated", "0"),
                 ("difficult", str(int(item["difficult"]))),
             ):
-                ET.SubElement(found, tag).text = text
-            box = ET.SubElement(found, "bndbox")
+                ET.SubElement(element, tag).text = text
+            box = ET.SubElement(element, "bndbox")
             for tag, value, shift in zip(
                 ("xmin", "ymin", "xmax", "ymax"), item["bbox"], (1, 1, 0, 0), strict=True
             ):
@@ -250,19 +254,19 @@ def write_voc_truth(folder: Path, records: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
 def test_nothing_found_and_nothing_there(backend: Any) -> None:
     truth, nothing = two_objects(), one_image()
-    found = score_predictions(nothing, truth, "coco", ["cat", "dog"], backend)
-    assert found["detection/AP"] == found["detection/AR100"] == found["detection/AP/cat"] == 0
-    assert math.isnan(found["detection/AP/dog"])  # no dog to be found
+    metrics = score_predictions(nothing, truth, "coco", ["cat", "dog"], backend)
+    assert metrics["detection/AP"] == metrics["detection/AR100"] == metrics["detection/AP/cat"] == 0
+    assert math.isnan(metrics["detection/AP/dog"])  # no dog to be found
     truth[0]["annotations"] = []
-    found = score_predictions(one_image(HIT), truth, "coco", ["cat"], backend)
-    assert all(math.isnan(value) for value in found.values())
+    metrics = score_predictions(one_image(HIT), truth, "coco", ["cat"], backend)
+    assert all(math.isnan(value) for value in metrics.values())
 
 
 def test_voc_class_without_objects_is_as_in_detectron2() -> None:
-    found = score_predictions(one_image(HIT, LATE), two_objects(), "voc", ["cat", "dog"])
-    assert found["detection/AP/dog"] == 0 and found["detection/AP"] == pytest.approx(50)
-    found = score_predictions(one_image(HIT, LATE), two_objects(), "voc-all-points", ["cat", "dog"])
-    assert found["detection/AP/dog"] == 0 and found["detection/AP50/cat"] == pytest.approx(100)
+    metrics = score_predictions(one_image(HIT, LATE), two_objects(), "voc", ["cat", "dog"])
+    assert metrics["detection/AP/dog"] == 0 and metrics["detection/AP"] == pytest.approx(50)
+    metrics = score_predictions(one_image(HIT, LATE), two_objects(), "voc-all-points", ["cat", "dog"])
+    assert metrics["detection/AP/dog"] == 0 and metrics["detection/AP50/cat"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("metric", ["voc", "voc-all-points", "coco"])
@@ -270,14 +274,14 @@ def test_order_of_images_and_of_detections_does_not_matter(metric: Any) -> None:
     records = random_records(5, difficult=True)
     predictions = random_predictions(records, 5)
     draw = np.random.default_rng(0)
-    count = sum(len(one["scores"]) for one in predictions)
-    distinct = iter(draw.permutation(count) / 1000)  # equal scores keep their order, which is one's own
-    for one in predictions:
-        one["scores"] = np.array([next(distinct) for _ in one["scores"]], np.float32)
+    count = sum(len(prediction["scores"]) for prediction in predictions)
+    distinct = iter(draw.permutation(count) / 1000)  # no two scores are equal
+    for prediction in predictions:
+        prediction["scores"] = np.array([next(distinct) for _ in prediction["scores"]], np.float32)
     before = score_predictions(predictions, records, metric, CLASSES)
-    for one in predictions:
-        order = draw.permutation(len(one["scores"]))
-        one |= {key: one[key][order] for key in ("boxes", "scores", "classes")}
+    for prediction in predictions:
+        order = draw.permutation(len(prediction["scores"]))
+        prediction |= {key: prediction[key][order] for key in ("boxes", "scores", "classes")}
     mixed = [predictions[index] for index in draw.permutation(len(predictions))]
     assert score_predictions(mixed, records, metric, CLASSES) == pytest.approx(before, nan_ok=True)
 
@@ -310,7 +314,7 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_detections_than_pycocotools_measures_at_once() -> None:
     records = random_records(1, 4, masks=True)
     predictions = random_predictions(records, 1, masks=True)
-    busiest = max(predictions, key=lambda one: len(one["scores"]))
+    busiest = max(predictions, key=lambda prediction: len(prediction["scores"]))
     times = 300 // len(busiest["scores"]) + 1
     for key in ("boxes", "scores", "classes"):
         busiest[key] = np.concatenate([busiest[key]] * times)
@@ -331,8 +335,8 @@ def test_worlds_have_what_they_should() -> None:
     assert any(item["iscrowd"] for item in items) and not all(item["iscrowd"] for item in items)
     assert any(not record["annotations"] for record in records)
     predictions = random_predictions(records, 0)
-    assert any(len(one["scores"]) == 0 for one in predictions)
-    scores = np.concatenate([one["scores"] for one in predictions])
+    assert any(len(prediction["scores"]) == 0 for prediction in predictions)
+    scores = np.concatenate([prediction["scores"] for prediction in predictions])
     assert len(np.unique(scores)) < len(scores)
     assert all(0 <= item["bbox"][0] < item["bbox"][2] <= WIDTH for item in items)
     assert all(0 <= item["bbox"][1] < item["bbox"][3] <= HEIGHT for item in items)
