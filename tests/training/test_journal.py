@@ -116,23 +116,51 @@ def test_tensorboard_sees_the_same_rows_also_after_a_resumption(tmp_path: Path) 
     ]
 
 
-def test_wandb_is_told_and_asked_to_go_on_with_the_same_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[Any] = []
+@pytest.fixture
+def wandb_calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a stand-in for the package wandb was called with: the options of init, (step, numbers), "end"."""
+    calls: list[Any] = []
     fake = types.ModuleType("wandb")
     run = types.SimpleNamespace(
-        log=lambda numbers, step: said.append((step, numbers)), finish=lambda: said.append("end")
+        log=lambda numbers, step: calls.append((step, numbers)), finish=lambda: calls.append("end")
     )
-    fake.init = lambda **options: said.append(options) or run  # type: ignore[attr-defined,func-returns-value]
+    fake.init = lambda **options: calls.append(options) or run  # type: ignore[attr-defined,func-returns-value]
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    journal = Journal(tmp_path / "my-run", tensorboard=False, wandb=True, config={"lr": 1})
+    return calls
+
+
+def open_with_wandb(folder: Path, start: int = 0) -> Journal:
+    return Journal(folder, start=start, tensorboard=False, wandb=True, config={"lr": 1})
+
+
+def test_wandb_gets_the_configuration_and_every_row(tmp_path: Path, wandb_calls: list[Any]) -> None:
+    journal = open_with_wandb(tmp_path / "my-run")
     journal.write(5, {"loss": 1.0})
     journal.close()
-    options, *rest = said
+    journal.close()
+    options, *rest = wandb_calls
     assert (options["name"], options["resume"], options["config"]) == ("my-run", "allow", {"lr": 1})
     assert options["id"] == (tmp_path / "my-run" / "wandb_id.txt").read_text().strip()
     assert rest == [(5, {"loss": 1.0}), "end"]
+
+
+def test_a_resumed_run_keeps_its_wandb_id_and_a_folder_of_the_same_name_has_another(
+    tmp_path: Path, wandb_calls: list[Any]
+) -> None:
+    first, second = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    for folder, start in ((first, 0), (second, 0), (first, 3)):
+        open_with_wandb(folder, start).close()
+    ids = [call["id"] for call in wandb_calls if call != "end"]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_viewers_get_plain_aliases_too_and_the_file_the_names_alone(
+    tmp_path: Path, wandb_calls: list[Any]
+) -> None:
+    journal = open_with_wandb(tmp_path)
+    journal.write(5, {"knn/k=20/T=0.07/top1": 80.0})
+    assert wandb_calls[1] == (5, {"knn/k=20/T=0.07/top1": 80.0, "knn/top1": 80.0})
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 5, "knn/k=20/T=0.07/top1": 80.0}]
 
 
 def test_wandb_missing_is_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
