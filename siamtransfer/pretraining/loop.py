@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, StopSignal, seed_step
@@ -65,6 +66,7 @@ def pretrain(
         log = run.open_log(state, schedule)
         monitors = [*build_monitors(config, state, schedule, log, runtime), *extra_monitors]
         updater = state.distribute(runtime)
+        check_readable(state.state_dict())  # before any step is spent on a state that could not be saved
         log.introduce()
         for monitor in monitors:
             log.row(state.step, monitor.begin())

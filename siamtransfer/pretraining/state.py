@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from siamtransfer.checkpoints import training_state
-from siamtransfer.checkpoints.declaration import KEYS, declare
+from siamtransfer.checkpoints.declaration import FORMAT, KEYS, VERSION, declare
 from siamtransfer.config import PretrainConfig, refuse_differences
 from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.distributed.runtime import Runtime
@@ -96,8 +95,8 @@ class TrainState:
         assert self.updater is not None
         images, steps_per_epoch = self.images, len(self.images) // self.config.optim.batch
         return {
-            "format": training_state.FORMAT,
-            "version": training_state.VERSION,
+            "format": FORMAT,
+            "version": VERSION,
             "method": self.config.method.name,
             "model": self.method.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
