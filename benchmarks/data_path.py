@@ -5,12 +5,12 @@
 Photographs of 500 x 375 pixels, two views of 224 pixels each with SimSiam's augmentation, one thread:
 
 - official: Pillow and torchvision's transforms, as in the SimSiam and MoCo v2 code.
-- cut: our workers' share, decode and cut in 8 bits; colour is the device's work and not counted.
-- cut and paint: the same, and the painting on this CPU too.
+- crop: the work of our workers, decode and crop in 8 bits; the device makes the rest, which is not counted.
+- crop and augment: the same, and the augmentation on this CPU too.
 
-What is compared is processor time (`time.process_time`, which counts every thread), so other programs on the
-machine disturb little; the three take turns, and the median of the repeats counts. The photographs are crops
-of the two that scikit-learn brings along, written to a temporary folder. Prints a table and, last, one line
+Processor time is compared (`time.process_time`, which counts every thread), so other programs on the machine
+disturb little; the three run in turn, and the median of the repeats counts. The photographs are crops of the
+two in scikit-learn, written to a temporary folder. Prints a table and, last, one line
 of JSON; exits with status 1 when a speed-up is below its target.
 """
 
@@ -39,7 +39,7 @@ from siamtransfer.views.recipes import recipe
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 BATCH = 16
-TARGETS = {"cut": 4.5, "cut and paint": 1.5}
+TARGETS = {"crop": 4.5, "crop and augment": 1.5}
 
 
 def main() -> int:
@@ -48,13 +48,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--files", type=int, default=64, help="distinct photographs (default 64)")
-    parser.add_argument("--repeats", type=int, default=9, help="passes of each contender (default 9)")
+    parser.add_argument("--repeats", type=int, default=9, help="passes of each of the three (default 9)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
     with tempfile.TemporaryDirectory() as folder:
         paths = write_photographs(Path(folder), arguments.files)
-        passes = contenders(paths)
+        passes = data_paths(paths)
         for run in passes.values():
             run(0)
         times: dict[str, list[float]] = {name: [] for name in passes}
@@ -88,7 +88,7 @@ def main() -> int:
     return int(any(speed_up[name] < target for name, target in TARGETS.items()))
 
 
-def contenders(paths: list[Path]) -> dict[str, Callable[[int], None]]:
+def data_paths(paths: list[Path]) -> dict[str, Callable[[int], None]]:
     """For each name a function that makes all samples once; its argument is the epoch."""
     transform = official_transform()
     ours = recipe("simsiam")
@@ -106,15 +106,15 @@ def contenders(paths: list[Path]) -> dict[str, Callable[[int], None]]:
         for start in range(0, len(paths), BATCH):
             yield views.__getitems__([(epoch, n) for n in range(start, min(start + BATCH, len(paths)))])
 
-    def cut(epoch: int) -> None:
+    def crop(epoch: int) -> None:
         for _ in batches(epoch):
             pass
 
-    def cut_and_paint(epoch: int) -> None:
+    def crop_and_augment(epoch: int) -> None:
         for batch in batches(epoch):
             augment_batch(batch, ours)
 
-    return {"official": official, "cut": cut, "cut and paint": cut_and_paint}
+    return {"official": official, "crop": crop, "crop and augment": crop_and_augment}
 
 
 def official_transform() -> transforms.Compose:

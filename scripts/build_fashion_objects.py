@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rebuilds siamtransfer/data/scenes/fashion_objects.npz, the embedded part of Fashion-MNIST, byte for byte.
+"""Rebuilds siamtransfer/data/scenes/fashion_objects.npz, the embedded images of Fashion-MNIST, byte by byte.
 
 The rule: the first 700 images of each class in the official training file and the first 150 of each class in
 the official test file, in the order of the files, stored class after class; 8,500 of 70,000 images, all ten
@@ -70,7 +70,7 @@ def read_official(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def select_part(images: np.ndarray, labels: np.ndarray, per_class: int) -> tuple[np.ndarray, np.ndarray]:
+def select_images(images: np.ndarray, labels: np.ndarray, per_class: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `per_class` images of each class in file order, class after class, and their labels."""
     chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in range(10)])
     return images[chosen], labels[chosen]
@@ -96,7 +96,7 @@ def build_fashion_objects(folder: Path) -> bytes:
     for split, per_class in PER_CLASS.items():
         images = read_official(folder / f"{FILE_PREFIX[split]}-images-idx3-ubyte.gz")
         labels = read_official(folder / f"{FILE_PREFIX[split]}-labels-idx1-ubyte.gz")
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = select_part(images, labels, per_class)
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = select_images(images, labels, per_class)
     return encode_npz(arrays)
 
 
@@ -105,12 +105,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=DEBIAN_FOLDER, metavar="FOLDER",
-                        help="folder with the four official .gz files (default: %(default)s)")  # fmt: skip
-    parser.add_argument("out", nargs="?", type=Path, default=EMBEDDED_FILE, metavar="OUT",
-                        help="file to write (default: the embedded file)")  # fmt: skip
-    parser.add_argument("--check", action="store_true",
-                        help="write nothing; exit 1 unless OUT is what would be written")  # fmt: skip
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=DEBIAN_FOLDER,
+        help="folder with the four official .gz files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "out", nargs="?", type=Path, default=EMBEDDED_FILE, help="file to write (default: the embedded file)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 unless OUT is what would be written"
+    )
     options = parser.parse_args(arguments)
     content = build_fashion_objects(options.folder)
     if options.check:

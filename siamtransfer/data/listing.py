@@ -20,7 +20,8 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
 ENDINGS = {
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm", "pnm",
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
+    "pnm",
 }  # fmt: skip
 MISSING = -1  # the size of a file that is not there, or of a link to nothing
 STAT_THREADS = 16  # a network file system answers many requests at once; for a local disk it is no loss
@@ -149,6 +150,16 @@ def require_folder(root: str | Path) -> Path:
     except OSError as error:
         raise _cannot_list(path, error) from error
     raise UserError(f"{printable(path)} is a file; --data.root takes the folder that holds the images")
+
+
+def require_files(name: str, files: PathTable) -> None:
+    """Raises UserError when files that a set lists are not there; names the first."""
+    missing = np.flatnonzero(files.sizes() == MISSING)
+    if len(missing):
+        raise UserError(
+            f"{len(missing)} of the {len(files)} images that {name} lists are missing, the first is "
+            f"{printable(files[int(missing[0])])}; unpack the whole set again"
+        )
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -25,7 +25,7 @@ from torchvision import datasets
 
 from siamtransfer.data.explain_errors import explain_errors
 from siamtransfer.data.folders import FileImages
-from siamtransfer.data.listing import MISSING, PathTable, list_images
+from siamtransfer.data.listing import PathTable, list_images, require_files
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -257,13 +257,3 @@ def _file_images(name: str, split: str, folder: Path, listed: FileList) -> FileI
         )
     require_files(name, files)
     return FileImages(name, split, files, labels=labels, classes=listed.classes)
-
-
-def require_files(name: str, files: PathTable) -> None:
-    """Raises UserError when files that a set lists are not there; names the first."""
-    missing = np.flatnonzero(files.sizes() == MISSING)
-    if len(missing):
-        raise UserError(
-            f"{len(missing)} of the {len(files)} images that {name} lists are missing, the first is "
-            f"{printable(files[int(missing[0])])}; unpack the whole set again"
-        )

@@ -20,8 +20,7 @@ import numpy as np
 from siamtransfer.data.explain_errors import explain_errors
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.imageset import ImageSet, fingerprint_of_arrays
-from siamtransfer.data.listing import PathTable
-from siamtransfer.data.transfer_sets import require_files
+from siamtransfer.data.listing import PathTable, require_files
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 

@@ -1,1 +1,1 @@
-"""What every room may use: errors, checks of numbers, files, messages, strict JSON."""
+"""Used by all packages: errors, checks of numbers, files, messages, pieces of text, strict JSON."""

@@ -1,4 +1,4 @@
-"""Numbers that mean something: each check names the configuration key that does not."""
+"""Checks of numbers in a configuration; an error names the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, digests and the lock of a run folder."""
+"""Atomic writes, digests of files, and the lock of a run folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from siamtransfer.utils.errors import UserError
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Opens a binary file that appears under `path` only once it is complete and on disk.
 
-    The bytes go to a hidden sibling (so the final rename never crosses a disk), are flushed with fsync and
-    renamed into place; the folder is synchronised too. When the body raises, `path` keeps its old content
-    and the sibling is removed.
+    The bytes go to a hidden file in the same folder (so the rename does not cross a disk), are flushed with
+    fsync and renamed to `path`; the folder is synchronised too. If the body raises, `path` keeps its old
+    content and the hidden file is removed.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; names the path and the free space.
@@ -59,13 +59,13 @@ def digest_of_file(path: str | Path) -> str:
 
 
 class RunLock:
-    """The exclusive claim of one process on a run folder, held until `release` or the process's death.
+    """The exclusive use of a run folder by one process, until `release` or the end of the process.
 
-    A POSIX record lock: the kernel drops it when its owner dies, however it dies, so a lock file left
-    behind by a dead process is never in the way, and data-loader workers (forked) do not inherit it.
+    A POSIX record lock: the kernel drops it when its owner ends for any reason, so the lock file of a dead
+    process blocks nothing, and data-loader workers (forked) do not inherit it.
 
     Raises:
-        UserError: the folder cannot be written, or another living process holds it.
+        UserError: the folder cannot be written, or another running process holds it.
     """
 
     def __init__(self, folder: str | Path):
@@ -97,7 +97,7 @@ class RunLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Gives the folder back; the lock file stays, empty of meaning."""
+        """Frees the folder; the lock file stays and has no effect."""
         self._file.close()
 
     def __enter__(self) -> RunLock:
@@ -123,8 +123,8 @@ def _free_space(folder: Path) -> str:
 
 
 def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None:
-    """Raises UserError before any work when a file to be written is a folder, is the file `source` that is
-    read, or exists and `force` does not allow to replace it."""
+    """Raises UserError before any work if an output is a folder, is the input `source`, or exists and `force`
+    is false."""
     for path in outputs:
         if not path.exists():
             continue

@@ -1,5 +1,8 @@
-"""Messages to people. They go through the logger `siamtransfer`; the programs print it to stderr, so that
-stdout stays one JSON document, and a notebook shows or hides it as it likes."""
+"""Messages to the user, through the logger `siamtransfer`.
+
+The programs print them to stderr, because stdout is one JSON document. A notebook configures the logger as
+usual.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ LOGGER = logging.getLogger("siamtransfer")
 
 
 def say(text: str) -> None:
-    """One message."""
+    """Logs one message."""
     LOGGER.info(text)
 
 
 class _Stderr(logging.Handler):
-    """Writes to what sys.stderr is at the time of the message, which tests and notebooks replace."""
+    """Writes to the present sys.stderr, because tests and notebooks replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def to_json(record: dict[str, Any]) -> str:
-    """One line of strict JSON; NaN and infinities, which JSON lacks, become null."""
+    """One line of strict JSON; NaN and infinities, which JSON does not have, become null."""
     return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, default=str)
 
 

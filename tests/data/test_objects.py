@@ -47,7 +47,7 @@ def test_rebuild_is_byte_for_byte(tmp_path: Path) -> None:
 
 def test_the_rule_takes_the_first_of_each_class() -> None:
     labels = np.array([3, 1, 1, 0, 1, 2, 0, 4, 5, 6, 7, 8, 9, 9])
-    images, chosen = build_fashion_objects.select_part(np.arange(14), labels, 1)
+    images, chosen = build_fashion_objects.select_images(np.arange(14), labels, 1)
     assert chosen.tolist() == list(range(10))
     assert images.tolist() == [3, 1, 5, 0, 7, 8, 9, 10, 11, 12]
 

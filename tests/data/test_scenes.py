@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from siamtransfer.data.scenes.counter_rng import Dice
+from siamtransfer.data.scenes.counter_rng import CounterRng
 from siamtransfer.data.scenes.objects import CLASSES, object_silhouettes, read_objects, tight_box
 from siamtransfer.data.scenes.render import LUMINANCE, UNSHADED, _colour_field, _shaded, place_objects
 from siamtransfer.data.scenes.scenes import (
@@ -16,11 +16,18 @@ from siamtransfer.data.scenes.scenes import (
     MOST_OBJECTS,
     FashionScenes,
     Scene,
+    _build_scene,
+    _render_one,
     many_object_scene,
-    one_object_scene,
 )
 from siamtransfer.evaluation.knn.vote import knn_accuracies
 from siamtransfer.utils.errors import UserError
+
+
+def one_object_scene(split: str, index: int, size: int = 32, seed: int = 0) -> Scene:
+    """Scene `index` of FashionScenes with its mask and background."""
+    image, background, mask, objects = _render_one(split, np.array([index]), size, seed)
+    return _build_scene(split, image[0], background[0], [mask[0]], [mask[0]], objects)
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +35,23 @@ def many() -> list[Scene]:
     return [many_object_scene("test", index, size=96) for index in range(60)]
 
 
-def test_dice_are_splitmix64_and_uniform() -> None:
+def test_random_numbers_are_splitmix64_and_uniform() -> None:
     # The first outputs of splitmix64 from state 0, as published with Java's SplittableRandom and xoshiro.
-    dice = Dice(0)
-    dice._state = np.zeros(1, np.uint64)
+    rng = CounterRng(0)
+    rng._state = np.zeros(1, np.uint64)
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert (dice.below(2**31, 3)[0] == [value >> 33 for value in expected]).all()
-    counts = np.bincount(Dice(7, np.arange(1000)).below(10, 100).ravel(), minlength=10)
+    assert (rng.below(2**31, 3)[0] == [value >> 33 for value in expected]).all()
+    counts = np.bincount(CounterRng(7, np.arange(1000)).below(10, 100).ravel(), minlength=10)
     assert abs(counts - 10_000).max() < 500
-    drawn = Dice(7, np.arange(1000)).between(-2, 2)
+    drawn = CounterRng(7, np.arange(1000)).between(-2, 2)
     assert set(drawn.tolist()) == {-2, -1, 0, 1, 2}
 
 
-def test_dice_of_a_key_do_not_depend_on_the_other_keys() -> None:
-    together, alone = Dice(1, np.array([5, 9])), Dice(1, 9)
+def test_random_numbers_of_a_key_do_not_depend_on_the_other_keys() -> None:
+    together, alone = CounterRng(1, np.array([5, 9])), CounterRng(1, 9)
     for shape in ((), (3,), (2, 2)):
         assert np.array_equal(together.below(1000, *shape)[1], alone.below(1000, *shape)[0])
-    assert not np.array_equal(Dice(1, 2).below(1000, 8), Dice(2, 1).below(1000, 8))
+    assert not np.array_equal(CounterRng(1, 2).below(1000, 8), CounterRng(2, 1).below(1000, 8))
 
 
 def test_scenes_are_the_same_in_any_order_and_batch() -> None:
@@ -90,8 +97,8 @@ def test_background_does_not_depend_on_the_object(monkeypatch: pytest.MonkeyPatc
     before = one_object_scene("train", 4, size=48)
     shuffled = place_objects
 
-    def another(dice: Dice, split: str, objects: np.ndarray, *rest: int, **limits: int):
-        return shuffled(dice, split, (objects + 2345) % 7000, *rest, **limits)
+    def another(rng: CounterRng, split: str, objects: np.ndarray, *rest: int, **limits: int):
+        return shuffled(rng, split, (objects + 2345) % 7000, *rest, **limits)
 
     monkeypatch.setattr("siamtransfer.data.scenes.scenes.place_objects", another)
     after = one_object_scene("train", 4, size=48)
@@ -103,7 +110,7 @@ def test_background_does_not_depend_on_the_object(monkeypatch: pytest.MonkeyPatc
 def test_placed_mask_is_the_silhouette() -> None:
     """At 28 pixels, unturned and unstretched, what is placed is the object itself."""
 
-    class Plain(Dice):
+    class Plain(CounterRng):
         def between(self, low, high, *shape):
             return np.zeros(1, np.int64) + (high if low > 0 else 0)
 
@@ -178,7 +185,7 @@ def test_raw_pixels_say_little() -> None:
 
 def test_colour_says_nothing_and_luminance_shows_the_object() -> None:
     """A colour field has one luminance (to the rounding), and shading only ever scales it."""
-    field = _colour_field(Dice(3, np.arange(50)), 32)
+    field = _colour_field(CounterRng(3, np.arange(50)), 32)
     luminance = field @ np.array([0.299, 0.587, 0.114])
     assert abs(luminance - LUMINANCE).max() < 2
     assert field.min() < 12 and field.max() > 218  # and hues as loud as that luminance allows

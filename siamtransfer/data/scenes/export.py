@@ -1,7 +1,7 @@
 """Many-object Fashion Scenes on disk, as a Pascal VOC folder or as COCO files with instance masks.
 
 Sources of the formats: the VOC2007 development kit (Everingham et al., IJCV 2010) and COCO's data format
-(cocodataset.org/#format-data). A set is written under a hidden sibling name and renamed when it is whole.
+(cocodataset.org/#format-data). A set is written under a hidden name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from siamtransfer.data.scenes.scenes import Scene, many_object_scene
 from siamtransfer.utils.errors import UserError
 
 JPEG_QUALITY = 95
-DIFFICULT_BELOW = 0.5  # visible share under which VOC's flag `difficult` is set
+DIFFICULT_BELOW = 0.5  # visible fraction under which VOC's flag `difficult` is set
 TRUNCATED_BELOW = 0.95  # the same for `truncated`: the box no longer spans the whole object
 
 
@@ -48,7 +48,7 @@ class SceneCounts:
 
 
 def write_voc(folder: str | Path, counts: SceneCounts) -> None:
-    """Writes scenes as one VOC year: `folder` plays the part of VOCdevkit/VOC2007.
+    """Writes scenes as one VOC year: `folder` is the folder VOCdevkit/VOC2007.
 
     JPEGImages/NNNNNN.jpg; Annotations/NNNNNN.xml with boxes counted from 1, both corners included;
     SegmentationObject/NNNNNN.png (pixel k is the k-th object of the xml, 0 the background) and
@@ -58,10 +58,10 @@ def write_voc(folder: str | Path, counts: SceneCounts) -> None:
     Raises:
         UserError: the folder is not empty or cannot be written.
     """
-    with _whole_folder(folder) as new:
+    with _complete_folder(folder) as new:
         for name in ("JPEGImages", "Annotations", "SegmentationObject", "SegmentationClass"):
             (new / name).mkdir()
-        names = {"train": [], "test": []}  # type: dict[str, list[str]]
+        names: dict[str, list[str]] = {"train": [], "test": []}
         for number, (split, scene) in enumerate(_scenes(counts), 1):
             name = f"{number:06d}"
             names[split].append(name)
@@ -82,10 +82,9 @@ def write_voc(folder: str | Path, counts: SceneCounts) -> None:
         }
         for task in ("Main", "Segmentation"):
             (new / "ImageSets" / task).mkdir(parents=True)
-            for part, members in lists.items():
-                (new / "ImageSets" / task / f"{part}.txt").write_text(
-                    "".join(f"{name}\n" for name in members)
-                )
+            for list_name, members in lists.items():
+                text = "".join(f"{name}\n" for name in members)
+                (new / "ImageSets" / task / f"{list_name}.txt").write_text(text)
 
 
 def write_coco(folder: str | Path, counts: SceneCounts) -> None:
@@ -98,18 +97,18 @@ def write_coco(folder: str | Path, counts: SceneCounts) -> None:
     Raises:
         UserError: the folder is not empty or cannot be written.
     """
-    with _whole_folder(folder) as new:
+    with _complete_folder(folder) as new:
         (new / "annotations").mkdir()
-        parts = {"train": "train", "test": "val"}
-        for part in parts.values():
-            (new / part).mkdir()
-        files = {part: _empty_coco(part, counts.seed) for part in parts.values()}
+        coco_splits = {"train": "train", "test": "val"}
+        for coco_split in coco_splits.values():
+            (new / coco_split).mkdir()
+        files = {coco_split: _empty_coco(coco_split, counts.seed) for coco_split in coco_splits.values()}
         for number, (split, scene) in enumerate(_scenes(counts), 1):
-            part, name = parts[split], f"{number:06d}.jpg"
-            Image.fromarray(scene.image).save(new / part / name, quality=JPEG_QUALITY, subsampling=0)
-            _add_to_coco(files[part], number, name, scene)
-        for part, content in files.items():
-            (new / "annotations" / f"instances_{part}.json").write_text(json.dumps(content))
+            coco_split, name = coco_splits[split], f"{number:06d}.jpg"
+            Image.fromarray(scene.image).save(new / coco_split / name, quality=JPEG_QUALITY, subsampling=0)
+            _add_to_coco(files[coco_split], number, name, scene)
+        for coco_split, content in files.items():
+            (new / "annotations" / f"instances_{coco_split}.json").write_text(json.dumps(content))
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
@@ -127,8 +126,8 @@ def _scenes(counts: SceneCounts) -> Iterator[tuple[str, Scene]]:
 
 
 @contextlib.contextmanager
-def _whole_folder(folder: str | Path) -> Iterator[Path]:
-    """A new folder that takes the name `folder` only when the body has ended well and all is on disk."""
+def _complete_folder(folder: str | Path) -> Iterator[Path]:
+    """A new folder; it gets the name `folder` when the body has ended without an error and all is on disk."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not an empty folder; remove it or choose another")
@@ -190,15 +189,15 @@ def _save_indexed(path: Path, masks: np.ndarray, values: np.ndarray) -> None:
 def _voc_palette() -> list[int]:
     """VOC's 256 colours: bits 0, 3, 6 of an index are red's highest bits, 1, 4, 7 green's, 2, 5 blue's."""
     return [
-        sum((index >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
+        sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
         for index in range(256)
         for channel in range(3)
     ]
 
 
-def _empty_coco(part: str, seed: int) -> dict[str, list | dict]:
+def _empty_coco(coco_split: str, seed: int) -> dict[str, list | dict]:
     return {
-        "info": {"description": f"Fashion Scenes, {part}, seed {seed}"},
+        "info": {"description": f"Fashion Scenes, {coco_split}, seed {seed}"},
         "licenses": [],
         "images": [],
         "annotations": [],

@@ -1,4 +1,4 @@
-"""The embedded part of Fashion-MNIST: small grey garments, shoes and bags on black, with their silhouettes.
+"""The embedded images of Fashion-MNIST: small grey garments, shoes and bags on black, with silhouettes.
 
 The file fashion_objects.npz is made by scripts/build_fashion_objects.py, which states the selection rule.
 Fashion-MNIST: Xiao, Rasul and Vollgraf, arXiv 1708.07747; MIT licence.
@@ -31,7 +31,7 @@ SPECK = 10  # a connected piece with fewer pixels than this is noise too
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class EmbeddedObjects:
     """N objects of one split, class after class, each class equally often.
 
     images: uint8[N,28,28], grey, background 0; labels: int64[N]; classes: the ten names. All read-only.
@@ -46,8 +46,8 @@ class Objects:
 
 
 @cache
-def read_objects(split: str) -> Objects:
-    """Reads the objects of `split`, "train" (7,000) or "test" (1,500); the second call costs nothing.
+def read_objects(split: str) -> EmbeddedObjects:
+    """Reads the objects of `split`, "train" (7,000) or "test" (1,500), once in a process.
 
     Raises:
         UserError: there is no such split, or the embedded file is missing or damaged.
@@ -68,14 +68,14 @@ def read_objects(split: str) -> Objects:
         images = arrays[f"{split}_images"]
         labels = arrays[f"{split}_labels"].astype(np.int64)
     images.flags.writeable = labels.flags.writeable = False
-    return Objects(images, labels)
+    return EmbeddedObjects(images, labels)
 
 
 def silhouette(image: np.ndarray) -> np.ndarray:
     """The mask bool[H,W] of the object in a grey image uint8[H,W] whose background is (nearly) 0.
 
-    Every pixel brighter than FAINT, without pieces smaller than SPECK pixels (unless nothing else is there),
-    and with its inner holes filled: a white print on a shirt and the gap under a bag's handle belong to it.
+    Every pixel brighter than FAINT, without pieces smaller than SPECK pixels (unless there is no larger one),
+    with inner holes filled: a white print on a shirt and the gap under a bag's handle belong to the object.
     """
     bright = image > FAINT
     pieces, count = ndimage.label(bright, structure=np.ones((3, 3)))
