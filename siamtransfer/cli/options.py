@@ -8,6 +8,8 @@ A configuration class may say more, in class attributes:
     positional: ClassVar[tuple[str, ...]]     keys that are given without a flag, in their order
     common: ClassVar[tuple[str, ...]]         keys that the short help shows, in order
     aliases: ClassVar[dict[str, str]]         older spellings of keys, still read
+
+The metadata `may_be_empty` of a field that is a list lets its flag stand alone, for an empty list.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Option:
     common: int | None = None
     append: bool = False
     choices: tuple[str, ...] = ()
+    may_be_empty: bool = False
 
     @property
     def flag(self) -> str:
@@ -91,7 +94,7 @@ def _walk(kind: type, defaults: Any, prefix: str, root: type) -> typing.Iterator
         yield Option(
             key, hints[field.name], value, helps.get(field.name, ""), kind,
             key in positional, common.index(key) if key in common else None,
-            field.metadata.get("append", False), tuple(choices),
+            field.metadata.get("append", False), tuple(choices), field.metadata.get("may_be_empty", False),
         )  # fmt: skip
 
 

@@ -128,6 +128,8 @@ def settings_of_words(argv: Sequence[str], schema: Schema) -> list[Settings | st
         elif equals:
             single = option.item and value not in ("null", "None")
             _put(groups, option, _with_following([value], option, []) if single else value)
+        elif option.item and option.may_be_empty and (not queue or queue[0].startswith("--")):
+            _put(groups, option, "[]")
         elif option.item:
             words = [_value_of(option.flag, queue)]
             _put(groups, option, _with_following(words, option, [] if option.append else queue))

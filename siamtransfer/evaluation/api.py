@@ -314,17 +314,15 @@ def _require_one_backbone(splits: Sequence[Features]) -> None:
     first, last = splits[0], splits[-1]
     if first.features.shape[1] != last.features.shape[1]:
         raise UserError(
-            f"train has features of width {first.features.shape[1]} and test of {last.features.shape[1]}: they "
-            "are not of one backbone"
+            f"train has features of width {first.features.shape[1]} and test of {last.features.shape[1]}: "
+            "they are not of one backbone"
         )
     if first.labels is not None and last.labels is not None and first.labels.ndim != last.labels.ndim:
         raise UserError("train and test have labels of different kinds: [N] in one and [N,C] in the other")
     if first.origin and last.origin:
         digests = [origin.backbone["weights_digest"] for origin in (first.origin, last.origin)]
         if digests[0] != digests[1]:
-            raise UserError(
-                "train and test are features of different weights: extract both with one backbone"
-            )
+            raise UserError("train and test are features of different weights: use one backbone for both")
         if first.origin.settings != last.origin.settings:
             raise UserError(
                 f"train and test were extracted differently: {first.origin.settings} and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from siamtransfer.checkpoints.options import require_checkpoint
 from siamtransfer.utils.files import refuse_record
 
 
@@ -83,10 +84,30 @@ class EvaluationConfig:
         """The feature files that are given instead of a checkpoint and images."""
         return [path for path in (self.train_features, self.test_features) if path]
 
+    @property
+    def sources(self) -> list[str]:
+        """The checkpoints and baselines that are given."""
+        return []
+
     def check(self) -> None:
         """Refuses, before any work, options that mean nothing or do not go together.
 
         Raises:
             UserError: names the option and the cure.
         """
+        for source in self.sources:
+            require_checkpoint(source)
         refuse_record(self.record)
+
+
+@dataclass
+class OneCheckpointConfig(EvaluationConfig):
+    """The options of evaluators of one checkpoint."""
+
+    checkpoint: str | None = None
+    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The checkpoint or baseline, where it is given."""
+        return [] if self.checkpoint is None else [self.checkpoint]

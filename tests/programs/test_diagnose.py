@@ -27,7 +27,7 @@ from siamtransfer.evaluation.diagnostics.projector import project, read_projecto
 from siamtransfer.evaluation.diagnostics.representation import GUIDE
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.features.extract import Transform, extract, extract_pixels
-from siamtransfer.methods import METHODS, SimSiam, SimSiamConfig, section_of
+from siamtransfer.methods import METHODS, section_of
 from siamtransfer.metrics import spread
 from siamtransfer.programs.diagnose import main
 from siamtransfer.utils.errors import UserError
@@ -69,8 +69,9 @@ def features_by_hand(checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return extract(backbone, images, transform, ALONE), torch.from_numpy(images.labels)
 
 
-def method_by_hand(checkpoint: Path, **settings: Any) -> SimSiam:
-    method = SimSiam(load_backbone(checkpoint)[0], SimSiamConfig(dim=32, **settings))
+def method_by_hand(checkpoint: Path, method_name: str = "simsiam", **settings: Any) -> Any:
+    config = METHODS[method_name].Config(dim=32, **settings)
+    method = METHODS[method_name](load_backbone(checkpoint)[0], config)
     method.load_state_dict(newest(checkpoint.parent)["model"])
     return method.eval()
 
@@ -146,12 +147,13 @@ def test_projectors_are_rebuilt_from_what_the_checkpoint_says(runs: list[Path], 
     assert projector is not None
     h = torch.randn(9000, 64)
     with torch.no_grad():
-        expected = method_by_hand(runs[1], projector_layers=3, batch_norm="all").projector(h)
+        method = method_by_hand(runs[1], "simsiam-variants", projector_layers=3, batch_norm="all")
+        expected = method.projector(h)
     before = torch.random.get_rng_state()
     torch.testing.assert_close(project(projector, h, ALONE.device), expected)
     assert torch.equal(torch.random.get_rng_state(), before)
     state = torch.load(runs[1], weights_only=True)
-    state["config"]["simsiam"]["dim"] = 48
+    state["config"]["simsiam_variants"]["dim"] = 48
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other\.pth does not hold the projector .* size mismatch"):
         read_projector(load_backbone(tmp_path / "other.pth")[1])
@@ -233,7 +235,8 @@ def test_the_test_part_and_pixels(runs: list[Path], capsys: pytest.CaptureFixtur
     }
     measured = record["protocol"]["checkpoints"][0]["measured"]["backbone"]
     assert measured == {"rows": 2000, "dim": 768, "sampled": 50, "images and views": None}
-    raw = extract_pixels(open_images("fashion-scenes", size=32, count=40), Transform(16, 18, (0, 0, 0), (1, 1, 1)))
+    images = open_images("fashion-scenes", size=32, count=40)
+    raw = extract_pixels(images, Transform(16, 18, (0, 0, 0), (1, 1, 1)))
     train = score("pixels", *SCENES)["metrics"]
     assert train["uniformity/backbone"] == pytest.approx(measures.uniformity(raw), rel=1e-4)
 

@@ -19,6 +19,7 @@ class DiagnoseConfig(EvaluationConfig):
     common: ClassVar[tuple[str, ...]] = (
         "checkpoints",
         *EvaluationConfig.common[1:],
+        "layers",
         "sample",
         "images",
         "views",
@@ -48,6 +49,11 @@ class DiagnoseConfig(EvaluationConfig):
     """An accuracy of each checkpoint, to see how far the label-free rules can be trusted."""
     spectrum: str | None = None
     """Draw the covariances' spectra there (OUT.png)."""
+
+    @property
+    def sources(self) -> list[str]:
+        """The checkpoints and baselines that are given."""
+        return self.checkpoints
 
     def check(self) -> None:
         super().check()

@@ -32,10 +32,10 @@ def read_projector(read: ReadBackbone) -> nn.Module | None:
     if read.format != FORMAT:
         return None
     state = read_state(Path(read.path))
-    if state["config"]["method"]["name"] not in METHODS:
+    if state["method"] not in METHODS:
         return None
     try:
-        name, options = saved_options(state["config"])
+        name, options = saved_options({"method": {"name": state["method"]}} | state["config"])
         with torch.random.fork_rng(devices=[]):  # the weights are replaced, the caller's random numbers stay
             method = METHODS[name](read.architecture.build(), options)
         projector = _find_projector(method, PROJECTOR_PREFIX[read.branch])

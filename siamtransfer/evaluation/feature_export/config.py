@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.config import OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_outputs
 
 
 @dataclass
-class FeaturesConfig(EvaluationConfig):
+class FeaturesConfig(OneCheckpointConfig):
     """The export's own options, with those of every evaluator."""
 
     common: ClassVar[tuple[str, ...]] = (
@@ -30,8 +30,6 @@ class FeaturesConfig(EvaluationConfig):
     )
     positional: ClassVar[tuple[str, ...]] = ("checkpoint", "out")
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
     out: str | None = None
     """The file to write (OUT.npz)."""
     part: Literal["train", "test"] = "train"

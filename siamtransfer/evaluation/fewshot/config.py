@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 
 
 @dataclass
-class FewshotConfig(EvaluationConfig):
+class FewshotConfig(OneCheckpointConfig):
     """The few-shot evaluator's own options, with those of every evaluator."""
 
     common: ClassVar[tuple[str, ...]] = (*EvaluationConfig.common, "shots", "repeats", "strengths")
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
     shots: list[int] = field(default_factory=lambda: [1, 2, 5, 10])
     """Labels of each class."""
     repeats: int = 5

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 
 NeighbourMetric = Literal["cosine", "euclidean"]
 
 
 @dataclass
-class KnnConfig(EvaluationConfig):
+class KnnConfig(OneCheckpointConfig):
     """kNN's own options, with those of every evaluator."""
 
     common: ClassVar[tuple[str, ...]] = (*EvaluationConfig.common, "k", "temperature", "metric", "neighbours")
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
     k: list[int] = field(default_factory=lambda: [10, 20, 100, 200])
     """Numbers of neighbours."""
     temperature: list[float] = field(default_factory=lambda: [0.07])

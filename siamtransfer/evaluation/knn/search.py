@@ -52,7 +52,7 @@ def search(
     """
     available = len(bank) - (leave_out is not None)
     if not 1 <= k <= available:
-        raise UserError(f"k={k} is not possible: the bank has {available} rows, take a smaller --k")
+        raise UserError(f"k={k} neighbours are too many: the bank has {available} rows, take a smaller --k")
     count = min(k + (leave_out is not None), len(bank))  # one more, where a row is left out afterwards
     queries = _prepared(queries, metric)
     rows = min(len(bank), max(count, 1024, budget // (2 * 10 * bank.shape[1])))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
-from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 
 ProbeOptimizer = Literal["sgd", "lars", "adamw"]
@@ -22,7 +22,7 @@ LRS = tuple(float(f"{10 ** (x / 2):.3g}") for x in range(-8, 5))
 
 
 @dataclass
-class LinearConfig(EvaluationConfig):
+class LinearConfig(OneCheckpointConfig):
     """The linear probe's own options, with those of every evaluator."""
 
     common: ClassVar[tuple[str, ...]] = (
@@ -37,8 +37,6 @@ class LinearConfig(EvaluationConfig):
     )
     aliases: ClassVar[dict[str, str]] = {**EvaluationConfig.aliases, "rates": "lrs", "rate": "lr"}
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
     protocol: ProtocolName = "logistic"
     """logistic, sweep, or the name of a published recipe; see above."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))
@@ -116,4 +114,4 @@ class LinearConfig(EvaluationConfig):
         }
         for name, (value, least) in options.items():
             if value is not None and not least <= value < math.inf:
-                raise UserError(f"--{name} is {value}, which means nothing: give a number above 0")
+                raise UserError(f"--{name} {value} means nothing: give a number above 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 
 FinetuningName = Literal["swav", "simclr", "barlow-twins", "vicreg", "vissl", "ours"]
@@ -13,7 +13,7 @@ FinetuningName = Literal["swav", "simclr", "barlow-twins", "vicreg", "vissl", "o
 
 
 @dataclass
-class SemisupConfig(EvaluationConfig):
+class SemisupConfig(OneCheckpointConfig):
     """The fine-tuning's own options, with those of every evaluator."""
 
     common: ClassVar[tuple[str, ...]] = (
@@ -33,8 +33,6 @@ class SemisupConfig(EvaluationConfig):
     )
     aliases: ClassVar[dict[str, str]] = {**EvaluationConfig.aliases, "rates": "lrs"}
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or random:NAME."""
     percent: float = 1.0
     """Percentage of the labels; 100 is full fine-tuning."""
     protocol: FinetuningName = "swav"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 
 COSTS = (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0)
@@ -17,7 +17,7 @@ Stage = Literal["conv1", "res2", "res3", "res4", "res5"]
 
 
 @dataclass
-class SvmConfig(EvaluationConfig):
+class SvmConfig(OneCheckpointConfig):
     """The SVMs' own options, with those of every evaluator."""
 
     common: ClassVar[tuple[str, ...]] = (
@@ -30,8 +30,6 @@ class SvmConfig(EvaluationConfig):
         "jobs",
     )
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
     protocol: Literal["vissl", "swav"] = "vissl"
     """vissl: squashed images, a stage's map averaged in windows; swav: a central crop, the output."""
     stage: Stage = "res5"
@@ -40,8 +38,8 @@ class SvmConfig(EvaluationConfig):
     """Values of C."""
     folds: int = 3
     """Folds of train in cross-validation."""
-    low_shot: list[int] | None = None
-    """Score low-shot classification, with these numbers of shots (an empty list: 1 2 4 8 16 32 64 96)."""
+    low_shot: list[int] | None = field(default=None, metadata={"may_be_empty": True})
+    """Score low-shot classification, with these numbers of shots; without numbers 1 2 4 8 16 32 64 96."""
     draws: int = 5
     """low-shot: how often the images are drawn."""
     one_hot: bool = False

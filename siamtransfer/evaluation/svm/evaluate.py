@@ -111,7 +111,7 @@ def svm_splits(data: LabelledFeatures, config: SvmConfig) -> tuple[SvmSplit, Svm
         ignored = [read_ignored(file, y.shape) for file, y in zip(files, labels, strict=True)]
         names = [str(label) for label in classes]
     else:
-        ignored = [ignored_of(images) for images in data.images]
+        ignored = [ignored_of(images) for images in data.images if images is not None]
         names = [data.images[0].classes[label] for label in classes]
     features = (data.train.tensor.numpy(), data.test.tensor.numpy())
     train, test = (SvmSplit.of(*arrays) for arrays in zip(features, labels, ignored, strict=True))
