@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from siamtransfer.backbones.names import Stem
+from siamtransfer.checkpoints.options import require_checkpoint
 from siamtransfer.cli.parser import Schema, build, parse_values, settings_of_tree
 from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_names, section_of
 from siamtransfer.optim.config import OptimConfig
@@ -280,6 +281,7 @@ class PretrainConfig:
         keys += [schema.canonical(word[2:].partition("=")[0]) for word in words if word.startswith("--")]
         sections = {section_of(name): name for name in METHODS}
         schema.refuse_unknown(words, trees, known=set(sections))
+        _refuse_missing_files(words, trees.values())
         chosen = _chosen_method(words, trees.values())
         mentioned = {key.partition(".")[0] for key in keys} & set(sections)
         forced = {}
@@ -335,18 +337,30 @@ def read_saved_config(folder: Path) -> dict[str, Any]:
     return current_names(tree)
 
 
-def _chosen_method(words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> str:
-    name = MethodConfig().name
+def _refuse_missing_files(words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> None:
+    """Raises UserError for weights that are not there, before anything heavy is imported."""
+    for key in ("backbone.weights", "resume_from_backbone"):
+        for weights in (_last_value(key, words, trees), _last_value(key.replace("_", "-"), words, ())):
+            if isinstance(weights, str) and weights != "null":
+                require_checkpoint(weights)
+
+
+def _last_value(key: str, words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> object:
+    """What a key is set to last, by a word or by a tree; None where nothing sets it."""
+    value = None
     for tree in trees:
-        section = tree.get("method")
-        if isinstance(section, Mapping) and isinstance(section.get("name"), str):
-            name = section["name"]
+        value = flatten(dict(tree)).get(key, value)
     for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
-        if word == "--method.name":
-            name = after
-        elif word.startswith("--method.name="):
-            name = word.partition("=")[2]
-    return name
+        if word == f"--{key}":
+            value = after
+        elif word.startswith(f"--{key}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def _chosen_method(words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> str:
+    name = _last_value("method.name", words, trees)
+    return name if isinstance(name, str) else MethodConfig().name
 
 
 def _names_a_variant(keys: Sequence[str]) -> bool:

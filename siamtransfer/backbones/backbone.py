@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from siamtransfer.backbones.names import Stem
@@ -15,9 +17,11 @@ class Backbone(nn.Module):
         width: channels of a ResNet's stem; None for timm's models, which have no such choice.
         stem: the stem of a ResNet; None for timm's models.
         dim: D.
+        source: a ReadBackbone that says which file the weights come from; None for those from no file.
     """
 
     name: str
     width: int | None
     stem: Stem | None
     dim: int
+    source: Any = None

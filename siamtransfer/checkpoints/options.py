@@ -31,6 +31,27 @@ class ReaderOptions:
         require_checkpoint(self.checkpoint)
 
 
+@dataclass
+class ConversionOptions(ReaderOptions):
+    """Which backbone of which file is written where."""
+
+    positional: ClassVar[tuple[str, ...]] = ("checkpoint", "out")
+    common: ClassVar[tuple[str, ...]] = ("checkpoint", "out", "branch", "force", "dry_run", "trust_pickle")
+
+    out: str | None = None
+    """The file to write."""
+    force: bool = False
+    """Replace files that exist."""
+    dry_run: bool = False
+    """Print which tensor becomes which, and write nothing."""
+
+    def check(self) -> None:
+        """Raises UserError where a file is not named or not there."""
+        super().check()
+        if self.out is None:
+            raise UserError("give the file to write, after the checkpoint")
+
+
 def require_checkpoint(source: str) -> None:
     """Raises UserError for a path without a file behind it; names of baselines have none."""
     if (

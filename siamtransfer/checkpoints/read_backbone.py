@@ -7,7 +7,6 @@ for a source that names them (`random:resnet50`).
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,21 +87,6 @@ class ReadBackbone:
             f"{self.path}: {self.format}{branch}, {self.name}{width}, {self.used} tensors used, "
             f"left out: {left_out}"
         )
-
-
-def add_reader_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `read_backbone` to a command line."""
-    parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="a checkpoint of any known format, random:NAME, or torchvision:NAME (supervised weights)",
-    )
-    parser.add_argument("--branch", help="which backbone of the file: student, teacher, key, ema ...")
-    parser.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="let the file run Python code on loading; only for files of people you trust",
-    )
 
 
 def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: bool = False) -> ReadBackbone:

@@ -18,7 +18,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 def to_torchvision(
-    source: str | Path,
+    source: str | Path | ReadBackbone,
     out: str | Path,
     *,
     branch: str | None = None,
@@ -29,7 +29,7 @@ def to_torchvision(
     """Writes the tensors of the backbone in `source` to `out`, to the bit, as a state_dict.
 
     Args:
-        source: a checkpoint of any known format, or a baseline such as random:resnet50.
+        source: a checkpoint of any known format, a baseline such as random:resnet50, or what was read of one.
         out: the file to write; its suffix (.pth, .pt, .safetensors) says the format.
         branch: which backbone of the file; None takes the one that the method's authors evaluate.
         force: replace `out` where it exists; `source` itself is never replaced.
@@ -42,8 +42,11 @@ def to_torchvision(
     out = Path(out)
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out} must end in one of {', '.join(SUFFIXES)}, which says what to write")
-    refuse_outputs(str(source), [out], force=force)
-    read = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+    path = source.path if isinstance(source, ReadBackbone) else str(source)
+    refuse_outputs(path, [out], force=force)
+    if not isinstance(source, ReadBackbone):
+        source = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+    read = source
     say(read.summary())
     if dry_run:
         for name, tensor in read.state.items():

@@ -19,6 +19,7 @@ from siamtransfer.cli.parser import (
     build,
     parse_values,
     settings_of_file,
+    settings_of_tree,
     settings_of_words,
 )
 from siamtransfer.cli.shipped import find_config
@@ -37,10 +38,12 @@ class Command(Generic[C]):
     Attributes:
         config: a dataclass; `cli.options` says how its fields become options. It may define `check()`, and
             where its sections depend on what is set, `extend(schema, words, trees) -> forced values` and
-            `assemble(values) -> config` (siamtransfer/config.py has an example). work: what the program
-            does with a configuration; imports what it needs when it is called. doc: the description in the
-            help. kinds: folders of configs/ in which --config NAME looks. default_config: the shipped
-            configuration that is read where no other is given.
+            `assemble(values) -> config`; `base_trees(words)` gives settings that come before all others
+            (siamtransfer/config.py and programs/pretrain.py have examples).
+        work: what the program does with a configuration; imports what it needs when it is called.
+        doc: the description in the help.
+        kinds: folders of configs/ in which --config NAME looks.
+        default_config: the shipped configuration that is read where no other is given.
     """
 
     name: str
@@ -65,23 +68,23 @@ class Command(Generic[C]):
         schema = Schema(self.config)
         if any(word in ("--help", "-h", "--help-all") for word in words):
             self._print_help(words, schema)
+        base: dict[str, Any] = getattr(self.config, "base_trees", lambda words: {})(words)
         files = [str(find_config(file, self.kinds)) for file in _config_files(words, schema)]
-        if not files and self.default_config is not None:
+        if not files and not base and self.default_config is not None:
             files = [str(find_config(self.default_config, self.kinds))]
             words = ["--config", files[0], *words]
         extend = getattr(self.config, "extend", None)
-        forced = extend(schema, words, {file: read_yaml(Path(file)) for file in files}) if extend else {}
+        trees = base | {file: read_yaml(Path(file)) for file in files}
+        forced = extend(schema, words, trees) if extend else {}
         show = "--print-config" in words or "--print_config" in words
         words = [word for word in words if word not in ("--print-config", "--print_config")]
-        settings = [
+        settings = [settings_of_tree(origin, tree, schema) for origin, tree in base.items()]
+        settings += [
             group
             if isinstance(group, Settings)
             else settings_of_file(str(find_config(group, self.kinds)), schema)
             for group in settings_of_words(words, schema)
         ]
-        base = getattr(self.config, "base_settings", None)
-        if base is not None:
-            settings = [*base(settings, schema), *settings]
         values = parse_values(settings, schema) | forced
         assemble = getattr(self.config, "assemble", None)
         config = assemble(values) if assemble else build(self.config, values)

@@ -4,7 +4,7 @@
     siamtransfer pretrain --config imagenet-resnet50-100ep --data.root /data/imagenet
     siamtransfer pretrain --config own-folder --data.root my_images
     torchrun --nproc-per-node 8 pretrain/main.py --config …        one process a GPU
-    siamtransfer pretrain … --resume                               go on after a stop, a crash or a kill
+    siamtransfer pretrain --resume runs/demo                       continue after a stop, a crash or a kill
     siamtransfer pretrain … --preview views.png                    look at the views before training
 
 This file holds the command line. The story of a run is siamtransfer/pretraining/loop.py.
@@ -12,22 +12,42 @@ This file holds the command line. The story of a run is siamtransfer/pretraining
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from siamtransfer.cli import Command, run
-from siamtransfer.config import PretrainConfig
+from siamtransfer.config import PretrainConfig, read_saved_config
 
 
 @dataclass
 class PretrainOptions(PretrainConfig):
     """A run's configuration, and what to do with it."""
 
-    resume: bool = False
-    """Go on from the newest valid checkpoint of run.dir."""
+    common: ClassVar[tuple[str, ...]] = (*PretrainConfig.common, "resume", "preview")
+
+    resume: bool | str = False
+    """Continue from the newest valid checkpoint of run.dir; --resume FOLDER takes the run's configuration
+    too, and needs no other word."""
     preview: str | None = None
-    """Write a grid of views as PNG to this path and end."""
+    """Write a grid of views as PNG to this path, and stop."""
+
+    @classmethod
+    def base_trees(cls, words: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The configuration of the run that `--resume FOLDER` names."""
+        folder = None
+        for word, after in itertools.zip_longest(words, words[1:], fillvalue="--"):
+            if word == "--resume" and not after.startswith("--"):
+                folder = after
+            elif word.startswith("--resume="):
+                folder = word.partition("=")[2]
+        if folder is None or folder.lower() in ("true", "false"):
+            return {}
+        tree = read_saved_config(Path(folder))
+        tree["run"] = {**tree.get("run", {}), "dir": folder}
+        return {str(Path(folder) / "config.json"): tree}
 
 
 def work(options: PretrainOptions) -> dict[str, Any] | None:
@@ -44,7 +64,7 @@ def work(options: PretrainOptions) -> dict[str, Any] | None:
         start_runtime(hardware.device, hardware.precision, hardware.threads) as runtime,
         StopSignal() as stop,
     ):
-        return pretrain(options, runtime, stop, resume=options.resume)
+        return pretrain(options, runtime, stop, resume=bool(options.resume))
 
 
 main = Command(

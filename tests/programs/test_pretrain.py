@@ -330,3 +330,25 @@ def test_a_run_starts_from_any_known_backbone(tmp_path: Path) -> None:
         assert re.search(words, refused.said), refused.said
     (tmp_path / "official.pth").unlink()
     complete(tmp_path / "run", *options, given, "--resume")  # the run's own checkpoint is all that it needs
+
+
+def test_resume_with_a_folder_needs_no_other_word(tmp_path: Path) -> None:
+    whole = complete(tmp_path / "whole")
+    stopped = launch(tmp_path / "stopped", fault=stop_at(7))
+    assert stopped.wait() == 143
+    config = program.main.parse(["--resume", str(tmp_path / "stopped")])
+    assert config.run.dir == str(tmp_path / "stopped")
+    assert config.as_dict() == {
+        **whole.record["protocol"]["config"],
+        "run": {"dir": config.run.dir, "seed": 0},
+    }
+    moved = (tmp_path / "stopped").rename(tmp_path / "moved")
+    record = program.main(["--resume", str(moved)])
+    assert record is not None
+    assert_same_run(tmp_path / "whole", moved)
+
+
+@pytest.mark.parametrize("words", [["--resume", "no/such"], ["--resume=no/such"]])
+def test_resume_with_a_folder_that_holds_no_run_is_one_sentence(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"no/such holds no run: there is no config\.json in it"):
+        program.main.parse(words)

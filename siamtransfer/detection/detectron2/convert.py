@@ -34,7 +34,7 @@ from siamtransfer.utils.log import say
 
 
 def to_detectron2(
-    source: str | Path,
+    source: str | Path | ReadBackbone,
     out: str | Path,
     *,
     branch: str | None = None,
@@ -45,7 +45,7 @@ def to_detectron2(
     """Writes OUT.pkl and OUT.yaml for the backbone in `source`; both files appear, or neither.
 
     Args:
-        source: a checkpoint of any known format, or a baseline such as random:resnet50.
+        source: a checkpoint of any known format, a baseline such as random:resnet50, or what was read of one.
         out: OUT.pkl; OUT.yaml is written beside it.
         branch: which backbone of the file; None takes the one that the method's authors evaluate.
         force: replace the files where they exist; `source` itself is never replaced.
@@ -59,9 +59,12 @@ def to_detectron2(
     config_path = out.with_suffix(".yaml")
     if out.suffix != ".pkl":
         raise UserError(f"{out} must end in .pkl, by which Detectron2 recognises its own format")
-    refuse_outputs(str(source), [out, config_path], force=force)
+    path = source.path if isinstance(source, ReadBackbone) else str(source)
+    refuse_outputs(path, [out, config_path], force=force)
 
-    read = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+    if not isinstance(source, ReadBackbone):
+        source = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+    read = source
     refuse_inconvertible(read.architecture, read.path)
     state = {name: to_float32(tensor) for name, tensor in read.state.items()}
     weights = {detectron2_keys.to_detectron2(name): tensor for name, tensor in state.items()}

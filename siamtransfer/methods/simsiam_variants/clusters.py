@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 
 from siamtransfer.distributed import collectives
@@ -64,6 +62,9 @@ class PseudoLabels(nn.Module):
     @torch.no_grad()
     def fit(self, seed: int) -> None:
         """k-means over the images seen so far, on rank 0; every rank gets its result."""
+        from sklearn.cluster import KMeans
+        from sklearn.metrics import normalized_mutual_info_score
+
         seen = self.features.any(dim=1)
         cluster = torch.full_like(self.cluster, NONE)
         if collectives.rank() == 0:

@@ -1,0 +1,32 @@
+"""docs/notebook.md runs from top to bottom, in a process of its own, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support.paths import ROOT
+
+
+def test_the_page_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    code = "\n".join([*blocks, "print('END', sorted(knn.metrics)[-1], knn.provenance['weights_digest'][:8])"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("END knn/k=20/T=0.07/top5")
+    assert (tmp_path / "backbone.pkl").exists()
+    assert (tmp_path / "backbone.yaml").exists()
+    assert (
+        "A is better" in done.stdout
+        or "no difference can be told" in done.stdout
+        or "is better by" in done.stdout
+    )
