@@ -69,7 +69,7 @@ def require_weights_keys(layered: LayeredConfig) -> None:
     """
     if "MODEL.WEIGHTS" not in layered:
         raise UserError(
-            "there are no weights: give --weights OUT.pkl (from convert/to_d2.py), or lay "
+            "there are no weights: give --weights OUT.pkl (from siamtransfer to-d2), or lay "
             "configs/detection/supervised.yaml or scratch.yaml over the configuration"
         )
     absent = [key for key in NEEDED_BESIDE_WEIGHTS if key not in layered]

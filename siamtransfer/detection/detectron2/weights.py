@@ -43,7 +43,7 @@ def read_converted(path: Path) -> ConvertedWeights:
         UserError: either file is missing or damaged, or the stamp in OUT.yaml is of other weights.
     """
     weights_config = path.with_suffix(".yaml")
-    convert = "convert the checkpoint with `python convert/to_d2.py CHECKPOINT OUT.pkl`"
+    convert = "convert the checkpoint with `siamtransfer to-d2 CHECKPOINT OUT.pkl`"
     if path.suffix != ".pkl":
         raise UserError(f"{printable(path)} is no OUT.pkl; {convert}")
     if not path.is_file():
