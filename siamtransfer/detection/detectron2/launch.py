@@ -39,7 +39,7 @@ def run_all(runs: Sequence[FinetuneRun], gpus: int, at_once: int) -> list[dict[s
     side on the CPU. Returns the results of all runs, in their order.
 
     Raises:
-        SystemExit: a signal came and everything is saved, or a process has printed its error; with the status.
+        SystemExit: a signal came and all is saved, or a process has printed its error; with the status.
         UserError: the weights did not arrive, or the folder of a run cannot be used.
     """
     waiting = [run for run in runs if run.evaluate_only or run.result() is None]
