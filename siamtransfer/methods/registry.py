@@ -113,13 +113,13 @@ def _modules_of(folder: Path) -> dict[str, str]:
     """The names of the methods in `folder`, in order, with their modules below the package."""
     files = {path.stem: path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
     packages = {path.parent.name: f"{path.parent.name}.model" for path in folder.glob("*/model.py")}
-    found = {
+    modules = {
         stem.replace("_", "-"): module
         for stem, module in (files | packages).items()
         if stem not in NOT_METHODS
     }
     rank = {name: position for position, name in enumerate(ORDER)}
-    return {name: found[name] for name in sorted(found, key=lambda name: (rank.get(name, len(rank)), name))}
+    return {name: modules[name] for name in sorted(modules, key=lambda name: (rank.get(name, len(rank)), name))}
 
 
 def _method_in(module_name: str) -> type[Method]:
