@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from siamtransfer.version import __version__
+
 if TYPE_CHECKING:
     from siamtransfer.api import (
         PretrainResult,
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from siamtransfer.methods.registry import METHODS
     from siamtransfer.records.result import Result
     from siamtransfer.utils.errors import UserError
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "siamtransfer.api": (

@@ -10,6 +10,7 @@ from siamtransfer.cli.completion import SHELLS, completion_script
 from siamtransfer.cli.entry import run
 from siamtransfer.cli.shipped import header_line, shipped_configs
 from siamtransfer.utils.errors import UserError
+from siamtransfer.version import __version__
 
 PROGRAMS = {
     "pretrain": "pretrain a backbone without labels",
@@ -65,8 +66,6 @@ def main() -> NoReturn:
         print(USAGE.format(programs="\n".join(rows), shells=", ".join(SHELLS)))
         sys.exit(0 if words else 2)
     if words[0] == "--version":
-        from siamtransfer import __version__
-
         print(f"siamtransfer {__version__}")
         sys.exit(0)
     run(lambda: _do(words[0], words[1:]))

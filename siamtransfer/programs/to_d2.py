@@ -4,9 +4,9 @@
 
 writes OUT.pkl (the weights under Detectron2's names) and OUT.yaml beside it (the settings that Detectron2
 needs for them: RGB, the pixel mean and std, where the stride is, depth, norm, nothing frozen; stamped with
-the digest of the weights). Before either file appears, Detectron2 builds its C4 and FPN trunks from them, and its res2
-to res5 have to equal torchvision's. Without Detectron2 every name and shape is still checked against the
-list of what its trunk has, and the missing proof is mentioned.
+the digest of the weights). Before either file appears, Detectron2 builds its C4 and FPN trunks from them,
+and its res2 to res5 have to equal torchvision's. Without Detectron2 every name and shape is still checked
+against the list of what its trunk has, and the missing proof is mentioned.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import siamtransfer
+from siamtransfer.version import __version__
 
 LIBRARIES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "timm", "scikit-learn"),
@@ -46,7 +46,7 @@ def record(
 
 def versions() -> dict[str, str]:
     """The versions of Python, this package and the installed libraries that can move a number."""
-    installed = {"python": platform.python_version(), "siamtransfer": siamtransfer.__version__}
+    installed = {"python": platform.python_version(), "siamtransfer": __version__}
     for name in LIBRARIES:
         try:
             installed[name] = importlib.metadata.version(name)

@@ -17,7 +17,6 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
-import siamtransfer
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints import detectron2_keys
@@ -31,6 +30,7 @@ from siamtransfer.detection.detectron2.weights_config import settings_for, weigh
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
 from siamtransfer.utils.log import say
+from siamtransfer.version import __version__
 
 
 def to_detectron2(
@@ -152,7 +152,7 @@ def write_pickle(weights: Mapping[str, Tensor], file: IO[bytes]) -> None:
     """Writes the dict that Detectron2's checkpointer takes for its own format, matched by names' ends."""
     content = {
         "model": {name: tensor.contiguous().numpy() for name, tensor in weights.items()},
-        "__author__": f"siamtransfer {siamtransfer.__version__}",  # its presence marks the format
+        "__author__": f"siamtransfer {__version__}",  # its presence marks the format
         "matching_heuristics": True,
     }
     pickler = PlainPickler(file, protocol=5)
