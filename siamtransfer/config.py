@@ -389,12 +389,20 @@ FREE_ON_RESUME = (
 """Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
 
 
+def _number_of_views(saved: Mapping[str, Any]) -> int:
+    """Views of an image in a saved configuration; 2 where its section of views is not known."""
+    try:
+        return len(ViewsConfig.from_dict(saved["views"]).build().views)
+    except (UserError, TypeError):
+        return 2
+
+
 def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raises UserError when two configurations (as dicts) differ in a key that matters; lists all such keys.
 
     `saved` may be an older version's: keys that it lacks count as having had their defaults.
     """
-    saved = current_names(saved)
+    saved = current_names(saved, views=_number_of_views(saved))
     method = saved["method"]["name"]
     defaults = PretrainConfig(method=MethodConfig(method)).as_dict()
     old, new = flatten(defaults) | flatten(dict(saved)), flatten(dict(current))

@@ -64,3 +64,16 @@ def test_a_checkpoint_from_before_the_options_goes_on(tmp_path: Path) -> None:
     complete(folder, "--resume")
     assert_same_run(tmp_path / "whole", folder)
     assert read_projector(load_backbone(folder / "checkpoint.pth")[1]) is not None
+
+
+def test_a_run_with_more_than_two_views_from_before_the_variants_goes_on(tmp_path: Path) -> None:
+    options = ["--method.name=simsiam-variants", "--views.recipe=swav", "--views.size=32"]
+    complete(tmp_path / "whole", *options)
+    folder = tmp_path / "run"
+    assert launch(folder, *options, fault=stop_at(5)).wait() == 143
+    state = newest(folder)
+    state["method"] = state["config"]["method"]["name"] = "simsiam"
+    state["config"]["simsiam"] = state["config"].pop("simsiam_variants")
+    Checkpoints(folder).save(state, state["progress"]["step"])
+    complete(folder, *options, "--resume")
+    assert_same_run(tmp_path / "whole", folder)
