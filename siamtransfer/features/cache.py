@@ -21,7 +21,7 @@ from siamtransfer.utils.files import atomic_write
 
 
 class FeatureCache:
-    """Extracted features on disk, one .npy a key, under `folder`."""
+    """Extracted features on disk, an .npy file for each key, in `folder`."""
 
     def __init__(self, folder: Path):
         self.folder = folder

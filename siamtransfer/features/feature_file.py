@@ -21,7 +21,7 @@ def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
     type.
 
     Raises:
-        UserError: the file or one of its arrays is missing, or their shapes do not go together.
+        UserError: the file or one of its arrays is missing, or their shapes do not match.
     """
     try:
         features: np.ndarray | None = _map_member(Path(path), "features.npy") if mapped else None

@@ -49,8 +49,8 @@ def augment(
 ) -> Tensor:
     """Augments and normalises uint8[N,3,S,S] crops, on any device, by float32[N,P] `params`.
 
-    `mean` and `std` are per channel, for values from 0 to 1. `at_once` views are worked on together: by
-    default as many as fit the cache of a CPU, or VIEWS_AT_ONCE elsewhere. The grouping changes no value by
+    `mean` and `std` are per channel, for values from 0 to 1. The views are computed in groups of `at_once`:
+    by default as many as fit the cache of a CPU, or VIEWS_AT_ONCE elsewhere. The grouping changes no value by
     more than the rounding of float32.
 
     Returns `dtype`[N,3,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
@@ -89,8 +89,8 @@ def _augment_chunk(x: Tensor, params: np.ndarray) -> Tensor:
 
 def _upload(arrays: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
     """The arrays as tensors on the device, by one small asynchronous copy."""
-    together = torch.from_numpy(np.concatenate(arrays)).to(device, non_blocking=True)
-    return together.split([len(array) for array in arrays])
+    joined = torch.from_numpy(np.concatenate(arrays)).to(device, non_blocking=True)
+    return joined.split([len(array) for array in arrays])
 
 
 def _plan(params: np.ndarray) -> Iterator[RowChange]:
@@ -174,7 +174,7 @@ def blur(x: Tensor, radius: Tensor, reach: int) -> Tensor:
 
     A box blur of radius r averages the pixels up to floor(r) away and, with weight r - floor(r), the next
     ones. `reach` is the radius in whole pixels, rounded up, of the widest box. The three boxes together are
-    one matrix K, zero off a narrow band and alike along it but for the edges; the result is K x K^T.
+    one matrix K, zero outside a narrow band and constant along it except at the edges; the result is K x K^T.
     """
     size, far = x.shape[-1], BOXES * reach
     block = max(BLOCK, far)
@@ -209,9 +209,9 @@ def box_radius(sigma: np.ndarray) -> np.ndarray:
     Equation 11 and figure 2 of Gwosdek, Grewenig, Bruhn and Weickert (SSVM 2011), which PIL follows.
     """
     variance = sigma.astype(np.float64) ** 2 / BOXES
-    whole = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
-    fraction = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    return (whole + fraction).astype(np.float32)
+    floor = np.floor((np.sqrt(12 * variance + 1) - 1) / 2)
+    fraction = (2 * floor + 1) * (floor * (floor + 1) - 3 * variance) / (6 * (variance - (floor + 1) ** 2))
+    return (floor + fraction).astype(np.float32)
 
 
 def solarize(x: Tensor, threshold: Tensor) -> Tensor:

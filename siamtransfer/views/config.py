@@ -49,8 +49,8 @@ class ViewsConfig:
     std: list[float] | None = None
     """Normalisation: standard deviation of each channel."""
     per_view: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Settings of single views, such as {1: {blur_p: 1}, local: {scale: [0.05, 0.3], size: 64}}; views count
-    from 1, and global and local name all of a kind."""
+    """Settings of single views, such as {1: {blur_p: 1}, local: {scale: [0.05, 0.3], size: 64}}. Keys are 1,
+    2, … in the order of the views, global or local."""
 
     def __post_init__(self) -> None:
         # YAML reads 1 as an integer; saved configurations have text as keys.

@@ -45,7 +45,7 @@ SLOTS = Slot.SOLARIZE + 1
 
 
 class Operation(IntEnum):
-    """The parts of the colour jitter, in torchvision's numbering."""
+    """The operations of the colour jitter, in torchvision's numbering."""
 
     BRIGHTNESS = 0
     CONTRAST = 1

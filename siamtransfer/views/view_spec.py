@@ -6,8 +6,8 @@ the same chain:
 
     crop and resize, flip, [grey], colour jitter in random order, [grey], blur, solarize, normalise
 
-`grey` stands first only in MoCo v1. Some papers flip at the end; that gives the same view, because no later
-operation depends on left and right.
+`grey` comes before the jitter only in MoCo v1. Some papers flip at the end; that gives the same view, because
+no later operation depends on left and right.
 """
 
 from __future__ import annotations

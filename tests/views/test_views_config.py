@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from siamtransfer.cli import Command
+from siamtransfer.config import PretrainConfig
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.config import ViewsConfig
 from siamtransfer.views.random_params import sample_params
@@ -125,6 +128,26 @@ def test_a_saved_section_of_an_older_version_has_recipe_and_size_only() -> None:
     assert ViewsConfig.from_dict(dataclasses.asdict(settings)) == settings
     with pytest.raises(UserError, match=r"unknown key views\.shear_p; a newer version wrote it"):
         ViewsConfig.from_dict({"recipe": "byol", "shear_p": 0.1})
+
+
+def test_yaml_and_the_command_line_set_views(tmp_path: Path) -> None:
+    (tmp_path / "views.yaml").write_text(
+        "views: {recipe: swav, size: 64, scale: [0.3, 1], blur_p: 0.2, per_view: {2: {grey_p: 0.5}}}\n"
+    )
+    command = Command("test", PretrainConfig, lambda config: None, "A test.", (), None)
+    words = [
+        f"--config={tmp_path / 'views.yaml'}",
+        "--views.flip-p=0.25",
+        "--views.jitter",
+        *["0.1", "0.2", "0.3", "0"],
+    ]
+    config = command.parse(words)
+    expected = recipe(
+        "swav", size=64, scale=(0.3, 1.0), blur_p=0.2, flip_p=0.25, jitter=(0.1, 0.2, 0.3, 0.0),
+        per_view={"2": {"grey_p": 0.5}},
+    )  # fmt: skip
+    assert config.views.build() == expected
+    assert PretrainConfig.from_dict(config.as_dict()).views.build() == expected
 
 
 def test_the_description_has_every_parameter_of_every_view() -> None:
