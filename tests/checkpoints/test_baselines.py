@@ -172,17 +172,17 @@ def test_every_program_that_reads_a_checkpoint_takes_them(
     facts = identify.main([source])["provenance"]
     assert (facts["format"], facts["checkpoint_digest"]) == ("torchvision", digest_of_file(weights))
     digest = read_backbone(weights).digest
-    found = to_torchvision.main([source, str(tmp_path / "out.pth")])
-    assert found["provenance"]["weights_digest"] == digest == read_backbone(tmp_path / "out.pth").digest
-    found = to_d2.main([source, str(tmp_path / "out.pkl"), "--dry-run"])
-    assert found["provenance"]["checkpoint_digest"] == digest_of_file(weights)
+    record = to_torchvision.main([source, str(tmp_path / "out.pth")])
+    assert record["provenance"]["weights_digest"] == digest == read_backbone(tmp_path / "out.pth").digest
+    record = to_d2.main([source, str(tmp_path / "out.pkl"), "--dry-run"])
+    assert record["provenance"]["checkpoint_digest"] == digest_of_file(weights)
     (tmp_path / "images").mkdir()
     write_shapes(tmp_path / "images", each=4)
     options = ["--data.name=folder", f"--data.root={tmp_path / 'images'}", "--crop=32", "--k=1"]
-    found = knn([source, *options, "--device=cpu", "--data.workers=0", "--cache=none"])
-    assert found is not None
-    assert found["provenance"]["weights_digest"] == digest
-    assert found["provenance"]["backbone"] == source
+    record = knn([source, *options, "--device=cpu", "--data.workers=0", "--cache=none"])
+    assert record is not None
+    assert record["provenance"]["weights_digest"] == digest
+    assert record["provenance"]["backbone"] == source
 
 
 @pytest.mark.parametrize("program", [knn, identify.main])

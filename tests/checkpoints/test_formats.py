@@ -118,7 +118,7 @@ def test_public_containers(tmp_path: Path, public: Any, golden: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("golden", "branch", "place", "prefix"),
+    ("golden", "branch", "entry", "prefix"),
     [
         ("dino_r50_full", "student", "student", "module.backbone."),
         ("moco_v2", "key", "state_dict", "module.encoder_k."),
@@ -127,7 +127,7 @@ def test_public_containers(tmp_path: Path, public: Any, golden: str) -> None:
     ],
 )
 def test_another_branch_is_another_backbone(
-    tmp_path: Path, public: Any, golden: str, branch: str, place: str, prefix: str
+    tmp_path: Path, public: Any, golden: str, branch: str, entry: str, prefix: str
 ) -> None:
     description, content, values = public(golden)
     path = save(content, tmp_path)
@@ -135,7 +135,7 @@ def test_another_branch_is_another_backbone(
     assert (other.branch, set(other.branches)) == (branch, set(default.branches))
     assert other.digest != default.digest
     for key in description["expected"]:
-        assert bool((other.state[key] == values[f"{place}/{prefix}{key}"]).all()), key
+        assert bool((other.state[key] == values[f"{entry}/{prefix}{key}"]).all()), key
     with pytest.raises(UserError, match=f"no branch 'sudent': it has {default.branch}, {branch}"):
         read_backbone(path, branch="sudent")
 
@@ -146,7 +146,7 @@ def innermost(content: Any) -> list[dict[str, Any]]:
         return []
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return [content]
-    return [found for value in content.values() for found in innermost(value)]
+    return [tensors for value in content.values() for tensors in innermost(value)]
 
 
 TRUNK = re.compile(r"(^|\.)(conv1|bn1|layer\d|blocks|patch_embed|cls_token|pos_embed|norm)(\.|$)")

@@ -1,4 +1,4 @@
-"""Training states on disk: what is saved is what is loaded, the newest is found, nothing else is let in."""
+"""Training states on disk: equal after loading, the newest one first, other files refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_what_is_saved_is_loaded_to_the_bit(tmp_path: Path) -> None:
     optimizer.step()
     odd = {
         "half": torch.randn(3).half(),
-        "whole": torch.tensor(2**60),
+        "large": torch.tensor(2**60),
         "nan": torch.tensor(float("nan")).view(1),
     }
     state = state_of(
@@ -70,20 +70,16 @@ def test_the_name_carries_step_and_digest_and_the_published_file_is_the_same(tmp
 
 
 def test_equal_states_give_equal_files(tmp_path: Path) -> None:
-    one, other = (Checkpoints(tmp_path / name).save(state_of(7), 7) for name in "ab")
-    assert one.name == other.name
-    assert one.read_bytes() == other.read_bytes()
+    first, second = (Checkpoints(tmp_path / name).save(state_of(7), 7) for name in "ab")
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_last_few_are_kept_by_step_not_by_name_or_time(keep: int, tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep)
-    for step in (
-        5,
-        9_999_999,
-        10_000_000,
-        123_456_789,
-    ):  # names of different lengths: text order would be wrong
+    # Names of different lengths: the order of texts would be wrong.
+    for step in (5, 9_999_999, 10_000_000, 123_456_789):
         path = checkpoints.save(state_of(step), step)
         os.utime(path, (1, 1))
     steps = sorted(int(name.split("-")[1]) for name in names(tmp_path))

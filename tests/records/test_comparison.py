@@ -33,8 +33,8 @@ def test_a_resample_without_any_positive_does_not_count() -> None:
     scores = np.random.default_rng(0).random((2, 12, 2))
     drawn = mean_average_precision_differences(labels, *scores, 200, np.random.default_rng(0))
     assert 0.2 < np.isnan(drawn).mean() < 0.5, "(1 - 1/12)^12 is 0.35"
-    found = compare_arrays(labels, *scores, resamples=200)
-    assert math.isfinite(found.differences["mAP"].low)
+    comparison = compare_arrays(labels, *scores, resamples=200)
+    assert math.isfinite(comparison.differences["mAP"].low)
 
 
 def test_every_number_of_a_comparison() -> None:
@@ -42,18 +42,20 @@ def test_every_number_of_a_comparison() -> None:
     labels = generator.choice([5, -3, 900], 400, p=[0.6, 0.3, 0.1])
     first = np.where(generator.random(400) < 0.3, 5, labels)
     second = np.where(generator.random(400) < 0.5, labels, first)
-    found = compare_arrays(labels, first, second, resamples=2000)
-    top1, mean = found.differences["top1"], found.differences["mean_per_class"]
+    comparison = compare_arrays(labels, first, second, resamples=2000)
+    top1, mean = comparison.differences["top1"], comparison.differences["mean_per_class"]
     assert (top1.first, top1.second) == pytest.approx([100 * (labels == p).mean() for p in (first, second)])
     assert mean.first == pytest.approx(100 * balanced_accuracy_score(labels, first))
     assert mean.second == pytest.approx(100 * balanced_accuracy_score(labels, second))
     counts = ((labels == first) & (labels != second)).sum(), ((labels != first) & (labels == second)).sum()
-    assert (found.only_first_right, found.only_second_right) == counts
+    assert (comparison.only_first_right, comparison.only_second_right) == counts
     assert top1.value == pytest.approx(100 * (counts[1] - counts[0]) / 400)
     assert top1.low <= top1.value <= top1.high
     assert mean.low < mean.value < mean.high
-    assert found.p_value == pytest.approx(stats.binomtest(int(counts[0]), int(sum(counts))).pvalue)
-    assert compare_arrays(labels, first, second, resamples=2000) == found, "the seed decides the resamples"
+    assert comparison.p_value == pytest.approx(stats.binomtest(int(counts[0]), int(sum(counts))).pvalue)
+    assert compare_arrays(labels, first, second, resamples=2000) == comparison, (
+        "the seed decides the resamples"
+    )
     mirrored = compare_arrays(labels, second, first, resamples=2000).differences["top1"]
     assert (mirrored.low, mirrored.high) == pytest.approx((-top1.high, -top1.low))
 
@@ -134,9 +136,14 @@ def test_unlike_records_are_refused_with_the_key_and_both_values(what: str) -> N
 def test_what_may_differ() -> None:
     """The weights and their normalisation, what was chosen on held-out data, other settings."""
     first = published(Path("a.json"), chosen_strength=0.1, held_out_top1={"0.1": 40.0, "1": 39.0})
-    other = {"crop": 224, "mean": [0.4, 0.4, 0.4], "std": [0.1, 0.1, 0.1]}
+    transform = {"crop": 224, "mean": [0.4, 0.4, 0.4], "std": [0.1, 0.1, 0.1]}
     second = published(
-        Path("b.json"), weights=1, transform=other, chosen_strength=1.0, held_out_top1={"1": 30.0}, k=[1, 5]
+        Path("b.json"),
+        weights=1,
+        transform=transform,
+        chosen_strength=1.0,
+        held_out_top1={"1": 30.0},
+        k=[1, 5],
     )
     refuse_unlike(first, second)
     linear = [published(Path(name), task="linear", k=k) for name, k in (("a", [5]), ("b", [1, 5]))]
@@ -219,15 +226,15 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_program_compares_what_the_evaluator_kept(
     records: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = main([str(records / "weak.json"), str(records / "strong.json"), "--setting", "k=20/T=0.07"])
+    document = main([str(records / "weak.json"), str(records / "strong.json"), "--setting", "k=20/T=0.07"])
     said = capsys.readouterr().err
     assert "k=20/T=0.07: B is better by " in said
     assert "feature files" in said
     evaluated = [json.loads((records / f"{name}.json").read_text()) for name in ("weak", "strong")]
-    metrics = found["metrics"]
+    metrics = document["metrics"]
     for number in ("top1", "mean_per_class"):
         ours = [metrics[f"compare/k=20/T=0.07/{number}/{side}"] for side in ("first", "second")]
-        theirs = [one["metrics"][f"knn/k=20/T=0.07/{number}"] for one in evaluated]
+        theirs = [record["metrics"][f"knn/k=20/T=0.07/{number}"] for record in evaluated]
         assert ours == pytest.approx(theirs)
         assert metrics[f"compare/k=20/T=0.07/{number}/difference"] == pytest.approx(ours[1] - ours[0])
     right = [
@@ -235,20 +242,20 @@ def test_the_program_compares_what_the_evaluator_kept(
         for name in ("weak", "strong")
     ]
     assert metrics["compare/k=20/T=0.07/only_second_right"] == (right[1] & ~right[0]).sum()
-    assert found["protocol"]["settings"] == ["k=20/T=0.07"]
+    assert document["protocol"]["settings"] == ["k=20/T=0.07"]
     assert (
-        found["provenance"]["second"]["predictions_digest"]
+        document["provenance"]["second"]["predictions_digest"]
         == evaluated[1]["provenance"]["predictions_digest"]
     )
-    assert json.loads(json.dumps(found))["task"] == "compare"
+    assert json.loads(json.dumps(document))["task"] == "compare"
 
 
-def test_all_settings_are_taken_unless_one_is_asked_for(
+def test_all_settings_are_compared_unless_one_is_named(
     records: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twice = [str(records / "weak.json")] * 2
-    found = main(twice)
-    assert found["protocol"]["settings"] == ["k=5/T=0.07", "k=20/T=0.07"]
+    document = main(twice)
+    assert document["protocol"]["settings"] == ["k=5/T=0.07", "k=20/T=0.07"]
     said = capsys.readouterr().err
     assert (
         said.count(
@@ -257,19 +264,19 @@ def test_all_settings_are_taken_unless_one_is_asked_for(
         == 2
     )
     assert "choose beforehand" in said
-    assert found["metrics"]["compare/k=5/T=0.07/mcnemar_p"] == 1
+    assert document["metrics"]["compare/k=5/T=0.07/mcnemar_p"] == 1
 
 
 def test_several_labels_are_compared_by_mean_average_precision(records: Path) -> None:
-    found = main([str(records / "several.json"), str(records / "many.json"), "--resamples", "300"])
+    document = main([str(records / "several.json"), str(records / "many.json"), "--resamples", "300"])
     name = "compare/k=5/T=0.07"
-    assert {key for key in found["metrics"] if key.startswith(name)} == {
+    assert {key for key in document["metrics"] if key.startswith(name)} == {
         f"{name}/mAP/{what}" for what in ("first", "second", "difference", "ci95_low", "ci95_high")
     }
     evaluated = json.loads((records / "many.json").read_text())["metrics"]
-    assert found["metrics"][f"{name}/mAP/second"] == pytest.approx(evaluated["knn/k=5/T=0.07/mAP"])
-    assert found["metrics"][f"{name}/mAP/ci95_low"] > 0
-    assert found["protocol"]["resamples"] == 300
+    assert document["metrics"][f"{name}/mAP/second"] == pytest.approx(evaluated["knn/k=5/T=0.07/mAP"])
+    assert document["metrics"][f"{name}/mAP/ci95_low"] > 0
+    assert document["protocol"]["resamples"] == 300
 
 
 def test_mistakes_are_one_sentence(records: Path, tmp_path: Path) -> None:

@@ -125,12 +125,12 @@ def test_a_published_record_comes_back_with_its_predictions(
     plain = record("knn", {"top1": 60.0, "odd": float("nan")}, {"k": [1]}, weights_digest="abc")
     assert publish(plain, SINGLE, None) is plain
     path = tmp_path / "new" / "a.b.json"
-    found = publish(plain, SINGLE, str(path))
+    document = publish(plain, SINGLE, str(path))
     assert "predictions_digest" not in plain["provenance"]
-    assert found["provenance"]["predictions_digest"] == digest_of_file(tmp_path / "new" / "a.b.npz")
+    assert document["provenance"]["predictions_digest"] == digest_of_file(tmp_path / "new" / "a.b.npz")
     assert "a.b.json" in capsys.readouterr().err
     back = read_record(path)
-    assert back.record == json.loads(json.dumps(found).replace("NaN", "null"))
+    assert back.record == json.loads(json.dumps(document).replace("NaN", "null"))
     assert (back.predictions.settings["k=1/T=0.07"] == SINGLE.settings["k=1/T=0.07"]).all()
     assert path.read_text().count("\n") == 1
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.b.json", "a.b.npz"]

@@ -19,23 +19,25 @@ from siamtransfer.utils.strict_json import to_json
 
 def test_a_record_has_the_four_parts_and_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/eval/knn.py", "--k", "20"])
-    found = record("knn", {"knn/k=20/T=0.07/top1": 12.5}, {"k": [20]}, weights_digest="abc", path=Path("x"))
-    assert list(found) == ["task", "metrics", "protocol", "provenance"]
-    provenance = found["provenance"]
+    document = record(
+        "knn", {"knn/k=20/T=0.07/top1": 12.5}, {"k": [20]}, weights_digest="abc", path=Path("x")
+    )
+    assert list(document) == ["task", "metrics", "protocol", "provenance"]
+    provenance = document["provenance"]
     assert provenance["command"] == ["knn.py", "--k", "20"], "without folders of this machine"
     assert provenance["weights_digest"] == "abc"
     when = dt.datetime.fromisoformat(provenance["time"])
     assert abs(dt.datetime.now(dt.UTC) - when) < dt.timedelta(minutes=5)
-    line = to_json(found)
+    line = to_json(document)
     assert "\n" not in line
     assert json.loads(line)["metrics"] == {"knn/k=20/T=0.07/top1": 12.5}
 
 
 def test_versions_are_those_that_run() -> None:
-    found = versions()
-    assert found["torch"] == torch.__version__.split("+")[0] or found["torch"] == torch.__version__
-    assert found["siamtransfer"] == siamtransfer.__version__
-    assert found["python"] == sys.version.split()[0]
+    document = versions()
+    assert document["torch"] == torch.__version__.split("+")[0] or document["torch"] == torch.__version__
+    assert document["siamtransfer"] == siamtransfer.__version__
+    assert document["python"] == sys.version.split()[0]
 
 
 def git(folder: Path, *words: str) -> str:
