@@ -28,10 +28,12 @@ def main() -> dict[str, Any]:
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("picture", type=Path, help="PNG to write")
-    asked = parser.parse_args()
-    rows = read_rows(asked.run / "metrics.jsonl")
+    arguments = parser.parse_args()
+    rows = read_rows(arguments.run / "metrics.jsonl")
     if not rows:
-        raise UserError(f"{asked.run / 'metrics.jsonl'} has no rows: is {asked.run} the folder of a run?")
+        raise UserError(
+            f"{arguments.run / 'metrics.jsonl'} has no rows: is {arguments.run} the folder of a run?"
+        )
 
     gradients = has(rows, "gradient/ratio")
     figure, panels = plt.subplots(
@@ -57,9 +59,9 @@ def main() -> dict[str, Any]:
     right.legend()
     if gradients:
         draw_gradients(panels[1], rows)
-    with atomic_write(asked.picture) as file:
+    with atomic_write(arguments.picture) as file:
         figure.savefig(file, format="png", dpi=110)
-    return {"task": "plot", "metrics": {}, "protocol": {}, "provenance": {"picture": str(asked.picture)}}
+    return {"task": "plot", "metrics": {}, "protocol": {}, "provenance": {"picture": str(arguments.picture)}}
 
 
 def draw_gradients(panels: Any, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Fine-tuning a backbone with a linear classifier on few labels (or all), by recipes as published.
 
-Legend: N images, K classes; a rate is that of a batch of 256 images and grows with the batch.
+Legend: N images, K classes. Learning rates are those of a batch of 256 images and grow with the batch.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class Finetuning:
     """One recipe: SGD with momentum 0.9 on everything, batch norm in train mode.
 
     Attributes:
-        rates: (backbone's, classifier's) by the percentage of labels that they were published for.
+        rates: published learning rates (backbone's, classifier's) by the percentage of labels.
         epochs: passes over the labelled images, by percentage.
-        milestones: epochs after which the rates shrink by `gamma`; none is one stair of a cosine an epoch.
-        source: where the recipe is read from.
+        milestones: epochs from which the learning rates are multiplied by `gamma`; without any they follow a
+            cosine, constant within an epoch.
+        source: where the recipe comes from.
     """
 
     rates: dict[int, tuple[float, float]]
@@ -46,7 +47,7 @@ class Finetuning:
     weight_decay: float = 0.0
 
     def decay(self, epoch: int, epochs: int) -> float:
-        """The share of the initial rates in `epoch` (from 0) of `epochs`."""
+        """The fraction of the initial learning rates in `epoch` (from 0) of `epochs`."""
         if self.milestones:
             return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
         return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
@@ -93,7 +94,7 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class FinetuningPlan:
-    """A recipe with what it leaves open.
+    """A recipe with the values that depend on the labels.
 
     Attributes:
         lrs: (backbone's, classifier's), for a batch of 256 images.

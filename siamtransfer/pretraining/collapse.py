@@ -1,4 +1,4 @@
-"""The watch that raises the alarm when projections collapse."""
+"""The alarm when projections collapse."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ LIKELY_CAUSES = (
 
 @dataclass
 class CollapseWatch:
-    """Raises an alarm when the projections have been collapsed in `patience` checks in a row, once until they
-    have been healthy for as many.
+    """Raises an alarm when the projections have been collapsed in `patience` checks in a row. The next alarm
+    needs as many healthy checks in a row before it.
 
-    Collapsed is an output std below `min_std` or a rank share below `min_rank_share`; SwAV has its own, for
-    its embeddings need not be centred (`Options.least_std`). Both are needed: batch
-    norm before the output makes every channel vary within a batch of N whatever the network answers (one
-    image of N that differs from all others leaves a std of 2 / sqrt(N)), so small batches show collapse in
-    the rank and large ones in the std too. Measured, ResNet-18 of small width, on Fashion Scenes:
+    Projections are collapsed when their std is below `min_std` or their rank fraction (health/rank_share) is
+    below `min_rank_share`. SwAV has bounds of its own (`Options.least_std`), for its embeddings need not be
+    centred. Both bounds are needed: batch norm before the output makes every channel vary within a batch of
+    N, whatever the network computes (one image of N that differs from all others leaves a std of
+    2 / sqrt(N)). So small batches show collapse in the rank, and large ones in the std too. Measured,
+    ResNet-18 of small width, on Fashion Scenes:
 
-        N    d     healthy: std, rank, share        without stop-gradient, after 100 steps
+        N    d     healthy: std, rank, fraction     without stop-gradient, after 100 steps
         16   32    above 0.96, 8.2, 0.76            0.50 to 0.65, 1.2 to 3.1, below 0.41
         32   64    above 0.93, 10.6, 0.68           0.36 to 0.58, 1.3 to 4.8, below 0.46
         256  512   above 0.55, 13.7, 0.47           0.23 to 0.35, 3.4 to 11, below 0.44
@@ -38,8 +39,8 @@ class CollapseWatch:
     alarms: list[int] = field(default_factory=list)
 
     def check(self, step: int, health: dict[str, float], causes: tuple[str, ...] = ()) -> str | None:
-        """The alarm's text, with the `causes` that the method may have of its own, when a collapse has become
-        certain, else None."""
+        """The alarm's text, which lists the method's own `causes` too, when a collapse is certain; else None.
+        `health` holds the numbers of metrics.spread.projection_health."""
         std, rank = health["health/std"], health["health/effective_rank"]
         if std >= self.min_std and health["health/rank_share"] >= self.min_rank_share:
             self.bad_checks, self.good_checks = 0, self.good_checks + 1
@@ -52,6 +53,6 @@ class CollapseWatch:
         self.alarms.append(step)
         return (
             f"COLLAPSE at step {step}: output std x sqrt(d) is {std:.3f} (healthy is near 1) and the "
-            f"effective rank {rank:.1f}, so nearly all images get one answer whatever the loss says; "
-            f"likely causes: {', or '.join((*LIKELY_CAUSES, *causes))}"
+            f"effective rank {rank:.1f}, so nearly all images get the same projection whatever the loss "
+            f"says; likely causes: {', or '.join((*LIKELY_CAUSES, *causes))}"
         )

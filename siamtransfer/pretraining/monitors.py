@@ -17,7 +17,7 @@ from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.features.extract import evaluation_transform
 from siamtransfer.metrics.spread import projection_health
 from siamtransfer.pretraining.images import count_workers
-from siamtransfer.pretraining.knn_monitor import KnnMonitor
+from siamtransfer.pretraining.knn_scorer import KnnScorer
 from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
@@ -91,10 +91,10 @@ class GradientMonitor(Monitor):
             return {}
 
 
-class KnnCheck(Monitor):
+class KnnMonitor(Monitor):
     """kNN accuracy on the labelled split after every `monitor.knn_every` epochs, beside two baselines."""
 
-    def __init__(self, knn: KnnMonitor, state: TrainState, schedule: Schedule, log: Logger):
+    def __init__(self, knn: KnnScorer, state: TrainState, schedule: Schedule, log: Logger):
         top1, top5 = knn.name, knn.name.replace("top1", "top5")
         super().__init__((top1, top5, f"baseline/pixels/{top1}", f"baseline/untrained/{top1}"), knn.protocol)
         self.knn, self.state, self.schedule, self.log = knn, state, schedule, log
@@ -137,11 +137,11 @@ def build_monitors(
     if knn is not None:
         if state.step == 0:
             log.row(0, knn.baselines(state.method.backbone.to(runtime.device)))
-        monitors.append(KnnCheck(knn, state, schedule, log))
+        monitors.append(KnnMonitor(knn, state, schedule, log))
     return monitors
 
 
-def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnMonitor | None:
+def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnScorer | None:
     """The kNN scorer on the labelled split, or None (with a message) where there are no labels."""
     data, settings = config.data, config.monitor
     if not settings.knn_every:
@@ -153,7 +153,7 @@ def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnMo
     bank, test = _open_labelled(data)
     view = recipe.views[0]
     transform = evaluation_transform(view.size, bank.image_size, recipe.mean, recipe.std, view.interpolation)
-    return KnnMonitor(
+    return KnnScorer(
         bank,
         test,
         transform,

@@ -1,4 +1,4 @@
-"""torchvision's Faster and Mask R-CNN with a feature pyramid, on a backbone that is proved to be loaded.
+"""torchvision's Faster and Mask R-CNN with a feature pyramid, on a backbone whose loading is verified.
 
 Sources: Ren et al. 2015 (Faster R-CNN), Lin et al. 2017 (feature pyramids), He et al. 2017 (Mask R-CNN), as
 torchvision builds them. The trunk's and the pyramid's batch norms learn and use the batch's statistics, as in
@@ -35,13 +35,18 @@ MASK_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Design:
-    """What is free about the detector: the values are torchvision's and Detectron2's, smaller ones run on a
-    CPU.
+    """What a configuration may change about the detector. The defaults are torchvision's and Detectron2's;
+    smaller values run on a CPU.
 
-    channels: of the pyramid and the mask head; hidden: width of the box head; anchors: sides in pixels, one
-    for each of the five levels; proposals: kept for the RoI heads in training and in testing; sampled: RoIs
-    an image that the box loss is of; short_sides: of a training image, one is drawn; short_side: of a test
-    image; long_side: at most.
+    Attributes:
+        channels: of the pyramid and the mask head.
+        hidden: width of the box head.
+        anchors: sides in pixels, one for each of the five levels.
+        proposals: how many the RoI heads see in training and in testing.
+        sampled: RoIs of an image that enter the box loss.
+        short_sides: short side of a training image in pixels, drawn from these.
+        short_side: short side of a test image.
+        long_side: upper limit of the long side.
     """
 
     masks: bool = False
@@ -71,7 +76,7 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
         raise UserError(
             f"{read.path} holds {read.name}, and the feature pyramid here needs the four stages of a ResNet"
         )
-    with torch.random.fork_rng(devices=[]):  # these values are replaced
+    with torch.random.fork_rng(devices=[]):  # the state of the file replaces these values
         trunk = read.architecture.build()
     assert isinstance(trunk, ResNetBackbone)
     trunk.load_state_dict(read.state)
@@ -110,7 +115,7 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
 
 
 def prove_loaded(detector: FasterRCNN, read: ReadBackbone) -> None:
-    """Raises UserError unless the detector's trunk has the tensors of `read` and no others, bit by bit."""
+    """Raises UserError unless the detector's trunk has exactly the tensors of `read`, equal to the bit."""
     body = detector.backbone.body.state_dict()
     if digest_of(body) != read.digest:
         wrong = [
@@ -134,29 +139,29 @@ def as_input(image: np.ndarray) -> Tensor:
 def predict(
     detector: FasterRCNN, records: Sequence[ImageRecord], runtime: Runtime, short_side: int
 ) -> list[Prediction]:
-    """The detections in every image; each rank takes its share and all ranks get all."""
+    """The detections in every image. Each rank takes a part of the images, and every rank gets all."""
     detector.eval()
-    drawn, detector.transform.min_size = detector.transform.min_size, (short_side,)
-    mine = []
+    training_sizes, detector.transform.min_size = detector.transform.min_size, (short_side,)
+    local = []
     with torch.no_grad():
         for record in records[runtime.rank :: runtime.world_size]:
-            found = detector([as_input(read_image(record)).to(runtime.device)])[0]
-            mine.append(_prediction(record, found))
-    detector.transform.min_size = drawn
-    return collectives.all_gather_object(mine)
+            output = detector([as_input(read_image(record)).to(runtime.device)])[0]
+            local.append(_prediction(record, output))
+    detector.transform.min_size = training_sizes
+    return collectives.all_gather_object(local)
 
 
-def _prediction(record: ImageRecord, found: dict[str, Tensor]) -> Prediction:
+def _prediction(record: ImageRecord, output: dict[str, Tensor]) -> Prediction:
     masks = None
-    if "masks" in found:
+    if "masks" in output:
         from pycocotools import mask as run_lengths
 
-        pixels = (found["masks"][:, 0] > MASK_THRESHOLD).byte().permute(1, 2, 0)
+        pixels = (output["masks"][:, 0] > MASK_THRESHOLD).byte().permute(1, 2, 0)
         masks = run_lengths.encode(np.asfortranarray(pixels.cpu().numpy()))
     return {
         "image_id": record["image_id"],
-        "boxes": found["boxes"].float().cpu().numpy(),
-        "scores": found["scores"].float().cpu().numpy(),
-        "classes": found["labels"].cpu().numpy() - 1,
+        "boxes": output["boxes"].float().cpu().numpy(),
+        "scores": output["scores"].float().cpu().numpy(),
+        "classes": output["labels"].cpu().numpy() - 1,
         "masks": masks,
     }

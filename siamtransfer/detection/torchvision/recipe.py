@@ -108,7 +108,7 @@ _DATA = (
     "DATASETS.TEST",
     *(f"SCENES.{key}" for key in ("FORMAT", "TRAIN", "TEST", "SIZE", "SEED")),
 )
-# What is built in here; a file that states otherwise is refused.
+# Settings that this engine cannot change; a file with another value is refused.
 _FIXED = {
     "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
     "MODEL.BACKBONE.FREEZE_AT": 0,
@@ -121,11 +121,10 @@ KNOWN = (*_DESIGN, *_RECIPE, _ANCHORS, _PRECISE, *_PROPOSALS, *_DATA, *_FIXED, "
 
 
 def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
-    """The recipe that flat settings describe; an absent key keeps Detectron2's value for a feature pyramid.
+    """The recipe of flat settings; an absent key takes Detectron2's value for a feature pyramid.
 
     Raises:
-        UserError: the settings ask for what is not built here (RetinaNet, frozen stages …), or a value is of
-            another type.
+        UserError: a setting is not supported here (RetinaNet, frozen stages …), or a value has another type.
     """
     for key, value in _FIXED.items():
         if settings.get(key, value) != value:

@@ -14,7 +14,7 @@ from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn.vote import knn_accuracies
 from siamtransfer.features.extract import Transform
-from siamtransfer.pretraining.knn_monitor import KnnMonitor
+from siamtransfer.pretraining.knn_scorer import KnnScorer
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 TRANSFORM = Transform(8, None, (0.5,) * 3, (0.5,) * 3)
@@ -41,8 +41,8 @@ class Colour(nn.Module):
         return mean.sum(dim=1, keepdim=True) * torch.ones(3) if self.wrong else mean
 
 
-def monitor(test: ArrayImages | None, **options: int) -> KnnMonitor:
-    return KnnMonitor(coloured("train", 10, 0), test, TRANSFORM, ALONE, k=5, temperature=0.1, **options)
+def monitor(test: ArrayImages | None, **options: int) -> KnnScorer:
+    return KnnScorer(coloured("train", 10, 0), test, TRANSFORM, ALONE, k=5, temperature=0.1, **options)
 
 
 def test_it_scores_the_backbone_as_it_is() -> None:
@@ -57,8 +57,8 @@ def test_without_a_test_part_no_image_is_its_own_neighbour() -> None:
     bank = coloured("train", 40, 0)
     assert bank.labels is not None
     bank.labels = np.random.default_rng(5).permutation(bank.labels)
-    left_out = KnnMonitor(bank, None, TRANSFORM, ALONE, k=1, temperature=0.1)
-    found = KnnMonitor(bank, bank, TRANSFORM, ALONE, k=1, temperature=0.1)
+    left_out = KnnScorer(bank, None, TRANSFORM, ALONE, k=1, temperature=0.1)
+    found = KnnScorer(bank, bank, TRANSFORM, ALONE, k=1, temperature=0.1)
     assert found.score(Colour())[found.name] == 100
     assert left_out.score(Colour())[left_out.name] < 50
 
@@ -95,7 +95,7 @@ def test_baselines_are_raw_pixels_and_the_backbone_before_training() -> None:
 
 def test_the_protocol_says_what_the_number_depends_on(shapes_folder: Path) -> None:
     images = open_images("folder", root=shapes_folder)
-    watch = KnnMonitor(images, None, TRANSFORM, ALONE, k=3, temperature=0.07, bank_size=30)
+    watch = KnnScorer(images, None, TRANSFORM, ALONE, k=3, temperature=0.07, bank_size=30)
     assert watch.protocol["knn_bank_images"] == 30
     assert watch.protocol["knn_leave_one_out"] is True
     assert watch.protocol["knn_bank"] == watch.protocol["knn_queries"] == "folder/train"

@@ -16,11 +16,11 @@ from siamtransfer.features.extract import Transform, extract, extract_pixels
 
 
 @dataclass
-class KnnMonitor:
+class KnnScorer:
     """Exact kNN of features of `test` among those of `bank`; leave-one-out where `test` is None.
 
     Attributes:
-        bank_size: use that many images of the bank, the first of a fixed shuffle; 0 for all.
+        bank_size: how many images of the bank to use, the first of a fixed shuffle; 0 for all.
     """
 
     bank: ImageSet
@@ -41,19 +41,19 @@ class KnnMonitor:
     def score(self, backbone: nn.Module) -> dict[str, float]:
         """`knn/k=20/T=0.07/top1` and top5 of the backbone as it is; the same on every rank."""
         features = [
-            extract(backbone, part, self.transform, self.runtime, workers=self.workers)
-            for part in self._parts()
+            extract(backbone, split, self.transform, self.runtime, workers=self.workers)
+            for split in self._splits()
         ]
         return self._accuracies(features)
 
     def baselines(self, untrained: nn.Module) -> dict[str, float]:
         """The same numbers for raw pixels and for the backbone before training, under `baseline/…`."""
-        raw = self._accuracies(
-            [extract_pixels(part, self.transform, workers=self.workers) for part in self._parts()]
+        of_pixels = self._accuracies(
+            [extract_pixels(split, self.transform, workers=self.workers) for split in self._splits()]
         )
-        start = self.score(untrained)
-        return {f"baseline/pixels/{name}": value for name, value in raw.items()} | {
-            f"baseline/untrained/{name}": value for name, value in start.items()
+        of_untrained = self.score(untrained)
+        return {f"baseline/pixels/{name}": value for name, value in of_pixels.items()} | {
+            f"baseline/untrained/{name}": value for name, value in of_untrained.items()
         }
 
     @property
@@ -70,20 +70,19 @@ class KnnMonitor:
             "knn_bank_images": len(self._bank),
             "knn_queries": f"{test.name}/{test.split}",
             "knn_leave_one_out": self.test is None,
-            "knn_transform": vars(self.transform)
-            if hasattr(self.transform, "__dict__")
-            else str(self.transform),
+            "knn_transform": vars(self.transform),
         }
 
-    def _parts(self) -> list[Subset]:
-        return (
-            [self._bank] if self.test is None else [self._bank, Subset(self.test, np.arange(len(self.test)))]
-        )
+    def _splits(self) -> list[Subset]:
+        """The bank, and the queries where they are another split."""
+        if self.test is None:
+            return [self._bank]
+        return [self._bank, Subset(self.test, np.arange(len(self.test)))]
 
     def _accuracies(self, features: list[Tensor]) -> dict[str, float]:
         device = self.runtime.device
         bank, queries = features[0].to(device), features[-1].to(device)
-        labels = [torch.from_numpy(part.labels) for part in self._parts()]
+        labels = [torch.from_numpy(split.labels) for split in self._splits()]
         leave_out = torch.arange(len(bank), device=device) if self.test is None else None
         return knn_accuracies(
             bank, labels[0], queries, labels[-1], [self.k], [self.temperature], leave_out=leave_out
