@@ -7,97 +7,12 @@ in any file. A new format is a new entry of FORMATS and a test that builds such 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.detectron2_keys import to_torchvision
-
-KeyPath = tuple[str, ...]
-"""The keys that lead from the content of a file to a dict inside it; () is the content itself."""
-
-
-class Normalisation(NamedTuple):
-    """(image - mean) / std for each channel of an RGB image in [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SWAV = Normalisation(IMAGENET.mean, (0.228, 0.224, 0.225))
-
-USUAL_PATHS: tuple[KeyPath, ...] = (
-    (),
-    ("state_dict",),
-    ("model",),
-    ("model_state_dict",),
-    ("model_state",),
-    ("net",),
-)
-# Entries beside the tensors that belong to training and may hold tensors of their own.
-TRAINING = frozenset(
-    {
-        *("optimizer", "optimizers", "optimizer_state", "optimizer_states", "optimizer_state_dict", "optim"),
-        *("scheduler", "lr_scheduler", "lr_schedulers", "scheduler_state_dict", "param_schedulers"),
-        *("scaler", "fp16_scaler", "amp", "amp_scaler", "loss_scaler", "rng", "rng_state"),
-        *("callbacks", "loops", "message_hub", "meters", "hooks", "history", "loss"),
-        *("args", "cfg", "config", "hyper_parameters"),
-    }
-)
-# Entries that hold a moving average of all weights beside those weights themselves.
-AVERAGES = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "ema_model", "model_ema_state_dict")
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One of the backbones in a file.
-
-    Attributes:
-        prefix: the beginning of its tensors' names, which is removed.
-        key_path: the dict that holds it, where a format stores each branch in a dict of its own.
-    """
-
-    prefix: str = ""
-    key_path: KeyPath | None = None
-
-
-@dataclass(frozen=True)
-class Format:
-    """One way in which a public code base stores backbones.
-
-    Attributes:
-        name: what a record of the reading calls the format.
-        what: the format in words, for error messages.
-        branches: the backbones by name, the default one first.
-        key_paths: where the dict of tensors may be; the first that exists is read.
-        drops: rules for all other keys: the beginning of a key, and the name of the rule. Of several
-            beginnings the longest decides. A beginning that ends in a dot matches all that follows. One that
-            does not matches the word itself, and the word followed by a dot, an underscore or a digit.
-        marks: beginnings of keys, alternatives separated by |. For each mark a key must exist, otherwise the
-            file is of another format.
-        siblings: entries that may hold tensors beside the key path's own, in addition to TRAINING.
-        needs: entries that the content must have.
-        method: the pretraining method, where the format implies it.
-        normalisation: of the images in pretraining.
-        rename: from the name after the prefix to torchvision's or timm's name; raises ValueError for a name
-            that has none.
-        adapt: from the architecture that names and shapes suggest to the one that the code base builds.
-    """
-
-    name: str
-    what: str
-    branches: Mapping[str, Branch] = field(default_factory=lambda: {"model": Branch()})
-    key_paths: tuple[KeyPath, ...] = USUAL_PATHS
-    drops: Mapping[str, str] = field(default_factory=dict)
-    marks: tuple[str, ...] = ()
-    siblings: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    method: str | None = None
-    normalisation: Normalisation = IMAGENET
-    rename: Callable[[str], str] = str
-    adapt: Callable[[Architecture], Architecture] = lambda architecture: architecture
+from siamtransfer.checkpoints.file_format import SWAV, USUAL_PATHS, Branch, Format
 
 
 def _sequential(children: Mapping[str, str]) -> Callable[[str], str]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from siamtransfer.checkpoints.containers import holds_tensors, without_wrappers
-from siamtransfer.checkpoints.formats import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
+from siamtransfer.checkpoints.file_format import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
 from siamtransfer.utils.errors import UserError
 
 AVERAGE = "ema"

@@ -23,7 +23,8 @@ from siamtransfer.checkpoints.declaration import (
     first_word,
     read_declaration,
 )
-from siamtransfer.checkpoints.formats import OWN, Normalisation
+from siamtransfer.checkpoints.file_format import Normalisation
+from siamtransfer.checkpoints.formats import OWN
 from siamtransfer.checkpoints.match_keys import (
     MatchedKeys,
     Mismatch,

@@ -21,7 +21,8 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.names import FULL_WIDTH, Stem
 from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
 from siamtransfer.checkpoints.containers import describe_content, read_content
-from siamtransfer.checkpoints.formats import FORMATS, IMAGENET, OWN, Format, Normalisation
+from siamtransfer.checkpoints.file_format import IMAGENET, Format, Normalisation
+from siamtransfer.checkpoints.formats import FORMATS, OWN
 from siamtransfer.checkpoints.match_keys import (
     AVERAGE,
     MatchedKeys,

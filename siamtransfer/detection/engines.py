@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from siamtransfer.checkpoints.baselines import RANDOM
-from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed

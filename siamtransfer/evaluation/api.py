@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT
-from siamtransfer.checkpoints.formats import IMAGENET
+from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
 from siamtransfer.data.imageset import ImageSet

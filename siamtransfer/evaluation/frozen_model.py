@@ -15,7 +15,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.formats import IMAGENET
+from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.registry import NAMED

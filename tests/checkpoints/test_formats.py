@@ -22,7 +22,7 @@ from support.checkpoint_files import (
 from support.public_formats import PUBLIC_FORMATS
 from torch import Tensor
 
-from siamtransfer.checkpoints.formats import IMAGENET, SWAV
+from siamtransfer.checkpoints.file_format import IMAGENET, SWAV
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
 from siamtransfer.utils.errors import UserError
 

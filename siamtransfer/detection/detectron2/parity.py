@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
-from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
 from siamtransfer.detection.detectron2.convertible import layouts
 from siamtransfer.detection.detectron2.trunk import register_trunks

@@ -17,7 +17,7 @@ from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
-from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.detection.detectron2.settings import layout_of
 from siamtransfer.detection.detectron2.trunk import OWN_FPN, SMALL_STEM_FPN
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config

@@ -17,7 +17,7 @@ from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import Stem
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.detectron2_keys import to_detectron2
-from siamtransfer.checkpoints.formats import IMAGENET, Normalisation
+from siamtransfer.checkpoints.file_format import IMAGENET, Normalisation
 from siamtransfer.checkpoints.read_backbone import digest_of
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.parity import (

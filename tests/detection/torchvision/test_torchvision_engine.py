@@ -17,7 +17,7 @@ from support import paths
 from support.small_runs import on_ranks
 
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.formats import Normalisation
+from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone, read_backbone
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.dataset_split import corners, read_image
