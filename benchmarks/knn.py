@@ -39,31 +39,32 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=size)
     parser.add_argument("--large", action="store_true", help="also the mapped bank of 5 GB")
     parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        search_large(Path(asked.child))
+    args = parser.parse_args()
+    if args.child:
+        search_large(Path(args.child))
         return
-    bank, queries = (F.normalize(torch.randn(n, asked.dim), dim=1) for n in (asked.bank, asked.queries))
-    ways: dict[str, Callable[[], object]] = {
+    bank, queries = (F.normalize(torch.randn(n, args.dim), dim=1) for n in (args.bank, args.queries))
+    searches: dict[str, Callable[[], object]] = {
         "product": lambda: queries @ bank.T,
-        "product and top-k": lambda: [(part @ bank.T).topk(asked.k) for part in queries.split(BLOCK)],
-        "search": lambda: search(bank, queries, asked.k),
-        **faiss_flat(bank, queries, asked.k),
+        "product and top-k": lambda: [(block @ bank.T).topk(args.k) for block in queries.split(BLOCK)],
+        "search": lambda: search(bank, queries, args.k),
+        **faiss_flat(bank, queries, args.k),
     }
-    seconds = {name: min(clock(way) for _ in range(3)) for name, way in ways.items()}
+    seconds = {name: min(clock(run) for _ in range(3)) for name, run in searches.items()}
     metrics: dict[str, float] = {f"{name} s": value for name, value in seconds.items()}
     metrics["search / product"] = seconds["search"] / seconds["product"]
     for name, value in metrics.items():
         say(f"{name:20} {value:6.2f}")
-    if asked.large:
+    if args.large:
         metrics |= large()
-    print(to_json({"task": "benchmark/knn", "metrics": metrics, "protocol": vars(asked)}))
+    print(to_json({"task": "benchmark/knn", "metrics": metrics, "protocol": vars(args)}))
 
 
-def clock(way: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    way()
-    return time.perf_counter() - began
+def clock(run: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def faiss_flat(bank: Tensor, queries: Tensor, k: int) -> dict[str, Callable[[], object]]:
@@ -77,30 +78,30 @@ def faiss_flat(bank: Tensor, queries: Tensor, k: int) -> dict[str, Callable[[], 
 
 
 def large() -> dict[str, float]:
-    """Writes the bank, searches it in a process of its own, and reads what that says of its memory."""
+    """Writes the bank, searches it in a process of its own, and reads its time and its memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.npy"
         bank = np.lib.format.open_memmap(path, "w+", np.float16, LARGE)
         generator = np.random.default_rng(0)
         for start in range(0, len(bank), 2**16):
-            part = bank[start : start + 2**16]
-            part[:] = generator.standard_normal(part.shape, np.float32)
+            rows = bank[start : start + 2**16]
+            rows[:] = generator.standard_normal(rows.shape, np.float32)
         bank.flush()
         del bank
         command = [sys.executable, "-m", "benchmarks.knn", "--child", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds, memory = map(float, done.stdout.split())
+        child = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, memory = map(float, child.stdout.split())
     say(f"mapped bank of {LARGE[0]} x {LARGE[1]}: {seconds:.1f} s, at most {memory / 1e9:.2f} GB of memory")
     return {"large s": seconds, "large bytes": memory}
 
 
 def search_large(path: Path) -> None:
     queries = torch.randn(1000, LARGE[1])
-    began = time.perf_counter()
+    start = time.perf_counter()
     search(np.load(path, mmap_mode="r"), queries, 200)
     status = Path("/proc/self/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    print(time.perf_counter() - began, 1024 * int(peak.split()[1]))
+    print(time.perf_counter() - start, 1024 * int(peak.split()[1]))
 
 
 if __name__ == "__main__":

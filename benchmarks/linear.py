@@ -1,4 +1,4 @@
-"""What the linear probes cost beside what they replace.
+"""The time of the linear probes beside that of what they replace.
 
     python -m benchmarks.linear [--rows 4500] [--dim 512] [--classes 10] [--images 512] [--heads 50]
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression as SciKitLearns
+from sklearn.linear_model import LogisticRegression as SklearnRegression
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import build_backbone
@@ -48,13 +48,13 @@ def main() -> None:
     sizes = {"rows": 4500, "dim": 512, "classes": 10, "images": 512, "heads": 50, "epochs": 5}
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size)
-    asked = parser.parse_args()
-    metrics = grid(asked.rows, asked.dim, asked.classes)
-    metrics |= augmented(asked.images, asked.heads)
-    metrics |= kept(asked.rows, asked.dim, asked.classes, asked.heads, asked.epochs)
+    args = parser.parse_args()
+    metrics = grid(args.rows, args.dim, args.classes)
+    metrics |= augmented(args.images, args.heads)
+    metrics |= kept(args.rows, args.dim, args.classes, args.heads, args.epochs)
     for name, value in metrics.items():
         say(f"{name:44} {value:8.2f}")
-    print(to_json({"task": "benchmark/linear", "metrics": metrics, "protocol": vars(asked)}))
+    print(to_json({"task": "benchmark/linear", "metrics": metrics, "protocol": vars(args)}))
 
 
 def features(rows: int, dim: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -67,29 +67,29 @@ def features(rows: int, dim: int, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def grid(rows: int, dim: int, classes: int) -> dict[str, float]:
-    """All strengths, ours and scikit-learn's (its own tolerance, 1000 steps)."""
+    """All strengths by our fits and by scikit-learn's (with its own tolerance, 1000 steps)."""
     h, y = features(rows + 2000, dim, classes)
     train, test = slice(0, rows), slice(rows, None)
-    began, best, start = time.perf_counter(), 0.0, None
+    begin, best, start = time.perf_counter(), 0.0, None
     problem = LogisticRegression(h[train], y[train], dtype=torch.float32)
     for strength in STRENGTHS:
         fit, start = problem.fit(float(strength), start=start, max_steps=200, tolerance=1e-4)
         best = max(best, top_accuracy(fit, h[test], y[test]))
-    ours = time.perf_counter() - began
-    theirs_best, x = 0.0, h.double().numpy()
-    began = time.perf_counter()
+    grid_seconds = time.perf_counter() - begin
+    sklearn_best, x = 0.0, h.double().numpy()
+    begin = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for strength in STRENGTHS:
-            theirs = SciKitLearns(C=strength, max_iter=1000).fit(x[train], y[train].numpy())
-            theirs_best = max(theirs_best, 100 * theirs.score(x[test], y[test].numpy()))
-    seconds = time.perf_counter() - began
+            model = SklearnRegression(C=strength, max_iter=1000).fit(x[train], y[train].numpy())
+            sklearn_best = max(sklearn_best, 100 * model.score(x[test], y[test].numpy()))
+    sklearn_seconds = time.perf_counter() - begin
     return {
-        "grid of 45 s": ours,
-        "45 fits of scikit-learn s": seconds,
-        "scikit-learn / grid": seconds / ours,
+        "grid of 45 s": grid_seconds,
+        "45 fits of scikit-learn s": sklearn_seconds,
+        "scikit-learn / grid": sklearn_seconds / grid_seconds,
         "grid best accuracy %": best,
-        "scikit-learn best accuracy %": theirs_best,
+        "scikit-learn best accuracy %": sklearn_best,
     }
 
 
@@ -107,12 +107,12 @@ def augmented(images: int, heads: int) -> dict[str, float]:
             128,
         )
 
-    one = best_of(3, lambda: run(source(), backbone.dim, 10, rates(1), 1))
-    many = best_of(3, lambda: run(source(), backbone.dim, 10, rates(heads), 1))
+    single = best_of(3, lambda: run(source(), backbone.dim, 10, lrs(1), 1))
+    many = best_of(3, lambda: run(source(), backbone.dim, 10, lrs(heads), 1))
     return {
-        "one head on augmented images s": one,
+        "one head on augmented images s": single,
         f"{heads} heads on augmented images s": many,
-        f"{heads} heads / one head, augmented": many / one,
+        f"{heads} heads / one head, augmented": many / single,
     }
 
 
@@ -120,34 +120,34 @@ def kept(rows: int, dim: int, classes: int, heads: int, epochs: int) -> dict[str
     """Kept features: all heads at once, and one run after another."""
     h, y = features(rows, dim, classes)
     source = KeptFeatures(h, y, 256, ALONE)
-    together = best_of(3, lambda: run(source, dim, classes, rates(heads), epochs))
-    began = time.perf_counter()
-    for rate in rates(heads):
-        run(source, dim, classes, [rate], epochs)
-    single = time.perf_counter() - began
+    at_once = best_of(3, lambda: run(source, dim, classes, lrs(heads), epochs))
+    begin = time.perf_counter()
+    for lr in lrs(heads):
+        run(source, dim, classes, [lr], epochs)
+    single = time.perf_counter() - begin
     return {
-        f"{heads} heads at once on kept features s": together,
+        f"{heads} heads at once on kept features s": at_once,
         f"{heads} single runs on kept features s": single,
-        "single runs / at once, kept": single / together,
+        "single runs / at once, kept": single / at_once,
     }
 
 
-def rates(heads: int) -> list[float]:
-    return [float(rate) for rate in np.logspace(-4, 0, heads)]
+def lrs(heads: int) -> list[float]:
+    return [float(lr) for lr in np.logspace(-4, 0, heads)]
 
 
-def run(source: FeatureBatches, dim: int, classes: int, of: list[float], epochs: int) -> None:
-    heads = ClassifierBank([ClassifierSetting("sgd", rate) for rate in of], dim, classes)
+def run(source: FeatureBatches, dim: int, classes: int, initial_lrs: list[float], epochs: int) -> None:
+    bank = ClassifierBank([ClassifierSetting("sgd", lr) for lr in initial_lrs], dim, classes)
     quiet = Runtime(ALONE.device, ALONE.dtype, rank=0)
-    train_heads({"output": heads}, source, lambda h, _: h, ClassifierSchedule(epochs, lambda *_: 1.0), quiet)
+    train_heads({"output": bank}, source, lambda h, _: h, ClassifierSchedule(epochs, lambda *_: 1.0), quiet)
 
 
 def best_of(times: int, work: Callable[[], None]) -> float:
     seconds = []
     for _ in range(times):
-        began = time.perf_counter()
+        begin = time.perf_counter()
         work()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - begin)
     return min(seconds)
 
 

@@ -22,7 +22,7 @@ from siamtransfer.programs.linear import main as linear_program
 from siamtransfer.utils.errors import UserError
 
 SOURCE = "random:resnet18:width=8:stem=small"
-SCENES = {"size": 24, "count": 60}
+SCENES: dict[str, Any] = {"size": 24, "count": 60}
 OPTIONS = [
     SOURCE, "--data.name", "fashion-scenes", "--data.size", "24", "--data.count", "60", "--device", "cpu",
     "--cache", "none",

@@ -1,10 +1,10 @@
-"""How good is a representation? Numbers from features alone, from views of the same image, or with labels.
+"""Measures of a representation: from features alone, from views of the same image, or with labels.
 
 Legend: x[N, d] features, z = n(x) its rows scaled to unit length, σ the singular values of x (not centred),
-λ the eigenvalues of its covariance (centred), both falling, and k their place from 1. All arithmetic is
-float64. A matrix is a tensor on any device or an array mapped from a file, of any floating-point type: what
-needs only sums over rows (covariance, tolerance, CKA) takes it in chunks and never holds it whole, the others
-are for samples. The monitors of a training run, which serve here too, are in diagnostics.py.
+λ the eigenvalues of its covariance (centred), both in falling order, and k their rank from 1. All arithmetic
+is float64. A matrix is a tensor on any device or an array mapped from a file, of any floating-point type.
+Measures that need only sums over rows (covariance, tolerance, CKA) read it in chunks and never hold all of
+it; the others are for samples. The measures that also watch a training run are in metrics/spread.py.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from siamtransfer.utils.errors import UserError
 
 Matrix = Tensor | np.ndarray
 
-EPSILON = 1e-7  # added to shares by RankMe and LiDAR
+EPSILON = 1e-7  # added to fractions by RankMe and LiDAR
 DELTA = 1e-4  # added to the covariance of views by LiDAR
-PLACES = (6, 100)  # in the spectrum, first and last, that α-ReQ is fitted to
+PLACES = (6, 100)  # first and last rank in the spectrum that α-ReQ is fitted to
 T, POWER = 2.0, 2.0  # of uniformity and alignment
-FLOOR = 1e-12  # of the largest eigenvalue; what lies below is rounding
+FLOOR = 1e-12  # of the largest eigenvalue; what lies below is rounding errors
 WIDEST = 16384  # side of a matrix that is decomposed: 2 GiB
 ROWS = 8192  # of a chunk
 _PAIRS = 2**24  # held at once
 
 
 def sample(count: int, size: int, seed: int) -> np.ndarray:
-    """int64[min(count, size)]: which of `count` rows are taken, by `seed`, in rising order; size 0: all."""
+    """int64[min(count, size)]: a random sample of `count` rows by `seed`, in rising order; size 0: all."""
     order = np.random.Generator(np.random.Philox(seed)).permutation(count)
     return np.sort(order[: size or count])
 
@@ -49,11 +49,11 @@ def sample(count: int, size: int, seed: int) -> np.ndarray:
 
 def singular_values(x: Matrix, device: torch.device | None = None) -> Tensor:
     """σ, float64[min(N, d)], of x as it is."""
-    return _eigenvalues(_scatter(x, _as_it_is, device)).sqrt()
+    return _eigenvalues(_scatter(x, _identity, device)).sqrt()
 
 
 def covariance_eigenvalues(x: Matrix, device: torch.device | None = None) -> Tensor:
-    """λ, float64[min(N, d)], of XᵀX / N with centred columns; the d - N that are zero anyway are left out."""
+    """λ, float64[min(N, d)], of XᵀX / N with centred columns; without the d - N that are zero for N < d."""
     return _eigenvalues(_scatter(x, _centring(x, device), device)) / len(x)
 
 
@@ -162,8 +162,8 @@ def alignment(views: Tensor, power: float = POWER) -> float:
     n, q, _ = views.shape
     first, second = torch.triu_indices(q, q, 1, device=views.device)
     total = views.new_zeros((), dtype=torch.float64)
-    for part in views.split(max(1, ROWS // q)):
-        z = F.normalize(part.double(), dim=2)
+    for chunk in views.split(max(1, ROWS // q)):
+        z = F.normalize(chunk.double(), dim=2)
         squared = (2 - 2 * z @ z.mT)[:, first, second].clamp_min(0)
         total += squared.pow(power / 2).sum()
     return float(total / (n * len(first)))
@@ -171,7 +171,7 @@ def alignment(views: Tensor, power: float = POWER) -> float:
 
 def lidar(views: Tensor, delta: float = DELTA, epsilon: float = EPSILON) -> float:
     """exp of the entropy of p = λ / Σλ + ε, where λ are the eigenvalues of Σ_w^-½ Σ_b Σ_w^-½ (Thilak et al.
-    2023): the rank of what tells images apart, measured in units of what tells their views apart.
+    2023): the rank of the differences between images, in units of the differences between views of an image.
 
     Σ_b is the covariance of the images' means, Σ_w the mean covariance of an image's views, plus δ on the
     diagonal. The paper takes about 1,000 images and 50 views; n images bound the rank by n - 1, and fewer
@@ -183,9 +183,9 @@ def lidar(views: Tensor, delta: float = DELTA, epsilon: float = EPSILON) -> floa
     n, q, d = views.shape
     _require_width(d)
     within, means = views.new_zeros(d, d, dtype=torch.float64), []
-    for part in views.split(max(1, ROWS // q)):
-        mean = part.double().mean(dim=1)
-        deviation = (part - mean[:, None]).flatten(0, 1)
+    for chunk in views.split(max(1, ROWS // q)):
+        mean = chunk.double().mean(dim=1)
+        deviation = (chunk - mean[:, None]).flatten(0, 1)
         within += deviation.T @ deviation / (n * q)
         means.append(mean)
     mean = torch.cat(means)
@@ -203,13 +203,13 @@ def lidar(views: Tensor, delta: float = DELTA, epsilon: float = EPSILON) -> floa
 def tolerance(x: Matrix, labels: Tensor, device: torch.device | None = None) -> float:
     """Mean cosine over all pairs of different rows of the same class (Wang and Liu 2021); NaN where no class
     has two."""
-    place = x.device if device is None and isinstance(x, Tensor) else device
-    classes, y = torch.unique(labels.to(place), return_inverse=True)
+    device = x.device if device is None and isinstance(x, Tensor) else device
+    classes, y = torch.unique(labels.to(device), return_inverse=True)
     count = torch.bincount(y).double()
     if count.max() < 2:
         return math.nan
-    sums, begin = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, device=place), 0
-    for chunk in _chunks(x, place):
+    sums, begin = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, device=device), 0
+    for chunk in _chunks(x, device):
         sums.index_add_(0, y[begin : begin + len(chunk)], F.normalize(chunk, dim=1))
         begin += len(chunk)
     pairs = count * (count - 1)  # ‖Σz‖² counts each pair twice, and each row with itself
@@ -217,8 +217,8 @@ def tolerance(x: Matrix, labels: Tensor, device: torch.device | None = None) -> 
 
 
 def cluster_agreement(x: Tensor, labels: Tensor, *, restarts: int = 10, seed: int = 0) -> dict[str, float]:
-    """How well k-means on z finds the classes: K is their number, k-means++ from `restarts` beginnings by
-    `seed`, the best of them kept (scikit-learn).
+    """How well the clusters of k-means on z agree with the K classes. K-means has K clusters and starts
+    `restarts` times by k-means++ with `seed`; the best run is taken (scikit-learn).
 
     `nmi` is 2 I / (H + H), `ari` and `ami` are adjusted for chance, `accuracy` is the percentage of rows in
     the cluster that the best one-to-one assignment gives to their class, `balance` the entropy of the
@@ -233,16 +233,16 @@ def cluster_agreement(x: Tensor, labels: Tensor, *, restarts: int = 10, seed: in
         raise UserError("clusters can be compared with classes only where the labels name two or more")
     z = F.normalize(x.float(), dim=1).cpu().numpy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points than clusters: `balance` tells
-        found = KMeans(count, init="k-means++", n_init=restarts, random_state=seed).fit_predict(z)
-    table = contingency_matrix(y, found)
-    right = table[linear_sum_assignment(table, maximize=True)].sum()
-    sizes = torch.from_numpy(np.bincount(found)).double() / len(y)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points than clusters: see `balance`
+        clusters = KMeans(count, init="k-means++", n_init=restarts, random_state=seed).fit_predict(z)
+    table = contingency_matrix(y, clusters)
+    correct = table[linear_sum_assignment(table, maximize=True)].sum()
+    sizes = torch.from_numpy(np.bincount(clusters)).double() / len(y)
     return {
-        "nmi": float(normalized_mutual_info_score(y, found)),
-        "ari": float(adjusted_rand_score(y, found)),
-        "ami": float(adjusted_mutual_info_score(y, found)),
-        "accuracy": 100 * float(right) / len(y),
+        "nmi": float(normalized_mutual_info_score(y, clusters)),
+        "ari": float(adjusted_rand_score(y, clusters)),
+        "ami": float(adjusted_mutual_info_score(y, clusters)),
+        "accuracy": 100 * float(correct) / len(y),
         "balance": float(torch.special.entr(sizes).sum()) / math.log(count),
     }
 
@@ -269,20 +269,20 @@ def linear_cka(x: Matrix, y: Matrix, *, unbiased: bool = False, device: torch.de
     return xy / math.sqrt(xx * yy) if xx > 0 and yy > 0 else math.nan
 
 
-def neighbour_agreement(one: Tensor, other: Tensor) -> float:
+def neighbour_agreement(first: Tensor, second: Tensor) -> float:
     """Mean over rows of the Jaccard index of two sets of neighbours, int64[N, k] each: 1 for the same."""
-    shared = (one[:, :, None] == other[:, None, :]).any(dim=2).sum(dim=1).double()
-    return float((shared / (2 * one.shape[1] - shared)).mean())
+    shared = (first[:, :, None] == second[:, None, :]).any(dim=2).sum(dim=1).double()
+    return float((shared / (2 * first.shape[1] - shared)).mean())
 
 
 def _hsic(x: Matrix, y: Matrix, unbiased: bool, device: torch.device | None) -> float:
     """‖YᵀX‖² with centred columns; unbiased, less what the diagonals of the kernels XXᵀ and YYᵀ add to it."""
-    n, d, other = len(x), x.shape[1], y.shape[1]
+    n, d_x, d_y = len(x), x.shape[1], y.shape[1]
     centre_x, centre_y = _centring(x, device), _centring(y, device)
-    if n * n < d * other:
+    if n * n < d_x * d_y:
         cross = (_scatter(x, centre_x, device, gram=True) * _scatter(y, centre_y, device, gram=True)).sum()
     else:
-        _require_width(math.isqrt(d * other))
+        _require_width(math.isqrt(d_x * d_y))
         pairs = zip(_chunks(x, device), _chunks(y, device), strict=True)
         cross = sum(centre_x(a).T @ centre_y(b) for a, b in pairs).square().sum()  # type: ignore[union-attr]
     if not unbiased:
@@ -301,12 +301,12 @@ def _eigenvalues(symmetric: Tensor) -> Tensor:
 
 
 Prepare = Callable[[Tensor], Tensor]
-"""What is done to some rows, float64[n, d], before they are summed."""
+"""A change of rows float64[n, d] before they are summed."""
 
 _unit: Prepare = partial(F.normalize, dim=1)
 
 
-def _as_it_is(chunk: Tensor) -> Tensor:
+def _identity(chunk: Tensor) -> Tensor:
     return chunk
 
 
@@ -316,30 +316,30 @@ def _centring(x: Matrix, device: torch.device | None) -> Prepare:
 
 
 def _scatter(x: Matrix, prepare: Prepare, device: torch.device | None, gram: bool | None = None) -> Tensor:
-    """XᵀX float64[d, d] by chunks, or with `gram` XXᵀ float64[N, N] at once; None: the smaller one, for both
-    have the same eigenvalues but for zeros, and the same norm."""
+    """XᵀX float64[d, d] by chunks, or with `gram` XXᵀ float64[N, N] at once. None: the smaller one, because
+    both have the same norm and the same eigenvalues except zeros."""
     n, d = x.shape
     gram = n < d if gram is None else gram
     _require_width(n if gram else d)
     if gram:
-        whole = prepare(torch.cat(list(_chunks(x, device))))
-        return whole @ whole.T
-    return sum(part.T @ part for part in map(prepare, _chunks(x, device)))  # type: ignore[return-value]
+        rows = prepare(torch.cat(list(_chunks(x, device))))
+        return rows @ rows.T
+    return sum(rows.T @ rows for rows in map(prepare, _chunks(x, device)))  # type: ignore[return-value]
 
 
 def _chunks(x: Matrix, device: torch.device | None) -> Iterator[Tensor]:
-    """x as float64[n, d], ROWS rows at a time, on `device` or where it lies.
+    """x as float64[n, d], ROWS rows at a time, on `device` or, for None, where x is.
 
     Raises:
         UserError: a value is not finite.
     """
     for begin in range(0, len(x), ROWS):
-        part = x[begin : begin + ROWS]
-        part = torch.from_numpy(np.array(part)) if isinstance(part, np.ndarray) else part
-        part = part.to(device).double()
-        if not bool(torch.isfinite(part.sum())):
-            raise UserError("the features hold values that are not finite: nothing can be said of them")
-        yield part
+        rows = x[begin : begin + ROWS]
+        rows = torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows
+        rows = rows.to(device).double()
+        if not bool(torch.isfinite(rows.sum())):
+            raise UserError("the features hold values that are not finite, so they cannot be measured")
+        yield rows
 
 
 def _require_width(side: int) -> None:

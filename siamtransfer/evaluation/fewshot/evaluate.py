@@ -10,7 +10,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.fewshot.config import FewshotConfig
 from siamtransfer.evaluation.frozen_model import labelled_features
 from siamtransfer.evaluation.linear.logistic import fit_logistic
-from siamtransfer.evaluation.linear.test_split import TestSplit, number_classes, set_aside
+from siamtransfer.evaluation.linear.splits import TestSplit, number_classes, set_aside
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.intervals import mean_and_interval
 from siamtransfer.records.predictions import Predictions

@@ -126,7 +126,7 @@ def _prepared(x: Tensor, metric: NeighbourMetric) -> Tensor:
     """float32[n, D] whose inner products, or distances, are the similarities."""
     x = x.float()
     if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
-        raise UserError("the features hold values that are not finite: no neighbour can be found for them")
+        raise UserError("the features hold values that are not finite: they have no neighbours")
     return F.normalize(x, dim=1) if metric == "cosine" else x
 
 

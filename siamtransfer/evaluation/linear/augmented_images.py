@@ -1,4 +1,5 @@
-"""Training images with labels, epoch after epoch: random crops and flips, painted where the training runs."""
+"""Training images with labels, epoch after epoch: random crops and flips, made on the device of the
+training."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from siamtransfer.views.view_spec import Recipe, Triple, ViewSpec
 
 
 def crops_and_flips(transform: Transform) -> Recipe:
-    """The field's training transform for classifiers, one bilinear view of the evaluation transform's size: a
+    """The usual training transform of classifiers, one bilinear view of the evaluation transform's size: a
     crop of 8 to 100 % of the area, and a flip half of the time."""
     view = ViewSpec(transform.crop, jitter_p=0.0, grey_p=0.0)
     mean, std = (cast(Triple, tuple(values)) for values in (transform.mean, transform.std))
@@ -31,9 +32,9 @@ def crops_and_flips(transform: Transform) -> Recipe:
 class AugmentedImages:
     """Batches of `images`, of which `indices` int64[n] take part, in a new order every epoch.
 
-    The order is a function of (seed, epoch) and every crop of (seed, epoch, image), so ranks share a batch
-    between them and a later epoch can be the first. The last batch of an epoch may be smaller, or is left out
-    if `whole`.
+    The order is a function of (seed, epoch) and every crop of (seed, epoch, image), so ranks can divide a
+    batch between them and any step can be the first. The last batch of an epoch may be smaller; `drop_last`
+    leaves it out.
     """
 
     images: Images
@@ -44,14 +45,14 @@ class AugmentedImages:
     runtime: Runtime
     seed: int = 0
     workers: int = 0
-    whole: bool = False
+    drop_last: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.indices) // self.batch if self.whole else -(-len(self.indices) // self.batch)
+        return len(self.indices) // self.batch if self.drop_last else -(-len(self.indices) // self.batch)
 
     def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """x float32[n, 3, S, S] and labels int64[n] of this rank's share of each batch, on the device, from
+        """x float32[n, 3, S, S] and labels int64[n] of this rank's part of each batch, on the device, from
         step `start` up to `steps`."""
         device = self.runtime.device
         loader = build_loader(
@@ -84,7 +85,7 @@ class _LocalSamples(Sampler[list[SampleKey]]):
 
 
 def local_part(n: int, runtime: Runtime) -> slice:
-    """The rows of this rank among `n` rows that the ranks share, as equal as possible."""
+    """The rows of this rank among `n` rows that the ranks divide between them, as equally as possible."""
     return slice(
         runtime.rank * n // runtime.world_size,
         (runtime.rank + 1) * n // runtime.world_size,

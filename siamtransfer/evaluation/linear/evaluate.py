@@ -25,6 +25,13 @@ from siamtransfer.evaluation.linear.config import LinearConfig
 from siamtransfer.evaluation.linear.logistic import split_by_class
 from siamtransfer.evaluation.linear.probe import ProbeResult, logistic_probe, multilabel_probe
 from siamtransfer.evaluation.linear.protocols import PUBLISHED, PublishedProtocol, published_layers
+from siamtransfer.evaluation.linear.splits import (
+    TEST_FRACTION,
+    TestSplit,
+    number_classes,
+    set_aside,
+    single_labels,
+)
 from siamtransfer.evaluation.linear.sweep import (
     HELD_OUT,
     SweepData,
@@ -32,13 +39,6 @@ from siamtransfer.evaluation.linear.sweep import (
     published_probe,
     sweep_epochs,
     sweep_probe,
-)
-from siamtransfer.evaluation.linear.test_split import (
-    TEST_FRACTION,
-    TestSplit,
-    number_classes,
-    set_aside,
-    single_labels,
 )
 from siamtransfer.evaluation.linear.train import AugmentedFeatures, KeptFeatures, Select
 from siamtransfer.records.result import Result

@@ -15,7 +15,7 @@ import torch
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.logistic import probe
 from siamtransfer.evaluation.linear.multilabel import probe_labels
-from siamtransfer.evaluation.linear.test_split import number_classes
+from siamtransfer.evaluation.linear.splits import number_classes
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.average_precision import eleven_points, mean_average_precision
 from siamtransfer.records.predictions import Predictions

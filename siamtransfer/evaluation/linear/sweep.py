@@ -17,7 +17,7 @@ from siamtransfer.evaluation.linear.classifier_bank import ClassifierBank, Class
 from siamtransfer.evaluation.linear.config import ProbeOptimizer
 from siamtransfer.evaluation.linear.probe import ProbeResult
 from siamtransfer.evaluation.linear.protocols import PublishedProtocol
-from siamtransfer.evaluation.linear.test_split import TestSplit
+from siamtransfer.evaluation.linear.splits import TestSplit
 from siamtransfer.evaluation.linear.train import ClassifierSchedule, FeatureBatches, Select, train_heads
 from siamtransfer.records.predictions import Predictions
 from siamtransfer.training.saved_training import SavedTraining

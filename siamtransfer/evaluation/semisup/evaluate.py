@@ -14,7 +14,7 @@ from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.finetuning import FINETUNING, Classifier, FinetuningPlan, finetune
 from siamtransfer.evaluation.frozen_model import FrozenModel, open_frozen_model
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, crops_and_flips
-from siamtransfer.evaluation.linear.test_split import TestSplit, number_classes, single_labels
+from siamtransfer.evaluation.linear.splits import TestSplit, number_classes, single_labels
 from siamtransfer.evaluation.semisup.config import SemisupConfig
 from siamtransfer.features.extract import Features, extract
 from siamtransfer.records.predictions import Predictions
@@ -110,7 +110,7 @@ def _finetune(
         runtime,
         config.seed,
         model.workers,
-        whole=True,
+        drop_last=True,
     )
     torch.manual_seed(config.seed)
     classifier = Classifier(model.backbone, len(split.values))
