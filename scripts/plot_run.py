@@ -46,7 +46,7 @@ def main() -> dict[str, Any]:
         (name for row in rows for name in row if name.startswith("knn/") and name.endswith("top1")), None
     )
     if knn:
-        curve(middle, rows, knn, "SimSiam", marker="o")
+        curve(middle, rows, knn, "trained backbone", marker="o")
         for name, style in (("pixels", ":"), ("untrained", "--")):
             value = next(row[key] for row in rows if (key := f"baseline/{name}/{knn}") in row)
             middle.axhline(value, linestyle=style, color="grey", label=name)
