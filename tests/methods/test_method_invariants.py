@@ -32,15 +32,15 @@ SCHEDULES = json.loads((paths.GOLDEN / "schedules_full.json").read_text())["ema_
 
 
 class Constant(nn.Module):
-    """A head whose answers are given beforehand, one after the other where there are several."""
+    """A head with fixed outputs, in turn where there are several."""
 
-    def __init__(self, *answers: Tensor):
+    def __init__(self, *outputs: Tensor):
         super().__init__()
-        self.answers, self.asked = answers, 0
+        self.outputs, self.calls = outputs, 0
 
     def forward(self, h: Tensor) -> Tensor:
-        self.asked += 1
-        return self.answers[(self.asked - 1) % len(self.answers)] + 0 * h.sum()
+        self.calls += 1
+        return self.outputs[(self.calls - 1) % len(self.outputs)] + 0 * h.sum()
 
 
 def unit_rows(n: int, d: int, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every method through pretrain/main.py: it runs, resumes to the bit, is read back; when its moments come."""
+"""Every method through a whole run: it resumes to the bit and is read back; when its hooks are called."""
 
 from __future__ import annotations
 
@@ -84,19 +84,21 @@ def test_every_method_runs_and_goes_on_to_the_bit(name: str, tmp_path: Path) -> 
     losses = [row["loss"] for row in rows(tmp_path / "whole") if "loss" in row]
     assert len(set(losses)) == len(losses) == 10
     assert state["method"] == state["config"]["method"]["name"] == name
-    assert {section_of(other) for other in METHODS} & state["config"].keys() == {section_of(name)}
+    assert {section_of(method) for method in METHODS} & state["config"].keys() == {section_of(name)}
 
     file = tmp_path / "whole" / "checkpoint.pth"
     read = read_backbone(file)
     assert read.branch == ("target" if name == "dino" else "backbone")
     branches = {"backbone"} | {"target" for key in state["model"] if key.startswith("target_backbone.")}
     assert set(read.branches) == branches
-    found = {branch: read_backbone(file, branch=branch).state for branch in branches}
+    states = {branch: read_backbone(file, branch=branch).state for branch in branches}
     for branch, prefix in (("backbone", "backbone."), ("target", "target_backbone.")):
-        for key, tensor in found.get(branch, {}).items():
+        for key, tensor in states.get(branch, {}).items():
             assert torch.equal(tensor, state["model"][prefix + key])
-    if len(found) == 2:
-        assert any(not torch.equal(tensor, found["target"][key]) for key, tensor in found["backbone"].items())
+    if len(states) == 2:
+        assert any(
+            not torch.equal(tensor, states["target"][key]) for key, tensor in states["backbone"].items()
+        )
 
     converted = to_d2([str(file), str(tmp_path / "backbone.pkl")])
     assert converted["protocol"]["proof"] == "passed"
@@ -170,7 +172,7 @@ def test_more_views_than_a_method_takes_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-# The three moments.
+# The three hooks.
 
 
 class Notes(Method):
@@ -218,9 +220,9 @@ def notes_of_two_steps(runtime: Runtime, parts: int) -> Any:
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_moments_come_once_a_step_around_the_update(parts: int, world_size: int) -> None:
-    found = [notes_of_two_steps(ALONE, parts)] if world_size == 1 else on_ranks(notes_of_two_steps, parts)
-    for notes in found:
+def test_hooks_are_called_once_a_step_around_the_update(parts: int, world_size: int) -> None:
+    of_ranks = [notes_of_two_steps(ALONE, parts)] if world_size == 1 else on_ranks(notes_of_two_steps, parts)
+    for notes in of_ranks:
         words = ["before_forward", *["forward"] * parts, "before_update", "after_update"]
         assert [what for what, *_ in notes] == words * 2
         for step, few in enumerate((notes[: len(words)], notes[len(words) :])):
@@ -235,7 +237,7 @@ def test_moments_come_once_a_step_around_the_update(parts: int, world_size: int)
             assert few[-2][3] is True
 
 
-def test_a_loss_that_is_not_finite_stops_before_any_moment_of_the_update() -> None:
+def test_a_loss_that_is_not_finite_stops_before_any_hook_of_the_update() -> None:
     method = Notes()
     optimizer = build_optimizer(OptimConfig(), method.groups())
     views = list(torch.full((2, 4, 6), float("nan"), dtype=torch.float64))

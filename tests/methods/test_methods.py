@@ -251,7 +251,7 @@ def test_every_parameter_is_frozen_or_in_one_group_with_a_gradient(name):
 
 
 def trained(runtime: Runtime, name: str, steps: int, synchronise: bool = True, **changes: Any) -> Any:
-    """Losses of some steps on this rank's share, the last gradients, and the state."""
+    """Losses of some steps on this rank's rows, the last gradients, and the state."""
     method, last = small(name, **changes), {}
     model = runtime.distribute(method, synchronise_batch_norm=synchronise)
     before_update = method.before_update
@@ -264,11 +264,11 @@ def trained(runtime: Runtime, name: str, steps: int, synchronise: bool = True, *
     optimizer = build_optimizer(OptimConfig(lr=0.05, batch=256), method.groups())
     losses = []
     for step in range(steps):
-        share = [view.chunk(runtime.world_size)[runtime.rank] for view in some_views(step)]
+        local = [view.chunk(runtime.world_size)[runtime.rank] for view in some_views(step)]
         info = StepInfo(step, 100, 10)
         torch.manual_seed(10 * step + runtime.rank)
         updater = Updater(model, optimizer, runtime.scaler(), runtime)
-        _, report = train_step(updater, share, CONTEXT, info)
+        _, report = train_step(updater, local, CONTEXT, info)
         losses.append(report.loss)
     return losses, last, method.state_dict()
 
@@ -276,10 +276,10 @@ def trained(runtime: Runtime, name: str, steps: int, synchronise: bool = True, *
 @pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_are_one(name):
     losses, gradients, state = trained(ALONE, name, 3)
-    for found in on_ranks(trained, name, 3):
-        assert found[0] == pytest.approx(losses, rel=1e-10)
-        assert found[1].keys() == gradients.keys()
-        for ours, expected in ((found[1], gradients), (found[2], state)):
+    for rank_losses, rank_gradients, rank_state in on_ranks(trained, name, 3):
+        assert rank_losses == pytest.approx(losses, rel=1e-10)
+        assert rank_gradients.keys() == gradients.keys()
+        for ours, expected in ((rank_gradients, gradients), (rank_state, state)):
             for key, tensor in expected.items():
                 torch.testing.assert_close(
                     ours[key], tensor, rtol=1e-7, atol=1e-10, msg=lambda text, key=key: f"{key}: {text}"

@@ -72,8 +72,8 @@ class Golden:
         if not self.full:
             local = list(self.arrays["local_views"][step]) if "local_views" in self.arrays else []
             return [view.to(dtype) for view in [*self.arrays["views"][step], *local]]
-        found = [name for name in self.arrays if name.startswith(f"input/step{step}/")]
-        return [self.arrays[name].to(dtype) for name in sorted(found)]
+        names = [name for name in self.arrays if name.startswith(f"input/step{step}/")]
+        return [self.arrays[name].to(dtype) for name in sorted(names)]
 
     def get(self, group: str, name: str, dtype: torch.dtype) -> Tensor:
         """An array of step 0's outputs (`out`) or gradients (`grad`), or of the final state (`final`)."""
@@ -141,8 +141,9 @@ def train(
     *,
     decay_vectors: bool = True,
 ) -> Tensor:
-    """Trains five steps as the golden runs did, with every hook; returns the losses. `moment` is the first
-    step's, and schedules stay there. Weight decay leaves biases and the like out unless `decay_vectors`."""
+    """Trains five steps as the golden runs did, with every hook; returns the losses. `info` is that of the
+    first step, and schedules stay there. Weight decay leaves biases and the like out unless
+    `decay_vectors`."""
     vectors = [p for p in trainable(method) if p.ndim < 2]
     matrices = [p for p in trainable(method) if p.ndim >= 2]
     optimizer = torch.optim.SGD(
@@ -197,12 +198,12 @@ Outcome = tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]
 
 
 def two_steps(method: Method, views: list[Tensor], runtime: Runtime) -> Outcome:
-    """Two training steps on this rank's share of `views`."""
+    """Two training steps on this rank's rows of `views`."""
     model = runtime.distribute(method)
     optimizer = torch.optim.SGD(trainable(method), lr=0.1)
-    mine = [view.chunk(runtime.world_size)[runtime.rank] for view in views]
+    local = [view.chunk(runtime.world_size)[runtime.rank] for view in views]
     for step in range(2):
-        loss = one_step(method, optimizer, mine, StepInfo(step, 100, 10), model)
+        loss = one_step(method, optimizer, local, StepInfo(step, 100, 10), model)
     gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
     return collectives.all_reduce_mean(loss), gradients, method.state_dict()
 
@@ -212,7 +213,7 @@ def assert_same_outcome(ours: Outcome, theirs: Outcome, what: str = "") -> None:
     pairs = {"loss": (ours[0], theirs[0])}
     pairs |= {f"gradient of {name}": (ours[1][name], theirs[1][name]) for name in theirs[1]}
     pairs |= {name: (ours[2][name], theirs[2][name]) for name in theirs[2]}
-    for name, (one, other) in pairs.items():
+    for name, (tensor, expected) in pairs.items():
         torch.testing.assert_close(
-            one, other, rtol=1e-8, atol=1e-10, msg=lambda t, n=name: f"{what} {n}: {t}"
+            tensor, expected, rtol=1e-8, atol=1e-10, msg=lambda t, n=name: f"{what} {n}: {t}"
         )

@@ -29,7 +29,7 @@ def test_a_partner_is_another_image_of_the_cluster():
         assert stats.chisquare(counts.numpy()).pvalue > 1e-4 or len(candidates) == 1
 
 
-def test_partners_replace_their_share_of_targets():
+def test_partners_replace_their_fraction_of_targets():
     clusters = with_clusters([0] * 8, fraction=0.25)
     index, own = torch.arange(8), torch.arange(8)
     replaced = torch.stack([clusters.partners(index) != own for _ in range(500)]).double().mean()

@@ -32,7 +32,7 @@ def encoded(**parts: Any) -> EncodedBatch:
     return EncodedBatch(**{**empty, **parts})
 
 
-def test_labels_are_learned_from_their_share_of_every_class():
+def test_labels_are_learned_from_their_fraction_of_every_class():
     term = LabelLoss(4, LABELS, TermsConfig(labels=1, labelled_fraction=0.25)).double()
     known = torch.nonzero(term.table >= 0).flatten()
     assert torch.equal(term.table[known], LABELS[known])
@@ -86,16 +86,16 @@ def test_a_weak_contrast_looks_at_the_middle_ones():
     p, t = ([random_rows(7, 3, seed) for seed in seeds] for seeds in ((1, 2), (3, 4)))
     config = TermsConfig(contrast=1, contrast_margin=0.1, contrast_band=[0.2, 0.7])
     ours = ContrastLoss(config)(encoded(predictions=p, targets=t)).item()
-    found = []
-    for mine, others in ((p[0], t[1]), (p[1], t[0])):
-        q, z = (x.numpy() / np.linalg.norm(x, axis=1, keepdims=True) for x in (mine, others))
+    excesses = []
+    for predictions, targets in ((p[0], t[1]), (p[1], t[0])):
+        q, z = (x.numpy() / np.linalg.norm(x, axis=1, keepdims=True) for x in (predictions, targets))
         for i in range(7):
             rest = [k for k in range(7) if k != i]
             low, high = np.quantile(z[i] @ z[rest].T, [0.2, 0.7])
             middle = [k for k in rest if low <= z[i] @ z[k] <= high]
             assert 0 < len(middle) < 6
-            found.append(np.mean([max(0.0, q[i] @ z[k] - 0.1) for k in middle]))
-    assert ours == pytest.approx(np.mean(found), rel=1e-10)
+            excesses.append(np.mean([max(0.0, q[i] @ z[k] - 0.1) for k in middle]))
+    assert ours == pytest.approx(np.mean(excesses), rel=1e-10)
 
 
 def test_terms_are_added_by_their_weights_and_written_down():

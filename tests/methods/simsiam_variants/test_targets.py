@@ -40,11 +40,11 @@ def test_the_target_passes_no_gradient():
     assert small_variant(stop_gradient=False).target(z) is z
 
 
-@pytest.mark.parametrize(("fraction", "other"), [(0.0, {}), (1.0, {"stop_gradient": False})])
-def test_the_ends_of_a_partial_gradient_are_stop_gradient_and_none(fraction: float, other: Any):
+@pytest.mark.parametrize(("fraction", "options"), [(0.0, {}), (1.0, {"stop_gradient": False})])
+def test_the_ends_of_a_partial_gradient_are_stop_gradient_and_none(fraction: float, options: Any):
     ours, theirs = (
         gradients(small_variant(target=TargetConfig(gradient=fraction))),
-        gradients(small_variant(**other)),
+        gradients(small_variant(**options)),
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -97,7 +97,7 @@ def test_a_second_network_with_momentum_is_not():
         assert not torch.equal(ours[2][name], ours[2][f"target_{name}"])
 
 
-def test_alternation_aims_at_the_weights_of_the_last_round():
+def test_alternation_has_targets_from_the_weights_of_the_last_round():
     method = small_variant(target=TargetConfig(fraction=1, momentum=0, every=2))
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.5)
     for step in range(5):
@@ -158,20 +158,20 @@ def test_the_average_replaces_the_predictor_and_passes_no_gradient():
     torch.testing.assert_close(ours, torch.autograd.grad(expected, method.backbone.c1.weight))
 
 
-def test_who_aims_at_what():
+def test_pairs_of_predictions_and_targets():
     t1, t2, t3, t4 = targets = list(random_rows(4, 3))
 
-    def found(targets: list[Tensor], views: int, **how: bool) -> list[tuple[int, list[float]]]:
+    def pairs(targets: list[Tensor], views: int, **how: bool) -> list[tuple[int, list[float]]]:
         return [
             (i, t.tolist())
             for i, t in prediction_pairs(targets, views, **{"mean": False, "symmetric": True, **how})
         ]
 
-    assert found([t1, t2], 2) == found([t1, t2], 2, mean=True) == [(0, t2.tolist()), (1, t1.tolist())]
-    assert len(found(targets, 4)) == 12
-    assert found([t1, t2], 3)[2:] == [(2, t1.tolist()), (2, t2.tolist())]
-    assert found([t1, t2, t3], 3, mean=True)[0] == (0, ((t2 + t3) / 2).tolist())
-    assert found(targets, 4, symmetric=False) == [(0, t2.tolist()), (2, t4.tolist())]
+    assert pairs([t1, t2], 2) == pairs([t1, t2], 2, mean=True) == [(0, t2.tolist()), (1, t1.tolist())]
+    assert len(pairs(targets, 4)) == 12
+    assert pairs([t1, t2], 3)[2:] == [(2, t1.tolist()), (2, t2.tolist())]
+    assert pairs([t1, t2, t3], 3, mean=True)[0] == (0, ((t2 + t3) / 2).tolist())
+    assert pairs(targets, 4, symmetric=False) == [(0, t2.tolist()), (2, t4.tolist())]
 
 
 def test_views_of_views_are_pairs():
