@@ -1,8 +1,9 @@
 """Which layers of a backbone the features come from: by name, several side by side.
 
 A selection is names of layers joined by `+`. Layers of a ResNet: `layer1` to `layer4`, each the mean over its
-map. Layers of a ViT: `blockN` (the class token after block N, counted from 1, through the final norm), `lastN`
-(those of the last N blocks) and `mean` (the mean patch token of the last block). Any backbone has `output`.
+map. Layers of a ViT: `blockN` (the class token after block N, counted from 1, through the final norm),
+`lastN` (those of the last N blocks) and `mean` (the mean patch token of the last block). Any backbone has
+`output`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class FeatureLayers(nn.Module):
         return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=1)
 
     def measure(self, size: int) -> None:
-        """Sets `widths` by a forward of one black image of `size` pixels, for use before any other forward."""
+        """Sets `widths` by a forward of one black image of `size` pixels, before any other forward."""
         device = next(self.backbone.parameters()).device
         training = self.backbone.training
         self.backbone.eval()

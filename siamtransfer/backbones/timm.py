@@ -21,8 +21,8 @@ class TimmBackbone(Backbone):
     """A timm model without its classifier: x[N, 3, H, W] to h[N, D].
 
     In `state_dict` and `load_state_dict` the tensors have timm's names, so that a checkpoint of this class
-    and one of timm's model have the same keys. The model is the submodule `model`, whose prefix `model.` torch
-    would put before every name: `state_dict` leaves it out, and a hook puts it back before loading.
+    and one of timm's model have the same keys. The model is the submodule `model`, and torch would put the
+    prefix `model.` before every name: `state_dict` leaves it out, and a hook puts it back before loading.
     """
 
     def __init__(self, name: str, zero_init_residual: bool, drop_path: float = 0.0):

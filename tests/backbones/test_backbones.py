@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from siamtransfer.backbones.architecture import architecture_of, build_backbone, Architecture
+from siamtransfer.backbones.architecture import Architecture, architecture_of, build_backbone
 from siamtransfer.backbones.names import RESNETS
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.utils.errors import UserError
