@@ -40,6 +40,7 @@ faults: $(VENV)/.test
 	$(PY) -m pytest tests/faults
 
 bench: $(VENV)/.test
+	$(PY) benchmarks/startup.py
 	$(PY) benchmarks/data_path.py
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.conversion

@@ -338,7 +338,10 @@ def read_saved_config(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_missing_files(words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> None:
-    """Raises UserError for weights that are not there, before anything heavy is imported."""
+    """Raises UserError for weights that are not there, before anything heavy is imported; a run that is
+    resumed needs them no longer."""
+    if any(word.partition("=")[0] == "--resume" for word in words):
+        return
     for key in ("backbone.weights", "resume_from_backbone"):
         for weights in (_last_value(key, words, trees), _last_value(key.replace("_", "-"), words, ())):
             if isinstance(weights, str) and weights != "null":
