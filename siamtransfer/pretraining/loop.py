@@ -20,7 +20,7 @@ from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, StopSignal, seed_step
 from siamtransfer.pretraining.images import build_training_loader, open_training_images
-from siamtransfer.pretraining.monitors import Monitor, build_monitors
+from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
@@ -54,6 +54,7 @@ def pretrain(
         # Data: workers decode and crop, the device augments.
         images = open_training_images(config.data)
         recipe = config.views.build()
+        check_monitors(config, recipe)
         schedule = Schedule(config.optim, len(images), runtime.world_size)
 
         # Model: the method with its backbone, then its optimizer and loss scaler.

@@ -120,6 +120,12 @@ class KnnMonitor(Monitor):
         return scores
 
 
+def check_monitors(config: PretrainConfig, recipe: Recipe) -> None:
+    """Raises UserError if the gradient view is on and the method has none with these views of an image."""
+    if config.monitor.gradients_every:
+        require_form(config.options, len(recipe.views))
+
+
 def build_monitors(
     config: PretrainConfig, state: TrainState, schedule: Schedule, log: Logger, runtime: Runtime
 ) -> list[Monitor]:
@@ -127,11 +133,10 @@ def build_monitors(
     the method is distributed.
 
     Raises:
-        UserError: the method has no gradient view, or the labelled split cannot be opened.
+        UserError: the labelled split cannot be opened.
     """
     monitors: list[Monitor] = [CollapseMonitor(state, log)]
     if config.monitor.gradients_every:
-        require_form(config.options, len(state.recipe.views))
         monitors.append(GradientMonitor(state, log, runtime))
     knn = build_knn(config, state.recipe, runtime)
     if knn is not None:
