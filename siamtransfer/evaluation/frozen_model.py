@@ -188,7 +188,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         train, test = _open_images(config.data, recorded.get("data", {}), source)
     if backbone is not None:
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    transform = _evaluation_transform(config, train, read, recorded)
+    transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
     workers = _count_workers(config.data, train, runtime)
     return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers)
 
@@ -210,6 +210,21 @@ def labelled_features(
     train = model.features(model.train, [config.layers])
     test = model.features(model.test, [config.layers]) if model.test else None
     return LabelledFeatures(train, test, model.protocol, model.provenance, (model.train, model.test))
+
+
+def choose_transform(
+    read: ReadBackbone | None, image_size: int | None, *, crop: int | None, resize: int | None
+) -> Transform:
+    """The evaluation transform of a backbone (None for raw pixels) for images of `image_size` pixels a side
+    (None where their sizes differ). Without `crop` its side is that of the views in pretraining, or of the
+    images, or 224; without `resize` see `evaluation_transform`."""
+    views = _recorded_config(read).get("views")
+    view = ViewsConfig.from_dict(views).build().views[0] if views else None
+    side = crop or (view.size if view else image_size or 224)
+    mean, std = read.normalisation if read else IMAGENET
+    interpolation = view.interpolation if view else "bilinear"
+    transform = evaluation_transform(side, image_size, mean, std, interpolation)
+    return replace(transform, resize=resize) if resize else transform
 
 
 def _read_files(config: EvaluationConfig, *, mapped: bool) -> LabelledFeatures:
@@ -260,18 +275,6 @@ def _open_images(
         keys = ("name", "root", "list_file", "test_split", "size", "count")
         options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
     return open_labelled(options.pop("name"), **options)
-
-
-def _evaluation_transform(
-    config: EvaluationConfig, train: ImageSet, read: ReadBackbone | None, recorded: dict[str, Any]
-) -> Transform:
-    views = recorded.get("views")
-    view = ViewsConfig.from_dict(views).build().views[0] if views else None
-    crop = config.crop or (view.size if view else train.image_size or 224)
-    mean, std = read.normalisation if read else IMAGENET
-    interpolation = view.interpolation if view else "bilinear"
-    transform = evaluation_transform(crop, train.image_size, mean, std, interpolation)
-    return replace(transform, resize=config.resize) if config.resize else transform
 
 
 def _count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:

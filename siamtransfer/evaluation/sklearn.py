@@ -15,7 +15,8 @@ from torch import nn
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Precision, start_runtime
-from siamtransfer.evaluation.api import ImageSource, as_image_set, choose_transform
+from siamtransfer.evaluation.api_inputs import ImageSource, as_image_set
+from siamtransfer.evaluation.frozen_model import choose_transform
 from siamtransfer.features.extract import extract
 
 

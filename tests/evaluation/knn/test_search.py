@@ -12,8 +12,9 @@ from support.small_runs import on_ranks
 from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn import search as neighbours
-from siamtransfer.evaluation.knn.search import search
+from siamtransfer.evaluation.knn.search import search, search_over_ranks
 from siamtransfer.evaluation.knn.vote import knn_accuracies, knn_scores, score_neighbours
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
 from siamtransfer.utils.errors import UserError
@@ -110,6 +111,19 @@ def test_leave_one_out_never_finds_the_query_itself():
     _, i = search(bank, bank, 39, leave_out=torch.arange(40))
     assert not bool((i == torch.arange(40)[:, None]).any())
     assert i.sort(dim=1).values.unique(dim=0).shape == (40, 39)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_a_search_over_one_rank_is_the_search(metric):
+    alone = Runtime(torch.device("cpu"), torch.float32)
+    bank, queries = torch.randn(40, 5), torch.randn(9, 5)
+    of_queries = search_over_ranks(bank, queries, 7, leave_one_out=False, metric=metric, runtime=alone)
+    itself = search_over_ranks(bank.numpy(), bank, 7, leave_one_out=True, metric=metric, runtime=alone)
+    expected = search(bank, queries, 7, metric=metric)
+    expected_itself = search(bank, bank, 7, leave_out=torch.arange(40), metric=metric)
+    for result, reference in ((of_queries, expected), (itself, expected_itself)):
+        assert torch.equal(result[0], reference[0])
+        assert torch.equal(result[1], reference[1])
 
 
 def test_labels_may_be_any_integers_and_absent_on_either_side():

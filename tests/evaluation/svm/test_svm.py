@@ -22,6 +22,7 @@ from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.data.scenes.export import SceneCounts, write_voc
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.evaluation.svm import svm
+from siamtransfer.evaluation.svm.config import Stage
 from siamtransfer.evaluation.svm.pooled_features import WINDOWS, SquashedImages, WindowPooledBackbone
 from siamtransfer.evaluation.svm.svm import (
     LowShotScores,
@@ -196,7 +197,7 @@ def test_what_the_low_shot_benchmark_refuses() -> None:
     ("stage", "side", "dim"),
     [("conv1", 12, 9216), ("res2", 6, 9216), ("res3", 4, 8192), ("res4", 3, 9216), ("res5", 2, 8192)],
 )
-def test_windows_of_a_resnet50(stage: str, side: int, dim: int) -> None:
+def test_windows_of_a_resnet50(stage: Stage, side: int, dim: int) -> None:
     torch.manual_seed(0)
     backbone = build_backbone("resnet50", width=8)  # an eighth of the published width
     for module in backbone.modules():
