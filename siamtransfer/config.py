@@ -422,8 +422,3 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
             f"the run to resume has another configuration ({'; '.join(differing)}): "
             "give it the same, or start afresh in another --run.dir"
         )
-
-
-def as_dict(config: PretrainConfig) -> dict[str, Any]:
-    """`config.as_dict()`."""
-    return config.as_dict()

@@ -36,7 +36,7 @@ from support.small_runs import (
 
 import siamtransfer.programs.pretrain as program
 from siamtransfer.checkpoints.read_backbone import load_backbone
-from siamtransfer.config import PretrainConfig, as_dict
+from siamtransfer.config import PretrainConfig
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.methods import StepOutput
@@ -103,7 +103,7 @@ def test_the_checkpoint_is_read_as_a_backbone_with_its_constants(tmp_path: Path)
         for name, tensor in backbone.state_dict().items()
     )
     assert state["progress"]["epoch"] == 1
-    assert flatten(state["config"]).keys() == flatten(as_dict(PretrainConfig())).keys()
+    assert flatten(state["config"]).keys() == flatten(PretrainConfig().as_dict()).keys()
 
 
 # The small stem keeps feature maps above 1 x 1, where oneDNN's bfloat16 gradients of 3 x 3 convolutions hold

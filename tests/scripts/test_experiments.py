@@ -12,7 +12,8 @@ import matplotlib.image
 import pytest
 from support import paths
 
-from siamtransfer.config import PretrainConfig, as_dict, parse
+from siamtransfer.cli import Command
+from siamtransfer.config import PretrainConfig
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
@@ -24,7 +25,7 @@ BASE = ROOT / "configs" / "experiments" / "base.yaml"
 @functools.cache
 def read(*files: Path) -> PretrainConfig:
     words = [word for file in files for word in ("--config", str(file))]
-    return parse(PretrainConfig, description="", argv=words)[0]
+    return Command("test", PretrainConfig, lambda config: None, "").parse(words)
 
 
 def score(folder: Path, top1: float = 20.5) -> None:
@@ -47,7 +48,7 @@ def test_every_experiment_is_sound_and_changes_something(file: Path) -> None:
     config = read(BASE, file)
     config.check()
     config.optim.check(world_size=1, images=config.data.count or 0)
-    base, own = flatten(as_dict(read(BASE))), flatten(as_dict(config))
+    base, own = flatten(read(BASE).as_dict()), flatten(config.as_dict())
     changed = {key for key in own if own[key] != base.get(key) and not key.startswith(("log.", "monitor."))}
     assert changed or file.stem == experiments.WITH
     assert not {key for key in changed if key.startswith(("data.", "run.", "hardware."))}
