@@ -119,7 +119,8 @@ def _modules_of(folder: Path) -> dict[str, str]:
         if stem not in NOT_METHODS
     }
     rank = {name: position for position, name in enumerate(ORDER)}
-    return {name: modules[name] for name in sorted(modules, key=lambda name: (rank.get(name, len(rank)), name))}
+    names = sorted(modules, key=lambda name: (rank.get(name, len(rank)), name))
+    return {name: modules[name] for name in names}
 
 
 def _method_in(module_name: str) -> type[Method]:
