@@ -45,7 +45,7 @@ class TrainState:
     def build(cls, config: PretrainConfig, images: ImageSet, recipe: Recipe) -> TrainState:
         """The state before the first step, on the CPU; initial weights come from torch's generator."""
         method = build_method(config)
-        method.prepare(len(images), None if images.labels is None else torch.from_numpy(images.labels))
+        method.prepare(len(images), None if images.labels is None else torch.tensor(images.labels))
         options = config.options
         collapse = CollapseWatch(options.least_std, options.least_rank_fraction)
         return cls(config, images, recipe, method, collapse)
