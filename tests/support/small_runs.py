@@ -73,7 +73,7 @@ class Run:
 def launch(
     folder: Path, *options: str, fault: Fault | None = None, rank: int = 0, world_size: int = 1, port: int = 0
 ) -> Run:
-    """Starts a run by tiny.yaml and `options` in the run folder `folder`, as one of `world` ranks."""
+    """Starts a run by tiny.yaml and `options` in the run folder `folder`, as one of `world_size` ranks."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.parent.glob(f"{folder.name}.*.err")))
     out, err = (folder.parent / f"{folder.name}.{number}.{end}" for end in ("out", "err"))
@@ -103,7 +103,7 @@ def kill_leftovers() -> None:
 def launch_ranks(
     folder: Path, *options: str, faults: Mapping[int, Fault] | None = None, world_size: int = 2
 ) -> list[Run]:
-    """Starts `world` ranks of one run, with a fault for some of them."""
+    """Starts `world_size` ranks of one run, with a fault for some of them."""
     faults, port = faults or {}, _free_port()
     return [
         launch(folder, *options, fault=faults.get(rank), rank=rank, world_size=world_size, port=port)
@@ -112,7 +112,7 @@ def launch_ranks(
 
 
 def on_ranks(work: Callable[..., Any], *arguments: Any, world_size: int = 2) -> list[Any]:
-    """What `work(place, *arguments)` returns on each of `world` gloo ranks, as torch.save can carry it."""
+    """What `work(runtime, *arguments)` returns on each of `world_size` gloo ranks, as torch.save can carry it."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / str(rank) for rank in range(world_size)]
