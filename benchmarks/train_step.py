@@ -52,7 +52,7 @@ def main() -> int:
     batch = ViewSet(lambda index: (images.image(index), []), views, 0, len(images)).__getitems__(
         [(0, index) for index in range(arguments.batch)]
     )
-    config = OptimConfig(batch=arguments.batch, lr=0.01)
+    config = OptimConfig(batch_size=arguments.batch, lr=0.01)
 
     with start_runtime("auto", "float32") as runtime:
         method = SimSiam(build_backbone("resnet18", stem="small"), SimSiamConfig(projector_layers=2))

@@ -175,7 +175,7 @@ class PretrainConfig:
         "views.recipe",
         "views.size",
         "optim.epochs",
-        "optim.batch",
+        "optim.batch_size",
         "optim.lr",
         "optim.weight_decay",
         "optim.warmup_epochs",
@@ -233,7 +233,7 @@ class PretrainConfig:
             raise UserError(
                 f"method.name {self.method.name!r} is not known: choose one of {', '.join(METHODS)}"
             )
-        self.options.check(self.optim.batch)
+        self.options.check(self.optim.batch_size)
         views = len(self.views.build().views)
         if views > 2 and not METHODS[self.method.name].multi_crop:
             takers = ", ".join(name for name in METHODS if METHODS[name].multi_crop)

@@ -48,18 +48,23 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_later_ones_win(files: tuple[Path, Path]) -> None:
     first, second = map(str, files)
-    assert read().optim.batch == PretrainConfig().optim.batch
-    assert read("--config", first).optim.batch == 64
-    config = read("--config", first, f"--config={second}", "--optim.batch=256")
-    assert (config.optim.lr, config.optim.batch, config.optim.epochs, config.run.dir) == (0.2, 256, 3, "here")
-    assert read("--optim.batch=256", "--config", first).optim.batch == 64, (
+    assert read().optim.batch_size == PretrainConfig().optim.batch_size
+    assert read("--config", first).optim.batch_size == 64
+    config = read("--config", first, f"--config={second}", "--optim.batch_size=256")
+    assert (config.optim.lr, config.optim.batch_size, config.optim.epochs, config.run.dir) == (
+        0.2,
+        256,
+        3,
+        "here",
+    )
+    assert read("--optim.batch_size=256", "--config", first).optim.batch_size == 64, (
         "the order on the command line counts"
     )
 
 
 def test_the_default_file_gives_way_to_any_other(files: tuple[Path, Path]) -> None:
     first, second = files
-    assert read(default=first).optim.batch == 64
+    assert read(default=first).optim.batch_size == 64
     assert read("--optim.lr=3", default=first).optim == dataclasses.replace(read(default=first).optim, lr=3.0)
     assert read("--config", str(second), default=first).run.dir == PretrainConfig().run.dir
 
@@ -104,7 +109,7 @@ def wrong(argv: Sequence[str]) -> str:
         (["--optin.lr", "1"], ["optin.lr", "did you mean --optim.lr"]),
         (["--resum"], ["resum"]),
         (["--optim.lr=fast"], ["optim.lr", "fast"]),
-        (["--optim.batch=1.5"], ["optim.batch", "1.5"]),
+        (["--optim.batch_size=1.5"], ["optim.batch_size", "1.5"]),
         (["--optim.schedule=linear"], ["optim.schedule", "cosine-epoch"]),
         (["--run.seed"], ["run.seed"]),
         (["stray"], ["stray"]),
@@ -123,7 +128,7 @@ def test_mistakes_on_the_command_line_are_one_sentence_that_names_them(
     ("text", "words"),
     [
         ("optim: {learning_rate: 1}", ["learning_rate"]),
-        ("optim: {batchsize: 1}", ["batchsize", "did you mean optim.batch"]),
+        ("optim: {batchsize: 1}", ["batchsize", "did you mean optim.batch_size"]),
         ("optimizer: {lr: 1}", ["optimizer"]),
         ("optim: {lr: fast}", ["optim.lr", "fast"]),
         ("optim: [1, 2", []),
@@ -243,7 +248,7 @@ def test_full_help_explains_every_key(capsys: pytest.CaptureFixture[str]) -> Non
     for option in options_of(PretrainConfig):
         assert option.help, f"{option.key} has no word of explanation"
         assert option.flag in text or f"no-{option.flag.rpartition('.')[2]}" in text
-    assert "the initial rate is lr x batch / 256" in text
+    assert "the initial one is lr x batch_size / 256" in text
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -290,13 +295,13 @@ def test_free_keys_exist() -> None:
 def test_all_differences_are_listed_and_keys_that_one_side_lacks() -> None:
     old, new = PretrainConfig().as_dict(), PretrainConfig().as_dict()
     old["run"]["seed"] = 5
-    new["optim"]["batch"] = 8
+    new["optim"]["batch_size"] = 8
     del old["views"]["size"]
     old["views"]["more"] = 1
     with pytest.raises(UserError) as caught:
         refuse_differences(old, new)
     message = str(caught.value)
-    assert "optim.batch 512 -> 8; run.seed 5 -> 0; views.more 1 -> None" in message
+    assert "optim.batch_size 512 -> 8; run.seed 5 -> 0; views.more 1 -> None" in message
     assert "views.size" not in message
 
 

@@ -54,7 +54,7 @@ class MoCoConfig(Options):
         within("moco.momentum", self.momentum, 0, 1)
         if self.queue < batch:
             raise UserError(
-                f"moco.queue {self.queue} is shorter than optim.batch {batch}, whose keys it receives: "
+                f"moco.queue {self.queue} is shorter than optim.batch_size {batch}, whose keys it receives: "
                 "raise it to several batches"
             )
 

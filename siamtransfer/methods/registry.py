@@ -162,6 +162,9 @@ def in_hyphens(name: str) -> str:
 # Configurations of older versions.
 
 RENAMED: dict[str, str] = {
+    "optim.batch": "optim.batch_size",
+    "optim.accumulate": "optim.grad_accum_steps",
+    "optim.end_share": "optim.end_fraction",
     "simsiam.predictor_rate": "simsiam.predictor_lr",
     "simsiam.predictor_rate_scale": "simsiam.predictor_lr_scale",
     "simsiam.backbone_rate_scale": "simsiam.backbone_lr_scale",

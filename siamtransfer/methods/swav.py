@@ -65,7 +65,7 @@ class SwAVConfig(Options):
         at_least("swav.epsilon", self.epsilon, 0.012)
         if 0 < self.queue < batch:
             raise UserError(
-                f"swav.queue {self.queue} is shorter than optim.batch {batch}, whose embeddings it "
+                f"swav.queue {self.queue} is shorter than optim.batch_size {batch}, whose embeddings it "
                 "receives: raise it to several batches, or set it to 0 for none"
             )
 

@@ -14,7 +14,7 @@ from siamtransfer.optim.schedules import cosine, milestones, warm_up
 
 def rate_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """The scheduled learning rate of `step` (from 0); groups with a constant rate do not follow it."""
-    return config.initial_rate * share_at(config, step, steps_per_epoch)
+    return config.initial_lr * share_at(config, step, steps_per_epoch)
 
 
 def share_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
@@ -37,7 +37,7 @@ def share_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
             done = (step - warmup) / (steps - warmup)
         case "cosine-unigrad":
             done = (step - warmup) / steps
-    return cosine(1.0, config.end_share, done)
+    return cosine(1.0, config.end_fraction, done)
 
 
 def weight_decay_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
@@ -51,10 +51,10 @@ def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, ste
     """Gives every group of `optimizer` its rate and weight decay for `step`; returns the scheduled rate."""
     share, decay = share_at(config, step, steps_per_epoch), weight_decay_at(config, step, steps_per_epoch)
     for group in optimizer.param_groups:
-        initial = config.initial_vector_rate if group["vectors"] else config.initial_rate
+        initial = config.initial_vector_lr if group["vectors"] else config.initial_lr
         group["lr"] = group["rate_scale"] * initial * (1 if group["constant_rate"] else share)
         group["weight_decay"] = 0.0 if group["vectors"] and config.spares_vectors else decay
-    return config.initial_rate * share
+    return config.initial_lr * share
 
 
 def build_optimizer(config: OptimConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
@@ -66,7 +66,7 @@ def build_optimizer(config: OptimConfig, groups: list[ParameterGroup]) -> torch.
         vectors = [p for p in group.parameters if apart and p.ndim <= 1]
         matrices = [p for p in group.parameters if not apart or p.ndim > 1]
         described += [_describe(group, part, vectors=part is vectors) for part in (matrices, vectors) if part]
-    options: dict[str, Any] = {"lr": config.initial_rate, "weight_decay": config.weight_decay}
+    options: dict[str, Any] = {"lr": config.initial_lr, "weight_decay": config.weight_decay}
     if config.name == "adamw":
         return torch.optim.AdamW(described, **options)
     options["momentum"] = config.momentum

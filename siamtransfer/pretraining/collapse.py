@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 LIKELY_CAUSES = (
     "a learning rate too high for this batch (optim.lr)",
-    "batch norm that sees too few images or is not synchronised over ranks (optim.batch, optim.accumulate, "
-    "hardware.sync_batch_norm)",
+    "batch norm that sees too few images or is not synchronised over ranks (optim.batch_size, "
+    "optim.grad_accum_steps, hardware.sync_batch_norm)",
     "views so weak that all images look alike (views.recipe)",
 )
 

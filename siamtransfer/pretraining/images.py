@@ -42,7 +42,7 @@ def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtim
     config, images = state.config, state.images
     sampler = StepSampler(
         len(images),
-        config.optim.batch,
+        config.optim.batch_size,
         schedule.steps,
         seed=config.run.seed,
         start=state.step,

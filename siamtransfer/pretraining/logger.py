@@ -52,15 +52,15 @@ class Logger:
         weights = sum(p.numel() for p in state.method.parameters()) / 1e6
         say(
             f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · "
-            f"{len(state.images)} images of {state.images.name}/{state.images.split} · batch "
-            f"{config.optim.batch} on {runtime.world_size} x {runtime.device.type} in {runtime.precision} · "
-            f"steps {state.step} to {self.schedule.steps} · {config.run.dir}"
+            f"{len(state.images)} images of {state.images.name}/{state.images.split} · batch size "
+            f"{config.optim.batch_size} on {runtime.world_size} x {runtime.device.type} in {runtime.precision} "
+            f"· steps {state.step} to {self.schedule.steps} · {config.run.dir}"
         )
-        if config.optim.accumulate > 1:
-            images = config.optim.batch // runtime.world_size // config.optim.accumulate
+        if config.optim.grad_accum_steps > 1:
+            images = config.optim.batch_size // runtime.world_size // config.optim.grad_accum_steps
             say(
-                f"optim.accumulate {config.optim.accumulate}: batch-norm statistics are those of {images} "
-                "images a rank, not of the whole batch"
+                f"optim.grad_accum_steps {config.optim.grad_accum_steps}: batch-norm statistics are those of "
+                f"{images} images a rank, not of the whole batch"
             )
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
@@ -73,7 +73,7 @@ class Logger:
         """Counts a step; every `log.every` steps and after the last one, a row and a progress line."""
         config, steps = self.state.config, self.schedule.steps
         due = result.step % config.log.every == 0 or result.step == steps
-        self.clock.images += config.optim.batch
+        self.clock.images += config.optim.batch_size
         self._to_report += result.unreadable
         if due or result.stopping:
             self._report_unreadable()

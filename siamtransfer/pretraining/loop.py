@@ -82,7 +82,7 @@ def pretrain(
                 views,
                 StepContext(step, lr, batch.index),
                 schedule.info(step),
-                grad_accum_steps=config.optim.accumulate,
+                grad_accum_steps=config.optim.grad_accum_steps,
                 exit_status=stop.exit_status,
             )
             state.step = step + 1

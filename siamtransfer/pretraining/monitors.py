@@ -82,7 +82,7 @@ class GradientMonitor(Monitor):
         return result.step % self.state.config.monitor.gradients_every == 0
 
     def check(self, result: StepResult) -> dict[str, float]:
-        steps = self.state.config.optim.accumulate
+        steps = self.state.config.optim.grad_accum_steps
         micro_batch = [view.chunk(steps)[0] for view in result.views]  # what one loss is computed from
         try:
             return indicators(decompose(self.state.method, micro_batch, self.runtime))

@@ -31,7 +31,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self.config.check(self.world_size, self.images)
-        self.steps_per_epoch = self.images // self.config.batch
+        self.steps_per_epoch = self.images // self.config.batch_size
         self.steps = self.steps_per_epoch * self.config.epochs
 
     def set_lr(self, optimizer: torch.optim.Optimizer, step: int) -> float:

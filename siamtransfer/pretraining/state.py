@@ -93,7 +93,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint: tensors, numbers, strings, lists and dicts only."""
         assert self.updater is not None
-        images, steps_per_epoch = self.images, len(self.images) // self.config.optim.batch
+        images, steps_per_epoch = self.images, len(self.images) // self.config.optim.batch_size
         return {
             "format": FORMAT,
             "version": VERSION,

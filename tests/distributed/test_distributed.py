@@ -22,7 +22,8 @@ from siamtransfer.training.step import forward_backward
 
 # 32-pixel scenes, real views and SimSiam; 8 steps.
 SCENES = [
-    "--backbone.stem=small", "--data.count=64", "--views.size=32", "--optim.batch=16", "--optim.epochs=2",
+    "--backbone.stem=small", "--data.count=64", "--views.size=32", "--optim.batch_size=16",
+    "--optim.epochs=2",
     "--optim.lr=0.05", "--checkpoint.every_steps=0",
 ]  # fmt: skip
 ALONE = Runtime(torch.device("cpu"), torch.float32)

@@ -186,7 +186,7 @@ def test_a_step_on_a_gpu_equals_one_on_the_cpu() -> None:
             .to(device)
         )
         runtime = Runtime(device, torch.float32)
-        optimizer = build_optimizer(OptimConfig(batch=256), method.groups())
+        optimizer = build_optimizer(OptimConfig(batch_size=256), method.groups())
         loss, _ = forward_backward(method, [view.to(device) for view in views], 1, runtime, runtime.scaler())
         optimizer.step()
         found.append((loss.cpu(), {name: tensor.cpu() for name, tensor in method.state_dict().items()}))

@@ -435,7 +435,7 @@ def without_gradients(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("name", "stopped"), [("moco", True), ("unigrad", False)])
 def test_a_watched_run_is_the_run_that_is_not(name: str, stopped: bool, tmp_path: Path) -> None:
     small = ["--optim.lr=0.1", "--moco.dim=16", "--moco.queue=24", "--unigrad.dim=16", "--unigrad.hidden=24"]
-    options = [f"--method.name={name}", *small, "--optim.accumulate=2"]
+    options = [f"--method.name={name}", *small, "--optim.grad_accum_steps=2"]
     complete(tmp_path / "plain", *options)
     options.append("--monitor.gradients_every=2")
     if stopped:

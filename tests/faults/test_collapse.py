@@ -14,7 +14,7 @@ from siamtransfer.utils.errors import UserError
 
 # Small and hot, so that it happens in seconds: 256 steps at an initial rate of 0.0625.
 QUICK = [
-    "--run.seed=3", "--data.count=256", "--optim.batch=32", "--optim.epochs=32", "--optim.lr=0.5",
+    "--run.seed=3", "--data.count=256", "--optim.batch_size=32", "--optim.epochs=32", "--optim.lr=0.5",
     "--simsiam.dim=64", "--checkpoint.every_steps=0", "--monitor.health_every=10",
     "--monitor.on_collapse=stop",
 ]  # fmt: skip

@@ -121,7 +121,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        (["--optim.batch=20"], ["optim.batch 8 -> 20"]),
+        (["--optim.batch_size=20"], ["optim.batch_size 8 -> 20"]),
         (["--backbone.name=resnet34"], ["backbone.name 'resnet18' -> 'resnet34'"]),
         (["--data.count=50", "--run.seed=1"], ["data.count 40 -> 50", "run.seed 0 -> 1"]),
         (

@@ -15,7 +15,7 @@ from support import paths
 
 PAGE = (paths.ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 TINY = [
-    "--data.count=40", "--data.workers=0", "--optim.epochs=2", "--optim.batch=20", "--backbone.width=8",
+    "--data.count=40", "--data.workers=0", "--optim.epochs=2", "--optim.batch_size=20", "--backbone.width=8",
     "--monitor.knn_every=1", "--hardware.device=cpu", "--log.every=1", "--log.tensorboard=false",
 ]  # fmt: skip
 

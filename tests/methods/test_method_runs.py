@@ -57,7 +57,7 @@ RULES = {
     "simclr": ["name=lars", "lr=5", "lr_scaling=root", "warmup_epochs=1", "schedule=cosine-step"],
     "moco": ["schedule=milestones", "milestones=[1]"],
     "moco-v3": ["name=adamw", "lr=0.01", "decay_vectors=false", "end_weight_decay=0.1"],
-    "swav": ["name=larc", "lr=1", "lr_scaling=none", "end_share=0.001"],
+    "swav": ["name=larc", "lr=1", "lr_scaling=none", "end_fraction=0.001"],
     "barlow-twins": ["name=lars", "lr=5", "vector_lr=0.1", "schedule=cosine-step"],
     "unigrad": ["schedule=cosine-unigrad", "warmup_epochs=1", "warmup_start=0.001", "lr=0.1"],
 }
@@ -127,7 +127,7 @@ def test_a_checkpoint_from_before_the_other_methods_goes_on(tmp_path: Path) -> N
     assert launch(folder, fault=stop_at(5)).wait() == 143
     state = newest(folder)
     known = ("epochs", "batch", "lr", "momentum", "weight_decay", "name", "schedule", "warmup_epochs")
-    state["config"]["optim"] = {key: state["config"]["optim"][key] for key in (*known, "accumulate")}
+    state["config"]["optim"] = {key: state["config"]["optim"][key] for key in (*known, "grad_accum_steps")}
     for group in state["optimizer"]["param_groups"]:
         del group["vectors"]
     Checkpoints(folder).save(state, state["progress"]["step"])
@@ -206,7 +206,7 @@ def notes_of_two_steps(runtime: Runtime, parts: int) -> Any:
     torch.manual_seed(0)
     method = Notes()
     model = runtime.distribute(method)
-    optimizer = build_optimizer(OptimConfig(lr=0.5, batch=256, weight_decay=0), method.groups())
+    optimizer = build_optimizer(OptimConfig(lr=0.5, batch_size=256, weight_decay=0), method.groups())
     for step in range(2):
         views = [
             view.chunk(runtime.world_size)[runtime.rank]

@@ -167,7 +167,7 @@ def build(golden: Golden, case: Case, dtype: torch.dtype, **changes: Any) -> Met
 
 def train(method: Method, golden: Golden, case: Case, dtype: torch.dtype) -> Tensor:
     """The losses of five steps by the frame itself; schedules of the method stay where they begin."""
-    config = OptimConfig(lr=case.rate, batch=256)
+    config = OptimConfig(lr=case.rate, batch_size=256)
     optimizer, scaler, losses = build_optimizer(config, method.groups()), ALONE.scaler(), []
     for step in range(STEPS):
         info = StepInfo(step, steps=10**12, steps_per_epoch=100)
@@ -261,7 +261,7 @@ def trained(runtime: Runtime, name: str, steps: int, synchronise: bool = True, *
         before_update(info)
 
     method.before_update = note_gradients  # type: ignore[method-assign]
-    optimizer = build_optimizer(OptimConfig(lr=0.05, batch=256), method.groups())
+    optimizer = build_optimizer(OptimConfig(lr=0.05, batch_size=256), method.groups())
     losses = []
     for step in range(steps):
         local = [view.chunk(runtime.world_size)[runtime.rank] for view in some_views(step)]

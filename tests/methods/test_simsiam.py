@@ -55,7 +55,7 @@ def test_outputs_loss_and_every_gradient_equal_the_published_code(golden, name, 
 @pytest.mark.parametrize("name", BOTH)
 def test_five_training_steps_equal_the_published_code(golden, name, dtype):
     method = build(golden, dtype, name)
-    optimizer = build_optimizer(OptimConfig(lr=0.05, batch=256), method.groups())
+    optimizer = build_optimizer(OptimConfig(lr=0.05, batch_size=256), method.groups())
     for step, published in enumerate(golden.losses(dtype)):
         loss = method(golden.views(step, dtype)).loss
         optimizer.zero_grad()
@@ -83,7 +83,7 @@ def test_the_variants_are_simsiam_to_the_bit_by_default(options):
     for name in BOTH:
         torch.manual_seed(0)
         method = METHODS[name](TinyBackbone(), METHODS[name].Config(dim=12, **options))
-        optimizer = build_optimizer(OptimConfig(lr=0.1, batch=256), method.groups())
+        optimizer = build_optimizer(OptimConfig(lr=0.1, batch_size=256), method.groups())
         losses = []
         for step in range(3):
             generator = torch.Generator().manual_seed(step)

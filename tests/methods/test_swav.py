@@ -227,7 +227,7 @@ def test_two_ranks_are_one(queue):
         ({"prototypes": 0}, "swav.prototypes"),
         ({"temperature": 0.0}, "swav.temperature"),
         ({"epsilon": 0.001}, "swav.epsilon"),
-        ({"queue": 100}, "swav.queue 100 is shorter than optim.batch 256"),
+        ({"queue": 100}, "swav.queue 100 is shorter than optim.batch_size 256"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(settings, words):

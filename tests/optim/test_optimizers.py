@@ -13,15 +13,9 @@ import torch
 from support import paths
 
 from siamtransfer.methods.base import ParameterGroup
+from siamtransfer.optim.config import OptimConfig
 from siamtransfer.optim.lars import LARC, LARS
-from siamtransfer.optim.optimizers import (
-    OptimConfig,
-    build_optimizer,
-    load_optimizer,
-    rate_at,
-    set_lr,
-    weight_decay_at,
-)
+from siamtransfer.optim.optimizers import build_optimizer, load_optimizer, rate_at, set_lr, weight_decay_at
 from siamtransfer.utils.errors import UserError
 
 FOLDER = paths.GOLDEN
@@ -30,7 +24,7 @@ FULL = json.loads((FOLDER / "schedules_full.json").read_text())
 
 
 def test_simsiam_rates_per_epoch_with_a_constant_predictor():
-    config = OptimConfig(lr=0.1, batch=256, epochs=10)
+    config = OptimConfig(lr=0.1, batch_size=256, epochs=10)
     weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     groups = [ParameterGroup("encoder", weights[:1]), ParameterGroup("predictor", weights[1:], True)]
     optimizer = build_optimizer(config, groups)
@@ -41,7 +35,7 @@ def test_simsiam_rates_per_epoch_with_a_constant_predictor():
 
 
 def test_moco_v3_rates_per_step_with_warm_up():
-    config = OptimConfig(lr=0.6, batch=256, epochs=6, warmup_epochs=2, schedule="cosine-step")
+    config = OptimConfig(lr=0.6, batch_size=256, epochs=6, warmup_epochs=2, schedule="cosine-step")
     ours = [rate_at(config, step, 10) for step in range(60)]
     assert ours == pytest.approx(GOLDEN["moco_v3_lr"]["values"], rel=1e-12, abs=1e-15)
 
@@ -51,45 +45,46 @@ STAIRS: dict[str, Any] = {"schedule": "cosine-epoch"}
 SMOOTH: dict[str, Any] = {"schedule": "cosine-step"}
 SCHEDULES: dict[str, tuple[int, list[float], dict[str, Any]]] = {
     "barlow twins": (10, [row[0] for row in GOLDEN["barlow_twins_lr"]["values"]], {
-        **SMOOTH, "lr": 0.2, "batch": 512, "epochs": 6, "warmup_epochs": 10,
+        **SMOOTH, "lr": 0.2, "batch_size": 512, "epochs": 6, "warmup_epochs": 10,
     }),
     "vicreg": (10, GOLDEN["vicreg_lr"]["values"], {
-        **SMOOTH, "lr": 0.3, "batch": 512, "epochs": 20, "warmup_epochs": 10, "end_share": 0.001,
+        **SMOOTH, "lr": 0.3, "batch_size": 512, "epochs": 20, "warmup_epochs": 10, "end_fraction": 0.001,
     }),
     "dino": (10, GOLDEN["dino_cosine"]["values"], {
-        **SMOOTH, "lr": 0.0005, "batch": 256, "epochs": 6, "warmup_epochs": 2, "end_share": 0.002,
+        **SMOOTH, "lr": 0.0005, "batch_size": 256, "epochs": 6, "warmup_epochs": 2, "end_fraction": 0.002,
         "warmup_reaches_peak": True,
     }),
     "unigrad": (1, GOLDEN["unigrad_lr"]["values"], {
         "schedule": "cosine-unigrad", "lr": 0.2, "lr_scaling": "none", "epochs": 60, "warmup_epochs": 10,
-        "end_share": 0.001, "warmup_start": 0.001,
+        "end_fraction": 0.001, "warmup_start": 0.001,
     }),
     **{f"full/{name}": (steps, FULL["learning_rate"][name]["values"], settings) for name, steps, settings in (
-        ("simsiam_per_epoch_cosine", 1, {**STAIRS, "lr": 0.05, "batch": 512, "epochs": 12}),
+        ("simsiam_per_epoch_cosine", 1, {**STAIRS, "lr": 0.05, "batch_size": 512, "epochs": 12}),
         ("simsiam_linear_probe", 1, {**STAIRS, "lr": 1.6, "lr_scaling": "none", "epochs": 90}),
-        ("moco_v2_per_epoch_cosine", 1, {**STAIRS, "lr": 0.03, "batch": 256, "epochs": 200}),
+        ("moco_v2_per_epoch_cosine", 1, {**STAIRS, "lr": 0.03, "batch_size": 256, "epochs": 200}),
         ("moco_v1_step", 1, {
-            "schedule": "milestones", "milestones": [120, 160], "lr": 0.03, "batch": 256, "epochs": 200,
+            "schedule": "milestones", "milestones": [120, 160], "lr": 0.03, "batch_size": 256, "epochs": 200,
         }),
-        ("moco_v3", 7, {**SMOOTH, "lr": 0.6, "batch": 512, "epochs": 12, "warmup_epochs": 3}),
+        ("moco_v3", 7, {**SMOOTH, "lr": 0.6, "batch_size": 512, "epochs": 12, "warmup_epochs": 3}),
         ("vicreg", 7, {
-            **SMOOTH, "lr": 0.2, "batch": 512, "epochs": 12, "warmup_epochs": 10, "end_share": 0.001,
+            **SMOOTH, "lr": 0.2, "batch_size": 512, "epochs": 12, "warmup_epochs": 10, "end_fraction": 0.001,
         }),
         ("swav_4096", 7, {
-            **SMOOTH, "lr": 4.8, "lr_scaling": "none", "epochs": 12, "warmup_epochs": 3, "end_share": 0.001,
-            "warmup_start": 0.0625, "warmup_reaches_peak": True,
+            **SMOOTH, "lr": 4.8, "lr_scaling": "none", "epochs": 12, "warmup_epochs": 3,
+            "end_fraction": 0.001, "warmup_start": 0.0625, "warmup_reaches_peak": True,
         }),
-        ("swav_256", 7, {**SMOOTH, "lr": 0.6, "lr_scaling": "none", "epochs": 12, "end_share": 0.001}),
+        ("swav_256", 7, {**SMOOTH, "lr": 0.6, "lr_scaling": "none", "epochs": 12, "end_fraction": 0.001}),
         ("dino", 7, {
-            **SMOOTH, "lr": 0.0005, "batch": 512, "epochs": 12, "warmup_epochs": 3, "end_share": 0.001,
-            "warmup_reaches_peak": True,
+            **SMOOTH, "lr": 0.0005, "batch_size": 512, "epochs": 12, "warmup_epochs": 3,
+            "end_fraction": 0.001, "warmup_reaches_peak": True,
         }),
         ("unigrad", 7, {
-            "schedule": "cosine-unigrad", "lr": 0.05, "batch": 512, "epochs": 12, "warmup_epochs": 3,
-            "end_share": 0.001, "warmup_start": 0.001,
+            "schedule": "cosine-unigrad", "lr": 0.05, "batch_size": 512, "epochs": 12, "warmup_epochs": 3,
+            "end_fraction": 0.001, "warmup_start": 0.001,
         }),
         ("patrickhua_simsiam", 7, {
-            **SMOOTH, "lr": 0.03, "batch": 512, "epochs": 12, "warmup_epochs": 3, "warmup_reaches_peak": True,
+            **SMOOTH, "lr": 0.03, "batch_size": 512, "epochs": 12, "warmup_epochs": 3,
+            "warmup_reaches_peak": True,
         }),
         ("solo_learn_warmup_cosine", 7, {
             **SMOOTH, "lr": 0.5, "lr_scaling": "none", "epochs": 12, "warmup_epochs": 3,
@@ -110,8 +105,8 @@ def test_rates_equal_published_code(name):
 def test_barlow_twins_has_a_rate_of_its_own_for_biases():
     golden = FULL["learning_rate"]["barlow_twins"]
     config = OptimConfig(
-        name="lars", schedule="cosine-step", lr=0.2, vector_lr=0.0048, batch=512, epochs=12, warmup_epochs=10,
-        end_share=0.001,
+        name="lars", schedule="cosine-step", lr=0.2, vector_lr=0.0048, batch_size=512, epochs=12,
+        warmup_epochs=10, end_fraction=0.001,
     )  # fmt: skip
     layer = torch.nn.Linear(2, 2)
     optimizer = build_optimizer(config, [ParameterGroup("all", list(layer.parameters()))])
@@ -141,7 +136,7 @@ def test_dinos_weight_decay_rises_and_leaves_vectors_out():
 
 @pytest.mark.parametrize(("scaling", "rate"), [("linear", 0.15), ("root", 0.3 * 128**0.5), ("none", 0.3)])
 def test_the_initial_rate_scales_with_the_batch_as_asked(scaling, rate):
-    assert OptimConfig(lr=0.3, batch=128, lr_scaling=scaling).initial_rate == pytest.approx(rate)
+    assert OptimConfig(lr=0.3, batch_size=128, lr_scaling=scaling).initial_lr == pytest.approx(rate)
 
 
 # Layer-wise optimisers.
@@ -210,7 +205,7 @@ def test_lars_as_the_configuration_builds_it_equals_published_code(name):
     weight, bias = (
         torch.nn.Parameter(torch.tensor(golden[key], dtype=torch.float64)) for key in ("w0", "b0")
     )
-    config = OptimConfig(name="lars", lr=0.3, batch=256, weight_decay=0.01, schedule="constant")
+    config = OptimConfig(name="lars", lr=0.3, batch_size=256, weight_decay=0.01, schedule="constant")
     optimizer = build_optimizer(config, [ParameterGroup("all", [weight, bias])])
     for step in range(5):
         set_lr(optimizer, config, step, 5)
@@ -312,7 +307,7 @@ def test_a_state_that_is_older_than_an_option_keeps_the_option_as_built():
 
 
 def test_a_group_may_have_a_multiple_of_the_rate():
-    config = OptimConfig(lr=0.1, batch=256, epochs=10)
+    config = OptimConfig(lr=0.1, batch_size=256, epochs=10)
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
     groups = [
         ParameterGroup("a", parameters[:1], False, 3.0),
@@ -325,12 +320,14 @@ def test_a_group_may_have_a_multiple_of_the_rate():
 
 
 def test_rate_scales_with_the_global_batch():
-    assert OptimConfig(lr=0.05, batch=512).initial_rate == pytest.approx(0.1)
+    assert OptimConfig(lr=0.05, batch_size=512).initial_lr == pytest.approx(0.1)
 
 
 def test_weight_decay_reaches_biases_and_norms_with_sgd():
     p = torch.nn.Parameter(torch.ones(3))
-    optimizer = build_optimizer(OptimConfig(lr=1, batch=256, weight_decay=0.5), [ParameterGroup("all", [p])])
+    optimizer = build_optimizer(
+        OptimConfig(lr=1, batch_size=256, weight_decay=0.5), [ParameterGroup("all", [p])]
+    )
     p.grad = torch.zeros(3)
     optimizer.step()
     assert p.tolist() == [0.5] * 3
@@ -339,22 +336,27 @@ def test_weight_decay_reaches_biases_and_norms_with_sgd():
 @pytest.mark.parametrize(
     ("changes", "world_size", "images", "words"),
     [
-        ({"batch": 512}, 1, 100, "--optim.batch 64"),
-        ({"batch": 30}, 4, 100, "multiple of 4"),
-        ({"batch": 8, "accumulate": 3}, 1, 100, "multiple of 3"),
-        ({"batch": 4}, 4, 100, "batch norm"),
-        ({"batch": 4, "epochs": 5, "warmup_epochs": 5}, 1, 100, "warmup_epochs"),
-        ({"batch": 4, "epochs": 0}, 1, 100, "at least 1"),
-        ({"batch": 4, "lr": -0.1}, 1, 100, "optim.lr is -0.1"),
-        ({"batch": 4, "lr": float("nan")}, 1, 100, "optim.lr is nan"),
-        ({"batch": 4, "weight_decay": float("inf")}, 1, 100, "optim.weight_decay is inf"),
-        ({"batch": 4, "vector_lr": -1.0}, 1, 100, "optim.vector_lr is -1"),
-        ({"batch": 4, "end_weight_decay": -1.0}, 1, 100, "optim.end_weight_decay is -1"),
-        ({"batch": 4, "end_share": 1.5}, 1, 100, "optim.end_share is 1.5, but must be from 0 to 1"),
-        ({"batch": 4, "warmup_start": -0.5}, 1, 100, "optim.warmup_start is -0.5"),
-        ({"batch": 4, "trust": 0.0}, 1, 100, "optim.trust is 0.0, but must be above 0"),
-        ({"batch": 4, "milestones": [3]}, 1, 100, "optim.milestones and the schedule"),
-        ({"batch": 4, "schedule": "milestones"}, 1, 100, "optim.milestones and the schedule"),
+        ({"batch_size": 512}, 1, 100, "--optim.batch_size 64"),
+        ({"batch_size": 30}, 4, 100, "multiple of 4"),
+        ({"batch_size": 8, "grad_accum_steps": 3}, 1, 100, "multiple of 3"),
+        ({"batch_size": 4}, 4, 100, "batch norm"),
+        ({"batch_size": 4, "epochs": 5, "warmup_epochs": 5}, 1, 100, "warmup_epochs"),
+        ({"batch_size": 4, "epochs": 0}, 1, 100, "at least 1"),
+        ({"batch_size": 4, "lr": -0.1}, 1, 100, "optim.lr is -0.1"),
+        ({"batch_size": 4, "lr": float("nan")}, 1, 100, "optim.lr is nan"),
+        ({"batch_size": 4, "weight_decay": float("inf")}, 1, 100, "optim.weight_decay is inf"),
+        ({"batch_size": 4, "vector_lr": -1.0}, 1, 100, "optim.vector_lr is -1"),
+        ({"batch_size": 4, "end_weight_decay": -1.0}, 1, 100, "optim.end_weight_decay is -1"),
+        (
+            {"batch_size": 4, "end_fraction": 1.5},
+            1,
+            100,
+            "optim.end_fraction is 1.5, but must be from 0 to 1",
+        ),
+        ({"batch_size": 4, "warmup_start": -0.5}, 1, 100, "optim.warmup_start is -0.5"),
+        ({"batch_size": 4, "trust": 0.0}, 1, 100, "optim.trust is 0.0, but must be above 0"),
+        ({"batch_size": 4, "milestones": [3]}, 1, 100, "optim.milestones and the schedule"),
+        ({"batch_size": 4, "schedule": "milestones"}, 1, 100, "optim.milestones and the schedule"),
     ],
 )
 def test_impossible_numbers_name_their_cure(changes, world_size, images, words):

@@ -178,7 +178,8 @@ def test_the_backbone_must_come_out_as_it_went_in(folder: Path, monkeypatch: pyt
 
 
 def trained(runtime: Runtime, root: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two classifiers after two epochs of crops and flips; 51 images in batches of 25, so the last holds one."""
+    """Two classifiers after two epochs of crops and flips; 51 images in batches of 25, so the last holds
+    one."""
     images = open_images("folder", root=root, split="train")
     assert images.labels is not None
     torch.manual_seed(0)

@@ -108,7 +108,7 @@ def test_the_checkpoint_is_read_as_a_backbone_with_its_constants(tmp_path: Path)
 
 # The small stem keeps feature maps above 1 x 1, where oneDNN's bfloat16 gradients of 3 x 3 convolutions hold
 # numbers from uninitialised memory (torch 2.14 on CPUs with AMX).
-IN_BFLOAT16 = ["--hardware.precision=bfloat16", "--backbone.stem=small", "--optim.accumulate=2"]
+IN_BFLOAT16 = ["--hardware.precision=bfloat16", "--backbone.stem=small", "--optim.grad_accum_steps=2"]
 SWITCHES = [
     IN_BFLOAT16,
     ["--optim.name=adamw", "--optim.lr=0.03", "--optim.schedule=cosine-step", "--optim.warmup_epochs=1"],
@@ -218,7 +218,7 @@ def test_the_preview_shows_the_views_and_trains_nothing(
         (["--data.name=folder", "--data.size=null", "--data.count=null"], "--data.root"),
         (["--views.recipe=simsam"], "simsiam"),
         (["--backbone.name=resnet19"], "resnet18"),
-        (["--optim.batch=64"], "40 images"),
+        (["--optim.batch_size=64"], "40 images"),
         (["--hardware.device=cuda:99"], "GPU"),
         (["--log.every=0"], "log.every"),
         (["--optim.momentum=-1"], "optim.momentum"),
@@ -285,7 +285,7 @@ def test_saves_are_due_by_steps_by_minutes_at_the_end_and_on_a_signal(
 
 def test_knn_is_due_every_few_epochs_and_at_the_end() -> None:
     for every, expected in ((0, []), (1, [5, 10, 15, 17]), (2, [10, 17])):
-        schedule = Schedule(OptimConfig(batch=8, epochs=3), 40, 1)
+        schedule = Schedule(OptimConfig(batch_size=8, epochs=3), 40, 1)
         schedule.steps = 17
         assert [step for step in range(1, 18) if schedule.ends_epochs(step, every)] == expected
 

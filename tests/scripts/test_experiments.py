@@ -105,7 +105,7 @@ def test_unknown_names_and_headers_without_a_word_are_told(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_an_experiment_is_run_scored_and_not_run_again(tmp_path: Path) -> None:
-    small = ["data.count=40", "optim.epochs=1", "optim.batch=20", "backbone.width=8", "log.every=1"]
+    small = ["data.count=40", "optim.epochs=1", "optim.batch_size=20", "backbone.width=8", "log.every=1"]
     options = [f"--option={option}" for option in [*small, "monitor.health_every=1", "simsiam.dim=32"]]
     name, argv = "paper-alternation-10", ["paper-alternation-10", "--runs", str(tmp_path), *options]
     first = experiments.main(argv)["metrics"]

@@ -16,10 +16,10 @@ from siamtransfer.utils.strict_json import flatten
 
 BUDGET = (
     "backbone.name", "backbone.width", "backbone.zero_init_residual", "data.name", "data.size", "data.count",
-    "optim.batch", "run.seed", "views.size",
+    "optim.batch_size", "run.seed", "views.size",
 )  # fmt: skip
 SMALL = [
-    "data.count=40", "data.workers=0", "optim.batch=20", "backbone.width=8", "optim.epochs=2",
+    "data.count=40", "data.workers=0", "optim.batch_size=20", "backbone.width=8", "optim.epochs=2",
     "monitor.knn_every=2", "monitor.health_every=2", "log.every=1",
 ]  # fmt: skip
 

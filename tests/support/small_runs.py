@@ -112,7 +112,8 @@ def launch_ranks(
 
 
 def on_ranks(work: Callable[..., Any], *arguments: Any, world_size: int = 2) -> list[Any]:
-    """What `work(runtime, *arguments)` returns on each of `world_size` gloo ranks, as torch.save can carry it."""
+    """What `work(runtime, *arguments)` returns on each of `world_size` gloo ranks, as torch.save can carry
+    it."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / str(rank) for rank in range(world_size)]

@@ -44,7 +44,7 @@ def random_rows(n: int, d: int, seed: int = 0) -> Tensor:
 def trained(method: SimSiamVariants, runtime: Runtime, steps: int, steps_per_epoch: int = 2) -> Any:
     """The mean loss, gradients and state after some training steps, on this rank's rows of batches of 8."""
     model = runtime.distribute(method)
-    optimizer = build_optimizer(OptimConfig(lr=0.1, batch=256), method.groups())
+    optimizer = build_optimizer(OptimConfig(lr=0.1, batch_size=256), method.groups())
     last: dict[str, Tensor] = {}
     method.before_update = lambda info: last.update(  # type: ignore[method-assign]
         {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}

@@ -115,7 +115,7 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
     recipe = replace(views, mean=list(normalisation.mean), std=list(normalisation.std)).build()
     require_form(saved_options(recorded)[1], len(recipe.views))
     optim = recorded["optim"]
-    batch_size = config.batch_size or optim["batch"] // optim["accumulate"]
+    batch_size = config.batch_size or optim["batch_size"] // optim["grad_accum_steps"]
     if batch_size % world_size:
         raise UserError(f"--batch-size {batch_size} cannot be shared equally by {world_size} ranks")
     if batch_size * config.batches > len(images):
