@@ -86,9 +86,9 @@ def _do(name: str, words: list[str]) -> dict[str, Any] | None:
 
 def list_configs(word: str) -> None:
     """Prints the shipped configurations whose names hold `word`, with the line that says what each is."""
-    found = {name: file for name, file in shipped_configs().items() if word in name}
-    if not found:
+    configs = {name: file for name, file in shipped_configs().items() if word in name}
+    if not configs:
         raise UserError(f"no shipped configuration's name holds {word!r}; siamtransfer configs lists all")
-    width = max(map(len, found))
-    for name, file in found.items():
+    width = max(map(len, configs))
+    for name, file in configs.items():
         print(f"{name:{width}}  {header_line(file)}")

@@ -48,8 +48,8 @@ class Option:
 
     @property
     def is_bool(self) -> bool:
-        """True for a bare flag with a `--no-` form."""
-        return self.type is bool
+        """True for a bare flag with a `--no-` form; its value may be null where None is a third answer."""
+        return self.type is bool or set(get_args(self.type)) == {bool, type(None)}
 
     @property
     def takes_value_or_none(self) -> bool:

@@ -198,17 +198,17 @@ def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
 def build(kind: type[C], values: dict[str, Any], defaults: Any = None, prefix: str = "") -> C:
     """A configuration from values under dotted keys; what is not among them has its default."""
     defaults = kind() if defaults is None else defaults
-    found: dict[str, Any] = {}
-    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if each.metadata.get("dynamic"):
+    arguments: dict[str, Any] = {}
+    for field_ in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field_.metadata.get("dynamic"):
             continue
-        default = getattr(defaults, each.name)
-        key = f"{prefix}{each.name}"
+        default = getattr(defaults, field_.name)
+        key = f"{prefix}{field_.name}"
         if dataclasses.is_dataclass(default):
-            found[each.name] = build(type(default), values, default, f"{key}.")
+            arguments[field_.name] = build(type(default), values, default, f"{key}.")
         else:
-            found[each.name] = values.get(key, default)
-    return kind(**found)
+            arguments[field_.name] = values.get(key, default)
+    return kind(**arguments)
 
 
 def _word(value: Any) -> str:
@@ -253,6 +253,8 @@ def _boolean(option: Option, negated: bool, value: str | None, queue: list[str])
         value = queue.pop(0)
     if value is None:
         return "false" if negated else "true"
+    if value == "null" and option.type is not bool:
+        return value
     if value.lower() not in ("true", "false"):
         raise UserError(f"{option.flag} is true or false, not {value!r}: give {option.flag} alone or --no-…")
     return "false" if (value.lower() == "true") == negated else "true"

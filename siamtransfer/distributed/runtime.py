@@ -97,18 +97,18 @@ def start_runtime(
         UserError: the device does not exist here or cannot do the precision.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    found = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
+    torch_device = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    runtime = Runtime(found, _find_dtype(precision, found), rank, world_size, local_world_size)
-    if found.type == "cuda":
-        torch.cuda.set_device(found)
+    runtime = Runtime(torch_device, _find_dtype(precision, torch_device), rank, world_size, local_world_size)
+    if torch_device.type == "cuda":
+        torch.cuda.set_device(torch_device)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     if world_size > 1:
-        _join("nccl" if found.type == "cuda" else "gloo")
+        _join("nccl" if torch_device.type == "cuda" else "gloo")
     try:
         yield runtime
     finally:

@@ -53,8 +53,8 @@ class Logger:
         say(
             f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · "
             f"{len(state.images)} images of {state.images.name}/{state.images.split} · batch size "
-            f"{config.optim.batch_size} on {runtime.world_size} x {runtime.device.type} in {runtime.precision} "
-            f"· steps {state.step} to {self.schedule.steps} · {config.run.dir}"
+            f"{config.optim.batch_size} on {runtime.world_size} x {runtime.device.type} in "
+            f"{runtime.precision} · steps {state.step} to {self.schedule.steps} · {config.run.dir}"
         )
         if config.optim.grad_accum_steps > 1:
             images = config.optim.batch_size // runtime.world_size // config.optim.grad_accum_steps

@@ -52,6 +52,8 @@ class Options:
     """Similarity."""
     resume: bool | str = False
     """Continue."""
+    strided: bool | None = None
+    """Yes, no, or not said."""
 
 
 def read(*words: str) -> Options:
@@ -80,6 +82,9 @@ def read(*words: str) -> Options:
         ("--resume", {"resume": True}),
         ("--resume --lr 1", {"resume": True, "lr": 1.0}),
         ("--resume runs/a", {"resume": "runs/a"}),
+        ("--strided", {"strided": True}),
+        ("--no-strided", {"strided": False}),
+        ("--strided=null", {"strided": None}),
         ("-- --odd", {"checkpoint": "--odd"}),
     ],
 )
@@ -165,7 +170,7 @@ def test_help_shows_the_common_options_in_their_order_and_the_effective_defaults
     assert text.index("CHECKPOINT") < text.index("--lr NUMBER") < text.index("--k INT ...")
     assert "Neighbours. [7 8]" in text
     assert "--metric" not in text
-    assert "--help-all lists 8 more options." in text
+    assert "--help-all lists 9 more options." in text
     with pytest.raises(SystemExit):
         read("--help-all")
     text = capsys.readouterr().out
