@@ -7,23 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.checkpoints.normalisation import IMAGENET, SWAV, Normalisation
+
+__all__ = [
+    "AVERAGES",
+    "IMAGENET",
+    "SWAV",
+    "TRAINING",
+    "USUAL_PATHS",
+    "Branch",
+    "Format",
+    "KeyPath",
+    "Normalisation",
+]
 
 KeyPath = tuple[str, ...]
 """The keys that lead from the content of a file to a dict inside it; () is the content itself."""
 
-
-class Normalisation(NamedTuple):
-    """(image - mean) / std for each channel of an RGB image in [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SWAV = Normalisation(IMAGENET.mean, (0.228, 0.224, 0.225))
 
 USUAL_PATHS: tuple[KeyPath, ...] = (
     (),

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from siamtransfer.utils.errors import UserError
 
 
 @dataclass
-class ReaderOptions:
+class ReadingOptions:
+    """What the user says about a network that its file does not say. A flag that contradicts the file is
+    refused."""
+
+    normalisation: str | None = None
+    """Mean and std of the pretraining images: imagenet, half, none, cifar10, cifar100, stl10, swav, or
+    m,m,m/s,s,s in [0, 1], red first; null: what the file says, otherwise ImageNet's."""
+    channels: Literal["rgb", "bgr"] | None = None
+    """Order of the channels that the file's first convolution takes; null: what the file says, otherwise
+    rgb."""
+    stride_in_1x1: bool | None = None
+    """Bottleneck blocks have their stride in the first 1x1 convolution, as MSRA's and Caffe's; --no-...: in
+    the 3x3, as torchvision's."""
+    stem: str | None = None
+    """First layers of a ResNet: imagenet, imagenet-nopool, small, small-pad2, small-pool, small-stride2,
+    small-stride2-pool."""
+    output_stride: int | None = None
+    """32; 16 or 8 where the last one or two stages of a ResNet are dilated instead of strided."""
+    heads: int | None = None
+    """Attention heads of a ViT."""
+    architecture: str | None = None
+    """The very network, as timm:resnetblur50; its tensors have to be exactly those of the file."""
+
+
+@dataclass
+class ReaderOptions(ReadingOptions):
     """Which backbone of which file."""
 
     positional: ClassVar[tuple[str, ...]] = ("checkpoint",)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture, architecture_of
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, Stem
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, Stem
 from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
 from siamtransfer.checkpoints.containers import describe_content, read_content
 from siamtransfer.checkpoints.file_format import IMAGENET, Format, Normalisation
@@ -31,8 +31,10 @@ from siamtransfer.checkpoints.match_keys import (
     match_keys,
     resolve_average,
 )
+from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.pickles import Inert
+from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
 from siamtransfer.utils.errors import UserError
 
 
@@ -43,11 +45,11 @@ class ReadBackbone:
     Attributes:
         path: the file, or the name of the baseline.
         state: the tensors by torchvision's (or timm's) names, on the CPU, in the order of the layers.
-        name, width, stem: the architecture as `build_backbone` takes it; the last two are None for timm's.
+        architecture: the backbone without its weights; `architecture.build()` makes the module.
         format: name of the format that explains the file (formats.py), `siamtransfer` for our own.
         branch: which of the file's backbones this is (`teacher`, `key`, `ema` ...).
         branches: the names of all of them, this one first.
-        normalisation: mean and std of the images in pretraining; later images need the same.
+        reading: what is not in the tensors (normalisation, stride, padding ...), and how each is known.
         digest: SHA-256 of the tensors, see `digest_of`.
         used: number of the file's keys that became tensors of the state.
         dropped: number of the other keys by the rule that dropped them.
@@ -56,22 +58,35 @@ class ReadBackbone:
 
     path: str
     state: dict[str, Tensor]
-    name: str
-    width: int | None
-    stem: Stem | None
+    architecture: Architecture
     format: str
     branch: str
     branches: tuple[str, ...]
-    normalisation: Normalisation
+    reading: Reading
     digest: str
     used: int
     dropped: dict[str, int]
     meta: dict[str, Any]
 
     @property
-    def architecture(self) -> Architecture:
-        """The backbone without its weights; `architecture.build()` makes the module."""
-        return Architecture(self.name, self.width, self.stem)
+    def name(self) -> str:
+        """The backbone's name as `build_backbone` takes it."""
+        return self.architecture.name
+
+    @property
+    def width(self) -> int | None:
+        """Channels of a ResNet's stem; None for timm's models."""
+        return self.architecture.width
+
+    @property
+    def stem(self) -> Stem | None:
+        """The first layers of a ResNet; None for timm's models."""
+        return self.architecture.stem
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and std of the images in pretraining; later images need the same."""
+        return self.reading.normalisation.value
 
     @property
     def parameters(self) -> int:
@@ -90,7 +105,13 @@ class ReadBackbone:
         )
 
 
-def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: bool = False) -> ReadBackbone:
+def read_backbone(
+    path: str | Path,
+    *,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    options: ReadingOptions | None = None,
+) -> ReadBackbone:
     """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
     Args:
@@ -98,6 +119,7 @@ def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: 
         branch: one of several backbones in the file (student, teacher, query, key ...); by default the one
             that the method's authors evaluate.
         trust_pickle: let the file run Python code while it is loaded.
+        options: what the user says about the network beyond the file.
 
     Raises:
         UserError: the file is damaged or no checkpoint, of no known format, or lacks, adds or misshapes a
@@ -117,7 +139,11 @@ def read_backbone(path: str | Path, *, branch: str | None = None, trust_pickle: 
 
 
 def load_backbone(
-    path: str | Path, *, branch: str | None = None, trust_pickle: bool = False
+    path: str | Path,
+    *,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    options: ReadingOptions | None = None,
 ) -> tuple[Backbone, ReadBackbone]:
     """Builds the backbone of a checkpoint, x[N, 3, H, W] to h[N, D], with its weights (float32, eval mode).
 
@@ -126,7 +152,7 @@ def load_backbone(
     Returns:
         The module, and the record of what was read. Changes of the module do not reach `ReadBackbone.state`.
     """
-    read = read_backbone(path, branch=branch, trust_pickle=trust_pickle)
+    read = read_backbone(path, branch=branch, trust_pickle=trust_pickle, options=options)
     with torch.random.fork_rng(devices=[]):  # `build` draws weights, which are then replaced
         backbone = read.architecture.build()
     backbone.load_state_dict(read.state, strict=True)
@@ -202,17 +228,33 @@ def _record(
     return ReadBackbone(
         path=path,
         state=state,
-        name=architecture.name,
-        width=architecture.width,
-        stem=architecture.stem,
+        architecture=architecture,
         format=form,
         branch=keys.branch,
         branches=keys.branches,
-        normalisation=normalisation,
+        reading=_first_reading(architecture, normalisation, form),
         digest=digest_of(state),
         used=len(keys.tensors),
         dropped=keys.dropped,
         meta=meta,
+    )
+
+
+_UNSTATED = ("torchvision", "timm", "prefixed", "detectron2", "mmselfsup", "patrickhua", "lightly")
+"""Formats that fix nothing of a reading: many code bases write them."""
+
+
+def _first_reading(architecture: Architecture, normalisation: Normalisation, form: str) -> Reading:
+    """A reading whose facts come from the format or are assumed."""
+    source = ASSUMED if form.startswith(_UNSTATED) else f"the format {form}"
+    resnet = architecture.stem is not None
+    bottleneck = resnet and RESNETS[architecture.name].bottleneck
+    return Reading(
+        normalisation=Fact(normalisation, source),
+        channels=Fact("rgb", source),
+        stride_in_1x1=Fact(False, source) if bottleneck else None,
+        stem=Fact(str(architecture.stem), source) if resnet else None,
+        output_stride=Fact(32, source) if resnet else None,
     )
 
 
@@ -243,13 +285,11 @@ def _read_untrained(source: str) -> ReadBackbone:
     return ReadBackbone(
         path=source,
         state=state,
-        name=backbone.name,
-        width=backbone.width,
-        stem=backbone.stem,
+        architecture=Architecture.of(backbone),
         format="random",
         branch="model",
         branches=("model",),
-        normalisation=IMAGENET,
+        reading=_first_reading(Architecture.of(backbone), IMAGENET, "random"),
         digest=digest_of(state),
         used=0,
         dropped={},

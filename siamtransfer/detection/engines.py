@@ -18,6 +18,7 @@ import yaml
 from siamtransfer.checkpoints.baselines import RANDOM
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
+from siamtransfer.checkpoints.reading import Fact
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.launch import run_all
@@ -199,7 +200,7 @@ def _backbone_of(run: FinetuneRun) -> ReadBackbone:
         return read
     kind = read.architecture
     untrained = f"{RANDOM}{kind.name}:width={kind.width}:stem={kind.stem}:seed={run.seed}"
-    return replace(read_backbone(untrained), normalisation=read.normalisation)
+    return replace(read_backbone(untrained), reading=read.reading)
 
 
 def _with_pixel_statistics(read: ReadBackbone, path: Path) -> ReadBackbone:
@@ -213,4 +214,5 @@ def _with_pixel_statistics(read: ReadBackbone, path: Path) -> ReadBackbone:
     read_converted(path)
     model = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))["MODEL"]
     mean, std = (tuple(value / 255 for value in model[key]) for key in ("PIXEL_MEAN", "PIXEL_STD"))
-    return replace(read, normalisation=Normalisation(mean, std))
+    normalisation = Fact(Normalisation(mean, std), f"{path.with_suffix('.yaml').name} beside the file")
+    return replace(read, reading=replace(read.reading, normalisation=normalisation))

@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
+from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.registry import NAMED
@@ -49,13 +51,11 @@ def open_backbone(source: BackboneSource) -> tuple[nn.Module, ReadBackbone]:
     return backbone, ReadBackbone(
         path=name,
         state={},
-        name=name,
-        width=getattr(backbone, "width", None),
-        stem=getattr(backbone, "stem", None),
+        architecture=Architecture(name, getattr(backbone, "width", None), getattr(backbone, "stem", None)),
         format="module",
         branch="module",
         branches=("module",),
-        normalisation=IMAGENET,
+        reading=Reading(normalisation=Fact(IMAGENET, ASSUMED), channels=Fact("rgb", ASSUMED)),
         digest=digest,
         used=0,
         dropped={},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from siamtransfer.checkpoints.options import require_checkpoint
+from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
 from siamtransfer.utils.files import refuse_record
 
 
@@ -33,7 +33,7 @@ class EvaluationData:
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(ReadingOptions):
     """What the evaluators share: the images, the checkpoint's features, the hardware, the record."""
 
     common: ClassVar[tuple[str, ...]] = (
