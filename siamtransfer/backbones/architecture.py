@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, TIMM, Stem
+from siamtransfer.backbones.names import FULL_WIDTH, OUTPUT_STRIDES, RESNETS, STEMS, TIMM, Stem
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, timm_name
+from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, head_count, timm_name
 from siamtransfer.utils.errors import UserError
 
 _COUNTER = "num_batches_tracked"
@@ -31,6 +31,9 @@ def build_backbone(
     stem: Stem = "imagenet",
     zero_init_residual: bool = False,
     drop_path: float = 0.0,
+    stride_in_1x1: bool = False,
+    output_stride: int = 32,
+    heads: int | None = None,
 ) -> Backbone:
     """Constructs a backbone with random weights from the global generator.
 
@@ -41,45 +44,111 @@ def build_backbone(
         zero_init_residual: sets the last norm of each residual block to zero, also in timm's models where
             they have such; a ViT has none.
         drop_path: the rate of stochastic depth in training, of timm's models only.
+        stride_in_1x1: stride of bottleneck blocks in the first 1x1 convolution; of the ResNets only.
+        output_stride: one of OUTPUT_STRIDES, of the ResNets only.
+        heads: number of attention heads, of timm's plain ViTs only; None for timm's own.
 
     Raises:
-        UserError: the name is unknown (the nearest known ones are named), or width or stem do not apply.
+        UserError: the name is unknown (the nearest known ones are named), or a choice does not apply.
     """
     if name in RESNETS:
-        if stem not in get_args(Stem):
-            raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(get_args(Stem))}")
+        _check_resnet(name, width, stem, stride_in_1x1, output_stride)
         if drop_path:
             raise UserError(
                 f"backbone.drop_path is {drop_path}, and {name} has no stochastic depth: leave it 0"
             )
-        if RESNETS[name].inner_width(width) < 1:
-            raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
-        return ResNetBackbone(name, width, stem, zero_init_residual)
+        if heads is not None:
+            raise UserError(f"{name} has no attention heads: leave heads out")
+        return ResNetBackbone(
+            name, width, stem, zero_init_residual, stride_in_1x1=stride_in_1x1, output_stride=output_stride
+        )
     known = name if name in VARIANTS else timm_name(name)
     if width != FULL_WIDTH or stem != "imagenet":
         raise UserError(
             f"width and stem can be chosen for torchvision's ResNets only, not for {name}: leave them out"
         )
-    return TimmBackbone(known, zero_init_residual, drop_path)
+    if stride_in_1x1 or output_stride != OUTPUT_STRIDES[0]:
+        raise UserError(
+            f"stride_in_1x1 and output_stride can be chosen for torchvision's ResNets only, not for {name}: "
+            "leave them out"
+        )
+    return TimmBackbone(known, zero_init_residual, drop_path, heads)
+
+
+def _check_resnet(name: str, width: int, stem: str, stride_in_1x1: bool, output_stride: int) -> None:
+    """Raises UserError where a choice does not exist for this ResNet."""
+    if stem not in STEMS:
+        raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(STEMS)}")
+    if RESNETS[name].inner_width(width) < 1:
+        raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
+    if stride_in_1x1 and not RESNETS[name].bottleneck:
+        raise UserError(f"{name} has no 1x1 convolution at the beginning of its blocks, which could stride")
+    if output_stride not in OUTPUT_STRIDES:
+        strides = ", ".join(map(str, OUTPUT_STRIDES))
+        raise UserError(f"output stride {output_stride} is none of {strides}")
 
 
 class Architecture(NamedTuple):
-    """A backbone without its weights, as `build_backbone` takes it; width and stem are None for timm's."""
+    """A backbone without its weights, as `build_backbone` takes it; width and stem are None for timm's.
+
+    `heads` is None where the ViT has timm's number of heads, so that equal networks are equal here;
+    `with_heads` keeps to that.
+    """
 
     name: str
     width: int | None = None
     stem: Stem | None = None
+    stride_in_1x1: bool = False
+    output_stride: int = 32
+    heads: int | None = None
 
     @classmethod
     def of(cls, backbone: Backbone) -> Architecture:
         """The architecture of a network."""
-        return cls(backbone.name, backbone.width, backbone.stem)
+        return cls(*(getattr(backbone, field) for field in cls._fields))
+
+    def with_heads(self, heads: int) -> Architecture:
+        """The same ViT with this number of attention heads; MoCo v3's ViT-S gets its own name.
+
+        Raises:
+            UserError: it is no plain ViT, or the number does not divide its width.
+        """
+        if self.attention_heads == heads:
+            return self
+        base, _ = VARIANTS.get(self.name, (self.name.removeprefix(TIMM), {}))
+        for name, (original, options) in VARIANTS.items():
+            if original == base and options == {"num_heads": heads}:
+                return self._replace(name=name, heads=None)
+        plain = self._replace(name=TIMM + base if self.name not in RESNETS else self.name, heads=None)
+        build_backbone(plain.name, heads=heads)  # refuses what cannot be
+        return plain if head_count(plain.name) == heads else plain._replace(heads=heads)
+
+    @property
+    def attention_heads(self) -> int | None:
+        """The number of attention heads of a plain ViT, given or timm's; None for other networks."""
+        return self.heads if self.heads is not None else head_count(self.name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For records: name, width and stem, and of the others what differs from the usual."""
+        usual = Architecture(self.name)
+        shown = ("name", "width", "stem")
+        return {
+            field: value
+            for field, value in self._asdict().items()
+            if field in shown or value != getattr(usual, field)
+        }
 
     def build(self) -> Backbone:
         """The network with random weights from the global generator."""
         if self.width is None or self.stem is None:
-            return build_backbone(self.name)
-        return build_backbone(self.name, width=self.width, stem=self.stem)
+            return build_backbone(self.name, heads=self.heads)
+        return build_backbone(
+            self.name,
+            width=self.width,
+            stem=self.stem,
+            stride_in_1x1=self.stride_in_1x1,
+            output_stride=self.output_stride,
+        )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of each of its tensors, in the layers' order; draws no random number."""

@@ -16,6 +16,10 @@ class Backbone(nn.Module):
         name: as `build_backbone` takes it.
         width: channels of a ResNet's stem; None for timm's models, which have no such choice.
         stem: the stem of a ResNet; None for timm's models.
+        stride_in_1x1: whether a ResNet's bottleneck blocks have their stride in the first 1x1 convolution
+            (MSRA's and Caffe's form) and not in the 3x3 one (torchvision's).
+        output_stride: 32, or 16 and 8 for a ResNet with dilated stages.
+        heads: the number of attention heads of a ViT where it is not timm's for that name; otherwise None.
         dim: D.
         source: a ReadBackbone that says which file the weights come from; None for those from no file.
     """
@@ -24,4 +28,7 @@ class Backbone(nn.Module):
     width: int | None
     stem: Stem | None
     dim: int
+    stride_in_1x1: bool = False
+    output_stride: int = 32
+    heads: int | None = None
     source: Any = None

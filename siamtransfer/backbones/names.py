@@ -4,9 +4,42 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Stem = Literal["imagenet", "small", "small-pad2"]
-"""The first layers of a ResNet: a 7x7 convolution of stride 2 and max-pooling; a 3x3 convolution of stride 1
-for images of about 32 pixels; the same with solo-learn's padding of 2."""
+Stem = Literal[
+    "imagenet",
+    "imagenet-nopool",
+    "small",
+    "small-pad2",
+    "small-pool",
+    "small-stride2",
+    "small-stride2-pool",
+]
+"""The first layers of a ResNet; see STEMS."""
+
+
+class StemSpec(NamedTuple):
+    """The first convolution of a ResNet, and whether a 3x3 max-pooling of stride 2 follows it."""
+
+    kernel: int
+    stride: int
+    padding: int
+    pool: bool
+
+
+STEMS: dict[Stem, StemSpec] = {
+    "imagenet": StemSpec(7, 2, 3, True),
+    "imagenet-nopool": StemSpec(7, 2, 3, False),
+    "small": StemSpec(3, 1, 1, False),
+    "small-pad2": StemSpec(3, 1, 2, False),  # solo-learn's; its maps are two pixels larger
+    "small-pool": StemSpec(3, 1, 1, True),
+    "small-stride2": StemSpec(3, 2, 1, False),
+    "small-stride2-pool": StemSpec(3, 2, 1, True),
+}
+"""What each stem is made of. The tensors of a stem show its kernel only; stride, padding and pooling leave no
+trace in them."""
+
+OUTPUT_STRIDES = (32, 16, 8)
+"""The possible strides of a ResNet's output, counted with the stem "imagenet": below 32 the last stages are
+dilated."""
 
 FULL_WIDTH = 64
 """Channels of the published ResNets' stem."""

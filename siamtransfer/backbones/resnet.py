@@ -10,39 +10,54 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import RESNETS, ResNetSpec, Stem
+from siamtransfer.backbones.names import RESNETS, STEMS, ResNetSpec, Stem
 
 
 class ResNetBackbone(Backbone):
     """torchvision's ResNet without its classifier: x[N, 3, H, W] to h[N, D], the mean over the last stage.
 
-    `width` is the number of channels of the stem (64 in the papers); every stage scales with it. The "small"
-    stem is the one for images of about 32 pixels: a 3x3 convolution of stride 1 and no max-pooling;
-    "small-pad2" is solo-learn's, which pads by two pixels instead of one, so its maps are two pixels larger.
+    `width` is the number of channels of the stem (64 in the papers); every stage scales with it. STEMS has
+    the stems; "small" is the one for images of about 32 pixels. `stride_in_1x1` moves the stride of a
+    bottleneck block from the 3x3 convolution to the first 1x1 one (MSRA's models). `output_stride` 16 and 8
+    replace the stride of the last stages by dilation, as torchvision's `replace_stride_with_dilation` does.
+    None of the last three changes a tensor's name or shape, except for the kernel of the stem.
     The initialisation is torchvision's: He for convolutions, ones and zeros for batch norm, and with
     `zero_init_residual` zero for the last batch norm of each block (Goyal et al. 2017, section 5.1).
     """
 
-    def __init__(self, name: str, width: int, stem: Stem, zero_init_residual: bool):
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        stem: Stem,
+        zero_init_residual: bool = False,
+        *,
+        stride_in_1x1: bool = False,
+        output_stride: int = 32,
+    ):
         super().__init__()
-        spec = RESNETS[name]
+        spec, first = RESNETS[name], STEMS[stem]
         self.name, self.width, self.stem = name, width, stem
+        self.stride_in_1x1, self.output_stride = stride_in_1x1, output_stride
         self.dim = 8 * width * spec.expansion
 
-        small = stem != "imagenet"
-        if small:
-            self.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1 if stem == "small" else 2, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(3, width, first.kernel, first.stride, first.padding, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if first.pool else nn.Identity()
         out = spec.expansion
         self.layer1 = _build_stage(spec, 0, width, width, stride=1)
         self.layer2 = _build_stage(spec, 1, width * out, 2 * width, stride=2)
         self.layer3 = _build_stage(spec, 2, 2 * width * out, 4 * width, stride=2)
         self.layer4 = _build_stage(spec, 3, 4 * width * out, 8 * width, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        if stride_in_1x1:
+            for stage in (self.layer2, self.layer3, self.layer4):
+                _move_stride_to_1x1(stage[0])
+        dilation = 1
+        for stage in {32: [], 16: [self.layer4], 8: [self.layer3, self.layer4]}[output_stride]:
+            _dilate(stage, dilation)
+            dilation *= 2
         self._initialise(zero_init_residual)
 
     def _initialise(self, zero_init_residual: bool) -> None:
@@ -80,3 +95,26 @@ def _build_stage(spec: ResNetSpec, index: int, channels: int, planes: int, strid
     widths = {"groups": spec.groups, "base_width": spec.width_per_group}
     first = block(channels, planes, stride, projection, **widths)
     return nn.Sequential(first, *(block(out, planes, **widths) for _ in range(1, spec.blocks[index])))
+
+
+def _move_stride_to_1x1(block: nn.Module) -> None:
+    """Gives the stride of a bottleneck block's 3x3 convolution to its first 1x1 convolution."""
+    first, second = block.conv1, block.conv2
+    assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
+    first.stride, second.stride = second.stride, (1, 1)
+
+
+def _dilate(stage: nn.Sequential, dilation: int) -> None:
+    """Takes the stride of 2 out of a stage; its 3x3 convolutions after that place get twice `dilation`.
+
+    `dilation` is that of the stage before. The first 3x3 convolution of the first block keeps it, as in
+    torchvision (bottlenecks) and timm (both kinds of block).
+    """
+    for number, block in enumerate(stage):
+        convolutions = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+        for convolution in convolutions:
+            convolution.stride = (1, 1)
+        spatial = [convolution for convolution in convolutions if convolution.kernel_size == (3, 3)]
+        for place, convolution in enumerate(spatial):
+            size = dilation if number == place == 0 else 2 * dilation
+            convolution.dilation = convolution.padding = (size, size)
