@@ -22,7 +22,7 @@ demo: $(VENV)/.demo
 detection-demo: $(VENV)/.demo
 	$(PY) scripts/detection_demo.py
 
-# One process a core, a file of tests to each; in the order of names, so that the longest, tests/e2e, begins first.
+# One process a core, a file of tests to each, the longest files first (tests/conftest.py).
 test: $(VENV)/.test
 	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
