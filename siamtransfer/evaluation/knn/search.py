@@ -3,7 +3,7 @@
 The bank is taken in chunks of rows, in memory or mapped from a file, and each query keeps its best so far; so
 the result is that of a full sort with ties settled by index, whatever the chunks. A blocked matrix product
 does the search; on a GPU FAISS does, where it is installed. (On the CPU the product was measured to be faster
-than FAISS.)
+than FAISS.) Queries whose neighbours float32 does not tell apart are searched again in float64.
 
 Legend: N rows of D in the bank, Q queries, similarity: larger is nearer.
 """
@@ -28,6 +28,11 @@ BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller ho
 
 _BLOCK = 2**26  # similarities held at once; more does not make the product faster
 
+SMALLEST, LARGEST = 2.0**-30, 2.0**55  # of a row's largest value, for squares that float32 can sum
+CLOSE = 2.0**-20  # mean distance of neighbouring cosines: several times float32's rounding error of a cosine
+CLOSE_EUCLIDEAN = 2.0**-12  # squared distance over squared lengths, where float32 leaves three digits
+SAME = 2.0**-45  # range of similarities in float64 that is rounding alone: the neighbours are duplicates
+
 
 @exact_matmul()
 def search(
@@ -39,13 +44,16 @@ def search(
     metric: NeighbourMetric = "cosine",
     budget: int = BUDGET,
 ) -> tuple[Tensor, Tensor]:
-    """The k most similar rows of `bank`[N, D] for each of `queries`[Q, D], both of any floating-point type.
+    """The k most similar rows of `bank`[N, D] for each of `queries`[Q, D], both of any floating-point type
+    and of any scale.
 
-    Returns (similarities float32[Q, k], indices int64[Q, k]), most similar first; equal similarities come in
-    the order of their index. A similarity is the cosine, or minus the Euclidean distance. `leave_out`
-    int64[Q] names a row of the bank that is no neighbour of the query (itself, when the queries are the
-    bank). A bank that is a mapped array is read once, a chunk at a time; the search runs where the queries
-    are.
+    Returns (similarities [Q, k], indices int64[Q, k]), most similar first; equal similarities come in the
+    order of their index. A similarity is the cosine, or minus the Euclidean distance. Similarities are
+    float32; they are float64 where the neighbours of a query lie so close together that float32 does not
+    tell them apart, and such queries are searched again in float64. `leave_out` int64[Q] names a row of the
+    bank that is no neighbour of the query (itself, when the queries are the bank). A bank that is a mapped
+    array is read once, a chunk at a time (twice where a query is searched again); the search runs where the
+    queries are.
 
     Raises:
         UserError: k is larger than what the bank can give, or the bank holds values that are not finite.
@@ -53,14 +61,43 @@ def search(
     available = len(bank) - (leave_out is not None)
     if not 1 <= k <= available:
         raise UserError(f"k={k} neighbours are too many: the bank has {available} rows, take a smaller --k")
+    columns = min(k + 1, available)  # one more, whose distance tells whether the cut is certain
+    if leave_out is not None:
+        leave_out = leave_out.to(queries.device)
+    similarities, indices = _search(bank, queries, columns, leave_out, metric, budget, torch.float32)
+    close = _too_close(similarities, queries, metric).nonzero()[:, 0]
+    if len(close):
+        left_out = None if leave_out is None else leave_out[close]
+        s, i = _search(bank, queries[close], columns, left_out, metric, budget, torch.float64)
+        if not bool(torch.isfinite(s).all()):
+            raise UserError("the features are too large for Euclidean distances: divide them by a constant")
+        duplicates = (s[:, 0] - s[:, -1]).abs() <= SAME
+        if not bool(duplicates.all()) or not torch.equal(i, indices[close]):
+            similarities = similarities.double()
+            similarities[close], indices[close] = s, i
+    return similarities[:, :k], indices[:, :k]
+
+
+def _search(
+    bank: Tensor | np.ndarray,
+    queries: Tensor,
+    k: int,
+    leave_out: Tensor | None,
+    metric: NeighbourMetric,
+    budget: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """`search` with all arithmetic in `dtype`."""
     count = min(k + (leave_out is not None), len(bank))  # one more, where a row is left out afterwards
-    queries = _prepared(queries, metric)
-    rows = min(len(bank), max(count, 1024, budget // (2 * 10 * bank.shape[1])))
+    device, double = queries.device, dtype == torch.float64
+    shift = _centre(bank, device) if double and metric == "euclidean" else None
+    queries = _prepared(queries, metric, dtype, shift)
+    rows = min(len(bank), max(count, 1024, budget // (2 * (20 if double else 10) * bank.shape[1])))
     block = min(max(1, min(_BLOCK, budget // 16) // rows), max(len(queries), 1))
     best: list[tuple[Tensor, Tensor]] = []
     for begin in range(0, len(bank), rows):
-        chunk = _prepared(_read(bank, begin, begin + rows, queries.device), metric)
-        index = _faiss_gpu_index(chunk) if metric == "cosine" else None
+        chunk = _prepared(_read(bank, begin, begin + rows, device), metric, dtype, shift)
+        index = _faiss_gpu_index(chunk) if metric == "cosine" and not double else None
         # One buffer for all blocks: to allocate it each time costs a tenth of the search.
         buffer = queries.new_empty(0 if index else block * len(chunk))
         for number, query_block in enumerate(queries.split(block)):
@@ -75,8 +112,33 @@ def search(
         _release(bank)
     similarities, indices = (torch.cat(blocks) for blocks in zip(*best, strict=True))
     if leave_out is not None:
-        return _without(similarities, indices, leave_out.to(indices.device), k)
+        return _without(similarities, indices, leave_out, k)
     return similarities, indices
+
+
+def _too_close(similarities: Tensor, queries: Tensor, metric: NeighbourMetric) -> Tensor:
+    """bool[Q]: whether rounding in float32 may decide which rows are the neighbours, or how near they are.
+
+    `similarities` float32[Q, c] fall. They count as too close where the mean distance from one to the next is
+    not several times the rounding error of a similarity.
+    """
+    columns = similarities.shape[1]
+    if metric == "cosine":
+        return (similarities[:, 0] - similarities[:, -1] < columns * CLOSE) & (columns > 1)
+    first, last = (-similarities[:, c].double() for c in (0, -1))
+    length = torch.linalg.vector_norm(queries.double(), dim=1)
+    # The product's rounding error of a squared distance is a fraction of the squared lengths of both rows.
+    near, far = (length**2 + (length + d) ** 2 for d in (first, last))
+    close = (last**2 - first**2 < columns * CLOSE * far) & (columns > 1)
+    return close | (first**2 <= CLOSE_EUCLIDEAN * near) | ~torch.isfinite(first) | ~torch.isfinite(last)
+
+
+def _centre(bank: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    """float64[D]: the mean of up to 1024 rows of the bank, evenly taken. Distances do not change when it is
+    subtracted from both sides, and rounding errors become smaller."""
+    rows = bank[:: max(1, len(bank) // 1024)]
+    rows = torch.from_numpy(np.array(rows)) if isinstance(rows, np.ndarray) else rows
+    return rows.to(device).double().mean(dim=0)
 
 
 def search_over_ranks(
@@ -109,6 +171,9 @@ def search_over_ranks(
         budget=budget,
     )
     total, device = len(queries), runtime.device
+    doubles = torch.tensor([similarities.dtype == torch.float64], dtype=torch.float32, device=device)
+    if collectives.all_reduce(doubles).item():  # one dtype on all ranks
+        similarities = similarities.double()
     return (
         collectives.all_gather_rows(similarities, total, device),
         collectives.all_gather_rows(indices, total, device),
@@ -122,12 +187,21 @@ def _read(bank: Tensor | np.ndarray, begin: int, end: int, device: torch.device)
     return rows.to(device)
 
 
-def _prepared(x: Tensor, metric: NeighbourMetric) -> Tensor:
-    """float32[n, D] whose inner products, or distances, are the similarities."""
-    x = x.float()
-    if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
+def _prepared(x: Tensor, metric: NeighbourMetric, dtype: torch.dtype, shift: Tensor | None) -> Tensor:
+    """[n, D] of `dtype` whose inner products, or distances, are the similarities."""
+    x = x if x.dtype == torch.float64 else x.float()
+    low, high = torch.aminmax(x, dim=1)
+    largest = torch.maximum(high, -low)
+    if not bool(torch.isfinite(largest).all()):
         raise UserError("the features hold values that are not finite: they have no neighbours")
-    return F.normalize(x, dim=1) if metric == "cosine" else x
+    if metric == "euclidean":
+        return x.to(dtype) if shift is None else x.double() - shift
+    # The squares of very large or small values are infinite or zero in float32; such rows are scaled first.
+    unsafe = ((largest < SMALLEST) & (largest > 0)) | (largest > LARGEST)
+    if bool(unsafe.any()):
+        x = x.clone()
+        x[unsafe] = (x[unsafe].double() / largest[unsafe, None].double()).to(x.dtype)
+    return F.normalize(x.to(dtype), dim=1)
 
 
 def _release(bank: Tensor | np.ndarray) -> None:
