@@ -1,15 +1,24 @@
-"""Writes the backbone of any known checkpoint under torchvision's names (a ViT's: timm's), without heads."""
+"""Writes the backbone of any known checkpoint under torchvision's names (a ViT's: timm's), without heads.
+
+How the tensors are to be read (normalisation, stem, stride, heads ...) is written with them, in the metadata
+of OUT.safetensors or in OUT.json beside OUT.pth; see recorded_reading.py.
+"""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
+from siamtransfer.backbones.architecture import architecture_of
+from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
 from siamtransfer.checkpoints.conversion import Conversion
+from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
+from siamtransfer.checkpoints.recorded_reading import METADATA, record_text, recorded, side_file
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
 from siamtransfer.utils.log import say
@@ -25,16 +34,19 @@ def to_torchvision(
     force: bool = False,
     dry_run: bool = False,
     trust_pickle: bool = False,
+    options: ReadingOptions | None = None,
 ) -> Conversion:
     """Writes the tensors of the backbone in `source` to `out`, to the bit, as a state_dict.
 
     Args:
         source: a checkpoint of any known format, a baseline such as random:resnet50, or what was read of one.
-        out: the file to write; its suffix (.pth, .pt, .safetensors) says the format.
+        out: the file to write; its suffix (.pth, .pt, .safetensors) says the format. OUT.json appears with
+            OUT.pth and OUT.pt, or neither does.
         branch: which backbone of the file; None takes the one that the method's authors evaluate.
         force: replace `out` where it exists; `source` itself is never replaced.
         dry_run: print the tensors and write nothing.
         trust_pickle: let `source` run Python code on loading.
+        options: what is known of the network that `source` does not say.
 
     Raises:
         UserError: `source` cannot be read, `out` has another suffix or exists, or it cannot be written.
@@ -43,56 +55,97 @@ def to_torchvision(
     if out.suffix not in SUFFIXES:
         raise UserError(f"{out} must end in one of {', '.join(SUFFIXES)}, which says what to write")
     path = source.path if isinstance(source, ReadBackbone) else str(source)
-    refuse_outputs(path, [out], force=force)
+    outputs = [out, *([beside] if (beside := side_file(out)) else [])]
+    refuse_outputs(path, outputs, force=force)
     if not isinstance(source, ReadBackbone):
-        source = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+        source = read_backbone(source, branch=branch, trust_pickle=trust_pickle, options=options)
     read = source
     say(read.summary())
+    say_assumptions(read)
+    _say_what_tensors_hide(read)
     if dry_run:
         for name, tensor in read.state.items():
             say(f"{name:40}{tuple(tensor.shape)}")
     else:
         _write_checked(read, out)
-        say(f"wrote {out}")
+        say(f"wrote {' and '.join(map(str, outputs))}")
+        if beside:
+            say(f"keep {beside.name} beside {out.name}: it says how the tensors are to be read")
     return Conversion(
         metrics={"tensors": float(len(read.state)), "parameters": float(read.parameters)},
-        protocol={"branch": read.branch},
+        protocol={
+            "branch": read.branch,
+            "proof": "not run: --dry-run"
+            if dry_run
+            else "the written tensors were read back, equal to the bit",
+        },
         provenance={
             "checkpoint": read.path,
             "checkpoint_digest": digest_of_file(read.path) if Path(read.path).is_file() else None,
             "format": read.format,
-            "backbone": read.architecture._asdict(),
+            "backbone": read.architecture.as_dict(),
             "weights_digest": read.digest,
+            **reading_provenance(read),
             "out": None if dry_run else str(out),
         },
-        paths=() if dry_run else (out,),
+        paths=() if dry_run else tuple(outputs),
     )
 
 
 def _write_checked(read: ReadBackbone, out: Path) -> None:
-    """Writes the file and reads it back before it gets its name.
+    """Writes the files and reads the tensors back before they get their names.
 
     Raises:
         UserError: the tensors that were read back are not the same; nothing is written.
     """
-    with atomic_write(out) as file:
-        write_state(read.state, out.suffix, file)
+    record = recorded(read.architecture, read.reading, read.digest)
+    with ExitStack() as files:  # the files get their names at the end of the block, OUT.json first
+        file = files.enter_context(atomic_write(out))
+        beside = side_file(out)
+        if beside is not None:
+            files.enter_context(atomic_write(beside)).write(f"{record_text(record)}\n".encode())
+        write_state(read.state, out.suffix, file, record)
         file.flush()
-        written = read_backbone(file.name)
-        if digest_of(written.state) != read.digest:
+        if digest_of(_tensors(Path(file.name), out.suffix)) != read.digest:
             raise UserError(f"{out} did not come out as it went in, so it was not written")
-        if written.architecture != read.architecture:
-            say(
-                f"note: these tensors alone look like {written.name} with the stem {written.stem}; this "
-                f"backbone is {read.name} with the stem {read.stem}, so tell whoever loads them"
-            )
 
 
-def write_state(state: dict[str, Tensor], suffix: str, file: IO[bytes]) -> None:
-    """A state_dict as PyTorch or as safetensors writes it."""
+def _say_what_tensors_hide(read: ReadBackbone) -> None:
+    """Prints how the network differs from the one that names and shapes of its tensors suggest."""
+    try:
+        alone = architecture_of({name: tuple(tensor.shape) for name, tensor in read.state.items()}).as_dict()
+    except ValueError:
+        say(f"note: these tensors alone do not say that the network is {read.name}; tell whoever loads them")
+        return
+    hidden = read.architecture.as_dict()
+    differing = [key for key in {**alone, **hidden} if alone.get(key) != hidden.get(key)]
+    if differing:
+        alone_words, hidden_words = (
+            ", ".join(f"{key} {values.get(key, 'as usual')}" for key in differing)
+            for values in (alone, hidden)
+        )
+        say(
+            f"note: these tensors alone look like {alone_words}; this backbone has {hidden_words}, so tell "
+            "whoever loads them with another library"
+        )
+
+
+def _tensors(path: Path, suffix: str) -> dict[str, Tensor]:
+    """The tensors of a file that was just written, under a temporary name."""
     if suffix == ".safetensors":
         import safetensors.torch
 
-        file.write(safetensors.torch.save(state, metadata={"format": "pt"}))
+        return safetensors.torch.load_file(path)
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
+    return state
+
+
+def write_state(state: dict[str, Tensor], suffix: str, file: IO[bytes], record: dict[str, Any]) -> None:
+    """A state_dict as PyTorch or as safetensors writes it; the latter with the record in its metadata."""
+    if suffix == ".safetensors":
+        import safetensors.torch
+
+        metadata = {"format": "pt", METADATA: record_text(record)}
+        file.write(safetensors.torch.save(state, metadata=metadata))
     else:
         torch.save(state, file)

@@ -77,7 +77,7 @@ def test_vits_keep_timms_names_and_the_heads_are_mentioned(
     torch.save(content, tmp_path / "moco.pth")
     to_torchvision.main([str(tmp_path / "moco.pth"), str(tmp_path / "vit.pth")])
     assert digest_of(torch.load(tmp_path / "vit.pth")) == digest_of(state)
-    assert "note: these tensors alone look like timm:vit_small_patch16_224" in capsys.readouterr().err
+    assert "note: these tensors alone look like name timm:vit_small_patch16_224" in capsys.readouterr().err
 
 
 def test_a_branch_can_be_chosen(tmp_path: Path) -> None:

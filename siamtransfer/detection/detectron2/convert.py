@@ -3,6 +3,9 @@
 OUT.pkl has the weights under Detectron2's names, OUT.yaml the settings that they need. Before either file
 appears, Detectron2 builds its C4 and FPN trunks from them, and its res2 to res5 have to equal torchvision's.
 Without Detectron2, names and shapes are still checked against the list of what its trunk has.
+
+The proof compares our reading of the checkpoint with Detectron2's network. It cannot show that the reading is
+that of the training: what was assumed of it is printed beside the proof, and recorded.
 """
 
 from __future__ import annotations
@@ -20,8 +23,11 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints import detectron2_keys
+from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
 from siamtransfer.checkpoints.conversion import Conversion
+from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
+from siamtransfer.checkpoints.recorded_reading import recorded
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.convertible import refuse_inconvertible, why_no_c4
 from siamtransfer.detection.detectron2.parity import IMAGE, TOLERANCE, Parity, measure_parity
@@ -32,6 +38,8 @@ from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_output
 from siamtransfer.utils.log import say
 from siamtransfer.version import __version__
 
+PROOF_COMPARES = "our reading of the checkpoint, and Detectron2's network with the converted files"
+
 
 def to_detectron2(
     source: str | Path | ReadBackbone,
@@ -41,6 +49,7 @@ def to_detectron2(
     force: bool = False,
     dry_run: bool = False,
     trust_pickle: bool = False,
+    options: ReadingOptions | None = None,
 ) -> Conversion:
     """Writes OUT.pkl and OUT.yaml for the backbone in `source`; both files appear, or neither.
 
@@ -51,6 +60,7 @@ def to_detectron2(
         force: replace the files where they exist; `source` itself is never replaced.
         dry_run: print which tensor becomes which and write nothing.
         trust_pickle: let `source` run Python code on loading.
+        options: what is known of the network that `source` does not say.
 
     Raises:
         UserError: `source` cannot be read, Detectron2 has no trunk for it, a file exists, or the proof fails.
@@ -63,7 +73,7 @@ def to_detectron2(
     refuse_outputs(path, [out, config_path], force=force)
 
     if not isinstance(source, ReadBackbone):
-        source = read_backbone(source, branch=branch, trust_pickle=trust_pickle)
+        source = read_backbone(source, branch=branch, trust_pickle=trust_pickle, options=options)
     read = source
     refuse_inconvertible(read.architecture, read.path)
     state = {name: to_float32(tensor) for name, tensor in read.state.items()}
@@ -80,7 +90,7 @@ def to_detectron2(
         parity = write_proved(backbone, out, config_path)
         proof = "passed" if parity else "not run: Detectron2 is not installed"
         say(f"wrote {out} and {config_path}")
-    say_proof(parity, proof, read.architecture)
+    say_proof(parity, proof, read)
     paths = () if dry_run else (out, config_path)
     return describe(backbone, parity, proof, paths)
 
@@ -109,7 +119,8 @@ def write_proved(backbone: ConvertedBackbone, out: Path, config_path: Path) -> P
     parity = None
     with ExitStack() as files:  # both files get their names at the end of the block
         text = files.enter_context(atomic_write(config_path))
-        text.write(weights_config_text(backbone.settings, backbone.digest).encode())
+        record = recorded(backbone.read.architecture, backbone.read.reading, backbone.digest)
+        text.write(weights_config_text(backbone.settings, backbone.digest, record).encode())
         binary = files.enter_context(atomic_write(out))
         write_pickle(backbone.weights, binary)
         for file in (text, binary):
@@ -167,17 +178,23 @@ def say_mapping(state: Mapping[str, Tensor]) -> None:
         say(f"{name:{longest}}  ->  {detectron2_keys.to_detectron2(name)}  {tuple(tensor.shape)}")
 
 
-def say_proof(parity: Parity | None, proof: str, architecture: Architecture) -> None:
-    """Prints the result of the proof, or why there is none."""
+def say_proof(parity: Parity | None, proof: str, read: ReadBackbone) -> None:
+    """Prints the result of the proof, or why there is none, and what no proof can show: the assumptions."""
     if parity is None:
         say(f"numerical proof {proof}; names and shapes were checked against the list of Detectron2's trunk")
-        return
-    say(f"numerical proof {proof}, {parity.detectron2}: largest relative difference of res2 to res5")
-    for name, error in parity.metrics().items():
-        _, dtype, layout, _ = name.split("/")
-        say(f"  {layout:3} {dtype}  {error:.1e}")
-    if reason := why_no_c4(architecture):
-        say(f"  (FPN only: {reason})")
+    else:
+        say(
+            f"numerical proof {proof}, {parity.detectron2}: its network computes what our reading of the "
+            "checkpoint computes; largest relative difference of res2 to res5"
+        )
+        for name, error in parity.metrics().items():
+            _, dtype, layout, _ = name.split("/")
+            say(f"  {layout:3} {dtype}  {error:.1e}")
+        if reason := why_no_c4(read.architecture):
+            say(f"  (FPN only: {reason})")
+    say_assumptions(read)
+    if not read.reading.assumptions():
+        say("nothing about the reading was assumed")
 
 
 def describe(
@@ -190,6 +207,7 @@ def describe(
         metrics=counts | (parity.metrics() if parity else {}),
         protocol={
             "proof": proof,
+            "proof_compares": PROOF_COMPARES,
             "layouts": list(parity.tensors) if parity else [],
             "image": list(IMAGE),
             "branch": read.branch,
@@ -198,10 +216,11 @@ def describe(
         },
         provenance={
             "checkpoint": read.path,
-            "checkpoint_digest": None if read.format == "random" else digest_of_file(read.path),
+            "checkpoint_digest": digest_of_file(read.path) if Path(read.path).is_file() else None,
             "format": read.format,
-            "backbone": read.architecture._asdict(),
+            "backbone": read.architecture.as_dict(),
             "weights_digest": backbone.digest,
+            **reading_provenance(read),
             "out": [str(path) for path in paths] or None,
             "detectron2": str(parity.detectron2) if parity else None,
         },

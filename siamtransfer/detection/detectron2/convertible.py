@@ -6,7 +6,7 @@ C4: the RoI heads own res5. FPN: the trunk has res2 to res5, with a feature pyra
 from __future__ import annotations
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.names import RESNETS, TIMM
+from siamtransfer.backbones.names import RESNETS, STEMS, TIMM, Stem
 from siamtransfer.utils.errors import UserError
 
 
@@ -21,11 +21,27 @@ def refuse_inconvertible(architecture: Architecture, path: str) -> None:
             f"{path} holds {architecture.name.removeprefix(TIMM)} from timm, and Detectron2 has no such "
             "trunk; convert a torchvision ResNet"
         )
-    if architecture.stem == "small-pad2":
+    if architecture.stem not in ("imagenet", "small"):
         raise UserError(
-            f"{path} holds solo-learn's stem for small images, whose padding of 2 no Detectron2 trunk has: "
-            "its features would be others; convert a backbone with another stem"
+            f"{path} has the stem {architecture.stem} ({_describe_stem(architecture.stem)}), which no trunk "
+            "of Detectron2 has: its features would be others; convert a backbone with another stem"
         )
+    if architecture.output_stride != 32:
+        raise UserError(
+            f"{path} holds a dilated {architecture.name} of output stride {architecture.output_stride}; "
+            "Detectron2 dilates the first block of a stage, too, so its features would be others; convert a "
+            "backbone without dilation"
+        )
+
+
+def _describe_stem(stem: Stem | None) -> str:
+    """The first layers in words."""
+    assert stem is not None
+    spec = STEMS[stem]
+    return (
+        f"a {spec.kernel}x{spec.kernel} convolution of stride {spec.stride} and padding {spec.padding}, "
+        f"{'max-pooling' if spec.pool else 'no max-pooling'}"
+    )
 
 
 def why_no_c4(architecture: Architecture) -> str | None:

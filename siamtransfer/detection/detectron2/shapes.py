@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, STEMS
 from siamtransfer.checkpoints.detectron2_keys import trunk_shapes
 from siamtransfer.utils.errors import UserError
 
@@ -15,7 +15,7 @@ from siamtransfer.utils.errors import UserError
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Detectron2's tensor name to its shape, for the trunk of this architecture."""
     design, width = RESNETS[architecture.name], architecture.width or FULL_WIDTH
-    kernel = 3 if architecture.stem == "small" else 7
+    kernel = STEMS[architecture.stem or "imagenet"].kernel
     inner = design.inner_width(width)
     return trunk_shapes(design.blocks, design.bottleneck, width, design.groups, inner, kernel)
 

@@ -18,6 +18,7 @@ from typing import Any
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
 from siamtransfer.checkpoints.file_format import Normalisation
+from siamtransfer.checkpoints.recorded_reading import read_recorded, record_comment
 from siamtransfer.detection.detectron2.settings import layout_of
 from siamtransfer.detection.detectron2.trunk import OWN_FPN, SMALL_STEM_FPN
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
@@ -25,7 +26,8 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
 _STAMP = "siamtransfer-weights: sha256:"
-_ALWAYS = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.STRIDE_IN_1X1": False}  # true of every converted trunk
+_BEFORE_RECORDS = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.STRIDE_IN_1X1": False}
+"""What OUT.yaml sets without fail where it is from before its line `siamtransfer-reading`."""
 _PROTOCOL_KEYS = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.NORM")  # OUT.yaml only proposes these
 _TRUNK_KEYS = ("MODEL.BACKBONE.NAME", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
 
@@ -61,7 +63,7 @@ def settings_for(
         ("MODEL.BACKBONE.FREEZE_AT", 0),
         ("MODEL.RESNETS.DEPTH", depth),
         ("MODEL.RESNETS.NORM", "naiveSyncBN"),
-        ("MODEL.RESNETS.STRIDE_IN_1X1", False),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", architecture.stride_in_1x1),
         ("MODEL.RESNETS.STEM_OUT_CHANNELS", width),
         ("MODEL.RESNETS.RES2_OUT_CHANNELS", width * design.expansion),
         ("MODEL.RESNETS.NUM_GROUPS", design.groups),
@@ -70,10 +72,14 @@ def settings_for(
     ]
 
 
-def weights_config_text(settings: list[tuple[str, Any]], digest: str) -> str:
-    """The YAML text that Detectron2's `merge_from_file` reads, stamped with the digest of the weights."""
+def weights_config_text(
+    settings: list[tuple[str, Any]], digest: str, record: dict[str, Any] | None = None
+) -> str:
+    """The YAML text that Detectron2's `merge_from_file` reads. Comments hold the digest of the weights and, if
+    given, the record of their reading."""
     lines = [
         f"# {_STAMP}{digest}",
+        *([record_comment(record)] if record else []),
         "# Merge this over a Detectron2 configuration that is to train on the weights beside it.",
         "# MODEL.WEIGHTS is relative to the folder in which Detectron2 is started: change it as needed.",
     ]
@@ -140,12 +146,26 @@ def merge_weights_config(cfg: Any, layered: LayeredConfig, weights: Path) -> Non
 
 
 def _check_unchanged(needed: LayeredConfig, path: Path) -> None:
-    for key, value in _ALWAYS.items():
-        if key not in needed or needed[key].value != value:
-            raise UserError(
-                f"{printable(path)} does not set {key} to {value!r}, which converted weights need: the file "
-                "was changed; convert the checkpoint again"
-            )
+    """Raises UserError where OUT.yaml does not set what it set when it was written, but for MODEL.WEIGHTS."""
+    recorded = read_recorded(path.with_suffix(".pkl"))
+    expected: dict[str, Any] = _BEFORE_RECORDS
+    if recorded is not None:
+        normalisation = recorded.reading.normalisation.value
+        expected = dict(settings_for(recorded.architecture, normalisation, ""))
+        del expected["MODEL.WEIGHTS"]
+        for key in needed:
+            if key not in expected and key != "MODEL.WEIGHTS":
+                raise _changed(path, f"sets {key}, which it did not when it was written")
+    for key, value in expected.items():
+        if key not in needed or not _equal_settings(needed[key].value, value):
+            raise _changed(path, f"does not set {key} to {value!r}, which these converted weights need")
+
+
+def _changed(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{printable(path)} {what}: the file was changed; convert the checkpoint again, and state other "
+        "settings in the configuration of the training"
+    )
 
 
 def _check_own_trunk_fits(cfg: Any, weights: Path) -> None:

@@ -28,7 +28,7 @@ def test_there_and_back(checkpoint: Path, tmp_path: Path) -> None:
     assert there.metrics["tensors"] == 120
     assert there.protocol["proof"] == "not run: Detectron2 is not installed"
     back = to_torchvision(str(tmp_path / "out.pkl"), str(tmp_path / "back.pth"))
-    assert back.paths == (tmp_path / "back.pth",)
+    assert back.paths == (tmp_path / "back.pth", tmp_path / "back.json")
     assert back.metrics == there.metrics
     digest = read_backbone(checkpoint).digest
     assert there.provenance["weights_digest"] == back.provenance["weights_digest"] == digest
