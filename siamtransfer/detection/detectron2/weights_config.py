@@ -75,8 +75,8 @@ def settings_for(
 def weights_config_text(
     settings: list[tuple[str, Any]], digest: str, record: dict[str, Any] | None = None
 ) -> str:
-    """The YAML text that Detectron2's `merge_from_file` reads. Comments hold the digest of the weights and, if
-    given, the record of their reading."""
+    """The YAML text that Detectron2's `merge_from_file` reads. Comments hold the digest of the weights and,
+    if given, the record of their reading."""
     lines = [
         f"# {_STAMP}{digest}",
         *([record_comment(record)] if record else []),
