@@ -15,6 +15,7 @@ import io
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ import torch
 from siamtransfer.checkpoints.declaration import FORMAT, VERSION
 from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, digest_of_file
+from siamtransfer.utils.files import atomic_write, digest_of_file, is_temporary, temporary_path
+from siamtransfer.utils.zip_files import verify_zip
 
-_STRAY = re.compile(r"\..+\.\d+\.tmp")  # see files.atomic_write
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
 
 
@@ -103,15 +104,14 @@ class StateFiles:
         """Removes the temporary files of a killed write; only for the holder of the run's lock."""
         for folder in (self.folder, self.published.parent):
             for stray in folder.glob(".*.tmp"):
-                if _STRAY.fullmatch(stray.name):
+                if is_temporary(stray.name):
                     stray.unlink(missing_ok=True)
 
     def _publish(self, path: Path, content: memoryview) -> None:
         """Makes checkpoint.pth the same file as `path` by one rename; a copy where links are not possible."""
-        link = self.published.with_name(f".{self.published.name}.{os.getpid()}.tmp")
-        link.unlink(missing_ok=True)
+        link = temporary_path(self.published)
         try:
-            os.link(path, link)
+            os.link(path, link)  # refused where the name exists
             link.replace(self.published)
         except OSError:
             link.unlink(missing_ok=True)
@@ -157,12 +157,15 @@ class Checkpoints(StateFiles):
 def load_state(path: Path) -> dict[str, Any]:
     """Reads a dict of tensors, numbers, texts, lists and dicts onto the CPU; runs no code of it.
 
+    The checksums that PyTorch stores with the tensors are compared first, because torch.load does not.
+
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, is damaged, or holds something else.
     """
     try:
+        verify_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(state, dict):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -11,8 +13,16 @@ import numpy as np
 
 from siamtransfer.data.decode import decode
 from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays
-from siamtransfer.data.listing import Listing, PathTable, list_folders, list_images, require_folder
+from siamtransfer.data.listing import (
+    STAT_THREADS,
+    Listing,
+    PathTable,
+    list_folders,
+    list_images,
+    require_folder,
+)
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.text import first_few, printable
 
 # Folders of a split, in the order of preference. `test` may be the folder `val`, because ImageNet's labelled
@@ -22,6 +32,9 @@ SPLIT_FOLDERS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "val", "valid", "validation"),
 }
+CONTENT_LIMIT = (
+    2**28
+)  # bytes of a set whose files are read for `FileImages.content_fingerprint`: half a second
 FOLDERS_OF_SPLITS = ("train", "val", "valid", "validation", "test")
 
 
@@ -29,7 +42,9 @@ class FileImages:
     """N image files as an ImageSet; a subclass lists the files.
 
     The fingerprint covers relative paths, file sizes, labels and class names: it changes when a file is
-    added, removed, renamed or replaced by one of another size, and needs no reading of a million files.
+    added, removed, renamed or replaced by one of another size, and needs no reading of a million files. It
+    is the same for a copy of the set, so a run can go on with one. `content_fingerprint` covers what the
+    files hold, too.
     `skipped` counts the files whose ending is not an image's.
     """
 
@@ -53,10 +68,25 @@ class FileImages:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over relative paths, sizes, labels and class names; its first use looks at every file."""
-        files = self._files
+        files, sizes = self._files, np.ascontiguousarray(self._sizes_and_times[:, 0])
         return fingerprint_of_arrays(
-            files.buffer, files.ends, files.sizes(), self.labels, text="\n".join(self.classes)
+            files.buffer, files.ends, sizes, self.labels, text="\n".join(self.classes)
         )
+
+    @cached_property
+    def content_fingerprint(self) -> str:
+        """SHA-256 over the fingerprint and the bytes of all files; of a set larger than CONTENT_LIMIT, over
+        the times of their last changes instead. See `content_fingerprint`."""
+        sizes, times = self._sizes_and_times.T
+        if sizes.sum() > CONTENT_LIMIT:
+            return fingerprint_of_arrays(np.ascontiguousarray(times), text=self.fingerprint)
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            digests = pool.map(_digest, (self._files[index] for index in range(len(self))))
+            return hashlib.sha256("\n".join([self.fingerprint, *digests]).encode()).hexdigest()
+
+    @cached_property
+    def _sizes_and_times(self) -> np.ndarray:
+        return self._files.sizes_and_times()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -68,6 +98,13 @@ class FileImages:
     def describe(self, index: int) -> str:
         """The path of image `index`."""
         return printable(self._files[index])
+
+
+def _digest(path: str) -> str:
+    try:
+        return digest_of_file(path)
+    except OSError:
+        return "unreadable"
 
 
 class FlatFolder(FileImages):

@@ -105,6 +105,17 @@ def fingerprint_of_arrays(*arrays: np.ndarray | None, text: str = "") -> str:
     return digest.hexdigest()
 
 
+def content_fingerprint(images: ImageSet) -> str:
+    """What the features of a set depend on: it changes whenever the pixels of an image may have changed.
+
+    A fingerprint answers another question: is this the set that a checkpoint or a record names, in whatever
+    folder? That of image files covers their sizes alone, since a run has to go on with a copy of its set and
+    without reading all of it. So the key of a cache takes this one: over the bytes of the files or, of a
+    large set, over the times of their last changes. The fingerprint of any other set covers its pixels.
+    """
+    return str(getattr(images, "content_fingerprint", images.fingerprint))
+
+
 def require_same_images(images: ImageSet, *, fingerprint: str, count: int) -> None:
     """Checks that a set of images is the one that a checkpoint was trained on.
 

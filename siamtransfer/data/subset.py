@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from siamtransfer.data.imageset import ImageSet, fingerprint_of_arrays
+from siamtransfer.data.imageset import ImageSet, content_fingerprint, fingerprint_of_arrays
 from siamtransfer.utils.errors import UserError
 
 
@@ -24,6 +24,11 @@ class Subset:
     def fingerprint(self) -> str:
         """SHA-256 over the fingerprint of `images` and the indices."""
         return fingerprint_of_arrays(self.indices, text=self.images.fingerprint)
+
+    @property
+    def content_fingerprint(self) -> str:
+        """SHA-256 over that of `images` and the indices."""
+        return fingerprint_of_arrays(self.indices, text=content_fingerprint(self.images))
 
     def __len__(self) -> int:
         return len(self.indices)

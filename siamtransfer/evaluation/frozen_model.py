@@ -15,9 +15,12 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
+from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
+from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
-from siamtransfer.data import ImageSet, open_labelled
+from siamtransfer.data import ImageSet, UnreadableImage, open_labelled
+from siamtransfer.data.imageset import content_fingerprint
 from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
@@ -64,6 +67,8 @@ class FrozenModel:
         source: the checkpoint's path, or the name of a baseline.
         backbone, read: None for raw pixels.
         workers: processes that decode.
+        witness: what the batch norms say of the reading (see norm_witness.py), for the record; None where
+            they were not asked.
     """
 
     source: str
@@ -75,6 +80,7 @@ class FrozenModel:
     runtime: Runtime
     config: EvaluationConfig
     workers: int
+    witness: dict[str, Any] | None = None
 
     def features(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> Features:
         """The features of a labelled set, in its order; several selections of layers side by side.
@@ -110,6 +116,7 @@ class FrozenModel:
         """What the numbers are computed from."""
         return {
             **self._backbone_provenance,
+            "witness": self.witness,
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint if self.test else None,
         }
@@ -127,10 +134,11 @@ class FrozenModel:
         read = self.read
         return {
             "backbone": self.source,
-            "architecture": {"name": read.name, "width": read.width, "stem": read.stem} if read else None,
+            "architecture": read.architecture.as_dict() if read else None,
             "format": read.format if read else None,
             "branch": read.branch if read else None,
             "weights_digest": read.digest if read else None,
+            **reading_provenance(read),
         }
 
     def require_untouched(self) -> None:
@@ -141,26 +149,27 @@ class FrozenModel:
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
             return extract_pixels(images, self.transform, workers=self.workers)
-        runtime, cache = self.runtime, _feature_cache(self.config.cache)
-        layers = FeatureLayers(self.backbone, selections)
-        path = None
-        if cache:
-            path = cache.path(
-                self.read.digest, images.fingerprint, self.transform, runtime.precision, layers.layers
-            )
-            cached = cache.read(path, len(images))
-            if cached is not None:
-                return cached
+        layers, cache = FeatureLayers(self.backbone, selections), _feature_cache(self.config.cache)
+        if cache is None:
+            return self._forward(images, layers)
+        path = cache.path(
+            f"{self.read.digest} {self.read.architecture!r}",
+            content_fingerprint(images),
+            self.transform,
+            self.runtime.precision,
+            layers.layers,
+        )
+        return cache.read_or_extract(path, len(images), lambda: self._forward(images, layers))
+
+    def _forward(self, images: ImageSet, layers: FeatureLayers) -> torch.Tensor:
+        runtime = self.runtime
         if runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
         if isinstance(self.backbone, ResNetBackbone):
             layers.backbone = fold_batchnorm(self.backbone)
         layers.to(memory_format=torch.channels_last)
         batch = self.config.forward_batch_size
-        features = extract(layers, images, self.transform, runtime, batch=batch, workers=self.workers)
-        if cache and path and runtime.is_main:
-            cache.write(path, features)
-        return features
+        return extract(layers, images, self.transform, runtime, batch=batch, workers=self.workers)
 
 
 def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Runtime) -> FrozenModel:
@@ -177,8 +186,10 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     backbone, read = (
         (None, None)
         if source == "pixels"
-        else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle)
+        else load_backbone(source, branch=config.branch, trust_pickle=config.trust_pickle, options=config)
     )
+    if read is not None and runtime.is_main:
+        say_assumptions(read)
     if backbone is not None:
         FeatureLayers(backbone, [config.layers])  # refuses unknown layers before the images are opened
     elif config.layers != OUTPUT:
@@ -190,7 +201,25 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
     workers = _count_workers(config.data, train, runtime)
-    return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers)
+    witness = _ask_witness(read, train, transform, runtime) if read is not None and runtime.is_main else None
+    return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers, witness)
+
+
+def _ask_witness(
+    read: ReadBackbone, images: ImageSet, transform: Transform, runtime: Runtime
+) -> dict[str, Any] | None:
+    """Warns where the batch norms speak against the reading; returns what they say.
+
+    Our own checkpoints record how they were trained, and an untrained network remembers nothing.
+    """
+    if read.format in (FORMAT, "random"):
+        return None
+    from siamtransfer.evaluation.norm_witness import warn_if_unlikely
+
+    try:
+        return warn_if_unlikely(read, images, side=transform.crop, device=runtime.device).as_dict()
+    except UnreadableImage:  # the evaluation will say so
+        return None
 
 
 def labelled_features(
@@ -286,5 +315,10 @@ def _count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> 
 def _feature_cache(folder: str | None) -> FeatureCache | None:
     if folder == "none":
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return FeatureCache(Path(folder) if folder else home / "siamtransfer" / "features")
+    if folder:
+        return FeatureCache(Path(folder))
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # the user has no home, as in some containers
+        return None
+    return FeatureCache(home / "siamtransfer" / "features")

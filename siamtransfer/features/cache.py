@@ -1,27 +1,48 @@
 """Extracted features on disk.
 
-The key is made of content (digest of the weights, fingerprint of the images, transform, precision), so new
+The key is made of content (digest of the weights, content of the images, transform, precision), so new
 weights under an old path have another key. A file is published by one rename, so it is complete or absent.
+
+A file is an .npy, which any program can open, followed by a checksum: the SHA-256 of its key and its bytes.
+It is compared whenever the file is read, before a number of it is used. That costs one pass over the file,
+which goes through the processor's cores side by side: 0.7 GiB a second and core were measured, about a second
+for 60,000 images of 2048 features; extracting them takes minutes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from siamtransfer.distributed import collectives
 from siamtransfer.features.extract import Transform
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.log import say
+
+VERSION = 2  # of the files; a part of the key
+_MARK = b"\nsha256 of name and content: "
+_CHECKSUM_BYTES = len(_MARK) + 64 + 1  # in hexadecimal, then a line's end
+_BLOCK = 2**24
+_THREADS = 8
+_FOLDERS_REMARKED: set[Path] = set()  # that could not be written, in this process
 
 
 class FeatureCache:
-    """Extracted features on disk, an .npy file for each key, in `folder`."""
+    """Extracted features on disk, an .npy file for each key, in `folder`.
+
+    A file that is damaged, or that cannot be read or written, costs time and a remark, never an error.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -29,27 +50,86 @@ class FeatureCache:
     def path(
         self,
         weights: str,
-        fingerprint: str,
+        images: str,
         transform: Transform,
         precision: str,
         layers: Sequence[str] = ("output",),
     ) -> Path:
-        """The file for the features of these weights on these images."""
-        key = json.dumps([weights, fingerprint, asdict(transform), precision, list(layers)], sort_keys=True)
+        """The file for the features of these weights on these images (see `content_fingerprint`)."""
+        key = json.dumps(
+            [VERSION, weights, images, asdict(transform), precision, list(layers)], sort_keys=True
+        )
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
 
-    def read(self, path: Path, images: int) -> Tensor | None:
-        """The features under `path`, memory-mapped; None when absent or not of `images` rows."""
-        if not path.exists():
-            return None
+    def read_or_extract(self, path: Path, images: int, extract: Callable[[], Tensor]) -> Tensor:
+        """The features of `images` images under `path`; where some rank cannot read them, every rank calls
+        `extract` and rank 0 keeps what it returns."""
+        is_main = collectives.rank() == 0
+        cached = self.read(path, images, remark=say if is_main else lambda _: None)
+        on_every_rank = all(collectives.all_gather_object([cached is not None]))
+        if cached is not None and on_every_rank:
+            return cached
+        features = extract()
+        if is_main:
+            self.keep(path, features)
+        return features
+
+    def read(self, path: Path, images: int, *, remark: Callable[[str], None] = say) -> Tensor | None:
+        """The features under `path`, memory-mapped; None when they are absent, or damaged: with a remark."""
         try:
+            if not _is_intact(path):
+                remark(f"{path} is damaged and is not used: its bytes do not match its checksum")
+                return None
             array = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        except FileNotFoundError:
             return None
-        complete = array.ndim == 2 and len(array) == images and array.dtype == np.float32
-        return torch.from_numpy(array) if complete else None
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            remark(f"{path} cannot be read and is not used: {reason}")
+            return None
+        if array.ndim != 2 or len(array) != images or array.dtype != np.float32:
+            remark(f"{path} holds {array.dtype}{list(array.shape)} and is not used: it is of other features")
+            return None
+        return torch.from_numpy(array)
 
     def write(self, path: Path, features: Tensor) -> None:
-        """Publishes `features` under `path`."""
+        """Publishes `features` under `path`.
+
+        Raises:
+            UserError: the folder cannot be written or the disk is full.
+        """
         with atomic_write(path) as file:
             np.save(file, features.numpy(), allow_pickle=False)
+            file.flush()
+            file.write(_MARK + _checksum(file, file.tell(), path.name) + b"\n")
+
+    def keep(self, path: Path, features: Tensor) -> None:
+        """Publishes `features` under `path`; a cache that cannot be written is remarked once."""
+        try:
+            self.write(path, features)
+        except UserError as error:
+            if self.folder not in _FOLDERS_REMARKED:
+                say(f"features are not kept for the next time: {error}")
+            _FOLDERS_REMARKED.add(self.folder)
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether the file's bytes are those that `FeatureCache.write` wrote under this name."""
+    with path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size - _CHECKSUM_BYTES
+        if length <= 0:
+            return False
+        return os.pread(file.fileno(), _CHECKSUM_BYTES, length) == (
+            _MARK + _checksum(file, length, path.name) + b"\n"
+        )
+
+
+def _checksum(file: IO[bytes], length: int, name: str) -> bytes:
+    """SHA-256, in hexadecimal, over the name and the digests of the blocks of the first `length` bytes."""
+
+    def digest(start: int) -> bytes:
+        return hashlib.sha256(os.pread(file.fileno(), min(_BLOCK, length - start), start)).digest()
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        blocks = b"".join(pool.map(digest, range(0, length, _BLOCK)))
+    return hashlib.sha256(f"{name} {length} ".encode() + blocks).hexdigest().encode()

@@ -1,4 +1,4 @@
-"""Atomic writes, digests of files, and the lock of a run folder."""
+"""Atomic writes, digests of files, texts with a checksum beside them, and the lock of a run folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
@@ -15,27 +17,47 @@ from typing import IO
 
 from siamtransfer.utils.errors import UserError
 
+_TEMPORARY = re.compile(r"\..+\.(\d+|[0-9a-f]{16})\.tmp")  # older versions took the number of the process
+_TRIES = 100
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name beside `path` for a file or folder that becomes `path` once it is complete.
+
+    It is random: a process number is no name of a process, since every container and every machine that
+    shares the disk has its own numbers.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one of `temporary_path`, which a killed process has left."""
+    return _TEMPORARY.fullmatch(name) is not None
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
-    """Opens a binary file that appears under `path` only once it is complete and on disk.
+    """Opens a new binary file, to write and read, that appears under `path` once it is complete and on disk.
 
     The bytes go to a hidden file in the same folder (so the rename does not cross a disk), are flushed with
-    fsync and renamed to `path`; the folder is synchronised too. If the body raises, `path` keeps its old
-    content and the hidden file is removed.
+    fsync and renamed to `path`; the folder is synchronised too. The hidden file is created by this call or
+    not at all (O_EXCL), so two processes never write into one file. If the body raises, `path` keeps its
+    old content and the hidden file is removed.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; names the path and the free space.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with _create_beside(path) as file:
+            temporary = Path(file.name)
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        temporary = None
         _sync_folder(path.parent)
     except OSError as error:
         raise UserError(
@@ -43,13 +65,65 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             "free some space or choose another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _create_beside(path: Path) -> IO[bytes]:
+    """A new file under a name of `temporary_path`; one that exists belongs to another process."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileExistsError):
+            return temporary_path(path).open("x+b")
+    return temporary_path(path).open("x+b")
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` (UTF-8) to `path` atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def write_checked_text(path: str | Path, text: str) -> None:
+    """Writes `text` (UTF-8) to `path` and its SHA-256 beside it, as `sha256sum` writes it.
+
+    The checksum is removed before and written after the text, so a process killed between leaves a text
+    without one, which `read_checked_text` reads as an older version's.
+    """
+    path = Path(path)
+    beside = checksum_path(path)
+    with contextlib.suppress(OSError):
+        beside.unlink(missing_ok=True)
+    write_text(path, text)
+    write_text(beside, f"{hashlib.sha256(text.encode()).hexdigest()}  {path.name}\n")
+
+
+def read_checked_text(path: str | Path) -> str:
+    """The text that `write_checked_text` wrote; one without a checksum beside it is read as it is.
+
+    Raises:
+        OSError: the text cannot be read.
+        ValueError: it is not the text that was written; the message is the rest of a sentence that begins
+            with the file's name.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    beside = checksum_path(path)
+    try:
+        expected = beside.read_bytes().split()
+    except FileNotFoundError:
+        expected = None
+    if expected is not None and expected[:1] != [hashlib.sha256(content).hexdigest().encode()]:
+        raise ValueError(f"is damaged: its bytes do not match the checksum in {beside.name}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("is damaged: it is no UTF-8 text") from error
+
+
+def checksum_path(path: Path) -> Path:
+    """Where `write_checked_text` keeps the checksum of `path`."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def digest_of_file(path: str | Path) -> str:

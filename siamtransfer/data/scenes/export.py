@@ -21,6 +21,7 @@ from PIL import Image
 from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.data.scenes.scenes import Scene, many_object_scene
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import temporary_path
 
 JPEG_QUALITY = 95
 DIFFICULT_BELOW = 0.5  # visible fraction under which VOC's flag `difficult` is set
@@ -131,7 +132,7 @@ def _complete_folder(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not an empty folder; remove it or choose another")
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    new = temporary_path(folder)
     try:
         new.mkdir(parents=True)
         yield new

@@ -20,6 +20,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.data import ImageSet
+from siamtransfer.data.imageset import content_fingerprint
 from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.evaluation.svm.config import Stage
 from siamtransfer.utils.errors import UserError
@@ -82,8 +83,17 @@ class SquashedImages:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The set's own fingerprint and the sizes, for the feature cache."""
-        return f"{self.images.fingerprint} {self.short} {self.image_size} {self.interpolation.value}"
+        """The set's own fingerprint and the sizes."""
+        return f"{self.images.fingerprint} {self._sizes}"
+
+    @cached_property
+    def content_fingerprint(self) -> str:
+        """The same over what the set's files hold, for the feature cache."""
+        return f"{content_fingerprint(self.images)} {self._sizes}"
+
+    @property
+    def _sizes(self) -> str:
+        return f"{self.short} {self.image_size} {self.interpolation.value}"
 
     def __len__(self) -> int:
         return len(self.images)
