@@ -22,6 +22,7 @@ from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_na
 from siamtransfer.optim.config import OptimConfig
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import read_checked_text
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import flatten
 from siamtransfer.views.config import ViewsConfig
@@ -281,7 +282,7 @@ class PretrainConfig:
         keys += [schema.canonical(word[2:].partition("=")[0]) for word in words if word.startswith("--")]
         sections = {section_of(name): name for name in METHODS}
         schema.refuse_unknown(words, trees, known=set(sections))
-        _refuse_missing_files(words, trees.values())
+        _refuse_missing_files(words)
         chosen = _chosen_method(words, trees.values())
         mentioned = {key.partition(".")[0] for key in keys} & set(sections)
         forced = {}
@@ -325,27 +326,33 @@ def read_saved_config(folder: Path) -> dict[str, Any]:
     """The configuration in a run's folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, it is damaged, or it is none of ours.
     """
     file = folder / "config.json"
     try:
-        tree: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        tree = json.loads(read_checked_text(file))
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no run: there is no {file.name} in it") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged: give the run's --config again") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{file} is no configuration: give the run's --config again")
     return current_names(tree)
 
 
-def _refuse_missing_files(words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> None:
-    """Raises UserError for weights that are not there, before anything heavy is imported; a run that is
-    resumed needs them no longer."""
+def _refuse_missing_files(words: Sequence[str]) -> None:
+    """Raises UserError for weights on the command line that are not there, before anything heavy is imported.
+
+    A run that is resumed needs them no longer.
+    """
     if any(word.partition("=")[0] == "--resume" for word in words):
         return
-    for key in ("backbone.weights", "resume_from_backbone"):
-        for weights in (_last_value(key, words, trees), _last_value(key.replace("_", "-"), words, ())):
-            if isinstance(weights, str) and weights != "null":
-                require_checkpoint(weights)
+    for key in ("backbone.weights", "resume_from_backbone", "resume-from-backbone"):
+        weights = _last_value(key, words, ())
+        if isinstance(weights, str) and weights != "null":
+            require_checkpoint(weights)
 
 
 def _last_value(key: str, words: Sequence[str], trees: Iterable[Mapping[str, Any]]) -> object:

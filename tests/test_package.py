@@ -77,7 +77,7 @@ def test_the_wheel_holds_everything_that_the_programs_need(wheel: Path) -> None:
 def test_pretrain_knn_and_to_d2_outside_the_tree(environment: Path, tmp_path: Path) -> None:
     where = subprocess.run(
         [environment / "bin" / "python", "-c", "import siamtransfer; print(siamtransfer.__file__)"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
+        cwd=tmp_path, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert Path(where.stdout.strip()).is_relative_to(environment)
     trained = run(

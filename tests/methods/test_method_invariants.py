@@ -205,7 +205,7 @@ def test_mocos_keys_come_back_to_their_images_from_whichever_rank_encoded_them()
 
 
 def test_moco_refuses_a_queue_that_is_shorter_than_a_batch():
-    with pytest.raises(Exception, match=r"moco\.queue 100 is shorter than optim\.batch 256"):
+    with pytest.raises(Exception, match=r"moco\.queue 100 is shorter than optim\.batch_size 256"):
         MoCoConfig(queue=100).check(batch=256)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from siamtransfer.methods import METHODS, Method, Options, StepOutput
 from siamtransfer.methods.registry import RENAMED, MethodRegistry, current_names, in_hyphens, saved_options
+from siamtransfer.optim.config import OptimConfig
 from siamtransfer.utils.errors import UserError
 
 PAPERS = [
@@ -277,8 +278,9 @@ def test_parts_of_a_configuration_and_those_of_today_stay_what_they_are() -> Non
 
 
 def test_every_new_name_is_an_option() -> None:
-    options = METHODS["simsiam-variants"].Config()
+    sections = {"simsiam": METHODS["simsiam-variants"].Config(), "optim": OptimConfig()}
     for name in RENAMED.values():
-        value: Any = options
-        for word in name.split(".")[1:]:
+        section, *words = name.split(".")
+        value: Any = sections[section]
+        for word in words:
             value = getattr(value, word)

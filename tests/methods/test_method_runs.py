@@ -126,8 +126,10 @@ def test_a_checkpoint_from_before_the_other_methods_goes_on(tmp_path: Path) -> N
     complete(tmp_path / "whole")
     assert launch(folder, fault=stop_at(5)).wait() == 143
     state = newest(folder)
-    known = ("epochs", "batch", "lr", "momentum", "weight_decay", "name", "schedule", "warmup_epochs")
-    state["config"]["optim"] = {key: state["config"]["optim"][key] for key in (*known, "grad_accum_steps")}
+    known = ("epochs", "lr", "momentum", "weight_decay", "name", "schedule", "warmup_epochs")
+    optim = state["config"]["optim"]
+    old = {"batch": optim["batch_size"], "accumulate": optim["grad_accum_steps"]}
+    state["config"]["optim"] = {key: optim[key] for key in known} | old
     for group in state["optimizer"]["param_groups"]:
         del group["vectors"]
     Checkpoints(folder).save(state, state["progress"]["step"])

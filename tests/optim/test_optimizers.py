@@ -336,7 +336,7 @@ def test_weight_decay_reaches_biases_and_norms_with_sgd():
 @pytest.mark.parametrize(
     ("changes", "world_size", "images", "words"),
     [
-        ({"batch_size": 512}, 1, 100, "--optim.batch_size 64"),
+        ({"batch_size": 512}, 1, 100, "--optim.batch-size 64"),
         ({"batch_size": 30}, 4, 100, "multiple of 4"),
         ({"batch_size": 8, "grad_accum_steps": 3}, 1, 100, "multiple of 3"),
         ({"batch_size": 4}, 4, 100, "batch norm"),

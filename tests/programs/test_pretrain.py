@@ -79,7 +79,7 @@ def test_a_run_says_and_writes_what_it_did(shapes_folder: Path, tmp_path: Path) 
         "checkpoint.pth", "checkpoints", "config.json", "lock", "metrics.jsonl", "tensorboard",
     ]  # fmt: skip
     said = run.said.splitlines()
-    assert "40 images of folder/train · batch 8 on 1 x cpu in float32 · steps 0 to 15" in said[0]
+    assert "40 images of folder/train · batch size 8 on 1 x cpu in float32 · steps 0 to 15" in said[0]
     assert [line.split("]")[0] for line in said if line.startswith("[")] == ["[5/15", "[10/15", "[15/15"]
     assert [line.split(" epochs")[0] for line in said if line.startswith("kNN")] == [
         "kNN after 2",
