@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from siamtransfer.metrics.unit_rows import unit_rows
+
 
 def output_std(z: Tensor) -> float:
     """Mean over channels of the standard deviation of n(z), times sqrt(d) (SimSiam section 4.1).
 
     1 for an isotropic Gaussian, 0 when all rows are equal.
     """
-    return float(F.normalize(z.float(), dim=1).std(dim=0).mean() * z.shape[1] ** 0.5)
+    return float(unit_rows(z, torch.float32).std(dim=0).mean() * z.shape[1] ** 0.5)
 
 
 def centre_norm(z: Tensor) -> float:
     """Length of the mean of n(z): 0 when the directions are balanced, 1 when all rows have the same one."""
-    return float(F.normalize(z.float(), dim=1).mean(dim=0).norm())
+    return float(unit_rows(z, torch.float32).mean(dim=0).norm())
 
 
 def effective_rank(z: Tensor) -> float:
@@ -30,7 +32,7 @@ def effective_rank(z: Tensor) -> float:
 
     From 1 (all rows on one line) to min(N, d). The rows are not centred.
     """
-    z = F.normalize(z.double(), dim=1)
+    z = unit_rows(z, torch.float64)
     gram = z @ z.T if z.shape[0] <= z.shape[1] else z.T @ z
     singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     fractions = singular / singular.sum().clamp_min(1e-300)

@@ -21,6 +21,7 @@ from siamtransfer.evaluation.diagnostics.representation import (
 )
 from siamtransfer.evaluation.diagnostics.selection import choose, score_rules, validity
 from siamtransfer.evaluation.evaluator import join_metrics
+from siamtransfer.evaluation.remarks import add_remarks, remarks_on_features
 from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
 
@@ -44,6 +45,10 @@ def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Result | None:
 def measure_models(models: Sequence[ModelFeatures], config: DiagnoseConfig, device: torch.device) -> Result:
     """All numbers of features that are there already, their table as messages, their spectra as a picture."""
     say_limits(models)
+    for model in models:
+        rows = [representation.rows for representation in model.representations.values()]
+        remarks = [remark for each in rows for remark in remarks_on_features(each, config.part, "measures")]
+        add_remarks(model.protocol, remarks)
     measured = [measure_model(model, config, device) for model in models]
     pairs = compare_pairs(models, device)
     numbers = [metrics for metrics, _ in measured]

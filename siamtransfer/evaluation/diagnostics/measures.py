@@ -22,8 +22,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 from torch import Tensor
-from torch.nn import functional as F
 
+from siamtransfer.metrics.unit_rows import unit_rows
 from siamtransfer.utils.errors import UserError
 
 Matrix = Tensor | np.ndarray
@@ -117,7 +117,7 @@ def uniformity(x: Tensor, t: float = T) -> float:
 
     0 when all rows point one way, about -2t when they spread over the sphere; lower is better.
     """
-    z = F.normalize(x.double(), dim=1)
+    z = unit_rows(x.double(), torch.float64)
     rows, total = max(1, _PAIRS // len(z)), z.new_zeros(())
     for begin in range(0, len(z), rows):  # some rows against themselves and all later ones
         cosine = z[begin : begin + rows] @ z[begin:].T
@@ -163,7 +163,7 @@ def alignment(views: Tensor, power: float = POWER) -> float:
     first, second = torch.triu_indices(q, q, 1, device=views.device)
     total = views.new_zeros((), dtype=torch.float64)
     for chunk in views.split(max(1, ROWS // q)):
-        z = F.normalize(chunk.double(), dim=2)
+        z = unit_rows(chunk.double(), torch.float64)
         squared = (2 - 2 * z @ z.mT)[:, first, second].clamp_min(0)
         total += squared.pow(power / 2).sum()
     return float(total / (n * len(first)))
@@ -210,7 +210,7 @@ def tolerance(x: Matrix, labels: Tensor, device: torch.device | None = None) -> 
         return math.nan
     sums, begin = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, device=device), 0
     for chunk in _chunks(x, device):
-        sums.index_add_(0, y[begin : begin + len(chunk)], F.normalize(chunk, dim=1))
+        sums.index_add_(0, y[begin : begin + len(chunk)], _unit(chunk))
         begin += len(chunk)
     pairs = count * (count - 1)  # ‖Σz‖² counts each pair twice, and each row with itself
     return float((sums.square().sum(dim=1) - count).sum() / pairs.sum())
@@ -231,7 +231,7 @@ def cluster_agreement(x: Tensor, labels: Tensor, *, restarts: int = 10, seed: in
     count = len(np.unique(y))
     if count < 2:
         raise UserError("clusters can be compared with classes only where the labels name two or more")
-    z = F.normalize(x.float(), dim=1).cpu().numpy()
+    z = unit_rows(x, torch.float32).cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points than clusters: see `balance`
         clusters = KMeans(count, init="k-means++", n_init=restarts, random_state=seed).fit_predict(z)
@@ -303,7 +303,7 @@ def _eigenvalues(symmetric: Tensor) -> Tensor:
 Prepare = Callable[[Tensor], Tensor]
 """A change of rows float64[n, d] before they are summed."""
 
-_unit: Prepare = partial(F.normalize, dim=1)
+_unit: Prepare = partial(unit_rows, dtype=torch.float64)
 
 
 def _identity(chunk: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from siamtransfer.evaluation.fewshot.config import FewshotConfig
 from siamtransfer.evaluation.frozen_model import labelled_features
 from siamtransfer.evaluation.linear.logistic import fit_logistic
 from siamtransfer.evaluation.linear.splits import TestSplit, number_classes, set_aside
+from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.intervals import mean_and_interval
 from siamtransfer.records.predictions import Predictions
@@ -38,6 +39,7 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
     assert train.labels is not None
     if train.labels.ndim == 2:
         raise UserError("eval/fewshot.py needs one label an image, and these features have several")
+    add_remarks(data.protocol, remarks_on(train, test, "standardised"))
     y, split = number_classes(train.labels, test)
     for shots in config.shots:  # a class that is too small is reported before the first fit
         draw_shots(train.labels.numpy(), shots, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_features
@@ -11,6 +13,7 @@ from siamtransfer.evaluation.knn.config import KnnConfig
 from siamtransfer.evaluation.knn.picture import write_neighbours
 from siamtransfer.evaluation.knn.search import search_over_ranks
 from siamtransfer.evaluation.knn.vote import score_neighbours
+from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.records.predictions import Predictions
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
@@ -74,5 +77,9 @@ def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) 
         "similarity": config.metric,
         "interval": "percentile bootstrap over queries, 95 %",
     }
+    if similarities.dtype == torch.float64:
+        protocol["arithmetic"] = "float64 where float32 does not tell neighbours apart"
+        say("neighbours that float32 does not tell apart were searched in float64")
+    add_remarks(protocol, remarks_on(data.train, data.test, config.metric))
     predictions = Predictions(test.labels.numpy(), scores.predictions)
     return Result("knn", scores.metrics, protocol, data.provenance, predictions)

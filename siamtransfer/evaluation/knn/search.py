@@ -17,18 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, exact_matmul
 from siamtransfer.evaluation.knn.config import NeighbourMetric
+from siamtransfer.metrics.unit_rows import largest_of_rows, unit_rows
 from siamtransfer.utils.errors import UserError
 
 BUDGET = 2 << 30  # bytes for chunks and similarities, beside what the caller holds
 
 _BLOCK = 2**26  # similarities held at once; more does not make the product faster
 
-SMALLEST, LARGEST = 2.0**-30, 2.0**55  # of a row's largest value, for squares that float32 can sum
 CLOSE = 2.0**-20  # mean distance of neighbouring cosines: several times float32's rounding error of a cosine
 CLOSE_EUCLIDEAN = 2.0**-12  # squared distance over squared lengths, where float32 leaves three digits
 SAME = 2.0**-45  # range of similarities in float64 that is rounding alone: the neighbours are duplicates
@@ -190,18 +189,12 @@ def _read(bank: Tensor | np.ndarray, begin: int, end: int, device: torch.device)
 def _prepared(x: Tensor, metric: NeighbourMetric, dtype: torch.dtype, shift: Tensor | None) -> Tensor:
     """[n, D] of `dtype` whose inner products, or distances, are the similarities."""
     x = x if x.dtype == torch.float64 else x.float()
-    low, high = torch.aminmax(x, dim=1)
-    largest = torch.maximum(high, -low)
+    largest = largest_of_rows(x)
     if not bool(torch.isfinite(largest).all()):
         raise UserError("the features hold values that are not finite: they have no neighbours")
-    if metric == "euclidean":
-        return x.to(dtype) if shift is None else x.double() - shift
-    # The squares of very large or small values are infinite or zero in float32; such rows are scaled first.
-    unsafe = ((largest < SMALLEST) & (largest > 0)) | (largest > LARGEST)
-    if bool(unsafe.any()):
-        x = x.clone()
-        x[unsafe] = (x[unsafe].double() / largest[unsafe, None].double()).to(x.dtype)
-    return F.normalize(x.to(dtype), dim=1)
+    if metric == "cosine":
+        return unit_rows(x, dtype, largest)
+    return x.to(dtype) if shift is None else x.double() - shift
 
 
 def _release(bank: Tensor | np.ndarray) -> None:

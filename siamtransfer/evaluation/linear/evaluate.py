@@ -41,6 +41,13 @@ from siamtransfer.evaluation.linear.sweep import (
     sweep_probe,
 )
 from siamtransfer.evaluation.linear.train import AugmentedFeatures, KeptFeatures, Select
+from siamtransfer.evaluation.remarks import (
+    Use,
+    add_remarks,
+    remarks_on,
+    remarks_on_features,
+    remarks_on_labels,
+)
 from siamtransfer.records.result import Result
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
@@ -76,6 +83,8 @@ def probe_features(data: LabelledFeatures, config: LinearConfig, runtime: Runtim
         train, test = set_aside(train, config.seed)
         data.protocol |= {"test": f"{TEST_FRACTION:.0%} of train", "test_images": len(test.features)}
     assert train.labels is not None
+    if runtime.is_main:
+        add_remarks(data.protocol, remarks_on(train, test, _use(config)))
     if train.labels.ndim == 2:
         if config.protocol != "logistic":
             raise UserError(
@@ -128,7 +137,8 @@ def _published(
     std = protocol.std or model.transform.std
     model.transform = replace(model.transform, interpolation=protocol.test_interpolation, std=std)
     network = _measured_layers(model, [layers])
-    y, split = number_classes(single_labels(model.train), model.features(model.test, [layers]))
+    remarks: dict[str, Any] = {}
+    y, split = _number_classes(model, [layers], config, remarks)
     batches = _augmented_features(model, network, y, np.arange(len(y)), protocol.batch_size, config.seed)
     result = published_probe(
         SweepData(batches, split, network.select),
@@ -138,7 +148,7 @@ def _published(
         seed=config.seed,
         saved=_saved_training(config, model),
     )
-    result.protocol |= {**protocol.as_record(), "changed": config.changes}
+    result.protocol |= {**protocol.as_record(), "changed": config.changes, **remarks}
     return result
 
 
@@ -147,7 +157,8 @@ def _sweep_of_images(model: FrozenModel, config: LinearConfig, runtime: Runtime)
     assert model.test is not None
     selections = config.selections or [config.layers]
     network = _measured_layers(model, selections)
-    y, split = number_classes(single_labels(model.train), model.features(model.test, selections))
+    remarks: dict[str, Any] = {}
+    y, split = _number_classes(model, selections, config, remarks)
     saved = _saved_training(config, model)
     if config.augment:
         fitted, held_out = split_by_class(y, HELD_OUT, config.seed)
@@ -159,7 +170,7 @@ def _sweep_of_images(model: FrozenModel, config: LinearConfig, runtime: Runtime)
         h = model.features(model.train, selections).tensor
         data = _kept_features(h, y, split, network.select, config, runtime)
     result = _sweep(data, selections, config, runtime, saved)
-    result.protocol["augmented"] = config.augment
+    result.protocol |= {"augmented": config.augment, **remarks}
     return result
 
 
@@ -175,6 +186,24 @@ def _sweep(
         selections, config.optimizers, config.lrs, epochs, config.weight_decay or 0.0, config.seed
     )
     return sweep_probe(data, settings, runtime, saved=saved)
+
+
+def _number_classes(
+    model: FrozenModel, selections: list[str], config: LinearConfig, remarks: dict[str, Any]
+) -> tuple[Tensor, TestSplit]:
+    """See `number_classes`; enters remarks on the features of the test split in `remarks`."""
+    assert model.test is not None
+    labels, test = single_labels(model.train), model.features(model.test, selections)
+    if model.runtime.is_main:
+        found = remarks_on_features(test.features, "test", _use(config))
+        add_remarks(remarks, [*found, *remarks_on_labels(labels, test.labels)])
+    return number_classes(labels, test)
+
+
+def _use(config: LinearConfig) -> Use:
+    if config.protocol != "logistic":
+        return "gradient descent"
+    return "standardised" if config.standardise else "logistic"
 
 
 def _measured_layers(model: FrozenModel, selections: list[str]) -> FeatureLayers:

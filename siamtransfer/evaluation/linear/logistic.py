@@ -21,7 +21,11 @@ from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.utils.errors import UserError
 
 CURVATURE = 0.25  # of the cross-entropy along a score, at most: p (1 - p)
-NEGLIGIBLE = 1e-12  # fraction of the largest variance below which an axis holds only rounding errors
+NEGLIGIBLE = 1e-12
+"""Fraction of the largest variance below which an axis holds only rounding errors; and of its mean below
+which a feature's deviation does."""
+
+LARGEST_VARIANCE = 1e30  # of an axis, for fits in float32
 
 
 @dataclass
@@ -73,11 +77,16 @@ class LogisticRegression:
         if len(self.classes) < 2:
             raise UserError("a linear probe needs labels of at least two classes in the train split")
         h = features.double()
+        if not bool(torch.isfinite(h).all()):
+            raise UserError("the features hold values that are not finite, so nothing can be fitted to them")
         self.standardise, self.mean = standardise, h.mean(dim=0)
         h = h - self.mean
         deviation = h.square().mean(dim=0).sqrt()
-        self.scale = torch.where(deviation > 0, deviation, 1) if standardise else torch.ones_like(deviation)
+        varies = deviation > NEGLIGIBLE * self.mean.abs()
+        self.scale = torch.where(varies, deviation, 1) if standardise else torch.ones_like(deviation)
         self.axes, self.variances = _principal_axes(h / self.scale)
+        if bool((self.variances > LARGEST_VARIANCE).any()):
+            dtype = torch.float64  # float32 would overflow in the sums over samples
         self.rotated = (h / self.scale @ self.axes).to(dtype)
 
     def loss(self, scores: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class MultiLabelRegression(LogisticRegression):
                 "leave it out or take more images"
             )
         super().__init__(features, labels, standardise=standardise, dtype=dtype)
-        self.targets, self.counted = labels.to(dtype), counted.to(dtype)
+        self.targets, self.counted = labels.to(self.rotated), counted.to(self.rotated)
         self.classes = torch.arange(labels.shape[1], device=labels.device)
 
     def loss(self, scores: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from siamtransfer.data.voc import ignored_of
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_features, open_frozen_model
+from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.evaluation.svm.config import SHOTS, SvmConfig
 from siamtransfer.evaluation.svm.pooled_features import WINDOWS, pool_in_windows
 from siamtransfer.evaluation.svm.svm import FullScores, SvmSplit, score_full, score_low_shot
@@ -35,6 +36,7 @@ def evaluate(config: SvmConfig, runtime: Runtime) -> Result | None:
     if not runtime.is_main:
         return None
     train, test, names = svm_splits(data, config)
+    add_remarks(data.protocol, remarks_on(data.train, data.test, "svm"))
     jobs = config.jobs or cpu_count()
     say(f"fitting the SVMs of {len(names)} classes, {jobs} at once")
     data.protocol |= {
