@@ -19,7 +19,8 @@ COLUMN = 30
 def program_name(name: str) -> str:
     """How the program was called: `python eval/knn.py`, or `siamtransfer knn`."""
     script = Path(sys.argv[0])
-    return f"python {script.parent.name}/{script.name}" if script.suffix == ".py" else f"siamtransfer {name}"
+    is_door = script.suffix == ".py" and script.name != "__main__.py"
+    return f"python {script.parent.name}/{script.name}" if is_door else f"siamtransfer {name}"
 
 
 def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, Any], more: str = "") -> str:
