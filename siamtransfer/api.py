@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from siamtransfer.config import PretrainConfig
 from siamtransfer.methods.registry import METHODS, section_of
@@ -28,24 +28,61 @@ if TYPE_CHECKING:
 __all__ = ["PretrainResult", "compare", "load_backbone", "pretrain", "to_detectron2", "to_torchvision"]
 
 
-def load_backbone(source: str | Path, *, branch: str | None = None, trust_pickle: bool = False) -> Backbone:
+def load_backbone(
+    source: str | Path,
+    *,
+    branch: str | None = None,
+    trust_pickle: bool = False,
+    normalisation: str | None = None,
+    channels: Literal["rgb", "bgr"] | None = None,
+    stride_in_1x1: bool | None = None,
+    stem: str | None = None,
+    output_stride: int | None = None,
+    heads: int | None = None,
+    architecture: str | None = None,
+) -> Backbone:
     """A frozen-ready backbone x[N, 3, H, W] -> h[N, dim] with its weights, float32, in eval mode.
+
+    What the file, the files beside it and its format leave open is assumed, and logged; say it yourself by
+    the last seven arguments. One that contradicts the file is refused.
 
     Args:
         source: a checkpoint of any known format, or a baseline: random:resnet50, torchvision:resnet50.
         branch: which backbone of the file (student, teacher …); by default the one that the method's authors
             evaluate.
         trust_pickle: let the file run Python code on loading; only for files of people you trust.
+        normalisation: of the images in pretraining: imagenet, half, none, cifar10 …, or m,m,m/s,s,s.
+        channels: the order in which the file's first convolution takes them; x is RGB in any case.
+        stride_in_1x1: where bottleneck blocks have their stride (True: MSRA's and Caffe's).
+        stem: the first layers of a ResNet, such as small-pad2.
+        output_stride: 16 or 8 for a dilated ResNet.
+        heads: attention heads of a ViT.
+        architecture: the very network, as timm:resnetblur50.
 
     Returns:
-        The module. Its attribute `source` says what was read: format, branch, normalisation, digest.
+        The module. Its attribute `source` says what was read: format, branch, reading, digest.
 
     Raises:
-        UserError: a key of the file is not explained, missing or misshapen, or the file is damaged.
+        UserError: a key of the file is not explained, missing or misshapen, the file is damaged, or two
+            common readings differ in numbers and nothing says which it is.
     """
     from siamtransfer.checkpoints import read_backbone
+    from siamtransfer.checkpoints.assumptions import say_assumptions
+    from siamtransfer.checkpoints.options import ReadingOptions
 
-    backbone, read = read_backbone.load_backbone(source, branch=branch, trust_pickle=trust_pickle)
+    options = ReadingOptions(
+        normalisation=normalisation,
+        channels=channels,
+        stride_in_1x1=stride_in_1x1,
+        stem=stem,
+        output_stride=output_stride,
+        heads=heads,
+        architecture=architecture,
+    )
+    backbone, read = read_backbone.load_backbone(
+        source, branch=branch, trust_pickle=trust_pickle, options=options
+    )
+    say_assumptions(read)
     backbone.source = read
     return backbone
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT
+from siamtransfer.checkpoints.assumptions import reading_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
@@ -59,6 +60,7 @@ def extract_features(
     precision: Precision = "auto",
     batch_size: int = 256,
     workers: int = 0,
+    normalisation: str | None = None,
 ) -> Features:
     """Features float32[N, D] of every image in order, with the labels that the set has and their origin.
 
@@ -69,12 +71,14 @@ def extract_features(
         resize: length of the shorter side before the crop; None is 8/7 of the crop, and none for images of
             that very size.
         workers: processes that decode.
+        normalisation: of the images in pretraining, where neither the checkpoint nor its format says:
+            imagenet, half, none, cifar10 ..., or m,m,m/s,s,s. `load_backbone` takes whatever else is open.
 
     Raises:
         UserError: the checkpoint, the images or the layers cannot be used, or a feature is not finite.
         UnreadableImage: an image cannot be read.
     """
-    backbone, read = open_backbone(backbone_or_source)
+    backbone, read = open_backbone(backbone_or_source, normalisation)
     image_set = as_image_set(images)
     transform = choose_transform(read, image_set.image_size, crop=crop, resize=resize)
     with start_runtime(device, precision) as runtime, _moved(backbone, runtime.device):
@@ -194,10 +198,11 @@ def diagnose(
 def _origin(read: ReadBackbone, images: ImageSet, transform: Transform, runtime: Runtime) -> FeatureOrigin:
     backbone = {
         "backbone": read.path,
-        "architecture": {"name": read.name, "width": read.width, "stem": read.stem},
+        "architecture": read.architecture.as_dict(),
         "format": read.format,
         "branch": read.branch,
         "weights_digest": read.digest,
+        **reading_provenance(read),
     }
     settings = {"transform": asdict(transform), "layers": OUTPUT, "precision": runtime.precision}
     return FeatureOrigin(f"{images.name}/{images.split}", images.fingerprint, backbone, settings)

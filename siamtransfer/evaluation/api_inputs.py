@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.checkpoints.file_format import IMAGENET
+from siamtransfer.checkpoints.assumptions import say_assumptions
+from siamtransfer.checkpoints.normalisation import IMAGENET, parse_normalisation
+from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
@@ -26,6 +28,7 @@ from siamtransfer.data.registry import NAMED
 from siamtransfer.evaluation.frozen_model import LabelledFeatures
 from siamtransfer.features.extract import Features
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 BackboneSource = str | Path | nn.Module | tuple[Backbone, ReadBackbone]
 """A checkpoint's path or a baseline's name, a module x[N,3,H,W] -> h[N,D], or what `load_backbone`
@@ -36,26 +39,51 @@ FeatureSource = Features | tuple[Tensor | np.ndarray, Tensor | np.ndarray]
 """Features, or a pair of features[N,D] and labels int64[N] (or int64[N,C] of 0 and 1)."""
 
 
-def open_backbone(source: BackboneSource) -> tuple[nn.Module, ReadBackbone]:
-    """The module, and what is known of it; of a module that was not read from a checkpoint that is the digest
-    of its weights, with ImageNet's normalisation."""
+def open_backbone(source: BackboneSource, normalisation: str | None = None) -> tuple[nn.Module, ReadBackbone]:
+    """The module, and what is known of it. Of a module that was not read from a checkpoint that is the digest
+    of its weights; its images are normalised as said, or by assumption as ImageNet's. Assumptions are logged,
+    unless `load_backbone` has done so.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or `normalisation` means nothing or contradicts it.
+    """
     if isinstance(source, str | Path):
-        return load_backbone(source)
-    backbone: nn.Module = source[0] if isinstance(source, tuple) else source
+        backbone, read = load_backbone(source, options=ReadingOptions(normalisation=normalisation))
+        say_assumptions(read)
+        return backbone, read
+    module: nn.Module = source[0] if isinstance(source, tuple) else source
     attributes = source[1:] if isinstance(source, tuple) else vars(source).values()
-    read = next((value for value in attributes if isinstance(value, ReadBackbone)), None)
-    digest = digest_of(backbone.state_dict())
-    if read is not None:  # the weights may have been changed since
-        return backbone, replace(read, digest=digest)
-    name = getattr(backbone, "name", type(backbone).__name__)
-    return backbone, ReadBackbone(
+    known = next((value for value in attributes if isinstance(value, ReadBackbone)), None)
+    digest = digest_of(module.state_dict())
+    if known is not None:  # the weights may have been changed since
+        if normalisation is not None and parse_normalisation(normalisation) != known.normalisation:
+            raise UserError(
+                f"{known.path} was read with another normalisation than {normalisation}: give that to "
+                "load_backbone"
+            )
+        return module, replace(known, digest=digest)
+    read = _describe_module(module, digest, normalisation)
+    if normalisation is None:
+        say(
+            f"note: {read.path}: nothing says how its images are normalised; assumed: ImageNet's mean and std"
+        )
+    return module, read
+
+
+def _describe_module(module: nn.Module, digest: str, normalisation: str | None) -> ReadBackbone:
+    """What is known of a module that was not read from a checkpoint."""
+    name = getattr(module, "name", type(module).__name__)
+    fact = Fact(IMAGENET, ASSUMED)
+    if normalisation is not None:
+        fact = Fact(parse_normalisation(normalisation), "normalisation")
+    return ReadBackbone(
         path=name,
         state={},
-        architecture=Architecture(name, getattr(backbone, "width", None), getattr(backbone, "stem", None)),
+        architecture=Architecture.of(module) if isinstance(module, Backbone) else Architecture(name),
         format="module",
         branch="module",
         branches=("module",),
-        reading=Reading(normalisation=Fact(IMAGENET, ASSUMED), channels=Fact("rgb", ASSUMED)),
+        reading=Reading(normalisation=fact, channels=Fact("rgb", "the module takes RGB")),
         digest=digest,
         used=0,
         dropped={},
@@ -143,8 +171,11 @@ def _require_one_backbone(splits: Sequence[Features]) -> None:
     if first.labels is not None and last.labels is not None and first.labels.ndim != last.labels.ndim:
         raise UserError("train and test have labels of different kinds: [N] in one and [N,C] in the other")
     if first.origin and last.origin:
-        digests = [origin.backbone["weights_digest"] for origin in (first.origin, last.origin)]
-        if digests[0] != digests[1]:
+        networks = [
+            (origin.backbone["weights_digest"], origin.backbone["architecture"])
+            for origin in (first.origin, last.origin)
+        ]
+        if networks[0] != networks[1]:
             raise UserError("train and test are features of different weights: use one backbone for both")
         if first.origin.settings != last.origin.settings:
             raise UserError(

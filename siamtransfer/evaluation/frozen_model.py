@@ -116,7 +116,7 @@ class FrozenModel:
         """What the numbers are computed from."""
         return {
             **self._backbone_provenance,
-            "witness": self.witness,
+            **({"witness": self.witness} if self.witness else {}),
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint if self.test else None,
         }
