@@ -338,6 +338,42 @@ def test_every_method_resumes_itself_and_notices_its_own_options(name: str) -> N
     refuse_differences(old, of_method(name))
 
 
+SOLO_LEARN = ("barlow-twins", "byol", "dino", "moco", "moco-v3", "simclr", "swav", "vicreg")
+
+
+@pytest.mark.parametrize("method", SOLO_LEARN)
+def test_solo_learns_recipes_have_its_first_convolution(method: str) -> None:
+    """solo/backbones: a 3x3 convolution that pads by 2 pixels."""
+    config = read("--config", str(CONFIGS / f"cifar10-resnet18-{method}-1000ep.yaml"))
+    assert config.backbone.stem == "small-pad2"
+    text = (CONFIGS / f"cifar10-resnet18-{method}-1000ep.yaml").read_text()
+    assert "# Stem:      small-pad2" in text
+
+
+def test_numbers_of_single_recipes() -> None:
+    def shipped(name: str) -> PretrainConfig:
+        return read("--config", str(CONFIGS / f"{name}.yaml"))
+
+    barlow = shipped("imagenet-resnet50-barlow-twins-1000ep").optim
+    assert barlow.vector_lr == 0.0048 / 32, "32 processes, whose gradients are 1/32 of the loss's"
+    assert shipped("cifar10-resnet18-barlow-twins-1000ep").options.redundancy == 0.0051  # type: ignore[attr-defined]
+    directpred, byol = (
+        shipped(f"imagenet-resnet50-{name}-300ep").backbone for name in ("directpred", "byol")
+    )
+    assert directpred == byol
+    assert "76.0 %" in (CONFIGS / "imagenet-vits16-dino-100ep.yaml").read_text()
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("*ep*.yaml")), ids=lambda file: file.stem)
+def test_published_figures_stand_beside_the_precision_that_they_were_trained_in(file: Path) -> None:
+    """`hardware.precision: auto` is bfloat16 on GPUs, which no published recipe used."""
+    text = file.read_text()
+    if "no published figure" in text:
+        return
+    assert text.count("# Precision:") == 1
+    assert "auto is bfloat16" in " ".join(text.replace("#", " ").split())
+
+
 def test_a_configuration_goes_through_json_unchanged() -> None:
     config = read("--optim.lr=0.1", "--data.count=7").as_dict()
     there_and_back = json.loads(json.dumps(config))

@@ -77,8 +77,8 @@ def remarks_on_features(features: Tensor | np.ndarray, part: str, use: Use) -> l
         worst = int(shares.argmax())
         remarks.append(
             f"features that are the same in all images of {part} ({int(constant.sum())}, such as feature "
-            f"{worst} with {float(mean[worst]):.4g}) make {100 * float(shares.sum()):.4g} % of the features' squared "
-            "length and drown the others: take them out"
+            f"{worst} with {float(mean[worst]):.4g}) make {100 * float(shares.sum()):.4g} % of the features' "
+            "squared length and drown the others: take them out"
         )
     spread = float(deviation.square().mean().sqrt())
     if use in ("logistic", "gradient descent") and not SPREAD[0] <= spread <= SPREAD[1]:

@@ -92,6 +92,20 @@ def test_the_published_recipes() -> None:
     assert (cosine(0), cosine(45)) == pytest.approx((1, 0.5)) and 0 < cosine(89) < 0.001
 
 
+def test_moco_v3_has_another_rate_for_vits() -> None:
+    """CONFIG.md of facebookresearch/moco-v3: --lr=3 for ViTs, and the default 0.1 for ResNet-50."""
+    resnet, vit, dino_vit = (
+        PUBLISHED[protocol].of(build_backbone(name))
+        for protocol, name in (
+            ("moco-v3", "resnet18"),
+            ("moco-v3", "vit_tiny_patch16_224"),
+            ("dino", "vit_tiny_patch16_224"),
+        )
+    )
+    assert (resnet.lr, vit.lr, dino_vit.lr) == (0.1, 3.0, 0.001)
+    assert "vit_lr" not in vit.as_record()
+
+
 def test_the_published_finetuning() -> None:
     swav = FINETUNING["swav"]
     assert (swav.rates[1], swav.rates[10]) == ((0.02, 5.0), (0.01, 0.2))

@@ -72,7 +72,7 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
         (CIFAR[0], (0.2023, 0.1994, 0.2010)),
         (2, 32, (0.08, 1), "bilinear", MILD, 0, 0),
     ),
-    "stl10-directpred": (((0, 0, 0), (1, 1, 1)), (2, 96, (0.08, 1), "bilinear", STRONG, 0.5, 0)),
+    "stl10-directpred": (((0, 0, 0), (1, 1, 1)), (2, 96, (0.08, 1), "bilinear", STRONG, 1, 0)),
     "scenes": (IMAGENET, (2, 32, (0.2, 1), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0)),
     "scenes-four-views": (IMAGENET, (4, 32, (0.2, 1), "bilinear", (0.4, 0.4, 0.8, 0.5), 0, 0)),
     "scenes-multicrop": (

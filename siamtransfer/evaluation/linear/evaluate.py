@@ -119,7 +119,7 @@ def _probe_images(config: LinearConfig, runtime: Runtime) -> Result:
         rest, test = split_by_class(single_labels(model.train), TEST_FRACTION, config.seed)
         model.train, model.test = (Subset(model.train, rows.numpy()) for rows in (rest, test))
     if config.published:
-        protocol = replace(PUBLISHED[config.protocol], **_protocol_changes(config))
+        protocol = replace(PUBLISHED[config.protocol].of(model.backbone), **_protocol_changes(config))
         result = _published(model, protocol, config, runtime)
     else:
         result = _sweep_of_images(model, config, runtime)
@@ -196,6 +196,11 @@ def _number_classes(
     labels, test = single_labels(model.train), model.features(model.test, selections)
     if model.runtime.is_main:
         found = remarks_on_features(test.features, "test", _use(config))
+        if config.published and model.runtime.precision != "float32":
+            found.append(
+                f"the features are computed in {model.runtime.precision}, and the published figures of "
+                f"--protocol {config.protocol} are of float32: take --precision float32 to compare with them"
+            )
         add_remarks(remarks, [*found, *remarks_on_labels(labels, test.labels)])
     return number_classes(labels, test)
 

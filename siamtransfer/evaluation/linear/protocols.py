@@ -2,13 +2,13 @@
 
 Every learning rate is the base of lr x batch / 256. All probes train on crops and flips through the frozen
 backbone in eval mode, from weights N(0, 0.01²) and bias 0, and their authors report the best epoch on the
-test set.
+test set, of features in float32.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from siamtransfer.backbones.backbone import Backbone
@@ -29,6 +29,7 @@ class PublishedProtocol:
             that changes once an epoch.
         test_interpolation: of the evaluation transform, where it is not the training crops' bilinear.
         std: of the normalisation, where it differs from the weights' own.
+        vit_lr: `lr` for ViTs, where the authors have another.
         source: where the protocol is described.
     """
 
@@ -41,6 +42,12 @@ class PublishedProtocol:
     milestones: tuple[int, ...] = ()
     test_interpolation: Interpolation = "bilinear"
     std: Triple | None = None
+    vit_lr: float | None = None
+
+    def of(self, backbone: Backbone) -> PublishedProtocol:
+        """The protocol as its authors run it on such a backbone."""
+        is_vit = backbone.name.removeprefix("timm:").startswith(("vit", "deit"))
+        return replace(self, lr=self.vit_lr if is_vit and self.vit_lr else self.lr, vit_lr=None)
 
     def decay(self, epoch: int) -> float:
         """The fraction of the initial learning rate in `epoch` (from 0)."""
@@ -51,7 +58,7 @@ class PublishedProtocol:
     def as_record(self) -> dict[str, Any]:
         """The protocol by the names that records have."""
         names = {"optimizer": "rule", "lr": "rate", "batch_size": "batch"}
-        return {names.get(name, name): value for name, value in vars(self).items()}
+        return {names.get(name, name): value for name, value in vars(self).items() if name != "vit_lr"}
 
 
 SWAV_STD = (0.228, 0.224, 0.225)
@@ -64,7 +71,7 @@ PUBLISHED: dict[str, PublishedProtocol] = {
         "sgd", 30.0, 256, 100, "facebookresearch/moco, main_lincls.py", milestones=(60, 80)
     ),
     "moco-v3": PublishedProtocol(
-        "sgd", 0.1, 1024, 90, "facebookresearch/moco-v3, main_lincls.py (ResNet-50)"
+        "sgd", 0.1, 1024, 90, "facebookresearch/moco-v3, main_lincls.py; ViTs: CONFIG.md, --lr=3", vit_lr=3.0
     ),
     "swav": PublishedProtocol(
         "sgd", 0.3, 256, 100, "facebookresearch/swav, eval_linear.py", weight_decay=1e-6, std=SWAV_STD
