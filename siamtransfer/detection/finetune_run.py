@@ -18,7 +18,8 @@ from siamtransfer.detection.detectron2.weights import ConvertedWeights
 from siamtransfer.detection.metrics.pictures import draw_predictions
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.metrics.score_predictions import ApKind
-from siamtransfer.utils.files import write_text
+from siamtransfer.utils.files import read_checked_text, write_checked_text
+from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
 RESULT, PICTURE = "result.json", "predictions.png"
@@ -69,16 +70,22 @@ class FinetuneRun:
     evaluate_only: bool = False
 
     def result(self) -> dict[str, Any] | None:
-        """The content of result.json (metrics, seed and more); None before the run is complete."""
+        """The content of result.json (metrics, seed and more); None before the run is complete, and, with a
+        remark, where the file is damaged: the run is then scored again."""
         path = self.folder / RESULT
-        if not path.is_file():
+        try:
+            result = json.loads(read_checked_text(path))
+            metrics = dict(result["metrics"])
+        except FileNotFoundError:
             return None
-        result = json.loads(path.read_text())
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            say(f"{path} is damaged ({error}): {self.name} is scored again")
+            return None
         # JSON has no NaN, which is the AP of a class without objects.
-        metrics = {name: math.nan if value is None else value for name, value in result["metrics"].items()}
+        metrics = {name: math.nan if value is None else value for name, value in metrics.items()}
         return {**result, "metrics": metrics}
 
     def write_result(self, result: dict[str, Any], predictions: Sequence[Prediction]) -> None:
         """Writes predictions.png, then result.json, which marks the run as complete."""
         draw_predictions(self.folder / PICTURE, self.data.test, predictions, self.data.classes)
-        write_text(self.folder / RESULT, to_json(result) + "\n")
+        write_checked_text(self.folder / RESULT, to_json(result) + "\n")

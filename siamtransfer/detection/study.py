@@ -18,7 +18,7 @@ from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.lr_search import SearchGrid, hold_out
 from siamtransfer.detection.metrics.score_predictions import ApKind
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import write_text
+from siamtransfer.utils.files import read_checked_text, write_checked_text
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
@@ -93,21 +93,21 @@ class DetectionStudy:
         """Writes settings.json, or compares it with that of the study that the folder holds.
 
         Raises:
-            UserError: the folder holds a study and `resume` is not set, or another study; or it holds none
-                and there is nothing to evaluate.
+            UserError: the folder holds a study and `resume` is not set, or another study, or a damaged one;
+                or it holds none and there is nothing to evaluate.
         """
         path = self.folder / SETTINGS
         own = json.loads(to_json(self.identity()))
         if not path.is_file():
             if self.evaluate_only:
                 raise UserError(f"--eval-only: {self.folder} holds no run; name the folder of one with --run")
-            write_text(path, to_json(own) + "\n")
+            write_checked_text(path, to_json(own) + "\n")
             return
         if not resume and not self.evaluate_only:
             raise UserError(
                 f"{self.folder} holds a run already: go on with it by --resume, or choose another --run"
             )
-        saved = json.loads(path.read_text())
+        saved = _read_settings(path)
         free = {"metric"} if self.evaluate_only else set()
         differing = [
             f"{key} {saved.get(key)!r} -> {own.get(key)!r}"
@@ -139,3 +139,18 @@ class DetectionStudy:
             **search,
             **self.engine.settings(self.initializations[0], self.data),
         }
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The content of a study's settings.json."""
+    try:
+        saved = json.loads(read_checked_text(path))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): restore it from a copy, or choose another --run"
+        ) from error
+    if not isinstance(saved, dict):
+        raise UserError(
+            f"{path} holds no settings of a study: restore it from a copy, or choose another --run"
+        )
+    return saved

@@ -14,7 +14,7 @@ from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress, Stopwatch
-from siamtransfer.utils.files import write_text
+from siamtransfer.utils.files import write_checked_text
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
@@ -32,7 +32,7 @@ class Logger:
         config = state.config
         self.clock = Stopwatch()
         if runtime.is_main:
-            write_text(folder / "config.json", to_json(config.as_dict()) + "\n")
+            write_checked_text(folder / "config.json", to_json(config.as_dict()) + "\n")
         self.journal = Journal(
             folder if runtime.is_main else None,
             start=state.step,

@@ -1,6 +1,7 @@
 """The files of a measurement: its record as OUT.json and, beside it, the predictions as OUT.npz.
 
-The record names the digest of the predictions, so that predictions of another measurement are noticed.
+The record names the digest of the predictions, so that predictions of another measurement are noticed, and
+its own, so that a record that was changed is.
 comparison.py compares two such pairs.
 
 Legend: Q scored samples, C classes.
@@ -8,6 +9,7 @@ Legend: Q scored samples, C classes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -22,7 +24,10 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
+from siamtransfer.utils.zip_files import verify_zip
 
+DIGEST = "record_digest"
+"""In the provenance: the SHA-256 of the record without this entry, as JSON in one line."""
 END = "/predictions"
 """Every array of predictions is named `SETTING/predictions`."""
 
@@ -91,6 +96,8 @@ class Predictions:
             UserError: there is no such file, it is damaged, or it holds something else.
         """
         try:
+            if zipfile.is_zipfile(path):
+                verify_zip(path)
             content = np.load(path, allow_pickle=False)
             arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -128,7 +135,8 @@ class SavedRecord(NamedTuple):
 
 def publish(record: dict[str, Any], predictions: Predictions | None, path: str | None) -> dict[str, Any]:
     """Returns the record; writes it to `path`, an OUT.json, and the predictions to OUT.npz, unless that is
-    None. Both files are written or neither, and the record's provenance then has a `predictions_digest`.
+    None. Both files are written or neither, and the record's provenance then has a `predictions_digest`
+    and a `record_digest`.
 
     Raises:
         UserError: the files cannot be written.
@@ -144,6 +152,7 @@ def publish(record: dict[str, Any], predictions: Predictions | None, path: str |
             arrays.flush()
             digest = digest_of_file(arrays.name)
             record = {**record, "provenance": {**record["provenance"], "predictions_digest": digest}}
+        record = {**record, "provenance": {**record["provenance"], DIGEST: _digest_of_record(record)}}
         text.write(f"{to_json(record)}\n".encode())
     say(f"wrote {out}" + (f" and the predictions beside it, {out.stem}.npz" if predictions else ""))
     return record
@@ -153,7 +162,7 @@ def read_record(path: str | Path) -> SavedRecord:
     """Reads a record that `publish` wrote, and its predictions.
 
     Raises:
-        UserError: a file is absent or something else, or the predictions are of another record.
+        UserError: a file is absent, damaged or something else, or the predictions are of another record.
     """
     path = Path(path)
     try:
@@ -166,6 +175,8 @@ def read_record(path: str | Path) -> SavedRecord:
     for entry, kind in entries.items():
         if not isinstance(record, dict) or not isinstance(record.get(entry), kind):
             raise UserError(f"{path} is not a record: it has no {entry}")
+    if record["provenance"].get(DIGEST, own := _digest_of_record(record)) != own:
+        raise UserError(f"{path} is not as it was written: its content does not match its {DIGEST}")
     digest, beside = record["provenance"].get("predictions_digest"), path.with_suffix(".npz")
     if digest is None:
         raise UserError(f"{path} names no predictions: measure again with --record, which keeps them")
@@ -174,3 +185,8 @@ def read_record(path: str | Path) -> SavedRecord:
     if digest_of_file(beside) != digest:
         raise UserError(f"{beside} is not the file of predictions that {path} names: its digest is another")
     return SavedRecord(path, record, Predictions.read(beside))
+
+
+def _digest_of_record(record: dict[str, Any]) -> str:
+    provenance = {key: value for key, value in record["provenance"].items() if key != DIGEST}
+    return hashlib.sha256(to_json({**record, "provenance": provenance}).encode()).hexdigest()

@@ -2,18 +2,23 @@
 
 Viewers see every number under its name and, where that differs, under its plain alias too (see
 records/metric_names.py); metrics.jsonl holds the names alone.
+
+metrics.jsonl.crc32 beside it has a line for every row: its step, and the CRC-32 of all rows up to it. So a
+row that was changed, lost or moved is noticed when a run goes on, and when the rows are drawn.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
+import zlib
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, write_text
+from siamtransfer.utils.files import atomic_write, read_checked_text, write_checked_text
+from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
 
@@ -42,16 +47,14 @@ class Journal:
         wandb: bool = False,
         config: dict[str, Any] | None = None,
     ):
-        self._file: IO[str] | None = None
+        self._file: _CheckedRows | None = None
         self._viewers: list[_Viewer] = []
         self.rows: list[dict[str, Any]] = []
         if run is None:
             return
         path = run / "metrics.jsonl"
-        self.rows = [row for row in read_rows(path) if row["step"] <= start] if start else []
-        with atomic_write(path) as file:
-            file.writelines(f"{to_json(row)}\n".encode() for row in self.rows)
-        self._file = path.open("a")
+        self.rows = read_rows(path, up_to=start) if start else []
+        self._file = _CheckedRows(path, self.rows)
         if tensorboard:
             self._viewers.append(_TensorBoard(run / "tensorboard", start))
         if wandb:
@@ -62,8 +65,7 @@ class Journal:
         row = {"step": step, **numbers}
         self.rows.append(row)
         if self._file:
-            self._file.write(to_json(row) + "\n")
-            self._file.flush()
+            self._file.append(row)
         for viewer in self._viewers:
             viewer.write(step, with_aliases(numbers))
 
@@ -83,15 +85,64 @@ class Journal:
             self._viewers.pop().close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a half-written last line is left out, a missing file has no rows.
+class _Checksum(NamedTuple):
+    """The step of a row, and the CRC-32 of all rows up to it."""
+
+    step: int
+    crc: int
+
+
+class _CheckedRows:
+    """The open file metrics.jsonl, new with `rows`, and its checksums."""
+
+    def __init__(self, path: Path, rows: list[dict[str, Any]]):
+        beside = _checksum_path(path)
+        beside.unlink(missing_ok=True)  # first: a process killed here leaves rows without checksums
+        lines, checksums, crc = [to_json(row).encode() for row in rows], [], 0
+        for row, line in zip(rows, lines, strict=True):
+            crc = zlib.crc32(line, crc)
+            checksums.append(_Checksum(row["step"], crc))
+        for name, content in ((path, lines), (beside, map(_checksum_line, checksums))):
+            with atomic_write(name) as file:
+                file.writelines(line + b"\n" for line in content)
+        self._crc = crc
+        self._files: list[IO[bytes]] = [path.open("ab"), beside.open("ab")]
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Writes a row, then its checksum."""
+        line = to_json(row).encode()
+        self._crc = zlib.crc32(line, self._crc)
+        checksum = _checksum_line(_Checksum(row["step"], self._crc))
+        for file, text in zip(self._files, (line, checksum), strict=True):
+            file.write(text + b"\n")
+            file.flush()
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def read_rows(path: Path, *, up_to: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, those after step `up_to` left out; a missing file has none.
+
+    A half-written last line is left out too, and so is a last row that has no checksum yet. Rows of an older
+    version have no checksums.
 
     Raises:
-        UserError: a line before the last is not a row.
+        UserError: a row, up to that step, is damaged or lost.
     """
+    checksums = _read_checksums(_checksum_path(path))  # first: a running program writes them last
     if not path.exists():
         return []
-    rows, lines = [], path.read_text(encoding="utf-8", errors="replace").splitlines()
+    *lines, rest = path.read_bytes().split(b"\n")
+    if rest:
+        lines.append(rest)
+    rows = _plain_rows(path, lines) if checksums is None else _checked_rows(path, lines, checksums, up_to)
+    return [row for row in rows if up_to is None or row["step"] <= up_to]
+
+
+def _plain_rows(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
+    rows = []
     for number, line in enumerate(lines, 1):
         row = _row(line)
         if row is not None:
@@ -101,12 +152,64 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(line: str) -> dict[str, Any] | None:
+def _checked_rows(
+    path: Path, lines: list[bytes], checksums: list[_Checksum], up_to: int | None
+) -> list[dict[str, Any]]:
+    rows, crc = [], 0
+    for number, checksum in enumerate(checksums, 1):
+        if up_to is not None and checksum.step > up_to:
+            return rows
+        line = lines[number - 1] if number <= len(lines) else b""
+        row, crc = _row(line), zlib.crc32(line, crc)
+        if row is None or (row["step"], crc) != checksum:
+            raise _damaged(path, number)
+        rows.append(row)
+    new = lines[len(checksums) :]
+    for number, row in enumerate(map(_row, new), len(checksums) + 1):
+        if row is None and number == len(lines):
+            break  # half-written
+        if row is None or (len(new) > 1 if up_to is None else row["step"] <= up_to):
+            raise _damaged(path, number)
+    return rows
+
+
+def _damaged(path: Path, number: int) -> UserError:
+    return UserError(
+        f"{path} line {number} is damaged: it does not match its checksum in {_checksum_path(path).name}; "
+        "restore the file or remove it before resuming"
+    )
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except ValueError:
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    step = row.get("step") if isinstance(row, dict) else None
+    return row if isinstance(step, int) and not isinstance(step, bool) else None
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.crc32")
+
+
+def _checksum_line(checksum: _Checksum) -> bytes:
+    return f"{checksum.step} {checksum.crc:08x}".encode()
+
+
+def _read_checksums(path: Path) -> list[_Checksum] | None:
+    """The checksums in a file; None where there is no file. A half-written last line is left out; from a
+    damaged line on there are none, so that its row is noticed."""
+    if not path.exists():
+        return None
+    checksums = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        step, _, crc = line.partition(b" ")
+        try:
+            checksums.append(_Checksum(int(step), int(crc, 16)))
+        except ValueError:
+            break
+    return checksums
 
 
 class _TensorBoard:
@@ -151,11 +254,15 @@ class _Wandb:
 def _wandb_id(run: Path) -> str:
     """The W&B id of the run in the folder `run`, kept in wandb_id.txt.
 
-    It is random at the first start, so that two folders of one name are two runs; a resumed run reads it.
+    It is random at the first start, so that two folders of one name are two runs; a resumed run reads it. In
+    the place of a damaged one comes a new one, with a remark.
     """
     path = run / "wandb_id.txt"
-    if path.exists() and (known := path.read_text(encoding="utf-8").strip()):
-        return known
+    try:
+        if path.exists() and (known := read_checked_text(path).strip()):
+            return known
+    except (OSError, ValueError) as error:
+        say(f"{path} {error}: the run goes on as a new one on W&B")
     fresh = uuid.uuid4().hex
-    write_text(path, fresh + "\n")
+    write_checked_text(path, fresh + "\n")
     return fresh

@@ -476,6 +476,7 @@ def test_a_watched_runs_gradients_are_drawn(tmp_path: Path, monkeypatch: pytest.
         if not keep:
             lines = [json.dumps(row) for row in without_gradients(tmp_path / "run")]
             (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+            (tmp_path / "run" / "metrics.jsonl.crc32").unlink()
         monkeypatch.setattr("sys.argv", ["plot_run.py", str(tmp_path / "run"), str(tmp_path / "p.png")])
         runpy.run_path(str(SCRIPT))["main"]()
         sizes.append(Image.open(tmp_path / "p.png").size)

@@ -10,6 +10,7 @@ This module imports Detectron2 at its top: import it inside a function, after `i
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from siamtransfer.distributed.runtime import StopSignal
 from siamtransfer.training.journal import Journal
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
+from siamtransfer.utils.zip_files import verify_zip
 
 FINAL = "model_final.pth"
 
@@ -82,11 +84,13 @@ class Trainer(DefaultTrainer):
             raise UserError(
                 f"--eval-only needs the trained model {final}, which does not exist; train it first"
             )
+        _require_intact(final)
         self.checkpointer.load(str(final), checkpointables=[])
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resumes only: `load_start` has loaded the weights."""
         if resume:
+            _require_intact(Path(self.checkpointer.get_checkpoint_file()))
             super().resume_or_load(resume=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,6 +158,17 @@ class ResumedSampler(TrainingSampler):
         for position, index in enumerate(self._infinite_indices()):
             if position >= self.skip and position % self._world_size == self._rank:
                 yield index
+
+
+def _require_intact(checkpoint: Path) -> None:
+    """Raises UserError for a damaged checkpoint: Detectron2 would go on from other numbers."""
+    try:
+        verify_zip(checkpoint)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{checkpoint} is damaged ({error}): restore it from a copy, or remove {checkpoint.parent} and "
+            "train again"
+        ) from error
 
 
 def steps_done(folder: Path, steps: int) -> int:
