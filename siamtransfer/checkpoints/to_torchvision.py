@@ -36,7 +36,7 @@ def to_torchvision(
     trust_pickle: bool = False,
     options: ReadingOptions | None = None,
 ) -> Conversion:
-    """Writes the tensors of the backbone in `source` to `out`, to the bit, as a state_dict.
+    """Writes the tensors of the backbone in `source` to `out`, in float32 to the bit, as a state_dict.
 
     Args:
         source: a checkpoint of any known format, a baseline such as random:resnet50, or what was read of one.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
 
@@ -26,6 +27,9 @@ class EvaluationData:
     """Side in pixels of the embedded scenes."""
     count: int | None = None
     """Number of embedded scenes in the train split."""
+    bit_depth: int | None = None
+    """Bits of the grey images with more than eight, in folder, flat and list; null: 16, with a remark where
+    they use few of them."""
     download: bool = False
     """Let torchvision download a missing set."""
     workers: int | None = None
@@ -97,7 +101,16 @@ class EvaluationConfig(ReadingOptions):
         """
         for source in self.sources:
             require_checkpoint(source)
+        self._refuse_reading_of_nothing()
         refuse_record(self.record)
+
+    def _refuse_reading_of_nothing(self) -> None:
+        """Raises UserError where an option says how a file is to be read, and no file is read."""
+        stated = [field.name for field in fields(ReadingOptions) if getattr(self, field.name) is not None]
+        if stated and (self.feature_files or "pixels" in self.sources):
+            what = "raw pixels" if "pixels" in self.sources else "feature files"
+            flag = f"--{stated[0].replace('_', '-')}"
+            raise UserError(f"{flag} says how a checkpoint is read, and {what} have none: leave it out")
 
 
 @dataclass

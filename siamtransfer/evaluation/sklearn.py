@@ -6,13 +6,16 @@ pipeline.fit(train_images, train_labels)
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import nn
 
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
+from siamtransfer.checkpoints.assumptions import say_assumptions
+from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Precision, start_runtime
 from siamtransfer.evaluation.api_inputs import ImageSource, as_image_set
@@ -29,6 +32,8 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
     Attributes:
         checkpoint: checkpoint of any known format, or random:NAME or torchvision:NAME.
         branch: which backbone of the checkpoint; None: the one that its format names first.
+        normalisation, channels, stride_in_1x1, stem, output_stride, heads, architecture: what is known of the
+            network that its file does not say; see `siamtransfer.load_backbone`.
         layers: where the features come from, such as `output`, `layer3` or `last4`.
         crop: side of the central crop; None: the size of the views in pretraining, or 224.
         resize: length of the shorter side before the crop; None: 8/7 of the crop, and none for images of that
@@ -43,6 +48,13 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
         checkpoint: str,
         *,
         branch: str | None = None,
+        normalisation: str | None = None,
+        channels: Literal["rgb", "bgr"] | None = None,
+        stride_in_1x1: bool | None = None,
+        stem: str | None = None,
+        output_stride: int | None = None,
+        heads: int | None = None,
+        architecture: str | None = None,
         layers: str = OUTPUT,
         crop: int | None = None,
         resize: int | None = None,
@@ -53,6 +65,13 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
     ):
         self.checkpoint = checkpoint
         self.branch = branch
+        self.normalisation = normalisation
+        self.channels = channels
+        self.stride_in_1x1 = stride_in_1x1
+        self.stem = stem
+        self.output_stride = output_stride
+        self.heads = heads
+        self.architecture = architecture
         self.layers = layers
         self.crop = crop
         self.resize = resize
@@ -90,12 +109,15 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
         return features.numpy()
 
     def _network(self) -> tuple[nn.Module, ReadBackbone]:
-        """The backbone with its layers and what was read, read once for each checkpoint, branch and
+        """The backbone with its layers and what was read, read once for each checkpoint, branch, reading and
         layers."""
-        key = (self.checkpoint, self.branch, self.layers)
+        stated = {field.name: getattr(self, field.name) for field in fields(ReadingOptions)}
+        key = (self.checkpoint, self.branch, *stated.values(), self.layers)
         loaded = getattr(self, "_loaded", None)
         if loaded is None or loaded[0] != key:
-            backbone, read = load_backbone(self.checkpoint, branch=self.branch)
+            options = ReadingOptions(**stated)
+            backbone, read = load_backbone(self.checkpoint, branch=self.branch, options=options)
+            say_assumptions(read)
             loaded = self._loaded = (key, FeatureLayers(backbone, [self.layers]).eval(), read)
         return loaded[1], loaded[2]
 

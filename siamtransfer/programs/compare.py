@@ -8,9 +8,9 @@ The records are compared sample by sample: the 95 % interval of the difference i
 top-1 exactly, as endlessly many resamples give it), beside McNemar's exact test. "Better" takes both.
 Choose the setting beforehand: of several, one may look better by chance.
 
-Records are refused that differ in task, images, labels or protocol. Left out are the normalisation, which
-belongs to the weights, and what a choice on held-out data gave (chosen_..., held_out_...);
-siamtransfer/records/comparison.py has the rule.
+Records are refused that differ in task, images, labels or protocol. Left out are the normalisation and the
+rest of how a checkpoint was read, which belong to the weights, and what a choice on held-out data gave
+(chosen_..., held_out_...); siamtransfer/records/comparison.py has the rule.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         say(f"{setting}: {comparison.verdict()}")
         metrics |= comparison.metrics(f"compare/{setting}")
     say(f"A is {first.path}, B is {second.path}; {len(labels)} samples")
+    for name, saved in (("A", first), ("B", second)):
+        for sentence in saved.record["provenance"].get("assumptions") or ():
+            say(f"note: {name}: {sentence}")
     if len(settings) > 1:
         say(f"of {len(settings)} settings one may differ by chance: choose beforehand, by --setting")
     if "train_digest" in first.record["provenance"]:
@@ -106,6 +109,8 @@ def source(saved: SavedRecord) -> dict[str, Any]:
         "predictions_digest": provenance["predictions_digest"],
         "backbone": provenance.get("backbone"),
         "weights_digest": provenance.get("weights_digest"),
+        "reading": provenance.get("reading"),
+        "assumptions": provenance.get("assumptions"),
     }
 
 

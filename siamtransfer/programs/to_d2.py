@@ -7,6 +7,9 @@ needs for them: RGB, the pixel mean and std, where the stride is, depth, norm, n
 the digest of the weights). Before either file appears, Detectron2 builds its C4 and FPN trunks from them,
 and its res2 to res5 have to equal torchvision's. Without Detectron2 every name and shape is still checked
 against the list of what its trunk has, and the missing proof is mentioned.
+
+The proof compares our reading of the checkpoint with Detectron2's network. What neither the file nor its
+format says (normalisation, stride ...) is assumed, printed, recorded, and set by a flag (--help-all).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ def convert(options: ConversionOptions) -> dict[str, Any]:
         force=options.force,
         dry_run=options.dry_run,
         trust_pickle=options.trust_pickle,
+        options=options,
     )
     return record("convert/to_d2", conversion.metrics, conversion.protocol, **conversion.provenance)
 

@@ -54,6 +54,41 @@ def test_our_own_files(tmp_path: Path) -> None:
     assert facts["weights_digest"] == digest_of(state)
 
 
+def test_facts_have_sources_and_the_rest_is_assumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(random_state("resnet50", 8), tmp_path / "x.pth")
+    facts = identify.main([str(tmp_path / "x.pth"), "--normalisation", "half"])["provenance"]
+    assert facts["reading"]["normalisation"] == {
+        "value": {"mean": [0.5] * 3, "std": [0.5] * 3},
+        "source": "--normalisation",
+    }
+    assert facts["reading"]["stride_in_1x1"] == {"value": False, "source": "assumed"}
+    assert "stride in the 3x3" in facts["assumptions"][0]
+    said = capsys.readouterr().err
+    assert "(--normalisation)" in said
+    assert f"note: {facts['assumptions'][0]}" in said
+    torch.save(own_checkpoint(random_state("resnet18", 8), "resnet18", 8, "imagenet"), tmp_path / "own.pth")
+    assert identify.main([str(tmp_path / "own.pth")])["provenance"]["assumptions"] == []
+    assert "nothing about the reading was assumed" in capsys.readouterr().err
+
+
+def test_images_ask_the_batch_norms(
+    tmp_path: Path, shapes_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(random_state("resnet18", 8), tmp_path / "x.pth")
+    record = identify.main([str(tmp_path / "x.pth"), "--images", str(shapes_folder)])
+    assert "normalisation half" in record["provenance"]["witness"]["readings"]
+    assert "as read" in capsys.readouterr().err
+    for words, message in (
+        (["--images", "nowhere"], "nowhere"),
+        (["--root", "data"], "name it with --images"),
+        (["--images", str(shapes_folder), "--root", "data"], "--root means nothing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            identify.main([str(tmp_path / "x.pth"), *words])
+
+
 def test_baselines_have_no_file() -> None:
     assert identify.main(["random:resnet18:width=8"])["provenance"]["checkpoint_digest"] is None
 
