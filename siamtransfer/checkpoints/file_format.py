@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.normalisation import IMAGENET, SWAV, Normalisation
 
 __all__ = [
@@ -26,6 +26,14 @@ __all__ = [
 KeyPath = tuple[str, ...]
 """The keys that lead from the content of a file to a dict inside it; () is the content itself."""
 
+
+TORCHVISIONS: Mapping[str, Any] = {
+    "normalisation": IMAGENET,
+    "channels": "rgb",
+    "stride_in_1x1": False,
+    "output_stride": 32,
+}
+"""How torchvision's ResNets are to be read, whatever their stem."""
 
 USUAL_PATHS: tuple[KeyPath, ...] = (
     (),
@@ -79,10 +87,11 @@ class Format:
         siblings: entries that may hold tensors beside the key path's own, in addition to TRAINING.
         needs: entries that the content must have.
         method: the pretraining method, where the format implies it.
-        normalisation: of the images in pretraining.
+        fixes: what the code base always does (see reading.py), by the kind of network: "7x7" and "3x3",
+            a ResNet by the kernel of its stem, and "vit", whose `heads` is None for timm's number of them.
+        headed: heads stand beside a backbone under names that several code bases use.
         rename: from the name after the prefix to torchvision's or timm's name; raises ValueError for a name
             that has none.
-        adapt: from the architecture that names and shapes suggest to the one that the code base builds.
     """
 
     name: str
@@ -94,6 +103,6 @@ class Format:
     siblings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     method: str | None = None
-    normalisation: Normalisation = IMAGENET
+    fixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    headed: bool = False
     rename: Callable[[str], str] = str
-    adapt: Callable[[Architecture], Architecture] = lambda architecture: architecture

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.detectron2_keys import to_torchvision
-from siamtransfer.checkpoints.file_format import SWAV, USUAL_PATHS, Branch, Format
+from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Branch, Format
+from siamtransfer.checkpoints.normalisation import CIFAR10_LOOSE, IMAGENET, NONE, SWAV
 
 
 def _sequential(children: Mapping[str, str]) -> Callable[[str], str]:
@@ -32,15 +32,14 @@ TORCHVISION_CHILDREN = {"0": "conv1", "1": "bn1", **{str(n + 3): f"layer{n}" for
 LIGHTLY_CHILDREN = {"0": "conv1", "1": "bn1", **{str(n + 1): f"layer{n}" for n in (1, 2, 3, 4)}}
 
 
-def _twelve_heads(architecture: Architecture) -> Architecture:
-    """MoCo v3's small ViT has 12 attention heads of 32 channels where timm's has 6 of 64."""
-    small = architecture.name == "timm:vit_small_patch16_224"
-    return Architecture("vit_small_moco_v3") if small else architecture
+def _kuangliu(name: str) -> str:
+    """pytorch-cifar's ResNets, which many code bases copy, call the projection of a block `shortcut`."""
+    return name.replace(".shortcut.", ".downsample.")
 
 
-def _wide_padding(architecture: Architecture) -> Architecture:
-    """solo-learn's stem for small images has a padding of 2."""
-    return architecture._replace(stem="small-pad2") if architecture.stem == "small" else architecture
+_RESNET = {"7x7": {**TORCHVISIONS, "stem": "imagenet"}}
+"""A code base that takes torchvision's ResNets, and ImageNet's mean and std."""
+_VIT = {"normalisation": IMAGENET, "channels": "rgb"}
 
 
 def _from_detectron2(name: str) -> str:
@@ -119,6 +118,7 @@ FORMATS = (
         drops={"encoder.fc.": "projector", "predictor.": "predictor"},
         marks=("encoder.fc.|predictor.",),
         method="simsiam",
+        fixes=_RESNET,
     ),
     Format(
         "simsiam-linear",
@@ -134,6 +134,7 @@ FORMATS = (
         drops={"encoder_q.fc.": "projector", "encoder_k.fc.": "momentum projector", "queue": "queue"},
         marks=("encoder_q.",),
         method="moco",
+        fixes=_RESNET,
     ),
     Format(
         "moco-v3",
@@ -146,7 +147,7 @@ FORMATS = (
         },
         marks=("base_encoder.",),
         method="moco-v3",
-        adapt=_twelve_heads,
+        fixes={**_RESNET, "vit": {**_VIT, "heads": 12}},
     ),
     Format(
         "swav",
@@ -154,7 +155,7 @@ FORMATS = (
         drops={"projection_head.": "projector", "prototypes.": "prototypes"},
         marks=("projection_head.|prototypes.",),
         method="swav",
-        normalisation=SWAV,
+        fixes={"7x7": {**_RESNET["7x7"], "normalisation": SWAV}},
     ),
     Format(
         "dino",
@@ -166,6 +167,7 @@ FORMATS = (
         drops={"head.": "projector", "backbone.fc.": "projector", "backbone.head.": "projector"},
         siblings=("dino_loss",),
         method="dino",
+        fixes={**_RESNET, "vit": {**_VIT, "heads": None}},
     ),
     Format(
         "barlow-twins",
@@ -175,6 +177,8 @@ FORMATS = (
         drops={"projector.": "projector", "bn.": "batch norm of the loss"},
         marks=("projector.", "bn."),
         method="barlow-twins",
+        fixes=_RESNET,
+        headed=True,
     ),
     Format(
         "vicreg",
@@ -184,6 +188,7 @@ FORMATS = (
         drops={"projector.": "projector"},
         marks=("backbone.", "projector."),
         method="vicreg",
+        headed=True,
     ),
     Format(
         "unigrad",
@@ -198,6 +203,7 @@ FORMATS = (
         siblings=("F",),
         method="unigrad",
         rename=_sequential(TORCHVISION_CHILDREN),
+        fixes=_RESNET,
     ),
     Format(
         "directpred",
@@ -209,6 +215,10 @@ FORMATS = (
         drops={"projetion.": "projector", "projection.": "projector", "encoder.fc.": "projector"},
         siblings=("predictor_state_dict",),
         method="directpred",
+        fixes={  # its STL-10 views are not normalised, and only its CIFAR networks have the small stem
+            "7x7": {**_RESNET["7x7"], "normalisation": NONE},
+            "3x3": {**TORCHVISIONS, "normalisation": CIFAR10_LOOSE, "stem": "small"},
+        },
     ),
     Format(
         "patrickhua",
@@ -216,21 +226,48 @@ FORMATS = (
         _branches(backbone="backbone.", encoder="encoder.0."),
         drops={"projector.": "projector", "predictor.": "predictor", "encoder.1.": "projector"},
         marks=("backbone.", "encoder.0."),
+        fixes={**_RESNET, "3x3": {**TORCHVISIONS, "stem": "small"}},
+        rename=_kuangliu,
     ),
     Format(
         "mmselfsup",
-        "MMSelfSup or MMPretrain",
-        _branches(backbone="backbone.", key="encoder_k.0.", target="target_net.0."),
+        "MMSelfSup, MMPretrain or OpenSelfSup (DenseCL)",
+        _branches(backbone="backbone.", query="encoder_q.0.", key="encoder_k.0.", target="target_net.0."),
         drops={
             "neck.": "projector",
             "head.": "head",
+            "encoder_q.": "projector",
             "target_net.": "momentum projector",
             "encoder_k.": "momentum projector",
             "momentum_encoder.": "momentum encoder",
             "data_preprocessor.": "preprocessing",
             "queue": "queue",
         },
-        marks=("backbone.", "neck.|head.|data_preprocessor."),
+        marks=("backbone.", "neck.|head.|data_preprocessor.|encoder_q.0."),
+        headed=True,
+    ),
+    Format(
+        "openmmlab",
+        "MMDetection or MMSegmentation",
+        _branches(backbone="backbone."),
+        drops={
+            "neck.": "neck",
+            "data_preprocessor.": "preprocessing",
+            "backbone.fc.": "classifier",
+            **{
+                f"{head}.": "detector"
+                for head in (
+                    "bbox_head",
+                    "rpn_head",
+                    "roi_head",
+                    "mask_head",
+                    "mask_iou_head",
+                    "panoptic_head",
+                )
+            },
+            **{f"{head}.": "segmenter" for head in ("decode_head", "auxiliary_head")},
+        },
+        marks=("backbone.", "bbox_head.|rpn_head.|roi_head.|mask_head.|decode_head."),
     ),
     Format(
         "lightly",
@@ -243,6 +280,7 @@ FORMATS = (
     replace(
         _LIGHTLY_TUTORIAL,
         what="lightly's tutorials, whose backbone is its ResNetGenerator",
+        fixes={"3x3": {"channels": "rgb", "stride_in_1x1": False, "output_stride": 32, "stem": "small"}},
         rename=_sequential(LIGHTLY_CHILDREN),
     ),
     *(
@@ -267,7 +305,7 @@ FORMATS = (
                 "local_memory": "queue",
             },
             marks=(f"{word}.", "classifier.|projector|prototypes|head."),
-            adapt=_wide_padding,
+            headed=True,
         )
         for word in ("backbone", "encoder")
     ),

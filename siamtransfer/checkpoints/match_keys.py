@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,8 +80,16 @@ class MovingAverage(NamedTuple):
     dropped: int = 0
 
 
-def match_keys(form: Format, content: Any, branch: str | None, average: MovingAverage) -> MatchedKeys:
+def match_keys(
+    form: Format,
+    content: Any,
+    branch: str | None,
+    average: MovingAverage,
+    trunk: Set[str] | None = None,
+) -> MatchedKeys:
     """Explains every key of `content` by the rules of `form`; returns `branch`, or else its first branch.
+
+    `trunk` are the names of the tensors of a trunk that is known beforehand.
 
     Raises:
         Mismatch: the rules do not explain everything.
@@ -90,7 +98,10 @@ def match_keys(form: Format, content: Any, branch: str | None, average: MovingAv
     dicts = _find_tensors(form, content)
     keys = sort_keys(form, dicts)
     branches = {name: _rename(form, tensors) for name, tensors in keys.branches.items() if tensors}
-    matched = max((count_trunk_keys(tensors) for tensors in branches.values()), default=0)
+    counts = (
+        len(trunk & tensors.keys()) if trunk else count_trunk_keys(tensors) for tensors in branches.values()
+    )
+    matched = max(counts, default=0)
     if matched == 0:
         raise Mismatch(only_heads(form, keys.dropped), len(keys.dropped))
     unexpected = keys.unexpected + _unexpected_entries(form, content, dicts)
@@ -238,7 +249,7 @@ def unwrap_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         raise Mismatch(
             "holds some tensors twice, with and without the prefix of a wrapper such as module.", 1
         )
-    for word in ("model.", "net.", "network."):
+    for word in ("model.", "net.", "network.", "timm_model."):
         if all(key.startswith(word) for key in unwrapped):
             return unwrap_keys({key.removeprefix(word): tensor for key, tensor in unwrapped.items()})
     return unwrapped

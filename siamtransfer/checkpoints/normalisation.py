@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from siamtransfer.utils.errors import UserError
@@ -19,15 +20,22 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SWAV = Normalisation(IMAGENET.mean, (0.228, 0.224, 0.225))
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 NONE = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+CAFFE = Normalisation((123.675 / 255, 116.28 / 255, 103.53 / 255), (1 / 255, 1 / 255, 1 / 255))
+"""Of MSRA's and Caffe's ResNets: images of 0 to 255 minus the mean. Those networks take BGR."""
+CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
+"""As solo-learn's pretraining has it."""
+CIFAR10_LOOSE = Normalisation(CIFAR10.mean, (0.2023, 0.1994, 0.201))
+"""With the mean of the images' own stds, a common misreading, which DirectPred's code has."""
 
 NAMES = {
     "imagenet": IMAGENET,
     "half": HALF,
     "none": NONE,
-    "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.261)),
+    "cifar10": CIFAR10,
     "cifar100": Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "stl10": Normalisation((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
     "swav": SWAV,
+    "caffe": CAFFE,
 }
 """Normalisations by the names that `--normalisation` takes."""
 
@@ -51,6 +59,26 @@ def parse_normalisation(text: str) -> Normalisation:
             "positive std of red, green and blue in [0, 1], as 0.5,0.5,0.5/0.25,0.25,0.25"
         )
     return Normalisation(mean, std)
+
+
+def from_pixels(mean: Sequence[float], std: Sequence[float], scale: float, *, bgr: bool) -> Normalisation:
+    """The normalisation of images of 0 to `scale` whose channels have this mean and std, as RGB in [0, 1]; a
+    known one, to the bit, where the numbers are those.
+
+    Raises:
+        ValueError: they are not three finite numbers and three positive ones.
+    """
+    parts = [tuple(float(value) / scale for value in (part[::-1] if bgr else part)) for part in (mean, std)]
+    numbers = [number for part in parts for number in part]
+    if [len(part) for part in parts] != [3, 3] or not all(map(math.isfinite, numbers)) or min(parts[1]) <= 0:
+        raise ValueError(
+            f"mean {list(mean)} and std {list(std)} are not three numbers and three positive ones"
+        )
+    for known in NAMES.values():
+        pairs = zip(numbers, (*known.mean, *known.std), strict=True)
+        if all(abs(a - b) < 2e-6 for a, b in pairs):
+            return known
+    return Normalisation(*parts)
 
 
 def describe_normalisation(normalisation: Normalisation) -> str:

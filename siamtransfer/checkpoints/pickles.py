@@ -50,19 +50,35 @@ _PLAIN = {"collections.defaultdict": collections.defaultdict} | {
 
 class Inert:
     """Replaces an object of a class on the list of settings. It runs no code of that class, and keeps the
-    state that the file has for the object."""
+    state and the entries that the file has for the object."""
+
+    state: Any
+    entries: dict[Any, Any]
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
-        return super().__new__(cls)
+        inert = super().__new__(cls)
+        inert.state, inert.entries = None, {}
+        return inert
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        self.state: Any = None
+        """Takes and ignores the arguments of the class that it replaces."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Ignores the entries of a subclass of dict; no reader needs them."""
+        """Keeps an entry of a subclass of dict."""
+        self.entries[key] = value
+
+
+def as_plain(value: Any, depth: int = 8) -> Any:
+    """Settings as plain dicts: those of parsed arguments, of a subclass of dict and of OmegaConf."""
+    if isinstance(value, Inert):
+        state = value.state if isinstance(value.state, dict) else {}
+        value = value.entries or state.get("_content", state.get("_val", state))
+    if isinstance(value, dict) and depth:
+        return {key: as_plain(item, depth - 1) for key, item in value.items()}
+    return value
 
 
 def unsafe_globals(path: Path) -> list[str]:

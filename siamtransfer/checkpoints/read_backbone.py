@@ -7,34 +7,32 @@ for a source that names them (`random:resnet50`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import Architecture, architecture_of
+from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, Stem
+from siamtransfer.backbones.names import FULL_WIDTH, Stem
 from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
-from siamtransfer.checkpoints.containers import describe_content, read_content
-from siamtransfer.checkpoints.file_format import IMAGENET, Format, Normalisation
-from siamtransfer.checkpoints.formats import FORMATS, OWN
-from siamtransfer.checkpoints.match_keys import (
-    AVERAGE,
-    MatchedKeys,
-    Mismatch,
-    MovingAverage,
-    match_keys,
-    resolve_average,
-)
+from siamtransfer.checkpoints.containers import read_content
+from siamtransfer.checkpoints.facts import Facts, facts_of_own, facts_of_user, resolve, without_architecture
+from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.formats import OWN
+from siamtransfer.checkpoints.match_keys import MatchedKeys
+from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.pickles import Inert
-from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
+from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
+from siamtransfer.checkpoints.reading import Fact, Reading
+from siamtransfer.checkpoints.recorded_reading import read_recorded
 from siamtransfer.utils.errors import UserError
 
 
@@ -126,16 +124,10 @@ def read_backbone(
             tensor, or has no such branch; says which.
     """
     if str(path).startswith(RANDOM):
-        return _read_untrained(str(path))
+        return _read_untrained(str(path), facts_of_user(options))
     if str(path).startswith(TORCHVISION):
-        return _read_supervised(str(path), branch, trust_pickle)
-    content = read_content(Path(path), trust_pickle=trust_pickle)
-    try:
-        if is_own(content):
-            return _read_own(content, str(path), branch)
-        return _read_public(content, str(path), branch)
-    except UserError as error:
-        raise UserError(f"{path} {error}") from error
+        return _read_supervised(str(path), branch, trust_pickle, facts_of_user(options))
+    return _read_file(Path(path), branch, trust_pickle, facts_of_user(options))
 
 
 def load_backbone(
@@ -169,50 +161,63 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def _read_own(content: dict[str, Any], path: str, branch: str | None) -> ReadBackbone:
+def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) -> ReadBackbone:
+    """Reads a file; `user` is what the user's flags say about it."""
+    content = read_content(path, trust_pickle=trust_pickle)
+    if is_own(content):
+        with _naming(path):
+            return _read_own(content, str(path), branch, user)
+    record = read_recorded(path)
+    with _naming(path):
+        if record is None:
+            public = read_public(content, path, branch, user)
+        else:
+            public = read_recorded_backbone(content, path, branch, user, record)
+        meta = _meta(public.form, content)
+        state = _as_float32(public.state)
+        read = _record(
+            str(path), state, public.architecture, public.keys, public.form.name, public.reading, meta
+        )
+        if record is not None:
+            record.require_weights(read.digest)
+        return read
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Completes the sentence of a UserError by the file's name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
+
+
+def _read_own(content: dict[str, Any], path: str, branch: str | None, user: Facts) -> ReadBackbone:
     """Reads a checkpoint of this program, by its own declaration."""
     own = read_own(content, branch)
     try:
         state = own.architecture.complete(own.keys.tensors)
     except (ValueError, UserError) as error:
         raise UserError(f"looks like {OWN.what}, but {error}") from error
+    facts = facts_of_own(own.architecture, own.normalisation, "the file's own record")
+    _, reading = resolve(OWN, own.architecture, facts, without_architecture(user, own.architecture))
     meta = _meta(OWN, content, kept=("config", "progress"))
-    return _record(path, state, own.architecture, own.keys, OWN.name, own.normalisation, meta)
+    return _record(path, _as_float32(state), own.architecture, own.keys, OWN.name, reading, meta)
 
 
-def _read_public(content: Any, path: str, branch: str | None) -> ReadBackbone:
-    """Reads `content` as the first of FORMATS whose rules explain all of it."""
-    mismatches: list[Mismatch] = []
-    try:
-        content, average = resolve_average(content, use=branch == AVERAGE)
-    except Mismatch as mismatch:
-        raise UserError(str(mismatch)) from mismatch
-    for form in FORMATS:
-        try:
-            return _read_as(form, content, path, branch, average)
-        except Mismatch as mismatch:
-            mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
-    closest = max(mismatches, key=lambda mismatch: mismatch.matched)
-    raise UserError(str(closest) if closest.matched else describe_content(content))
-
-
-def _read_as(
-    form: Format, content: Any, path: str, branch: str | None, average: MovingAverage
-) -> ReadBackbone:
-    """Reads `content` as `form`.
+def _as_float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32, whatever precision the file has; counters stay integers.
 
     Raises:
-        Mismatch: a key is not explained, or the trunk is not complete.
-        UserError: there is no such branch.
+        UserError: a float64 number is beyond float32's range.
     """
-    keys = match_keys(form, content, branch, average)
-    try:
-        shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
-        architecture = form.adapt(architecture_of(shapes))
-        state = architecture.complete(keys.tensors)
-    except (ValueError, UserError) as error:
-        raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
-    return _record(path, state, architecture, keys, form.name, form.normalisation, _meta(form, content))
+    converted = {
+        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
+    }
+    for name, tensor in converted.items():
+        if state[name].dtype == torch.float64 and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"has a tensor {name!r} with numbers beyond the range of float32")
+    return converted
 
 
 def _record(
@@ -221,7 +226,7 @@ def _record(
     architecture: Architecture,
     keys: MatchedKeys,
     form: str,
-    normalisation: Normalisation,
+    reading: Reading,
     meta: dict[str, Any],
 ) -> ReadBackbone:
     """The record of a backbone that was read from a file."""
@@ -232,29 +237,11 @@ def _record(
         format=form,
         branch=keys.branch,
         branches=keys.branches,
-        reading=_first_reading(architecture, normalisation, form),
+        reading=reading,
         digest=digest_of(state),
         used=len(keys.tensors),
         dropped=keys.dropped,
         meta=meta,
-    )
-
-
-_UNSTATED = ("torchvision", "timm", "prefixed", "detectron2", "mmselfsup", "patrickhua", "lightly")
-"""Formats that fix nothing of a reading: many code bases write them."""
-
-
-def _first_reading(architecture: Architecture, normalisation: Normalisation, form: str) -> Reading:
-    """A reading whose facts come from the format or are assumed."""
-    source = ASSUMED if form.startswith(_UNSTATED) else f"the format {form}"
-    resnet = architecture.stem is not None
-    bottleneck = resnet and RESNETS[architecture.name].bottleneck
-    return Reading(
-        normalisation=Fact(normalisation, source),
-        channels=Fact("rgb", source),
-        stride_in_1x1=Fact(False, source) if bottleneck else None,
-        stem=Fact(str(architecture.stem), source) if resnet else None,
-        output_stride=Fact(32, source) if resnet else None,
     )
 
 
@@ -278,18 +265,23 @@ def _meta(form: Format, content: dict[str, Any], kept: tuple[str, ...] = ()) -> 
     return meta
 
 
-def _read_untrained(source: str) -> ReadBackbone:
+def _read_untrained(source: str, user: Facts) -> ReadBackbone:
     """The baseline `random:NAME`."""
     backbone, seed = build_untrained(source)
     state = backbone.state_dict()
+    architecture = Architecture.of(backbone)
+    normalisation = user.get("normalisation", Fact(IMAGENET, "the baseline"))
+    facts = facts_of_own(architecture, normalisation.value, "the baseline")
+    with _naming(Path(source)):
+        _, reading = resolve(OWN, architecture, facts, without_architecture(user, architecture))
     return ReadBackbone(
         path=source,
         state=state,
-        architecture=Architecture.of(backbone),
+        architecture=architecture,
         format="random",
         branch="model",
         branches=("model",),
-        reading=_first_reading(Architecture.of(backbone), IMAGENET, "random"),
+        reading=reading,
         digest=digest_of(state),
         used=0,
         dropped={},
@@ -297,14 +289,18 @@ def _read_untrained(source: str) -> ReadBackbone:
     )
 
 
-def _read_supervised(source: str, branch: str | None, trust_pickle: bool) -> ReadBackbone:
+def _read_supervised(source: str, branch: str | None, trust_pickle: bool, user: Facts) -> ReadBackbone:
     """The baseline `torchvision:NAME`, which has to be that architecture with its classifier."""
     name, file = find_torchvision_weights(source)
-    read = read_backbone(file, branch=branch, trust_pickle=trust_pickle)
-    exact = (read.format, read.architecture) == ("torchvision", Architecture(name, FULL_WIDTH, "imagenet"))
+    architecture = Architecture(name, FULL_WIDTH, "imagenet")
+    stated = facts_of_own(architecture, IMAGENET, f"torchvision's weights of {name}")
+    read = _read_file(file, branch, trust_pickle, {})
+    exact = (read.format, read.architecture) == ("torchvision", architecture)
     if not exact or read.dropped != {"classifier": 2}:
         raise UserError(
             f"{source} has to be torchvision's {name} with its classifier, and the file is not: "
             f"{read.summary()}"
         )
-    return read
+    with _naming(Path(source)):
+        _, reading = resolve(OWN, architecture, stated, without_architecture(user, architecture))
+    return replace(read, reading=reading)

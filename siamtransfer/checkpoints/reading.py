@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Literal, TypeVar
 
-from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation, describe_normalisation
+from siamtransfer.backbones.names import STEMS
+from siamtransfer.checkpoints.normalisation import HALF, IMAGENET, Normalisation, describe_normalisation
 
 T = TypeVar("T")
 Channels = Literal["rgb", "bgr"]
@@ -61,12 +62,14 @@ class Reading:
         return {name: fact for name, fact in values.items() if fact is not None}
 
     def assumptions(self) -> list[str]:
-        """What was assumed, in plain sentences that name the flag that says otherwise; empty where all is
-        known."""
+        """What was assumed, in one sentence that gives with each value the flag that says otherwise; empty
+        where all is known."""
         parts = [_describe(name, fact.value) for name, fact in self.facts.items() if fact.assumed]
+        if self.stem is not None and self.stem.assumed:
+            parts.append("no anti-aliasing (if it has: --architecture timm:NAME)")
         if not parts:
             return []
-        return [f"nothing says how this network is to be read; assumed: {'; '.join(parts)}"]
+        return [f"assumed, for neither the file nor its format says: {'; '.join(parts)}"]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """For records: {name: {"value": ..., "source": ...}}."""
@@ -81,22 +84,49 @@ class Reading:
         }
 
 
-def _describe(name: str, value: Any) -> str:
-    """An assumed value, and in brackets the flag that says otherwise."""
+def describe_value(name: str, value: Any) -> str:
+    """A value of the fact `name` in words."""
     match name:
         case "normalisation":
-            known = "ImageNet's mean and std" if value == IMAGENET else describe_normalisation(value)
-            return f"images normalised with {known} (--normalisation)"
+            known = {IMAGENET: "ImageNet's mean and std", HALF: "mean and std of 0.5"}
+            return f"images normalised with {known.get(value) or describe_normalisation(value)}"
         case "channels":
-            return f"channels in the order {value.upper()} (--channels)"
+            return f"channels in the order {value.upper()}"
         case "stride_in_1x1":
-            where = "1x1" if value else "3x3"
-            return f"stride in the {where} convolutions (--{'no-' if value else ''}stride-in-1x1)"
+            return f"stride in the {'1x1' if value else '3x3'} convolutions"
         case "stem":
-            return f"the stem {value} (--stem)"
-        case "output_stride":
+            stem = STEMS[value]
+            pool = "max-pooling" if stem.pool else "no max-pooling"
             return (
-                "no dilation (--output-stride)" if value == 32 else f"output stride {value} (--output-stride)"
+                f"the stem {value} ({stem.kernel}x{stem.kernel}, stride {stem.stride}, padding "
+                f"{stem.padding}, {pool})"
             )
+        case "output_stride":
+            return "no dilation" if value == 32 else f"dilation to an output stride of {value}"
+        case "architecture":
+            return f"the network {value}"
         case _:
-            return f"{value} attention heads (--heads)"
+            return f"{value} attention heads"
+
+
+def flag_of(name: str, value: Any = None) -> str:
+    """The flag that states the fact `name`, with the value."""
+    flag = f"--{name.replace('_', '-').replace('1x1', '1x1')}"
+    if isinstance(value, bool):
+        return flag if value else f"--no-{flag[2:]}"
+    if value is None:
+        return flag
+    return f"{flag} {describe_normalisation(value) if isinstance(value, Normalisation) else value}"
+
+
+def _describe(name: str, value: Any) -> str:
+    """An assumed value, and in brackets the flag with the other common value."""
+    others: dict[str, Any] = {
+        "normalisation": IMAGENET if value != IMAGENET else HALF,
+        "channels": "bgr" if value == "rgb" else "rgb",
+        "stride_in_1x1": value is not True,
+        "stem": {"small": "small-pad2", "imagenet": "imagenet-nopool"}.get(str(value), "small"),
+        "output_stride": 16 if value == 32 else 32,
+        "heads": 12 if value == 6 else 6,
+    }
+    return f"{describe_value(name, value)} (otherwise say e.g. {flag_of(name, others[name])})"

@@ -196,7 +196,7 @@ def test_untrained_backbones_leave_the_random_numbers_alone() -> None:
     before = torch.get_rng_state()
     backbone, seed = build_untrained("random:resnet18:width=8:stem=small:seed=3")
     assert torch.equal(torch.get_rng_state(), before)
-    assert (Architecture.of(backbone), seed) == (("resnet18", 8, "small"), 3)
+    assert (Architecture.of(backbone), seed) == (Architecture("resnet18", 8, "small"), 3)
 
 
 def test_random_baselines_are_asked_for_by_name() -> None:

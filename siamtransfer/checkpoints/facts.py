@@ -1,0 +1,205 @@
+"""From what is known of a network to its reading: each fact from the first source that states it.
+
+The sources in their order: what the file holds and what lies beside it (both `stated`), the user's flags,
+what the format fixes. What remains is assumed, or refused where two readings are both common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import RESNETS, STEMS, TIMM
+from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.normalisation import CIFAR10, IMAGENET, Normalisation, parse_normalisation
+from siamtransfer.checkpoints.options import ReadingOptions
+from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading, describe_value, flag_of
+from siamtransfer.utils.errors import UserError
+
+Facts = dict[str, Fact[Any]]
+"""Facts by the names of Reading's attributes, and `architecture`, a name of `build_backbone`."""
+
+
+def facts_from(source: str, values: Mapping[str, Any]) -> Facts:
+    """Several facts of one source."""
+    return {name: Fact(value, source) for name, value in values.items()}
+
+
+def facts_of_user(options: ReadingOptions | None) -> Facts:
+    """What the flags say.
+
+    Raises:
+        UserError: a flag's value is not understood.
+    """
+    if options is None:
+        return {}
+    facts: Facts = {}
+    for name in ("channels", "stride_in_1x1", "stem", "output_stride", "heads", "architecture"):
+        value = getattr(options, name)
+        if value is not None:
+            facts[name] = Fact(value, flag_of(name))
+    if options.normalisation is not None:
+        facts["normalisation"] = Fact(parse_normalisation(options.normalisation), flag_of("normalisation"))
+    if options.channels not in (None, "rgb", "bgr"):
+        raise UserError(f"--channels is rgb or bgr, not {options.channels!r}")
+    if options.stem is not None and options.stem not in STEMS:
+        raise UserError(f"--stem {options.stem!r} is unknown; take {', '.join(STEMS)}")
+    return facts
+
+
+def facts_of_own(architecture: Architecture, normalisation: Normalisation, source: str) -> Facts:
+    """All facts of a network that is known completely."""
+    values: dict[str, Any] = {"normalisation": normalisation, "channels": "rgb"}
+    if architecture.stem is not None:
+        values |= {"stem": architecture.stem, "output_stride": architecture.output_stride}
+        if RESNETS[architecture.name].bottleneck:
+            values["stride_in_1x1"] = architecture.stride_in_1x1
+    elif architecture.attention_heads is not None:
+        values["heads"] = architecture.attention_heads
+    return facts_from(source, values)
+
+
+def without_architecture(user: Facts, architecture: Architecture) -> Facts:
+    """The user's facts about a file whose network is known.
+
+    Raises:
+        UserError: the user names another network.
+    """
+    named = user.get("architecture")
+    names = {architecture.name, architecture.name.removeprefix(TIMM), TIMM + architecture.name}
+    if named is not None and named.value not in names:
+        raise UserError(f"--architecture says {named.value}, and the network is {architecture.name}")
+    return {name: fact for name, fact in user.items() if name != "architecture"}
+
+
+def join(first: Facts, second: Facts) -> Facts:
+    """Both, the first one's where both state a fact.
+
+    Raises:
+        UserError: they contradict each other; the rest of a sentence that begins with the file's name.
+    """
+    for name, fact in second.items():
+        if name in first and not _same(first[name].value, fact.value):
+            raise UserError(
+                f"is contradicted: {first[name].source} says {describe_value(name, first[name].value)}, and "
+                f"{fact.source} says {describe_value(name, fact.value)}"
+            )
+    return second | first
+
+
+def kind_of(architecture: Architecture) -> str:
+    """`7x7` or `3x3`, a ResNet by the kernel of its stem; `vit`; `other`."""
+    if architecture.stem is not None:
+        kernel = STEMS[architecture.stem].kernel
+        return f"{kernel}x{kernel}"
+    return "vit" if architecture.attention_heads is not None else "other"
+
+
+def resolve(
+    form: Format, architecture: Architecture, stated: Facts, user: Facts, *, fixed: Facts | None = None
+) -> tuple[Architecture, Reading]:
+    """The architecture and the reading of a network.
+
+    Args:
+        form: the format that explains the file.
+        architecture: what names and shapes of the tensors suggest.
+        stated: what the file or what lies beside it states.
+        user: what the user's flags say.
+        fixed: what the format fixes, beyond `form.fixes`.
+
+    Raises:
+        UserError: a flag contradicts what is stated or does not apply to the network, or two readings are
+            both common and nothing says which; the rest of a sentence that begins with the file's name.
+    """
+    for facts in (stated, user):
+        _refuse_foreign(architecture, facts, strict=facts is user)
+    _refuse_contradictions(stated, user)
+    kind = kind_of(architecture)
+    by_format = facts_from(f"the format {form.name}", form.fixes.get(kind, {}))
+    if "heads" in by_format and by_format["heads"].value is None:
+        by_format["heads"] = Fact(architecture.attention_heads, by_format["heads"].source)
+    known = by_format | (fixed or {}) | user | stated
+    _refuse_ambiguous(form, architecture, kind, known)
+    defaults: dict[str, Any] = {"normalisation": IMAGENET, "channels": "rgb"}
+    if form.name.startswith("solo-learn") and kind == "3x3":
+        defaults["normalisation"] = CIFAR10  # or CIFAR-100's; no other set has this stem there
+    if kind in ("7x7", "3x3"):
+        defaults |= {"stem": architecture.stem, "output_stride": architecture.output_stride}
+        if RESNETS[architecture.name].bottleneck:
+            defaults["stride_in_1x1"] = False
+    if kind == "vit":
+        defaults["heads"] = architecture.attention_heads
+    reading = Reading(**{name: known.get(name, Fact(value, ASSUMED)) for name, value in defaults.items()})
+    return _with_reading(architecture, reading), reading
+
+
+def _with_reading(architecture: Architecture, reading: Reading) -> Architecture:
+    values = {name: fact.value for name, fact in reading.facts.items()}
+    chosen = {name: values[name] for name in ("stem", "output_stride", "stride_in_1x1") if name in values}
+    architecture = architecture._replace(**chosen)
+    return architecture.with_heads(values["heads"]) if "heads" in values else architecture
+
+
+def _refuse_foreign(architecture: Architecture, facts: Facts, *, strict: bool) -> None:
+    """Refuses facts that this network cannot have; drops those that a settings file states for any network
+    unless `strict`."""
+    kind = kind_of(architecture)
+    resnet = kind in ("7x7", "3x3")
+    bottleneck = resnet and RESNETS[architecture.name].bottleneck
+    applies = {"stem": resnet, "output_stride": resnet, "stride_in_1x1": bottleneck, "heads": kind == "vit"}
+    for name, possible in applies.items():
+        if name in facts and not possible:
+            if strict:
+                raise UserError(f"holds {architecture.name}, to which {facts[name].source} does not apply")
+            del facts[name]
+    if "stem" in facts and f"{STEMS[facts['stem'].value].kernel}x" != kind[:2]:
+        fact = facts["stem"]
+        raise UserError(
+            f"has a first convolution of {kind}, and {fact.source} says {describe_value('stem', fact.value)}"
+        )
+
+
+def _refuse_contradictions(stated: Facts, user: Facts) -> None:
+    for name, fact in user.items():
+        if name in stated and not _same(stated[name].value, fact.value):
+            known = stated[name]
+            raise UserError(
+                f"has {describe_value(name, known.value)}, as {known.source} says, and {fact.source} says "
+                f"{describe_value(name, fact.value)}: leave {fact.source} out"
+            )
+
+
+def _refuse_ambiguous(form: Format, architecture: Architecture, kind: str, known: Facts) -> None:
+    """Refuses what is common in two readings that give different numbers."""
+    if form.name == "detectron2":
+        needed = ["normalisation", "channels"]
+        needed += ["stride_in_1x1"] if RESNETS[architecture.name].bottleneck else []
+        if any(name not in known for name in needed):
+            raise UserError(
+                "is a Detectron2 file, and nothing in or beside it says whether its network is MSRA's (BGR, "
+                "std 1, stride in the 1x1 convolutions) or torchvision's: put its config.yaml beside it, or "
+                "say --normalisation caffe --channels bgr --stride-in-1x1, or "
+                "--normalisation imagenet --channels rgb --no-stride-in-1x1"
+            )
+    if kind == "vit" and "heads" not in known and _is_vit_small(architecture):
+        raise UserError(
+            "holds a ViT-S, and nothing says whether it has 6 attention heads (DINO's, DeiT's, timm's) or 12 "
+            "(MoCo v3's): say --heads 6 or --heads 12"
+        )
+    if kind == "3x3" and form.headed and "stem" not in known:
+        raise UserError(
+            "holds a ResNet with a 3x3 stem beside heads, and nothing says whether the stem pads by 1 "
+            "(as usual) or by 2 (solo-learn's): say --stem small or --stem small-pad2"
+        )
+
+
+def _is_vit_small(architecture: Architecture) -> bool:
+    return architecture.name.startswith("timm:vit_small_patch")
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Normalisation) and isinstance(second, Normalisation):
+        pairs = zip((*first.mean, *first.std), (*second.mean, *second.std), strict=True)
+        return all(abs(a - b) < 1e-4 for a, b in pairs)
+    return bool(first == second)

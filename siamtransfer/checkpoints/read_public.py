@@ -1,0 +1,248 @@
+"""Reads the backbone of somebody else's file: the format, the network, the tensors, and how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamtransfer.backbones.architecture import Architecture, architecture_of
+from siamtransfer.backbones.names import RESNETS, TIMM
+from siamtransfer.backbones.timm import pretrained_normalisation, timm_name
+from siamtransfer.checkpoints.containers import describe_content
+from siamtransfer.checkpoints.facts import Facts, facts_from, join, resolve
+from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.formats import FORMATS
+from siamtransfer.checkpoints.match_keys import (
+    AVERAGE,
+    MatchedKeys,
+    Mismatch,
+    MovingAverage,
+    match_keys,
+    resolve_average,
+)
+from siamtransfer.checkpoints.normalisation import Normalisation
+from siamtransfer.checkpoints.pickles import as_plain
+from siamtransfer.checkpoints.reading import Fact, Reading
+from siamtransfer.checkpoints.recorded_reading import RecordedReading
+from siamtransfer.checkpoints.side_files import facts_beside, facts_of_config_json
+from siamtransfer.checkpoints.stated_facts import facts_of_content, facts_of_positions
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+
+
+@dataclass(frozen=True)
+class PublicBackbone:
+    """A backbone that was read: the format of its file, its keys, its network and its complete tensors."""
+
+    form: Format
+    keys: MatchedKeys
+    architecture: Architecture
+    state: dict[str, Tensor]
+    reading: Reading
+
+
+def read_public(content: Any, path: Path, branch: str | None, user: Facts) -> PublicBackbone:
+    """Reads `content` as the first of FORMATS whose rules explain all of it.
+
+    Args:
+        content: of the file `path`.
+        branch: which backbone of the file.
+        user: what the user's flags say, the very network among it.
+
+    Raises:
+        UserError: the rest of a sentence that begins with the file's name.
+    """
+    named = _named(content, path, user)
+    if named is None:
+        return _read_unnamed(content, path, branch, user)
+    try:
+        network = _architecture(named.value)
+    except UserError as error:
+        if "architecture" in user:
+            raise UserError(f"cannot be read as {named.value}: {error}") from error
+        say(f"note: {path}: {named.source} names {named.value}, which is unknown here; it was not used")
+        return _read_unnamed(content, path, branch, user)
+    try:
+        return _read_named(content, path, branch, user, network, named)
+    except Mismatch as mismatch:
+        if "architecture" in user:
+            raise UserError(f"is not {named.value}, as {named.source} says: it {mismatch}") from mismatch
+        say(f"note: {path} is not {named.value}, as {named.source} says, so nothing of that was used")
+        return _read_unnamed(content, path, branch, user, beside=False)
+
+
+def read_recorded_backbone(
+    content: Any, path: Path, branch: str | None, user: Facts, record: RecordedReading
+) -> PublicBackbone:
+    """Reads a file of our converters, whose record says what its network is and how it is to be read.
+
+    Raises:
+        UserError: the rest of a sentence that begins with the file's name.
+    """
+    try:
+        form, keys, architecture, state = _match(content, branch, record.architecture)
+    except Mismatch as mismatch:
+        raise UserError(str(mismatch)) from mismatch
+    if "channels" in user and user["channels"].value != record.reading.channels.value:
+        raise UserError("was written for RGB: convert its source again, with --channels")
+    stated = {name: fact for name, fact in record.reading.facts.items() if not fact.assumed}
+    assumed = {name: fact for name, fact in record.reading.facts.items() if fact.assumed}
+    architecture, reading = resolve(form, architecture, stated, user, fixed=assumed)
+    return PublicBackbone(form, keys, architecture, state, reading)
+
+
+def _read_unnamed(
+    content: Any, path: Path, branch: str | None, user: Facts, *, beside: bool = True
+) -> PublicBackbone:
+    """Reads a file of which nothing names the very network."""
+    try:
+        form, keys, architecture, state = _match(content, branch, None)
+    except Mismatch as mismatch:
+        raise UserError(str(mismatch) if mismatch.matched else describe_content(content)) from mismatch
+    facts = _stated(form, content, path, architecture, state, beside=beside)
+    architecture, reading = resolve(form, architecture, facts, user)
+    return PublicBackbone(form, keys, architecture, _to_rgb(state, architecture, reading), reading)
+
+
+def _read_named(
+    content: Any,
+    path: Path,
+    branch: str | None,
+    user: Facts,
+    network: Architecture,
+    named: Fact[str],
+) -> PublicBackbone:
+    """Reads a file whose very network is named.
+
+    Raises:
+        Mismatch: the tensors are not those of that network.
+    """
+    usual = network.name in RESNETS
+    form, keys, architecture, state = _match(content, branch, None if usual else network)
+    if usual and (architecture.name, architecture.stem) != (network.name, "imagenet"):
+        raise Mismatch(f"looks like {architecture.name} with the stem {architecture.stem}", keys.matched)
+    fixed = facts_from(named.source, _facts_of_network(named.value, architecture))
+    facts = _stated(form, content, path, architecture, state, beside=True)
+    if "architecture" not in user:
+        facts, fixed = join(facts, fixed), {}
+    architecture, reading = resolve(form, architecture, facts, user, fixed=fixed)
+    return PublicBackbone(form, keys, architecture, _to_rgb(state, architecture, reading), reading)
+
+
+def _facts_of_network(name: str, architecture: Architecture) -> dict[str, Any]:
+    """What the name of a timm or torchvision model says of how it is to be read."""
+    facts: dict[str, Any] = {}
+    if architecture.stem is not None:
+        facts |= {"stem": architecture.stem, "output_stride": 32}
+        facts |= {"stride_in_1x1": False} if RESNETS[architecture.name].bottleneck else {}
+    if architecture.attention_heads is not None:
+        facts["heads"] = architecture.attention_heads
+    trained = pretrained_normalisation(name)
+    if trained is not None:
+        facts |= {"normalisation": Normalisation(*trained), "channels": "rgb"}
+    return facts
+
+
+def _stated(
+    form: Format,
+    content: Any,
+    path: Path,
+    architecture: Architecture,
+    state: Mapping[str, Tensor],
+    *,
+    beside: bool,
+) -> Facts:
+    """Everything that the file and the files beside it state."""
+    facts = facts_of_content(form, content, architecture)
+    facts = join(facts, facts_of_positions(state, architecture))
+    if beside:
+        facts = join(facts, facts_beside(form, path, architecture))
+    facts.pop("architecture", None)
+    return facts
+
+
+def _named(content: Any, path: Path, user: Facts) -> Fact[str] | None:
+    """The very network, by the user, by the file's `arch` where that is a model of timm, or by config.json
+    beside the file."""
+    if "architecture" in user:
+        return user["architecture"]
+    if isinstance(content, dict):
+        arguments = as_plain(content.get("args"))
+        settings = arguments if isinstance(arguments, dict) else {}
+        for arch in (content.get("arch"), settings.get("model")):
+            if isinstance(arch, str) and arch not in RESNETS and _is_timm_model(arch):
+                return Fact(arch, "arch in the file")
+    return facts_of_config_json(path, quiet=True).get("architecture")
+
+
+def _is_timm_model(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name))
+
+
+def _architecture(name: str) -> Architecture:
+    """The network of a name; one of torchvision's ResNets where torchvision and timm have the same."""
+    bare = name.removeprefix(TIMM).partition(".")[0]
+    return Architecture(bare if bare in RESNETS else timm_name(name))
+
+
+def _match(
+    content: Any, branch: str | None, network: Architecture | None
+) -> tuple[Format, MatchedKeys, Architecture, dict[str, Tensor]]:
+    """The first format that explains the whole content, the keys, the network and its complete tensors.
+
+    Raises:
+        Mismatch: none does; the reason is that of the format that explains most keys.
+    """
+    content, average = resolve_average(content, use=branch == AVERAGE)
+    forms = FORMATS if network is None or network.name in RESNETS else (_plain_format(network), *FORMATS)
+    mismatches: list[Mismatch] = []
+    for form in forms:
+        try:
+            return form, *_match_as(form, content, branch, average, network)
+        except Mismatch as mismatch:
+            mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
+    raise max(mismatches, key=lambda mismatch: mismatch.matched)
+
+
+def _match_as(
+    form: Format, content: Any, branch: str | None, average: MovingAverage, network: Architecture | None
+) -> tuple[MatchedKeys, Architecture, dict[str, Tensor]]:
+    """Raises Mismatch where a key is not explained or the trunk is not complete, UserError where there is no
+    such branch."""
+    trunk = network.shapes().keys() if network is not None and network.name not in RESNETS else None
+    keys = match_keys(form, content, branch, average, trunk)
+    try:
+        shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
+        architecture = network or architecture_of(shapes)
+        state = architecture.complete(keys.tensors)
+    except (ValueError, UserError) as error:
+        raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
+    return keys, architecture, state
+
+
+def _plain_format(network: Architecture) -> Format:
+    """A timm model's state_dict, whose classifier timm names."""
+    import timm
+
+    config = timm.get_pretrained_cfg(network.name.removeprefix(TIMM), allow_unregistered=True)
+    classifier = (config.classifier if config else None) or ("head", "fc", "classifier")
+    names = (classifier,) if isinstance(classifier, str) else classifier
+    return Format("timm", f"timm's {network.name}", drops={f"{name}.": "classifier" for name in names})
+
+
+def _to_rgb(state: dict[str, Tensor], architecture: Architecture, reading: Reading) -> dict[str, Tensor]:
+    """The tensors of a network that takes RGB: those of one that took BGR with its first layer reversed."""
+    if reading.channels.value != "bgr":
+        return state
+    first = "conv1.weight" if architecture.name in RESNETS else None
+    for name, tensor in state.items():
+        if (first is None and tensor.ndim == 4 and tensor.shape[1] == 3) or name == first:
+            return state | {name: torch.flip(tensor, (1,)).contiguous()}
+    raise UserError(f"takes its channels in the order BGR, and {architecture.name} has no first convolution")

@@ -1,0 +1,169 @@
+"""What lies beside a checkpoint file and states facts about its network.
+
+- OUT.yaml beside OUT.pkl, and config.yaml in the folder, of Detectron2 (for its files alone);
+- config.json (with preprocessor_config.json) of timm and of Hugging Face;
+- args.json of solo-learn.
+
+A file that should be one of these and is damaged is refused. One of another kind is left out with a remark.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.checkpoints.facts import Facts, facts_from, join
+from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.normalisation import from_pixels
+from siamtransfer.checkpoints.reading import Fact
+from siamtransfer.checkpoints.stated_facts import facts_of_pixels, facts_of_solo_learn
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+
+_LARGEST = 2**24
+BARE = ("torchvision", "timm", "prefixed")
+"""Formats of weights alone, which a config.json may describe."""
+
+
+def facts_beside(form: Format, path: Path, architecture: Architecture) -> Facts:
+    """What the files beside `path` state about a network of that format and architecture.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    if form.name == "detectron2":
+        return _detectron2_facts(path)
+    if form.name in BARE:
+        return facts_of_config_json(path)
+    if form.name.startswith("solo-learn"):
+        file = path.parent / "args.json"
+        settings = _read_json(file)
+        if settings is not None:
+            facts = facts_of_solo_learn(settings, architecture, "args.json beside the file")
+            if not facts:
+                say(f"note: {file} is not of solo-learn; nothing of it was used")
+            return facts
+    return {}
+
+
+def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
+    """What timm's or Hugging Face's config.json in the folder states; its architecture has not been compared
+    with the tensors. `quiet` leaves the remark on another file's kind out."""
+    file = path.parent / "config.json"
+    config = _read_json(file)
+    if config is None:
+        return {}
+    source = "config.json beside the file"
+    facts: Facts = {}
+    if isinstance(config.get("architecture"), str):
+        facts["architecture"] = Fact(config["architecture"], source)
+    elif "model_type" not in config and "architectures" not in config:
+        if not quiet:
+            say(f"note: {file} is neither timm's nor Hugging Face's; nothing of it was used")
+        return {}
+    if isinstance(config.get("num_attention_heads"), int):
+        facts["heads"] = Fact(config["num_attention_heads"], source)
+    pretrained = config.get("pretrained_cfg", config)
+    facts |= _normalisation(pretrained, "mean", "std", source, file)
+    beside = path.parent / "preprocessor_config.json"
+    preprocessor = _read_json(beside)
+    if preprocessor is not None:
+        source = "preprocessor_config.json beside the file"
+        facts = join(facts, _normalisation(preprocessor, "image_mean", "image_std", source, beside))
+    return facts
+
+
+def _normalisation(config: Any, mean: str, std: str, source: str, file: Path) -> Facts:
+    """Mean and std of RGB images in [0, 1], where both are given."""
+    if not isinstance(config, Mapping) or mean not in config or std not in config:
+        return {}
+    try:
+        value = from_pixels(config[mean], config[std], 1.0, bgr=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"lies beside {file}, whose mean and std are not understood: {error}") from error
+    return facts_from(source, {"normalisation": value, "channels": "rgb"})
+
+
+def _detectron2_facts(path: Path) -> Facts:
+    facts: Facts = {}
+    for file in dict.fromkeys((path.with_suffix(".yaml"), path.parent / "config.yaml")):
+        content = _read_yaml(file)
+        if content is None:
+            continue
+        model, given = content.get("MODEL"), content.get("INPUT")
+        if not isinstance(model, Mapping):
+            say(f"note: {file} is no configuration of Detectron2; nothing of it was used")
+            continue
+        try:
+            stated = _facts_of_configuration(model, given, f"{file.name} beside the file")
+        except (TypeError, ValueError) as error:
+            raise UserError(f"lies beside {file}, which is not understood: {error}") from error
+        facts = join(facts, stated)
+    return facts
+
+
+def _facts_of_configuration(model: Mapping[str, Any], given: Any, source: str) -> Facts:
+    facts: Facts = {}
+    order = given.get("FORMAT") if isinstance(given, Mapping) else None
+    if order not in (None, "BGR", "RGB"):
+        raise ValueError(f"INPUT.FORMAT {order!r} is neither BGR nor RGB")
+    if "PIXEL_MEAN" in model and "PIXEL_STD" in model:
+        facts, _ = facts_of_pixels(model["PIXEL_MEAN"], model["PIXEL_STD"], order, source)
+    elif order is not None:
+        facts["channels"] = Fact(order.lower(), source)
+    resnets = model.get("RESNETS", {})
+    if isinstance(resnets.get("STRIDE_IN_1X1"), bool):
+        facts["stride_in_1x1"] = Fact(resnets["STRIDE_IN_1X1"], source)
+    if "RES5_DILATION" in resnets:
+        facts["output_stride"] = Fact({1: 32, 2: 16}[int(resnets["RES5_DILATION"])], source)
+    return facts
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file."""
+    text = _text(file)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, "JSON") from error
+    if not isinstance(content, dict):
+        raise _damaged(file, "a JSON object")
+    return content
+
+
+def _read_yaml(file: Path) -> dict[str, Any] | None:
+    """The mapping in a YAML file; None where there is no such file."""
+    text = _text(file)
+    if text is None:
+        return None
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _damaged(file, "YAML") from error
+    if not isinstance(content, dict):
+        raise _damaged(file, "a mapping of YAML")
+    return content
+
+
+def _text(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    if file.stat().st_size > _LARGEST:
+        raise _damaged(file, "a file of settings: it is too large")
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(file, "text") from error
+
+
+def _damaged(file: Path, what: str) -> UserError:
+    return UserError(
+        f"lies beside {file}, which may say how to read it and is not {what}: mend or remove that file"
+    )
