@@ -152,7 +152,7 @@ def publish(record: dict[str, Any], predictions: Predictions | None, path: str |
             arrays.flush()
             digest = digest_of_file(arrays.name)
             record = {**record, "provenance": {**record["provenance"], "predictions_digest": digest}}
-        record = {**record, "provenance": {**record["provenance"], DIGEST: _digest_of_record(record)}}
+            record = {**record, "provenance": {**record["provenance"], DIGEST: _digest_of_record(record)}}
         text.write(f"{to_json(record)}\n".encode())
     say(f"wrote {out}" + (f" and the predictions beside it, {out.stem}.npz" if predictions else ""))
     return record

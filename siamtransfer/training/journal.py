@@ -155,21 +155,24 @@ def _plain_rows(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
 def _checked_rows(
     path: Path, lines: list[bytes], checksums: list[_Checksum], up_to: int | None
 ) -> list[dict[str, Any]]:
-    rows, crc = [], 0
-    for number, checksum in enumerate(checksums, 1):
-        if up_to is not None and checksum.step > up_to:
-            return rows
-        line = lines[number - 1] if number <= len(lines) else b""
-        row, crc = _row(line), zlib.crc32(line, crc)
+    """The rows of `lines` as far as they match their checksums.
+
+    Behind them there may be rows after step `up_to`, and one without checksum that a program is writing.
+    """
+    parsed = [_row(line) for line in lines]
+    rows: list[dict[str, Any]] = []
+    crc = 0
+    for line, row, checksum in zip(lines, parsed, checksums, strict=False):
+        crc = zlib.crc32(line, crc)
         if row is None or (row["step"], crc) != checksum:
-            raise _damaged(path, number)
+            break
         rows.append(row)
-    new = lines[len(checksums) :]
-    for number, row in enumerate(map(_row, new), len(checksums) + 1):
-        if row is None and number == len(lines):
-            break  # half-written
-        if row is None or (len(new) > 1 if up_to is None else row["step"] <= up_to):
-            raise _damaged(path, number)
+    good = len(rows)
+    behind = [row["step"] for row in parsed[good:] if row] + [checksum.step for checksum in checksums[good:]]
+    if up_to is not None and min(behind, default=up_to + 1) <= up_to:
+        raise _damaged(path, good + 1)
+    if up_to is None and (good < len(checksums) or len(lines) > good + 1):
+        raise _damaged(path, good + 1)
     return rows
 
 
