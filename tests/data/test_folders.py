@@ -14,8 +14,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from siamtransfer.data import folders
 from siamtransfer.data.folders import ClassFolder, FileImages, FlatFolder
+from siamtransfer.data.imageset import ArrayImages, content_fingerprint
 from siamtransfer.data.listing import PathTable, list_images
+from siamtransfer.data.subset import Subset
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 
@@ -318,3 +321,67 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     for kind in (ClassFolder, FlatFolder):
         with pytest.raises(UserError, match=r"cannot list the folder .*closed \(Permission denied\)"):
             kind(root)
+
+
+def both(root: Path) -> tuple[str, str]:
+    """The fingerprint, and that of the content."""
+    images = ClassFolder(root)
+    return images.fingerprint, images.content_fingerprint
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_images_that_change_at_equal_size_are_other_content_of_the_same_set(
+    large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:
+        monkeypatch.setattr(folders, "CONTENT_LIMIT", 0)
+    root = tree(tmp_path / "set", ["a/1.png", "a/2.png", "b/1.png"])
+    fingerprint, content = both(root)
+    assert both(root) == (fingerprint, content)
+    change_a_byte(root / "a" / "2.png")
+    assert both(root)[0] == fingerprint, "a run goes on, whose checkpoint has the fingerprint"
+    assert both(root)[1] != content
+
+
+def test_the_content_of_a_small_set_is_its_bytes(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", ["a/1.png", "b/1.png"])
+    first = both(root)
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    os.utime(root / "a" / "1.png", ns=(0, 0))
+    assert both(root) == both(tmp_path / "copy") == first, "a touched file and a copy of the set"
+    times = (root / "a" / "1.png").stat().st_mtime_ns
+    change_a_byte(root / "a" / "1.png")
+    os.utime(root / "a" / "1.png", ns=(times, times))
+    assert both(root)[0] == first[0] and both(root)[1] != first[1]
+
+
+def test_the_content_of_a_set_includes_its_order_and_what_cannot_be_read(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", ["a/1.png", "b/1.png"])
+    first = both(root)[1]
+    (root / "a" / "1.png").rename(root / "c.png")
+    (root / "b" / "1.png").rename(root / "a" / "1.png")
+    (root / "c.png").rename(root / "b" / "1.png")
+    assert both(root)[1] != first, "two images have changed places"
+    (root / "a" / "1.png").unlink()
+    (root / "a" / "1.png").symlink_to("nothing")
+    assert len(both(root)[1]) == 64
+
+
+def test_the_content_of_a_subset_is_that_of_its_set(tmp_path: Path) -> None:
+    root = tree(tmp_path / "set", ["a/1.png", "a/2.png", "b/1.png"])
+
+    def of(*indices: int) -> str:
+        return content_fingerprint(Subset(ClassFolder(root), np.array(indices)))
+
+    first = of(0, 2)
+    assert of(0, 2) == first != of(0, 1)
+    change_a_byte(root / "b" / "1.png")
+    assert of(0, 2) != first
+    pixels = ArrayImages("x", "train", np.zeros((2, 4, 4, 3), np.uint8))
+    assert content_fingerprint(pixels) == pixels.fingerprint

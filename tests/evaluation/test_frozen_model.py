@@ -131,6 +131,39 @@ def test_features_are_kept_and_new_weights_at_an_old_path_are_not_mistaken(
     assert len(list(cache.iterdir())) == 4
 
 
+def test_images_that_change_at_equal_size_have_other_features(
+    parts: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every test image becomes another train image's copy: the cache knows the old ones only."""
+    root, cache = tmp_path / "parts", tmp_path / "cache"
+    shutil.copytree(parts, root)
+    for file in sorted(root.rglob("*.png")):  # BMP: all of one size in bytes
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+    options = ["--k", 5, "--data.name", "folder", "--data.root", root, *SMALL]
+    first = score(knn, checkpoint, *options, "--cache", cache)
+    files = sorted((root / "test").rglob("*.bmp"))
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        assert file.stat().st_size == len(content)
+        file.write_bytes(content)
+    capsys.readouterr()
+    second = score(knn, checkpoint, *options, "--cache", cache)
+    assert "extracting features of 20 images" in capsys.readouterr().err
+    assert second["metrics"] == score(knn, checkpoint, *options, "--cache", "none")["metrics"]
+    assert second["provenance"]["test_fingerprint"] == first["provenance"]["test_fingerprint"]
+
+
+def test_a_cache_in_the_place_of_a_file_costs_a_remark_only(
+    checkpoint: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    options = ["--k", 5, "--data.name", "folder", "--data.root", parts, *SMALL]
+    first = score(knn, checkpoint, *options, "--cache", tmp_path / "file")
+    assert capsys.readouterr().err.count("features are not kept for the next time") == 1
+    assert first["metrics"] == score(knn, checkpoint, *options, "--cache", "none")["metrics"]
+
+
 def test_the_usual_cache_is_the_users(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,13 +6,26 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
+import socket
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.small_runs import context
 
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import RunLock, atomic_write, digest_of_file, write_text
+from siamtransfer.utils.files import (
+    RunLock,
+    atomic_write,
+    digest_of_file,
+    is_temporary,
+    read_checked_text,
+    temporary_path,
+    write_checked_text,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -77,6 +90,71 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/below"):
         write_text(tmp_path / "file" / "below", "x")
+
+
+def write_slowly(path: Path, letter: bytes, begun: Any, go_on: Any) -> None:
+    """Writes 1,000 letters in two halves, as a process in a container where every process has number 7."""
+    os.getpid = lambda: 7
+    socket.gethostname = lambda: "container"
+    with atomic_write(path) as file:
+        file.write(letter * 500)
+        file.flush()
+        begun.set()
+        go_on.wait(30)
+        file.write(letter * 500)
+
+
+def test_two_processes_of_one_number_do_not_publish_each_others_halves(tmp_path: Path) -> None:
+    events = [(context().Event(), context().Event()) for _ in "ab"]
+    processes = [
+        context().Process(target=write_slowly, args=(tmp_path / "file", letter, *pair))
+        for letter, pair in zip((b"a", b"b"), events, strict=True)
+    ]
+    for process, (begun, _) in zip(processes, events, strict=True):
+        process.start()
+        assert begun.wait(30)
+    assert len([name for name in names(tmp_path) if is_temporary(name)]) == 2
+    for process, (_, go_on), letter in zip(processes, events, (b"a", b"b"), strict=True):
+        go_on.set()
+        process.join(30)
+        assert process.exitcode == 0
+        assert (tmp_path / "file").read_bytes() == letter * 1000
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_temporary_name_that_exists_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(["0" * 16, "0" * 16, "1" * 16])
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(numbers))
+    other = temporary_path(tmp_path / "file")
+    other.write_bytes(b"another process's half")
+    write_text(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole"
+    assert other.read_bytes() == b"another process's half"
+
+
+def test_names_of_killed_processes_are_known(tmp_path: Path) -> None:
+    assert is_temporary(temporary_path(tmp_path / "a.pth").name)
+    assert is_temporary(".a.pth.123.tmp"), "of an older version"
+    assert not any(map(is_temporary, (".a.tmp", "a.pth.123.tmp", ".a.pth.xyz.tmp", "a.pth")))
+
+
+def test_a_checked_text_comes_back_or_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_checked_text(path, "ü")
+    write_checked_text(path, "äö")
+    assert read_checked_text(path) == "äö"
+    assert names(tmp_path) == ["a.json", "a.json.sha256"]
+    assert subprocess.run(["sha256sum", "-c", "a.json.sha256"], cwd=tmp_path, check=True)
+    path.write_text("äx", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"is damaged: its bytes do not match the checksum in a\.json\.sha256"
+    ):
+        read_checked_text(path)
+    (tmp_path / "a.json.sha256").unlink()
+    assert read_checked_text(path) == "äx", "older versions wrote no checksum"
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="no UTF-8"):
+        read_checked_text(path)
 
 
 def test_digest_of_file(tmp_path: Path) -> None:
