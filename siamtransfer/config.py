@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from siamtransfer.backbones.names import Stem
-from siamtransfer.checkpoints.options import require_checkpoint
+from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
 from siamtransfer.cli.parser import Schema, build, parse_values, settings_of_tree
 from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_names, section_of
 from siamtransfer.optim.config import OptimConfig
@@ -60,6 +60,9 @@ class DataConfig:
     """Side in pixels of the embedded scenes."""
     count: int | None = None
     """How many embedded scenes to generate for training."""
+    bit_depth: int | None = None
+    """Bits of the grey images with more than eight, in folder, flat and list; null: 16, with a remark where
+    they use few of them."""
     test_split: str | None = None
     """Part of the set that kNN is scored on; null: test or val where there is one, else each training image
     is scored against the others (leave-one-out)."""
@@ -89,6 +92,7 @@ class BackboneConfig:
     must be of the architecture that name, width and stem say. null: random weights."""
     branch: str | None = None
     """Which backbone of that checkpoint; null: the one that its format names first."""
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 @dataclass

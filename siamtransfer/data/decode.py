@@ -8,8 +8,8 @@ Images that are not plain 8-bit RGB are read as torchvision's ImageFolder reads 
   grey, 1-bit, palette   the colour they show, in three channels
   alpha                  dropped, not blended: the colours stored under transparent pixels appear
   CMYK, YCCK             Pillow's conversion, which knows no colour profile
-  16-bit                 the upper eight bits, for grey images too (ImageFolder clips those to white): an
-                         image that uses only a small part of the 16-bit range comes out dark
+  16-bit                 the upper eight bits, for grey images too (ImageFolder clips those to white); of
+                         a set whose images use fewer bits, `bit_depth` says how many (see depth.py)
   32-bit integer         as 16-bit when its values fit, otherwise refused
   floating point         refused: the range of its values is not stated in the file
   several frames         the first
@@ -39,6 +39,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from siamtransfer.data.depth import FULL, remark_on_image, to_eight_bits
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.text import printable
 
@@ -56,29 +57,32 @@ FORMATS = tuple(reader.format for reader in READERS)
 JPEG_START = b"\xff\xd8\xff"
 
 
-def decode(source: bytes | str | os.PathLike[str], where: str | None = None) -> np.ndarray:
+def decode(
+    source: bytes | str | os.PathLike[str], where: str | None = None, bit_depth: int | None = None
+) -> np.ndarray:
     """Decodes an image, given as a path or as a file's bytes, to uint8[H,W,3] RGB, C-contiguous and writable.
 
-    `where` names the image in errors; by default the path.
+    `where` names the image in errors; by default the path. `bit_depth` is that of grey images with more than
+    eight bits; None is 16, with a remark where an image uses few of them.
 
     Raises:
         UnreadableImage: whatever is wrong with the file or its content.
     """
     if isinstance(source, bytes):
-        return _decode(source, where or "(bytes)")
+        return _decode(source, where or "(bytes)", bit_depth)
     where = where or printable(source)
     try:
         data = Path(source).read_bytes()
     except OSError as error:
         raise UnreadableImage(where, f"the file cannot be opened ({error.strerror or error})") from error
-    return _decode(data, where)
+    return _decode(data, where, bit_depth)
 
 
-def _decode(data: bytes, where: str) -> np.ndarray:
+def _decode(data: bytes, where: str, bit_depth: int | None) -> np.ndarray:
     if not data:
         raise UnreadableImage(where, "the file is empty")
     pixels = _decode_plain_jpeg(data, where) if data.startswith(JPEG_START) else None
-    return _decode_with_pillow(data, where) if pixels is None else pixels
+    return _decode_with_pillow(data, where, bit_depth) if pixels is None else pixels
 
 
 def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
@@ -97,13 +101,13 @@ def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
         return None
 
 
-def _decode_with_pillow(data: bytes, where: str) -> np.ndarray:
+def _decode_with_pillow(data: bytes, where: str, bit_depth: int | None) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about EXIF blocks and palettes; nothing that changes a pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return to_rgb(image, where)
+                return to_rgb(image, where, bit_depth)
         except UnreadableImage:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -116,19 +120,26 @@ def _decode_with_pillow(data: bytes, where: str) -> np.ndarray:
             raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error
 
 
-def to_rgb(image: Image.Image, where: str) -> np.ndarray:
+def to_rgb(image: Image.Image, where: str, bit_depth: int | None = None) -> np.ndarray:
     """uint8[H,W,3] of a Pillow image by the rules above; `where` names it in errors.
 
     Raises:
-        UnreadableImage: the range of its values is not known.
+        UnreadableImage: the range of its values is not known, or they have more than `bit_depth` bits.
     """
     if image.mode == "F":
         raise UnreadableImage(where, "its pixels are floating-point numbers without a stated range")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 0xFFFF:
             raise UnreadableImage(where, "its pixels are 32-bit numbers without a stated range")
-        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        if bit_depth is None:
+            remark_on_image(low, high, where)
+        elif high >> bit_depth:
+            raise UnreadableImage(
+                where, f"its pixels reach {high}, which {bit_depth} bits (data.bit_depth) do not hold"
+            )
+        return np.repeat(to_eight_bits(values, bit_depth or FULL)[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
 
 

@@ -45,10 +45,14 @@ class FileImages:
     added, removed, renamed or replaced by one of another size, and needs no reading of a million files. It
     is the same for a copy of the set, so a run can go on with one. `content_fingerprint` covers what the
     files hold, too.
-    `skipped` counts the files whose ending is not an image's.
+    `skipped` counts the files whose ending is not an image's. `bit_depth` is that of grey images with more
+    than eight bits, None for 16; where it is set, the fingerprint covers it too. `remark` is what was
+    remarked about the images when the set was opened.
     """
 
     image_size: int | None = None
+    bit_depth: int | None = None
+    remark: str | None = None
 
     def __init__(
         self,
@@ -69,9 +73,8 @@ class FileImages:
     def fingerprint(self) -> str:
         """SHA-256 over relative paths, sizes, labels and class names; its first use looks at every file."""
         files, sizes = self._files, np.ascontiguousarray(self._sizes_and_times[:, 0])
-        return fingerprint_of_arrays(
-            files.buffer, files.ends, sizes, self.labels, text="\n".join(self.classes)
-        )
+        text = "\n".join(self.classes) + (f"\n{self.bit_depth} bits" if self.bit_depth else "")
+        return fingerprint_of_arrays(files.buffer, files.ends, sizes, self.labels, text=text)
 
     @cached_property
     def content_fingerprint(self) -> str:
@@ -93,7 +96,11 @@ class FileImages:
 
     def image(self, index: int) -> np.ndarray:
         """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
-        return decode(self._files[index])
+        return decode(self._files[index], bit_depth=self.bit_depth)
+
+    def path(self, index: int) -> str:
+        """The file of image `index`."""
+        return self._files[index]
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""

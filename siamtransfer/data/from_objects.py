@@ -16,10 +16,13 @@ import numpy as np
 from PIL import Image
 
 from siamtransfer.data.decode import decode, to_rgb
+from siamtransfer.data.depth import check_depth, remark_once
 from siamtransfer.data.imageset import ArrayImages, ImageSet, fingerprint_of_arrays
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
+
+ALMOST_BLACK = 1 / 64  # of values from 0 to 1
 
 
 class MapDataset(Protocol):
@@ -139,15 +142,18 @@ def from_images(
     *,
     name: str = "images",
     split: str = "train",
+    bit_depth: int | None = None,
 ) -> ImageSet:
     """A list of PIL images or paths as an ImageSet; files are read when their images are used.
 
     `labels` are integers, or names, which are numbered in sorted order. The fingerprint covers the content:
-    its first use reads every image once.
+    its first use reads every image once. `bit_depth` is that of grey images with more than eight bits; None
+    is 16.
 
     Raises:
         UserError: the list is empty, an entry is neither an image nor a path, or the labels do not fit.
     """
+    check_depth(bit_depth)
     for index, image in enumerate(images):
         if not isinstance(image, Image.Image | str | os.PathLike):
             raise UserError(
@@ -160,7 +166,9 @@ def from_images(
 
     def read(index: int) -> np.ndarray:
         image = images[index]
-        return to_rgb(image, paths[index]) if isinstance(image, Image.Image) else decode(image)
+        if isinstance(image, Image.Image):
+            return to_rgb(image, paths[index], bit_depth)
+        return decode(image, bit_depth=bit_depth)
 
     numbers, classes = _number_labels(labels, len(images), f"{name}/{split}")
     return ObjectImages(name, split, read, len(images), labels=numbers, classes=classes, paths=paths)
@@ -215,6 +223,11 @@ def to_pixels(image: Any, where: str) -> np.ndarray:
                 raise UserError(
                     f"{where} has values from {low:.3g} to {high:.3g}, so it looks normalised; give the set "
                     "without Normalize, with values from 0 to 1"
+                )
+            if 0 < high <= ALMOST_BLACK:
+                remark_once(
+                    "range",
+                    f"{where} has values up to {high:.3g}, nearly black: were they divided by 255 twice?",
                 )
             pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
     elif isinstance(image, np.ndarray):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from siamtransfer.data.depth import check_depth, remark_on_files
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.utils.errors import UserError
 
@@ -45,7 +46,7 @@ class NamedSet:
         open: makes the set.
         description: a few words for error messages.
         splits: the names of its splits; None if the folders decide.
-        takes: the arguments that it takes, of root, download, list_file, size and count.
+        takes: the arguments that it takes, of root, download, list_file, size, count and bit_depth.
         needs: those that it cannot do without, of root and list_file.
         metric: the metric by which the literature compares on it.
     """
@@ -189,9 +190,9 @@ NAMED: dict[str, NamedSet] = {
     "imagenet": NamedSet(
         _imagenet, "root/train and root/val", IMAGENET_SPLITS, ("root", "list_file"), ("root",)
     ),
-    "folder": _on_disk(_folder, "a folder for each class", None),
-    "flat": _on_disk(_flat, "any images, no labels", ("train",)),
-    "list": NamedSet(_list, "a text file of paths", None, ("root", "list_file"), ("list_file",)),
+    "folder": NamedSet(_folder, "a folder for each class", None, ("root", "bit_depth"), ("root",)),
+    "flat": NamedSet(_flat, "any images, no labels", ("train",), ("root", "bit_depth"), ("root",)),
+    "list": NamedSet(_list, "a text file of paths", None, ("root", "list_file", "bit_depth"), ("list_file",)),
 }
 
 CURES = {
@@ -210,12 +211,14 @@ def open_images(
     size: int | None = None,
     count: int | None = None,
     seed: int = 0,
+    bit_depth: int | None = None,
 ) -> ImageSet:
     """Opens a set of images by its name in NAMED.
 
     `root` is the folder of a set on disk; `list_file` the text file of `list`, or of a part of `imagenet`.
     `size` (in pixels; None is the set's own), `count` and `seed` say how `fashion-scenes` is rendered; the
-    seed means nothing to the other sets.
+    seed means nothing to the other sets. `bit_depth` is that of the grey images with more than eight bits of
+    `folder`, `flat` and `list`; None is 16, with a remark where they use few of them.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -232,13 +235,22 @@ def open_images(
         "list_file": list_file,
         "size": size,
         "count": count,
+        "bit_depth": bit_depth,
     }
+    check_depth(bit_depth)
     for key, value in arguments.items():
         if value is not None and key not in entry.takes:
             raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
         if value is None and key in entry.needs:
             raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
-    return entry.open(OpenRequest(name, split, root, download, list_file, size, count, seed))
+    images = entry.open(OpenRequest(name, split, root, download, list_file, size, count, seed))
+    if "bit_depth" in entry.takes:
+        from siamtransfer.data.folders import FileImages
+
+        assert isinstance(images, FileImages)
+        images.bit_depth = bit_depth
+        images.remark = remark_on_files(images) if bit_depth is None else None
+    return images
 
 
 def unknown_set(name: str) -> UserError:

@@ -108,6 +108,7 @@ class FrozenModel:
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
             **self._feature_settings,
+            **_depth_of(train, test),
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
@@ -301,9 +302,17 @@ def _open_images(
     if "name" not in options:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
-        keys = ("name", "root", "list_file", "test_split", "size", "count")
+        keys = ("name", "root", "list_file", "test_split", "size", "count", "bit_depth")
         options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
     return open_labelled(options.pop("name"), **options)
+
+
+def _depth_of(*sets: ImageSet | None) -> dict[str, Any]:
+    """What a record says of grey images with more than eight bits: the depth that they are read with, and
+    remarks on them; nothing as a rule."""
+    depths = [getattr(images, "bit_depth", None) for images in sets]
+    remarks = [remark for images in sets if (remark := getattr(images, "remark", None))]
+    return ({"bit_depth": depths[0]} if depths[0] else {}) | ({"image_remarks": remarks} if remarks else {})
 
 
 def _count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:

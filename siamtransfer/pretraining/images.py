@@ -34,6 +34,7 @@ def open_training_images(data: DataConfig) -> ImageSet:
             list_file=data.list_file,
             size=data.size,
             count=data.count,
+            bit_depth=data.bit_depth,
         )
 
 

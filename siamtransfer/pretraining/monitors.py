@@ -180,6 +180,7 @@ def _open_labelled(data: DataConfig) -> Any:
             list_file=data.list_file,
             size=data.size,
             count=data.count,
+            bit_depth=data.bit_depth,
         )
 
 

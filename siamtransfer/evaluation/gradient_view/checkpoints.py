@@ -105,7 +105,8 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
             "pretrain/main.py hold them"
         )
     recorded = read.meta["config"]
-    data = {key: recorded["data"][key] for key in ("name", "root", "split", "list_file", "size", "count")}
+    keys = ("name", "root", "split", "list_file", "size", "count", "bit_depth")
+    data = {key: recorded["data"].get(key) for key in keys}
     data |= {key: value for key in ("root", "list_file") if (value := getattr(config.data, key)) is not None}
     key = json.dumps(data)
     if key not in opened:
