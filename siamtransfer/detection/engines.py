@@ -200,7 +200,7 @@ def _backbone_of(run: FinetuneRun) -> ReadBackbone:
         return read
     kind = read.architecture
     untrained = f"{RANDOM}{kind.name}:width={kind.width}:stem={kind.stem}:seed={run.seed}"
-    return replace(read_backbone(untrained), reading=read.reading)
+    return replace(read_backbone(untrained), architecture=kind, reading=read.reading)
 
 
 def _with_pixel_statistics(read: ReadBackbone, path: Path) -> ReadBackbone:

@@ -48,6 +48,9 @@ def evaluate(options: DetectionOptions, files: Sequence[Path]) -> dict[str, Any]
     )
     for sentence in initializations[0].remarks():
         say(sentence)
+    for start in initializations[1:]:
+        for sentence in start.assumptions:
+            say(f"{start.name}: {sentence}")
     study.claim_folder(resume=options.resume)
 
     chosen = [study.search(initialization) for initialization in initializations]
@@ -133,7 +136,13 @@ def describe(
         **first.protocol,
     }
     arms = [
-        {"name": start.name, "weights_digest": start.digest, "trials": results}
+        {
+            "name": start.name,
+            "weights_digest": start.digest,
+            "reading": start.reading.as_dict() if start.reading else None,
+            "assumptions": start.assumptions,
+            "trials": results,
+        }
         for start, results in zip(study.initializations, trials, strict=True)
     ]
     return record(

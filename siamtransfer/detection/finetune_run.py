@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
+from siamtransfer.checkpoints.reading import Reading
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.weights import ConvertedWeights
 from siamtransfer.detection.metrics.pictures import draw_predictions
@@ -40,11 +41,22 @@ class Initialization:
     digest: str | None
     protocol: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def reading(self) -> Reading | None:
+        """How the weights are read; None from scratch, and for files of Detectron2's."""
+        return self.weights.reading if self.weights is not None and self.digest is not None else None
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What was assumed of the reading, one sentence each."""
+        return self.reading.assumptions() if self.reading else []
+
     def remarks(self) -> list[str]:
         """What a reader of the numbers has to know before they come, one sentence each."""
         scaled = [f"{key}: {old} -> {new}" for key, (old, new) in self.protocol.get("scaled", {}).items()]
         not_comparable = self.protocol.get("not_comparable")
         return [
+            *(f"{self.name}: {sentence}" for sentence in self.assumptions),
             *self.protocol.get("norms_changed", []),
             *([f"scaled: {'; '.join(scaled)}"] if scaled else []),
             *([f"not comparable with published numbers: {not_comparable}"] if not_comparable else []),

@@ -5,8 +5,9 @@ heads.
     siamtransfer to-torchvision CKPT resnet50.safetensors
     siamtransfer to-torchvision backbone.pkl resnet50.pth   back from Detectron2
 
-The tensors are those of the file, in float32 to the bit. How they are to be read (normalisation, stem, stride, heads)
-goes into the metadata of OUT.safetensors, or into OUT.json beside OUT.pth: keep the two together.
+The tensors are those of the file, in float32 to the bit. How they are to be read (normalisation, stem,
+stride, heads) goes into the metadata of OUT.safetensors, or into OUT.json beside OUT.pth: keep the two
+together.
 Loading: `model.load_state_dict(torch.load(OUT), strict=False)` misses fc (head) and nothing else.
 """
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
 from siamtransfer.checkpoints.read_backbone import read_backbone
+from siamtransfer.checkpoints.reading import Reading
 from siamtransfer.detection.detectron2.parity import load_weights
 from siamtransfer.detection.detectron2.weights_config import read_stamp
 from siamtransfer.utils.errors import UserError
@@ -29,11 +30,12 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 @dataclass(frozen=True, eq=False)
 class ConvertedWeights:
     """OUT.pkl with the OUT.yaml beside it. state: the trunk's tensors by Detectron2's names; digest: of these
-    tensors."""
+    tensors; reading: how the network takes its images, and how that is known."""
 
     path: Path
     state: dict[str, Tensor]
     digest: str
+    reading: Reading
 
 
 def read_converted(path: Path) -> ConvertedWeights:
@@ -48,12 +50,12 @@ def read_converted(path: Path) -> ConvertedWeights:
         raise UserError(f"{printable(path)} is no OUT.pkl; {convert}")
     if not path.is_file():
         raise UserError(f"there is no file {printable(path)}; {convert}")
-    read = read_backbone(path)
     if not weights_config.is_file():
         raise UserError(
             f"{printable(weights_config)}, which says what {path.name} needs of Detectron2, "
             f"is missing; {convert}"
         )
+    read = read_backbone(path)
     stamp = read_stamp(weights_config)
     if stamp != read.digest:
         difference = f"is stamped with {stamp[:12]}…" if stamp else "has no stamp"
@@ -62,7 +64,7 @@ def read_converted(path: Path) -> ConvertedWeights:
             f"{read.digest[:12]}…: the two do not belong together; {convert}"
         )
     state = {to_detectron2(name): tensor for name, tensor in read.state.items()}
-    return ConvertedWeights(path, state, read.digest)
+    return ConvertedWeights(path, state, read.digest, read.reading)
 
 
 def load_proved(model: nn.Module, path: Path, state: Mapping[str, Tensor], layout: str) -> int:
