@@ -15,7 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from siamtransfer.checkpoints.pickles import is_numpy_pickle, read_numpy_pickle, read_torch, unsafe_globals
+from siamtransfer.checkpoints.state_names import verify_name
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.zip_files import verify_zip
 
 WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
 _HEADS = {
@@ -122,15 +124,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _verify_checksums(path: Path) -> None:
-    """PyTorch writes a CRC-32 with each record (zero when that was switched off) but never compares it."""
+    """Compares the checksum of each record and, of a training's checkpoint, the digest in the file's name."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            for record in archive.infolist():
-                if record.CRC:
-                    with archive.open(record) as stream:
-                        while stream.read(2**20):
-                            pass
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        verify_zip(path)
+        verify_name(path)
+    except (zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}): get it again") from error
 
 

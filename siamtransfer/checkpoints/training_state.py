@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +23,10 @@ import torch
 
 from siamtransfer.checkpoints.declaration import FORMAT, VERSION
 from siamtransfer.checkpoints.own_format import check_readable
+from siamtransfer.checkpoints.state_names import is_state_name, state_name, step_of, verify_name
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, digest_of_file, is_temporary, temporary_path
+from siamtransfer.utils.files import atomic_write, is_temporary, temporary_path
 from siamtransfer.utils.zip_files import verify_zip
-
-_NAME = re.compile(r"step-(\d+)-([0-9a-f]{12})\.pth")
 
 
 class StateFiles:
@@ -58,13 +56,13 @@ class StateFiles:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
-        path = self.folder / f"step-{step:07d}-{hashlib.sha256(content).hexdigest()[:12]}.pth"
+        path = self.folder / state_name(step, hashlib.sha256(content).hexdigest())
         with atomic_write(path) as file:
             file.write(content)
         self._publish(path, content)
         # Files of later steps are damaged ones that a resumed run has skipped; they are not kept.
         previous = [p for p in self._by_age() if p != path]
-        older = [p for p in previous if _step_of(p) <= step]
+        older = [p for p in previous if step_of(p) <= step]
         for old in {*previous} - {*older[: max(self.keep, 1) - 1]}:
             old.unlink(missing_ok=True)
         return path
@@ -122,11 +120,12 @@ class StateFiles:
         """The newest file whose bytes match its name; `warn` gets a text for each damaged one."""
         for path in self._by_age():
             try:
-                if digest_of_file(path).startswith(path.stem.rsplit("-", 1)[1]):
-                    return path
-                reason = "its bytes do not match the digest in its name"
+                verify_name(path)
+                return path
             except OSError as error:
                 reason = str(error.strerror)
+            except ValueError as error:
+                reason = str(error)
             warn(f"{path} is damaged ({reason}); trying an older one")
         return None
 
@@ -134,12 +133,8 @@ class StateFiles:
         """Complete checkpoint files, newest step first."""
         if not self.folder.is_dir():
             return []
-        paths = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(paths, key=lambda p: (_step_of(p), p.lstat().st_mtime_ns), reverse=True)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.split("-")[1])
+        paths = [path for path in self.folder.iterdir() if is_state_name(path.name)]
+        return sorted(paths, key=lambda p: (step_of(p), p.lstat().st_mtime_ns), reverse=True)
 
 
 class Checkpoints(StateFiles):

@@ -10,6 +10,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
+LATER = ("network", "transform")  # entries of an identity that older versions did not write
 KEPT = 2  # states on disk: where the newest is damaged, the training goes on from the one before
 
 
@@ -19,7 +20,8 @@ class SavedTraining:
     They are written and verified as pretraining's checkpoints are (see `StateFiles`): the newest is `path`,
     and probes/ beside it holds files whose names carry step and digest.
 
-    `identity` says which training a state belongs to. `resume` says whether an existing state may be used.
+    `identity` says which training a state belongs to; of a state without one of the entries LATER the others
+    decide. `resume` says whether an existing state may be used.
     """
 
     def __init__(self, path: Path, identity: dict[str, str], *, resume: bool = False):
@@ -66,6 +68,8 @@ class SavedTraining:
         if not isinstance(saved, dict):
             raise UserError(f"{self.path} cannot be read: remove it to begin anew")
         for key in sorted({*self.identity, *saved}):
+            if key in LATER and key not in saved:
+                continue
             if saved.get(key) != self.identity.get(key):
                 raise UserError(
                     f"{self.path} is of another training: {key} is {saved.get(key)} there and "

@@ -149,7 +149,7 @@ def read_on_a_rank(_: Runtime, folder: Path) -> list[float]:
     cache = FeatureCache(folder)
     path = cache.path("w", "i", TRANSFORM, "float32")
     if collectives.rank() == 1:
-        cache.read = lambda *_, **__: None  # type: ignore[assignment,misc]
+        cache.read = lambda *_, **__: None  # type: ignore[method-assign]
     return cache.read_or_extract(path, 2, lambda: torch.full((2, 1), 7.0)).flatten().tolist()
 
 

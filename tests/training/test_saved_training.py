@@ -54,6 +54,15 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
         opened(tmp_path, seed="7").load()
 
 
+def test_another_reading_of_the_weights_is_another_training(tmp_path: Path) -> None:
+    written(tmp_path)
+    state = opened(tmp_path, network="6 heads").load()
+    assert state is not None, "a state of an older version does not say it"
+    opened(tmp_path, network="6 heads").save({"notes": []}, 4)
+    with pytest.raises(UserError, match="network is 6 heads there and 12 heads now"):
+        opened(tmp_path, network="12 heads").load()
+
+
 def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -312,6 +312,8 @@ def _identity(read: ReadBackbone, data: DetectionData, recipe: DetectorRecipe) -
     }
     return {
         "weights": read.digest,
+        "network": repr(read.architecture),
+        "transform": repr(read.normalisation),
         "train": data.train_fingerprint,
         "classes": ", ".join(data.classes),
         **settings,

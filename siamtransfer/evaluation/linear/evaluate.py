@@ -279,6 +279,7 @@ def _saved_training(config: LinearConfig, model: FrozenModel) -> SavedTraining |
     }
     identity |= {name: str(value) for name, value in config.changes.items()}
     identity |= {"weights": model.read.digest, "images": model.train.fingerprint}
+    identity |= {"network": repr(model.read.architecture), "transform": repr(model.transform)}
     return SavedTraining(Path(config.run) / "probe.pth", identity, resume=config.resume)
 
 

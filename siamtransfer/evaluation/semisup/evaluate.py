@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.subset import Subset, draw_by_class
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.evaluator import say_metrics
@@ -132,7 +133,7 @@ def _finetune(
             say(f"epoch {epoch + 1}: top-1 {top1:.2f} %, top-5 {top5:.2f} %")
         return {"top1": top1, "top5": top5}
 
-    saved = _saved_training(config, plan, batch_size, model.read.digest, train.fingerprint)
+    saved = _saved_training(config, plan, batch_size, model, train)
     notes = finetune(classifier, batches, plan, runtime, after_epoch=after_epoch, saved=saved)
     if not len(scores):  # resumed after its last epoch
         after_epoch(plan.epochs - 1)
@@ -145,19 +146,22 @@ def _finetune(
 
 
 def _saved_training(
-    config: SemisupConfig, plan: FinetuningPlan, batch_size: int, weights: str, images: str
+    config: SemisupConfig, plan: FinetuningPlan, batch_size: int, model: FrozenModel, train: ImageSet
 ) -> SavedTraining | None:
     """The saved state of the training, where `--run` asks for one. Its identity has the names of options of
     the first version, so that a training that an older version began can go on."""
     if config.run is None:
         return None
+    assert model.read is not None
     identity = {
         "protocol": config.protocol,
         "rates": str(plan.lrs),
         "epochs": str(plan.epochs),
         "batch": str(batch_size),
-        "weights": weights,
-        "images": images,
+        "weights": model.read.digest,
+        "network": repr(model.read.architecture),
+        "images": train.fingerprint,
+        "transform": repr(model.transform),
         "seed": str(config.seed),
     }
     return SavedTraining(Path(config.run) / "semisup.pth", identity, resume=config.resume)
