@@ -17,6 +17,11 @@ from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading, describe_value, flag_of
 from siamtransfer.utils.errors import UserError
 
+
+class AmbiguousReading(UserError):
+    """Two readings of a file are both common, and nothing says which it is."""
+
+
 Facts = dict[str, Fact[Any]]
 """Facts by the names of Reading's attributes, and `architecture`, a name of `build_backbone`."""
 
@@ -109,8 +114,9 @@ def resolve(
         fixed: what the format fixes, beyond `form.fixes`.
 
     Raises:
-        UserError: a flag contradicts what is stated or does not apply to the network, or two readings are
-            both common and nothing says which; the rest of a sentence that begins with the file's name.
+        AmbiguousReading: two readings are both common, and nothing says which.
+        UserError: a flag contradicts what is stated or does not apply to the network. Both are the rest of a
+            sentence that begins with the file's name.
     """
     for facts in (stated, user):
         _refuse_foreign(architecture, facts, strict=facts is user)
@@ -176,19 +182,19 @@ def _refuse_ambiguous(form: Format, architecture: Architecture, kind: str, known
         needed = ["normalisation", "channels"]
         needed += ["stride_in_1x1"] if RESNETS[architecture.name].bottleneck else []
         if any(name not in known for name in needed):
-            raise UserError(
+            raise AmbiguousReading(
                 "is a Detectron2 file, and nothing in or beside it says whether its network is MSRA's (BGR, "
                 "std 1, stride in the 1x1 convolutions) or torchvision's: put its config.yaml beside it, or "
                 "say --normalisation caffe --channels bgr --stride-in-1x1, or "
                 "--normalisation imagenet --channels rgb --no-stride-in-1x1"
             )
     if kind == "vit" and "heads" not in known and _is_vit_small(architecture):
-        raise UserError(
+        raise AmbiguousReading(
             "holds a ViT-S, and nothing says whether it has 6 attention heads (DINO's, DeiT's, timm's) or 12 "
             "(MoCo v3's): say --heads 6 or --heads 12"
         )
     if kind == "3x3" and form.headed and "stem" not in known:
-        raise UserError(
+        raise AmbiguousReading(
             "holds a ResNet with a 3x3 stem beside heads, and nothing says whether the stem pads by 1 "
             "(as usual) or by 2 (solo-learn's): say --stem small or --stem small-pad2"
         )

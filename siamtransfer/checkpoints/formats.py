@@ -327,7 +327,10 @@ FORMATS = (
         "detectron2",
         "Detectron2, a converted trunk or a whole detector",
         drops={
+            "stem.fc.": "projector",  # converters of torchvision's and MoCo's files keep them there
             "backbone.fpn": "detector",
+            "backbone.top_block.": "detector",
+            "sem_seg_head.": "detector",
             "proposal_generator.": "detector",
             "roi_heads.box": "detector",
             "roi_heads.mask": "detector",
@@ -338,6 +341,7 @@ FORMATS = (
             "pixel_std": "normalisation",
         },
         marks=("stem.conv1.weight|backbone.stem.|backbone.bottom_up.stem.",),
+        fixes={"7x7": {"stem": "imagenet"}},
         rename=_from_detectron2,
     ),
     *(

@@ -35,6 +35,8 @@ _SETTINGS = re.compile(
     r"|typing\.\w+|pathlib\.\w*Path|datetime\.\w+|torch\.optim\.lr_scheduler\.\w+"
     r"|numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct)|u?(int|float)\d+)"
 )
+# Those of them that are subclasses of dict; PyTorch's restricted reader fills no others.
+_DICTS = re.compile(r".*\.(AttributeDict|EasyDict|\w*Munch|Dict|ConfigDict|CfgNode)")
 # Types inside such settings that hold data and run no code.
 _PLAIN = {"collections.defaultdict": collections.defaultdict} | {
     f"{module}.{name}": kind
@@ -50,14 +52,13 @@ _PLAIN = {"collections.defaultdict": collections.defaultdict} | {
 
 class Inert:
     """Replaces an object of a class on the list of settings. It runs no code of that class, and keeps the
-    state and the entries that the file has for the object."""
+    state that the file has for the object."""
 
     state: Any
-    entries: dict[Any, Any]
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
         inert = super().__new__(cls)
-        inert.state, inert.entries = None, {}
+        inert.state = None
         return inert
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -66,16 +67,12 @@ class Inert:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Keeps an entry of a subclass of dict."""
-        self.entries[key] = value
-
 
 def as_plain(value: Any, depth: int = 8) -> Any:
     """Settings as plain dicts: those of parsed arguments, of a subclass of dict and of OmegaConf."""
     if isinstance(value, Inert):
         state = value.state if isinstance(value.state, dict) else {}
-        value = value.entries or state.get("_content", state.get("_val", state))
+        value = state.get("_content", state.get("_val", state))
     if isinstance(value, dict) and depth:
         return {key: as_plain(item, depth - 1) for key, item in value.items()}
     return value
@@ -104,9 +101,10 @@ def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:
     if trust:
         return torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
     settings = {name for name in _globals_in(path) if _SETTINGS.fullmatch(name)}
-    allowed: list[Any] = [(Inert, name) for name in settings] + [
-        (kind, name) for name, kind in _PLAIN.items()
+    allowed: list[Any] = [
+        (collections.OrderedDict if _DICTS.fullmatch(name) else Inert, name) for name in settings
     ]
+    allowed += [(kind, name) for name, kind in _PLAIN.items()]
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 

@@ -120,6 +120,8 @@ def read_backbone(
         options: what the user says about the network beyond the file.
 
     Raises:
+        AmbiguousReading: two readings of the file are both common and give different numbers (see facts.py);
+            says with which options.
         UserError: the file is damaged or no checkpoint, of no known format, or lacks, adds or misshapes a
             tensor, or has no such branch; says which.
     """
@@ -189,7 +191,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path} {error}") from error
+        raise type(error)(f"{path} {error}") from error
 
 
 def _read_own(content: dict[str, Any], path: str, branch: str | None, user: Facts) -> ReadBackbone:

@@ -87,7 +87,10 @@ def read_recorded_backbone(
     try:
         form, keys, architecture, state = _match(content, branch, record.architecture)
     except Mismatch as mismatch:
-        raise UserError(str(mismatch)) from mismatch
+        raise UserError(
+            f"{mismatch}: it and {record.where}, which was written for a {record.architecture.name}, do not "
+            "belong together"
+        ) from mismatch
     if "channels" in user and user["channels"].value != record.reading.channels.value:
         raise UserError("was written for RGB: convert its source again, with --channels")
     stated = {name: fact for name, fact in record.reading.facts.items() if not fact.assumed}
@@ -221,10 +224,18 @@ def _match_as(
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
         architecture = network or architecture_of(shapes)
-        state = architecture.complete(keys.tensors)
+        tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
+        state = architecture.complete(tensors)
     except (ValueError, UserError) as error:
         raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
     return keys, architecture, state
+
+
+def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detectron2's frozen batch norms, those of the first stages, have no counters; its others have."""
+    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith(".running_mean")]
+    counters = {f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.int64) for norm in norms}
+    return counters | tensors
 
 
 def _plain_format(network: Architecture) -> Format:

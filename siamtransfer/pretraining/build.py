@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture, build_backbone
-from siamtransfer.checkpoints.read_backbone import read_backbone
+from siamtransfer.checkpoints.facts import AmbiguousReading
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.config import BackboneConfig, PretrainConfig
 from siamtransfer.methods import METHODS, Method
 from siamtransfer.utils.errors import UserError
@@ -32,8 +34,8 @@ def fill_backbone(method: Method, settings: BackboneConfig) -> str:
         UserError: there is no such file or branch, or it is of another architecture.
     """
     assert settings.weights is not None
-    read = read_backbone(settings.weights, branch=settings.branch)
     architecture = Architecture.of(method.backbone)
+    read = _read_weights(settings, architecture)
     if read.architecture != architecture:
         raise UserError(
             f"{settings.weights} holds {read.architecture}, and the run is to train {architecture}: set "
@@ -42,7 +44,23 @@ def fill_backbone(method: Method, settings: BackboneConfig) -> str:
     for backbone in (method.backbone, getattr(method, "target_backbone", None)):
         if backbone is not None:
             backbone.load_state_dict(read.state, strict=True)
-    return read.summary()
+    return "; ".join([read.summary(), *read.reading.assumptions()])
+
+
+def _read_weights(settings: BackboneConfig, architecture: Architecture) -> ReadBackbone:
+    """The checkpoint `settings.weights`; where its stem or its heads are ambiguous, those of the run's
+    network count as said by the user."""
+    assert settings.weights is not None
+    options = settings.reading
+    try:
+        return read_backbone(settings.weights, branch=settings.branch, options=options)
+    except AmbiguousReading:
+        options = replace(
+            options,
+            stem=options.stem or architecture.stem,
+            heads=options.heads or architecture.attention_heads,
+        )
+        return read_backbone(settings.weights, branch=settings.branch, options=options)
 
 
 def describe_backbone(method: Method) -> dict[str, Any]:

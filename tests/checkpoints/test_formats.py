@@ -22,7 +22,9 @@ from support.checkpoint_files import (
 from support.public_formats import PUBLIC_FORMATS
 from torch import Tensor
 
-from siamtransfer.checkpoints.file_format import IMAGENET, SWAV
+from siamtransfer.checkpoints.facts import AmbiguousReading
+from siamtransfer.checkpoints.normalisation import CIFAR10, IMAGENET, SWAV
+from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
 from siamtransfer.utils.errors import UserError
 
@@ -79,6 +81,15 @@ TRUNKS = {
     "moco_v3_vit_small": "vit_small_moco_v3",
 }
 
+# Files whose stem or heads are ambiguous since readings state what they assume; before, solo-learn's and
+# timm's were taken for granted.
+SAID = {
+    "solo_learn_simsiam_cifar10": ReadingOptions(stem="small-pad2"),
+    "timm_vit_small_patch16_224": ReadingOptions(heads=6),
+}
+TORCHVISIONS = ReadingOptions(normalisation="imagenet", channels="rgb")
+"""For detectors, whose files do not say whether their network is MSRA's or torchvision's."""
+
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, Any, dict[str, float]]]:
@@ -100,7 +111,12 @@ def test_every_manifest_is_tried() -> None:
 def test_public_containers(tmp_path: Path, public: Any, golden: str) -> None:
     name, branch, dropped = PUBLIC[golden]
     description, content, values = public(golden)
-    read = read_backbone(save(content, tmp_path))
+    options = SAID.get(golden)
+    path = save(content, tmp_path)
+    if options is not None:
+        with pytest.raises(AmbiguousReading):
+            read_backbone(path)
+    read = read_backbone(path, options=options)
     assert (read.format, read.branch) == (name, branch)
     assert read.name == TRUNKS.get(golden, description["arch"])
     if read.width is not None:
@@ -110,7 +126,8 @@ def test_public_containers(tmp_path: Path, public: Any, golden: str) -> None:
     assert read.used == len(description["expected"]) == len(read.state)
     for key, source in description["expected"].items():
         assert bool((read.state[key] == values[source]).all()), key
-    assert read.normalisation == (SWAV if name == "swav" else IMAGENET)
+    cifar = golden == "solo_learn_simsiam_cifar10"
+    assert read.normalisation == (SWAV if name == "swav" else CIFAR10 if cifar else IMAGENET)
     if golden == "simsiam_official":
         assert (read.meta["method"], read.meta["epochs"], read.meta["arch"]) == ("simsiam", 100, "resnet50")
     if golden == "mmselfsup_simsiam":
@@ -192,7 +209,8 @@ def test_other_public_formats(tmp_path: Path, what: str) -> None:
     build, name, branches = PUBLIC_FORMATS[what]
     states = {"a": random_state("resnet18", 8, seed=1), "b": random_state("resnet18", 8, seed=2)}
     path = save(build(states["a"], states["b"]), tmp_path)
-    read = read_backbone(path)
+    options = TORCHVISIONS if name == "detectron2" else None
+    read = read_backbone(path, options=options)
     assert (read.format, read.name, read.width) == (name, "resnet18", 8)
     assert same_tensors(read.state, states["a"])
     assert set(read.branches) == {read.branch, *branches}
