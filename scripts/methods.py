@@ -19,6 +19,7 @@ from demo import HERE, stage
 from measuring import chosen, parser_of
 
 from siamtransfer.cli import run
+from siamtransfer.config import read_saved_config
 from siamtransfer.methods import METHODS
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.files import write_text
@@ -92,7 +93,7 @@ def table(runs: Path, measured: dict[str, dict[str, float]]) -> str:
     """Markdown: the best kNN first, baselines below."""
     lines = list(HEADER)
     for name, found in sorted(measured.items(), key=lambda item: -item[1][KNN]):
-        config = json.loads((runs / name / "config.json").read_text())
+        config = read_saved_config(runs / name)
         settings = config["optim"]
         cells = [
             f"{name}, {settings['epochs']} epochs",

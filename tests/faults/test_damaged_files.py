@@ -23,6 +23,8 @@ from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.config import read_saved_config
+from siamtransfer.data.scenes.export import SceneCounts, is_intact, write_coco
+from siamtransfer.detection.data.datasets import _written
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.detection.study import DetectionStudy
 from siamtransfer.features.cache import FeatureCache
@@ -276,3 +278,26 @@ def test_the_id_of_a_run_on_wandb(tmp_path: Path) -> None:
         path.write_bytes(content)
         beside.write_bytes(checksum)
     assert _wandb_id(tmp_path) == known
+
+
+def test_the_scenes_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    counts = SceneCounts(train=4, test=2, size=32)
+    folder = _written("coco", counts)
+    assert is_intact(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    contents = [path.read_bytes() for path in files]
+    for path, content in zip(files, contents, strict=True):
+        for damaged in damages(content, None, count=200 // len(files)):
+            path.write_bytes(damaged)
+            assert not is_intact(folder)
+        path.write_bytes(content)
+    files[0].unlink()
+    with caplog.at_level("INFO"):
+        assert _written("coco", counts) == folder
+    assert "is written again" in caplog.text
+    assert [path.read_bytes() for path in files] == contents
+    write_coco(tmp_path / "plain", counts)
+    assert is_intact(tmp_path / "plain")

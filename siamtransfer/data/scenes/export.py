@@ -21,9 +21,10 @@ from PIL import Image
 from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.data.scenes.scenes import Scene, many_object_scene
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import temporary_path
+from siamtransfer.utils.files import digest_of_file, temporary_path
 
 JPEG_QUALITY = 95
+SUMS = "SHA256SUMS"  # of all other files in a written folder
 DIFFICULT_BELOW = 0.5  # visible fraction under which VOC's flag `difficult` is set
 TRUNCATED_BELOW = 0.95  # the same for `truncated`: the box no longer spans the whole object
 
@@ -112,6 +113,20 @@ def write_coco(folder: str | Path, counts: SceneCounts) -> None:
             (new / "annotations" / f"instances_{coco_split}.json").write_text(json.dumps(content))
 
 
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds the files that `write_voc` or `write_coco` wrote, to the byte."""
+    try:
+        return (folder / SUMS).read_text(encoding="utf-8", errors="replace") == _sums(folder)
+    except OSError:
+        return False
+
+
+def _sums(folder: Path) -> str:
+    """The SHA-256 of every file in the folder, as `sha256sum` prints them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS)
+    return "".join(f"{digest_of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
 def run_lengths(mask: np.ndarray) -> list[int]:
     """COCO's uncompressed RLE of a mask bool[H,W]: lengths of runs down the columns, beginning with zeros."""
     flat = mask.ravel(order="F")
@@ -136,6 +151,7 @@ def _complete_folder(folder: str | Path) -> Iterator[Path]:
     try:
         new.mkdir(parents=True)
         yield new
+        (new / SUMS).write_text(_sums(new))
         os.sync()
         new.replace(folder)
     except OSError as error:

@@ -10,18 +10,22 @@ What names a split:
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
+from siamtransfer.data.scenes.export import SceneCounts, is_intact, write_coco, write_voc
 from siamtransfer.data.scenes.objects import CLASSES, OBJECTS_SHA256
 from siamtransfer.detection.data.coco_annotations import read_coco
 from siamtransfer.detection.data.dataset_split import AnnotationFormat, DetectionSplit, ImageRecord
 from siamtransfer.detection.data.voc_annotations import VOC_CLASSES, read_voc, splits
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import temporary_path
+from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few, printable
 
 SCENES = "fashion-scenes"
@@ -199,10 +203,16 @@ def _open_scenes(role: str, kind: AnnotationFormat, scenes: SceneCounts) -> Dete
 
 
 def _written(kind: AnnotationFormat, scenes: SceneCounts) -> Path:
-    """The folder of the scenes in the user's cache; the scenes are written unless the folder exists."""
+    """The folder of the scenes in the user's cache; the scenes are written unless it exists and is intact."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"{kind}-{scenes.train}-{scenes.test}-{scenes.size}-{scenes.seed}-{OBJECTS_SHA256[:12]}"
     folder = home / "siamtransfer" / "scenes" / name
+    if folder.exists() and not is_intact(folder):
+        say(f"{folder} is damaged or of an older version and is written again")
+        aside = temporary_path(folder)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.replace(aside)
+        shutil.rmtree(aside, ignore_errors=True)
     if not folder.exists():
         try:
             {"voc": write_voc, "coco": write_coco}[kind](folder, scenes)
