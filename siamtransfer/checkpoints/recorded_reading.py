@@ -159,7 +159,7 @@ def _require_settings(text: str, reading: Reading, path: Path) -> None:
     for key, value, same in (
         ("INPUT.FORMAT", "RGB", image_format == "RGB"),
         ("MODEL.RESNETS.STRIDE_IN_1X1", strided, stride is strided),
-        ("MODEL.PIXEL_MEAN and PIXEL_STD", [255 * number for number in normalisation], same_pixels),
+        ("MODEL.PIXEL_MEAN and PIXEL_STD", [round(255 * x, 6) for x in normalisation], same_pixels),
     ):
         if not same:
             raise _damaged(path, f"does not set {key} to {value!r}, as the record in its comment has it")

@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from siamtransfer.checkpoints.baselines import RANDOM
-from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
-from siamtransfer.checkpoints.reading import Fact
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.launch import run_all
@@ -144,7 +141,9 @@ class TorchvisionEngine:
         """The settings with `weights`: a checkpoint, OUT.pkl, or a baseline such as random:resnet50."""
         if weights is None:
             raise UserError("--engine torchvision needs --weights: a checkpoint, OUT.pkl, or random:NAME")
-        read = _with_pixel_statistics(read_backbone(weights), Path(weights))
+        if Path(weights).suffix == ".pkl":
+            read_converted(Path(weights))  # refuses OUT.pkl without its OUT.yaml, which says how it is read
+        read = read_backbone(weights)
         name = Path(weights).stem.replace(":", "-")
         return Initialization(name, self.values, read, read.digest, self._protocol())
 
@@ -201,18 +200,3 @@ def _backbone_of(run: FinetuneRun) -> ReadBackbone:
     kind = read.architecture
     untrained = f"{RANDOM}{kind.name}:width={kind.width}:stem={kind.stem}:seed={run.seed}"
     return replace(read_backbone(untrained), architecture=kind, reading=read.reading)
-
-
-def _with_pixel_statistics(read: ReadBackbone, path: Path) -> ReadBackbone:
-    """A backbone from OUT.pkl with the normalisation that OUT.yaml states, which OUT.pkl does not hold.
-
-    Raises:
-        UserError: OUT.yaml is missing, or of other weights.
-    """
-    if path.suffix != ".pkl":
-        return read
-    read_converted(path)
-    model = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))["MODEL"]
-    mean, std = (tuple(value / 255 for value in model[key]) for key in ("PIXEL_MEAN", "PIXEL_STD"))
-    normalisation = Fact(Normalisation(mean, std), f"{path.with_suffix('.yaml').name} beside the file")
-    return replace(read, reading=replace(read.reading, normalisation=normalisation))

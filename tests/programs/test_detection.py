@@ -389,7 +389,12 @@ def test_torchvisions_engine_takes_the_pixels_that_the_file_beside_the_weights_s
     text = weights_config.read_text()
     stated = re.search(r"PIXEL_MEAN: .*", text)
     assert stated
-    weights_config.write_text(text.replace(stated[0], "PIXEL_MEAN: [51.0, 102.0, 153.0]"))
+    changed = text.replace(stated[0], "PIXEL_MEAN: [51.0, 102.0, 153.0]")
+    weights_config.write_text(changed)
+    with pytest.raises(UserError, match=r"w\.yaml does not set MODEL\.PIXEL_MEAN"):
+        TorchvisionEngine({}).initialization(str(tmp_path / "w.pkl"))
+    older = [line for line in changed.splitlines() if not line.startswith("# siamtransfer-reading")]
+    weights_config.write_text("\n".join(older))
     start = TorchvisionEngine({}).initialization(str(tmp_path / "w.pkl"))
     assert start.weights.normalisation.mean == pytest.approx((0.2, 0.4, 0.6))
     weights_config.unlink()

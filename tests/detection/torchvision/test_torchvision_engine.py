@@ -19,6 +19,7 @@ from support.small_runs import on_ranks
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone, read_backbone
+from siamtransfer.checkpoints.reading import Fact
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.dataset_split import corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
@@ -103,7 +104,8 @@ def test_what_cannot_be_built(read: ReadBackbone) -> None:
 
 
 def test_images_are_normalised_as_the_weights_want(read: ReadBackbone) -> None:
-    own = replace(read, normalisation=Normalisation((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
+    stated = Fact(Normalisation((0.1, 0.2, 0.3), (0.5, 0.6, 0.7)), "the test")
+    own = replace(read, reading=replace(read.reading, normalisation=stated))
     detector = build_detector(own, 3, SMALL)
     white = as_input(np.full((64, 64, 3), 255, np.uint8))
     images, _ = detector.eval().transform([white])
