@@ -28,6 +28,7 @@ from siamtransfer.utils.zip_files import verify_zip
 
 DIGEST = "record_digest"
 """In the provenance: the SHA-256 of the record without this entry, as JSON in one line."""
+_DIGEST_MARK = "sha256 of this record: "  # before the digest: where the entry's name is damaged, this is not
 END = "/predictions"
 """Every array of predictions is named `SETTING/predictions`."""
 
@@ -175,7 +176,9 @@ def read_record(path: str | Path) -> SavedRecord:
     for entry, kind in entries.items():
         if not isinstance(record, dict) or not isinstance(record.get(entry), kind):
             raise UserError(f"{path} is not a record: it has no {entry}")
-    if record["provenance"].get(DIGEST, own := _digest_of_record(record)) != own:
+    values = [value for value in record["provenance"].values() if isinstance(value, str)]
+    marked = DIGEST in record["provenance"] or any(value.startswith(_DIGEST_MARK) for value in values)
+    if marked and record["provenance"].get(DIGEST) != _digest_of_record(record):  # else of an older version
         raise UserError(f"{path} is not as it was written: its content does not match its {DIGEST}")
     digest, beside = record["provenance"].get("predictions_digest"), path.with_suffix(".npz")
     if digest is None:
@@ -189,4 +192,5 @@ def read_record(path: str | Path) -> SavedRecord:
 
 def _digest_of_record(record: dict[str, Any]) -> str:
     provenance = {key: value for key, value in record["provenance"].items() if key != DIGEST}
-    return hashlib.sha256(to_json({**record, "provenance": provenance}).encode()).hexdigest()
+    text = to_json({**record, "provenance": provenance})
+    return _DIGEST_MARK + hashlib.sha256(text.encode()).hexdigest()
