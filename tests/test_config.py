@@ -338,6 +338,34 @@ def test_every_method_resumes_itself_and_notices_its_own_options(name: str) -> N
     refuse_differences(old, of_method(name))
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optim: {batch: 64, batch_size: 128}", "optim.batch_size is given twice, as optim.batch and as"),
+        ("optim: {batch-size: 64, batch_size: 128}", "optim.batch_size is given twice"),
+        ("optim.lr: 0.3\noptim: {lr: 0.5}", "optim.lr is given twice"),
+        ("run: {dir: 1.10}", "run.dir is a text, and 1.1 is none: put it in quotes"),
+        ("run: {dir: true}", "run.dir is a text, and true is none"),
+        ("run: {dir: null}", "run.dir is null, but must be TEXT"),
+        ("optim: {epochs: 99999999999999999999999}", "beyond the integers of 64 bits"),
+        ("optim: {lr: 1e400}", "optim.lr is 'Infinity', but must be NUMBER"),
+        ("optim: {lr: .nan}", "optim.lr is 'NaN', but must be NUMBER"),
+        ("optim: {lr: [1.0]}", "optim.lr is '[1.0]', but must be NUMBER"),
+        ("optim: [1]", "optim is a section of settings"),
+        ("optim: false", "optim is a section of settings"),
+        ("optin: {lr: 1}", "there is no option optin.lr; did you mean optim.lr?"),
+        ("method: byol", "method is a section of settings"),
+        ("views: {per_view: [1]}", "views.per_view is '[1]'"),
+    ],
+)
+def test_files_that_say_what_no_option_takes_are_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    message = wrong(["--config", str(file)])
+    assert words in message
+    assert message.startswith(str(file))
+
+
 SOLO_LEARN = ("barlow-twins", "byol", "dino", "moco", "moco-v3", "simclr", "swav", "vicreg")
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from siamtransfer.cli.options import Option, options_of
 from siamtransfer.cli.yaml_file import read_yaml
@@ -148,6 +148,7 @@ def settings_of_file(path: str, schema: Schema) -> Settings:
 def settings_of_tree(path: str, content: Mapping[str, Any], schema: Schema) -> Settings:
     """The values of nested dicts, which come from `path`, under dotted keys."""
     settings = Settings(path)
+    spellings: dict[str, str] = {}
 
     def walk(tree: Mapping[Any, Any], prefix: str) -> None:
         for name, value in tree.items():
@@ -162,7 +163,14 @@ def settings_of_tree(path: str, content: Mapping[str, Any], schema: Schema) -> S
                     f"not {str(value)[:40]!r}"
                 )
             elif key not in schema.sections:
-                settings.values[schema.find(key, path).key] = value
+                found = schema.find(key, path).key
+                if found in spellings:
+                    raise UserError(
+                        f"{path}: {found} is given twice, as {spellings[found]} and as {prefix}{name}: leave "
+                        "one out"
+                    )
+                spellings[found] = f"{prefix}{name}"
+                settings.values[found] = value
 
     walk(content, "")
     return settings
@@ -182,6 +190,8 @@ def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
         parser.add_argument(f"--{option.key}", type=option.type, default=option.default)
     values: dict[str, Any] = {}
     for group in groups:
+        for key, value in group.values.items():
+            _refuse_surprise(schema.options[key], value, group.origin)
         try:
             words = [f"--{key}={_word(value)}" for key, value in group.values.items()]
             namespace = parser.parse_args(words)
@@ -193,6 +203,19 @@ def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
         if choices and value not in choices:
             raise UserError(f"{key} {value!r} is not known: choose one of {', '.join(choices)}")
     return values
+
+
+def _refuse_surprise(option: Option, value: Any, origin: str) -> None:
+    """Raises UserError for a value of a file that its option would take as another one: a number or nothing
+    for a text, or an integer beyond 64 bits."""
+    where, shown = "" if origin == WORDS else f"{origin}: ", _word(value)[:40]
+    kinds = get_args(option.type) or (option.type,)
+    if value is None and type(None) not in kinds and option.type is not Any:
+        raise UserError(f"{where}{option.key} is null, but must be {option.metavar or 'true or false'}")
+    if isinstance(value, float | bool) and str in kinds and not {float, bool} & set(kinds):
+        raise UserError(f"{where}{option.key} is a text, and {shown} is none: put it in quotes")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{where}{option.key} is {shown}, beyond the integers of 64 bits")
 
 
 def build(kind: type[C], values: dict[str, Any], defaults: Any = None, prefix: str = "") -> C:

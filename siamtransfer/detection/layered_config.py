@@ -2,6 +2,7 @@
 
 A file may name a base file under `_BASE_`, relative to its own folder; its own values replace the base's.
 Values that YAML leaves as text, such as (480, 512), are read as Python literals, as Detectron2 reads them.
+The YAML is read as strictly as the other settings' (cli/yaml_file.py).
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from siamtransfer.cli.yaml_file import parse_yaml
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 from siamtransfer.utils.text import printable
@@ -52,18 +52,20 @@ def _read(path: Path, derived: tuple[Path, ...]) -> LayeredConfig:
     if path.resolve() in derived:
         raise UserError(f"{where} is its own _BASE_ in the end; take one of them out")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"), where)
     except OSError as error:
         raise UserError(
             f"cannot read the configuration {where} ({error.strerror}); those that belong to this project "
             "are in configs/detection"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{where} is no YAML: {' '.join(str(error).split())}; mend it") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: this is no YAML ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{where} holds no keys; give a configuration in Detectron2's form")
     content.pop("VERSION", None)
     base = content.pop("_BASE_", None)
+    if not isinstance(base, str | None):
+        raise UserError(f"{where}: _BASE_ is {base!r}, but must be the path of one file")
     of_base = _read(path.parent / Path(base).expanduser(), (*derived, path.resolve())) if base else {}
     return of_base | {key: StatedValue(_literal(value), where) for key, value in flatten(content).items()}
 

@@ -131,7 +131,7 @@ def test_mistakes_are_one_sentence_that_names_the_cure(words: str, message: str)
 
 def test_files_and_words_in_the_order_in_which_they_stand(tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
-    first.write_text("lr: 1\nrate: 2\ndata: {part: mine, download: true}\nk: [1]\n")
+    first.write_text("rate: 2\ndata: {part: mine, download: true}\nk: [1]\n")
     second.write_text("lr: 3\naugment: true\n")
     options = read("--lr", "9", "--config", str(first), f"--config={second}", "--no-data.download")
     assert (options.lr, options.augment, options.k) == (3.0, True, [1])
@@ -148,6 +148,7 @@ def test_files_and_words_in_the_order_in_which_they_stand(tmp_path: Path) -> Non
         ("lr: fast", "lr is 'fast', but must be NUMBER"),
         ("augment: 3", "augment is '3', but must be true or false"),
         ("lr: 1\nlr: 2", "line 2: the key 'lr' stands there twice"),
+        ("lr: 1\nrate: 2", "lr is given twice, as lr and as rate: leave one out"),
     ],
 )
 def test_mistakes_in_a_file_name_the_file(text: str, message: str, tmp_path: Path) -> None:

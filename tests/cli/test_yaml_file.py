@@ -44,6 +44,18 @@ def test_plain_values_have_the_types_that_people_expect(tmp_path: Path) -> None:
         ("a: 1\na: 1", "the key 'a' stands there twice"),
         ("a: [1, 2", "this is no YAML"),
         ("just words", "sections of settings are expected"),
+        ("a: &d {lr: 1}\nb: {<<: *d}", "line 2: merges (<<) are not read"),
+        ("optim: &o {lr: *o}", "a section cannot be within itself"),
+        ("a: 1\n---\na: 2", "this is no YAML"),
+        ("optim:\n\tlr: 1", "this is no YAML"),
+        ("optim: {lr: 0,3}", "the key 3 is a number"),
+        ("1: 2", "the key 1 is a number"),
+        ("true: 2", "a key is a word, and 'True' is none"),
+        ("~: 2", "a key is a word, and 'None' is none"),
+        ("? [a, b]\n: 1", "a key is a word"),
+        ("a: !!binary aGVsbG8=", "no setting is of YAML's type !!binary"),
+        ("a: !!set {b}", "no setting is of YAML's type !!set"),
+        ("a: !!timestamp 2026-01-01", "no setting is of YAML's type !!timestamp"),
         ("- 1", "sections of settings are expected"),
         ("a: !!python/object/apply:os.system ['true']", "this is no YAML"),
     ],
@@ -54,6 +66,15 @@ def test_what_is_ambiguous_or_no_yaml_is_one_sentence(text: str, words: str, tmp
     assert str(caught.value).startswith(f"{tmp_path / 'a.yaml'}: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_and_aliases_are_read(tmp_path: Path) -> None:
+    assert read("\ufeffa: &x {b: 1}\nc: *x", tmp_path) == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+def test_many_aliases_of_aliases_take_no_time(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
+    assert len(read("\n".join(lines), tmp_path)) == 30
 
 
 def test_a_missing_or_binary_file_is_one_sentence(tmp_path: Path) -> None:

@@ -41,8 +41,16 @@ def test_later_files_replace_earlier_ones_and_each_value_says_its_file(tmp_path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SOLVER: [", r"own\.yaml is no YAML"),
+        ("SOLVER: [", r"own\.yaml: this is no YAML"),
         ("- 1", r"own\.yaml holds no keys"),
+        (
+            "SOLVER: {BASE_LR: 0.1}\nSOLVER: {BASE_LR: 0.2}",
+            r"own\.yaml: line 2: the key 'SOLVER' stands there twice",
+        ),
+        ("SOLVER:\n  BASE_LR: 0.1\n  BASE_LR: 0.2", "the key 'BASE_LR' stands there twice"),
+        ("MODEL: {MASK_ON: no}", "no is ambiguous: write true or false"),
+        ("SOLVER: {MAX_ITER: 010}", "010 is ambiguous"),
+        ("_BASE_: [base.yaml]", "_BASE_ is .*, but must be the path of one file"),
         ("_BASE_: own.yaml", r"own\.yaml is its own _BASE_"),
         ("_BASE_: absent.yaml", r"cannot read the configuration .*absent\.yaml"),
     ],
