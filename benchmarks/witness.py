@@ -47,8 +47,19 @@ from siamtransfer.evaluation.norm_witness import CROPS, explain
 from siamtransfer.utils.log import print_messages, say
 from siamtransfer.utils.strict_json import to_json
 
-SCENES = ("demo", "scenes-barlow-twins", "scenes-byol", "scenes-dino", "scenes-directpred", "scenes-moco")
-SCENES += ("scenes-moco-v3", "scenes-simclr", "scenes-swav", "scenes-unigrad", "scenes-vicreg")
+SCENES = (
+    "demo",
+    "scenes-barlow-twins",
+    "scenes-byol",
+    "scenes-dino",
+    "scenes-directpred",
+    "scenes-moco",
+    "scenes-moco-v3",
+    "scenes-simclr",
+    "scenes-swav",
+    "scenes-unigrad",
+    "scenes-vicreg",
+)
 VARIANTS: dict[str, dict[str, Any]] = {
     "stem imagenet-nopool": {"stem": "imagenet-nopool"},
     "stem small": {"stem": "small"},
@@ -167,7 +178,7 @@ def _train(
 ) -> ReadBackbone:
     """Three epochs on 2,000 images of 32 pixels, and what is read of the checkpoint under the truth."""
     choices = dict(choices or {})
-    known = {key: choices.pop(key) for key in ("name", "stem") if key in choices}
+    known: dict[str, Any] = {key: choices.pop(key) for key in ("name", "stem") if key in choices}
     run = folder / label.replace(" ", "-").replace(",", "")
     if not (run / "checkpoint.pth").exists():
         say(f"training {label}")
@@ -273,10 +284,7 @@ def ask(network: Network) -> Iterator[dict[str, Any]]:
             ):
                 report = explain(as_used(truth, wrong), images, rounds=3 if len(wrong.changes) > 1 else 1)
             best = report.best.candidate
-            named = (best.architecture, best.reversed_channels) == (
-                truth.architecture,
-                wrong.reversed_channels,
-            )
+            named = best.architecture == truth.architecture
             yield {
                 "network": network.name,
                 "used": wrong.label,
@@ -337,20 +345,23 @@ def similar(one: Normalisation, two: Normalisation) -> bool:
 
 
 def tables(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Markdown: false alarms of right readings, and for each wrong one how often it was told."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    """A Markdown table: for right readings and each kind of wrong one, and each kind of images, how many were
+    called unlikely of how many, and in how many of these the true reading was named."""
+    kinds = list(dict.fromkeys(row["images"] for row in rows))
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        groups[row["used"], row["images"]].append(row)
-    yield "| reading in use | images | networks | alarms | and the truth named | factor, least and median |"
-    yield "|---|---|---|---|---|---|"
-    for (used, images), group in sorted(groups.items(), key=lambda item: (item[1][0]["kind"], item[0])):
-        factors = [row["factor"] for row in group]
-        alarms = [row for row in group if row["alarm"]]
-        named = sum(row["names_truth"] for row in alarms)
-        yield (
-            f"| {used} | {images} | {len(group)} | {len(alarms)} | {named} | "
-            f"{min(factors):.3g}, {np.median(factors):.3g} |"
-        )
+        shown = {"": "right", "several": row["used"], "normalisation": row["used"]}
+        groups[shown.get(row["kind"], f"{row['kind'].replace('_', ' ')} wrong")].append(row)
+    yield f"| reading in use | {' | '.join(kinds)} | factor, median |"
+    yield "|---" * (len(kinds) + 2) + "|"
+    for name, group in groups.items():
+        cells = []
+        for kind in kinds:
+            asked = [row for row in group if row["images"] == kind]
+            alarms = [row for row in asked if row["alarm"]]
+            named = sum(row["names_truth"] for row in alarms)
+            cells.append(f"{len(alarms)} of {len(asked)}, {named} right" if alarms else f"0 of {len(asked)}")
+        yield f"| {name} | {' | '.join(cells)} | {np.median([row['factor'] for row in group]):.3g} |"
 
 
 if __name__ == "__main__":

@@ -58,10 +58,19 @@ class Measurement:
     def factor(self, better: Measurement) -> float:
         """How many times further from the statistics of training this reading is than `better`: the
         geometric mean over the batch norms whose input differs between the two; 1 where none differs."""
-        pairs = zip(self.layers, better.layers, strict=True)
+        ratios = self._ratios(better)
+        return math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
+
+    def agreement(self, better: Measurement) -> float:
+        """The fraction of the batch norms whose input differs that are closer under `better`."""
+        ratios = self._ratios(better)
+        return sum(ratio > 0 for ratio in ratios) / len(ratios) if ratios else 0.0
+
+    def _ratios(self, other: Measurement) -> list[float]:
+        """The logarithms of the divergences' ratios at the batch norms whose input differs."""
+        pairs = zip(self.layers, other.layers, strict=True)
         ratios = [math.log(here / there) for here, there in pairs]
-        moved = [ratio for ratio in ratios if abs(ratio) > SAME]
-        return math.exp(sum(moved) / len(moved)) if moved else 1.0
+        return [ratio for ratio in ratios if abs(ratio) > SAME]
 
 
 def measure(

@@ -37,10 +37,14 @@ WARNING_CROPS, WARNING_SIDE = 32, 128
 """Crops that a warning looks at, and their largest side in pixels."""
 ROUNDS = 3
 """The largest number of changes to a reading that are tried together."""
-ALARM = 2.5
-"""A reading is called unlikely when another one is closer to the training by more than this factor."""
-FOREIGN = 0.2
-"""The best divergence at the first batch norm from here upwards: the images are unlike those of training."""
+ALARM, GEOMETRY_ALARM = 3.0, 4.0
+"""A reading is unlikely when another one is closer to the training by more than this factor: another
+normalisation by ALARM, another geometry (stride, stem, dilation) alone by GEOMETRY_ALARM."""
+AGREEMENT = 0.9
+"""The smallest fraction of the batch norms concerned that have to be closer under another geometry."""
+FOREIGN, SIMILAR = 0.3, 0.15
+"""Divergences at the first batch norm: from FOREIGN upwards under every reading, the images are unlike those
+of the training; up to SIMILAR they are like them enough to tell one geometry from another."""
 WORTHWHILE = 1.3
 """The smallest factor by which a change has to be closer for further changes to be tried together with it."""
 
@@ -61,8 +65,9 @@ class WitnessReport:
 
     @property
     def best(self) -> Measurement:
-        """The reading that explains the statistics best."""
-        return self.measurements[0]
+        """The reading that explains the statistics best, of those in the order of channels in use: batch
+        norms hardly tell the order, so it is in the table but is never suggested."""
+        return next(row for row in self.measurements if "channels" not in row.candidate.changes)
 
     @property
     def in_use(self) -> Measurement:
@@ -82,23 +87,26 @@ class WitnessReport:
 
     @property
     def unlikely(self) -> bool:
-        """Whether the reading in use is probably wrong: the images are like those of the training, and
-        another reading is closer to it by more than ALARM.
+        """Whether the reading in use is probably wrong: the images are like those of the training, and the
+        best reading is much closer to it.
 
-        A change of normalisation has to be closer at the first batch norm too: later ones magnify the
-        difference between two kinds of images.
+        Another normalisation has to be much closer at the first batch norm too, because later ones magnify a
+        difference between two kinds of images. Another geometry has to be closer at nearly all batch norms
+        that it concerns.
         """
-        if self.reason is not None or self.foreign or self.factor <= ALARM:
+        if self.reason is not None or self.foreign:
             return False
-        return (
-            "normalisation" not in self.best.candidate.changes or self.in_use.first > ALARM * self.best.first
-        )
+        here, best = self.in_use, self.best
+        if "normalisation" in best.candidate.changes:
+            return self.factor > ALARM and here.first > ALARM * best.first and best.first < FOREIGN
+        agreed = here.agreement(best) >= AGREEMENT
+        return self.factor > GEOMETRY_ALARM and agreed and best.first < SIMILAR
 
     @property
     def undecided(self) -> list[str]:
         """The other readings that explain the statistics about as well as the best one does."""
-        rows = self.measurements[1:]
-        return [row.candidate.label for row in rows if row.factor(self.best) < ALARM]
+        others = [row for row in self.measurements if row is not self.best]
+        return [row.candidate.label for row in others if row.factor(self.best) < ALARM]
 
     def verdict(self) -> str:
         """What the batch norms tell, in a sentence."""
@@ -119,12 +127,12 @@ class WitnessReport:
 
     def table(self) -> list[str]:
         """The lines of a table: each reading, its divergence at the first batch norm and over all of them,
-        how many times further from the training it is than the best one; then the verdict."""
+        how many times further from the training it is than the reading in use; then the verdict."""
         if self.reason:
             return [self.reason]
-        lines = [f"{'reading':40}{'first norm':>12}{'mean of all':>13}{'times the best':>16}"]
+        lines = [f"{'reading':40}{'first norm':>12}{'mean of all':>13}{'times as read':>15}"]
         lines += [
-            f"{row.candidate.label:40}{row.first:12.3g}{row.mean:13.3g}{row.factor(self.best):16.3g}"
+            f"{row.candidate.label:40}{row.first:12.3g}{row.mean:13.3g}{row.factor(self.in_use):15.3g}"
             for row in self.measurements
         ]
         lines.append(self.verdict())
