@@ -55,7 +55,12 @@ def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
         return Features(features, y)
     if not np.isfinite(features).all():
         raise UserError(f"{path} holds features that are not all finite floating-point numbers")
-    return Features(torch.from_numpy(features.astype(np.float32)), y)
+    with np.errstate(over="ignore", under="ignore"):
+        narrow = features.astype(np.float32)
+    lost = (features != 0).any(axis=1) & ~narrow.any(axis=1)
+    if not np.isfinite(narrow).all() or lost.any():
+        raise UserError(f"{path} holds features beyond the range of float32: multiply them by a constant")
+    return Features(torch.from_numpy(narrow), y)
 
 
 def _map_member(path: Path, name: str) -> np.memmap | None:
