@@ -79,13 +79,14 @@ def without_architecture(user: Facts, architecture: Architecture) -> Facts:
 
 
 def join(first: Facts, second: Facts) -> Facts:
-    """Both, the first one's where both state a fact.
+    """Both, the first one's where both state a fact; an assumption gives way.
 
     Raises:
         UserError: they contradict each other; the rest of a sentence that begins with the file's name.
     """
+    first = {name: fact for name, fact in first.items() if not fact.assumed or name not in second}
     for name, fact in second.items():
-        if name in first and not _same(first[name].value, fact.value):
+        if name in first and not fact.assumed and not _same(first[name].value, fact.value):
             raise UserError(
                 f"is contradicted: {first[name].source} says {describe_value(name, first[name].value)}, and "
                 f"{fact.source} says {describe_value(name, fact.value)}"
@@ -109,7 +110,7 @@ def resolve(
     Args:
         form: the format that explains the file.
         architecture: what names and shapes of the tensors suggest.
-        stated: what the file or what lies beside it states.
+        stated: what the file or what lies beside it states, or suggests: those facts are assumed.
         user: what the user's flags say.
         fixed: what the format fixes, beyond `form.fixes`.
 
@@ -120,12 +121,14 @@ def resolve(
     """
     for facts in (stated, user):
         _refuse_foreign(architecture, facts, strict=facts is user)
+    guessed = {name: fact for name, fact in stated.items() if fact.assumed}
+    stated = {name: fact for name, fact in stated.items() if not fact.assumed}
     _refuse_contradictions(stated, user)
     kind = kind_of(architecture)
     by_format = facts_from(f"the format {form.name}", form.fixes.get(kind, {}))
     if "heads" in by_format and by_format["heads"].value is None:
         by_format["heads"] = Fact(architecture.attention_heads, by_format["heads"].source)
-    known = by_format | (fixed or {}) | user | stated
+    known = guessed | by_format | (fixed or {}) | user | stated
     _refuse_ambiguous(form, architecture, kind, known)
     defaults: dict[str, Any] = {"normalisation": IMAGENET, "channels": "rgb"}
     if form.name.startswith("solo-learn") and kind == "3x3":

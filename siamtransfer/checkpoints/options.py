@@ -15,7 +15,7 @@ class ReadingOptions:
     refused."""
 
     normalisation: str | None = None
-    """Mean and std of the pretraining images: imagenet, half, none, cifar10, cifar100, stl10, swav, or
+    """Mean and std of the pretraining images: imagenet, half, none, cifar10, cifar100, stl10, swav, caffe, or
     m,m,m/s,s,s in [0, 1], red first; null: what the file says, otherwise ImageNet's."""
     channels: Literal["rgb", "bgr"] | None = None
     """Order of the channels that the file's first convolution takes; null: what the file says, otherwise

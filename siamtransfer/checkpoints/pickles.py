@@ -9,6 +9,7 @@ A pickle can call any function while it is loaded. Three rules prevent this:
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import collections
 import io
@@ -70,6 +71,8 @@ class Inert:
 
 def as_plain(value: Any, depth: int = 8) -> Any:
     """Settings as plain dicts: those of parsed arguments, of a subclass of dict and of OmegaConf."""
+    if isinstance(value, argparse.Namespace):  # of a file that the user trusts
+        value = vars(value)
     if isinstance(value, Inert):
         state = value.state if isinstance(value.state, dict) else {}
         value = state.get("_content", state.get("_val", state))

@@ -18,7 +18,7 @@ from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Form
 from siamtransfer.checkpoints.normalisation import IMAGENET, NAMES, from_pixels
 from siamtransfer.checkpoints.openmmlab_config import facts_of_config
 from siamtransfer.checkpoints.pickles import as_plain
-from siamtransfer.checkpoints.reading import Fact
+from siamtransfer.checkpoints.reading import ASSUMED, Fact
 from siamtransfer.utils.errors import UserError
 
 # Converters to Detectron2's .pkl whose configurations set torchvision's pixels and stride.
@@ -55,7 +55,7 @@ def facts_of_content(form: Format, content: Any, architecture: Architecture) -> 
     facts: Facts = {}
     if form.name == "detectron2":
         facts = join(_pixel_facts(content), _author_facts(content))
-    if form.name in ("mmselfsup", "openmmlab", "torchvision"):
+    if form.name in ("mmselfsup", "openmmlab", "prefixed", "torchvision"):
         facts = join(facts, _openmmlab_facts(content))
     for entry in _SETTINGS:
         settings = as_plain(content.get(entry))
@@ -153,9 +153,9 @@ def _pixel_facts(content: Mapping[str, Any]) -> Facts:
         )
     except ValueError as error:
         raise UserError(f"has a pixel_mean or pixel_std that is not understood: {error}") from error
-    whose = "MSRA's" if msra else "torchvision's"
     if "normalisation" in facts and (msra or min(buffers["pixel_std"]) > 1):
-        facts["stride_in_1x1"] = Fact(msra, f"pixel_std in the file, which is that of {whose} weights")
+        # MSRA's weights come with a std of 1, all others with that of ImageNet; but a user may mix settings.
+        facts["stride_in_1x1"] = Fact(msra, ASSUMED)
     return facts
 
 

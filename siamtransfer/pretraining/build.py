@@ -7,6 +7,7 @@ from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture, build_backbone
 from siamtransfer.checkpoints.facts import AmbiguousReading
+from siamtransfer.checkpoints.normalisation import Normalisation, describe_normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.config import BackboneConfig, PretrainConfig
 from siamtransfer.methods import METHODS, Method
@@ -26,9 +27,9 @@ def build_method(config: PretrainConfig) -> Method:
     return METHODS[config.method.name](backbone, config.options)
 
 
-def fill_backbone(method: Method, settings: BackboneConfig) -> str:
+def fill_backbone(method: Method, settings: BackboneConfig, images: Normalisation) -> str:
     """Loads the checkpoint `settings.weights`, of any known format, into the backbone and the target
-    backbone; the heads stay new. Returns a line on what was read.
+    backbone; the heads stay new. Returns a line on what was read. `images` is the run's normalisation.
 
     Raises:
         UserError: there is no such file or branch, or it is of another architecture.
@@ -44,7 +45,11 @@ def fill_backbone(method: Method, settings: BackboneConfig) -> str:
     for backbone in (method.backbone, getattr(method, "target_backbone", None)):
         if backbone is not None:
             backbone.load_state_dict(read.state, strict=True)
-    return "; ".join([read.summary(), *read.reading.assumptions()])
+    remarks = read.reading.assumptions()
+    trained, current = map(describe_normalisation, (read.normalisation, images))
+    if trained != current:
+        remarks.append(f"it was trained with images normalised by {trained}, and this run's are by {current}")
+    return "; ".join([read.summary(), *remarks])
 
 
 def _read_weights(settings: BackboneConfig, architecture: Architecture) -> ReadBackbone:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from siamtransfer.checkpoints.declaration import FORMAT, KEYS, VERSION, declare
+from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.config import PretrainConfig, refuse_differences
 from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.distributed.runtime import Runtime
@@ -56,7 +57,8 @@ class TrainState:
         Raises:
             UserError: there is no such file or branch, or it is of another architecture.
         """
-        summary = fill_backbone(self.method, self.config.backbone)
+        images = Normalisation(tuple(self.recipe.mean), tuple(self.recipe.std))
+        summary = fill_backbone(self.method, self.config.backbone, images)
         if runtime.is_main:
             say(f"the backbone starts from {summary}")
 

@@ -479,3 +479,20 @@ def test_our_own_files_assume_nothing(tmp_path: Path) -> None:
         read_backbone("random:resnet18:width=8", options=ReadingOptions(normalisation="half")).normalisation
         == HALF
     )
+
+
+def test_the_stride_that_pixel_std_suggests_is_an_assumption(tmp_path: Path) -> None:
+    _, state = msra()
+    buffers = {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]), "pixel_std": torch.ones(3)}
+    path = save({"model": detectron2_trunk(state, "backbone.bottom_up.") | buffers}, tmp_path)
+    read = read_backbone(path)
+    assert read.architecture.stride_in_1x1
+    assert "stride in the 1x1" in read.reading.assumptions()[0]
+    assert "(otherwise say e.g. --no-stride-in-1x1)" in read.reading.assumptions()[0]
+    read = read_backbone(path, options=ReadingOptions(stride_in_1x1=False))
+    assert not read.architecture.stride_in_1x1
+    settings = "MODEL: {RESNETS: {STRIDE_IN_1X1: false}}"
+    (tmp_path / "config.yaml").write_text(settings)
+    read = read_backbone(path)
+    assert not read.architecture.stride_in_1x1
+    assert "convolutions" not in "".join(read.reading.assumptions())
