@@ -45,6 +45,8 @@ GOOD, LABELS = np.ones((4, 3), np.float32), np.arange(4)
         ({"features": GOOD[:0], "labels": LABELS[:0]}, r"features\[0, 3\]"),
         ({"features": GOOD, "labels": LABELS / 2}, "labels of type float64"),
         ({"features": GOOD * np.inf, "labels": LABELS}, "not all finite"),
+        ({"features": GOOD * np.float64(1e200), "labels": LABELS}, "beyond the range of float32"),
+        ({"features": GOOD * np.float64(1e-200), "labels": LABELS}, "beyond the range of float32"),
         ({"features": GOOD.astype(int), "labels": LABELS}, "finite floating-point"),
         ({"features": np.array([["a"] * 3] * 4), "labels": LABELS}, "finite floating-point"),
         ({"features": np.array([[None] * 3] * 4, object), "labels": LABELS}, "cannot be read"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.knn.config import NeighbourMetric
 from siamtransfer.evaluation.knn.search import search, search_over_ranks
 from siamtransfer.evaluation.knn.vote import knn_scores
 from siamtransfer.utils.errors import UserError
@@ -19,7 +20,8 @@ def overlapping_classes() -> tuple[np.ndarray, np.ndarray]:
     """Features of which about half of the queries are predicted rightly, so that every neighbour counts."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, D))
-    return tuple(centres[y] + 5 * rng.normal(size=(len(y), D)) for y in (BANK_LABELS, QUERY_LABELS))
+    bank, queries = (centres[y] + 5 * rng.normal(size=(len(y), D)) for y in (BANK_LABELS, QUERY_LABELS))
+    return bank, queries
 
 
 def judge(bank: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
@@ -39,7 +41,7 @@ def judge(bank: np.ndarray, queries: np.ndarray, metric: str) -> np.ndarray:
     return votes.argmax(axis=1)
 
 
-def product(bank: np.ndarray, queries: np.ndarray, metric: str = "cosine") -> np.ndarray:
+def product(bank: np.ndarray, queries: np.ndarray, metric: NeighbourMetric = "cosine") -> np.ndarray:
     labels = torch.from_numpy(BANK_LABELS), torch.from_numpy(QUERY_LABELS)
     arrays = torch.from_numpy(bank), torch.from_numpy(queries)
     scores = knn_scores(
