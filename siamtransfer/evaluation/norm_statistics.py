@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.backbones.names import RESNETS
 from siamtransfer.evaluation.norm_candidates import Candidate
 from siamtransfer.features.extract import Images
 
@@ -132,10 +133,11 @@ def trained_norms(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor
 
 
 def build_network(architecture: Architecture, state: Mapping[str, Tensor]) -> Backbone:
-    """The network with these tensors, in float32 on the CPU; the caller's random state does not change."""
-    with torch.random.fork_rng(devices=[]):
+    """The network with these tensors on the CPU; the caller's random state does not change."""
+    plain = architecture.name in RESNETS  # timm's models hold more than their state says
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if plain else "cpu"):
         network = architecture.build()
-    network.load_state_dict(dict(state), strict=True)
+    network.load_state_dict(dict(state), strict=True, assign=plain)
     return network
 
 

@@ -33,13 +33,14 @@ from siamtransfer.views.config import ViewsConfig
 
 CROPS = 64
 """Crops that `explain` looks at."""
-WARNING_CROPS, WARNING_SIDE = 32, 128
+WARNING_CROPS, WARNING_SIDE = 16, 96
 """Crops that a warning looks at, and their largest side in pixels."""
 ROUNDS = 3
 """The largest number of changes to a reading that are tried together."""
-ALARM, GEOMETRY_ALARM = 3.0, 4.0
-"""A reading is unlikely when another one is closer to the training by more than this factor: another
-normalisation by ALARM, another geometry (stride, stem, dilation) alone by GEOMETRY_ALARM."""
+FIRST_ALARM, ALARM, GEOMETRY_ALARM = 3.0, 2.0, 4.0
+"""A reading is unlikely when another one is closer to the training by more than these factors: another
+normalisation by FIRST_ALARM at the first batch norm and by ALARM over all, another geometry (stride, stem,
+dilation) alone by GEOMETRY_ALARM over those that it concerns."""
 AGREEMENT = 0.9
 """The smallest fraction of the batch norms concerned that have to be closer under another geometry."""
 FOREIGN, SIMILAR = 0.3, 0.15
@@ -90,7 +91,7 @@ class WitnessReport:
         """Whether the reading in use is probably wrong: the images are like those of the training, and the
         best reading is much closer to it.
 
-        Another normalisation has to be much closer at the first batch norm too, because later ones magnify a
+        Another normalisation has to be much closer at the first batch norm, because later ones magnify a
         difference between two kinds of images. Another geometry has to be closer at nearly all batch norms
         that it concerns.
         """
@@ -98,7 +99,8 @@ class WitnessReport:
             return False
         here, best = self.in_use, self.best
         if "normalisation" in best.candidate.changes:
-            return self.factor > ALARM and here.first > ALARM * best.first and best.first < FOREIGN
+            closer = self.factor > ALARM and here.first > FIRST_ALARM * best.first
+            return closer and best.first < FOREIGN
         agreed = here.agreement(best) >= AGREEMENT
         return self.factor > GEOMETRY_ALARM and agreed and best.first < SIMILAR
 
@@ -213,12 +215,16 @@ def warn_if_unlikely(
     """Prints a warning where the batch norms contradict the reading; returns the report, for the record.
 
     It is cheap: few and small crops, one round, and beside normalisations only the kinds that neither the
-    file nor its format fixes.
+    file nor its format fixes. Dilation, which is slow to try and hardly told, is left to `explain`.
 
     Raises:
         UnreadableImage: an image cannot be read.
     """
-    kinds: list[Kind] = [kind for kind in KINDS if kind == "normalisation" or _is_open(read, kind)]
+    kinds: list[Kind] = [
+        kind
+        for kind in KINDS
+        if kind == "normalisation" or (kind != "output_stride" and _is_open(read, kind))
+    ]
     side = min(side or usual_side(read, images), WARNING_SIDE)
     report = explain(read, images, side=side, crops=WARNING_CROPS, kinds=kinds, rounds=1, device=device)
     if report.unlikely:
