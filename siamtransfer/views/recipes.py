@@ -145,8 +145,8 @@ _ALL = (
     ),
     _recipe(
         "stl10-directpred",
-        "facebookresearch/luckmatters, ssl/real-dataset/data/transforms.py, stl10 (every view is blurred, none "
-        "normalised)",
+        "facebookresearch/luckmatters, ssl/real-dataset/data/transforms.py, stl10 (every view is blurred, "
+        "none normalised)",
         *[dataclasses.replace(_SIMCLR, size=96, blur_p=1.0)] * 2,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
