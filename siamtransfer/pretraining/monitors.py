@@ -6,6 +6,7 @@ the row of numbers that `check(result)` returns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from siamtransfer.config import DataConfig, PretrainConfig
@@ -27,7 +28,7 @@ from siamtransfer.utils.log import say
 from siamtransfer.views.view_spec import Recipe
 
 
-class Monitor:
+class Monitor(ABC):
     """Base of all monitors. `due` must give the same answer on every rank.
 
     Attributes:
@@ -42,12 +43,13 @@ class Monitor:
         """The row before the first step of this process; empty for none."""
         return {}
 
+    @abstractmethod
     def due(self, result: StepResult) -> bool:
-        raise NotImplementedError
+        """Whether to measure after this step."""
 
+    @abstractmethod
     def check(self, result: StepResult) -> dict[str, float]:
         """The row after a step; empty for none."""
-        raise NotImplementedError
 
 
 class CollapseMonitor(Monitor):

@@ -66,8 +66,8 @@ def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) 
     if config.neighbours and data.images is not None:
         write_neighbours(Path(config.neighbours), data.images, indices)
         say(
-            f"wrote {config.neighbours}: a query and its nearest neighbours a row, other classes framed in "
-            "red"
+            f"wrote {config.neighbours}: one row for each query and its neighbours; "
+            "red frames are other classes"
         )
     protocol = {
         **data.protocol,
