@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo test check format faults bench clean
+.PHONY: demo detection-demo test check format faults bench rehearsal clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -47,6 +47,10 @@ bench: $(VENV)/.test
 	$(PY) -m benchmarks.knn
 	$(PY) -m benchmarks.linear
 	$(PY) -m benchmarks.coco_eval
+
+# ImageNet at full counts with narrow networks under a memory limit: an hour or two on two cores.
+rehearsal: $(VENV)/.test
+	$(PY) -m benchmarks.rehearsal
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
