@@ -110,7 +110,8 @@ class HardwareConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; under torchrun every process takes its own GPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: bfloat16 on GPUs that have it, float16 with a loss scaler on older ones, float32 on the CPU."""
+    """auto: bfloat16 on GPUs that compute in it (not those that emulate it), float16 with a loss scaler on
+    older ones, float32 on the CPU."""
     sync_batch_norm: bool = True
     """Batch-norm statistics over all ranks; SimSiam needs them when a rank's share is small."""
     threads: int | None = None
@@ -144,6 +145,9 @@ class MonitorConfig:
     """Temperature of the vote."""
     knn_bank: int = 0
     """Training images in the kNN bank, the first of a fixed shuffle; 0: all."""
+    knn_bank_dtype: Literal["auto", "float32", "float16"] = "auto"
+    """float16 keeps the bank's features scaled to length one and rounded to half precision; auto: where they
+    would take more than 4 GiB in float32, over all ranks."""
     health_every: int = 50
     """Steps between checks of the projections (std, effective rank, centre, cosine); 0: never."""
     gradients_every: int = 0
@@ -395,6 +399,7 @@ FREE_ON_RESUME = (
     "data.workers",
     "data.max_unreadable",
     "hardware.device",
+    "hardware.precision",
     "hardware.threads",
     "checkpoint.",
     "monitor.on_collapse",

@@ -14,7 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from siamtransfer.utils.errors import UserError
+
 T = TypeVar("T")
+
+GATHER_BYTES = 2**27  # on the device, while rows of all ranks are gathered
 
 
 def world_size() -> int:
@@ -93,23 +97,48 @@ def all_gather_with_grad(x: Tensor) -> Tensor:
     return _AllGather.apply(x) if world_size() > 1 else x
 
 
-def all_gather_rows(local: Tensor | None, total: int, device: torch.device) -> Tensor:
+def all_gather_rows(
+    local: Tensor | None, total: int, device: torch.device, *, keep_on_device: bool = False
+) -> Tensor:
     """Rows that the ranks computed in turn (rank r: r, r + world_size, …) in their order [total, n], on every
-    rank and on the CPU.
+    rank and on the CPU; on `device` with `keep_on_device`.
 
+    They pass through the device a block at a time, so that beside the result a rank holds GATHER_BYTES.
     `local` is None where a rank has no rows and does not know their width or dtype (float32).
     """
+    target = device if keep_on_device else torch.device("cpu")
     if world_size() == 1:
         assert local is not None
-        return local.cpu()
-    width = all_gather(torch.tensor([0 if local is None else local.shape[1]], device=device)).max()
-    rows = -(-total // world_size())
-    dtype = torch.float32 if local is None else local.dtype
-    padded = torch.zeros(rows, int(width), dtype=dtype, device=device)
-    if local is not None:
-        padded[: len(local)] = local.to(device)
-    gathered = all_gather(padded).view(world_size(), rows, -1)
-    return gathered.transpose(0, 1).flatten(0, 1)[:total].cpu()
+        return local.to(target)
+    widths = all_gather(torch.tensor([0 if local is None else local.shape[1]], device=device))
+    width, dtype = int(widths.max()), torch.float32 if local is None else local.dtype
+    rows = torch.empty(total, width, dtype=dtype, device=target)
+    step = max(1, GATHER_BYTES // max(1, 2 * width * dtype.itemsize * world_size()))
+    for begin in range(0, -(-total // world_size()), step):
+        block = rows[begin * world_size() : (begin + step) * world_size()]
+        padded = torch.zeros(-(-len(block) // world_size()), width, dtype=dtype, device=device)
+        if local is not None:
+            mine = local[begin : begin + step]
+            padded[: len(mine)] = mine.to(device)
+        gathered = all_gather(padded).view(world_size(), len(padded), width)
+        block.copy_(gathered.transpose(0, 1).flatten(0, 1)[: len(block)])
+    return rows
+
+
+@contextlib.contextmanager
+def raise_together() -> Iterator[None]:
+    """Makes a UserError of one rank an error of all: each rank leaves with its own error, or with that of the
+    first rank that has one. Without it the others would wait for the rank that has left."""
+    error: UserError | None = None
+    try:
+        yield
+    except UserError as problem:
+        error = problem
+    texts = all_gather_object([str(error)] if error else [])
+    if error is not None:
+        raise error
+    if texts:
+        raise UserError(texts[0])
 
 
 @torch.no_grad()

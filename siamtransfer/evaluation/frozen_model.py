@@ -33,6 +33,7 @@ from siamtransfer.features.extract import (
     evaluation_transform,
     extract,
     extract_pixels,
+    pixel_transform,
 )
 from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.utils.errors import UserError
@@ -149,7 +150,7 @@ class FrozenModel:
 
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
-            return extract_pixels(images, self.transform, workers=self.workers)
+            return extract_pixels(images, self.transform, workers=self.workers, runtime=self.runtime)
         layers, cache = FeatureLayers(self.backbone, selections), _feature_cache(self.config.cache)
         if cache is None:
             return self._forward(images, layers)
@@ -201,6 +202,8 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     if backbone is not None:
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
+    if read is None and config.crop is None and config.resize is None:
+        transform = pixel_transform(transform, len(train) + (len(test) if test else 0))
     workers = _count_workers(config.data, train, runtime)
     witness = _ask_witness(read, train, transform, runtime) if read is not None and runtime.is_main else None
     return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers, witness)

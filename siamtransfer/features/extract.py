@@ -5,8 +5,8 @@ Legend: N images, D features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.features.progress import PassProgress
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.crop import centre_crop
 from siamtransfer.views.view_spec import Interpolation
+
+PIXEL_SIDE = 32  # of the crops whose pixels are a baseline, where the transform's own would be too many
+PIXEL_BYTES = (
+    4 << 30
+)  # of the pixels of all images in float32, up to which the transform's own crops are taken
 
 
 class Images(Protocol):
@@ -44,6 +50,25 @@ class Transform:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a pass over images runs.
+
+    Attributes:
+        batch: images that are computed at once.
+        workers: processes that decode.
+        between_batches: called before every batch, equally often on every rank, so that it may be a
+            collective. What it raises ends the pass; with several ranks it must raise on all.
+        what: begins the lines of progress.
+    """
+
+    runtime: Runtime
+    batch: int = 256
+    workers: int = 0
+    between_batches: Callable[[], None] | None = None
+    what: str = "features"
 
 
 @dataclass(frozen=True)
@@ -97,6 +122,18 @@ def evaluation_transform(
     return Transform(crop, resize, tuple(mean), tuple(std), interpolation)
 
 
+def pixel_transform(transform: Transform, images: int) -> Transform:
+    """The transform of the baseline without a network, for `images` images in all: `transform` itself where
+    its pixels take at most PIXEL_BYTES in float32 or the crop is small; else the same part of the image,
+    resized to a crop of PIXEL_SIDE."""
+    if transform.crop <= PIXEL_SIDE or images * 12 * transform.crop**2 <= PIXEL_BYTES:
+        return transform
+    resize = PIXEL_SIDE
+    if transform.resize is not None:
+        resize = round(transform.resize * PIXEL_SIDE / transform.crop)
+    return replace(transform, crop=PIXEL_SIDE, resize=resize)
+
+
 def extract(
     backbone: nn.Module,
     images: Images,
@@ -115,42 +152,114 @@ def extract(
         UnreadableImage: evaluation stops at a bad image and names it.
         UserError: a feature is not finite.
     """
+    share = extract_share(backbone, images, transform, Pass(runtime, batch=batch, workers=workers))
+    return collectives.all_gather_rows(share, len(images), runtime.device)
+
+
+def extract_share(
+    backbone: nn.Module,
+    images: Images,
+    transform: Transform,
+    options: Pass,
+    store: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """This rank's rows of `extract`, of the images rank, rank + world_size, … [n, D] on the CPU.
+
+    `store` makes what is kept of the features float32[b, D] of a batch, row by row and on the device.
+
+    Raises:
+        UnreadableImage, UserError: see `extract`; where one rank raises, all do.
+    """
+    runtime = options.runtime
+    mean = torch.tensor(transform.mean, device=runtime.device).view(1, -1, 1, 1) * 255
+    std = torch.tensor(transform.std, device=runtime.device).view(1, -1, 1, 1) * 255
+
+    def forward(crops: Tensor) -> Tensor:
+        x = (crops.to(runtime.device, non_blocking=True).float() - mean) / std
+        h: Tensor = backbone(x.contiguous(memory_format=torch.channels_last)).float()
+        kept = (h if store is None else store(h)).cpu()
+        if not bool(torch.isfinite(h).all()):
+            raise UserError(
+                "the backbone gives features that are not finite: its weights are damaged, or "
+                f"{runtime.precision} is too narrow for it (try --hardware.precision float32)"
+            )
+        return kept
+
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            return _rows_of_share(images, transform, options, forward)
+    finally:
+        backbone.train(was_training)
+
+
+def extract_pixels(
+    images: Images, transform: Transform, *, workers: int = 0, runtime: Runtime | None = None
+) -> Tensor:
+    """The baseline without a network: the central crop's pixels in [0, 1], float32[N, 3 * crop * crop], the
+    same on every rank of `runtime` (None: this process alone)."""
+    if runtime is None:
+        runtime = Runtime(torch.device("cpu"), torch.float32)
+        return pixel_share(images, transform, Pass(runtime, workers=workers)).float().div_(255)
+    share = pixel_share(images, transform, Pass(runtime, workers=workers))
+    return collectives.all_gather_rows(share, len(images), runtime.device).float().div_(255)
+
+
+def pixel_share(images: Images, transform: Transform, options: Pass) -> Tensor:
+    """The pixels of this rank's images (rank, rank + world_size, …): uint8[n, 3 * crop * crop].
+
+    Raises:
+        UnreadableImage: an image of some rank cannot be read.
+    """
+    return _rows_of_share(images, transform, options, lambda crops: crops.flatten(1))
+
+
+def _rows_of_share(
+    images: Images, transform: Transform, options: Pass, compute: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What `compute` makes of the crops uint8[b, 3, crop, crop] of this rank's images, one below the other.
+
+    The rows are written into one tensor, for a list of batches would be in memory twice when it is joined.
+    A rank whose image is bad goes through the remaining rounds without working, so that all ranks call
+    `between_batches` equally often.
+    """
+    runtime, batch = options.runtime, options.batch
     local_indices = range(runtime.rank, len(images), runtime.world_size)
     loader = DataLoader(
         _CentreCrops(images, local_indices, transform),
         batch_size=batch,
-        num_workers=workers,
+        num_workers=options.workers,
         pin_memory=runtime.device.type == "cuda",
     )
-    mean = torch.tensor(transform.mean, device=runtime.device).view(1, -1, 1, 1) * 255
-    std = torch.tensor(transform.std, device=runtime.device).view(1, -1, 1, 1) * 255
-    was_training = backbone.training
-    backbone.eval()
-    batches: list[Tensor] = []
-    try:
-        with torch.inference_mode(), runtime.autocast():
-            for crops in loader:
-                x = (crops.to(runtime.device, non_blocking=True).float() - mean) / std
-                batches.append(backbone(x.contiguous(memory_format=torch.channels_last)).float().cpu())
-    finally:
-        backbone.train(was_training)
-    features = collectives.all_gather_rows(
-        torch.cat(batches) if batches else None, len(images), runtime.device
-    )
-    if not bool(torch.isfinite(features).all()):
-        raise UserError(
-            "the backbone gives features that are not finite: its weights are damaged, or "
-            f"{runtime.precision} is too narrow for it (try --hardware.precision float32)"
-        )
-    return features
-
-
-def extract_pixels(images: Images, transform: Transform, *, workers: int = 0) -> Tensor:
-    """The baseline without a network: the central crop's pixels in [0, 1], float32[N, 3 * crop * crop]."""
-    loader = DataLoader(
-        _CentreCrops(images, range(len(images)), transform), batch_size=256, num_workers=workers
-    )
-    return torch.cat([crops.float().flatten(1) / 255 for crops in loader])
+    progress = PassProgress(options.what, len(images), shown=runtime.is_main)
+    rows: Tensor | None = None
+    error: UserError | None = None
+    batches = iter(loader)
+    for number in range(-(-len(images) // (batch * runtime.world_size))):
+        if options.between_batches:
+            options.between_batches()
+        if error is not None or number * batch >= len(local_indices):
+            continue
+        try:
+            computed = compute(next(batches))
+        except UserError as problem:
+            error = problem
+            continue
+        if rows is None:
+            with torch.inference_mode(False):  # an ordinary tensor, which gradients may meet later
+                rows = torch.empty(len(local_indices), computed.shape[1], dtype=computed.dtype)
+        rows[number * batch : number * batch + len(computed)] = computed
+        progress.done((number * batch + len(computed)) * runtime.world_size)
+    if runtime.world_size == 1:
+        if error is not None:
+            raise error
+        return torch.empty(0, 0) if rows is None else rows
+    with collectives.raise_together():
+        if error is not None:
+            raise error
+    kinds = collectives.all_gather_object([] if rows is None else [(rows.shape[1], rows.dtype)])
+    return torch.empty(0, kinds[0][0], dtype=kinds[0][1]) if rows is None else rows
 
 
 class _CentreCrops(Dataset[Tensor]):

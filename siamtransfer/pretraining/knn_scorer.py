@@ -1,8 +1,13 @@
-"""The kNN check of a run: the backbone on the labelled split, beside two baselines computed once."""
+"""The kNN check of a run: the backbone on the labelled split, beside two baselines computed once.
+
+No rank holds more than its share of the features and a block of all queries.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +16,13 @@ from torch import Tensor, nn
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.subset import Subset
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.knn.vote import knn_accuracies
-from siamtransfer.features.extract import Transform, extract, extract_pixels
+from siamtransfer.evaluation.knn.search import search_shares
+from siamtransfer.evaluation.knn.searchers import SearchOptions
+from siamtransfer.evaluation.knn.vote import top_accuracies
+from siamtransfer.features.extract import Pass, Transform, extract_share, pixel_share, pixel_transform
+from siamtransfer.metrics.unit_rows import unit_half_rows
+
+BANK_BYTES = 4 << 30  # of a bank in float32, over all ranks; a larger one is kept in half precision
 
 
 @dataclass
@@ -21,6 +31,10 @@ class KnnScorer:
 
     Attributes:
         bank_size: how many images of the bank to use, the first of a fixed shuffle; 0 for all.
+        bank_dtype: float16 keeps the bank's features scaled to length one and rounded to half precision.
+
+    Every rank has its share of the bank and of the queries on the CPU, and searches its share of the bank for
+    all queries.
     """
 
     bank: ImageSet
@@ -31,6 +45,7 @@ class KnnScorer:
     temperature: float
     bank_size: int = 0
     workers: int = 0
+    bank_dtype: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         order = np.random.Generator(np.random.Philox(0)).permutation(len(self.bank))
@@ -38,20 +53,36 @@ class KnnScorer:
         self._bank = Subset(self.bank, np.sort(order[:size]))
         self.k = min(self.k, size - (self.test is None))
 
-    def score(self, backbone: nn.Module) -> dict[str, float]:
-        """`knn/k=20/T=0.07/top1` and top5 of the backbone as it is; the same on every rank."""
-        features = [
-            extract(backbone, split, self.transform, self.runtime, workers=self.workers)
-            for split in self._splits()
-        ]
-        return self._accuracies(features)
+    def score(
+        self, backbone: nn.Module, *, between_chunks: Callable[[], None] | None = None
+    ) -> dict[str, float]:
+        """`knn/k=20/T=0.07/top1` and top5 of the backbone as it is; the same on every rank.
 
-    def baselines(self, untrained: nn.Module) -> dict[str, float]:
+        `between_chunks` is called before every batch and every block of the search, equally often on every
+        rank. What it raises (on all ranks alike) ends the check.
+        """
+        shares = []
+        for split, store in zip(self._splits(), (self._half_rows(), None), strict=False):
+            options = self._pass(f"kNN check, {split.split}", between_chunks)
+            shares.append(extract_share(backbone, split, self.transform, options, store))
+        return self._accuracies(shares, between_chunks)
+
+    def baselines(
+        self, untrained: nn.Module, *, between_chunks: Callable[[], None] | None = None
+    ) -> dict[str, float]:
         """The same numbers for raw pixels and for the backbone before training, under `baseline/…`."""
         of_pixels = self._accuracies(
-            [extract_pixels(split, self.transform, workers=self.workers) for split in self._splits()]
+            [
+                pixel_share(
+                    split,
+                    self._pixel_transform(),
+                    self._pass(f"pixel baseline, {split.split}", between_chunks),
+                )
+                for split in self._splits()
+            ],
+            between_chunks,
         )
-        of_untrained = self.score(untrained)
+        of_untrained = self.score(untrained, between_chunks=between_chunks)
         return {f"baseline/pixels/{name}": value for name, value in of_pixels.items()} | {
             f"baseline/untrained/{name}": value for name, value in of_untrained.items()
         }
@@ -70,7 +101,9 @@ class KnnScorer:
             "knn_bank_images": len(self._bank),
             "knn_queries": f"{test.name}/{test.split}",
             "knn_leave_one_out": self.test is None,
+            "knn_bank_dtype": self.bank_dtype,
             "knn_transform": vars(self.transform),
+            "knn_pixel_crop": self._pixel_transform().crop,
         }
 
     def _splits(self) -> list[Subset]:
@@ -79,11 +112,36 @@ class KnnScorer:
             return [self._bank]
         return [self._bank, Subset(self.test, np.arange(len(self.test)))]
 
-    def _accuracies(self, features: list[Tensor]) -> dict[str, float]:
-        device = self.runtime.device
-        bank, queries = features[0].to(device), features[-1].to(device)
+    def _pixel_transform(self) -> Transform:
+        return pixel_transform(self.transform, sum(len(split) for split in self._splits()))
+
+    def _pass(self, what: str, between_chunks: Callable[[], None] | None) -> Pass:
+        return Pass(self.runtime, workers=self.workers, between_batches=between_chunks, what=what)
+
+    def _half_rows(self) -> Callable[[Tensor], Tensor] | None:
+        """Makes the bank's rows from features; None where they stay float32."""
+        return unit_half_rows if self.bank_dtype == "float16" else None
+
+    def _accuracies(
+        self, shares: list[Tensor], between_chunks: Callable[[], None] | None
+    ) -> dict[str, float]:
+        """The numbers of the ranks' shares of the bank and, where they are others, of the queries."""
         labels = [torch.from_numpy(split.labels) for split in self._splits()]
-        leave_out = torch.arange(len(bank), device=device) if self.test is None else None
-        return knn_accuracies(
-            bank, labels[0], queries, labels[-1], [self.k], [self.temperature], leave_out=leave_out
+        similarities, indices = search_shares(
+            shares[0],
+            shares[-1],
+            self.k,
+            sizes=(len(labels[0]), len(labels[-1])),
+            leave_one_out=self.test is None,
+            options=SearchOptions(between_chunks=between_chunks),
+            runtime=self.runtime,
         )
+        return top_accuracies(similarities, indices, labels[0], labels[-1], [self.k], [self.temperature])
+
+
+def choose_bank_dtype(setting: str, images: int, dim: int) -> Literal["float32", "float16"]:
+    """The type of a bank of `images` features of `dim` numbers: `setting`, or for `auto` float16 where
+    float32 would take more than BANK_BYTES over all ranks."""
+    if setting == "auto":
+        return "float16" if 4 * images * dim > BANK_BYTES else "float32"
+    return "float16" if setting == "float16" else "float32"

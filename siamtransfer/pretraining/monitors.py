@@ -18,7 +18,7 @@ from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.features.extract import evaluation_transform
 from siamtransfer.metrics.spread import projection_health
 from siamtransfer.pretraining.images import count_workers
-from siamtransfer.pretraining.knn_scorer import KnnScorer
+from siamtransfer.pretraining.knn_scorer import KnnScorer, choose_bank_dtype
 from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
@@ -140,7 +140,7 @@ def build_monitors(
     monitors: list[Monitor] = [CollapseMonitor(state, log)]
     if config.monitor.gradients_every:
         monitors.append(GradientMonitor(state, log, runtime))
-    knn = build_knn(config, state.recipe, runtime)
+    knn = build_knn(config, state.recipe, runtime, state.method.backbone.dim)
     if knn is not None:
         if state.step == 0:
             log.row(0, knn.baselines(state.method.backbone.to(runtime.device)))
@@ -148,8 +148,9 @@ def build_monitors(
     return monitors
 
 
-def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnScorer | None:
-    """The kNN scorer on the labelled split, or None (with a message) where there are no labels."""
+def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime, dim: int) -> KnnScorer | None:
+    """The kNN scorer of `dim` features on the labelled split, or None (with a message) where there are no
+    labels."""
     data, settings = config.data, config.monitor
     if not settings.knn_every:
         return None
@@ -160,6 +161,7 @@ def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnSc
     bank, test = _open_labelled(data)
     view = recipe.views[0]
     transform = evaluation_transform(view.size, bank.image_size, recipe.mean, recipe.std, view.interpolation)
+    size = min(settings.knn_bank or len(bank), len(bank))
     return KnnScorer(
         bank,
         test,
@@ -169,6 +171,7 @@ def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime) -> KnnSc
         settings.knn_temperature,
         settings.knn_bank,
         workers=count_workers(data, bank, runtime),
+        bank_dtype=choose_bank_dtype(settings.knn_bank_dtype, size, dim),
     )
 
 

@@ -9,6 +9,7 @@ from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.utils.errors import UserError
 
 NeighbourMetric = Literal["cosine", "euclidean"]
+SearchBackend = Literal["auto", "product", "faiss"]
 
 
 @dataclass
@@ -27,6 +28,14 @@ class KnnConfig(OneCheckpointConfig):
     """How near two features are; euclidean votes weigh 1 / distance, whatever the temperature."""
     memory_budget: float = 2.0
     """GiB for the search; a larger bank is taken in chunks, from an uncompressed .npz unloaded."""
+    backend: SearchBackend = "auto"
+    """What searches: product (the matrix product), faiss, or auto: FAISS on a GPU where it is installed, the
+    product elsewhere."""
+    faiss_devices: int = 1
+    """GPUs, from the chosen one on, that share the bank by FAISS when one process searches."""
+    bank_dtype: Literal["auto", "float16"] = "auto"
+    """float16 scales the bank's rows to length one and rounds them to half precision (cosine only); auto
+    leaves them as they are."""
     neighbours: str | None = None
     """Draw queries and their neighbours there (GRID.png)."""
 
@@ -38,3 +47,9 @@ class KnnConfig(OneCheckpointConfig):
             raise UserError("--temperature must be above 0")
         if not self.memory_budget > 0:
             raise UserError("--memory-budget must be above 0")
+        if self.faiss_devices < 1:
+            raise UserError("--faiss-devices must be at least 1")
+        if self.bank_dtype == "float16" and self.metric != "cosine":
+            raise UserError(
+                "--bank-dtype float16 rounds rows of length one: it goes with --metric cosine only"
+            )

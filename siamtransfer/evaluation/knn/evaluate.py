@@ -12,6 +12,7 @@ from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_feat
 from siamtransfer.evaluation.knn.config import KnnConfig
 from siamtransfer.evaluation.knn.picture import write_neighbours
 from siamtransfer.evaluation.knn.search import search_over_ranks
+from siamtransfer.evaluation.knn.searchers import SearchOptions
 from siamtransfer.evaluation.knn.vote import score_neighbours
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.records.predictions import Predictions
@@ -40,13 +41,16 @@ def evaluate(config: KnnConfig, runtime: Runtime) -> Result | None:
 def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) -> Result | None:
     """The kNN scores of features that are there already; None on all ranks but the first."""
     test = data.test or data.train
+    options = SearchOptions(
+        config.metric, int(config.memory_budget * 2**30), config.backend, config.faiss_devices
+    )
     similarities, indices = search_over_ranks(
         data.train.features,
         test.tensor,
         max(config.k),
         leave_one_out=data.test is None,
-        metric=config.metric,
-        budget=int(config.memory_budget * 2**30),
+        options=options,
+        half=config.bank_dtype == "float16",
         runtime=runtime,
     )
     if not runtime.is_main:
@@ -75,6 +79,7 @@ def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) 
         "temperature": config.temperature,
         "uniform": config.uniform,
         "similarity": config.metric,
+        **({"bank_dtype": "float16, rows of length one"} if config.bank_dtype == "float16" else {}),
         "interval": "percentile bootstrap over queries, 95 %",
     }
     if similarities.dtype == torch.float64:

@@ -99,10 +99,21 @@ def knn_accuracies(
     *,
     leave_out: Tensor | None = None,
 ) -> dict[str, float]:
-    """Top-1 and top-5 alone, for the monitor of a run."""
-    metrics = knn_scores(
-        bank, bank_labels, queries, query_labels, ks, temperatures, leave_out=leave_out
-    ).metrics
+    """Top-1 and top-5 alone."""
+    similarities, indices = search(bank, queries, max(ks), leave_out=leave_out)
+    return top_accuracies(similarities, indices, bank_labels, query_labels, ks, temperatures)
+
+
+def top_accuracies(
+    similarities: Tensor,
+    indices: Tensor,
+    bank_labels: Tensor,
+    query_labels: Tensor,
+    ks: Sequence[int],
+    temperatures: Sequence[float],
+) -> dict[str, float]:
+    """Top-1 and top-5 of the result of `search` by cosine, for the monitor of a run."""
+    metrics = score_neighbours(similarities, indices, bank_labels, query_labels, ks, temperatures).metrics
     return {name: value for name, value in metrics.items() if name.endswith(("top1", "top5"))}
 
 

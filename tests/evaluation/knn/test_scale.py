@@ -9,6 +9,7 @@ import torch
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn.config import NeighbourMetric
 from siamtransfer.evaluation.knn.search import search, search_over_ranks
+from siamtransfer.evaluation.knn.searchers import SearchOptions
 from siamtransfer.evaluation.knn.vote import knn_scores
 from siamtransfer.utils.errors import UserError
 
@@ -99,7 +100,9 @@ def test_close_neighbours_come_in_float64_and_without_the_query_itself():
     bank[:, 0] += 7e4
     x = torch.from_numpy(bank.astype(np.float32))
     runtime = Runtime(torch.device("cpu"), torch.float32)
-    similarities, indices = search_over_ranks(x, x, K, leave_one_out=True, runtime=runtime)
+    similarities, indices = search_over_ranks(
+        x, x, K, leave_one_out=True, options=SearchOptions(), runtime=runtime
+    )
     assert similarities.dtype == torch.float64
     unit = x.double() / x.double().norm(dim=1, keepdim=True)
     expected = (unit @ unit.T).fill_diagonal_(-2).sort(dim=1, descending=True, stable=True)

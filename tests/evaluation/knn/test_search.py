@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.knn import search as neighbours
+from siamtransfer.evaluation.knn import searchers
 from siamtransfer.evaluation.knn.search import search, search_over_ranks
+from siamtransfer.evaluation.knn.searchers import SearchOptions
 from siamtransfer.evaluation.knn.vote import knn_accuracies, knn_scores, score_neighbours
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
 from siamtransfer.utils.errors import UserError
@@ -99,7 +100,7 @@ def test_answers_equal_a_plain_sort_on_random_data_with_duplicates():
 def test_blocks_do_not_change_the_answer(monkeypatch):
     bank, queries = torch.randn(70, 8), torch.randn(33, 8)
     whole = search(bank, queries, 10)
-    monkeypatch.setattr("siamtransfer.evaluation.knn.search._BLOCK", 200)
+    monkeypatch.setattr("siamtransfer.evaluation.knn.searchers._BLOCK", 200)
     parts = search(bank, queries, 10)
     assert torch.equal(whole[1], parts[1])
     torch.testing.assert_close(whole[0], parts[0])
@@ -117,8 +118,12 @@ def test_leave_one_out_never_finds_the_query_itself():
 def test_a_search_over_one_rank_is_the_search(metric):
     alone = Runtime(torch.device("cpu"), torch.float32)
     bank, queries = torch.randn(40, 5), torch.randn(9, 5)
-    of_queries = search_over_ranks(bank, queries, 7, leave_one_out=False, metric=metric, runtime=alone)
-    itself = search_over_ranks(bank.numpy(), bank, 7, leave_one_out=True, metric=metric, runtime=alone)
+    of_queries = search_over_ranks(
+        bank, queries, 7, leave_one_out=False, options=SearchOptions(metric), runtime=alone
+    )
+    itself = search_over_ranks(
+        bank.numpy(), bank, 7, leave_one_out=True, options=SearchOptions(metric), runtime=alone
+    )
     expected = search(bank, queries, 7, metric=metric)
     expected_itself = search(bank, bank, 7, leave_out=torch.arange(40), metric=metric)
     for result, reference in ((of_queries, expected), (itself, expected_itself)):
@@ -197,8 +202,8 @@ def tf32():
 
 def test_the_product_is_in_full_precision_also_on_gpus(monkeypatch, tf32):
     """TF32's ten bits would reorder neighbours; the setting returns afterwards."""
-    seen, plain = [], neighbours._top
-    monkeypatch.setattr(neighbours, "_top", lambda *a: seen.append(tf32.allow_tf32) or plain(*a))
+    seen, plain = [], searchers.top
+    monkeypatch.setattr(searchers, "top", lambda *a: seen.append(tf32.allow_tf32) or plain(*a))
     search(torch.eye(4), torch.eye(4), 2)
     with pytest.raises(UserError):
         search(torch.eye(4), torch.eye(4), 5)
