@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.small_runs import on_ranks
 from torch import nn
 from torchvision.transforms import v2
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.data import open_images
 from siamtransfer.data.imageset import ArrayImages
+from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.features.extract import Transform, evaluation_transform, extract, extract_pixels
+from siamtransfer.features.extract import (
+    Pass,
+    Transform,
+    evaluation_transform,
+    extract,
+    extract_pixels,
+    pixel_share,
+    pixel_transform,
+)
 from siamtransfer.utils.errors import UserError
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
@@ -124,3 +134,57 @@ def test_pixels_are_raw_values_between_0_and_1(noise: ArrayImages) -> None:
 )
 def test_the_usual_transform(crop: int, image_size: int | None, resize: int | None) -> None:
     assert evaluation_transform(crop, image_size, MEAN, STD) == Transform(crop, resize, MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    ("transform", "images", "expected"),
+    [
+        (Transform(224, 256, MEAN, STD), 178_000, Transform(32, 37, MEAN, STD)),
+        (Transform(224, None, MEAN, STD), 178_000, Transform(32, 32, MEAN, STD)),
+        (Transform(224, 256, MEAN, STD), 7_000, Transform(224, 256, MEAN, STD)),
+        (Transform(32, None, MEAN, STD), 10**7, Transform(32, None, MEAN, STD)),
+        (Transform(96, 110, MEAN, STD), 13_000, Transform(96, 110, MEAN, STD)),
+    ],
+)
+def test_pixels_that_would_fill_the_memory_are_of_small_crops(
+    transform: Transform, images: int, expected: Transform
+) -> None:
+    assert pixel_transform(transform, images) == expected
+
+
+def test_features_may_enter_a_loss(noise: ArrayImages, backbone: nn.Module) -> None:
+    """They are computed in inference mode, whose tensors may not."""
+    h = extract(backbone, noise, TRANSFORM, ALONE)
+    weight = torch.zeros(h.shape[1], requires_grad=True)
+    (h @ weight).sum().backward()
+    torch.testing.assert_close(weight.grad, h.sum(dim=0))
+
+
+class BadImage(ArrayImages):
+    """The image 3 cannot be read."""
+
+    def image(self, index: int) -> np.ndarray:
+        if index == 3:
+            raise UnreadableImage("four.png", "it is bad")
+        return super().image(index)
+
+
+def shares_of_ranks(runtime: Runtime, pixels: np.ndarray) -> tuple[str, int, torch.Tensor, list[int]]:
+    """Of a set with a bad image: the error, and the calls of the hook. Of a good one and of one that is
+    smaller than the ranks are many: all pixels, and the shape of the share."""
+    calls: list[int] = []
+    options = Pass(runtime, batch=2, between_batches=lambda: calls.append(1))
+    with pytest.raises(UserError) as caught:
+        pixel_share(BadImage("bad", "train", pixels), TRANSFORM, options)
+    whole = extract_pixels(ArrayImages("good", "train", pixels), TRANSFORM, runtime=runtime)
+    few = pixel_share(ArrayImages("few", "train", pixels[:2]), TRANSFORM, options)
+    return str(caught.value), len(calls), whole, list(few.shape)
+
+
+def test_a_bad_image_of_one_rank_ends_the_pass_of_all(noise: ArrayImages) -> None:
+    ranks = on_ranks(shares_of_ranks, noise.pixels[:13], world_size=3)
+    for error, calls, whole, _ in ranks:
+        assert "four.png" in error
+        assert calls == 4, "three rounds of 3 x 2 images, and one"
+        assert torch.equal(whole, extract_pixels(ArrayImages("good", "train", noise.pixels[:13]), TRANSFORM))
+    assert [shape for *_, shape in ranks] == [[1, 768], [1, 768], [0, 768]]

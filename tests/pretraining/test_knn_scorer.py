@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.small_runs import on_ranks
 from torch import Tensor, nn
 
 from siamtransfer.data import open_images
 from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.knn.search import search
 from siamtransfer.evaluation.knn.vote import knn_accuracies
-from siamtransfer.features.extract import Transform
-from siamtransfer.pretraining.knn_scorer import KnnScorer
+from siamtransfer.features.extract import Transform, extract_pixels
+from siamtransfer.metrics.unit_rows import unit_half_rows
+from siamtransfer.pretraining.knn_scorer import KnnScorer, choose_bank_dtype
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 TRANSFORM = Transform(8, None, (0.5,) * 3, (0.5,) * 3)
@@ -99,3 +103,74 @@ def test_the_protocol_says_what_the_number_depends_on(shapes_folder: Path) -> No
     assert watch.protocol["knn_bank_images"] == 30
     assert watch.protocol["knn_leave_one_out"] is True
     assert watch.protocol["knn_bank"] == watch.protocol["knn_queries"] == "folder/train"
+
+
+def large(split: str, seed: int) -> ArrayImages:
+    """The same three classes in images of 64 pixels a side, whose colour is that of all their pixels."""
+    small = coloured(split, 7, seed)
+    pixels = small.pixels.repeat(8, axis=1).repeat(8, axis=2)
+    return ArrayImages("colours", split, pixels, small.labels, small.classes)
+
+
+def scorer_of_large_images(runtime: Runtime, **options: Any) -> KnnScorer:
+    transform = Transform(64, 73, (0.5,) * 3, (0.5,) * 3)
+    return KnnScorer(large("train", 0), large("test", 1), transform, runtime, 5, 0.1, **options)
+
+
+def test_pixels_of_many_large_images_are_small_crops_and_the_protocol_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = scorer_of_large_images(ALONE)
+    assert watch.protocol["knn_pixel_crop"] == 64
+    monkeypatch.setattr("siamtransfer.features.extract.PIXEL_BYTES", 42 * 3 * 64 * 64 * 4 - 1)
+    assert watch.protocol["knn_pixel_crop"] == 32
+    images = watch.bank, watch.test
+    flat = [extract_pixels(part, Transform(32, 36, (0.5,) * 3, (0.5,) * 3)) for part in images if part]
+    labels = [
+        torch.from_numpy(part.labels) for part in images if part is not None and part.labels is not None
+    ]
+    expected = knn_accuracies(flat[0], labels[0], flat[1], labels[1], [5], [0.1])
+    found = watch.baselines(Colour())
+    assert {
+        name.removeprefix("baseline/pixels/"): value for name, value in found.items() if "pixels" in name
+    } == (expected)
+
+
+def baselines_and_calls(runtime: Runtime) -> tuple[dict[str, float], dict[str, float], int]:
+    calls: list[int] = []
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(192, 16))
+    scorer = scorer_of_large_images(runtime)
+    rows = scorer.baselines(network, between_chunks=lambda: calls.append(1))
+    half = scorer_of_large_images(runtime, bank_dtype="float16").score(network)
+    return rows, half, len(calls)
+
+
+def test_ranks_have_the_numbers_of_one_process() -> None:
+    expected, half, _ = baselines_and_calls(ALONE)
+    ranks = on_ranks(baselines_and_calls, world_size=2)
+    assert [rank[:2] for rank in ranks] == [(expected, half)] * 2
+    assert ranks[0][2] == ranks[1][2] >= 6
+
+
+@pytest.mark.parametrize(
+    ("setting", "images", "expected"),
+    [
+        ("auto", 128_000, "float32"),
+        ("auto", 1_281_167, "float16"),
+        ("float32", 1_281_167, "float32"),
+        ("float16", 10, "float16"),
+    ],
+)
+def test_a_bank_is_in_half_precision_where_it_is_large_or_asked_for(
+    setting: str, images: int, expected: str
+) -> None:
+    assert choose_bank_dtype(setting, images, 2048) == expected
+
+
+def test_a_bank_in_half_precision_changes_cosines_by_its_rounding_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(200, 64, generator=generator), torch.randn(50, 64, generator=generator)
+    found, expected = (search(rows, queries, 5)[0] for rows in (unit_half_rows(bank * 1e6), bank))
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-4)
+    assert not torch.equal(found, expected)
