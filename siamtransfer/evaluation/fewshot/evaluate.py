@@ -10,6 +10,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.fewshot.config import FewshotConfig
 from siamtransfer.evaluation.frozen_model import labelled_features
 from siamtransfer.evaluation.linear.logistic import fit_logistic
+from siamtransfer.evaluation.linear.rows import Rows
 from siamtransfer.evaluation.linear.splits import TestSplit, number_classes, set_aside
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.features.extract import Features
@@ -77,5 +78,5 @@ def _fit_and_score(
     """The labels that a fit to these rows predicts for the test split, and their top-1 in percent."""
     device = runtime.device
     classifier = fit_logistic(train.tensor[rows].to(device), y[rows].to(device), strength, standardise=True)
-    predicted = test.score("draw", classifier.scores(test.features.to(device)))
+    predicted = test.score("draw", classifier.scores(Rows(test.features, device)))
     return predicted, test.metrics["draw/top1"]

@@ -21,6 +21,7 @@ from siamtransfer.evaluation.linear.logistic import (
     LogisticRegression,
     split_by_class,
 )
+from siamtransfer.evaluation.linear.rows import Rows
 from siamtransfer.metrics.average_precision import Rule, all_points, mean_average_precision
 from siamtransfer.utils.errors import UserError
 
@@ -35,7 +36,7 @@ class MultiLabelRegression(LogisticRegression):
 
     def __init__(
         self,
-        features: Tensor,
+        features: Tensor | Rows,
         labels: Tensor,
         ignored: Tensor | None = None,
         *,
@@ -50,18 +51,19 @@ class MultiLabelRegression(LogisticRegression):
                 "leave it out or take more images"
             )
         super().__init__(features, labels, standardise=standardise, dtype=dtype)
-        self.targets, self.counted = labels.to(self.rotated), counted.to(self.rotated)
+        self.targets, self.counted = labels.bool(), counted
         self.classes = torch.arange(labels.shape[1], device=labels.device)
 
-    def loss(self, scores: Tensor) -> Tensor:
-        """The sum over classes of binary cross-entropies; a class's score is above 0 where it is likelier
-        shown than not."""
-        entropy = F.binary_cross_entropy_with_logits(scores, self.targets, self.counted, reduction="sum")
-        return entropy / len(scores)
+    def loss(self, scores: Tensor, part: slice = slice(None)) -> Tensor:
+        """The sum over classes of binary cross-entropies, of the samples `part`, over N; a class's score is
+        above 0 where it is likelier shown than not."""
+        targets, counted = self.targets[part].to(scores), self.counted[part].to(scores)
+        entropy = F.binary_cross_entropy_with_logits(scores, targets, counted, reduction="sum")
+        return entropy / len(self.rows)
 
 
 def probe_labels(
-    train: Tensor,
+    train: Tensor | Rows,
     labels: Tensor,
     *,
     strengths: Sequence[float],
@@ -78,8 +80,10 @@ def probe_labels(
         UserError: a class is shown by none of the images that are fitted, or by all.
     """
 
-    def subset(rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        return train[rows], labels[rows], None if ignored is None else ignored[rows]
+    rows = Rows.of(train)
+
+    def subset(chosen: Tensor) -> tuple[Rows, Tensor, Tensor | None]:
+        return rows.select(chosen), labels[chosen], None if ignored is None else ignored[chosen]
 
     final = MultiLabelRegression(train, labels, ignored, standardise=standardise)
     if len(strengths) == 1:

@@ -15,6 +15,7 @@ import torch
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.logistic import probe
 from siamtransfer.evaluation.linear.multilabel import probe_labels
+from siamtransfer.evaluation.linear.rows import place
 from siamtransfer.evaluation.linear.splits import number_classes
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.average_precision import eleven_points, mean_average_precision
@@ -43,10 +44,9 @@ def logistic_probe(
     assert train.labels is not None
     y, split = number_classes(train.labels, test)
     device = runtime.device
-    result = probe(
-        train.tensor.to(device), y.to(device), strengths=strengths, standardise=standardise, seed=seed
-    )
-    predicted = split.score("linear", result.classifier.scores(split.features.to(device)))
+    rows, test_rows = place(train.tensor, device), place(split.features, device)
+    result = probe(rows, y.to(device), strengths=strengths, standardise=standardise, seed=seed)
+    predicted = split.score("linear", result.classifier.scores(test_rows))
     protocol = {
         "classifier": "multinomial logistic regression, L-BFGS",
         "standardised": standardise,
@@ -76,14 +76,14 @@ def multilabel_probe(
     device = runtime.device
     train_ignored = None if ignored[0] is None else torch.from_numpy(ignored[0]).to(device)
     result = probe_labels(
-        train.tensor.to(device),
+        place(train.tensor, device),
         train.labels.to(device),
         strengths=strengths,
         ignored=train_ignored,
         standardise=standardise,
         seed=seed,
     )
-    scores = result.classifier.scores(test.tensor.to(device)).cpu()
+    scores = result.classifier.scores(place(test.tensor, device)).cpu()
     labels = test.labels.numpy()
     metrics = {
         "linear/mAP": mean_average_precision(scores.numpy(), labels, ignored[1]),
