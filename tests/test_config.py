@@ -282,7 +282,7 @@ def test_only_keys_that_do_not_touch_the_numbers_are_free(key: str) -> None:
 
 FREE = {
     "run.dir", "data.root", "data.download", "data.workers", "data.max_unreadable", "hardware.device",
-    "hardware.threads",
+    "hardware.precision", "hardware.threads",
     "monitor.on_collapse",
 }  # fmt: skip
 

@@ -60,14 +60,21 @@ class Runtime:
         """The loss scaler that float16 needs; it does nothing for the other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
-    def distribute(self, model: nn.Module, *, synchronise_batch_norm: bool = True) -> nn.Module:
-        """Moves `model` to the device; with several ranks, averages its gradients and synchronises its
-        batch norms (torch's on CUDA, ours on the CPU, where torch's refuses to work)."""
+    def distribute(
+        self,
+        model: nn.Module,
+        *,
+        synchronise_batch_norm: bool = True,
+        kind: Literal["torch", "single-exchange"] = "torch",
+    ) -> nn.Module:
+        """Moves `model` to the device; with several ranks, averages its gradients and synchronises its batch
+        norms. `kind` chooses torch's SyncBatchNorm or ours (distributed/batchnorm.py) on CUDA; on the CPU,
+        where torch's refuses to work, it is always ours."""
         model = model.to(self.device)
         if self.world_size == 1:
             return model
         if synchronise_batch_norm:
-            if self.device.type == "cuda":
+            if self.device.type == "cuda" and kind == "torch":
                 model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
             else:
                 from siamtransfer.distributed.batchnorm import synchronise
@@ -99,12 +106,12 @@ def start_runtime(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch_device = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    runtime = Runtime(torch_device, _find_dtype(precision, torch_device), rank, world_size, local_world_size)
     if torch_device.type == "cuda":
-        torch.cuda.set_device(torch_device)
+        torch.cuda.set_device(torch_device)  # whose arithmetic precision: auto asks about
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    runtime = Runtime(torch_device, _find_dtype(precision, torch_device), rank, world_size, local_world_size)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     if world_size > 1:
@@ -211,4 +218,13 @@ def _find_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return _DTYPES[precision]
     if device.type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if has_native_bfloat16() else torch.float16
+
+
+def has_native_bfloat16() -> bool:
+    """Whether the current GPU computes in bfloat16 itself.
+
+    By default torch says yes also where it emulates bfloat16 in float32, as on a T4 or V100; there float16 is
+    several times faster.
+    """
+    return torch.cuda.is_bf16_supported(including_emulation=False)

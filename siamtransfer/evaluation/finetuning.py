@@ -19,6 +19,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
 from siamtransfer.training.epochs import Notes, train_epochs
 from siamtransfer.training.guard import StepContext, StepReport
+from siamtransfer.training.loss_scale import load_loss_scale
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.training.step import Updater
 
@@ -155,6 +156,7 @@ class _ClassifierTraining:
     def state_dict(self) -> dict[str, Any]:
         return {
             "scaler": self._updater.scaler.state_dict(),
+            "precision": self.runtime.precision,
             "model": self.model.state_dict(),
             "optimizer": self._updater.optimizer.state_dict(),
         }
@@ -162,7 +164,7 @@ class _ClassifierTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self._updater.optimizer.load_state_dict(state["optimizer"])
-        self._updater.scaler.load_state_dict(state["scaler"])
+        load_loss_scale(self._updater.scaler, state["scaler"], self.runtime, state.get("precision"))
 
 
 def finetune(

@@ -16,6 +16,7 @@ from siamtransfer.methods import Method
 from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
 from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
 from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.training.loss_scale import load_loss_scale
 from siamtransfer.training.step import Updater
 from siamtransfer.utils.log import say
 from siamtransfer.views.view_spec import Recipe
@@ -88,7 +89,8 @@ class TrainState:
         self.updater = Updater(model, optimizer, runtime.scaler(), runtime)
         if self._saved is not None:
             load_optimizer(optimizer, self._saved["optimizer"])
-            self.updater.scaler.load_state_dict(self._saved["scaler"])
+            saved = self._saved
+            load_loss_scale(self.updater.scaler, saved["scaler"], runtime, saved.get("precision"))
             self._saved = None
         return self.updater
 
@@ -103,6 +105,7 @@ class TrainState:
             "model": self.method.state_dict(),
             "optimizer": self.updater.optimizer.state_dict(),
             "scaler": self.updater.scaler.state_dict(),
+            "precision": self.updater.runtime.precision,
             "progress": {
                 "step": self.step,
                 "epoch": self.step // steps_per_epoch,

@@ -22,7 +22,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
     """A machine with that many GPUs, as far as choosing one goes."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: request.param)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
 
 
 def test_the_cpu_computes_in_float32_unless_told_otherwise() -> None:
@@ -73,6 +73,17 @@ def test_each_rank_takes_its_own_gpu(gpus: None) -> None:
     assert find("cpu", 1, 2) == CPU
     with pytest.raises(UserError, match="GPU 2 was asked for and this machine has 2"):
         find("cuda", 2, 3)
+
+
+@pytest.mark.parametrize("gpus", [1], indirect=True)
+def test_a_gpu_that_emulates_bfloat16_computes_in_float16_unless_told_otherwise(
+    gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, find = torch.device("cuda", 0), runtimes._find_dtype
+    assert find("auto", gpu) == torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert find("auto", gpu) == torch.float16
+    assert find("bfloat16", gpu) == torch.bfloat16
 
 
 def test_alone_nothing_is_exchanged() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,15 @@ def test_fault_09_resumed_with_another_configuration(
     assert all(words in str(caught.value) for words in named)
     assert str(caught.value).count("->") == len([c for c in changes if not c.startswith("--run.dir")])
     assert ((stopped / "metrics.jsonl").read_bytes(), (stopped / "config.json").read_bytes()) == before
+
+
+def test_a_run_goes_on_in_another_precision_and_says_so(stopped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder, symlinks=True)
+    run = launch(folder, "--hardware.precision=bfloat16", "--resume")
+    run.wait()  # in bfloat16 so small a network may or may not stay finite; that is not the matter here
+    assert "saved in float32 and the training goes on in bfloat16" in run.said
+    assert f"steps 2 to {STEPS}" in run.said
 
 
 def test_a_second_run_does_not_begin_over_the_first(stopped: Path) -> None:
