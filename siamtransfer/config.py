@@ -117,8 +117,20 @@ class HardwareConfig:
     threads: int | None = None
     """Threads that a rank computes with on the CPU; null: torch's choice, a thread a core. Small networks are
     faster with fewer and with data.workers on the other cores."""
+    sync_batch_norm_kind: Literal["torch", "single-exchange"] = "torch"
+    """Synchronised batch norm on several GPUs: torch's, which waits for the device in every layer, or ours,
+    which has one exchange a layer and direction and no wait. On CPU ranks it is always ours."""
     compile: bool = False
-    """Compile the backbone with torch.compile (minutes at the start, faster steps on recent GPUs)."""
+    """Compile the backbones with torch.compile (minutes at the start, faster steps on recent GPUs). With
+    several GPUs take sync_batch_norm_kind single-exchange: torch's cannot be compiled in one piece."""
+    guard: Literal["step", "device"] = "step"
+    """How an update from a loss or gradient that is not finite is prevented. step: the host reads the verdict
+    of all ranks before every update. device: the device takes such an update back, and the host reads the
+    verdict one step late, so that it never waits within a step; it takes a second copy of weights and
+    optimizer state. Not with float16."""
+    cuda_graph: bool = False
+    """Record forward and backward pass as a CUDA graph and replay it (one GPU; not with float16, accumulation
+    or methods that read numbers on the host)."""
 
 
 @dataclass
@@ -401,6 +413,10 @@ FREE_ON_RESUME = (
     "hardware.device",
     "hardware.precision",
     "hardware.threads",
+    "hardware.sync_batch_norm_kind",
+    "hardware.compile",
+    "hardware.guard",
+    "hardware.cuda_graph",
     "checkpoint.",
     "monitor.on_collapse",
     "log.",

@@ -1,20 +1,37 @@
-"""Batch norm that synchronises over ranks on the CPU, where torch's SyncBatchNorm refuses to work."""
+"""Batch norm over the batch of all ranks, with one exchange in each direction and no wait for the device.
+
+torch's SyncBatchNorm refuses CPU tensors, and on a GPU the host reads a mask of the ranks' shares, three
+times a forward pass. Here the shares stay on the device: the ranks exchange mean, variance and count, and
+combine them by the formula of Chan, Golub and LeVeque (Updating Formulae and a Pairwise Algorithm for
+Computing Sample Variances, 1979).
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from siamtransfer.distributed.collectives import all_reduce_with_grad
+from siamtransfer.distributed import collectives
+
+_NO_ROWS = 1e-20  # the count of a rank without rows: it changes no sum, and can be divided by
 
 
 class SyncedBatchNorm(_BatchNorm):
     """Batch norm over the batch of all ranks, for x[N, C, …] of any trailing shape; state as nn.BatchNorm.
 
-    Mean and variance take two passes over the ranks (the mean first), so that they equal one rank's on the
-    whole batch to rounding; as torch's, it computes in float32 where x is of half precision, and gives x's
-    dtype back. In eval mode it is ordinary batch norm.
+    The output, the gradient of the input and the running statistics equal one rank's on the whole batch to
+    rounding, also where shares are unequal or empty. Gradients of weight and bias are those of this rank's
+    rows; DistributedDataParallel averages them. As torch's, it computes in float32 where x is of half
+    precision, and gives x's dtype back. In eval mode it is ordinary batch norm.
+
+    A forward pass gathers 2 C + 1 numbers of each rank, a backward pass sums 2 C numbers over ranks. Neither
+    reads anything on the host, and torch.compile traces both without a graph break.
+
+    Raises:
+        ValueError: x has no dimension of channels.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 (the name is torch's)
@@ -25,29 +42,135 @@ class SyncedBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        axes = [0, *range(2, input.dim())]
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        x = input.float() if input.dtype.itemsize < 4 else input
-        count = all_reduce_with_grad(x.new_tensor([x.numel() / x.shape[1]]))
-        mean = all_reduce_with_grad(x.sum(axes)) / count
-        centred = x - mean.view(shape)
-        variance = all_reduce_with_grad(centred.square().sum(axes)) / count
+        # torch's fused kernels exist on CUDA only; the compiler fuses the plain operations by itself.
+        fused = input.is_cuda and input.numel() > 0 and not torch.compiler.is_compiling()
+        out, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps, fused)
         if self.running_mean is not None and self.running_var is not None:
-            self._remember(mean.detach(), variance.detach(), float(count))
-        out = centred * torch.rsqrt(variance + self.eps).view(shape)
-        if self.weight is not None:
-            out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out.to(input.dtype)
+            self._remember(mean, variance, count)
+        return out
 
-    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None
         assert self.running_var is not None
         self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        unbiased = variance * (count / max(count - 1, 1))
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+        dtype = self.running_mean.dtype
+        share = 1 / self.num_batches_tracked.to(dtype) if self.momentum is None else self.momentum
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        self.running_mean.lerp_(mean.to(dtype), share)
+        self.running_var.lerp_(unbiased.to(dtype), share)
+
+
+class _Normalise(torch.autograd.Function):
+    """x, weight[C], bias[C] -> y of x's shape, and mean[C], biased variance[C] and count of all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, fused: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if fused and not x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        # The fused kernel has 1 / √(variance + ε); with ε the same on the way back, the variance returns.
+        moments = _fused_moments(x, eps) if fused else _moments(x)
+        mean, variance, count = _combine(moments)
+        scale = torch.rsqrt(variance + eps)
+        if fused:
+            out = torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
+        else:
+            normalised = (_wide(x) - _over(mean, x)) * _over(scale, x)
+            if weight is not None and bias is not None:
+                normalised = normalised * _over(weight, x) + _over(bias, x)
+            out = normalised.to(x.dtype)
+        ctx.fused = fused
+        ctx.save_for_backward(x, weight, mean, scale, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return out, mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, count = ctx.saved_tensors
+        if ctx.fused:
+            of_input, of_weight, of_bias = _fused_gradients(gradient, x, weight, mean, scale, count)
+        else:
+            of_input, of_weight, of_bias = _gradients(gradient, x, weight, mean, scale, count)
+        if weight is None:
+            return of_input, None, None, None, None
+        return of_input, of_weight.to(weight.dtype), of_bias.to(weight.dtype), None, None
+
+
+def _moments(x: Tensor) -> Tensor:
+    """[mean of each channel, biased variance of each channel, count] of this rank's x, [2 C + 1]."""
+    x, channels = _wide(x), x.shape[1]
+    count = x.numel() // channels
+    if count == 0:
+        return torch.cat([x.new_zeros(2 * channels), x.new_full((1,), _NO_ROWS)])
+    variance, mean = torch.var_mean(x, _others(x), correction=0)
+    return torch.cat([mean, variance, x.new_full((1,), count)])
+
+
+def _fused_moments(x: Tensor, eps: float) -> Tensor:
+    """`_moments` by torch's CUDA kernel, which reads x once, whatever its dtype."""
+    mean, scale = torch.batch_norm_stats(x, eps)
+    variance = (scale.pow(-2) - eps).clamp_(min=0)
+    return torch.cat([mean, variance, mean.new_full((1,), x.numel() // x.shape[1])])
+
+
+def _combine(moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean[C], biased variance[C] and count[1] over all ranks from the moments [2 C + 1] of this one."""
+    channels = len(moments) // 2
+    means, variances, counts = collectives.all_gather_flat(moments).split([channels, channels, 1], dim=1)
+    count = counts.sum(dim=0)
+    share = counts / count
+    first = means[0]  # differences from it keep their digits where means are large beside the spread
+    mean = first + (share * (means - first)).sum(dim=0)
+    variance = (share * (variances + (means - mean).square())).sum(dim=0)
+    return mean, variance, count
+
+
+def _gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, scale: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias; the latter two of this rank's rows."""
+    dy, centred = _wide(gradient), _wide(x) - _over(mean, x)
+    own = torch.cat([dy.sum(_others(x)), (dy * centred).sum(_others(x))])
+    dy_mean, product_mean = (collectives.all_reduce(own) / count).chunk(2)
+    factor = scale if weight is None else scale * weight
+    of_input = dy - _over(dy_mean, x) - centred * _over(scale.square() * product_mean, x)
+    of_bias, product = own.chunk(2)
+    return (of_input * _over(factor, x)).to(x.dtype), product * scale, of_bias
+
+
+def _fused_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, scale: Tensor, count: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`_gradients` by torch's CUDA kernels."""
+    if not gradient.is_contiguous(memory_format=torch.channels_last):
+        gradient = gradient.contiguous()
+    dy, product, of_weight, of_bias = torch.batch_norm_backward_reduce(
+        gradient, x, mean, scale, weight, True, True, True
+    )
+    dy, product = collectives.all_reduce(torch.cat([dy, product])).chunk(2)
+    # The kernel divides the sums by the sum of the counts, which it takes as int32.
+    wide = None if weight is None else weight.to(mean.dtype)
+    counts = count.to(torch.int32)
+    of_input = torch.batch_norm_backward_elemt(gradient, x, mean, scale, wide, dy, product, counts)
+    return of_input, of_weight, of_bias
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x in float32 where it is of half precision."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
+def _others(x: Tensor) -> list[int]:
+    """All dimensions of x but that of the channels."""
+    return [0, *range(2, x.dim())]
+
+
+def _over(channels: Tensor, x: Tensor) -> Tensor:
+    """A number for each channel, as a factor of x[N, C, …]."""
+    return channels.view([1, -1] + [1] * (x.dim() - 2))
 
 
 def synchronise(model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from siamtransfer.utils.errors import UserError
 T = TypeVar("T")
 
 GATHER_BYTES = 2**27  # on the device, while rows of all ranks are gathered
+_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name from torch 2.14
 
 
 def world_size() -> int:
@@ -91,6 +92,16 @@ def all_gather(x: Tensor) -> Tensor:
     return torch.cat(gathered)
 
 
+@torch.no_grad()
+def all_gather_flat(x: Tensor) -> Tensor:
+    """The numbers [n] of every rank as rows [world_size, n], as constants; torch.compile can trace it."""
+    if world_size() == 1:
+        return x.detach()[None]
+    gathered = x.new_empty(world_size() * len(x))
+    _GATHER(gathered, x.detach())
+    return gathered.view(world_size(), len(x))
+
+
 def all_gather_with_grad(x: Tensor) -> Tensor:
     """Rows of all ranks [world_size * n, …]. The gradient of a row goes back to the rank that it came from,
     summed over the ranks whose losses it entered."""
@@ -110,19 +121,34 @@ def all_gather_rows(
     if world_size() == 1:
         assert local is not None
         return local.to(target)
+    rows: Tensor | None = None
+    begin = 0
+    for block in gather_blocks(local, total, device):
+        if rows is None:
+            rows = torch.empty(total, block.shape[1], dtype=block.dtype, device=target)
+        rows[begin : begin + len(block)] = block
+        begin += len(block)
+    assert rows is not None
+    return rows
+
+
+def gather_blocks(local: Tensor | None, total: int, device: torch.device) -> Iterator[Tensor]:
+    """The rows of `all_gather_rows` in their order, a block at a time, each on `device` and on every rank.
+
+    Every rank must take all blocks, for each of them is a collective.
+    """
+    ranks = world_size()
     widths = all_gather(torch.tensor([0 if local is None else local.shape[1]], device=device))
     width, dtype = int(widths.max()), torch.float32 if local is None else local.dtype
-    rows = torch.empty(total, width, dtype=dtype, device=target)
-    step = max(1, GATHER_BYTES // max(1, 2 * width * dtype.itemsize * world_size()))
-    for begin in range(0, -(-total // world_size()), step):
-        block = rows[begin * world_size() : (begin + step) * world_size()]
-        padded = torch.zeros(-(-len(block) // world_size()), width, dtype=dtype, device=device)
+    share = -(-total // ranks)
+    step = max(1, GATHER_BYTES // max(1, 2 * width * dtype.itemsize * ranks))
+    for begin in range(0, share, step):
+        padded = torch.zeros(min(step, share - begin), width, dtype=dtype, device=device)
         if local is not None:
             mine = local[begin : begin + step]
             padded[: len(mine)] = mine.to(device)
-        gathered = all_gather(padded).view(world_size(), len(padded), width)
-        block.copy_(gathered.transpose(0, 1).flatten(0, 1)[: len(block)])
-    return rows
+        gathered = all_gather(padded).view(ranks, len(padded), width)
+        yield gathered.transpose(0, 1).flatten(0, 1)[: total - begin * ranks]
 
 
 @contextlib.contextmanager

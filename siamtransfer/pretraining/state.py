@@ -16,6 +16,7 @@ from siamtransfer.methods import Method
 from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
 from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
 from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.training.compiling import compile_backbones
 from siamtransfer.training.loss_scale import load_loss_scale
 from siamtransfer.training.step import Updater
 from siamtransfer.utils.log import say
@@ -82,9 +83,13 @@ class TrainState:
         """Moves the method to its device, wraps it for several ranks, and builds what updates it."""
         hardware = self.config.hardware
         self.method.to(memory_format=torch.channels_last)
-        model = runtime.distribute(self.method, synchronise_batch_norm=hardware.sync_batch_norm)
+        model = runtime.distribute(
+            self.method,
+            synchronise_batch_norm=hardware.sync_batch_norm,
+            kind=hardware.sync_batch_norm_kind,
+        )
         if hardware.compile:
-            self.method.backbone.compile()
+            compile_backbones(self.method)
         optimizer = build_optimizer(self.config.optim, self.method.groups())
         self.updater = Updater(model, optimizer, runtime.scaler(), runtime)
         if self._saved is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from siamtransfer.backbones.architecture import build_backbone
-from siamtransfer.distributed.batchnorm import SyncedBatchNorm, synchronise
+from siamtransfer.distributed.batchnorm import SyncedBatchNorm, _Normalise, synchronise
 from siamtransfer.methods import SimSiam, SimSiamConfig
 
 
@@ -53,3 +53,81 @@ def test_in_evaluation_it_is_ordinary_batch_norm(kind: type[nn.Module]) -> None:
 def test_input_without_channels_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[N, C"):
         SyncedBatchNorm(3)(torch.ones(3))
+
+
+# The path of CUDA, with torch's kernels as their documentation says.
+
+
+class Kernels:
+    """Under the names of torch's kernels, what they compute in plain operations."""
+
+    @staticmethod
+    def batch_norm_stats(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(x, [0, 2, 3], correction=0)
+        return mean, torch.rsqrt(variance + eps)
+
+    @staticmethod
+    def batch_norm_elemt(
+        x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, scale: Tensor, eps: float
+    ) -> Tensor:
+        out = (x - over(mean)) * over(scale)
+        return out if weight is None or bias is None else out * over(weight) + over(bias)
+
+    @staticmethod
+    def batch_norm_backward_reduce(
+        dy: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None, *needed: bool
+    ) -> tuple[Tensor, ...]:
+        product = (dy * (x - over(mean))).sum([0, 2, 3])
+        return dy.sum([0, 2, 3]), product, product * scale, dy.sum([0, 2, 3])
+
+    @staticmethod
+    def batch_norm_backward_elemt(
+        dy: Tensor,
+        x: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        weight: Tensor | None,
+        total: Tensor,
+        product: Tensor,
+        counts: Tensor,
+    ) -> Tensor:
+        assert counts.dtype == torch.int32
+        n = counts.sum()
+        out = dy - over(total / n) - (x - over(mean)) * over(scale.square() * product / n)
+        return out * over(scale if weight is None else scale * weight)
+
+
+def over(channels: Tensor) -> Tensor:
+    return channels.view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_path_of_cuda_computes_what_the_plain_one_does(
+    affine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in vars(Kernels):
+        if name.startswith("batch_norm"):
+            monkeypatch.setattr(torch, name, getattr(Kernels, name))
+    x = (torch.randn(6, 3, 4, 5, dtype=torch.float64) * 2 + 5).requires_grad_()
+    weight, bias = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    inputs = [x, weight, bias] if affine else [x]
+    found = []
+    for fused in (True, False):
+        out, *moments = _Normalise.apply(x, *(inputs[1:] or [None, None]), 1e-5, fused)
+        found.append([out, *moments, *torch.autograd.grad(out.tanh().sum(), inputs)])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_it_is_torchs_batch_norm(dtype: torch.dtype) -> None:
+    x = (torch.randn(8, 16, 7, 7, device="cuda") * 2 + 5).to(dtype)
+    found = []
+    for kind in (nn.BatchNorm2d, SyncedBatchNorm):
+        norm, part = kind(16).cuda(), x.clone().requires_grad_()
+        out = norm(part)
+        out.float().tanh().sum().backward()
+        assert part.grad is not None
+        found.append([out.float(), part.grad.float(), *norm.buffers(), *(p.grad for p in norm.parameters())])
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found[0], found[1], rtol=tolerance, atol=tolerance)

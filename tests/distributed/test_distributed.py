@@ -158,6 +158,69 @@ def normalise_half(runtime: Runtime, x: Tensor, weights: Tensor) -> Any:
     return out.detach(), norm.running_var
 
 
+def test_large_means_keep_their_digits_in_float32() -> None:
+    """Values near 1000 with a spread of 1: sums of squares would lose the variance's last five digits."""
+    x = torch.randn(2, 12, 5, 3, 4) + 1000
+    weights = torch.randn(x.shape[1:])
+    exact, _, buffers = normalise(ALONE, x.double(), weights.double(), nn.BatchNorm2d, {})
+    ranks = on_ranks(normalise, x, weights, SyncedBatchNorm, {}, world_size=3)
+    together = torch.cat([found["out0"] for found, _, _ in ranks])
+    torch.testing.assert_close(together.double(), exact["out0"], rtol=2e-4, atol=2e-4)  # x has 6e-5 itself
+    torch.testing.assert_close(ranks[0][2]["running_var"].double(), buffers["running_var"], rtol=2e-6, atol=0)
+
+
+def of_shares(runtime: Runtime, x: Tensor, sizes: list[int]) -> Any:
+    """Output, gradient, running statistics and the collectives of a step on shares of these sizes."""
+    norm = SyncedBatchNorm(x.shape[1]).to(x.dtype)
+    part = x.split(sizes)[runtime.rank].clone().requires_grad_()
+    with torch.profiler.profile() as profile:
+        out = norm(part)
+        out.square().tanh().sum().backward()
+    counts = {event.key: event.count for event in profile.key_averages() if event.key.startswith("c10d::")}
+    return out.detach(), part.grad, norm.running_var, counts
+
+
+def test_shares_may_differ_and_be_empty_and_each_direction_has_one_collective() -> None:
+    x = torch.randn(12, 5, 3, 4, dtype=torch.float64) * 3 + 7
+    whole, _, running_var, _ = of_shares(ALONE, x, [12])
+    reference = nn.BatchNorm2d(5).double()
+    torch.testing.assert_close(whole, reference(x), rtol=1e-12, atol=1e-12)
+    ranks = on_ranks(of_shares, x, [5, 0, 7], world_size=3)
+    assert [sum(counts.values()) for *_, counts in ranks] == [2, 2, 2], ranks[0][3]
+    torch.testing.assert_close(torch.cat([out for out, *_ in ranks]), whole, rtol=1e-12, atol=1e-12)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(nn.BatchNorm2d(5).double()(x).square().tanh().sum(), x)
+    torch.testing.assert_close(torch.cat([grad for _, grad, *_ in ranks]), expected, rtol=1e-10, atol=1e-12)
+    for _, _, variance, _ in ranks:
+        torch.testing.assert_close(variance, running_var, rtol=1e-12, atol=1e-12)
+
+
+def compiled_and_not(runtime: Runtime) -> Any:
+    """Losses of two steps of a small SimSiam, eager and with a backbone compiled in one piece, and the graphs
+    compiled."""
+    losses = []
+    for whether in (False, True):
+        torch.manual_seed(0)
+        backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+        backbone.append(nn.BatchNorm2d(4, momentum=None))
+        model = runtime.distribute(backbone)
+        if whether:
+            backbone.compile(fullgraph=True, backend="aot_eager", dynamic=False)
+        for step in range(2):
+            x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step + 9 * runtime.rank))
+            loss = model(x).square().tanh().mean()
+            loss.backward()
+            losses.append(loss.detach())
+        losses += [p.grad for p in backbone.parameters() if p.grad is not None]
+        losses += list(backbone.buffers())
+    return losses[: len(losses) // 2], losses[len(losses) // 2 :]
+
+
+def test_it_compiles_in_one_piece_on_two_ranks() -> None:
+    for eager, compiled in on_ranks(compiled_and_not):
+        torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
+
+
 # Gradient accumulation.
 
 
