@@ -29,10 +29,11 @@ from siamtransfer.features.cache import FeatureCache
 from siamtransfer.features.extract import (
     FeatureOrigin,
     Features,
+    Pass,
     Transform,
     evaluation_transform,
-    extract,
     extract_pixels,
+    extract_share,
     pixel_transform,
 )
 from siamtransfer.features.feature_file import read_feature_file
@@ -153,7 +154,8 @@ class FrozenModel:
             return extract_pixels(images, self.transform, workers=self.workers, runtime=self.runtime)
         layers, cache = FeatureLayers(self.backbone, selections), _feature_cache(self.config.cache)
         if cache is None:
-            return self._forward(images, layers)
+            share = self._forward_share(images, layers)
+            return collectives.all_gather_rows(share, len(images), self.runtime.device)
         path = cache.path(
             f"{self.read.digest} {self.read.architecture!r}",
             content_fingerprint(images),
@@ -161,17 +163,19 @@ class FrozenModel:
             self.runtime.precision,
             layers.layers,
         )
-        return cache.read_or_extract(path, len(images), lambda: self._forward(images, layers))
+        return cache.read_or_extract(
+            path, len(images), lambda: self._forward_share(images, layers), self.runtime.device
+        )
 
-    def _forward(self, images: ImageSet, layers: FeatureLayers) -> torch.Tensor:
+    def _forward_share(self, images: ImageSet, layers: FeatureLayers) -> torch.Tensor:
         runtime = self.runtime
         if runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
         if isinstance(self.backbone, ResNetBackbone):
             layers.backbone = fold_batchnorm(self.backbone)
         layers.to(memory_format=torch.channels_last)
-        batch = self.config.forward_batch_size
-        return extract(layers, images, self.transform, runtime, batch=batch, workers=self.workers)
+        options = Pass(runtime, self.config.forward_batch_size, self.workers)
+        return extract_share(layers, images, self.transform, options)
 
 
 def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Runtime) -> FrozenModel:

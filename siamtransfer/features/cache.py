@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +30,7 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
 
+CPU = torch.device("cpu")
 VERSION = 2  # of the files; a part of the key
 _MARK = b"\nsha256 of name and content: "
 _CHECKSUM_BYTES = len(_MARK) + 64 + 1  # in hexadecimal, then a line's end
@@ -61,18 +62,30 @@ class FeatureCache:
         )
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
 
-    def read_or_extract(self, path: Path, images: int, extract: Callable[[], Tensor]) -> Tensor:
-        """The features of `images` images under `path`; where some rank cannot read them, every rank calls
-        `extract` and rank 0 keeps what it returns."""
-        is_main = collectives.rank() == 0
-        cached = self.read(path, images, remark=say if is_main else lambda _: None)
-        on_every_rank = all(collectives.all_gather_object([cached is not None]))
-        if cached is not None and on_every_rank:
+    def read_or_extract(
+        self, path: Path, images: int, extract_share: Callable[[], Tensor], device: torch.device = CPU
+    ) -> Tensor:
+        """The features of `images` images under `path`, the same on every rank.
+
+        Where some rank cannot read them, every rank calls `extract_share` for its rows (of the images rank,
+        rank + world_size, …), which pass through `device`, a block at a time, into the file of rank 0. With
+        several ranks, each then maps that file. Only where that is not possible (no space, or several
+        machines without a common folder) each has all features in its memory.
+        """
+        cached = self._read_on_every_rank(path, images)
+        if cached is not None:
             return cached
-        features = extract()
-        if is_main:
-            self.keep(path, features)
-        return features
+        share = extract_share()
+        self._keep(path, share, images, device)
+        if collectives.world_size() == 1:
+            return share
+        cached = self._read_on_every_rank(path, images)
+        return collectives.all_gather_rows(share, images, device) if cached is None else cached
+
+    def _read_on_every_rank(self, path: Path, images: int) -> Tensor | None:
+        """`read`, or None on all ranks where it is None on one."""
+        cached = self.read(path, images, remark=say if collectives.rank() == 0 else lambda _: None)
+        return cached if all(collectives.all_gather_object([cached is not None])) else None
 
     def read(self, path: Path, images: int, *, remark: Callable[[str], None] = say) -> Tensor | None:
         """The features under `path`, memory-mapped; None when they are absent, or damaged: with a remark."""
@@ -100,13 +113,37 @@ class FeatureCache:
         """
         with atomic_write(path) as file:
             np.save(file, features.numpy(), allow_pickle=False)
-            file.flush()
-            file.write(_MARK + _checksum(file, file.tell(), path.name) + b"\n")
+            self._sign(file, path)
 
-    def keep(self, path: Path, features: Tensor) -> None:
-        """Publishes `features` under `path`; a cache that cannot be written is remarked once."""
+    def _keep(self, path: Path, share: Tensor, images: int, device: torch.device) -> None:
+        """Rank 0 publishes the features, of which each rank has its share; a cache that cannot be written is
+        remarked once."""
+        if collectives.world_size() == 1:
+            return self._remark_once(lambda: self.write(path, share))
+        blocks = collectives.gather_blocks(share, images, device)
+        if collectives.rank() == 0:
+            shape = (images, share.shape[1])
+            self._remark_once(lambda: self._write_blocks(path, blocks, shape))
+        for _ in blocks:  # the other ranks send theirs, whatever became of the file
+            pass
+        return None
+
+    def _write_blocks(self, path: Path, blocks: Iterator[Tensor], shape: tuple[int, int]) -> None:
+        """`write` of the float32 rows that `blocks` yields."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        with atomic_write(path) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks:
+                file.write(block.cpu().contiguous().numpy().tobytes())
+            self._sign(file, path)
+
+    def _sign(self, file: IO[bytes], path: Path) -> None:
+        file.flush()
+        file.write(_MARK + _checksum(file, file.tell(), path.name) + b"\n")
+
+    def _remark_once(self, write: Callable[[], None]) -> None:
         try:
-            self.write(path, features)
+            write()
         except UserError as error:
             if self.folder not in _FOLDERS_REMARKED:
                 say(f"features are not kept for the next time: {error}")

@@ -150,13 +150,37 @@ def read_on_a_rank(_: Runtime, folder: Path) -> list[float]:
     path = cache.path("w", "i", TRANSFORM, "float32")
     if collectives.rank() == 1:
         cache.read = lambda *_, **__: None  # type: ignore[method-assign]
-    return cache.read_or_extract(path, 2, lambda: torch.full((2, 1), 7.0)).flatten().tolist()
+    return cache.read_or_extract(path, 2, lambda: torch.full((1, 1), 7.0)).flatten().tolist()
 
 
 def test_ranks_that_see_different_files_extract_together(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     cache.write(cache.path("w", "i", TRANSFORM, "float32"), torch.zeros(2, 1))
     assert on_ranks(read_on_a_rank, tmp_path) == [[7.0, 7.0], [7.0, 7.0]]
+
+
+def share_of_rank(runtime: Runtime, folder: str, blocks: int) -> list[torch.Tensor]:
+    """Seven features by three ranks, in blocks of so many bytes a rank; twice."""
+    collectives.GATHER_BYTES = blocks
+    cache = FeatureCache(Path(folder))
+    path = cache.path("w", "i", TRANSFORM, "float32")
+    rows = torch.arange(14.0).view(7, 2)[runtime.rank :: runtime.world_size].clone()
+    return [cache.read_or_extract(path, 7, lambda: rows).clone() for _ in range(2)]
+
+
+def test_ranks_write_one_file_block_by_block_as_one_process_writes_it(tmp_path: Path) -> None:
+    features = torch.arange(14.0).view(7, 2)
+    alone = FeatureCache(tmp_path / "alone")
+    path = alone.path("w", "i", TRANSFORM, "float32")
+    alone.write(path, features)
+    for found in on_ranks(share_of_rank, str(tmp_path / "ranks"), 2 * 2 * 4 * 3, world_size=3):
+        assert all(torch.equal(each, features) for each in found)
+    assert (tmp_path / "ranks" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_ranks_that_cannot_write_have_all_features_in_memory() -> None:
+    for found in on_ranks(share_of_rank, "/proc/no-such-folder", 2**20, world_size=2):
+        assert all(torch.equal(each, torch.arange(14.0).view(7, 2)) for each in found)
 
 
 def write_often(folder: Path, value: float) -> None:
