@@ -13,6 +13,8 @@ from siamtransfer.features.extract import Features
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.zip_files import verify_zip
 
+ROWS = 8192  # that are checked at once
+
 
 def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
     """Features of any framework: an .npz with `features`[N, D] and `labels`[N] or, for several labels an
@@ -53,14 +55,28 @@ def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
         raise UserError(f"{path} holds features of type {features.dtype}, not finite floating-point numbers")
     if isinstance(features, np.memmap):
         return Features(features, y)
-    if not np.isfinite(features).all():
-        raise UserError(f"{path} holds features that are not all finite floating-point numbers")
-    with np.errstate(over="ignore", under="ignore"):
-        narrow = features.astype(np.float32)
-    lost = (features != 0).any(axis=1) & ~narrow.any(axis=1)
-    if not np.isfinite(narrow).all() or lost.any():
-        raise UserError(f"{path} holds features beyond the range of float32: multiply them by a constant")
-    return Features(torch.from_numpy(narrow), y)
+    return Features(torch.from_numpy(_narrow(features, path)), y)
+
+
+def _narrow(features: np.ndarray, path: str | Path) -> np.ndarray:
+    """features[N, D] in float32, checked in chunks; no copy of them where they are float32 already.
+
+    Raises:
+        UserError: a value is not finite, or beyond the range of float32.
+    """
+    narrow = features if features.dtype == np.float32 else np.empty(features.shape, np.float32)
+    for begin in range(0, len(features), ROWS):
+        rows, kept = features[begin : begin + ROWS], narrow[begin : begin + ROWS]
+        if not np.isfinite(rows).all():
+            raise UserError(f"{path} holds features that are not all finite floating-point numbers")
+        if narrow is features:
+            continue
+        with np.errstate(over="ignore", under="ignore"):
+            kept[:] = rows
+        lost = (rows != 0).any(axis=1) & ~kept.any(axis=1)
+        if not np.isfinite(kept).all() or lost.any():
+            raise UserError(f"{path} holds features beyond the range of float32: multiply them by a constant")
+    return narrow
 
 
 def _map_member(path: Path, name: str) -> np.memmap | None:

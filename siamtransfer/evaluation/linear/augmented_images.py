@@ -79,7 +79,8 @@ class _LocalSamples(Sampler[list[SampleKey]]):
         source = self.source
         for step in range(self.start, self.steps):
             epoch, number = divmod(step, source.steps_per_epoch)
-            order = source.indices[epoch_order(len(source.indices), source.seed, epoch)]
+            if step == self.start or number == 0:
+                order = source.indices[epoch_order(len(source.indices), source.seed, epoch)]
             block = order[number * source.batch : (number + 1) * source.batch]
             yield [(epoch, int(index)) for index in block[local_part(len(block), source.runtime)]]
 

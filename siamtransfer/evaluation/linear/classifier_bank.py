@@ -23,7 +23,8 @@ from siamtransfer.evaluation.linear.config import ProbeOptimizer
 MOMENTUM = 0.9
 TRUST = 0.001  # LARS's coefficient, in every published probe
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # AdamW's
-ROWS_PER_CHUNK = 8192  # samples whose scores are held at once
+ROWS_PER_CHUNK = 8192  # samples whose scores are held at once, at most
+SCORES_PER_CHUNK = 2**26  # of all classifiers: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class ClassifierBank:
     def accuracy(self, h: Tensor, labels: Tensor, top: int = 1) -> Tensor:
         """Percentage of samples whose label is among the `top` best scores, float64[H]."""
         correct = torch.zeros(len(self.settings), dtype=torch.float64, device=self.weight.device)
-        for chunk, y in zip(h.split(ROWS_PER_CHUNK), labels.split(ROWS_PER_CHUNK), strict=True):
+        rows = max(1, min(ROWS_PER_CHUNK, SCORES_PER_CHUNK // (len(self.settings) * self.weight.shape[1])))
+        for chunk, y in zip(h.split(rows), labels.split(rows), strict=True):
             scores = self.scores(chunk.to(self.weight.device))
             best = scores.topk(min(top, scores.shape[1]), dim=1).indices
             correct += (best == y.to(best.device)[:, None, None]).any(dim=1).sum(dim=0)

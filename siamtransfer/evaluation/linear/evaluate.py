@@ -60,7 +60,10 @@ def evaluate(config: LinearConfig, runtime: Runtime) -> Result | None:
         UserError: the images do not suit the protocol, or whatever reading checkpoint, images or files finds.
     """
     if config.protocol == "logistic" or config.checkpoint in (None, "pixels"):
-        result = probe_features(labelled_features(config.checkpoint, config, runtime), config, runtime)
+        data = labelled_features(config.checkpoint, config, runtime)
+        if config.protocol == "logistic" and not runtime.is_main:
+            return None  # rank 0 fits alone, so the memory and the processors of the others are free
+        result = probe_features(data, config, runtime)
     else:
         result = _probe_images(config, runtime)
     if not runtime.is_main:
@@ -247,7 +250,7 @@ def _kept_features(
     """A held-out tenth of the features h[N, D], and the rest to train on."""
     fitted, held_out = split_by_class(y, HELD_OUT, config.seed)
     batch_size = _batch_size(config, len(fitted))
-    batches = KeptFeatures(h[fitted], y[fitted], batch_size, runtime, config.seed)
+    batches = KeptFeatures(h, y, batch_size, runtime, config.seed, fitted)
     return SweepData(batches, test, select, (h[held_out], y[held_out]))
 
 

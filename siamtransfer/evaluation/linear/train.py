@@ -44,24 +44,27 @@ class FeatureBatches(Protocol):
 
 @dataclass
 class KeptFeatures:
-    """Features[N, D] that were extracted before; each rank takes its share of a batch, in the epoch's
-    order."""
+    """Features[N, D] that were extracted before, of which the rows `chosen` int64[n] (None: all) take part,
+    without a copy of them. Each rank takes its share of a batch, in the epoch's order."""
 
     features: Tensor
     labels: Tensor
     batch: int
     runtime: Runtime
     seed: int = 0
+    chosen: Tensor | None = None
 
     @property
     def samples(self) -> int:
-        return len(self.features)
+        return len(self.features if self.chosen is None else self.chosen)
 
     def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         device, per_epoch = self.runtime.device, -(-self.samples // self.batch)
         for step in range(start, steps):
             epoch, number = divmod(step, per_epoch)
-            order = torch.from_numpy(epoch_order(self.samples, self.seed, epoch))
+            if step == start or number == 0:
+                order = torch.from_numpy(epoch_order(self.samples, self.seed, epoch))
+                order = order if self.chosen is None else self.chosen[order]
             block = order[number * self.batch : (number + 1) * self.batch]
             local = block[local_part(len(block), self.runtime)]
             yield self.features[local].to(device), self.labels[local].to(device)

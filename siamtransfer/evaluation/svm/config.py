@@ -28,6 +28,8 @@ class SvmConfig(OneCheckpointConfig):
         "low_shot",
         "one_hot",
         "jobs",
+        "sample",
+        "memory",
     )
 
     protocol: Literal["vissl", "swav"] = "vissl"
@@ -47,7 +49,11 @@ class SvmConfig(OneCheckpointConfig):
     seed: int = 0
     """Decides draws and the order of LIBLINEAR."""
     jobs: int | None = None
-    """Processes; null: one a processor."""
+    """Processes at most; null: one a processor."""
+    sample: int = 0
+    """Images of train that the SVMs are fitted to: by the seed, an equal part of every class; 0: all."""
+    memory: float = 16.0
+    """GiB that the SVMs may take: fewer processes run at once, and too large features are refused."""
 
     def check(self) -> None:
         super().check()
@@ -55,6 +61,8 @@ class SvmConfig(OneCheckpointConfig):
             raise UserError("--costs must be above 0")
         if self.folds < 2 or self.draws < 1 or min(self.low_shot or [1]) < 1 or (self.jobs or 1) < 1:
             raise UserError("--folds must be at least 2, and --draws, --low-shot and --jobs at least 1")
+        if self.sample < 0 or not self.memory > 0:
+            raise UserError("--sample must be at least 1, or 0 for all, and --memory above 0")
         if self.layers != "output" and self.protocol == "vissl" and not self.train_features:
             raise UserError("--layers goes with --protocol swav; --protocol vissl takes a --stage")
         if self.stage != "res5" and (self.protocol != "vissl" or self.train_features):

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from siamtransfer.data.subset import draw_by_class
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_features, open_frozen_model
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.evaluation.svm.config import SHOTS, SvmConfig
+from siamtransfer.evaluation.svm.memory import jobs_within
 from siamtransfer.evaluation.svm.pooled_features import WINDOWS, pool_in_windows
 from siamtransfer.evaluation.svm.svm import FullScores, SvmSplit, score_full, score_low_shot
 from siamtransfer.metrics.average_precision import eleven_points, mean_average_precision
@@ -35,10 +37,13 @@ def evaluate(config: SvmConfig, runtime: Runtime) -> Result | None:
     data = open_features(config, runtime)
     if not runtime.is_main:
         return None
+    images, dim = data.train.features.shape
+    jobs = jobs_within(
+        config.memory, min(images, config.sample or images), dim, config.jobs or cpu_count()
+    )  # before any copy of the features
     train, test, names = svm_splits(data, config)
     add_remarks(data.protocol, remarks_on(data.train, data.test, "svm"))
-    jobs = config.jobs or cpu_count()
-    say(f"fitting the SVMs of {len(names)} classes, {jobs} at once")
+    say(f"fitting the SVMs of {len(names)} classes, {jobs} at once (--jobs, --memory {config.memory:g} GiB)")
     data.protocol |= {
         "classifier": "an L2 SVM with squared hinge loss a class (LIBLINEAR), positives weighed twice, on "
         "features divided by their norm",
@@ -46,6 +51,7 @@ def evaluate(config: SvmConfig, runtime: Runtime) -> Result | None:
         "costs": config.costs,
         "one_hot": config.one_hot,
         "seed": config.seed,
+        **({"sample": len(train.features)} if config.sample else {}),
     }
     score = _score_full if config.low_shot is None else _score_low_shot
     scores = score(train, test, names, config, jobs)
@@ -100,6 +106,8 @@ def svm_splits(data: LabelledFeatures, config: SvmConfig) -> tuple[SvmSplit, Svm
             "the images have one label each: --one-hot fits an SVM to each class against all others"
         )
     classes = np.unique(labels[0]) if config.one_hot else np.arange(labels[0].shape[1])
+    sampled, counts = sample_rows(labels[0], config.sample, config.seed), [len(values) for values in labels]
+    labels[0] = labels[0] if sampled is None else labels[0][sampled]
     if config.one_hot:
         labels = [values[:, None] == classes for values in labels]
     if labels[0].shape[1] != labels[1].shape[1]:
@@ -110,14 +118,26 @@ def svm_splits(data: LabelledFeatures, config: SvmConfig) -> tuple[SvmSplit, Svm
     ignored: list[np.ndarray | None]
     if data.images is None:
         files = (config.train_features, config.test_features)
-        ignored = [read_ignored(file, y.shape) for file, y in zip(files, labels, strict=True)]
+        shapes = [(count, len(classes)) for count in counts]
+        ignored = [read_ignored(file, shape) for file, shape in zip(files, shapes, strict=True)]
         names = [str(label) for label in classes]
     else:
         ignored = [ignored_of(images) for images in data.images if images is not None]
         names = [data.images[0].classes[label] for label in classes]
-    features = (data.train.tensor.numpy(), data.test.tensor.numpy())
+    features = [data.train.tensor.numpy(), data.test.tensor.numpy()]
+    if sampled is not None:
+        features[0] = features[0][sampled]
+        ignored[0] = None if ignored[0] is None else ignored[0][sampled]
     train, test = (SvmSplit.of(*arrays) for arrays in zip(features, labels, ignored, strict=True))
     return train, test, names
+
+
+def sample_rows(labels: np.ndarray, size: int, seed: int) -> np.ndarray | None:
+    """int64[n], rising: about `size` images by the seed, of labels[N] an equal part of every class and of
+    labels[N, C] any; None: all of them."""
+    if not 0 < size < len(labels):
+        return None
+    return draw_by_class(labels if labels.ndim == 1 else np.zeros(len(labels)), size / len(labels), seed)
 
 
 def read_ignored(path: str | None, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -28,6 +28,7 @@ from siamtransfer.metrics.average_precision import all_points, average_precision
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
+ROWS = 8192  # that are normalised at once
 MAX_ITERATIONS = 2000
 """Of LIBLINEAR; an SVM that reaches them counts as unconverged."""
 
@@ -187,8 +188,11 @@ def draw(train: SvmSplit, c: int, shots: int, number: int, seed: int = 0) -> np.
 
 def normalise(features: np.ndarray) -> np.ndarray:
     """float64[N, D]: every row divided by its norm plus 1e-5."""
-    features = features.astype(np.float64)
-    return features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-5)
+    normalised = features.astype(np.float64)
+    for begin in range(0, len(normalised), ROWS):  # norms of all rows at once would take another copy
+        rows = normalised[begin : begin + ROWS]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True) + 1e-5
+    return normalised
 
 
 def fit(

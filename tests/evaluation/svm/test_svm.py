@@ -23,6 +23,8 @@ from siamtransfer.data.scenes.export import SceneCounts, write_voc
 from siamtransfer.data.voc import ignored_of
 from siamtransfer.evaluation.svm import svm
 from siamtransfer.evaluation.svm.config import Stage
+from siamtransfer.evaluation.svm.evaluate import sample_rows
+from siamtransfer.evaluation.svm.memory import jobs_within
 from siamtransfer.evaluation.svm.pooled_features import WINDOWS, SquashedImages, WindowPooledBackbone
 from siamtransfer.evaluation.svm.svm import (
     LowShotScores,
@@ -54,6 +56,36 @@ def test_features_are_divided_by_their_norm() -> None:
     features = np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)
     assert normalise(features).dtype == np.float64
     assert normalise(features).tolist() == [[3 / 5.00001, 4 / 5.00001], [0, 0]]
+
+
+def test_rows_are_normalised_in_chunks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = np.random.default_rng(0).normal(size=(23, 5)).astype(np.float32)
+    whole = normalise(features)
+    monkeypatch.setattr(svm, "ROWS", 4)
+    assert np.array_equal(normalise(features), whole)
+    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    assert np.array_equal(whole, features / (norms + 1e-5))
+
+
+def test_as_many_svms_at_once_as_fit_the_memory() -> None:
+    assert jobs_within(16, 5011, 9216, 8) == 8, "VOC07 is small"
+    assert jobs_within(4, 5011, 9216, 64) == 4
+    for rows in (100_000, 1_281_167):
+        with pytest.raises(UserError, match=r"takes .* GiB and --memory allows 4: take --sample 77000"):
+            jobs_within(4, rows, 2048, 64)
+    assert jobs_within(4, 77_000, 2048, 64) == 1
+
+
+def test_a_sample_is_an_equal_part_of_every_class() -> None:
+    labels = np.arange(100) % 4
+    rows = sample_rows(labels, 20, seed=1)
+    assert rows is not None
+    assert np.bincount(labels[rows]).tolist() == [5, 5, 5, 5]
+    assert not np.array_equal(rows, sample_rows(labels, 20, seed=2))
+    several = sample_rows(np.eye(100), 20, seed=1)
+    assert several is not None
+    assert len(np.unique(several)) == 20
+    assert sample_rows(labels, 0, 1) is sample_rows(labels, 100, 1) is None
 
 
 def test_an_ignored_label_is_negative_in_training() -> None:
@@ -382,3 +414,7 @@ def test_what_the_program_refuses(voc: Path, shapes_folder: Path, files: list[ob
         SOURCE, "--data.name", "folder", "--data.root", shapes_folder, "--one-hot", *SMALL
     )
     assert "leave --one-hot out" in refused(*files, "--one-hot")
+    assert "--sample must be at least 1, or 0" in refused(*files, "--sample", -1)
+    assert "take --sample" in refused(*files, "--memory", 1e-5)
+    sampled = score(*files, "--sample", 60, "--costs", 1)
+    assert sampled["protocol"]["sample"] == 60
