@@ -91,7 +91,7 @@ class FrozenModel:
             UnreadableImage: an image cannot be read.
             UserError: a feature is not finite.
         """
-        labels = None if images.labels is None else torch.from_numpy(np.ascontiguousarray(images.labels))
+        labels = None if images.labels is None else torch.from_numpy(np.array(images.labels))
         origin = FeatureOrigin(
             f"{images.name}/{images.split}",
             images.fingerprint,
@@ -201,7 +201,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
     recorded = _recorded_config(read)
-    with collectives.rank_by_rank(needed=config.data.download):
+    with collectives.rank_by_rank("opening the images", needed=config.data.download):
         train, test = _open_images(config.data, recorded.get("data", {}), source)
     if backbone is not None:
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -49,6 +49,8 @@ class KnnConfig(OneCheckpointConfig):
             raise UserError("--memory-budget must be above 0")
         if self.faiss_devices < 1:
             raise UserError("--faiss-devices must be at least 1")
+        if self.backend == "faiss" and self.metric != "cosine":
+            raise UserError("--backend faiss searches by --metric cosine only: take --backend product")
         if self.bank_dtype == "float16" and self.metric != "cosine":
             raise UserError(
                 "--bank-dtype float16 rounds rows of length one: it goes with --metric cosine only"

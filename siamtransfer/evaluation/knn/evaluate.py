@@ -41,6 +41,8 @@ def evaluate(config: KnnConfig, runtime: Runtime) -> Result | None:
 def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) -> Result | None:
     """The kNN scores of features that are there already; None on all ranks but the first."""
     test = data.test or data.train
+    if config.faiss_devices > 1 and runtime.world_size > 1:
+        raise UserError("--faiss-devices is for one process: each rank searches its share on its own GPU")
     options = SearchOptions(
         config.metric, int(config.memory_budget * 2**30), config.backend, config.faiss_devices
     )

@@ -9,8 +9,10 @@ FAISS's flat indexes: https://github.com/facebookresearch/faiss/wiki/Faiss-on-th
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
 
@@ -36,6 +38,16 @@ class _Index(Protocol):
     def search(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]: ...
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The rows from `first` on, on one device."""
+
+    first: int
+    rows: int
+    device: torch.device
+    index: _Index
+
+
 class FaissSearch:
     """The nearest of `rows` float32[N, D], unit vectors, by their inner products.
 
@@ -48,14 +60,14 @@ class FaissSearch:
 
     def __init__(self, faiss: ModuleType, rows: Tensor, devices: Sequence[torch.device], most: int):
         self._rows, self._most = rows, most
-        self._parts: list[tuple[int, int, _Index]] = []  # first row, number of rows, index
+        self._parts: list[_Part] = []
         first = 0
         for part, device in zip(rows.tensor_split(len(devices)), devices, strict=True):
             if len(part):
                 index = _empty_index(faiss, rows.shape[1], device)
-                with _MemoryErrors():
-                    index.add(part.contiguous())
-                self._parts.append((first, len(part), index))
+                with _MemoryErrors(), _current(device):
+                    index.add(part.to(device).contiguous())
+                self._parts.append(_Part(first, len(part), device, index))
             first += len(part)
 
     def search(self, queries: Tensor, k: int) -> Neighbours | None:
@@ -69,7 +81,7 @@ class FaissSearch:
             return None
         try:
             with _MemoryErrors():
-                s, i = merge(list(self._search_parts(queries.contiguous(), count)), count)
+                s, i = merge(self._search_parts(queries.contiguous(), count), count)
         except MemoryError:
             remark_on_memory()
             return None
@@ -79,10 +91,16 @@ class FaissSearch:
             s[tied], i[tied] = top(queries[tied] @ self._rows.T, k)
         return by_index_within_ties(s, i)
 
-    def _search_parts(self, queries: Tensor, count: int) -> Iterator[Neighbours]:
-        for first, rows, index in self._parts:
-            s, i = index.search(queries, min(count, rows))
-            yield s.to(queries.device), i.to(queries.device) + first
+    def _search_parts(self, queries: Tensor, count: int) -> list[Neighbours]:
+        """The nearest rows in each part; all devices are at work before the first result is fetched."""
+        found = []
+        for part in self._parts:
+            with _current(part.device):
+                found.append(part.index.search(queries.to(part.device), min(count, part.rows)))
+        return [
+            (s.to(queries.device), i.to(queries.device) + part.first)
+            for part, (s, i) in zip(self._parts, found, strict=True)
+        ]
 
 
 def open_faiss(rows: Tensor, backend: SearchBackend, devices: int) -> FaissSearch | None:
@@ -93,14 +111,16 @@ def open_faiss(rows: Tensor, backend: SearchBackend, devices: int) -> FaissSearc
         UserError: FAISS was asked for and is not installed for this device, or there are fewer GPUs.
     """
     if backend == "product" or (backend == "auto" and rows.device.type != "cuda"):
+        _require_one_device(devices)
         return None
     faiss = _import_faiss()
     on_gpu = rows.device.type == "cuda"
     if faiss is None or (on_gpu and not hasattr(faiss, "StandardGpuResources")):
         if backend == "auto":
+            _require_one_device(devices)
             return None
         extra = "gpu" if on_gpu else "cpu"
-        raise UserError(f"--backend faiss needs the extra {extra!r} of siamtransfer (faiss-{extra})")
+        raise UserError(f"--backend faiss needs faiss-{extra}: pip install 'siamtransfer[{extra}]'")
     try:
         return FaissSearch(
             faiss, rows, choose_devices(rows.device, devices), GPU_NEIGHBOURS if on_gpu else len(rows)
@@ -124,6 +144,18 @@ def choose_devices(first: torch.device, count: int) -> list[torch.device]:
             f"--faiss-devices {count}: there are {torch.cuda.device_count() - index} GPUs from {first} on"
         )
     return [torch.device("cuda", index + n) for n in range(count)]
+
+
+def _require_one_device(devices: int) -> None:
+    if devices > 1:
+        raise UserError(
+            f"--faiss-devices {devices} needs FAISS, and the matrix product searches: leave it out"
+        )
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Makes a GPU the current one, on whose stream FAISS then works."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def remark_on_memory() -> None:

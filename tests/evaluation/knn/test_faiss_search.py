@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from siamtransfer.evaluation.knn import faiss_search
+from siamtransfer.evaluation.knn.config import KnnConfig
 from siamtransfer.evaluation.knn.faiss_search import FaissSearch, choose_devices
 from siamtransfer.evaluation.knn.search import nearest, search
 from siamtransfer.evaluation.knn.searchers import LocalSearch, SearchOptions
@@ -128,6 +129,13 @@ def test_faiss_that_was_asked_for_and_is_missing_is_one_sentence(monkeypatch: py
     with pytest.raises(UserError, match="--backend faiss needs"):
         nearest(LocalSearch(torch.eye(3), SearchOptions(backend="faiss")), torch.eye(3), 1)
     assert nearest(LocalSearch(torch.eye(3), SearchOptions()), torch.eye(3), 1)[1].tolist() == [[0], [1], [2]]
+
+
+def test_devices_of_faiss_are_not_dropped_in_silence() -> None:
+    with pytest.raises(UserError, match="--faiss-devices 2 needs FAISS"):
+        nearest(LocalSearch(torch.eye(3), SearchOptions(faiss_devices=2)), torch.eye(3), 1)
+    with pytest.raises(UserError, match="--metric cosine only"):
+        KnnConfig(backend="faiss", metric="euclidean").check()
 
 
 def test_gpu_resources_are_made_once_and_bounded() -> None:
