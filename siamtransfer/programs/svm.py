@@ -17,6 +17,10 @@ array `ignored`[N,C].
 The cost is the one with the best mAP on the images of train that were not drawn, so its choice needs more
 labels than the k. The published protocol takes the one with the best mAP on test: that is reported, too, as
 …/best_on_test_cost.
+
+LIBLINEAR keeps 16 bytes for each number of the features, in every process. --memory (16 GiB) bounds how many
+processes fit SVMs at once. Features that are too large for one of them are refused: --sample N fits the SVMs
+to a part of every class, which the record states.
 """
 
 from __future__ import annotations
