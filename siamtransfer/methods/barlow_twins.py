@@ -48,6 +48,7 @@ class BarlowTwins(Method):
 
     Config = BarlowTwinsConfig
     config: BarlowTwinsConfig
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: BarlowTwinsConfig):
         super().__init__(backbone, config)

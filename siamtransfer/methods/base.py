@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -114,6 +115,8 @@ class Method(nn.Module):
         uses_index: whether `forward` takes a second argument, int64[N]: the number in the image set of the
             image that each row shows. An image that replaces an unreadable one has the number of the
             unreadable one.
+        recordable: whether `forward` on one rank is a function of tensors and of `graph_key` alone, and reads
+            no number on the host, so that it can be recorded as a CUDA graph.
         evaluated: the network that the method's authors evaluate: `backbone`, or its moving average
             `target_backbone`. The kNN monitor scores it, and readers of a checkpoint take it by default.
     """
@@ -121,6 +124,7 @@ class Method(nn.Module):
     Config: ClassVar[type[Options]]
     multi_crop: ClassVar[bool] = False
     evaluated: ClassVar[Literal["backbone", "target_backbone"]] = "backbone"
+    recordable: bool = False
     uses_index: bool = False
 
     def __init__(self, backbone: Backbone, config: Options):
@@ -135,6 +139,12 @@ class Method(nn.Module):
     def evaluated_backbone(self) -> nn.Module:
         """The module that `evaluated` names."""
         return self.get_submodule(self.evaluated)
+
+    @property
+    def graph_key(self) -> Hashable | None:
+        """What `forward` depends on besides tensors, after `before_forward`; a recorded graph serves one
+        value of it. None: this step cannot be recorded."""
+        return ()
 
     def parts(self) -> dict[str, Part]:
         """What each first word of the names in `state_dict()` belongs to, in their order.

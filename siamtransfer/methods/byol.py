@@ -47,6 +47,7 @@ class BYOL(Method):
 
     Config = BYOLConfig
     config: BYOLConfig
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: BYOLConfig):
         super().__init__(backbone, config)

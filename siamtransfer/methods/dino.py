@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput, trainable
+from siamtransfer.methods.parts.clipping import clip_each
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, cross_entropy_between_views, encode
@@ -75,6 +76,7 @@ class DINO(Method):
     Config = DINOConfig
     config: DINOConfig
     multi_crop = True
+    recordable = True
     evaluated = "target_backbone"
     center: Tensor
 
@@ -104,6 +106,10 @@ class DINO(Method):
         mean = collectives.all_reduce(outputs.sum(dim=0)) / (len(outputs) * collectives.world_size())
         self.center.lerp_(mean, 1 - self.config.center_momentum)
 
+    @property
+    def graph_key(self) -> float:
+        return self.teacher_temperature
+
     def before_forward(self, info: StepInfo) -> None:
         self.teacher_temperature = teacher_temperature(self.config, info.epoch)
 
@@ -112,10 +118,7 @@ class DINO(Method):
         """Clips the gradient of each parameter by its own norm; removes the last layer's while that is
         frozen."""
         if self.config.clip:
-            for parameter in trainable(self):
-                if parameter.grad is not None:
-                    norm = parameter.grad.norm()
-                    parameter.grad *= (self.config.clip / (norm + 1e-6)).clamp(max=1)
+            clip_each(trainable(self), self.config.clip)
         if info.epoch < self.config.freeze_last_layer_epochs:
             for parameter in self.head.last_layer.parameters():
                 parameter.grad = None

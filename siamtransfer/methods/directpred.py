@@ -72,6 +72,7 @@ class DirectPred(Method):
 
     Config = DirectPredConfig
     config: DirectPredConfig
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: DirectPredConfig):
         super().__init__(backbone, config)

@@ -65,6 +65,7 @@ class MoCo(Method):
 
     Config = MoCoConfig
     config: MoCoConfig
+    recordable = True
     queue: Tensor
     queue_start: Tensor
 

@@ -57,6 +57,7 @@ class MoCoV3(Method):
 
     Config = MoCoV3Config
     config: MoCoV3Config
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: MoCoV3Config):
         super().__init__(backbone, config)

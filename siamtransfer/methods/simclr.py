@@ -50,6 +50,7 @@ class SimCLR(Method):
 
     Config = SimCLRConfig
     config: SimCLRConfig
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: SimCLRConfig):
         super().__init__(backbone, config)

@@ -57,6 +57,7 @@ class SimSiam(Method):
 
     Config = SimSiamConfig
     config: SimSiamConfig
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: SimSiamConfig):
         super().__init__(backbone, config)

@@ -77,6 +77,7 @@ class SwAV(Method):
     Config = SwAVConfig
     config: SwAVConfig
     multi_crop = True
+    recordable = True
     queue: Tensor
 
     def __init__(self, backbone: Backbone, config: SwAVConfig):
@@ -86,6 +87,7 @@ class SwAV(Method):
         self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
         self.register_buffer("queue", torch.zeros(GLOBALS, config.queue, config.dim))
         self.fills_queue = False
+        self.queue_is_full = [False] * GLOBALS  # of each view; a full queue stays full
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two global views [N,3,S,S] and any number of local ones -> loss, ln K for uniform codes and
@@ -104,12 +106,18 @@ class SwAV(Method):
         """q[N,K] of the global view number `view`. A full queue takes part, and receives this batch."""
         config, samples = self.config, len(z)
         if self.fills_queue:
-            if self.queue[view, -1].any():
+            if not self.queue_is_full[view]:
+                self.queue_is_full[view] = bool(self.queue[view, -1].any())
+            if self.queue_is_full[view]:
                 # All ranks hold the queue; each adds its own rows of it.
                 past = self.queue[view, collectives.rank() :: collectives.world_size()]
                 scores = torch.cat([self.prototypes(past), scores])
             self.queue[view] = torch.cat([collectives.all_gather(z), self.queue[view]])[: config.queue]
         return sinkhorn(scores, config.epsilon, config.sinkhorn_iterations)[-samples:]
+
+    @property
+    def graph_key(self) -> bool | None:
+        return None if self.fills_queue and not all(self.queue_is_full) else self.fills_queue
 
     @torch.no_grad()
     def before_forward(self, info: StepInfo) -> None:

@@ -107,6 +107,7 @@ class UniGrad(Method):
             self.target_projector = momentum_copy(self.projector)
         if config.negative in ("unigrad", "asymmetric"):
             self.correlation = Correlation(config.dim, config.rho)
+        self.recordable = config.negative != "asymmetric"  # whose eigenvectors make the host wait
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Two views [N,3,S,S] -> a loss that defines the gradient; its value has little meaning."""

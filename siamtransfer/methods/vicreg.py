@@ -51,6 +51,7 @@ class VICReg(Method):
 
     Config = VICRegConfig
     config: VICRegConfig
+    recordable = True
 
     def __init__(self, backbone: Backbone, config: VICRegConfig):
         super().__init__(backbone, config)

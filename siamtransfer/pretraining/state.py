@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from siamtransfer.checkpoints.declaration import FORMAT, KEYS, VERSION, declare
 from siamtransfer.checkpoints.normalisation import Normalisation
@@ -17,8 +18,10 @@ from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
 from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
 from siamtransfer.pretraining.collapse import CollapseWatch
 from siamtransfer.training.compiling import compile_backbones
+from siamtransfer.training.device_guard import DeviceGuard, refuse_late_guard
 from siamtransfer.training.loss_scale import load_loss_scale
-from siamtransfer.training.step import Updater
+from siamtransfer.training.step import Updater, forward_backward
+from siamtransfer.training.step_graph import StepGraph, refuse_graph
 from siamtransfer.utils.log import say
 from siamtransfer.views.view_spec import Recipe
 
@@ -80,7 +83,11 @@ class TrainState:
         self._saved = saved
 
     def distribute(self, runtime: Runtime) -> Updater:
-        """Moves the method to its device, wraps it for several ranks, and builds what updates it."""
+        """Moves the method to its device, wraps it for several ranks, and builds what updates it.
+
+        Raises:
+            UserError: hardware.guard or hardware.cuda_graph does not go together with the run.
+        """
         hardware = self.config.hardware
         self.method.to(memory_format=torch.channels_last)
         model = runtime.distribute(
@@ -91,13 +98,26 @@ class TrainState:
         if hardware.compile:
             compile_backbones(self.method)
         optimizer = build_optimizer(self.config.optim, self.method.groups())
-        self.updater = Updater(model, optimizer, runtime.scaler(), runtime)
+        self.updater = self._updater(model, optimizer, runtime)
         if self._saved is not None:
             load_optimizer(optimizer, self._saved["optimizer"])
             saved = self._saved
             load_loss_scale(self.updater.scaler, saved["scaler"], runtime, saved.get("precision"))
             self._saved = None
         return self.updater
+
+    def _updater(self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Updater:
+        hardware, scaler = self.config.hardware, runtime.scaler()
+        updater = Updater(model, optimizer, scaler, runtime, compiled=hardware.compile)
+        if hardware.guard == "device":
+            refuse_late_guard(runtime)
+            updater.late = DeviceGuard(optimizer)
+        if hardware.cuda_graph:
+            refuse_graph(self.method, runtime, self.config.optim.grad_accum_steps)
+            updater.graph = StepGraph(
+                self.method, lambda views: forward_backward(model, views, 1, runtime, scaler)
+            )
+        return updater
 
     def state_dict(self) -> dict[str, Any]:
         """The checkpoint: tensors, numbers, strings, lists and dicts only."""

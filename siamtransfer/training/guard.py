@@ -50,10 +50,16 @@ def step_report(
     loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None, runtime: Runtime
 ) -> StepReport:
     """Collects the loss (a scalar), the gradients' finiteness and the exit status of all ranks, in one
-    exchange.
+    exchange and one read on the host.
 
     Every rank gets the same report, so all ranks continue or all ranks stop, and none waits for another.
     """
+    return read_report(exchange(loss, parameters, exit_status))
+
+
+def exchange(loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None) -> Tensor:
+    """A row [loss, loss is not finite, a gradient is not finite, exit status or 0] of each rank,
+    float64[world_size, 4], on the device; the host reads nothing."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients)).sum() if gradients else loss.new_zeros(())
     local = torch.stack(
@@ -64,10 +70,15 @@ def step_report(
             torch.full_like(loss, exit_status or 0, dtype=torch.float64),
         ]
     )
-    every_rank = collectives.all_gather(local[None])
-    total, bad_losses, bad_gradients, _ = every_rank.sum(dim=0).tolist()
-    status = int(every_rank[:, 3].max())
-    return StepReport(total / runtime.world_size, bad_losses == 0, bad_gradients == 0, status or None)
+    return collectives.all_gather(local[None])
+
+
+def read_report(every_rank: Tensor) -> StepReport:
+    """The report from the rows of `exchange`."""
+    rows = every_rank.cpu()
+    total, bad_losses, bad_gradients, _ = rows.sum(dim=0).tolist()
+    status = int(rows[:, 3].max())
+    return StepReport(total / len(rows), bad_losses == 0, bad_gradients == 0, status or None)
 
 
 def check_finite(report: StepReport, local_loss: Tensor, context: StepContext, *, scaled: bool) -> None:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from siamtransfer.distributed.runtime import Runtime, unwrap
 from siamtransfer.methods import StepInfo, StepOutput
+from siamtransfer.training.compiling import uncompiled
+from siamtransfer.training.device_guard import DeviceGuard, LateReport
 from siamtransfer.training.guard import StepContext, StepReport, check_finite, step_report
+from siamtransfer.training.step_graph import StepGraph
 
 
 @dataclass
@@ -20,12 +23,18 @@ class Updater:
     Attributes:
         model: as `Runtime.distribute` returned it.
         scaler: the loss scaler that float16 needs; disabled for the other precisions.
+        late: the guard whose verdict is read one step late; None where it is read before every update.
+        graph: the recorded forward and backward pass; None where each step launches its own.
+        compiled: whether parts of the model are compiled by torch.compile.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     runtime: Runtime
+    late: DeviceGuard | None = None
+    graph: StepGraph | None = None
+    compiled: bool = False
 
     def step(self, loss: Tensor, context: StepContext, exit_status: int | None) -> StepReport:
         """Backward from `loss` (a scalar), the check on all ranks, and the update.
@@ -34,13 +43,18 @@ class Updater:
             UserError: the loss or a gradient is not finite on some rank; the weights are unchanged.
         """
         self.scaler.scale(loss).backward()
-        report = self.check(loss, context, exit_status)
+        report = self._read(loss, context, exit_status)
         self.update()
         self.zero_grad()
         return report
 
-    def check(self, loss: Tensor, context: StepContext, exit_status: int | None) -> StepReport:
-        """The report of all ranks after backward; raises as `check_finite`."""
+    def check(self, loss: Tensor, context: StepContext, exit_status: int | None) -> StepReport | LateReport:
+        """The report of all ranks after backward; raises as `check_finite`, with `late` one step later."""
+        if self.late is not None:
+            return self.late.check(loss, self.model, context, exit_status)
+        return self._read(loss, context, exit_status)
+
+    def _read(self, loss: Tensor, context: StepContext, exit_status: int | None) -> StepReport:
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)
         report = step_report(loss, self.model.parameters(), exit_status, self.runtime)
@@ -50,11 +64,30 @@ class Updater:
 
     def update(self) -> None:
         """The optimizer's step; the scaler skips it where a scaled gradient overflowed."""
+        if self.late is not None:
+            self.late.update()
+            return
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the state may be saved: the last step's loss and gradients were finite on every rank."""
+        return self.late is None or self.late.is_sound
+
+    def settle(self) -> None:
+        """Raises the error of the last step, if its verdict was not read yet and is bad."""
+        if self.late is not None:
+            self.late.settle()
+
+    def measuring(self) -> contextlib.AbstractContextManager[object]:
+        """Around a measurement between two steps, which all ranks make: the last step is settled, and
+        compiled parts run as they were written."""
+        self.settle()
+        return uncompiled(compiled=self.compiled)
 
 
 def train_step(
@@ -65,7 +98,7 @@ def train_step(
     *,
     grad_accum_steps: int = 1,
     exit_status: int | None = None,
-) -> tuple[StepOutput, StepReport]:
+) -> tuple[StepOutput, StepReport | LateReport]:
     """One step of a method on this rank's `views`, each [N, 3, S, S].
 
     The method's before_forward, before_update and after_update are called once each, whatever
@@ -80,11 +113,17 @@ def train_step(
     if method.uses_index:
         assert context.indices is not None
         index = context.indices.to(runtime.device)
-    loss, output = forward_backward(updater.model, views, grad_accum_steps, runtime, updater.scaler, index)
+    if updater.graph is not None:
+        loss, output = updater.graph(views)
+    else:
+        loss, output = forward_backward(
+            updater.model, views, grad_accum_steps, runtime, updater.scaler, index
+        )
     report = updater.check(loss, context, exit_status)
-    method.before_update(info)
-    updater.update()
-    method.after_update(info)
+    with updater.late.explained() if updater.late is not None else contextlib.nullcontext():
+        method.before_update(info)
+        updater.update()
+        method.after_update(info)
     updater.zero_grad()
     return output, report
 

@@ -141,9 +141,10 @@ def test_the_guard_fetches_what_it_needs_at_once() -> None:
             parameter.grad = torch.empty_like(parameter)
         with Watch() as watch, pytest.raises(DataDependentOutputException):
             step_report(out.loss, method.parameters(), None, Runtime(CUDA, torch.float32))
-    fetched = [name for name, _ in watch.operations if "_local_scalar_dense" in name or "_to_copy" in name]
-    assert fetched == ["aten._to_copy.default"] * (len(fetched) - 1) + ["aten._local_scalar_dense.default"]
-    assert watch.on_cpu() == set()
+    first = next(i for i, (_, devices) in enumerate(watch.operations) if "cpu" in devices)
+    assert watch.operations[first] == ("aten._to_copy.default", {"cpu"})
+    assert not any("cuda" in devices for _, devices in watch.operations[first:])
+    assert watch.operations[-1] == ("aten._local_scalar_dense.default", set())
 
 
 def test_the_backward_pass_is_where_the_fakes_end() -> None:

@@ -30,6 +30,7 @@ class SimSiamVariants(SimSiam):
     Config = SimSiamVariantsConfig
     config: SimSiamVariantsConfig
     multi_crop = True
+    recordable = False  # fractions of targets are numbers of the host
 
     def __init__(self, backbone: Backbone, config: SimSiamVariantsConfig):
         Method.__init__(self, backbone, config)  # SimSiam's own heads would draw random numbers
