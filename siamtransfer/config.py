@@ -47,9 +47,10 @@ class DataConfig:
 
     name: str = "imagenet"
     """fashion-scenes, fashion-objects (both embedded), cifar10, cifar100, stl10, fashion-mnist, imagenet,
-    folder (one folder a class), flat (any folder, no labels) or list (a text file of paths)."""
+    folder (one folder a class), flat (any folder, no labels), list (a text file of paths), shards (tar
+    files), zip, parquet or huggingface (a folder of save_to_disk)."""
     root: str | None = None
-    """Folder of the images; embedded sets need none."""
+    """Folder of the images, or of the files that hold them; embedded sets need none."""
     split: str = "train"
     """Part of the set to train on."""
     list_file: str | None = None
@@ -61,8 +62,8 @@ class DataConfig:
     count: int | None = None
     """How many embedded scenes to generate for training."""
     bit_depth: int | None = None
-    """Bits of the grey images with more than eight, in folder, flat and list; null: 16, with a remark where
-    they use few of them."""
+    """Bits of the grey images with more than eight, in a set of your own; null: 16, with a remark where they
+    use few of them."""
     test_split: str | None = None
     """Part of the set that kNN is scored on; null: test or val where there is one, else each training image
     is scored against the others (leave-one-out)."""
@@ -117,6 +118,9 @@ class HardwareConfig:
     threads: int | None = None
     """Threads that a rank computes with on the CPU; null: torch's choice, a thread a core. Small networks are
     faster with fewer and with data.workers on the other cores."""
+    timeout_minutes: float = 30.0
+    """How long a rank waits in a collective for the others before the run ends with a sentence that says what
+    each was doing."""
     sync_batch_norm_kind: Literal["torch", "single-exchange"] = "torch"
     """Synchronised batch norm on several GPUs: torch's, which waits for the device in every layer, or ours,
     which has one exchange a layer and direction and no wait. On CPU ranks it is always ours."""
@@ -413,6 +417,7 @@ FREE_ON_RESUME = (
     "hardware.device",
     "hardware.precision",
     "hardware.threads",
+    "hardware.timeout_minutes",
     "hardware.sync_batch_norm_kind",
     "hardware.compile",
     "hardware.guard",

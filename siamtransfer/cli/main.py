@@ -24,7 +24,9 @@ PROGRAMS = {
     "compare": "compare two records, sample by sample",
     "features": "write features to an .npz for any other tool",
     "detection": "fine-tune a detector from it, and score that",
+    "pack": "pack images into tar shards",
     "identify": "say what a checkpoint file is",
+    "doctor": "check this machine, with --gpu what its GPU computes",
     "to-d2": "convert a backbone for Detectron2, with proof",
     "to-torchvision": "convert a backbone to torchvision's or timm's names",
 }

@@ -71,11 +71,16 @@ def decode(
     if isinstance(source, bytes):
         return _decode(source, where or "(bytes)", bit_depth)
     where = where or printable(source)
+    return _decode(read_file(source, where), where, bit_depth)
+
+
+def read_file(path: str | os.PathLike[str], where: str | None = None) -> bytes:
+    """The bytes of a file; raises UnreadableImage, which names it as `where`."""
     try:
-        data = Path(source).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
-        raise UnreadableImage(where, f"the file cannot be opened ({error.strerror or error})") from error
-    return _decode(data, where, bit_depth)
+        why = f"the file cannot be opened ({error.strerror or error})"
+        raise UnreadableImage(where or printable(path), why) from error
 
 
 def _decode(data: bytes, where: str, bit_depth: int | None) -> np.ndarray:

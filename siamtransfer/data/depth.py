@@ -7,6 +7,7 @@ whole set (`data.bit_depth`); to choose one for each image would change the cont
 
 from __future__ import annotations
 
+import io
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ FULL = 16  # bits, where nothing else is said
 FEW = 16  # grey levels of 256 that an image should have more of
 PROBED = 32  # files of a set that are looked at when it is opened
 ENDINGS = (".png", ".tif", ".tiff", ".pgm", ".pnm")  # of formats that have 16 bits
+STARTS = (b"\x89PNG", b"II*\0", b"MM\0*", b"P2", b"P5")  # of files in them
 
 _remarked: set[str] = set()
 """The remarks that this process has made; forked workers inherit them."""
@@ -32,7 +34,8 @@ class Files(Protocol):
 
     def __len__(self) -> int: ...
 
-    def path(self, index: int) -> str: ...
+    def deep_source(self, index: int) -> str | io.BytesIO | None:
+        """What Pillow opens; None where the format has no more than eight bits."""
 
     def describe(self, index: int) -> str: ...
 
@@ -74,7 +77,8 @@ def remark_on_files(files: Files) -> str | None:
     deep = 0
     indices = np.unique(np.linspace(0, len(files) - 1, min(PROBED, len(files))).round().astype(int))
     for index in indices.tolist():
-        extremes = _extremes(files.path(index))
+        source = files.deep_source(index)
+        extremes = None if source is None else _extremes(source)
         if extremes is not None:
             deep += 1
             if is_dim(*extremes):
@@ -101,12 +105,10 @@ def _consequence(low: int, high: int) -> str:
     )
 
 
-def _extremes(path: str) -> tuple[int, int] | None:
+def _extremes(source: str | io.BytesIO) -> tuple[int, int] | None:
     """The least and the largest value of a grey image of more than eight bits; None for any other file."""
-    if not path.lower().endswith(ENDINGS):
-        return None
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.mode != "I" and not image.mode.startswith("I;16"):
                 return None
             values = np.asarray(image)

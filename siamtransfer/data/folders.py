@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siamtransfer.data.decode import decode
+from siamtransfer.data.decode import decode, read_file
+from siamtransfer.data.depth import ENDINGS
 from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays
 from siamtransfer.data.listing import (
     STAT_THREADS,
@@ -72,9 +73,8 @@ class FileImages:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over relative paths, sizes, labels and class names; its first use looks at every file."""
-        files, sizes = self._files, np.ascontiguousarray(self._sizes_and_times[:, 0])
-        text = "\n".join(self.classes) + (f"\n{self.bit_depth} bits" if self.bit_depth else "")
-        return fingerprint_of_arrays(files.buffer, files.ends, sizes, self.labels, text=text)
+        sizes = np.ascontiguousarray(self._sizes_and_times[:, 0])
+        return fingerprint_of_files(self._files, sizes, self.labels, self.classes, self.bit_depth)
 
     @cached_property
     def content_fingerprint(self) -> str:
@@ -98,13 +98,35 @@ class FileImages:
         """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
         return decode(self._files[index], bit_depth=self.bit_depth)
 
-    def path(self, index: int) -> str:
-        """The file of image `index`."""
-        return self._files[index]
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the file of image `index`; raises UnreadableImage."""
+        return read_file(self._files[index])
+
+    def relative_name(self, index: int) -> str:
+        """The path of image `index` below the folder of the set."""
+        return self._files.relative(index)
+
+    def deep_source(self, index: int) -> str | None:
+        """The file of image `index` where its ending is that of a format with more than eight bits."""
+        path = self._files[index]
+        return path if path.lower().endswith(ENDINGS) else None
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""
         return printable(self._files[index])
+
+
+def fingerprint_of_files(
+    names: PathTable,
+    sizes: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+    bit_depth: int | None,
+) -> str:
+    """The fingerprint of a set of files, wherever they lie: SHA-256 over relative paths, int64[N] sizes in
+    bytes, labels, class names and, where it is set, the bit depth."""
+    text = "\n".join(classes) + (f"\n{bit_depth} bits" if bit_depth else "")
+    return fingerprint_of_arrays(names.buffer, names.ends, sizes, labels, text=text)
 
 
 def _digest(path: str) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.data.containers.splits import TEST_SPLITS
 from siamtransfer.data.imageset import ImageSet, require_same_classes
 from siamtransfer.data.registry import NAMED, open_images
 from siamtransfer.utils.errors import UserError
-
-TEST_SPLITS = ("test", "val", "valid", "validation")
 
 
 def open_pair(
@@ -50,9 +49,9 @@ def open_labelled(
 
 
 def _find_test_split(name: str, root: str | Path | None) -> str | None:
-    splits = NAMED[name].splits
-    if splits is not None:
-        return next((split for split in TEST_SPLITS if split in splits), None)
-    if name == "folder" and root is not None and (Path(root) / "train").is_dir():
-        return next((split for split in TEST_SPLITS if (Path(root) / split).is_dir()), None)
-    return None
+    entry = NAMED[name]
+    if entry.splits is not None:
+        return next((split for split in TEST_SPLITS if split in entry.splits), None)
+    if entry.find_test_split is None or root is None:
+        return None
+    return entry.find_test_split(Path(root).expanduser().absolute())

@@ -47,10 +47,23 @@ class PathTable:
 
     def __getitem__(self, index: int) -> str:
         """The full path of file `index`."""
+        path = self.relative(index)
+        return path if path.startswith("/") else f"{self.root}/{path}"
+
+    @classmethod
+    def joined(cls, tables: Sequence[PathTable]) -> PathTable:
+        """The paths of several tables, below the root of the first."""
+        table = cls(tables[0].root, [])
+        table.buffer = np.concatenate([other.buffer for other in tables])
+        counts = np.concatenate([np.diff(other.ends) for other in tables])
+        table.ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return table
+
+    def relative(self, index: int) -> str:
+        """Path `index` as it was given."""
         if not 0 <= index < len(self):
             raise IndexError(f"path {index} of {len(self)}")
-        path = os.fsdecode(self.buffer[self.ends[index] : self.ends[index + 1]].tobytes())
-        return path if path.startswith("/") else f"{self.root}/{path}"
+        return os.fsdecode(self.buffer[self.ends[index] : self.ends[index + 1]].tobytes())
 
     def sizes(self) -> np.ndarray:
         """int64[N]: the size in bytes of each file, links followed; MISSING where there is none."""

@@ -1,4 +1,5 @@
-"""The sets of images that can be opened by name; a set of your own is `folder`, `flat` or `list`."""
+"""The sets of images that can be opened by name; a set of your own is `folder`, `flat`, `list` or a container
+of images: `shards`, `zip`, `parquet` or `huggingface`."""
 
 from __future__ import annotations
 
@@ -49,6 +50,8 @@ class NamedSet:
         takes: the arguments that it takes, of root, download, list_file, size, count and bit_depth.
         needs: those that it cannot do without, of root and list_file.
         metric: the metric by which the literature compares on it.
+        find_test_split: where folders decide, the name of the test or validation split below a root, None
+            where there is none.
     """
 
     open: Callable[[OpenRequest], ImageSet]
@@ -57,6 +60,7 @@ class NamedSet:
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     metric: PublishedMetric = "top1"
+    find_test_split: Callable[[Path], str | None] | None = None
 
 
 def _objects(request: OpenRequest) -> ImageSet:
@@ -135,6 +139,63 @@ def _list(request: OpenRequest) -> ImageSet:
     return ListedImages(request.list_file, request.root, name=request.name, split=request.split)
 
 
+def _shards(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.shards import ShardImages
+
+    return ShardImages(request.folder, request.split)
+
+
+def _zip(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.zip_images import ZipImages
+
+    return ZipImages(request.folder, request.split)
+
+
+def _parquet(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.parquet import ParquetImages
+
+    return ParquetImages(request.folder, request.split)
+
+
+def _huggingface(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.huggingface import HuggingFaceImages
+
+    return HuggingFaceImages(request.folder, request.split)
+
+
+def _test_folder(root: Path) -> str | None:
+    """The test split of a tree of class folders."""
+    from siamtransfer.data.containers.splits import TEST_SPLITS
+
+    if not (root / "train").is_dir():
+        return None
+    return next((split for split in TEST_SPLITS if (root / split).is_dir()), None)
+
+
+def _test_shards(root: Path) -> str | None:
+    from siamtransfer.data.containers.splits import files_of_splits, test_split
+
+    return test_split(files_of_splits(root, ".tar"))
+
+
+def _test_zip(root: Path) -> str | None:
+    from siamtransfer.data.containers.zip_images import splits_of_zip
+
+    return splits_of_zip(root)
+
+
+def _test_parquet(root: Path) -> str | None:
+    from siamtransfer.data.containers.splits import files_of_splits, test_split
+
+    return test_split(files_of_splits(root, ".parquet"))
+
+
+def _test_huggingface(root: Path) -> str | None:
+    from siamtransfer.data.containers.huggingface import split_of_huggingface
+
+    return split_of_huggingface(root)
+
+
 TRAIN_TEST = ("train", "test")
 STL_SPLITS = ("train", "test", "unlabeled", "train+unlabeled")
 IMAGENET_SPLITS = ("train", "val", "test")
@@ -155,6 +216,22 @@ def _on_disk(
 ) -> NamedSet:
     """A set below `root` that cannot be downloaded."""
     return NamedSet(open_set, description, splits, takes=("root",), needs=("root",))
+
+
+def _own(
+    open_set: Callable[[OpenRequest], ImageSet],
+    description: str,
+    find_test_split: Callable[[Path], str | None],
+) -> NamedSet:
+    """Images below `root` of which the names of files or folders decide the splits."""
+    return NamedSet(
+        open_set,
+        description,
+        None,
+        takes=("root", "bit_depth"),
+        needs=("root",),
+        find_test_split=find_test_split,
+    )
 
 
 NAMED: dict[str, NamedSet] = {
@@ -190,9 +267,13 @@ NAMED: dict[str, NamedSet] = {
     "imagenet": NamedSet(
         _imagenet, "root/train and root/val", IMAGENET_SPLITS, ("root", "list_file"), ("root",)
     ),
-    "folder": NamedSet(_folder, "a folder for each class", None, ("root", "bit_depth"), ("root",)),
+    "folder": _own(_folder, "a folder for each class", _test_folder),
     "flat": NamedSet(_flat, "any images, no labels", ("train",), ("root", "bit_depth"), ("root",)),
     "list": NamedSet(_list, "a text file of paths", None, ("root", "list_file", "bit_depth"), ("list_file",)),
+    "shards": _own(_shards, "tar shards in WebDataset's layout", _test_shards),
+    "zip": _own(_zip, "zip archives, a folder for each class or flat", _test_zip),
+    "parquet": _own(_parquet, "parquet files with a column of images", _test_parquet),
+    "huggingface": _own(_huggingface, "a folder of Hugging Face's save_to_disk", _test_huggingface),
 }
 
 CURES = {
@@ -218,7 +299,7 @@ def open_images(
     `root` is the folder of a set on disk; `list_file` the text file of `list`, or of a part of `imagenet`.
     `size` (in pixels; None is the set's own), `count` and `seed` say how `fashion-scenes` is rendered; the
     seed means nothing to the other sets. `bit_depth` is that of the grey images with more than eight bits of
-    `folder`, `flat` and `list`; None is 16, with a remark where they use few of them.
+    a set of your own; None is 16, with a remark where they use few of them.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -245,9 +326,10 @@ def open_images(
             raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
     images = entry.open(OpenRequest(name, split, root, download, list_file, size, count, seed))
     if "bit_depth" in entry.takes:
+        from siamtransfer.data.containers.contained import ContainedImages
         from siamtransfer.data.folders import FileImages
 
-        assert isinstance(images, FileImages)
+        assert isinstance(images, FileImages | ContainedImages)
         images.bit_depth = bit_depth
         images.remark = remark_on_files(images) if bit_depth is None else None
     return images

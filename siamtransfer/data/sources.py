@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from siamtransfer.data.containers.splits import files_of_splits
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.labelled import open_pair
@@ -31,9 +32,10 @@ def open_dataset(
 
     Args:
         source: the name of a set (`cifar10`, `imagenet`, `flat` ...; see `siamtransfer.data.registry`), with
-            its folder as `root`; a folder, whose subfolders are classes if it has any; a text file of paths;
-            a map-style torch Dataset; a list of PIL images or paths; an array uint8[N,H,W,3] or uint8[N,H,W];
-            or an ImageSet, which is returned as it is.
+            its folder as `root`; a folder, whose subfolders are classes if it has any; a tar shard, a zip
+            archive or a parquet file, or a folder of such, or one of Hugging Face's `save_to_disk`; a text
+            file of paths; a map-style torch Dataset; a list of PIL images or paths; an array uint8[N,H,W,3]
+            or uint8[N,H,W]; or an ImageSet, which is returned as it is.
         split: opens this split alone; without it, train and the test or validation split if there is one.
         labels: integers or names, one an image, for a list or an array.
         options: `download`, `list_file`, `size`, `count`, `seed` of a named set; `name`, and `classes` of a
@@ -68,6 +70,18 @@ def open_dataset(
     )
 
 
+CONTAINERS = {".tar": "shards", ".zip": "zip", ".parquet": "parquet"}
+"""Ending of a file that holds images to the name of such a set."""
+
+
+def _kind_of_folder(path: Path) -> str:
+    """The name of the set that a folder is: by the files in it, otherwise by its having subfolders."""
+    if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
+        return "huggingface"
+    kinds = (kind for ending, kind in CONTAINERS.items() if files_of_splits(path, ending))
+    return next(kinds, "folder" if list_folders(path) else "flat")
+
+
 def _open_by_name(
     source: str | os.PathLike[str], root: str | Path | None, split: str | None, options: dict[str, Any]
 ) -> tuple[ImageSet, ImageSet | None]:
@@ -76,7 +90,9 @@ def _open_by_name(
         if root is not None:
             raise unknown_set(name)
         if path.is_dir():
-            name, root = ("folder" if list_folders(path) else "flat"), path
+            name, root = _kind_of_folder(path), path
+        elif path.is_file() and path.suffix in CONTAINERS:
+            name, root = CONTAINERS[path.suffix], path
         elif path.is_file():
             name, options = "list", {"list_file": path, **options}
         else:

@@ -28,8 +28,8 @@ class EvaluationData:
     count: int | None = None
     """Number of embedded scenes in the train split."""
     bit_depth: int | None = None
-    """Bits of the grey images with more than eight, in folder, flat and list; null: 16, with a remark where
-    they use few of them."""
+    """Bits of the grey images with more than eight, in a set of your own; null: 16, with a remark where they
+    use few of them."""
     download: bool = False
     """Let torchvision download a missing set."""
     workers: int | None = None
@@ -78,6 +78,8 @@ class EvaluationConfig(ReadingOptions):
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
+    timeout_minutes: float = 30.0
+    """How long a rank waits in a collective for the others."""
     cache: str | None = None
     """Folder for extracted features; null: the user's cache folder, none: do not keep them."""
     record: str | None = None

@@ -25,8 +25,11 @@ HEAVY = (
     "rich",
 )
 DOORS = {
-    **{name: f"eval/{name}.py" for name in PROGRAMS},
-    **{name: f"convert/{name.replace('-', '_')}.py" for name in ("identify", "to-d2", "to-torchvision")},
+    **{
+        path.stem.replace("_", "-"): f"{path.parent.name}/{path.name}"
+        for folder in ("eval", "convert")
+        for path in sorted((ROOT / folder).glob("[!_]*.py"))
+    },
     "pretrain": "pretrain/main.py",
 }
 PROBE = """
