@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo test check format faults bench rehearsal clean
+.PHONY: demo detection-demo test check format doctor faults bench rehearsal clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -35,6 +35,10 @@ check: $(VENV)/.test
 format: $(VENV)/.test
 	$(PY) -m ruff format $(CODE)
 	$(PY) -m ruff check --fix $(CODE)
+
+# The checks of `siamtransfer doctor --gpu`, on the CPU at tiny size.
+doctor: $(VENV)/.demo
+	$(PY) -m siamtransfer doctor --cpu
 
 faults: $(VENV)/.test
 	$(PY) -m pytest tests/faults
