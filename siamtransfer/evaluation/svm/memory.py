@@ -24,7 +24,7 @@ def jobs_within(gib: float, rows: int, dim: int, jobs: int) -> int:
         digits = 10 ** max(0, len(str(fitting)) - 2)
         needed = (OWN + PER_FIT) * numbers / 2**30
         raise UserError(
-            f"an SVM of {rows:,} images with {dim:,} features takes {needed:.1f} GiB and "
+            f"an SVM of {rows:,} images with {dim:,} features takes {needed:.3g} GiB and "
             f"--memory allows {gib:g}: take --sample {fitting // digits * digits}, which fits them to a "
             "part of every class, or raise --memory"
         )

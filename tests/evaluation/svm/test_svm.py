@@ -81,7 +81,9 @@ def test_a_sample_is_an_equal_part_of_every_class() -> None:
     rows = sample_rows(labels, 20, seed=1)
     assert rows is not None
     assert np.bincount(labels[rows]).tolist() == [5, 5, 5, 5]
-    assert not np.array_equal(rows, sample_rows(labels, 20, seed=2))
+    other = sample_rows(labels, 20, seed=2)
+    assert other is not None
+    assert not np.array_equal(rows, other)
     several = sample_rows(np.eye(100), 20, seed=1)
     assert several is not None
     assert len(np.unique(several)) == 20
