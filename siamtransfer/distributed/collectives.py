@@ -141,7 +141,7 @@ def gather_blocks(local: Tensor | None, total: int, device: torch.device) -> Ite
     widths = all_gather(torch.tensor([0 if local is None else local.shape[1]], device=device))
     width, dtype = int(widths.max()), torch.float32 if local is None else local.dtype
     share = -(-total // ranks)
-    step = max(1, GATHER_BYTES // max(1, 2 * width * dtype.itemsize * ranks))
+    step = max(1, GATHER_BYTES // max(1, 4 * width * dtype.itemsize * ranks))  # four copies at most
     for begin in range(0, share, step):
         padded = torch.zeros(min(step, share - begin), width, dtype=dtype, device=device)
         if local is not None:
