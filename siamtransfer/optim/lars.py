@@ -1,6 +1,9 @@
 """SGD for large batches, in which the step of each weight tensor is proportional to its norm.
 
 Legend, for one tensor: w its values, g their gradient, μ momentum, η `trust`, λ the weight decay.
+
+A step treats all tensors of a group by torch's multi-tensor operations. The trust ratios stay on the device
+as one small tensor, so the host waits for nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from torch import Tensor
 
 
 class _Layerwise(torch.optim.Optimizer):
-    """μ ← m μ + u and w ← w - lr μ; a subclass computes u from g. The learning rate multiplies after the
-    momentum, as in torch's SGD. In groups whose option `adapted` is False, u = g + λ w. With `clip` a trust
-    ratio r becomes min(r / lr, 1), so that no step is longer than that of SGD."""
+    """μ ← m μ + u and w ← w - lr μ; u is g + λ w times a ratio that a subclass computes. The learning rate
+    multiplies after the momentum, as in torch's SGD. In groups whose option `adapted` is False, u = g + λ w.
+    With `clip` a trust ratio r becomes min(r / lr, 1), so that no step is longer than that of SGD."""
 
     def __init__(
         self,
@@ -45,23 +48,29 @@ class _Layerwise(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
-                state = self.state[w]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(w)
-                if group["adapted"]:
-                    u = self.direction(w, w.grad, group)
-                else:
-                    u = w.grad.add(w, alpha=group["weight_decay"])
-                momentum = state["momentum_buffer"]
-                momentum.mul_(group["momentum"]).add_(u)
-                w.add_(momentum, alpha=-group["lr"])
+            weights = [w for w in group["params"] if w.grad is not None]
+            if weights:
+                self._update(weights, [w.grad for w in weights], group)
         return loss
 
-    def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-        """u of one parameter."""
+    def _update(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        momenta = []
+        for w in weights:
+            state = self.state[w]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(w)
+            momenta.append(state["momentum_buffer"])
+        updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        if group["adapted"]:
+            torch._foreach_mul_(updates, self.ratios(weights, gradients, updates, group).unbind())
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, updates)
+        torch._foreach_add_(weights, momenta, alpha=-group["lr"])
+
+    def ratios(
+        self, weights: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
+    ) -> Tensor:
+        """What multiplies each of the `decayed` tensors g + λ w, as a tensor [len(weights)]."""
         raise NotImplementedError
 
 
@@ -69,11 +78,12 @@ class LARS(_Layerwise):
     """u = (g + λ w) η |w| / |g + λ w|, or g + λ w where either norm is zero (You et al., arXiv 1708.03888, in
     the form of the code of MoCo v3, Barlow Twins, VICReg and DINO)."""
 
-    def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-        u = g.add(w, alpha=group["weight_decay"])
-        w_norm, u_norm = w.norm(), u.norm()
+    def ratios(
+        self, weights: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
+    ) -> Tensor:
+        w_norm, u_norm = _norms(weights), _norms(decayed)
         ratio = _clipped(group["trust"] * w_norm / u_norm, group)
-        return u * torch.where((w_norm > 0) & (u_norm > 0), ratio, 1.0)
+        return torch.where((w_norm > 0) & (u_norm > 0), ratio, 1.0)
 
 
 class LARC(_Layerwise):
@@ -82,10 +92,19 @@ class LARC(_Layerwise):
 
     EPSILON = 1e-8
 
-    def direction(self, w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-        decay, w_norm, g_norm = group["weight_decay"], w.norm(), g.norm()
+    def ratios(
+        self, weights: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
+    ) -> Tensor:
+        decay, w_norm, g_norm = group["weight_decay"], _norms(weights), _norms(gradients)
         ratio = _clipped(group["trust"] * w_norm / (g_norm + decay * w_norm + self.EPSILON), group)
-        return torch.where((w_norm > 0) & (g_norm > 0), g.add(w, alpha=decay) * ratio, g)
+        # g alone: with w = 0 that is g + λ w, with g = 0 it is zero.
+        alone = (w_norm == 0).to(ratio.dtype)
+        return torch.where((w_norm > 0) & (g_norm > 0), ratio, alone)
+
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    """The Euclidean norm of each tensor, on their device."""
+    return torch.stack(torch._foreach_norm(tensors))
 
 
 def _clipped(ratio: Tensor, group: dict[str, Any]) -> Tensor:
