@@ -48,6 +48,7 @@ CHOICES = (
     Choice("cuda_graph", True, only_on_gpus=True),
     Choice("guard", "device"),
     Choice("prefetch", True),
+    Choice("augment", "fused"),
     Choice("augment", "compiled", only_on_gpus=True),
 )
 
@@ -103,7 +104,7 @@ def short_run(bench: Workbench, folder: Path, name: str) -> PretrainConfig:
 def compare(bench: Workbench, folder: Path, base: PretrainConfig, choice: Choice) -> Iterator[Finding]:
     """Parity and speed of one option against the run `base`."""
     name = f"choices/{choice.option}={choice.value}"
-    config = short_run(bench, folder, choice.option)
+    config = short_run(bench, folder, f"{choice.option}-{choice.value}")
     setattr(config.hardware, choice.option, choice.value)
     try:
         train(config)

@@ -16,9 +16,12 @@ from siamtransfer.distributed.runtime import cpu_count
 from siamtransfer.doctor.findings import Finding, advised, check, judged, measured
 from siamtransfer.doctor.workbench import GIB, Workbench
 from siamtransfer.utils.text import printable
+from siamtransfer.views.shared_memory import loader_shared_memory
 
-ENOUGH_SHARED = 4.0  # GiB; the loader of a rank needs 0.6 (256 views of 224 pixels) to 3.7 (multi-crop)
-LEAST_SHARED = 0.6
+TWO_VIEWS = (224, 224)
+MULTI_CROP = (224, 224, *(96,) * 8)
+IMAGES_OF_A_RANK = 64  # of a batch of 512 on eight GPUs
+WORKERS = 8  # the most that a rank starts by itself
 ENOUGH_MEMORY = 16.0  # GiB
 ENOUGH_DISK = 20.0  # GiB, for checkpoints and the feature cache
 LEAST_DISK = 2.0
@@ -62,13 +65,21 @@ def check_shared_memory(bench: Workbench) -> Iterator[Finding]:
     if not folder.is_dir():
         yield Finding("shared_memory_GiB", "INFO", "there is no /dev/shm here")
         return
-    size = shutil.disk_usage(folder).total / GIB
-    text = f"/dev/shm has {size:.2f} GiB and the loader of a rank needs {LEAST_SHARED} to 3.7"
-    cure = "docker run --shm-size 16g (or --ipc host), or fewer --data.workers"
-    if size < LEAST_SHARED and torch.cuda.is_available():
+    size, ranks = shutil.disk_usage(folder).total / GIB, max(1, torch.cuda.device_count())
+    least, enough = (
+        ranks * loader_shared_memory(sides, IMAGES_OF_A_RANK, WORKERS) / GIB
+        for sides in (TWO_VIEWS, MULTI_CROP)
+    )
+    text = (
+        f"/dev/shm has {size:.2f} GiB; {WORKERS} workers on each of {ranks} ranks, {IMAGES_OF_A_RANK} images "
+        f"each, take {least:.2f} GiB for two views and {enough:.2f} for multi-crop"
+    )
+    room = max(1, round(1.25 * enough + 0.5))
+    cure = f"docker run --shm-size {room}g (or --ipc host), or fewer --data.workers"
+    if size < least and torch.cuda.is_available():
         yield Finding("shared_memory_GiB", "FAIL", f"{text}: {cure}", size)
     else:
-        yield advised("shared_memory_GiB", size >= ENOUGH_SHARED, text, cure, size)
+        yield advised("shared_memory_GiB", size >= enough, text, cure, size)
 
 
 @check("open_files")

@@ -32,11 +32,16 @@ LEAST_COSINE = {"float32": 0.9999, "tf32": 0.95, "bfloat16": 0.6, "float16": 0.8
 SMALL_OPTIONS: dict[str, dict[str, int]] = {
     "simsiam": {"dim": 32},
     "simsiam-variants": {"dim": 32},
+    "simclr": {"dim": 16},
     "moco": {"dim": 16, "queue": 64},
+    "moco-v3": {"dim": 16, "hidden": 32},
+    "byol": {"dim": 16, "hidden": 32},
     "swav": {"dim": 16, "hidden": 32, "prototypes": 30},
     "dino": {"dim": 64, "hidden": 32, "bottleneck": 16},
-    "barlow-twins": {"hidden": 64, "dim": 64},
-    "vicreg": {"hidden": 64, "dim": 64},
+    "barlow-twins": {"dim": 64, "hidden": 64},
+    "vicreg": {"dim": 64, "hidden": 64},
+    "directpred": {"dim": 16, "hidden": 32},
+    "unigrad": {"dim": 16, "hidden": 32},
 }
 """Options that make a method small."""
 
