@@ -410,6 +410,7 @@ def _names_a_variant(keys: Sequence[str]) -> bool:
 
 FREE_ON_RESUME = (
     "run.dir",
+    "data.name",  # the fingerprint tells whether the images are the same: a folder goes on as shards
     "data.root",
     "data.download",
     "data.workers",

@@ -20,6 +20,7 @@ from siamtransfer.views.dataset import ViewBatch, ViewSet
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.preview import write_preview
 from siamtransfer.views.sampler import StepSampler
+from siamtransfer.views.shared_memory import affordable_prefetch
 
 
 def open_training_images(data: DataConfig) -> ImageSet:
@@ -50,11 +51,15 @@ def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtim
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
+    workers = count_workers(config.data, images, runtime)
+    sides = [view.size for view in state.recipe.views]
+    share = -(-config.optim.batch_size // runtime.world_size)
     return build_loader(
         ViewSet(ReplacingReader(images), state.recipe, config.run.seed, len(images)),
         sampler,
-        workers=count_workers(config.data, images, runtime),
+        workers=workers,
         pin_memory=runtime.device.type == "cuda",
+        prefetch=affordable_prefetch(sides, share, workers, runtime.local_world_size),
     )
 
 

@@ -11,19 +11,29 @@ from torch.utils.data import DataLoader, Sampler
 
 from siamtransfer.views.dataset import ViewBatch, ViewSet, identity_collate
 from siamtransfer.views.sampler import SampleKey
+from siamtransfer.views.shared_memory import PREFETCH
 
 
 def build_loader(
-    views: ViewSet, sampler: Iterable[list[SampleKey]], *, workers: int, pin_memory: bool
+    views: ViewSet,
+    sampler: Iterable[list[SampleKey]],
+    *,
+    workers: int,
+    pin_memory: bool,
+    prefetch: int = PREFETCH,
 ) -> DataLoader[ViewBatch]:
-    """Batches of `views` in the sampler's order, made by `workers` processes (0: by this one)."""
+    """Batches of `views` in the sampler's order, made by `workers` processes (0: by this one).
+
+    The processes live as long as one pass over the loader, which in pretraining is the whole run. Each has
+    `prefetch` batches ready or in hand.
+    """
     return DataLoader(
         views,
         batch_sampler=cast(Sampler[list[SampleKey]], sampler),  # torch takes any iterable of batches
         num_workers=workers,
         collate_fn=identity_collate,
         pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=prefetch if workers else None,
         worker_init_fn=_quiet_worker,
     )
 
