@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo test check format doctor faults bench rehearsal clean
+.PHONY: demo detection-demo test check format doctor faults faults-ranks bench rehearsal clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -51,6 +51,10 @@ bench: $(VENV)/.test
 	$(PY) -m benchmarks.knn
 	$(PY) -m benchmarks.linear
 	$(PY) -m benchmarks.coco_eval
+
+# Ten minutes of ranks with delays, kills and signals at random moments; prints the seeds.
+faults-ranks: $(VENV)/.test
+	$(PY) -m benchmarks.fault_ranks
 
 # ImageNet at full counts with narrow networks under a memory limit: an hour or two on two cores.
 rehearsal: $(VENV)/.test

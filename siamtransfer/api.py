@@ -141,12 +141,15 @@ def pretrain(
     if isinstance(what, PretrainConfig) and sections:
         raise UserError(f"a PretrainConfig is complete: set {', '.join(sections)} in it")
     settings.check()
-    from siamtransfer.distributed.runtime import StopSignal, start_runtime
+    from siamtransfer.distributed.runtime import start_runtime
+    from siamtransfer.distributed.signals import StopSignal
     from siamtransfer.pretraining import loop
 
     hardware = settings.hardware
     with (
-        start_runtime(hardware.device, hardware.precision, hardware.threads) as runtime,
+        start_runtime(
+            hardware.device, hardware.precision, hardware.threads, hardware.timeout_minutes
+        ) as runtime,
         StopSignal() as stop,
     ):
         record = loop.pretrain(settings, runtime, stop, resume=resume, extra_monitors=monitors)

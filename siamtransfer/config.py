@@ -132,6 +132,10 @@ class HardwareConfig:
     of all ranks before every update. device: the device takes such an update back, and the host reads the
     verdict one step late, so that it never waits within a step; it takes a second copy of weights and
     optimizer state. Not with float16."""
+    augment: Literal["exact", "fused", "compiled"] = "exact"
+    """How the device augments views. exact: each operation on the views that it changes, fast on the CPU.
+    fused: all operations on all views, a few dozen kernels instead of hundreds. compiled: that by
+    torch.compile. They are equal to the rounding of float32; which is fastest on a GPU is not measured."""
     cuda_graph: bool = False
     """Record forward and backward pass as a CUDA graph and replay it (one GPU; not with float16, accumulation
     or methods that read numbers on the host)."""

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from siamtransfer.distributed.meeting import Meeting
 from siamtransfer.utils.errors import UserError
 
 T = TypeVar("T")
@@ -32,23 +33,61 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def barrier() -> None:
-    """Returns when every rank has called it."""
-    if world_size() > 1:
-        dist.barrier()
+_meeting: Meeting | None = None
+
+
+def use_meeting(meeting: Meeting | None) -> None:
+    """Sets where the ranks of this process wait for one another outside of collectives."""
+    global _meeting
+    _meeting = meeting
 
 
 @contextlib.contextmanager
-def rank_by_rank(*, needed: bool = True) -> Iterator[None]:
-    """Lets the ranks do something one after the other (or, where not `needed`, all at once): a download that
-    the first rank has finished is there for the next."""
-    if not needed:
+def own_pace(what: str) -> Iterator[None]:
+    """Work that ranks do at different speeds, or that some of them do not do; returns when all have done it.
+
+    The ranks wait at their store and not in a collective, so no time-out passes while a slow one works; see
+    `Meeting`. `what` names the work in messages ("saving the state"). Only where another library has joined
+    the ranks, there is no such store and they wait in a collective.
+
+    Raises:
+        UserError: on every rank, where the work of one raised it.
+        LostRanks: a rank that is waited for gives no sign of life.
+    """
+    if world_size() == 1:
         yield
+    elif _meeting is not None:
+        with _meeting.own_pace(what):
+            yield
+    else:
+        yield
+        dist.barrier()
+
+
+def set_doing(what: str) -> None:
+    """Says what this rank does from now on, for the sentence about a lost or late rank."""
+    if _meeting is not None:
+        _meeting.set_doing(what)
+
+
+def barrier(what: str = "the work before") -> None:
+    """Returns when every rank has called it; see `own_pace`."""
+    with own_pace(what):
+        pass
+
+
+@contextlib.contextmanager
+def rank_by_rank(what: str = "their turns", *, needed: bool = True) -> Iterator[None]:
+    """Lets the ranks do `what` one after the other (or, where not `needed`, all at once): a download that
+    the first rank has finished is there for the next. Either way all have done it at the end."""
+    if not needed:
+        with own_pace(what):
+            yield
         return
     for turn in range(world_size()):
-        if turn == rank():
-            yield
-        barrier()
+        with own_pace(what):
+            if turn == rank():
+                yield
 
 
 def local_rows(n: int, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
-"""The device, the arithmetic and the ranks of a process, and the signal to stop.
+"""The device, the arithmetic and the ranks of a process.
 
-What ranks tell each other is in collectives.py; no other file of the library asks torch.distributed.
+What ranks tell each other is in collectives.py, how they wait at their store in meeting.py; no other file of
+the library asks torch.distributed.
 """
 
 from __future__ import annotations
@@ -8,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import signal
-import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -20,12 +20,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.meeting import LostRanks, Meeting, explain, is_loss
 from siamtransfer.utils.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 _NEW_NAME = "forward_sync_buffers"  # of DistributedDataParallel's option broadcast_buffers, from torch 2.14
 _TAKES = inspect.signature(nn.parallel.DistributedDataParallel).parameters
 _BUFFERS_OPTION = _NEW_NAME if _NEW_NAME in _TAKES else "broadcast_buffers"
+TIMEOUT_MINUTES = 30.0  # how long a rank waits in a collective for the others
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -92,16 +95,21 @@ def unwrap(model: nn.Module) -> Any:
 
 @contextlib.contextmanager
 def start_runtime(
-    device: str = "auto", precision: Precision = "auto", threads: int | None = None
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+    timeout_minutes: float = TIMEOUT_MINUTES,
 ) -> Iterator[Runtime]:
     """Joins the ranks that torchrun started (NCCL on GPUs, gloo on CPUs) and leaves them at the end.
 
     `device`: auto (the GPU where there is one), cuda, cuda:N or cpu. `precision`: auto is bfloat16 on GPUs
     that have it, float16 on older ones and float32 on the CPU. `threads` is how many threads torch computes
-    with on the CPU (None: its own choice), until the end.
+    with on the CPU (None: its own choice), until the end. `timeout_minutes` is how long a rank waits in a
+    collective for the others.
 
     Raises:
         UserError: the device does not exist here or cannot do the precision.
+        LostRanks: a collective cannot end, because a rank is gone or later than the time-out.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch_device = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
@@ -114,30 +122,69 @@ def start_runtime(
     runtime = Runtime(torch_device, _find_dtype(precision, torch_device), rank, world_size, local_world_size)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
-    if world_size > 1:
-        _join("nccl" if torch_device.type == "cuda" else "gloo")
     try:
-        yield runtime
+        with (
+            _join(runtime, timedelta(minutes=timeout_minutes)) if world_size > 1 else contextlib.nullcontext()
+        ):
+            yield runtime
     finally:
         torch.set_num_threads(before)
-        if world_size > 1:
+
+
+@contextlib.contextmanager
+def _join(runtime: Runtime, timeout: timedelta) -> Iterator[None]:
+    """The process group and the meeting of its ranks, until the end; see `start_runtime` for errors."""
+    backend = "nccl" if runtime.device.type == "cuda" else "gloo"
+    try:
+        store = _init_process_group(backend, timeout)
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        raise LostRanks(
+            f"the {runtime.world_size} ranks did not come together ({str(error).splitlines()[0]}): start as "
+            "many processes as WORLD_SIZE says, and look whether every machine reaches MASTER_ADDR at "
+            "MASTER_PORT"
+        ) from error
+    # A store outlives an attempt of torchrun, so every attempt has points of its own.
+    attempt = collectives.broadcast_object(uuid.uuid4().hex)
+    meeting = Meeting(
+        dist.PrefixStore(attempt, store),
+        runtime.rank,
+        runtime.world_size,
+        timeout.total_seconds(),
+        warns=backend == "nccl",
+    )
+    collectives.use_meeting(meeting)
+    lost = False
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_loss(error):
+            raise
+        lost = True
+        raise explain(error, meeting) from error
+    finally:
+        collectives.use_meeting(None)
+        if not (lost and backend == "nccl"):  # whose end would wait for the lost rank
             dist.destroy_process_group()
+        meeting.leave()
 
 
-def _join(backend: str) -> None:
-    """Joins the process group, after a restart by torchrun under names of its own.
+def _init_process_group(backend: str, timeout: timedelta) -> dist.Store:
+    """Joins the process group, after a restart by torchrun under names of its own; returns its store.
 
     torchrun keeps one store for all its attempts, where restarted ranks would find the addresses of dead ones
     (pytorch issue 135712) and fail or wait for ever. Several machines count their attempts each for itself,
-    so there the names are left alone; TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, set for torchrun, is the cure.
+    so there the attempts share names; TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, set for torchrun, is the cure.
     """
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if attempt == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
-        dist.init_process_group(backend)
-        return
-    store, rank, world_size = next(rendezvous("env://"))
+        attempt = "0"
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
     own = dist.PrefixStore(f"attempt-{attempt}", store)
-    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
+    return own
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
@@ -160,33 +207,6 @@ def exact_matmul() -> Iterator[None]:
 def cpu_count() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class StopSignal:
-    """Turns SIGTERM and Ctrl-C into a wish that the training loop reads between steps.
-
-    Attributes:
-        exit_status: None until a signal came, then 143 (SIGTERM) or 130 (Ctrl-C). Repeated signals change
-            nothing, so a save in progress is never cut short. The previous handlers return on exit.
-    """
-
-    def __init__(self) -> None:
-        self.exit_status: int | None = None
-        self._previous: dict[signal.Signals, object] = {}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.exit_status is None:
-            self.exit_status = 128 + number
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
 
 
 def _find_device(name: str, local_rank: int, world_size: int) -> torch.device:

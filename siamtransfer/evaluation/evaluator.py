@@ -16,6 +16,7 @@ class EvaluatorOptions(Protocol):
 
     device: str
     precision: Precision
+    timeout_minutes: float
     record: str | None
 
     def check(self) -> None: ...
@@ -33,7 +34,7 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
         UserError: the options mean nothing, or whatever `evaluate` raises.
     """
     config.check()
-    with start_runtime(config.device, config.precision) as runtime:
+    with start_runtime(config.device, config.precision, timeout_minutes=config.timeout_minutes) as runtime:
         result = evaluate(config, runtime)
     if result is None:
         return None

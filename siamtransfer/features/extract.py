@@ -18,6 +18,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.progress import PassProgress
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.workers import worker_init
 from siamtransfer.views.crop import centre_crop
 from siamtransfer.views.view_spec import Interpolation
 
@@ -230,6 +231,7 @@ def _rows_of_share(
         _CentreCrops(images, local_indices, transform),
         batch_size=batch,
         num_workers=options.workers,
+        worker_init_fn=worker_init() if options.workers else None,
         pin_memory=runtime.device.type == "cuda",
     )
     progress = PassProgress(options.what, len(images), shown=runtime.is_main)

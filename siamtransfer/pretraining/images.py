@@ -26,7 +26,7 @@ from siamtransfer.views.shared_memory import affordable_prefetch
 def open_training_images(data: DataConfig) -> ImageSet:
     """The images to learn from; ranks download one after the other. Labels, where the set has some, are for
     methods whose options use them."""
-    with collectives.rank_by_rank(needed=data.download):
+    with collectives.rank_by_rank("opening the images", needed=data.download):
         return open_images(
             data.name,
             root=data.root,

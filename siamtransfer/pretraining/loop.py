@@ -11,23 +11,26 @@ train_step  forward, backward, the check on all ranks, the update (siamtransfer/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 
 from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed import collectives
-from siamtransfer.distributed.runtime import Runtime, StopSignal, seed_step
+from siamtransfer.distributed.runtime import Runtime, seed_step
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.pretraining.images import build_training_loader, open_training_images
+from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.guard import StepContext
-from siamtransfer.training.step import train_step
-from siamtransfer.training.stopping import exit_stopped
+from siamtransfer.training.step import Updater, train_step
+from siamtransfer.training.stopping import exit_stopped, look_for_signal
 from siamtransfer.views.dataset import augment_batch
 
 
@@ -59,47 +62,72 @@ def pretrain(
 
         # Model: the method with its backbone, then its optimizer and loss scaler.
         torch.manual_seed(config.run.seed)
-        state = TrainState.build(config, images, recipe)
-        if saved is not None:
-            state.restore(saved)
-        elif config.backbone.weights:
-            state.load_backbone(runtime)
+        with collectives.own_pace("building the state"):
+            state = TrainState.build(config, images, recipe)
+            if saved is not None:
+                state.restore(saved)
+            elif config.backbone.weights:
+                state.load_backbone(runtime)
         log = run.open_log(state, schedule)
-        monitors = [*build_monitors(config, state, schedule, log, runtime), *extra_monitors]
+
+        end = partial(end_run, stop, state, schedule, runtime)
+        look = look_for_signal(stop, runtime, end)
+        monitors = [*build_monitors(config, state, schedule, log, runtime, look), *extra_monitors]
         updater = state.distribute(runtime)
-        check_readable(state.state_dict())  # before any step is spent on a state that could not be saved
+        with collectives.own_pace("checking the state"):
+            check_readable(state.state_dict())  # before any step is spent on one that could not be saved
         log.introduce()
         for monitor in monitors:
-            log.row(state.step, monitor.begin())
+            with updater.measuring():
+                log.row(state.step, monitor.begin())
 
         exit_status = None
         for step, batch in enumerate(log.watch(build_training_loader(state, schedule, runtime)), state.step):
+            stop.doing = f"finishing step {step + 1}, then saving"
+            collectives.set_doing(f"at step {step + 1}")
             lr = schedule.set_lr(updater.optimizer, step)
             seed_step(config.run.seed, step, runtime.rank)
-            views = augment_batch(batch, recipe, runtime.device, channels_last=True)
+            views = augment_batch(
+                batch, recipe, runtime.device, channels_last=True, painting=config.hardware.augment
+            )
             output, report = train_step(
                 updater,
                 views,
                 StepContext(step, lr, batch.index),
                 schedule.info(step),
                 grad_accum_steps=config.optim.grad_accum_steps,
-                exit_status=stop.exit_status,
+                exit_status=stop.exit_status or run.save_wish(),
             )
             state.step = step + 1
             result = StepResult(state.step, lr, report, output, views, batch.unreadable)
-
             log.step(result)
-            for monitor in monitors:
-                if monitor.due(result):
-                    log.row(state.step, monitor.check(result))
-                    log.clock.lap()  # its time is not training's
-            if run.save_due(result, schedule.steps):
+            due = [monitor for monitor in monitors if monitor.due(result)]
+            long = [monitor for monitor in due if monitor.takes_long]  # the state is saved before these
+            measure([monitor for monitor in due if monitor not in long], result, log, updater)
+            if (long or run.save_due(result, schedule.steps)) and updater.is_sound:
                 run.save(state)
-            exit_status = report.exit_status
-            if exit_status is not None:
+            measure(long, result, log, updater)
+            if result.stopping:
+                exit_status = report.exit_status
                 break
+        updater.settle()
         log.close()
         if exit_status is not None:
-            exit_stopped(exit_status, state.step, schedule.steps, runtime)
-        collectives.barrier()
+            end(exit_status)
+        collectives.barrier("the last step")
         return run.record(state, log, monitors) if runtime.is_main else None
+
+
+def end_run(
+    stop: StopSignal, state: TrainState, schedule: Schedule, runtime: Runtime, exit_status: int
+) -> NoReturn:
+    """Ends the program after a signal; see `exit_stopped`."""
+    exit_stopped(exit_status, state.step, schedule.steps, runtime, seconds=stop.seconds)
+
+
+def measure(monitors: Sequence[Monitor], result: StepResult, log: Logger, updater: Updater) -> None:
+    """Writes the row of each monitor; the time that they take is not training's."""
+    for monitor in monitors:
+        with updater.measuring():
+            log.row(result.step, monitor.check(result))
+        log.clock.lap()

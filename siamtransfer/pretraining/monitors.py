@@ -7,6 +7,7 @@ the row of numbers that `check(result)` returns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from siamtransfer.config import DataConfig, PretrainConfig
@@ -34,7 +35,10 @@ class Monitor(ABC):
     Attributes:
         headline: names of the numbers whose last values go into the run's record.
         protocol: what these numbers depend on, for the record.
+        takes_long: whether the state is saved before a check, which then must not change it.
     """
+
+    takes_long = False
 
     def __init__(self, headline: tuple[str, ...] = (), protocol: dict[str, Any] | None = None):
         self.headline, self.protocol = headline, protocol or {}
@@ -94,13 +98,26 @@ class GradientMonitor(Monitor):
 
 
 class KnnMonitor(Monitor):
-    """kNN accuracy on the labelled split after every `monitor.knn_every` epochs, beside two baselines."""
+    """kNN accuracy on the labelled split after every `monitor.knn_every` epochs, beside two baselines.
 
-    def __init__(self, knn: KnnScorer, state: TrainState, schedule: Schedule, log: Logger):
+    `between_chunks` is called in the pauses of a check, on all ranks, and may end the program.
+    """
+
+    takes_long = True
+
+    def __init__(
+        self,
+        knn: KnnScorer,
+        state: TrainState,
+        schedule: Schedule,
+        log: Logger,
+        between_chunks: Callable[[], None] | None = None,
+    ):
         top1, top5 = knn.name, knn.name.replace("top1", "top5")
         super().__init__((top1, top5, f"baseline/pixels/{top1}", f"baseline/untrained/{top1}"), knn.protocol)
         self.knn, self.state, self.schedule, self.log = knn, state, schedule, log
         self.every = state.config.monitor.knn_every
+        self.between_chunks = between_chunks
 
     def begin(self) -> dict[str, float]:
         """The check that is missing when a run was stopped between a step and its check."""
@@ -116,7 +133,7 @@ class KnnMonitor(Monitor):
     def _score(self, step: int) -> dict[str, float]:
         if collectives.broadcast_object(self.log.journal.has(step, self.knn.name)):
             return {}
-        scores = self.knn.score(self.state.method.evaluated_backbone)
+        scores = self.knn.score(self.state.method.evaluated_backbone, between_chunks=self.between_chunks)
         epochs = step // self.schedule.steps_per_epoch
         self.log.say(f"kNN after {epochs} epochs: {scores[self.knn.name]:.2f} % ({self.knn.name})")
         return scores
@@ -129,10 +146,15 @@ def check_monitors(config: PretrainConfig, recipe: Recipe) -> None:
 
 
 def build_monitors(
-    config: PretrainConfig, state: TrainState, schedule: Schedule, log: Logger, runtime: Runtime
+    config: PretrainConfig,
+    state: TrainState,
+    schedule: Schedule,
+    log: Logger,
+    runtime: Runtime,
+    between_chunks: Callable[[], None] | None = None,
 ) -> list[Monitor]:
     """The monitors that the configuration asks for. The kNN baselines of a new run are measured here, before
-    the method is distributed.
+    the method is distributed; `between_chunks` is called in the pauses of every kNN check.
 
     Raises:
         UserError: the labelled split cannot be opened.
@@ -143,8 +165,9 @@ def build_monitors(
     knn = build_knn(config, state.recipe, runtime, state.method.backbone.dim)
     if knn is not None:
         if state.step == 0:
-            log.row(0, knn.baselines(state.method.backbone.to(runtime.device)))
-        monitors.append(KnnMonitor(knn, state, schedule, log))
+            untrained = state.method.backbone.to(runtime.device)
+            log.row(0, knn.baselines(untrained, between_chunks=between_chunks))
+        monitors.append(KnnMonitor(knn, state, schedule, log, between_chunks))
     return monitors
 
 
@@ -176,7 +199,7 @@ def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime, dim: int
 
 
 def _open_labelled(data: DataConfig) -> Any:
-    with collectives.rank_by_rank(needed=data.download):
+    with collectives.rank_by_rank("opening the labelled images", needed=data.download):
         return open_labelled(
             data.name,
             root=data.root,

@@ -16,7 +16,7 @@ from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.monitors import Monitor
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
-from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.pretraining.step_result import SAVE_WISH, StepResult
 from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
@@ -37,10 +37,13 @@ class RunFolder(contextlib.ExitStack):
     def __init__(self, config: PretrainConfig, runtime: Runtime):
         super().__init__()
         self.config, self.runtime, self.path = config, runtime, Path(config.run.dir)
-        if runtime.is_main:
-            self.enter_context(RunLock(self.path))
+        with collectives.own_pace("locking the run's folder"):
+            if runtime.is_main:
+                self.enter_context(RunLock(self.path))
         self.checkpoints = Checkpoints(self.path, config.checkpoint.keep)
         self._saved_at = time.monotonic()
+        self._saved_step = -1
+        self._told_time = False
 
     def find_checkpoint(self, *, resume: bool) -> dict[str, Any] | None:
         """The newest valid checkpoint, the same on every rank; None begins a new run.
@@ -50,17 +53,20 @@ class RunFolder(contextlib.ExitStack):
                 find different ones.
         """
         checkpoints, is_main = self.checkpoints, self.runtime.is_main
-        if is_main:
-            checkpoints.clean()
         if not resume:
-            if checkpoints.any():
-                raise UserError(
-                    f"{self.path} holds a run already: go on with it by --resume, choose another folder with "
-                    "--run.dir, or remove it"
-                )
-            collectives.barrier()
+            with collectives.own_pace("looking for checkpoints"):
+                if is_main:
+                    checkpoints.clean()
+                if checkpoints.any():
+                    raise UserError(
+                        f"{self.path} holds a run already: go on with it by --resume, choose another folder "
+                        "with --run.dir, or remove it"
+                    )
             return None
-        saved = checkpoints.load_newest(say if is_main else lambda _: None)
+        with collectives.own_pace("reading the checkpoint"):
+            if is_main:
+                checkpoints.clean()
+            saved = checkpoints.load_newest(say if is_main else lambda _: None)
         step = saved["progress"]["step"] if saved is not None else 0
         if collectives.broadcast_object(step) != step:
             raise UserError(
@@ -79,20 +85,34 @@ class RunFolder(contextlib.ExitStack):
         return log
 
     def save_due(self, result: StepResult, steps: int) -> bool:
-        """Whether rank 0 has to save: every so many steps or minutes, after the last of `steps`, and before
-        it stops on a signal."""
-        every, minutes = self.config.checkpoint.every_steps, self.config.checkpoint.every_minutes
-        return self.runtime.is_main and (
+        """Whether the state has to be saved, the same on every rank: every so many steps, at the wish that
+        rank 0 has by its clock, after the last of `steps`, and before the run stops on a signal."""
+        every = self.config.checkpoint.every_steps
+        return (
             result.step == steps
             or result.stopping
             or (every > 0 and result.step % every == 0)
-            or (minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes)
+            or (result.save_wished and result.step > self._saved_step + 1)  # not one of before the last save
         )
 
+    def save_wish(self) -> int | None:
+        """SAVE_WISH on rank 0, where the last save is `checkpoint.every_minutes` ago; ranks exchange it in
+        the step, so that all of them wait for the save."""
+        minutes = self.config.checkpoint.every_minutes
+        due = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
+        return SAVE_WISH if due and self.runtime.is_main else None
+
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint and publishes it as checkpoint.pth; see `Checkpoints.save`."""
-        self.checkpoints.save(state.state_dict(), state.step)
-        self._saved_at = time.monotonic()
+        """Rank 0 writes a checkpoint and publishes it as checkpoint.pth (see `Checkpoints.save`), while the
+        others wait at the store."""
+        began = time.monotonic()
+        with collectives.own_pace("saving the state"):
+            if self.runtime.is_main:
+                self.checkpoints.save(state.state_dict(), state.step)
+        self._saved_at, self._saved_step = time.monotonic(), state.step
+        if self.runtime.is_main and not self._told_time:
+            say(f"saving takes {self._saved_at - began:.1f} s")
+        self._told_time = True
 
     def record(self, state: TrainState, log: Logger, monitors: Sequence[Monitor]) -> dict[str, Any]:
         """The record of a finished run: its last numbers, the configuration, and where the checkpoint is."""

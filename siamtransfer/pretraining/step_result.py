@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from siamtransfer.methods import StepOutput
+from siamtransfer.training.device_guard import LateReport
 from siamtransfer.training.guard import StepReport
+
+SAVE_WISH = 1
+"""In the place of the exit status of a signal, which is above 128: rank 0 wishes to save after this step."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class StepResult:
 
     step: int
     lr: float
-    report: StepReport
+    report: StepReport | LateReport
     output: StepOutput
     views: list[Tensor]
     unreadable: list[tuple[str, str]]
@@ -31,4 +35,9 @@ class StepResult:
     @property
     def stopping(self) -> bool:
         """Whether the run ends after this step because a signal arrived."""
-        return self.report.exit_status is not None
+        return (self.report.exit_status or 0) > SAVE_WISH
+
+    @property
+    def save_wished(self) -> bool:
+        """Whether rank 0 has told all ranks that it is time to save."""
+        return self.report.exit_status == SAVE_WISH

@@ -53,7 +53,8 @@ class PretrainOptions(PretrainConfig):
 def work(options: PretrainOptions) -> dict[str, Any] | None:
     """A preview of the views, or a whole run; returns the record on rank 0."""
     options.check()
-    from siamtransfer.distributed.runtime import StopSignal, start_runtime
+    from siamtransfer.distributed.runtime import start_runtime
+    from siamtransfer.distributed.signals import StopSignal
     from siamtransfer.pretraining.images import preview
     from siamtransfer.pretraining.loop import pretrain
 
@@ -61,7 +62,9 @@ def work(options: PretrainOptions) -> dict[str, Any] | None:
         return preview(options, Path(options.preview))
     hardware = options.hardware
     with (
-        start_runtime(hardware.device, hardware.precision, hardware.threads) as runtime,
+        start_runtime(
+            hardware.device, hardware.precision, hardware.threads, hardware.timeout_minutes
+        ) as runtime,
         StopSignal() as stop,
     ):
         return pretrain(options, runtime, stop, resume=bool(options.resume))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from siamtransfer.distributed.runtime import Runtime, StopSignal
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.training.guard import StepReport
 from siamtransfer.training.progress import StepProgress, Stopwatch
 from siamtransfer.training.saved_training import SavedTraining
@@ -87,6 +89,8 @@ def train_epochs(
         if len(notes) < start // per_epoch:
             end_epoch(start)  # the signal came between the epoch's last step and its notes
         for step, batch in enumerate(clock.watch(training.batches(start, steps)), start):
+            stop.doing = f"finishing step {step + 1}" + (", then saving" if saved else "")
+            collectives.set_doing(f"at step {step + 1}")
             report = training.step(step, batch, stop.exit_status)
             clock.images += training.samples(step)
             done = step + 1
@@ -100,7 +104,9 @@ def train_epochs(
             if report.exit_status is not None:
                 save(done)
                 progress.close()
-                exit_stopped(report.exit_status, done, steps, runtime, saved=saved is not None)
+                exit_stopped(
+                    report.exit_status, done, steps, runtime, saved=saved is not None, seconds=stop.seconds
+                )
             if done % per_epoch == 0:
                 end_epoch(done)
                 clock.lap()  # its time is not training's

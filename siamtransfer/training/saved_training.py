@@ -43,7 +43,8 @@ class SavedTraining:
                 "remove it"
             )
         is_main = collectives.rank() == 0
-        state = self._files.load_newest(say if is_main else lambda _: None)
+        with collectives.own_pace("reading the saved state"):
+            state = self._files.load_newest(say if is_main else lambda _: None)
         if state is None and self.path.exists():
             state = load_state(self.path)
         key = None if state is None else (state.get("step"), len(state.get("notes", [])))
@@ -59,9 +60,10 @@ class SavedTraining:
         return state
 
     def save(self, state: dict[str, Any], step: int) -> None:
-        """Makes `state` the newest one, after `step` steps. Only rank 0 writes."""
-        if collectives.rank() == 0:
-            self._files.save({**state, "step": step, "identity": self.identity}, step)
+        """Makes `state` the newest one, after `step` steps. Rank 0 writes; all ranks must call it."""
+        with collectives.own_pace("saving the state"):
+            if collectives.rank() == 0:
+                self._files.save({**state, "step": step, "identity": self.identity}, step)
 
     def _require_identity(self, state: dict[str, Any]) -> None:
         saved = state.get("identity")

@@ -1,25 +1,56 @@
-"""The end of a training that a signal stopped."""
+"""The end of a training that a signal stopped, also inside a long measurement."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+import torch
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.training.stop_marker import mark_stopped
 from siamtransfer.utils.log import say
 
 
 def exit_stopped(
-    exit_status: int, step: int, steps: int, runtime: Runtime, *, saved: bool = True
+    exit_status: int,
+    step: int,
+    steps: int,
+    runtime: Runtime,
+    *,
+    saved: bool = True,
+    seconds: float | None = None,
 ) -> NoReturn:
     """Ends the process after `step` of `steps` steps; every rank waits until rank 0 has saved the state.
 
+    `seconds` is the time since the signal, for the message: who sends one must wait that long before a kill.
+
     Raises:
-        SystemExit: with `exit_status`, 143 after SIGTERM and 130 after Ctrl-C.
+        SystemExit: with `exit_status`, 128 and the signal's number (143 after SIGTERM, 130 after Ctrl-C).
     """
-    collectives.barrier()
+    collectives.barrier("saving the state")
     if runtime.is_main:
+        if saved:
+            mark_stopped(exit_status)
+        if seconds:
+            say(f"ending what was under way took {seconds:.1f} s from the signal on")
         cure = "go on with --resume" if saved else "nothing is kept, for there is no --run folder"
         say(f"stopped on a signal after step {step} of {steps}; {cure}")
     sys.exit(exit_status)
+
+
+def look_for_signal(stop: StopSignal, runtime: Runtime, end: Callable[[int], NoReturn]) -> Callable[[], None]:
+    """A function for the pauses of a long measurement, which all ranks call equally often: where a signal has
+    reached one of them, each calls `end` with the exit status."""
+
+    def look() -> None:
+        status = stop.exit_status or 0
+        if runtime.world_size > 1:
+            status = int(collectives.all_gather(torch.tensor([status], device=runtime.device)).max())
+        if status:
+            end(status)
+
+    return look

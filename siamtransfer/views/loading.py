@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 from typing import cast
 
-import torch
 from torch.utils.data import DataLoader, Sampler
 
+from siamtransfer.utils.workers import worker_init
 from siamtransfer.views.dataset import ViewBatch, ViewSet, identity_collate
 from siamtransfer.views.sampler import SampleKey
 from siamtransfer.views.shared_memory import PREFETCH
@@ -34,12 +33,5 @@ def build_loader(
         collate_fn=identity_collate,
         pin_memory=pin_memory,
         prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=worker_init() if workers else None,
     )
-
-
-def _quiet_worker(_: int) -> None:
-    """Ignores Ctrl-C and SIGTERM, which reach the whole process group: the main process ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)

@@ -11,7 +11,8 @@ import torch
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed import runtime as runtimes
-from siamtransfer.distributed.runtime import Runtime, StopSignal
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.utils.errors import UserError
 
 CPU = torch.device("cpu")

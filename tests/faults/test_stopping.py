@@ -25,6 +25,7 @@ from support.small_runs import (
     images_of,
     launch,
     newest,
+    rows,
     send,
     steps_kept,
     stop_at,
@@ -32,6 +33,7 @@ from support.small_runs import (
 
 import siamtransfer.checkpoints.training_state
 from siamtransfer.checkpoints.training_state import Checkpoints
+from siamtransfer.pretraining.monitors import KnnMonitor
 from siamtransfer.programs.pretrain import main
 from siamtransfer.utils.files import atomic_write, digest_of_file
 
@@ -46,7 +48,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_fault_07_a_signal_finishes_the_step_saves_once_and_ends(
     number: signal.Signals, status: int, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -57,6 +62,57 @@ def test_fault_07_a_signal_finishes_the_step_saves_once_and_ends(
     assert run.out.read_text() == ""
     complete(run.folder, *ONLY_AT_THE_END, "--resume")
     assert_same_run(run.folder, undisturbed, FREE)
+
+
+def test_fault_07_a_signal_inside_a_knn_check_leaves_it_for_the_resumed_run(tmp_path: Path) -> None:
+    checked = [*ONLY_AT_THE_END, "--optim.epochs=2", "--monitor.knn_every=1"]
+    complete(tmp_path / "whole", *checked)
+    run = launch(tmp_path / "run", *checked, fault=stop_in_check)
+    assert run.wait() == 143
+    assert steps_kept(run.folder) == [5]
+    assert not any("knn/k=20/T=0.07/top1" in row for row in rows(run.folder))
+    complete(run.folder, *checked, "--resume")
+    assert_same_run(run.folder, tmp_path / "whole", FREE)
+
+
+def stop_in_check() -> None:
+    original = KnnMonitor._score
+
+    def score(self: KnnMonitor, step: int) -> dict[str, float]:
+        send(signal.SIGTERM)
+        return original(self, step)
+
+    KnnMonitor._score = score  # type: ignore[method-assign]
+
+
+PATIENT = """
+import time
+from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.utils.log import print_messages
+print_messages()
+with StopSignal() as stop:
+    stop.doing = "finishing step 7, then saving"
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+"""
+
+
+def test_a_second_ctrl_c_quits_at_once() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PATIENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # torchrun's copy of the first one
+        said = process.stderr.readline()
+        assert said == "finishing step 7, then saving; press Ctrl-C again to quit at once\n"
+        time.sleep(0.7)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
 
 
 def test_fault_07_previous_handlers_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +202,6 @@ def test_fault_08_a_signal_in_the_last_step_leaves_only_the_summary_to_do(
 
 
 def last_loss(folder: Path) -> float:
-    from support.small_runs import rows
-
     return [row["loss"] for row in rows(folder) if "loss" in row][-1]
 
 

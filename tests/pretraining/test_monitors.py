@@ -8,7 +8,8 @@ import pytest
 from support.small_runs import TINY, rows
 
 from siamtransfer.cli import Command
-from siamtransfer.distributed.runtime import StopSignal, start_runtime
+from siamtransfer.distributed.runtime import start_runtime
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.pretraining import monitors as monitors_module
 from siamtransfer.pretraining.loop import pretrain
 from siamtransfer.pretraining.monitors import Monitor

@@ -274,7 +274,7 @@ def test_saves_are_due_by_steps_by_minutes_at_the_end_and_on_a_signal(
         now[0] = saved_at
         with RunFolder(config, ALONE) as folder:
             now[0] = 1000.0
-            return folder.save_due(result_after(done, status), 100)
+            return folder.save_due(result_after(done, status or folder.save_wish()), 100)
 
     by_steps: dict[str, Any] = {"every_steps": 7, "every_minutes": 0.0}
     assert [step for step in range(1, 30) if due(step, **by_steps)] == [7, 14, 21, 28]

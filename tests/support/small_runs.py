@@ -111,15 +111,18 @@ def launch_ranks(
     ]
 
 
-def on_ranks(work: Callable[..., Any], *arguments: Any, world_size: int = 2) -> list[Any]:
+def on_ranks(
+    work: Callable[..., Any], *arguments: Any, world_size: int = 2, timeout_minutes: float | None = None
+) -> list[Any]:
     """What `work(runtime, *arguments)` returns on each of `world_size` gloo ranks, as torch.save can carry
-    it."""
+    it. With `timeout_minutes` a UserError counts as a result too, as its class name and its text."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / str(rank) for rank in range(world_size)]
         processes = [
             context().Process(
-                target=_work, args=(work, arguments, str(result), rank_variables(rank, world_size, port))
+                target=_work,
+                args=(work, arguments, str(result), rank_variables(rank, world_size, port), timeout_minutes),
             )
             for rank, result in enumerate(results)
         ]
@@ -171,14 +174,25 @@ def _free_port() -> int:
 
 
 def _work(
-    work: Callable[..., Any], arguments: tuple[Any, ...], result: str, environment: dict[str, str]
+    work: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    result: str,
+    environment: dict[str, str],
+    timeout_minutes: float | None,
 ) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     from siamtransfer.distributed.runtime import start_runtime
+    from siamtransfer.utils.errors import UserError
 
-    with start_runtime("cpu") as runtime:
-        torch.save(work(runtime, *arguments), result)
+    try:
+        with start_runtime("cpu", timeout_minutes=timeout_minutes or 30) as runtime:
+            found = work(runtime, *arguments)
+    except UserError as error:
+        if timeout_minutes is None:
+            raise
+        found = type(error).__name__, str(error)
+    torch.save(found, result)
 
 
 def _program(argv: list[str], out: str, err: str, environment: dict[str, str], fault: Fault | None) -> None:

@@ -23,7 +23,8 @@ from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.detectron2.roi_heads import register_heads
 from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.finetune_run import FinetuneRun
-from siamtransfer.distributed.runtime import StopSignal, cpu_count
+from siamtransfer.distributed.runtime import cpu_count
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock

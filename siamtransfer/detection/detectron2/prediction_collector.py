@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.metrics.score_predictions import score_predictions
-from siamtransfer.distributed.runtime import StopSignal
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.utils.log import say
 
 

@@ -28,7 +28,7 @@ from siamtransfer.detection.detectron2.trainer_hooks import JournalWriter, SeedE
 from siamtransfer.detection.detectron2.weights import ConvertedWeights, load_proved, load_published
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.detection.metrics.prediction import Prediction
-from siamtransfer.distributed.runtime import StopSignal
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.training.journal import Journal
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say

@@ -26,7 +26,8 @@ from siamtransfer.detection.torchvision.model import build_detector, predict
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
 from siamtransfer.detection.torchvision.training_images import Sample, TrainingImages, usable
 from siamtransfer.distributed import collectives
-from siamtransfer.distributed.runtime import Runtime, StopSignal, cpu_count, seed_step
+from siamtransfer.distributed.runtime import Runtime, cpu_count, seed_step
+from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.training.guard import StepContext, StepReport
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
@@ -184,6 +185,8 @@ class DetectorTraining:
             score_if_due(start)  # the signal came between a step and its scores
             batches = self.images.batches(recipe, start, recipe.steps, runtime, self.workers)
             for step, batch in enumerate(batches, start):
+                stop.doing = f"finishing step {step + 1}" + (", then saving" if saved else "")
+                collectives.set_doing(f"at step {step + 1}")
                 report, losses = self.step(step, batch, stop.exit_status)
                 done, last = step + 1, step + 1 == recipe.steps
                 lr = recipe.lr_at(step)
@@ -195,7 +198,14 @@ class DetectorTraining:
                     saved.save(self.state_dict(), done)
                 if report.exit_status is not None:
                     progress.close()
-                    exit_stopped(report.exit_status, done, recipe.steps, runtime, saved=saved is not None)
+                    exit_stopped(
+                        report.exit_status,
+                        done,
+                        recipe.steps,
+                        runtime,
+                        saved=saved is not None,
+                        seconds=stop.seconds,
+                    )
                 score_if_due(done)
             progress.close()
             metrics, predictions = score(recipe.steps)

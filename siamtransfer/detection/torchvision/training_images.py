@@ -18,6 +18,7 @@ from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read
 from siamtransfer.detection.torchvision.model import as_input
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.utils.workers import worker_init
 from siamtransfer.views.sampler import SampleKey, StepSampler
 
 Sample = tuple[Tensor, dict[str, Tensor]]
@@ -69,7 +70,10 @@ class TrainingImages(Dataset[Sample]):
             rank=runtime.rank,
             world_size=runtime.world_size,
         )
-        return iter(DataLoader(self, batch_sampler=sampler, collate_fn=list, num_workers=workers))
+        init = worker_init() if workers else None
+        return iter(
+            DataLoader(self, batch_sampler=sampler, collate_fn=list, num_workers=workers, worker_init_fn=init)
+        )
 
 
 def _can_train(annotation: dict[str, Any], record: ImageRecord) -> bool:
