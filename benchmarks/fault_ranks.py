@@ -113,6 +113,7 @@ def main() -> None:
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         base = Path(temporary)
+        os.environ["XDG_CACHE_HOME"] = str(base / "cache")  # which the runs are handed
         wholes = {ranks: undisturbed(base / f"whole{ranks}", ranks) for ranks in (2, 4)}
         deadline, seed = time.monotonic() + 60 * options.minutes, options.seed
         while time.monotonic() < deadline:

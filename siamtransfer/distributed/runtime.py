@@ -108,9 +108,14 @@ def start_runtime(
     collective for the others.
 
     Raises:
-        UserError: the device does not exist here or cannot do the precision.
+        UserError: the device does not exist here or cannot do the precision; the time-out is no time.
         LostRanks: a collective cannot end, because a rank is gone or later than the time-out.
     """
+    if not 0 < timeout_minutes < 1e6:
+        raise UserError(
+            f"hardware.timeout_minutes (evaluators: --timeout-minutes) is {timeout_minutes:g}, and must be "
+            "above 0 and below a million"
+        )
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch_device = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

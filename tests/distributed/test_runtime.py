@@ -161,3 +161,12 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert found == [None]
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_out_that_is_none_is_refused(minutes: float) -> None:
+    with (
+        pytest.raises(UserError, match="timeout_minutes"),
+        runtimes.start_runtime("cpu", timeout_minutes=minutes),
+    ):
+        pass
