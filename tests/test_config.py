@@ -281,7 +281,8 @@ def test_only_keys_that_do_not_touch_the_numbers_are_free(key: str) -> None:
 
 
 FREE = {
-    "run.dir", "data.root", "data.download", "data.workers", "data.max_unreadable", "hardware.device",
+    "run.dir", "data.name", "data.root", "data.download", "data.workers", "data.max_unreadable",
+    "hardware.device",
     "hardware.precision", "hardware.threads",
     "monitor.on_collapse",
 }  # fmt: skip
