@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 
 from siamtransfer.views.augment import augment
 from siamtransfer.views.crop import crop
+from siamtransfer.views.fused import augment_fused
 from siamtransfer.views.random_params import COLUMNS, sample_params
 from siamtransfer.views.sampler import SampleKey
 from siamtransfer.views.view_spec import Recipe
@@ -29,6 +31,9 @@ Failure = tuple[str, str]
 
 Read = Callable[[int], tuple[np.ndarray, list[Failure]]]
 """Image index to uint8[H,W,3], and the failures on the way if another image had to replace it."""
+
+Painting = Literal["exact", "fused", "compiled"]
+"""An implementation of the augmentation."""
 
 DECODED_AT_ONCE = 8  # images held decoded, so that large photographs do not fill a worker's memory
 
@@ -109,17 +114,20 @@ def augment_batch(
     *,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    painting: Painting = "exact",
 ) -> list[Tensor]:
     """Moves a batch to `device` and augments it: for each view, `dtype`[B,3,S_v,S_v], normalised.
 
-    Views of one size are augmented together.
+    Views of one size are augmented together. `painting` chooses the implementation: `augment.augment` (exact)
+    or `fused.augment_fused`, as it is or compiled; they are equal to the rounding of float32.
     """
+    paint = augment if painting == "exact" else partial(augment_fused, compiled=painting == "compiled")
     augmented: dict[int, Tensor] = {}
     sizes = [view.size for view in recipe.views]
     for size in dict.fromkeys(sizes):
         members = [v for v, view_size in enumerate(sizes) if view_size == size]
         crops = torch.cat([batch.crops[v].to(device, non_blocking=True) for v in members])
         params = np.concatenate([batch.params[:, v] for v in members])
-        views = augment(crops, params, recipe.mean, recipe.std, dtype=dtype, channels_last=channels_last)
+        views = paint(crops, params, recipe.mean, recipe.std, dtype=dtype, channels_last=channels_last)
         augmented |= dict(zip(members, views.split(len(batch)), strict=True))
     return [augmented[v] for v in range(len(sizes))]

@@ -1,4 +1,4 @@
-"""LARS, LARC and clipping by multi-tensor operations: the bits of one tensor after another, in few launches."""
+"""LARS, LARC and clipping by multi-tensor operations equal one tensor after another, in few launches."""
 
 from __future__ import annotations
 

@@ -1,0 +1,212 @@
+"""The painting of `augment.py` in few launches, for GPUs: every operation works on all views of a chunk.
+
+`augment.augment` picks, for each operation and place in the jitter's order, the rows that it changes. That is
+fast in the cache of a CPU and costs a GPU hundreds of short launches. Here no row is picked. A view that an
+operation leaves alone takes part with numbers by which nothing changes.
+
+Brightness, contrast, saturation and grey are one operation, clamp(A x + c · mean(x)), with a matrix A[3,3]
+and a row c[3] for each view: contrast has c = (1 - f) times the luminance weights, the others c = 0. Hue is
+the only operation of another form, and a view has it once. So the operations of a view before its hue are
+packed into slots, those after it into others, and hue is computed once for all.
+
+Values equal those of `augment.augment` to the rounding of float32. TF32 is off.
+
+Legend: n views of S x S pixels, x[n,3,P] with P = S² pixels in RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from siamtransfer.distributed.runtime import exact_matmul
+from siamtransfer.views.augment import BOXES, LUMINANCE, box_radius
+from siamtransfer.views.random_params import NEVER, Column, Grey, Operation
+
+PIXELS_AT_ONCE = 1 << 25  # of all views of a chunk; bounds the memory for intermediate values
+GREY = len(Operation)  # the code of grey, after those of the jitter's operations
+NO_CHROMA = 1e-12  # instead of 0, by which grey would be divided
+
+Numbers = dict[str, Tensor]
+"""What `_paint` is told, by name; an operation that no view has is absent (see `_plan`)."""
+
+
+@torch.no_grad()
+def augment_fused(
+    crops: Tensor,
+    params: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    compiled: bool = False,
+    at_once: int | None = None,
+) -> Tensor:
+    """Augments and normalises uint8[N,3,S,S] crops by float32[N,P] `params`, as `augment.augment` does.
+
+    `compiled` fuses the operations by torch.compile, which compiles anew for each shape of a chunk. The views
+    are computed in groups of `at_once`, by default as many as have PIXELS_AT_ONCE pixels together.
+
+    Returns `dtype`[N,3,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
+    whatever autocast says.
+    """
+    side = crops.shape[-1]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    out = torch.empty(crops.shape, dtype=dtype, device=crops.device, memory_format=layout)
+    at_once = at_once or max(1, PIXELS_AT_ONCE // side**2)
+    paint = _compiled_paint() if compiled else _paint
+    with torch.autocast(crops.device.type, enabled=False), exact_matmul():
+        for start in range(0, len(crops), at_once):
+            chunk = slice(start, start + at_once)
+            numbers = _upload(_plan(params[chunk], side, mean, std), crops.device)
+            paint(crops[chunk], numbers, out[chunk])
+    return out
+
+
+@cache
+def _compiled_paint() -> Callable[[Tensor, Numbers, Tensor], None]:
+    return torch.compile(_paint, fullgraph=True, dynamic=False)
+
+
+def _upload(plan: dict[str, np.ndarray], device: torch.device) -> Numbers:
+    """The arrays as tensors on the device, by one asynchronous copy."""
+    flat = np.concatenate([array.ravel() for array in plan.values()], dtype=np.float32)
+    parts = torch.from_numpy(flat).to(device, non_blocking=True).split([a.size for a in plan.values()])
+    return {name: part.view(plan[name].shape) for name, part in zip(plan, parts, strict=True)}
+
+
+def _plan(
+    params: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """The numbers of all operations on n views, float32.
+
+    PHASE SLOT: A[n,3,3], and with ", mean" c[n,1,3] where a view changes its contrast there; PHASE is before
+    or after the hue. hue: [n,3,1], from where each channel's distance on the circle of colours is counted.
+    reach, width: [n,1,1], the radius of the blur's boxes plus one, and the boxes' width; distance [S,S] and
+    limit [S] see `_blur`. threshold: [n,1,1] of solarize. scale, shift: [1,3,1] of the normalisation.
+    """
+    plan: dict[str, np.ndarray] = {}
+    operations, factors = _sequences(params)
+    is_hue = operations == Operation.HUE
+    early = np.arange(operations.shape[1]) < is_hue.argmax(axis=1)[:, None]  # nothing, in views without hue
+    colour = (operations >= 0) & ~is_hue
+    plan |= _slots("before", operations, factors, colour & early)
+    if is_hue.any():
+        turn = np.where(is_hue, factors, 0).sum(axis=1)[:, None]
+        plan["hue"] = (6 * turn + 3 - np.array([0, 2, 4]))[:, :, None]
+    plan |= _slots("after", operations, factors, colour & ~early)
+    sigma, threshold = params[:, Column.SIGMA], params[:, Column.SOLARIZE]
+    if (sigma > 0).any():
+        radius = np.where(sigma > 0, box_radius(sigma), 0)[:, None, None]
+        plan |= {"reach": radius + 1, "width": 2 * radius + 1} | _box_geometry(side)
+    if (threshold < NEVER).any():
+        plan["threshold"] = threshold[:, None, None]
+    scale = 1 / np.array(std, np.float64)[None, :, None]
+    return plan | {"scale": scale, "shift": -np.array(mean)[None, :, None] * scale}
+
+
+def _sequences(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The chain of each view: its operations int64[n,6] (-1 for none) and their factors float32[n,6]."""
+    grey = params[:, [Column.GREY]]
+    order = params[:, Column.ORDER : Column.ORDER + 4]
+    first, last = (np.where(grey == when, GREY, -1) for when in (Grey.BEFORE_JITTER, Grey.AFTER_JITTER))
+    operations = np.concatenate([first, order, last], axis=1).astype(np.int64)
+    strength = params[:, Column.STRENGTH : Column.STRENGTH + 4]
+    factors = np.concatenate([strength, np.zeros((len(params), 1), np.float32)], axis=1)
+    return operations, np.take_along_axis(factors, operations.clip(0), axis=1)
+
+
+def _slots(
+    phase: str, operations: np.ndarray, factors: np.ndarray, chosen: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The operations bool[n,6] `chosen`, each view's packed to the front; a slot holds one of each view."""
+    slots: dict[str, np.ndarray] = {}
+    place = chosen.cumsum(axis=1) - 1
+    identity, luminance = np.eye(3, dtype=np.float32), np.array(LUMINANCE, np.float32)
+    for slot in range(int(chosen.sum(axis=1).max(initial=0))):
+        rows, columns = (chosen & (place == slot)).nonzero()
+        operation, factor = operations[rows, columns], factors[rows, columns][:, None, None]
+        mixes = np.isin(operation, (Operation.SATURATION, GREY))[:, None, None]
+        matrices = np.tile(identity, (len(chosen), 1, 1))
+        matrices[rows] = factor * identity + np.where(mixes, (1 - factor) * luminance, 0)
+        slots[f"{phase} {slot}"] = matrices
+        contrast = operation == Operation.CONTRAST
+        if contrast.any():
+            weights = np.zeros((len(chosen), 1, 3), np.float32)
+            weights[rows[contrast]] = (1 - factor[contrast]) * luminance
+            slots[f"{phase} {slot}, mean"] = weights
+    return slots
+
+
+@cache
+def _box_geometry(side: int) -> dict[str, np.ndarray]:
+    """distance: |i - j| of two lines of a view; limit: how much of a box a line can be, see `_blur`."""
+    lines = np.arange(side, dtype=np.float32)
+    limit = np.ones(side, np.float32)
+    limit[[0, -1]] = np.inf
+    return {"distance": np.abs(lines[:, None] - lines), "limit": limit}
+
+
+def _paint(crops: Tensor, numbers: Numbers, out: Tensor) -> None:
+    """Writes into out[n,3,S,S] what becomes of uint8[n,3,S,S] crops."""
+    x = torch.div(crops, 255).flatten(2)
+    x = _colours("before", x, numbers)
+    if "hue" in numbers:
+        x = _turn_hue(x, numbers["hue"])
+    x = _colours("after", x, numbers)
+    if "reach" in numbers:
+        x = _blur(x.view(crops.shape), numbers).flatten(2)
+    if "threshold" in numbers:
+        x = torch.where(x >= numbers["threshold"], 1 - x, x)
+    out.copy_(torch.addcmul(numbers["shift"], x, numbers["scale"]).view(crops.shape))
+
+
+def _colours(phase: str, x: Tensor, numbers: Numbers) -> Tensor:
+    """clamp(A x + c · mean(x)) for each slot of a phase."""
+    slot = 0
+    while f"{phase} {slot}" in numbers:
+        changed = torch.bmm(numbers[f"{phase} {slot}"], x)
+        weights = numbers.get(f"{phase} {slot}, mean")
+        if weights is not None:
+            changed.add_(torch.bmm(weights, x.mean(dim=2, keepdim=True)))
+        x = changed.clamp_(0, 1)
+        slot += 1
+    return x
+
+
+def _turn_hue(x: Tensor, start: Tensor) -> Tensor:
+    """Turns the colour circle, keeping HSV's saturation and value.
+
+    Let V be the largest channel, m the smallest, C = V - m the chroma and h the hue on a circle of length 6,
+    with red at 0, green at 2 and blue at 4: |h| = 1 + (G + B - R - m) / C, negative where blue exceeds green.
+    A channel at distance d from the turned hue has V - C clamp(d - 1, 0, 1). With `start`, which is 6 turns
+    plus 3 less the channel's place, d = |(h + start) mod 6 - 3|.
+    """
+    low, value = torch.aminmax(x, dim=1, keepdim=True)
+    red, green, blue = x.split(1, dim=1)
+    chroma = (value - low).clamp_(min=NO_CHROMA)
+    hue = (green + blue).sub_(red).sub_(low).div_(chroma).add_(1).copysign_(green - blue)
+    distance = torch.remainder(hue + start, 6).sub_(3).abs_().clamp_(1, 2)
+    return torch.addcmul(value + chroma, chroma, distance, value=-1)
+
+
+def _blur(x: Tensor, numbers: Numbers) -> Tensor:
+    """PIL's GaussianBlur of x[n,3,S,S]: three box blurs each way, with repeated edges.
+
+    A box of radius r is a matrix B[S,S]: the weight of line j in line i is clamp(r + 1 - |i - j|, 0, 1) of
+    2 r + 1. The first and the last line also stand for those beyond them, so their weight has no upper limit:
+    the sum of the clamped weights from |i - j| on is r + 1 - |i - j| itself. The three boxes together are
+    K = B B B, and the result is K x Kᵀ; r = 0 gives the identity.
+    """
+    zero = torch.zeros_like(numbers["limit"])
+    box = torch.clamp(numbers["reach"] - numbers["distance"], zero, numbers["limit"]).div_(numbers["width"])
+    kernel = torch.bmm(torch.bmm(box, box), box)
+    assert BOXES == 3
+    n, _, side, _ = x.shape
+    x = torch.bmm(x.reshape(n, 3 * side, side), kernel.mT).view(n, 3, side, side)
+    return kernel[:, None] @ x
