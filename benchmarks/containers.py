@@ -100,7 +100,7 @@ def measure_reading(base: Path, count: int) -> dict[str, float]:
 
 def measure_opening(base: Path, count: int) -> dict[str, float]:
     """Seconds and memory that opening takes, for the whole count and a half of it."""
-    metrics = {}
+    metrics: dict[str, float] = {}
     print(f"{'opening':28}{'names':>10}{'seconds':>10}{'fingerprint':>12}{'MiB':>10}{'fork MiB':>10}")
     for names in (count // 2, count):
         tree = base / f"folder-{names}"

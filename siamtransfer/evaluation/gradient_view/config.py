@@ -53,6 +53,8 @@ class GradientsConfig:
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the backbone; heads and losses are in float64."""
+    timeout_minutes: float = 30.0
+    """How long a rank waits in a collective for the others before the evaluation ends with a sentence."""
     plot: str | None = None
     """Draw the indicators over training there (OUT.png)."""
     record: str | None = None

@@ -1,0 +1,1 @@
+"""Measurements of the project by itself, each a program: `python -m benchmarks.NAME`."""

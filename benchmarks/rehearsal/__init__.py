@@ -1,0 +1,1 @@
+"""ImageNet rehearsed at full counts with narrow networks under a memory limit."""
