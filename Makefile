@@ -44,13 +44,17 @@ faults: $(VENV)/.test
 	$(PY) -m pytest tests/faults
 
 bench: $(VENV)/.test
-	$(PY) benchmarks/startup.py
-	$(PY) benchmarks/data_path.py
+	$(PY) -m benchmarks.startup
+	$(PY) -m benchmarks.data_path
 	$(PY) -m benchmarks.train_step
 	$(PY) -m benchmarks.conversion
 	$(PY) -m benchmarks.knn
 	$(PY) -m benchmarks.linear
 	$(PY) -m benchmarks.coco_eval
+	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.launches
+	$(PY) -m benchmarks.synchronisation
+	$(PY) -m benchmarks.containers
 
 # Ten minutes of ranks with delays, kills and signals at random moments; prints the seeds.
 faults-ranks: $(VENV)/.test

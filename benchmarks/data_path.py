@@ -1,6 +1,6 @@
 """How many samples one core turns from JPEG files into pairs of views, against the official recipe.
 
-    python benchmarks/data_path.py
+    python -m benchmarks.data_path
 
 Photographs of 500 x 375 pixels, two views of 224 pixels each with SimSiam's augmentation, one thread:
 

@@ -1,6 +1,6 @@
 """How long help, a mistake and a missing file take: CPU seconds of whole processes.
 
-    python benchmarks/startup.py [--repeats 5]
+    python -m benchmarks.startup [--repeats 5]
 
 Prints a table (the median of the repeats) and, last, one JSON line.
 """
