@@ -136,6 +136,12 @@ class HardwareConfig:
     """How the device augments views. exact: each operation on the views that it changes, fast on the CPU.
     fused: all operations on all views, a few dozen kernels instead of hundreds. compiled: that by
     torch.compile. They are equal to the rounding of float32; which is fastest on a GPU is not measured."""
+    activation_checkpointing: bool = False
+    """Recompute each block of the trained backbone in the backward pass instead of keeping its activations:
+    about a third more computation for several times less memory. Results are the same to the bit."""
+    shard: Literal["none", "fsdp2"] = "none"
+    """fsdp2: the ranks share weights, gradients and optimizer state (for ViT-L and larger), each gathered
+    block by block; checkpoints are those of a run without. Not with float16, compile or cuda_graph."""
     cuda_graph: bool = False
     """Record forward and backward pass as a CUDA graph and replay it (one GPU; not with float16, accumulation
     or methods that read numbers on the host)."""
@@ -427,6 +433,8 @@ FREE_ON_RESUME = (
     "hardware.compile",
     "hardware.guard",
     "hardware.cuda_graph",
+    "hardware.activation_checkpointing",
+    "hardware.shard",
     "checkpoint.",
     "monitor.on_collapse",
     "log.",

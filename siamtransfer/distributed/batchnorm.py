@@ -8,6 +8,8 @@ Computing Sample Variances, 1979).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +19,43 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from siamtransfer.distributed import collectives
 
 _NO_ROWS = 1e-20  # the count of a rank without rows: it changes no sum, and can be divided by
+
+
+class Exchanges:
+    """The moments that ranks exchanged in one forward pass, for its recomputation: that takes them in the
+    same order and exchanges nothing."""
+
+    def __init__(self) -> None:
+        self._rows: list[Tensor] = []
+        self._next: int | None = None  # None: they are recorded
+
+    def rows(self, moments: Tensor) -> Tensor:
+        """The moments [2 C + 1] of every rank as rows."""
+        if self._next is None:
+            self._rows.append(collectives.all_gather_flat(moments))
+            return self._rows[-1]
+        self._next += 1
+        return self._rows[self._next - 1]
+
+    def recording(self) -> contextlib.AbstractContextManager[None]:
+        """Around the forward pass."""
+        return self._used(None)
+
+    def replaying(self) -> contextlib.AbstractContextManager[None]:
+        """Around a recomputation."""
+        return self._used(0)
+
+    @contextlib.contextmanager
+    def _used(self, begin: int | None) -> Iterator[None]:
+        global _exchanges
+        before, self._next, _exchanges = _exchanges, begin, self
+        try:
+            yield
+        finally:
+            _exchanges = before
+
+
+_exchanges: Exchanges | None = None  # of the block that is being computed
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -120,7 +159,8 @@ def _fused_moments(x: Tensor, eps: float) -> Tensor:
 def _combine(moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean[C], biased variance[C] and count[1] over all ranks from the moments [2 C + 1] of this one."""
     channels = len(moments) // 2
-    means, variances, counts = collectives.all_gather_flat(moments).split([channels, channels, 1], dim=1)
+    rows = collectives.all_gather_flat(moments) if _exchanges is None else _exchanges.rows(moments)
+    means, variances, counts = rows.split([channels, channels, 1], dim=1)
     count = counts.sum(dim=0)
     share = counts / count
     first = means[0]  # differences from it keep their digits where means are large beside the spread

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.meeting import LostRanks, Meeting, explain, is_loss
+from siamtransfer.distributed.sharding import shard
 from siamtransfer.utils.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -69,10 +70,12 @@ class Runtime:
         *,
         synchronise_batch_norm: bool = True,
         kind: Literal["torch", "single-exchange"] = "torch",
+        units: Sequence[str] | None = None,
     ) -> nn.Module:
         """Moves `model` to the device; with several ranks, averages its gradients and synchronises its batch
         norms. `kind` chooses torch's SyncBatchNorm or ours (distributed/batchnorm.py) on CUDA; on the CPU,
-        where torch's refuses to work, it is always ours."""
+        where torch's refuses to work, it is always ours. With `units`, names of modules, the
+        ranks share the parameters, and gather those of one such module at a time; see `sharding.shard`."""
         model = model.to(self.device)
         if self.world_size == 1:
             return model
@@ -83,6 +86,9 @@ class Runtime:
                 from siamtransfer.distributed.batchnorm import synchronise
 
                 synchronise(model)
+        if units is not None:
+            shard(model, [model.get_submodule(name) for name in units], self.device)
+            return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         sends_buffers = {_BUFFERS_OPTION: not synchronise_batch_norm}  # synchronised ones are equal already
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.distributed.sharding import local, share_like
 from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
@@ -103,7 +104,8 @@ class DirectPred(Method):
     @torch.no_grad()
     def after_update(self, info: StepInfo) -> None:
         if info.step % self.config.freq == 0:
-            self.predictor.weight.copy_(predictor_of(self.correlation.matrix, self.config))
+            weight = predictor_of(self.correlation.matrix, self.config)
+            local(self.predictor.weight).copy_(local(share_like(weight, self.predictor.weight)))
         momentum = self.config.momentum
         if self.config.momentum_schedule == "cosine":
             momentum = rising(momentum, info.done)

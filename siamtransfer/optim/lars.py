@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from siamtransfer.distributed.sharding import local, norms
+
 
 class _Layerwise(torch.optim.Optimizer):
     """μ ← m μ + u and w ← w - lr μ; u is g + λ w times a ratio that a subclass computes. The learning rate
@@ -62,7 +64,8 @@ class _Layerwise(torch.optim.Optimizer):
             momenta.append(state["momentum_buffer"])
         updates = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["adapted"]:
-            torch._foreach_mul_(updates, self.ratios(weights, gradients, updates, group).unbind())
+            ratios = self.ratios(weights, gradients, updates, group)
+            torch._foreach_mul_([local(update) for update in updates], ratios.unbind())
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, updates)
         torch._foreach_add_(weights, momenta, alpha=-group["lr"])
@@ -81,7 +84,7 @@ class LARS(_Layerwise):
     def ratios(
         self, weights: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
     ) -> Tensor:
-        w_norm, u_norm = _norms(weights), _norms(decayed)
+        w_norm, u_norm = norms(weights), norms(decayed)
         ratio = _clipped(group["trust"] * w_norm / u_norm, group)
         return torch.where((w_norm > 0) & (u_norm > 0), ratio, 1.0)
 
@@ -95,16 +98,11 @@ class LARC(_Layerwise):
     def ratios(
         self, weights: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
     ) -> Tensor:
-        decay, w_norm, g_norm = group["weight_decay"], _norms(weights), _norms(gradients)
+        decay, w_norm, g_norm = group["weight_decay"], norms(weights), norms(gradients)
         ratio = _clipped(group["trust"] * w_norm / (g_norm + decay * w_norm + self.EPSILON), group)
         # g alone: with w = 0 that is g + λ w, with g = 0 it is zero.
         alone = (w_norm == 0).to(ratio.dtype)
         return torch.where((w_norm > 0) & (g_norm > 0), ratio, alone)
-
-
-def _norms(tensors: list[Tensor]) -> Tensor:
-    """The Euclidean norm of each tensor, on their device."""
-    return torch.stack(torch._foreach_norm(tensors))
 
 
 def _clipped(ratio: Tensor, group: dict[str, Any]) -> Tensor:

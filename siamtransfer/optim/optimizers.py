@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from siamtransfer.distributed.sharding import share_like
 from siamtransfer.methods.base import ParameterGroup
 from siamtransfer.optim.config import OptimConfig
 from siamtransfer.optim.lars import LARC, LARS
@@ -90,10 +91,26 @@ def _describe(
     }
 
 
+def _shares(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The entry "state" of a saved optimizer, with tensors of a parameter's shape sharded as that is."""
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    known = dict(zip(numbers, parameters, strict=False))  # torch refuses other counts with its own words
+    return {
+        number: {
+            key: share_like(value, known[number])
+            if isinstance(value, torch.Tensor) and number in known and value.shape == known[number].shape
+            else value
+            for key, value in entries.items()
+        }
+        for number, entries in saved["state"].items()
+    }
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Gives `optimizer` a saved state; options that the state's version did not know stay as built."""
     built = [dict(group) for group in optimizer.param_groups]
-    optimizer.load_state_dict(saved)
+    optimizer.load_state_dict({**saved, "state": _shares(optimizer, saved)})
     for group, options in zip(optimizer.param_groups, built, strict=True):
         for key, value in options.items():
             group.setdefault(key, value)

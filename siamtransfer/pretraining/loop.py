@@ -23,6 +23,7 @@ from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.pretraining.images import build_training_loader, open_training_images
 from siamtransfer.pretraining.logger import Logger
+from siamtransfer.pretraining.memory_saving import refuse_combinations
 from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
@@ -58,6 +59,7 @@ def pretrain(
         images = open_training_images(config.data)
         recipe = config.views.build()
         check_monitors(config, recipe)
+        refuse_combinations(config, runtime)
         schedule = Schedule(config.optim, len(images), runtime.world_size)
 
         # Model: the method with its backbone, then its optimizer and loss scaler.

@@ -106,9 +106,10 @@ class RunFolder(contextlib.ExitStack):
         """Rank 0 writes a checkpoint and publishes it as checkpoint.pth (see `Checkpoints.save`), while the
         others wait at the store."""
         began = time.monotonic()
+        content = state.state_dict()  # on every rank, for shares are gathered
         with collectives.own_pace("saving the state"):
             if self.runtime.is_main:
-                self.checkpoints.save(state.state_dict(), state.step)
+                self.checkpoints.save(content, state.step)
         self._saved_at, self._saved_step = time.monotonic(), state.step
         if self.runtime.is_main and not self._told_time:
             say(f"saving takes {self._saved_at - began:.1f} s")

@@ -13,13 +13,16 @@ from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.config import PretrainConfig, refuse_differences
 from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.sharding import whole_state
 from siamtransfer.methods import Method
 from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
 from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
 from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.pretraining.memory_saving import sharded_units
 from siamtransfer.training.compiling import compile_backbones
 from siamtransfer.training.device_guard import DeviceGuard, refuse_late_guard
 from siamtransfer.training.loss_scale import load_loss_scale
+from siamtransfer.training.recompute import recompute_blocks
 from siamtransfer.training.step import Updater, forward_backward
 from siamtransfer.training.step_graph import StepGraph, refuse_graph
 from siamtransfer.utils.log import say
@@ -89,12 +92,17 @@ class TrainState:
             UserError: hardware.guard or hardware.cuda_graph does not go together with the run.
         """
         hardware = self.config.hardware
-        self.method.to(memory_format=torch.channels_last)
+        sharded = hardware.shard == "fsdp2"
+        # FSDP2 takes contiguous parameters only.
+        self.method.to(memory_format=torch.contiguous_format if sharded else torch.channels_last)
         model = runtime.distribute(
             self.method,
             synchronise_batch_norm=hardware.sync_batch_norm,
             kind=hardware.sync_batch_norm_kind,
+            units=sharded_units(self.method) if sharded else None,
         )
+        if hardware.activation_checkpointing:
+            recompute_blocks(self.method.backbone)
         if hardware.compile:
             compile_backbones(self.method)
         optimizer = build_optimizer(self.config.optim, self.method.groups())
@@ -120,15 +128,16 @@ class TrainState:
         return updater
 
     def state_dict(self) -> dict[str, Any]:
-        """The checkpoint: tensors, numbers, strings, lists and dicts only."""
+        """The checkpoint: tensors, numbers, strings, lists and dicts only. All ranks must call it; of a
+        sharded run rank 0 alone gets the values."""
         assert self.updater is not None
         images, steps_per_epoch = self.images, len(self.images) // self.config.optim.batch_size
         return {
             "format": FORMAT,
             "version": VERSION,
             "method": self.config.method.name,
-            "model": self.method.state_dict(),
-            "optimizer": self.updater.optimizer.state_dict(),
+            "model": whole_state(self.method.state_dict()),
+            "optimizer": whole_state(self.updater.optimizer.state_dict()),
             "scaler": self.updater.scaler.state_dict(),
             "precision": self.updater.runtime.precision,
             "progress": {

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.distributed.sharding import local
 from siamtransfer.utils.errors import UserError
 
 
@@ -60,9 +61,9 @@ def step_report(
 def exchange(loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int | None) -> Tensor:
     """A row [loss, loss is not finite, a gradient is not finite, exit status or 0] of each rank,
     float64[world_size, 4], on the device; the host reads nothing."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [local(p.grad) for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients)).sum() if gradients else loss.new_zeros(())
-    local = torch.stack(
+    own = torch.stack(
         [
             loss.detach().double(),
             (~loss.detach().isfinite()).double(),
@@ -70,7 +71,7 @@ def exchange(loss: Tensor, parameters: Iterable[nn.Parameter], exit_status: int 
             torch.full_like(loss, exit_status or 0, dtype=torch.float64),
         ]
     )
-    return collectives.all_gather(local[None])
+    return collectives.all_gather(own[None])
 
 
 def read_report(every_rank: Tensor) -> StepReport:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from siamtransfer.distributed.runtime import Runtime, unwrap
+from siamtransfer.distributed.sharding import gathered, without_exchange
 from siamtransfer.methods import StepInfo, StepOutput
 from siamtransfer.training.compiling import uncompiled
 from siamtransfer.training.device_guard import DeviceGuard, LateReport
@@ -83,11 +85,13 @@ class Updater:
         if self.late is not None:
             self.late.settle()
 
-    def measuring(self) -> contextlib.AbstractContextManager[object]:
-        """Around a measurement between two steps, which all ranks make: the last step is settled, and
-        compiled parts run as they were written."""
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Around a measurement between two steps, which all ranks make: the last step is settled, compiled
+        parts run as they were written, and a sharded model is whole on every rank."""
         self.settle()
-        return uncompiled(compiled=self.compiled)
+        with uncompiled(compiled=self.compiled), gathered(self.model):
+            yield
 
 
 def train_step(
@@ -148,7 +152,7 @@ def forward_backward(
     micro_batches = list(zip(*(tensor.chunk(grad_accum_steps) for tensor in rows), strict=True))
     for number, rows_of_one in enumerate(micro_batches, 1):
         last = number == len(micro_batches)
-        with contextlib.nullcontext() if last or runtime.world_size == 1 else model.no_sync():  # type: ignore[operator]
+        with contextlib.nullcontext() if last or runtime.world_size == 1 else without_exchange(model):
             with runtime.autocast():
                 output = model(list(rows_of_one[: len(views)]), *rows_of_one[len(views) :])
             scaler.scale(output.loss / len(micro_batches)).backward()

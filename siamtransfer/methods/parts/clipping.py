@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from siamtransfer.distributed.sharding import local, norms
+
 
 @torch.no_grad()
 def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> None:
@@ -18,6 +20,5 @@ def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return
-    norms = torch.stack(torch._foreach_norm(gradients))
-    factors = (limit / (norms + 1e-6)).clamp(max=1)
-    torch._foreach_mul_(gradients, factors.unbind())
+    factors = (limit / (norms(gradients) + 1e-6)).clamp(max=1)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], factors.unbind())

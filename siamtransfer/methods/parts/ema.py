@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from siamtransfer.distributed.sharding import local
+
 
 def momentum_copy(online: nn.Module) -> nn.Module:
     """A copy of `online` with the same weights, without gradients."""
@@ -17,8 +19,8 @@ def momentum_copy(online: nn.Module) -> nn.Module:
 @torch.no_grad()
 def move(target: nn.Module, online: nn.Module, momentum: float) -> None:
     """ξ ← m ξ + (1 - m) θ over all parameters; buffers (batch-norm statistics) of the target stay."""
-    averages: list[Tensor] = list(target.parameters())
-    weights: list[Tensor] = list(online.parameters())
+    averages: list[Tensor] = [local(weight) for weight in target.parameters()]
+    weights: list[Tensor] = [local(weight) for weight in online.parameters()]
     torch._foreach_mul_(averages, momentum)
     torch._foreach_add_(averages, weights, alpha=1 - momentum)
 
