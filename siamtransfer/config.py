@@ -136,6 +136,9 @@ class HardwareConfig:
     """How the device augments views. exact: each operation on the views that it changes, fast on the CPU.
     fused: all operations on all views, a few dozen kernels instead of hundreds. compiled: that by
     torch.compile. They are equal to the rounding of float32; which is fastest on a GPU is not measured."""
+    prefetch: bool = False
+    """Copy and augment the next batch on a CUDA stream of its own while the device computes a step, which
+    takes the memory of one more batch of views. It changes no number, and nothing on the CPU."""
     activation_checkpointing: bool = False
     """Recompute each block of the trained backbone in the backward pass instead of keeping its activations:
     about a third more computation for several times less memory. Results are the same to the bit."""
@@ -433,6 +436,7 @@ FREE_ON_RESUME = (
     "hardware.compile",
     "hardware.guard",
     "hardware.cuda_graph",
+    "hardware.prefetch",
     "hardware.activation_checkpointing",
     "hardware.shard",
     "checkpoint.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from siamtransfer.config import DataConfig, PretrainConfig
+from siamtransfer.config import DataConfig, HardwareConfig, PretrainConfig
 from siamtransfer.data import ImageSet, open_images
 from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.distributed import collectives
@@ -16,11 +18,13 @@ from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.records.record import record
 from siamtransfer.utils.log import say
-from siamtransfer.views.dataset import ViewBatch, ViewSet
+from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
+from siamtransfer.views.prefetch import Prefetcher, side_stream
 from siamtransfer.views.preview import write_preview
 from siamtransfer.views.sampler import StepSampler
 from siamtransfer.views.shared_memory import affordable_prefetch
+from siamtransfer.views.view_spec import Recipe
 
 
 def open_training_images(data: DataConfig) -> ImageSet:
@@ -61,6 +65,17 @@ def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtim
         pin_memory=runtime.device.type == "cuda",
         prefetch=affordable_prefetch(sides, share, workers, runtime.local_world_size),
     )
+
+
+def paint_batches(
+    batches: Iterable[ViewBatch], hardware: HardwareConfig, recipe: Recipe, runtime: Runtime
+) -> Prefetcher:
+    """`batches` with their views on the device, painted as `hardware.augment` and `hardware.prefetch` say."""
+    device = runtime.device
+    paint = partial(
+        augment_batch, recipe=recipe, device=device, channels_last=True, painting=hardware.augment
+    )
+    return Prefetcher(batches, paint, side_stream(device) if hardware.prefetch else None)
 
 
 def count_workers(data: DataConfig, images: ImageSet, runtime: Runtime) -> int:

@@ -21,7 +21,7 @@ from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import StopSignal
-from siamtransfer.pretraining.images import build_training_loader, open_training_images
+from siamtransfer.pretraining.images import build_training_loader, open_training_images, paint_batches
 from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.memory_saving import refuse_combinations
 from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
@@ -32,7 +32,6 @@ from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import Updater, train_step
 from siamtransfer.training.stopping import exit_stopped, look_for_signal
-from siamtransfer.views.dataset import augment_batch
 
 
 def pretrain(
@@ -84,14 +83,14 @@ def pretrain(
                 log.row(state.step, monitor.begin())
 
         exit_status = None
-        for step, batch in enumerate(log.watch(build_training_loader(state, schedule, runtime)), state.step):
+        batches = paint_batches(
+            log.watch(build_training_loader(state, schedule, runtime)), config.hardware, recipe, runtime
+        )
+        for step, (batch, views) in enumerate(batches, state.step):
             stop.doing = f"finishing step {step + 1}, then saving"
             collectives.set_doing(f"at step {step + 1}")
             lr = schedule.set_lr(updater.optimizer, step)
             seed_step(config.run.seed, step, runtime.rank)
-            views = augment_batch(
-                batch, recipe, runtime.device, channels_last=True, painting=config.hardware.augment
-            )
             output, report = train_step(
                 updater,
                 views,
@@ -99,6 +98,7 @@ def pretrain(
                 schedule.info(step),
                 grad_accum_steps=config.optim.grad_accum_steps,
                 exit_status=stop.exit_status or run.save_wish(),
+                meanwhile=batches.begin_next,
             )
             state.step = step + 1
             result = StepResult(state.step, lr, report, output, views, batch.unreadable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -102,11 +102,13 @@ def train_step(
     *,
     grad_accum_steps: int = 1,
     exit_status: int | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> tuple[StepOutput, StepReport | LateReport]:
     """One step of a method on this rank's `views`, each [N, 3, S, S].
 
     The method's before_forward, before_update and after_update are called once each, whatever
-    `grad_accum_steps` is. The output is that of the last micro-batch.
+    `grad_accum_steps` is. The output is that of the last micro-batch. `meanwhile` is called when forward and
+    backward pass are launched and before the host waits for them.
 
     Raises:
         UserError: the loss or a gradient is not finite on some rank; the weights are unchanged.
@@ -123,6 +125,8 @@ def train_step(
         loss, output = forward_backward(
             updater.model, views, grad_accum_steps, runtime, updater.scaler, index
         )
+    if meanwhile is not None:
+        meanwhile()
     report = updater.check(loss, context, exit_status)
     with updater.late.explained() if updater.late is not None else contextlib.nullcontext():
         method.before_update(info)
