@@ -1,0 +1,139 @@
+"""Images and masks as files, in pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from siamtransfer.data.folders import FileImages
+from siamtransfer.data.listing import MISSING, Listing, PathTable
+from siamtransfer.segmentation.data.class_values import ClassValues
+from siamtransfer.segmentation.data.read_mask import read_mask
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few, printable
+
+
+class MaskFiles:
+    """N image files and a mask file for each (MaskedImages).
+
+    The fingerprint covers relative paths, file sizes, classes and the meaning of every value, so a copy of a
+    set has the same; `content_fingerprint` covers what the files hold too (see FileImages).
+
+    Attributes:
+        values: the meaning of the values in the files.
+    """
+
+    def __init__(self, name: str, split: str, images: PathTable, masks: PathTable, values: ClassValues):
+        """`images` and `masks` have equal lengths and belong together by position.
+
+        Raises:
+            UserError: there is no pair, or a file is missing; names the first.
+        """
+        self.name, self.split, self.values = name, split, values
+        self.classes, self.ignore = values.classes, values.ignore
+        self.remarks: list[str] = []
+        self._images, self._masks = FileImages(name, split, images), FileImages(name, split, masks)
+        self._image_paths, self._mask_paths = images, masks
+        if not len(images):
+            raise UserError(f"{name}/{split} below {printable(images.root)} has no images; check data.root")
+        for kind, files in (("images", images), ("masks", masks)):
+            _require_all(f"{name}/{split}", kind, files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over relative paths and sizes of all files, classes and the meaning of every value."""
+        parts = (self._images.fingerprint, self._masks.fingerprint, self.values.digest)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @cached_property
+    def content_fingerprint(self) -> str:
+        """The fingerprint and what the files hold: their bytes, or the times of their last changes."""
+        parts = (self.fingerprint, self._images.content_fingerprint, self._masks.content_fingerprint)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
+        return self._images.image(index)
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask of image `index`: class numbers and `ignore`; raises UserError, see MaskedImages."""
+        path = self.mask_path(index)
+        return self.values.apply(read_mask(path), f"the mask {printable(path)}")
+
+    def path(self, index: int) -> str:
+        """The file of image `index`."""
+        return self._image_paths[index]
+
+    def mask_path(self, index: int) -> str:
+        """The file of the mask of image `index`."""
+        return self._mask_paths[index]
+
+    def describe(self, index: int) -> str:
+        """The path of image `index`."""
+        return self._images.describe(index)
+
+    def part(self, count: int) -> MaskFiles:
+        """`count` pairs of these, spread evenly over their order; all of them where there are fewer."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
+        tables = [
+            PathTable(table.root, [os.fsencode(table.relative(index)) for index in chosen])
+            for table in (self._image_paths, self._mask_paths)
+        ]
+        part = MaskFiles(self.name, self.split, tables[0], tables[1], self.values)
+        part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
+        return part
+
+
+def pair_by_name(images: Listing, masks: Listing, image_folder: Path, mask_folder: Path) -> list[int]:
+    """For every image the number of the mask with its relative path, whatever the ending.
+
+    Raises:
+        UserError: images have no mask, or two masks have one name; names the first and what was expected.
+    """
+    numbers: dict[str, int] = {}
+    for number, path in enumerate(map(os.fsdecode, masks.paths)):
+        stem = path.rpartition(".")[0]
+        if stem in numbers:
+            other = os.fsdecode(masks.paths[numbers[stem]])
+            raise UserError(
+                f"{printable(mask_folder)} has two masks of one image, {printable(other)} and "
+                f"{printable(path)}; take one of them out"
+            )
+        numbers[stem] = number
+    stems = [os.fsdecode(path).rpartition(".")[0] for path in images.paths]
+    if missing := [number for number, stem in enumerate(stems) if stem not in numbers]:
+        first = os.fsdecode(images.paths[missing[0]])
+        raise UserError(
+            f"{len(missing)} of the {len(stems)} images in {printable(image_folder)} have no mask: the first "
+            f"is {printable(first)}, for which {printable(mask_folder / (stems[missing[0]] + '.png'))} is "
+            "missing; add the masks or take the images out"
+        )
+    return [numbers[stem] for stem in stems]
+
+
+def _require_all(name: str, kind: str, files: PathTable) -> None:
+    missing = np.flatnonzero(files.sizes() == MISSING)
+    if len(missing):
+        raise UserError(
+            f"{len(missing)} of the {len(files)} {kind} of {name} are missing, the first is "
+            f"{printable(files[int(missing[0])])}; unpack the whole set again"
+        )
+
+
+def unused_masks(masks: Listing, used: Sequence[int]) -> list[str]:
+    """A remark on masks without an image; empty where every mask has one."""
+    left = sorted(set(range(len(masks.paths))) - set(used))
+    if not left:
+        return []
+    named = first_few([printable(os.fsdecode(masks.paths[number])) for number in left])
+    return [f"{len(left)} of {len(masks.paths)} masks have no image and are not used: {named}"]

@@ -1,0 +1,97 @@
+"""Sets of images with masks by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from siamtransfer.segmentation.data.mask_files import MaskFiles
+from siamtransfer.segmentation.data.masked_images import MaskedImages
+from siamtransfer.segmentation.data.own_masks import open_own_masks
+from siamtransfer.segmentation.data.scenes import SceneMasks
+from siamtransfer.utils.errors import UserError
+
+
+class MaskRequest(NamedTuple):
+    """The arguments of `open_segmentation`; `root` is never None where a set needs it."""
+
+    name: str
+    split: str
+    root: str | Path
+    classes: str | Path | None
+    ignore: int | None
+
+
+@dataclass(frozen=True)
+class NamedMasks:
+    """A set by name: how it is opened, and what it takes.
+
+    splits: their names; None where the files decide. own_classes: whether it takes a class list and an
+    ignored value.
+    """
+
+    open: Callable[[MaskRequest], MaskFiles]
+    description: str
+    splits: tuple[str, ...] | None
+    own_classes: bool = False
+
+
+def _own(request: MaskRequest) -> MaskFiles:
+    return open_own_masks(request.root, request.split, classes=request.classes, ignore=request.ignore)
+
+
+SCENES = "fashion-scenes"
+NAMED_MASKS: dict[str, NamedMasks] = {
+    "masks": NamedMasks(_own, "a folder of your own", None, own_classes=True),
+}
+
+
+def open_segmentation(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    classes: str | Path | None = None,
+    ignore: int | None = None,
+    size: int | None = None,
+    count: int | None = None,
+) -> MaskedImages:
+    """Opens a set of images with masks by its name: `fashion-scenes`, or one of NAMED_MASKS.
+
+    `root` is the folder of a set on disk. `classes`, a file with a class a line, and `ignore`, the value of
+    ignored pixels, belong to masks of your own. `size` in pixels belongs to `fashion-scenes`. `count` scenes
+    are rendered; of files it is the number that is taken, spread evenly over the set.
+
+    Raises:
+        UserError: no such name or split, an argument that the set does not take or one that it needs, or
+            anything that is wrong with the set itself.
+    """
+    if count is not None and count < 1:
+        raise UserError(f"data.count is {count}, but at least one image is needed; raise it")
+    given = {"root": root, "classes": classes, "ignore": ignore, "size": size}
+    if name == SCENES:
+        _refuse(name, given, "size")
+        return SceneMasks(split, size, count)
+    if name not in NAMED_MASKS:
+        near = difflib.get_close_matches(name, [SCENES, *NAMED_MASKS], n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        names = ", ".join([SCENES, *NAMED_MASKS])
+        raise UserError(f"data.name: there is no set of masks {name!r}{hint} (there are {names})")
+    entry = NAMED_MASKS[name]
+    if entry.splits and split not in entry.splits:
+        raise UserError(f"data.split: {name} has no split {split!r}; choose from {', '.join(entry.splits)}")
+    _refuse(name, given, "root", *(("classes", "ignore") if entry.own_classes else ()))
+    if root is None:
+        raise UserError(f"data.root: {name} ({entry.description}) needs it; name the folder of the set")
+    pairs = entry.open(MaskRequest(name, split, root, classes, ignore))
+    return pairs if count is None else pairs.part(count)
+
+
+def _refuse(name: str, given: dict[str, str | Path | int | None], *taken: str) -> None:
+    """Raises UserError where an argument is given that the set does not take."""
+    for key, value in given.items():
+        if value is not None and key not in taken:
+            raise UserError(f"data.{key}: {name} does not take it; leave it out")
