@@ -53,6 +53,7 @@ bench: $(VENV)/.test
 	$(PY) -m benchmarks.coco_eval
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.launches
+	$(PY) -m benchmarks.activation_memory
 	$(PY) -m benchmarks.synchronisation
 	$(PY) -m benchmarks.containers
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from siamtransfer.config import PretrainConfig
 from siamtransfer.methods.base import Method, StepInfo
 from siamtransfer.pretraining.build import build_method
+from siamtransfer.training.recompute import recompute_blocks
 
 FEW, MORE = 2, 4  # images of the two passes
 
@@ -40,6 +41,8 @@ def count_device_memory(config: PretrainConfig, share: int, images: int) -> Devi
     method = build_method(config)
     method.prepare(images, None)
     method.to(memory_format=torch.channels_last)
+    if config.hardware.activation_checkpointing:
+        recompute_blocks(method.backbone)
     method.before_forward(StepInfo(1, 100, 10))
     sides = [view.size for view in config.views.build().views]
     few, more = (saved_bytes(method, sides, count) for count in (FEW, MORE))

@@ -8,6 +8,7 @@ import, so it is imported where something is sharded.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,7 +71,10 @@ def whole_state(state: Any) -> Any:
     One tensor at a time is whole on the device.
     """
     if isinstance(state, dict):
-        return type(state)((key, whole_state(value)) for key, value in state.items())
+        whole_dict = copy.copy(state)  # keeps the versions of modules that a state_dict carries
+        for key, value in state.items():
+            whole_dict[key] = whole_state(value)
+        return whole_dict
     if isinstance(state, list):
         return [whole_state(value) for value in state]
     if not isinstance(state, Tensor) or not is_sharded(state):
