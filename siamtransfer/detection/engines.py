@@ -16,7 +16,6 @@ import torch
 
 from siamtransfer.checkpoints.baselines import RANDOM
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
-from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.launch import run_all
 from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_to
@@ -33,6 +32,8 @@ from siamtransfer.detection.detectron2.weights import read_converted
 from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.layered_config import COMMAND_LINE, LayeredConfig
+from siamtransfer.detection.tasks.instances import InstanceOutputs, InstancesTask
+from siamtransfer.detection.tasks.task import Task
 from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, RunOptions, train_and_evaluate
 from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of
 from siamtransfer.distributed.runtime import Runtime, start_runtime
@@ -114,9 +115,9 @@ class Detectron2Engine:
         """The results, in the order of the runs."""
         return run_all(runs, self.gpus, self.at_once)
 
-    def settings(self, initialization: Initialization, data: DetectionData) -> dict[str, Any]:
+    def settings(self, initialization: Initialization, task: Task) -> dict[str, Any]:
         """For a record: every key that is not Detectron2's default."""
-        return recorded_settings(fit_to_run(initialization.settings, data, {}))
+        return recorded_settings(fit_to_run(initialization.settings, task, {}))
 
 
 class TorchvisionEngine:
@@ -156,7 +157,7 @@ class TorchvisionEngine:
         with start_runtime(self.values.get("MODEL.DEVICE", "auto")) as runtime:
             return [_finetune(run, runtime) for run in runs]
 
-    def settings(self, initialization: Initialization, data: DetectionData) -> dict[str, Any]:
+    def settings(self, initialization: Initialization, task: Task) -> dict[str, Any]:
         """For a record: every key that the configuration states."""
         stated = initialization.settings.items()
         return {key: value for key, value in stated if not key.startswith("SCENES.")}
@@ -173,21 +174,26 @@ def _finetune(run: FinetuneRun, runtime: Runtime) -> dict[str, Any]:
     result = run.result()
     if result is not None and not run.evaluate_only:
         return result
+    task = run.task
+    if not isinstance(task, InstancesTask):
+        raise UserError(
+            f"--engine torchvision does not fine-tune for the task {task.name}; take --engine detectron2"
+        )
     backbone = _backbone_of(run)
     recipe = recipe_of({**run.initialization.settings, **run.overrides, "SEED": run.seed})
     say(f"{run.name}: {recipe.steps} steps of {recipe.batch} images, in {run.folder}")
     with RunLock(run.folder):
         outcome = train_and_evaluate(
             backbone,
-            run.data,
+            task.data,
             recipe,
-            run.metric,
+            task.metric,
             runtime,
             RunOptions(run.folder, resume=True, evaluate_only=run.evaluate_only),
         )
     say(f"{run.name}: AP {outcome.metrics['detection/AP']:.2f}")
     result = {"metrics": outcome.metrics, "seed": run.seed}
-    run.write_result(result, outcome.predictions)
+    run.write_result(result, InstanceOutputs(task.data, outcome.predictions))
     return result
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.detection.config import DetectionOptions
-from siamtransfer.detection.data.configured import open_configured_data
 from siamtransfer.detection.engines import SCRATCH, DetectionEngine, Detectron2Engine, TorchvisionEngine
 from siamtransfer.detection.finetune_run import Initialization
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
 from siamtransfer.detection.lr_search import SearchGrid
 from siamtransfer.detection.study import DetectionStudy
+from siamtransfer.detection.tasks.registry import open_task
 from siamtransfer.detection.trials import (
     difference_statements,
     paired_differences,
@@ -30,15 +30,11 @@ def evaluate(options: DetectionOptions, files: Sequence[Path]) -> dict[str, Any]
     layered = read_layered_config(list(files), options.settings)
     engine = build_engine(options, layered)
     initializations = build_initializations(options, engine)
-    data = open_configured_data(
-        layered, options.train, options.test, Path(options.root) if options.root else None
-    )
-    say(str(data))
+    task = open_task(options, layered)
     study = DetectionStudy(
         engine,
         initializations,
-        data,
-        options.metric or data.test_split.kind,
+        task,
         Path(options.run) if options.run else default_folder(files, initializations),
         range(options.seed, options.seed + options.trials),
         SearchGrid(tuple(options.lrs), tuple(options.weight_decays), options.held_out)
@@ -62,15 +58,16 @@ def summarise(study: DetectionStudy, trials: Sequence[list[dict[str, Any]]]) -> 
     """Prints and returns the statistics of the first initialization; of a second one those under other/, and
     the paired differences."""
     names = [initialization.name for initialization in study.initializations]
+    mains = study.task.mains
     metrics = [[trial["metrics"] for trial in results] for results in trials]
     statistics = [trial_statistics(values) for values in metrics]
     for name, values in zip(names, statistics, strict=True):
-        for line in table_lines(name, values):
+        for line in table_lines(name, values, mains):
             say(line)
     if len(statistics) == 1:
         return statistics[0]
-    differences = paired_differences(metrics[0], metrics[1])
-    for sentence in difference_statements(differences, (names[0], names[1])):
+    differences = paired_differences(metrics[0], metrics[1], mains)
+    for sentence in difference_statements(differences, (names[0], names[1]), mains):
         say(sentence)
     return statistics[0] | {f"other/{name}": value for name, value in statistics[1].items()} | differences
 
@@ -118,15 +115,15 @@ def describe(
     if options.search:
         search = {
             "search": {"rates": options.lrs, "decays": options.weight_decays},
-            "chosen_on": f"{options.held_out:g} of the training images, held out, by detection/AP",
+            "chosen_on": f"{options.held_out:g} of the training images, held out, by {study.task.headline}",
             "chosen": {start.name: keys for start, keys in zip(study.initializations, chosen, strict=True)},
         }
     protocol = {
         "engine": study.engine.name,
         "configurations": [file.name for file in files],
-        "settings": study.engine.settings(first, study.data),
-        "data": study.data.describe(),
-        "metric": study.metric,
+        "settings": study.engine.settings(first, study.task),
+        "data": study.task.describe(),
+        "metric": study.task.metric,
         "trials": options.trials,
         "seeds": [trial["seed"] for trial in trials[0]],
         "interval": "Student's t over trials, 95 %" if options.trials > 1 else None,
@@ -146,13 +143,13 @@ def describe(
         for start, results in zip(study.initializations, trials, strict=True)
     ]
     return record(
-        "detection",
+        study.task.evaluation,
         metrics,
         protocol,
         weights=options.weights,
         weights_digest=first.digest,
-        train_fingerprint=study.data.train_fingerprint,
-        test_fingerprint=study.data.test_fingerprint,
+        train_fingerprint=study.task.train_fingerprint,
+        test_fingerprint=study.task.test_fingerprint,
         arms=arms,
         run=str(study.folder),
         engine=study.engine.version,

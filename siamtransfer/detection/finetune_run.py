@@ -1,34 +1,31 @@
-"""One fine-tuning run of a detector: what it starts from, on which data, in which folder, and its result.
+"""One fine-tuning run: what it starts from, for which task, in which folder, and its result.
 
-Both engines take the same `FinetuneRun` and leave result.json and predictions.png in its folder.
+Both engines take the same `FinetuneRun` and leave result.json and the task's outputs in its folder.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.checkpoints.reading import Reading
-from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.weights import ConvertedWeights
-from siamtransfer.detection.metrics.pictures import draw_predictions
-from siamtransfer.detection.metrics.prediction import Prediction
-from siamtransfer.detection.metrics.score_predictions import ApKind
+from siamtransfer.detection.tasks.task import Outputs, Task
 from siamtransfer.utils.files import read_checked_text, write_checked_text
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
-RESULT, PICTURE = "result.json", "predictions.png"
+RESULT = "result.json"
 
 
 @dataclass(frozen=True, eq=False)
 class Initialization:
-    """The weights that a detector starts from, with the settings that belong to them.
+    """The weights that a training starts from, with the settings that belong to them.
 
     name: for messages and folders; settings: Detectron2's CfgNode, or for torchvision a dict of full key to
     value; weights: None from scratch, and where the settings name a file of Detectron2's; digest: of the
@@ -65,10 +62,10 @@ class Initialization:
 
 @dataclass(frozen=True, eq=False)
 class FinetuneRun:
-    """One training of a detector and its evaluation.
+    """One training and its evaluation.
 
     name: for messages; folder: of this run alone; seed: of everything random; overrides: settings that
-    differ from the initialization's, by full key; evaluate_only: score the trained detector in the folder
+    differ from the initialization's, by full key; evaluate_only: score the trained model in the folder
     again.
     """
 
@@ -76,8 +73,7 @@ class FinetuneRun:
     name: str
     folder: Path
     seed: int
-    data: DetectionData
-    metric: ApKind
+    task: Task
     overrides: Mapping[str, float] = field(default_factory=dict)
     evaluate_only: bool = False
 
@@ -97,7 +93,7 @@ class FinetuneRun:
         metrics = {name: math.nan if value is None else value for name, value in metrics.items()}
         return {**result, "metrics": metrics}
 
-    def write_result(self, result: dict[str, Any], predictions: Sequence[Prediction]) -> None:
-        """Writes predictions.png, then result.json, which marks the run as complete."""
-        draw_predictions(self.folder / PICTURE, self.data.test, predictions, self.data.classes)
+    def write_result(self, result: dict[str, Any], outputs: Outputs) -> None:
+        """Writes the outputs, then result.json, which marks the run as complete."""
+        outputs.write(self.folder)
         write_checked_text(self.folder / RESULT, to_json(result) + "\n")

@@ -1,4 +1,4 @@
-"""A study: one or two initializations of a detector, fine-tuned with the same data, schedule and seeds.
+"""A study: one or two initializations, fine-tuned for the same task with the same schedule and seeds.
 
 The folder of a study has settings.json, which says what the study is, and a folder for each initialization
 with a folder for each run.
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.engines import DetectionEngine
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
-from siamtransfer.detection.lr_search import SearchGrid, hold_out
-from siamtransfer.detection.metrics.score_predictions import ApKind
+from siamtransfer.detection.lr_search import SearchGrid
+from siamtransfer.detection.tasks.task import Task
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import read_checked_text, write_checked_text
 from siamtransfer.utils.log import say
@@ -30,13 +29,12 @@ class DetectionStudy:
     """What all runs of a study share.
 
     seeds: one trial each; grid: learning rates and weight decays to choose from, or None; evaluate_only:
-    score the trained detectors again.
+    score the trained models again.
     """
 
     engine: DetectionEngine
     initializations: Sequence[Initialization]
-    data: DetectionData
-    metric: ApKind
+    task: Task
     folder: Path
     seeds: range
     grid: SearchGrid | None = None
@@ -53,8 +51,7 @@ class DetectionStudy:
                 f"{initialization.name}, seed {seed}",
                 self.folder / initialization.name / f"trial-{seed}",
                 seed,
-                self.data,
-                self.metric,
+                self.task,
                 keys,
                 self.evaluate_only,
             )
@@ -66,27 +63,26 @@ class DetectionStudy:
         return [results[first : first + trials] for first in range(0, len(results), trials)]
 
     def search(self, initialization: Initialization) -> dict[str, float]:
-        """The learning rate and weight decay with the best AP on held-out training images, as settings; {}
-        without a grid."""
+        """The learning rate and weight decay with the best headline metric on held-out training images, as
+        settings; {} without a grid."""
         if self.grid is None:
             return {}
-        data = hold_out(self.data, self.grid.held_out)
+        task = self.task.hold_out(self.grid.held_out)
         runs = [
             FinetuneRun(
                 initialization,
                 f"{initialization.name}, rate {lr:g}, weight decay {weight_decay:g}",
                 self.folder / initialization.name / "search" / f"rate-{lr:g}-decay-{weight_decay:g}",
                 self.seeds[0],
-                data,
-                self.metric,
+                task,
                 {"SOLVER.BASE_LR": lr, "SOLVER.WEIGHT_DECAY": weight_decay},
                 self.evaluate_only,
             )
             for lr, weight_decay in self.grid.cells()
         ]
-        scores = [result["metrics"]["detection/AP"] for result in self.engine.run(runs)]
+        scores = [result["metrics"][task.headline] for result in self.engine.run(runs)]
         best, run = max(zip(scores, runs, strict=True), key=lambda pair: pair[0])
-        say(f"chosen on {data.test_split.name}: {run.name} with AP {best:.2f}")
+        say(f"chosen on {task.test_name}: {run.name} with {task.measure} {best:.2f}")
         return dict(run.overrides)
 
     def claim_folder(self, *, resume: bool) -> None:
@@ -132,12 +128,10 @@ class DetectionStudy:
             }
         return {
             "engine": self.engine.name,
-            "metric": self.metric,
-            "train": self.data.train_fingerprint,
-            "test": self.data.test_fingerprint,
+            **self.task.identity(),
             **{f"weights/{index}": digest for index, digest in enumerate(digests)},
             **search,
-            **self.engine.settings(self.initializations[0], self.data),
+            **self.engine.settings(self.initializations[0], self.task),
         }
 
 

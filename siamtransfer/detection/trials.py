@@ -28,15 +28,15 @@ def trial_statistics(trials: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def paired_differences(
-    first: Sequence[dict[str, float]], second: Sequence[dict[str, float]]
+    first: Sequence[dict[str, float]], second: Sequence[dict[str, float]], mains: Sequence[str] = MAIN
 ) -> dict[str, float]:
-    """First minus second of the main metrics, trial by trial, in AP points.
+    """First minus second of the main metrics, trial by trial, in points of a per cent.
 
     Keys: compare/NAME/difference, the mean; with two trials or more also ci95_low, ci95_high and the
     two-sided p_value of the paired t-test.
     """
     results: dict[str, float] = {}
-    for name in MAIN:
+    for name in mains:
         if name not in first[0]:
             continue
         differences = np.array([a[name] - b[name] for a, b in zip(first, second, strict=True)])
@@ -52,10 +52,12 @@ def paired_differences(
     return results
 
 
-def difference_statements(differences: dict[str, float], names: tuple[str, str]) -> list[str]:
+def difference_statements(
+    differences: dict[str, float], names: tuple[str, str], mains: Sequence[str] = MAIN
+) -> list[str]:
     """The results of `paired_differences` in words, one sentence a metric, significant or not."""
     sentences = []
-    for name in MAIN:
+    for name in mains:
         key = f"compare/{name}"
         if f"{key}/difference" not in differences:
             continue
@@ -71,10 +73,10 @@ def difference_statements(differences: dict[str, float], names: tuple[str, str])
     return sentences
 
 
-def table_lines(name: str, statistics: dict[str, float]) -> list[str]:
+def table_lines(name: str, statistics: dict[str, float], mains: Sequence[str] = MAIN) -> list[str]:
     """The main metrics of an initialization, one line each."""
     lines = []
-    for metric in MAIN:
+    for metric in mains:
         if metric in statistics:
             lines.append(f"{name:24} {metric:18} {statistics[metric]:6.2f}")
         elif f"{metric}/mean" in statistics:

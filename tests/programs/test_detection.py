@@ -26,6 +26,7 @@ from siamtransfer.detection.engines import Detectron2Engine, TorchvisionEngine
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.detection.layered_config import read_layered_config
 from siamtransfer.detection.lr_search import hold_out
+from siamtransfer.detection.tasks.instances import InstancesTask
 from siamtransfer.programs import detection, to_d2
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
@@ -324,10 +325,11 @@ class TestWithDetectron2:
         engine = Detectron2Engine(read_layered_config([CONFIGS / "coco-fpn-1x.yaml"], []))
         opened = open_detection_data(*data(folder, "coco")[1::2])
         start = engine.initialization(str(folder / "a.pkl"))
-        run = FinetuneRun(start, "a", tmp_path, 3, opened, "coco")
+        run = FinetuneRun(start, "a", tmp_path, 3, InstancesTask(opened, "coco"))
         sent = pickle.loads(pickle.dumps(run))
         assert sent.initialization.settings == start.settings
-        assert (sent.seed, sent.folder, sent.data.test) == (3, tmp_path, opened.test)
+        assert isinstance(sent.task, InstancesTask)
+        assert (sent.seed, sent.folder, sent.task.data.test) == (3, tmp_path, opened.test)
         state = sent.initialization.weights.state
         assert all(torch.equal(value, state[name]) for name, value in start.weights.state.items())
 

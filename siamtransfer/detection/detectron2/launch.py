@@ -30,7 +30,6 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock
 from siamtransfer.utils.log import print_messages, say
 
-AP = "detection/AP"
 TERMINATED = 143
 POLL_SECONDS = 0.2  # between looks for a signal
 
@@ -134,15 +133,17 @@ def _finetune(run: FinetuneRun, stop: StopSignal) -> None:
             ) from error
         metrics = trainer.metrics
     if comm.is_main_process():
-        rows = read_rows(run.folder / "metrics.jsonl")
+        task, rows = run.task, read_rows(run.folder / "metrics.jsonl")
         result = {
             "metrics": metrics,
             "seed": run.seed,
             "tensors_proved": trainer.tensors_proved,
             "seconds": time.monotonic() - began,
-            "AP_by_step": [(row["step"], row[AP]) for row in rows if AP in row],
+            f"{task.measure}_by_step": [
+                (row["step"], row[task.headline]) for row in rows if task.headline in row
+            ],
         }
-        run.write_result(result, trainer.predictions)
+        run.write_result(result, trainer.outputs)
         for checkpoint in run.folder.glob("model_[0-9]*.pth"):
             checkpoint.unlink()
 

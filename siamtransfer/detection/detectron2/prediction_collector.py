@@ -5,7 +5,6 @@ This module imports Detectron2 at its top: import it inside a function, after `i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,28 +13,26 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
-from siamtransfer.detection.finetune_run import FinetuneRun
+from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.detection.detectron2.stopping import leave_on_signal
 from siamtransfer.detection.metrics.prediction import Prediction
-from siamtransfer.detection.metrics.score_predictions import score_predictions
+from siamtransfer.detection.metrics.score_predictions import ApKind, score_predictions
+from siamtransfer.detection.tasks.instances import InstanceOutputs
 from siamtransfer.distributed.signals import StopSignal
-from siamtransfer.utils.log import say
 
 
 class PredictionCollector(DatasetEvaluator):
     """Gathers the predictions of all ranks; `stop`, where given, may end the program between two batches."""
 
-    def __init__(self, run: FinetuneRun, stop: StopSignal | None):
-        self.finetune_run, self.stop = run, stop
+    def __init__(self, data: DetectionData, metric: ApKind, stop: StopSignal | None):
+        self.data, self.metric, self.stop = data, metric, stop
         self.predictions: list[Prediction] = []
 
     def reset(self) -> None:
         self.predictions = []
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        if self.stop is not None and self.stop.exit_status is not None:
-            if comm.is_main_process():
-                say("stopped on a signal while scoring; --resume scores again")
-            sys.exit(self.stop.exit_status)
+        leave_on_signal(self.stop)
         for image, output in zip(inputs, outputs, strict=True):
             self.predictions.append(prediction_of(image["image_id"], output["instances"]))
 
@@ -47,8 +44,12 @@ class PredictionCollector(DatasetEvaluator):
             return {}
         of_image = {prediction["image_id"]: prediction for local in of_ranks for prediction in local}
         self.predictions = list(of_image.values())
-        run = self.finetune_run
-        return score_predictions(self.predictions, run.data.test, run.metric, run.data.classes)
+        return score_predictions(self.predictions, self.data.test, self.metric, self.data.classes)
+
+    @property
+    def outputs(self) -> InstanceOutputs:
+        """The detections of all images, after `evaluate` on the main process."""
+        return InstanceOutputs(self.data, self.predictions)
 
 
 def prediction_of(image_id: Any, instances: Instances) -> Prediction:

@@ -9,10 +9,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from siamtransfer.detection.data.datasets import DetectionData
-from siamtransfer.detection.detectron2.catalog import register
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.layered_config import LayeredConfig
+from siamtransfer.detection.tasks.task import Task
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
@@ -80,23 +79,15 @@ def require_weights_keys(layered: LayeredConfig) -> None:
         )
 
 
-def fit_to_run(settings: Any, data: DetectionData, overrides: Mapping[str, float]) -> Any:
-    """A copy of `settings` with the overrides and with the data, which are registered at Detectron2.
+def fit_to_run(settings: Any, task: Task, overrides: Mapping[str, float]) -> Any:
+    """A copy of `settings` with the overrides and with what follows from the data of the task.
 
     Raises:
-        UserError: masks are to be learnt and the data have none.
+        UserError: the settings ask for what the data do not have.
     """
     cfg = settings.clone()
     cfg.merge_from_list([item for pair in overrides.items() for item in pair])
-    if cfg.MODEL.MASK_ON and not data.has_masks:
-        raise UserError(
-            f"MODEL.MASK_ON is set and {data.train_splits[0].name} or {data.test_split.name} has boxes only; "
-            "append MODEL.MASK_ON False"
-        )
-    train, test = register(data)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (test,)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(data.classes)
-    cfg.INPUT.MASK_FORMAT = data.mask_format
+    task.fit_settings(cfg)
     return cfg
 
 

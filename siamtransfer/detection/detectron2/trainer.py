@@ -15,19 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from siamtransfer.detection.detectron2.prediction_collector import PredictionCollector
 from siamtransfer.detection.detectron2.settings import fit_to_run, layout_of
 from siamtransfer.detection.detectron2.trainer_hooks import JournalWriter, SeedEachStep, StopOnSignal
 from siamtransfer.detection.detectron2.weights import ConvertedWeights, load_proved, load_published
 from siamtransfer.detection.finetune_run import FinetuneRun
-from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.detection.tasks.task import Outputs
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.training.journal import Journal
 from siamtransfer.utils.errors import UserError
@@ -40,18 +38,19 @@ FINAL = "model_final.pth"
 class Trainer(DefaultTrainer):
     """Detectron2's trainer for one fine-tuning run.
 
-    After `train` or `test`: `metrics` in per cent and, on the main process, `predictions` of the test images.
+    After `train` or `test`: `metrics` in per cent and, on the main process, `outputs` to write beside
+    them.
     """
 
     def __init__(self, run: FinetuneRun, stop: StopSignal):
-        cfg = fit_to_run(run.initialization.settings, run.data, run.overrides)
+        cfg = fit_to_run(run.initialization.settings, run.task, run.overrides)
         self.finetune_run, self.stop = run, stop
         self.seed = run.seed
         self.start = 0 if run.evaluate_only else steps_done(run.folder, cfg.SOLVER.MAX_ITER)
         self.sampler_step = self.start  # the step from which a train loader built now takes its images
         self.tensors_proved = 0
         self.metrics: dict[str, float] = {}
-        self.predictions: list[Prediction] = []
+        self.outputs: Outputs
         self.journal: Journal | None = None
         cfg.OUTPUT_DIR, cfg.SEED = str(run.folder), run.seed
         cfg.freeze()
@@ -103,13 +102,8 @@ class Trainer(DefaultTrainer):
 
     def build_train_loader(self, cfg: Any) -> Any:
         """Detectron2's loader, on the images from `sampler_step` on."""
-        records = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        )
         skip = self.sampler_step * cfg.SOLVER.IMS_PER_BATCH
-        return build_detection_train_loader(
-            cfg, dataset=records, sampler=ResumedSampler(len(records), self.seed, skip)
-        )
+        return self.finetune_run.task.train_loader(cfg, lambda size: ResumedSampler(size, self.seed, skip))
 
     def build_hooks(self) -> list[Any]:
         """Detectron2's hooks, with the newest checkpoint kept only, between SeedEachStep and StopOnSignal."""
@@ -134,16 +128,15 @@ class Trainer(DefaultTrainer):
     def test(self, cfg: Any, model: Any, evaluators: Any = None) -> dict[str, float]:
         """The metrics in per cent on the main process, {} on the others."""
         run = self.finetune_run
-        loader = self.build_test_loader(cfg, cfg.DATASETS.TEST[0])
         # An evaluation may stop where everything is saved; one between two steps ends first.
         saved = run.evaluate_only or self.iter + 1 >= self.max_iter
-        collector = PredictionCollector(run, self.stop if saved else None)
-        self.metrics = inference_on_dataset(model, loader, collector) or {}
-        self.predictions = collector.predictions
+        collector = run.task.collector(self.stop if saved else None)
+        self.metrics = inference_on_dataset(model, run.task.test_loader(cfg), collector) or {}
         if self.journal is not None:
             self.journal.write(min(self.iter + 1, self.max_iter), self.metrics)
         if self.metrics:
-            say(f"{run.name}: AP {self.metrics['detection/AP']:.2f}")
+            self.outputs = collector.outputs
+            say(f"{run.name}: {run.task.measure} {self.metrics[run.task.headline]:.2f}")
         return self.metrics
 
 

@@ -1,0 +1,1 @@
+"""What can be fine-tuned: instances (boxes and masks), semantic segmentation and the others, a file each."""
