@@ -21,6 +21,7 @@ PROGRAMS = {
     "svm": "score it on VOC07 classification by linear SVMs",
     "diagnose": "measure collapse, rank, spectrum, clusters",
     "gradients": "show what a method's gradient is made of",
+    "attention": "show what a network looks at, and score it",
     "compare": "compare two records, sample by sample",
     "features": "write features to an .npz for any other tool",
     "detection": "fine-tune a detector from it, and score that",
