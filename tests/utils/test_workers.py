@@ -38,6 +38,10 @@ if sys.argv[1] == "thread":
 else:
     read()
     print(flush=True)
+if sys.argv[1] == "exit":
+    sys.stdin.readline()
+    print(*[int(next(kept)) for _ in range(8)], flush=True)
+    sys.exit(0)  # with the iterator
 time.sleep(600)
 """
 
@@ -65,4 +69,27 @@ def test_workers_die_with_their_parent(started_from: str) -> None:
     deadline = time.monotonic() + 5
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not any(map(is_running, workers))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_program_that_holds_an_iterator_ends_and_others_cannot_end_its_workers() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "exit"], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        workers = [int(word) for word in process.stdout.readline().split()]
+        assert process.stdout.readline() == "\n"
+        for worker in workers:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+                os.kill(worker, number)
+        time.sleep(0.3)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert {int(word) for word in process.stdout.readline().split()} == set(workers)
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
     assert not any(map(is_running, workers))
