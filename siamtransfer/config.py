@@ -20,7 +20,7 @@ from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
 from siamtransfer.cli.parser import Schema, build, parse_values, settings_of_tree
 from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_names, section_of
 from siamtransfer.optim.config import OptimConfig
-from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.checks import above, at_least, check_timeout, within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import read_checked_text
 from siamtransfer.utils.log import say
@@ -257,6 +257,7 @@ class PretrainConfig:
         at_least("data.workers", data.workers, 0)
         within("backbone.drop_path", self.backbone.drop_path, 0, 0.9)
         at_least("hardware.threads", self.hardware.threads, 1)
+        check_timeout(self.hardware.timeout_minutes)
         at_least("checkpoint.every_steps", saving.every_steps, 0)
         at_least("checkpoint.every_minutes", saving.every_minutes, 0)
         at_least("checkpoint.keep", saving.keep, 1)

@@ -21,8 +21,10 @@ from torch import nn
 from torch.distributed.rendezvous import rendezvous
 
 from siamtransfer.distributed import collectives
+from siamtransfer.distributed.buckets import settle_buckets
 from siamtransfer.distributed.meeting import LostRanks, Meeting, explain, is_loss
 from siamtransfer.distributed.sharding import shard
+from siamtransfer.utils.checks import check_timeout
 from siamtransfer.utils.errors import UserError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -91,7 +93,9 @@ class Runtime:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
         sends_buffers = {_BUFFERS_OPTION: not synchronise_batch_norm}  # synchronised ones are equal already
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]
+        distributed = nn.parallel.DistributedDataParallel(model, device_ids=ids, **sends_buffers)  # type: ignore[arg-type]
+        settle_buckets(distributed)
+        return distributed
 
 
 def unwrap(model: nn.Module) -> Any:
@@ -117,11 +121,7 @@ def start_runtime(
         UserError: the device does not exist here or cannot do the precision; the time-out is no time.
         LostRanks: a collective cannot end, because a rank is gone or later than the time-out.
     """
-    if not 0 < timeout_minutes < 1e6:
-        raise UserError(
-            f"hardware.timeout_minutes (evaluators: --timeout-minutes) is {timeout_minutes:g}, and must be "
-            "above 0 and below a million"
-        )
+    check_timeout(timeout_minutes)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     torch_device = _find_device(device, int(os.environ.get("LOCAL_RANK", 0)), world_size)
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
+from siamtransfer.utils.checks import check_timeout
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
@@ -101,6 +102,7 @@ class EvaluationConfig(ReadingOptions):
         Raises:
             UserError: names the option and the cure.
         """
+        check_timeout(self.timeout_minutes)
         for source in self.sources:
             require_checkpoint(source)
         self._refuse_reading_of_nothing()

@@ -23,3 +23,12 @@ def within(key: str, value: float | None, low: float, high: float) -> None:
     """Raises UserError unless `value` is None or a number from `low` to `high`, both included."""
     if value is not None and not low <= value <= high:
         raise UserError(f"{key} is {value}, but must be from {low} to {high}")
+
+
+def check_timeout(minutes: float) -> None:
+    """Raises UserError unless `minutes` can be the time-out of collectives."""
+    if not 0 < minutes < 1e6:
+        raise UserError(
+            f"hardware.timeout_minutes (evaluators: --timeout-minutes) is {minutes:g}, and must be "
+            "above 0 and below a million"
+        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamtransfer.utils.checks import at_least
+from siamtransfer.utils.checks import at_least, check_timeout
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
@@ -68,6 +68,7 @@ class GradientsConfig:
         """
         if not self.checkpoints:
             raise UserError("give checkpoints of pretrain/main.py, or folders of them")
+        check_timeout(self.timeout_minutes)
         at_least("--batches", self.batches, 1)
         at_least("--batch-size", self.batch_size, 2)
         at_least("--data.workers", self.data.workers, 0)
