@@ -146,9 +146,9 @@ class SegmentationScores:
 
         Args:
             absent: which classes the mean leaves out: `union` those that are in neither the truth nor the
-                prediction (as torchmetrics does), `truth` those that are not in the truth, whatever was
-                predicted (as Detectron2 0.6 does). The two differ where a class is predicted that no pixel
-                has.
+                prediction (as torchmetrics and Detectron2 0.6 do), `truth` those that are not in the truth,
+                whatever was predicted (as Detectron2 does after release 0.6). The two differ where a class is
+                predicted that no pixel has: it counts as 0, or not at all.
         """
         counts = np.asarray(counts)
         return cls.from_areas(np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1), absent)

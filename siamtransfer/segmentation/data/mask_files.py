@@ -65,8 +65,11 @@ class MaskFiles:
 
     def mask(self, index: int) -> np.ndarray:
         """The mask of image `index`: class numbers and `ignore`; raises UserError, see MaskedImages."""
-        path = self.mask_path(index)
-        return self.values.apply(read_mask(path), f"the mask {printable(path)}")
+        return self.values.apply(self.raw_mask(index), f"the mask {printable(self.mask_path(index))}")
+
+    def raw_mask(self, index: int) -> np.ndarray:
+        """The values in the mask's file as they stand there; raises UserError, see `read_mask`."""
+        return read_mask(self.mask_path(index))
 
     def path(self, index: int) -> str:
         """The file of image `index`."""
@@ -94,8 +97,12 @@ class MaskFiles:
         return part
 
 
-def pair_by_name(images: Listing, masks: Listing, image_folder: Path, mask_folder: Path) -> list[int]:
+def pair_by_name(
+    images: Listing, masks: Listing, image_folder: Path, mask_folder: Path, *, expected: str = "{}.png"
+) -> list[int]:
     """For every image the number of the mask with its relative path, whatever the ending.
+
+    `expected` makes the name of a missing mask of the path without its ending.
 
     Raises:
         UserError: images have no mask, or two masks have one name; names the first and what was expected.
@@ -112,11 +119,11 @@ def pair_by_name(images: Listing, masks: Listing, image_folder: Path, mask_folde
         numbers[stem] = number
     stems = [os.fsdecode(path).rpartition(".")[0] for path in images.paths]
     if missing := [number for number, stem in enumerate(stems) if stem not in numbers]:
-        first = os.fsdecode(images.paths[missing[0]])
+        first, stem = os.fsdecode(images.paths[missing[0]]), stems[missing[0]]
         raise UserError(
             f"{len(missing)} of the {len(stems)} images in {printable(image_folder)} have no mask: the first "
-            f"is {printable(first)}, for which {printable(mask_folder / (stems[missing[0]] + '.png'))} is "
-            "missing; add the masks or take the images out"
+            f"is {printable(first)}, for which {printable(mask_folder / expected.format(stem))} is missing; "
+            "add the masks or take the images out"
         )
     return [numbers[stem] for stem in stems]
 
@@ -128,6 +135,13 @@ def _require_all(name: str, kind: str, files: PathTable) -> None:
             f"{len(missing)} of the {len(files)} {kind} of {name} are missing, the first is "
             f"{printable(files[int(missing[0])])}; unpack the whole set again"
         )
+
+
+def count_remark(count: int, published: int, name: str) -> list[str]:
+    """A remark where a set has another number of images than the published one."""
+    if count == published:
+        return []
+    return [f"{name} has {count:,} images here; the published set has {published:,}"]
 
 
 def unused_masks(masks: Listing, used: Sequence[int]) -> list[str]:

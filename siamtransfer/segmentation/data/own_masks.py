@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from siamtransfer.data.folders import FOLDERS_OF_SPLITS
 from siamtransfer.data.listing import PathTable, list_folders, list_images, require_folder
 from siamtransfer.segmentation.data.class_values import read_class_list
 from siamtransfer.segmentation.data.mask_files import MaskFiles, pair_by_name, unused_masks
@@ -12,6 +13,7 @@ from siamtransfer.utils.text import first_few, printable
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img_dir", "JPEGImages")
 MASK_FOLDERS = ("masks", "mask", "annotations", "labels", "ann_dir", "SegmentationClass")
+_KINDS = (IMAGE_FOLDERS, MASK_FOLDERS)
 CLASS_LIST = "classes.txt"
 PAIR = "@"
 LAYOUTS = (
@@ -57,19 +59,16 @@ def _find_folders(root: str | Path, split: str) -> tuple[Path, Path]:
     """The folder of the images and that of the masks."""
     if PAIR in str(root) and not Path(root).expanduser().exists():
         first, _, second = str(root).partition(PAIR)
-        return require_folder(first), require_folder(second)
+        return _in_split(require_folder(first), require_folder(second), split)
     folder = require_folder(root)
     for above in (folder / split, folder):
-        image_folder = next((above / name for name in IMAGE_FOLDERS if (above / name).is_dir()), None)
-        mask_folder = next((above / name for name in MASK_FOLDERS if (above / name).is_dir()), None)
+        found = [next(filter(Path.is_dir, (above / name for name in names)), None) for names in _KINDS]
+        image_folder, mask_folder = found
         if image_folder is None or mask_folder is None:
             continue
-        inner = (image_folder / split, mask_folder / split)
-        if all(path.is_dir() for path in inner):
-            return inner
-        if above != folder or (split == "train" and not _has_splits(image_folder)):
+        if above != folder:
             return image_folder, mask_folder
-        raise UserError(_no_split(image_folder, mask_folder, split))
+        return _in_split(image_folder, mask_folder, split)
     inside = first_few(list_folders(folder)) or "no folders"
     raise UserError(
         f"{printable(folder)} holds {printable(inside)}, which is no layout of images and masks for the "
@@ -77,9 +76,19 @@ def _find_folders(root: str | Path, split: str) -> tuple[Path, Path]:
     )
 
 
+def _in_split(image_folder: Path, mask_folder: Path, split: str) -> tuple[Path, Path]:
+    """The folders of a split inside these two, or these where they are not divided and the split is train."""
+    inner = (image_folder / split, mask_folder / split)
+    if all(path.is_dir() for path in inner):
+        return inner
+    if split == "train" and not _has_splits(image_folder):
+        return image_folder, mask_folder
+    raise UserError(_no_split(image_folder, mask_folder, split))
+
+
 def _has_splits(folder: Path) -> bool:
     """Whether a folder of images is divided into splits, so that images of train may not be all of them."""
-    return any(name in ("train", "val", "valid", "validation", "test") for name in list_folders(folder))
+    return any(name in FOLDERS_OF_SPLITS for name in list_folders(folder))
 
 
 def _no_split(image_folder: Path, mask_folder: Path, split: str) -> str:

@@ -1,18 +1,20 @@
 """From a mask's file to the values that stand in it, or to a sentence that says why not.
 
 A mask is one number a pixel: an index into a palette, or a grey value of 1, 2, 4, 8 or 16 bits. Neither
-colours nor grey values are ever looked up or scaled. The W3C's PNG specification (section 11.2.1) has the types.
+colours nor grey values are ever looked up or scaled. The W3C's PNG specification (section 11.2.1) has the
+types.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from siamtransfer.data.decode import FORMATS, read_file
+from siamtransfer.data.decode import FORMATS
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -30,8 +32,8 @@ def read_mask(path: str) -> np.ndarray:
             changes values.
     """
     where = printable(path)
-    data = read_file(path)
     try:
+        data = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -39,7 +41,8 @@ def read_mask(path: str) -> np.ndarray:
     except UserError:
         raise
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
+        known = error.strerror if isinstance(error, OSError) else None
+        reason = known or " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read the mask {where}: {reason}; mend the file") from error
 
 

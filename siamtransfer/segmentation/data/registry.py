@@ -11,7 +11,21 @@ from typing import NamedTuple
 from siamtransfer.segmentation.data.mask_files import MaskFiles
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.segmentation.data.own_masks import open_own_masks
+from siamtransfer.segmentation.data.published import (
+    ADE20K_COUNTS,
+    CITYSCAPES_COUNTS,
+    COCO_STUFF_COUNTS,
+    open_ade20k,
+    open_cityscapes,
+    open_coco_stuff,
+)
 from siamtransfer.segmentation.data.scenes import SceneMasks
+from siamtransfer.segmentation.data.voc import (
+    AUGMENTED_COUNTS,
+    VOC_COUNTS,
+    open_voc2012,
+    open_voc2012_augmented,
+)
 from siamtransfer.utils.errors import UserError
 
 
@@ -43,8 +57,35 @@ def _own(request: MaskRequest) -> MaskFiles:
     return open_own_masks(request.root, request.split, classes=request.classes, ignore=request.ignore)
 
 
+def _voc2012(request: MaskRequest) -> MaskFiles:
+    return open_voc2012(request.root, request.split, classes=request.classes, ignore=request.ignore)
+
+
+def _voc2012_augmented(request: MaskRequest) -> MaskFiles:
+    return open_voc2012_augmented(request.root, request.split, classes=request.classes, ignore=request.ignore)
+
+
+def _cityscapes(request: MaskRequest) -> MaskFiles:
+    return open_cityscapes(request.root, request.split)
+
+
+def _ade20k(request: MaskRequest) -> MaskFiles:
+    return open_ade20k(request.root, request.split)
+
+
+def _coco_stuff(request: MaskRequest) -> MaskFiles:
+    return open_coco_stuff(request.root, request.split)
+
+
 SCENES = "fashion-scenes"
 NAMED_MASKS: dict[str, NamedMasks] = {
+    "voc2012": NamedMasks(_voc2012, "Pascal VOC 2012", tuple(VOC_COUNTS), own_classes=True),
+    "voc2012-aug": NamedMasks(
+        _voc2012_augmented, "VOC 2012 with added masks", tuple(AUGMENTED_COUNTS), own_classes=True
+    ),
+    "cityscapes": NamedMasks(_cityscapes, "Cityscapes, 19 classes", tuple(CITYSCAPES_COUNTS)),
+    "ade20k": NamedMasks(_ade20k, "ADE20K, 150 classes", tuple(ADE20K_COUNTS)),
+    "coco-stuff": NamedMasks(_coco_stuff, "COCO-Stuff, 171 classes", tuple(COCO_STUFF_COUNTS)),
     "masks": NamedMasks(_own, "a folder of your own", None, own_classes=True),
 }
 
