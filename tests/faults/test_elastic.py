@@ -26,7 +26,7 @@ from support.small_runs import (
     stop_at,
 )
 
-from siamtransfer.pretraining import loop, run
+from siamtransfer.pretraining import images, run
 
 SHORT = ["--optim.epochs=2"]
 GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in another order than one process
@@ -34,14 +34,14 @@ GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in a
 
 def note_samples(path: Path, then: Callable[[], None] | None = None) -> None:
     """Appends the sample indices of every step that this process computes to `path`."""
-    original = loop.augment_batch
+    original = images.augment_batch
 
     def augment_batch(batch: Any, *arguments: Any, **named: Any) -> Any:
         with path.open("a") as file:
             file.write(json.dumps(batch.index.tolist()) + "\n")
         return original(batch, *arguments, **named)
 
-    loop.augment_batch = augment_batch
+    images.augment_batch = augment_batch
     if then is not None:
         then()
 
