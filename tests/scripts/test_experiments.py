@@ -11,6 +11,7 @@ import experiments
 import matplotlib.image
 import pytest
 from support import paths
+from support.stages import stage_here
 
 from siamtransfer.cli import Command
 from siamtransfer.config import PretrainConfig
@@ -104,7 +105,10 @@ def test_unknown_names_and_headers_without_a_word_are_told(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_an_experiment_is_run_scored_and_not_run_again(tmp_path: Path) -> None:
+def test_an_experiment_is_run_scored_and_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "stage", stage_here)
     small = ["data.count=40", "optim.epochs=1", "optim.batch_size=20", "backbone.width=8", "log.every=1"]
     options = [f"--option={option}" for option in [*small, "monitor.health_every=1", "simsiam.dim=32"]]
     name, argv = "paper-alternation-10", ["paper-alternation-10", "--runs", str(tmp_path), *options]

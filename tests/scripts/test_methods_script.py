@@ -7,6 +7,7 @@ from pathlib import Path
 
 import methods
 import pytest
+from support.stages import stage_here
 
 from siamtransfer.cli import Command
 from siamtransfer.config import PretrainConfig
@@ -42,7 +43,8 @@ def test_every_method_has_a_configuration_of_the_same_budget() -> None:
 
 
 @pytest.mark.slow
-def test_methods_are_run_scored_and_set_in_a_table(tmp_path: Path) -> None:
+def test_methods_are_run_scored_and_set_in_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "stage", stage_here)
     options = [f"--option={option}" for option in SMALL]
     argv = ["swav", "--runs", str(tmp_path), "--table", str(tmp_path / "table.md"), *options]
     first = methods.main(argv)["metrics"]
