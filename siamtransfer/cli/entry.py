@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from siamtransfer.utils.errors import UserError
@@ -13,6 +14,8 @@ from siamtransfer.utils.strict_json import to_json
 
 USER_ERROR = 2
 INTERRUPTED = 130
+ERROR_MARKER = "SIAMTRANSFER_ERROR_MARKER"
+"""The environment variable that names a file for the status of a user's error: torchrun's own is always 1."""
 
 
 def run(main: Callable[[], dict[str, Any] | None]) -> NoReturn:
@@ -29,6 +32,8 @@ def run(main: Callable[[], dict[str, Any] | None]) -> NoReturn:
             print(to_json(record), flush=True)
     except UserError as error:
         say(f"error: {error}")
+        if os.environ.get(ERROR_MARKER):
+            Path(os.environ[ERROR_MARKER]).write_text(f"{USER_ERROR}\n", encoding="utf-8")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
         say("interrupted")

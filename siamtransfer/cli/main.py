@@ -14,6 +14,7 @@ from siamtransfer.version import __version__
 
 PROGRAMS = {
     "pretrain": "pretrain a backbone without labels",
+    "launch": "start a program on all GPUs, or as a Slurm job",
     "knn": "score a backbone by its nearest neighbours",
     "linear": "score it by a linear classifier on frozen features",
     "fewshot": "score it with a few labels of each class",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from support.small_runs import TINY
 
+from siamtransfer.launch.slurm import Job, job_script
+from siamtransfer.programs.pretrain import main as pretrain
 from siamtransfer.training.stop_marker import VARIABLE, mark_stopped
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain.slurm"
@@ -73,3 +78,58 @@ def test_the_marker_is_written_where_its_variable_says(
     monkeypatch.setenv(VARIABLE, str(tmp_path / "marker"))
     mark_stopped(143)
     assert (tmp_path / "marker").read_text() == "143\n"
+
+
+REAL_SRUN = """#!/bin/bash
+# Runs the command as Slurm's step: on the first start it is signalled when the run has begun.
+shift
+if [ -e "{folder}/signalled" ]; then exec "$@"; fi
+"$@" & child=$!
+until [ -s "{folder}/run/metrics.jsonl" ]; do
+    kill -0 $child 2>/dev/null || break
+    sleep 0.02
+done
+touch "{folder}/signalled"
+kill -TERM $child
+wait $child
+"""
+
+
+@pytest.mark.slow
+def test_a_signalled_job_is_queued_again_and_goes_on_to_the_bit(tmp_path: Path) -> None:
+    """The script, torchrun and a run on the CPU are real; srun and scontrol are not."""
+    tools, calls = tmp_path / "tools", tmp_path / "calls"
+    tools.mkdir()
+    for name, text in (
+        ("srun", REAL_SRUN.format(folder=tmp_path)),
+        ("scontrol", f'#!/bin/bash\necho "$*" >> "{calls}"\n'),
+    ):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    options = [*TINY, "--hardware.threads", "1", "--optim.epochs", "6"]
+    words = (*options, "--run.dir", str(tmp_path / "run"))
+    job = Job("pretrain", words, True, sys.executable, 1, 1, 1, "10", None, None, (), 0, None)
+    (tmp_path / "job").write_text(job_script(job))
+    environment = os.environ | {
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+
+    def start() -> int:
+        return subprocess.run(["bash", "job"], cwd=tmp_path, env=environment, check=False).returncode
+
+    assert start() == 1
+    assert calls.read_text() == "requeue 7\n"
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) < 30
+    assert start() == 0
+    assert calls.read_text() == "requeue 7\n"
+    pretrain([*options, "--run.dir", str(tmp_path / "whole")])
+    ended, whole = (
+        torch.load(tmp_path / name / "checkpoint.pth", weights_only=False)["model"]
+        for name in ("run", "whole")
+    )
+    assert ended.keys() == whole.keys()
+    assert all(torch.equal(ended[name], whole[name]) for name in whole)
