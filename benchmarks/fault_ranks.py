@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,10 +38,21 @@ FREE = ("config.run.dir",)
 FAULTS = ("kill", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "short pause", "long pause")
 
 
-def trial(seed: int, folder: Path, wholes: dict[int, Path]) -> tuple[str, str]:
-    """One trial: the fault in a few words, and what is wrong ("" where nothing is)."""
+def trial(
+    seed: int,
+    folder: Path,
+    wholes: dict[int, Path],
+    *,
+    numbers: Sequence[int] = (2, 2, 4),
+    faults: Sequence[str] = FAULTS,
+) -> tuple[str, str]:
+    """One trial: the fault in a few words, and what is wrong ("" where nothing is).
+
+    `wholes` are the folders of the undisturbed runs by their number of ranks. The trial draws its number of
+    ranks from `numbers` and what happens from `faults`.
+    """
     draw = random.Random(seed)
-    ranks, fault = draw.choice((2, 2, 4)), draw.choice(FAULTS)
+    ranks, fault = draw.choice(numbers), draw.choice(faults)
     victim, after = draw.randrange(ranks), draw.uniform(0, wholes_seconds(wholes[ranks]))
     name = f"{ranks} ranks, {fault} of rank {victim} after {after:.2f} s"
     runs = launch_ranks(folder, *OPTIONS, world_size=ranks)
@@ -95,6 +107,7 @@ def wholes_seconds(folder: Path) -> float:
 
 
 def undisturbed(folder: Path, ranks: int) -> Path:
+    """The folder of a run to which nothing happens; beside it is how long it took."""
     began = time.monotonic()
     runs = launch_ranks(folder, *OPTIONS, world_size=ranks)
     statuses = [run.wait(300) for run in runs]
