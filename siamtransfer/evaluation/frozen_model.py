@@ -156,9 +156,11 @@ class FrozenModel:
         if cache is None:
             share = self._forward_share(images, layers)
             return collectives.all_gather_rows(share, len(images), self.runtime.device)
+        with collectives.own_pace("fingerprinting the images"):
+            content = content_fingerprint(images)
         path = cache.path(
             f"{self.read.digest} {self.read.architecture!r}",
-            content_fingerprint(images),
+            content,
             self.transform,
             self.runtime.precision,
             layers.layers,
@@ -209,7 +211,10 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     if read is None and config.crop is None and config.resize is None:
         transform = pixel_transform(transform, len(train) + (len(test) if test else 0))
     workers = _count_workers(config.data, train, runtime)
-    witness = _ask_witness(read, train, transform, runtime) if read is not None and runtime.is_main else None
+    witness = None
+    with collectives.own_pace("asking the batch norms how the checkpoint is read"):
+        if read is not None and runtime.is_main:
+            witness = _ask_witness(read, train, transform, runtime)
     return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers, witness)
 
 
@@ -246,7 +251,9 @@ def labelled_features(
     model = open_frozen_model(source, config, runtime)
     train = model.features(model.train, [config.layers])
     test = model.features(model.test, [config.layers]) if model.test else None
-    return LabelledFeatures(train, test, model.protocol, model.provenance, (model.train, model.test))
+    with collectives.own_pace("fingerprinting the images"):
+        provenance = model.provenance
+    return LabelledFeatures(train, test, model.protocol, provenance, (model.train, model.test))
 
 
 def choose_transform(

@@ -50,7 +50,7 @@ def view_features(
     eval mode and returns to its former mode. With several ranks each takes every world_size-th image.
 
     Raises:
-        UnreadableImage: evaluation stops at a bad image and names it.
+        UnreadableImage: evaluation stops at a bad image and names it, on every rank.
         UserError: a feature is not finite.
     """
     chosen = np.arange(len(images)) if indices is None else indices
@@ -70,7 +70,7 @@ def view_features(
     backbone.eval()
     batches = []
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), collectives.own_pace("extracting features of views"):
             for views in loader:
                 x = torch.cat(augment_batch(views, recipe, runtime.device, channels_last=True))
                 with runtime.autocast():

@@ -84,7 +84,9 @@ class FeatureCache:
 
     def _read_on_every_rank(self, path: Path, images: int) -> Tensor | None:
         """`read`, or None on all ranks where it is None on one."""
-        cached = self.read(path, images, remark=say if collectives.rank() == 0 else lambda _: None)
+        remark = say if collectives.rank() == 0 else lambda _: None
+        with collectives.own_pace("reading the kept features"):
+            cached = self.read(path, images, remark=remark)
         return cached if all(collectives.all_gather_object([cached is not None])) else None
 
     def read(self, path: Path, images: int, *, remark: Callable[[str], None] = say) -> Tensor | None:
@@ -121,11 +123,12 @@ class FeatureCache:
         if collectives.world_size() == 1:
             return self._remark_once(lambda: self.write(path, share))
         blocks = collectives.gather_blocks(share, images, device)
-        if collectives.rank() == 0:
-            shape = (images, share.shape[1])
-            self._remark_once(lambda: self._write_blocks(path, blocks, shape))
-        for _ in blocks:  # the other ranks send theirs, whatever became of the file
-            pass
+        with collectives.own_pace("keeping the features"):  # whose checksum rank 0 computes at the end
+            if collectives.rank() == 0:
+                shape = (images, share.shape[1])
+                self._remark_once(lambda: self._write_blocks(path, blocks, shape))
+            for _ in blocks:  # the other ranks send theirs, whatever became of the file
+                pass
         return None
 
     def _write_blocks(self, path: Path, blocks: Iterator[Tensor], shape: tuple[int, int]) -> None:

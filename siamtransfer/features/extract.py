@@ -257,7 +257,7 @@ def _rows_of_share(
         if error is not None:
             raise error
         return torch.empty(0, 0) if rows is None else rows
-    with collectives.raise_together():
+    with collectives.own_pace("extracting features"):  # which a slow disk delays; an error is that of all
         if error is not None:
             raise error
     kinds = collectives.all_gather_object([] if rows is None else [(rows.shape[1], rows.dtype)])

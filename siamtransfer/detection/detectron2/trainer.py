@@ -21,6 +21,8 @@ from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
+from siamtransfer.detection.detectron2.loader_workers import with_worker_init
+from siamtransfer.detection.detectron2.poly_lr import POLY, build_poly_lr
 from siamtransfer.detection.detectron2.settings import fit_to_run, layout_of
 from siamtransfer.detection.detectron2.trainer_hooks import JournalWriter, SeedEachStep, StopOnSignal
 from siamtransfer.detection.detectron2.weights import ConvertedWeights, load_proved, load_published
@@ -103,7 +105,15 @@ class Trainer(DefaultTrainer):
     def build_train_loader(self, cfg: Any) -> Any:
         """Detectron2's loader, on the images from `sampler_step` on."""
         skip = self.sampler_step * cfg.SOLVER.IMS_PER_BATCH
-        return self.finetune_run.task.train_loader(cfg, lambda size: ResumedSampler(size, self.seed, skip))
+        loader = self.finetune_run.task.train_loader(cfg, lambda n: ResumedSampler(n, self.seed, skip))
+        return with_worker_init(loader)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: Any, optimizer: Any) -> Any:
+        """Detectron2's schedules, and PolyLR."""
+        if cfg.SOLVER.LR_SCHEDULER_NAME == POLY:
+            return build_poly_lr(cfg, optimizer)
+        return super().build_lr_scheduler(cfg, optimizer)
 
     def build_hooks(self) -> list[Any]:
         """Detectron2's hooks, with the newest checkpoint kept only, between SeedEachStep and StopOnSignal."""
@@ -131,7 +141,8 @@ class Trainer(DefaultTrainer):
         # An evaluation may stop where everything is saved; one between two steps ends first.
         saved = run.evaluate_only or self.iter + 1 >= self.max_iter
         collector = run.task.collector(self.stop if saved else None)
-        self.metrics = inference_on_dataset(model, run.task.test_loader(cfg), collector) or {}
+        loader = with_worker_init(run.task.test_loader(cfg))
+        self.metrics = inference_on_dataset(model, loader, collector) or {}
         if self.journal is not None:
             self.journal.write(min(self.iter + 1, self.max_iter), self.metrics)
         if self.metrics:

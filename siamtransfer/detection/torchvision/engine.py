@@ -108,8 +108,9 @@ def train_and_evaluate(
         measure_norms(detector, images, recipe, step, runtime, workers)
         predictions = predict(detector, data.test, runtime, recipe.design.short_side)
         metrics = {}
-        if runtime.is_main:
-            metrics = score_predictions(predictions, data.test, metric, data.classes, options.backend)
+        with collectives.own_pace("scoring the detections"):
+            if runtime.is_main:
+                metrics = score_predictions(predictions, data.test, metric, data.classes, options.backend)
         return collectives.broadcast_object(metrics), predictions
 
     if options.evaluate_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.data.subset import Subset
 from siamtransfer.data.voc import ignored_of
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.frozen_model import (
@@ -86,8 +88,10 @@ def probe_features(data: LabelledFeatures, config: LinearConfig, runtime: Runtim
         train, test = set_aside(train, config.seed)
         data.protocol |= {"test": f"{TEST_FRACTION:.0%} of train", "test_images": len(test.features)}
     assert train.labels is not None
-    if runtime.is_main:
-        add_remarks(data.protocol, remarks_on(train, test, _use(config)))
+    # Of the logistic regression rank 0 is alone here, and waits for nobody.
+    with contextlib.nullcontext() if config.protocol == "logistic" else collectives.own_pace("remarks"):
+        if runtime.is_main:
+            add_remarks(data.protocol, remarks_on(train, test, _use(config)))
     if train.labels.ndim == 2:
         if config.protocol != "logistic":
             raise UserError(
@@ -197,14 +201,16 @@ def _number_classes(
     """See `number_classes`; enters remarks on the features of the test split in `remarks`."""
     assert model.test is not None
     labels, test = single_labels(model.train), model.features(model.test, selections)
-    if model.runtime.is_main:
-        found = remarks_on_features(test.features, "test", _use(config))
-        if config.published and model.runtime.precision != "float32":
-            found.append(
-                f"the features are computed in {model.runtime.precision}, and the published figures of "
-                f"--protocol {config.protocol} are of float32: take --precision float32 to compare with them"
-            )
-        add_remarks(remarks, [*found, *remarks_on_labels(labels, test.labels)])
+    with collectives.own_pace("remarks"):
+        if model.runtime.is_main:
+            found = remarks_on_features(test.features, "test", _use(config))
+            if config.published and model.runtime.precision != "float32":
+                found.append(
+                    f"the features are computed in {model.runtime.precision}, and the published figures of "
+                    f"--protocol {config.protocol} are of float32: take --precision float32 to compare with "
+                    "them"
+                )
+            add_remarks(remarks, [*found, *remarks_on_labels(labels, test.labels)])
     return number_classes(labels, test)
 
 
