@@ -26,12 +26,15 @@ from typing import Any, ClassVar
 from siamtransfer.cli import Command, run
 from siamtransfer.cli.main import program
 from siamtransfer.cli.parser import Schema
+from siamtransfer.config import PretrainConfig
 from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 LAUNCHED = ("pretrain", "knn", "linear", "fewshot", "semisup", "svm", "diagnose", "gradients", "features")
 """The programs that compute on several ranks; `detection` starts its own processes."""
+
+ANY_NUMBER = 10**12  # of images, which are counted by the run
 
 
 @dataclass
@@ -91,6 +94,12 @@ class Inner:
     words: tuple[str, ...]
     root: str | None
     resumes: bool
+    config: object
+
+    def check_ranks(self, ranks: int) -> None:
+        """Raises UserError where pretraining cannot be shared among so many ranks."""
+        if isinstance(self.config, PretrainConfig):
+            self.config.optim.check(ranks, images=ANY_NUMBER)
 
 
 class LaunchCommand(Command[LaunchOptions]):
@@ -147,7 +156,7 @@ def read_inner(words: Sequence[str]) -> Inner:
     root = getattr(config.data, "root", None)
     if root is not None and not Path(root).expanduser().exists():
         raise UserError(f"data.root {root} does not exist on this machine: name the folder of the images")
-    return Inner(name, tuple(words[1:]), root, "--resume" in command.flags())
+    return Inner(name, tuple(words[1:]), root, "--resume" in command.flags(), config)
 
 
 def launch_here(options: LaunchOptions, inner: Inner) -> int:
@@ -156,6 +165,7 @@ def launch_here(options: LaunchOptions, inner: Inner) -> int:
     from siamtransfer.launch.stage import stage
 
     processes = processes_for(options.gpus, options.processes)
+    inner.check_ranks(processes)
     words = list(inner.words)
     if options.stage is not None:
         words += ["--data.root", options.stage]
@@ -174,8 +184,10 @@ def launch_job(options: LaunchOptions, inner: Inner) -> None:
     """Submits the program as a job, and says its number and where its log is."""
     from siamtransfer.launch.slurm import Job, job_script, submit
 
+    gpus = options.gpus or 8
+    inner.check_ranks(options.nodes * gpus)
     job = Job(
-        inner.name, inner.words, inner.resumes, sys.executable, options.nodes, options.gpus or 8,
+        inner.name, inner.words, inner.resumes, sys.executable, options.nodes, gpus,
         options.cpus_per_gpu, options.time, options.partition, options.account, tuple(options.sbatch),
         options.max_restarts,
         None if options.stage is None else (_root_to_copy(inner), options.stage),

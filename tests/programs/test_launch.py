@@ -43,6 +43,7 @@ def test_words_are_split_at_the_program() -> None:
         ("--slurm pretrain --optim.lrr 3", "did you mean --optim.lr"),
         ("--slurm pretrain --monitor.knn-k 0", "monitor.knn_k"),
         ("--slurm pretrain --data.name folder --data.root /no/such", "data.root /no/such does not exist"),
+        ("--slurm pretrain --optim.batch-size 100", "batch_size 100 does not divide into 8 ranks"),
         ("--slurm --stage /x pretrain", "give --data.root FOLDER"),
         ("--slurm --time 3x pretrain", "--time '3x' is no limit"),
         ("--slurm --account a;b pretrain", "--account 'a;b'"),
