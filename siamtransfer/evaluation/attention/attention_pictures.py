@@ -30,10 +30,10 @@ SAY_EVERY = 500  # images
 
 
 class ShownAttention(NamedTuple):
-    """What a row of the pictures is made of: attention float32[heads, h, w], and the indices if there is a
-    truth."""
+    """What a row of the pictures is made of: the number of the image, attention float32[heads, h, w], and the
+    Jaccard indices if there is a truth."""
 
-    index: int
+    number: int
     attention: Tensor
     scores: ImageJaccard | None
 
@@ -99,8 +99,8 @@ def _attention_sheet(shown: list[ShownAttention], subjects: Subjects, head: str)
     high = float(np.quantile(everything, BRIGHTEST))
     rows = []
     for row, maps in zip(shown, relative, strict=True):
-        image = subjects.images.image(row.index)
-        cells = [Cell(image, subjects.images.describe(row.index))]
+        image = subjects.images.image(row.number)
+        cells = [Cell(image, subjects.images.describe(row.number))]
         for name, values in _with_mean(maps):
             smooth = functional.interpolate(values[None, None], size=image.shape[:2], mode="bilinear")
             cells.append(Cell(coloured(smooth[0, 0].numpy(), 0, high), name))
@@ -115,11 +115,11 @@ def _mask_sheet(shown: list[ShownAttention], subjects: Subjects, head: str, conf
     round the best head."""
     rows = []
     for row in shown:
-        image = subjects.images.image(row.index)
-        cells = [Cell(image, subjects.images.describe(row.index))]
+        image = subjects.images.image(row.number)
+        cells = [Cell(image, subjects.images.describe(row.number))]
         values = row.scores.foreground if row.scores else None
         if subjects.masks is not None:
-            truth = subjects.masks.mask(row.index)
+            truth = subjects.masks.mask(row.number)
             background = background_of(subjects.masks)
             inside = truth != subjects.masks.ignore
             inside &= truth != background if background is not None else True

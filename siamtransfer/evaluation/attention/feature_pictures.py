@@ -19,6 +19,7 @@ from siamtransfer.evaluation.attention.components import (
     similarity,
 )
 from siamtransfer.evaluation.attention.config import AttentionConfig
+from siamtransfer.evaluation.attention.jaccard import enlarge
 from siamtransfer.evaluation.attention.network import Network
 from siamtransfer.evaluation.attention.sheet import Cell, Scale, Sheet, coloured, with_cross
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, batches
@@ -81,7 +82,8 @@ def show_components(shown: ShownMaps, config: AttentionConfig) -> dict[str, floa
             pictures.append(colours([inner.project(m) for m in maps], chosen))
         for name, row_pictures in zip(("components", "foreground"), pictures, strict=False):
             for row, picture in zip(group, row_pictures, strict=True):
-                cells[row].append(Cell(picture.permute(1, 2, 0).numpy(), name))
+                at_image_size = enlarge(picture.numpy(), *shown.image(row).shape[:2])
+                cells[row].append(Cell(np.ascontiguousarray(at_image_size.transpose(1, 2, 0)), name))
     path = Path(config.out) / "pca.png"
     Sheet(_component_lines(shown.head, config), cells).write(path)
     say(f"wrote {path}: principal components of {len(shown.maps)} images")
