@@ -48,10 +48,11 @@ def to_torchvision(key: str) -> str:
 
 
 def in_model(key: str, layout: str) -> str:
-    """The trunk's tensor `key` in a complete Detectron2 model; in C4 res5 belongs to the RoI heads."""
+    """The trunk's tensor `key` in a complete Detectron2 model; in C4 res5 belongs to the RoI heads, in the
+    layout plain the trunk is the backbone."""
     if layout == "FPN":
         return f"backbone.bottom_up.{key}"
-    return f"roi_heads.{key}" if key.startswith("res5.") else f"backbone.{key}"
+    return f"roi_heads.{key}" if layout == "C4" and key.startswith("res5.") else f"backbone.{key}"
 
 
 def trunk_shapes(

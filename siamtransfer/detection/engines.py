@@ -20,6 +20,7 @@ from siamtransfer.detection.detectron2.compat import import_detectron2, is_insta
 from siamtransfer.detection.detectron2.launch import run_all
 from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_to
 from siamtransfer.detection.detectron2.roi_heads import register_heads
+from siamtransfer.detection.detectron2.segmentor import register_segmentors
 from siamtransfer.detection.detectron2.settings import (
     build_settings,
     fit_to_device,
@@ -31,7 +32,7 @@ from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.detectron2.weights import read_converted
 from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
-from siamtransfer.detection.layered_config import COMMAND_LINE, LayeredConfig
+from siamtransfer.detection.layered_config import COMMAND_LINE, OWN_SECTIONS, LayeredConfig
 from siamtransfer.detection.tasks.instances import InstanceOutputs, InstancesTask
 from siamtransfer.detection.tasks.task import Task
 from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, RunOptions, train_and_evaluate
@@ -61,6 +62,7 @@ class Detectron2Engine:
         self.version = str(import_detectron2())
         register_trunks()
         register_heads()
+        register_segmentors()
         self.layered, self.gpus, self.at_once = layered, gpus, at_once
         self.base = build_settings(layered)
         self.scaled = scale_to(self.base, scale) if scale else {}
@@ -160,7 +162,7 @@ class TorchvisionEngine:
     def settings(self, initialization: Initialization, task: Task) -> dict[str, Any]:
         """For a record: every key that the configuration states."""
         stated = initialization.settings.items()
-        return {key: value for key, value in stated if not key.startswith("SCENES.")}
+        return {key: value for key, value in stated if not key.startswith(OWN_SECTIONS)}
 
     def _protocol(self) -> dict[str, Any]:
         return {"comparable": False, "not_comparable": NOT_COMPARABLE}

@@ -18,6 +18,8 @@ from siamtransfer.utils.strict_json import flatten
 from siamtransfer.utils.text import printable
 
 COMMAND_LINE = "the command line"
+OWN_SECTIONS = ("SCENES.", "MASKS.")
+"""How the keys begin that are of this project and say which data are opened."""
 
 
 class StatedValue(NamedTuple):

@@ -21,6 +21,7 @@ import torch
 from siamtransfer.cli.entry import INTERRUPTED, USER_ERROR
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.detectron2.roi_heads import register_heads
+from siamtransfer.detection.detectron2.segmentor import register_segmentors
 from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.distributed.runtime import cpu_count
@@ -101,6 +102,7 @@ def do_runs(runs: Sequence[FinetuneRun]) -> None:
     import_detectron2()
     register_trunks()
     register_heads()
+    register_segmentors()
     from detectron2.utils import comm
 
     with StopSignal() as stop, warnings.catch_warnings():

@@ -33,6 +33,7 @@ def scale_to(cfg: Any, gpus: int) -> dict[str, list[Any]]:
     new = {
         "IMS_PER_BATCH": batch * gpus // PUBLISHED_GPUS,
         "BASE_LR": solver.BASE_LR * scale,
+        "POLY_END_LR": solver.POLY_END_LR * scale,
         "MAX_ITER": round(solver.MAX_ITER / scale),
         "STEPS": tuple(round(step / scale) for step in solver.STEPS),
         "WARMUP_ITERS": round(solver.WARMUP_ITERS / scale),

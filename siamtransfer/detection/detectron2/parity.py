@@ -24,6 +24,7 @@ from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
 from siamtransfer.detection.detectron2.convertible import layouts
+from siamtransfer.detection.detectron2.own_keys import default_settings
 from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.utils.errors import UserError
 
@@ -108,9 +109,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 def configuration(layout: str, weights_config: Path) -> Any:
     """Detectron2's CfgNode for the layout, with the weights config merged into its defaults."""
     register_trunks()
-    from detectron2.config import get_cfg
-
-    cfg = get_cfg()
+    cfg = default_settings()
     if layout == "FPN":
         cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
         cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = list(STAGES)

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from siamtransfer.detection.detectron2.compat import import_detectron2
-from siamtransfer.detection.layered_config import LayeredConfig
+from siamtransfer.detection.detectron2.own_keys import default_settings
+from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
+from siamtransfer.detection.layered_config import OWN_SECTIONS, LayeredConfig
 from siamtransfer.detection.tasks.task import Task
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
@@ -31,7 +33,7 @@ NOT_IN_RECORD = (  # these move no number, or the record has them elsewhere
     "DATASETS.TRAIN",
     "DATASETS.TEST",
 )
-SECTIONS_WITH_NORM = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
+SECTIONS_WITH_NORM = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "SEM_SEG_HEAD")
 GPU_NORMS = ("SyncBN", "nnSyncBN")
 
 
@@ -42,12 +44,10 @@ def build_settings(layered: LayeredConfig) -> Any:
         UserError: a key is unknown (names the nearest), or a value is of another type.
     """
     import_detectron2()
-    from detectron2.config import get_cfg
-
-    cfg = get_cfg()
+    cfg = default_settings()
     known = flatten(cfg)
     for key, (value, where) in layered.items():
-        if key.startswith("SCENES."):  # a section of this project
+        if key.startswith(OWN_SECTIONS):
             continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -110,15 +110,15 @@ def fit_to_device(cfg: Any, device: str) -> list[str]:
 
 
 def layout_of(cfg: Any) -> str:
-    """C4, whose RoI heads own res5, or FPN, whose trunk has it."""
-    return "FPN" if "fpn" in cfg.MODEL.BACKBONE.NAME else "C4"
+    """C4, whose RoI heads own res5; FPN, whose trunk has it below a pyramid; or plain, a trunk of its own."""
+    if "fpn" in cfg.MODEL.BACKBONE.NAME:
+        return "FPN"
+    return "plain" if cfg.MODEL.META_ARCHITECTURE == SEGMENTOR else "C4"
 
 
 def recorded_settings(cfg: Any) -> dict[str, Any]:
     """Every key that moves a number and is not Detectron2's default, by its full name, for a record."""
-    from detectron2.config import get_cfg
-
-    defaults = flatten(get_cfg())
+    defaults = flatten(default_settings())
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in sorted(flatten(cfg).items())

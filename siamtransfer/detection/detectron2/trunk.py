@@ -1,40 +1,54 @@
-"""The ResNet trunks that Detectron2's own builder lacks: narrow ResNet-18 and -34, and the small-image stem.
+"""The ResNet trunks that Detectron2's own builder lacks: narrow ResNet-18 and -34, the small-image stem, and
+dilated stages.
 
-`register_trunks()` registers two names for MODEL.BACKBONE.NAME; call it before a model is built. Both are
-feature pyramids (FPN). With the small stem res2 to res5 have strides 1, 2, 4 and 8, so the pyramid's maps are
-called p0 to p4 instead of p2 to p6.
+`register_trunks()` registers the names for MODEL.BACKBONE.NAME; call it before a model is built. Two are
+feature pyramids (FPN); with the small stem res2 to res5 have strides 1, 2, 4 and 8, so the pyramid's maps are
+called p0 to p4 instead of p2 to p6. Two are the plain ResNet, dilated as MODEL.RESNETS says (own_keys.py).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamtransfer.backbones.names import RESNETS
 from siamtransfer.detection.detectron2.compat import import_detectron2
+from siamtransfer.utils.errors import UserError
 
 OWN_FPN = "build_siamtransfer_resnet_fpn_backbone"
 SMALL_STEM_FPN = "build_siamtransfer_small_stem_resnet_fpn_backbone"
+PLAIN = "build_siamtransfer_resnet_backbone"
+SMALL_STEM_PLAIN = "build_siamtransfer_small_stem_resnet_backbone"
+DILATIONS = ((1, 1), (1, 2), (2, 4))
+"""The possible pairs of MODEL.RESNETS.RES4_DILATION and RES5_DILATION: output stride 32, 16 and 8."""
 
 
 @functools.cache
 def register_trunks() -> None:
-    """Adds `OWN_FPN` and `SMALL_STEM_FPN` to Detectron2's backbones, once."""
+    """Adds `OWN_FPN`, `SMALL_STEM_FPN`, `PLAIN` and `SMALL_STEM_PLAIN` to Detectron2's backbones, once."""
     import_detectron2()
     from detectron2.modeling import BACKBONE_REGISTRY
     from detectron2.modeling.backbone.resnet import BasicStem
 
-    def build_fpn(cfg: Any, input_shape: Any) -> Any:
-        return _fpn(
-            cfg, BasicStem(input_shape.channels, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS, cfg.MODEL.RESNETS.NORM)
-        )
+    def basic_stem(cfg: Any, shape: Any) -> Any:
+        return BasicStem(shape.channels, cfg.MODEL.RESNETS.STEM_OUT_CHANNELS, cfg.MODEL.RESNETS.NORM)
 
-    def build_small_stem_fpn(cfg: Any, input_shape: Any) -> Any:
-        return _fpn(cfg, _small_stem(input_shape.channels, cfg.MODEL.RESNETS))
+    def small_stem(cfg: Any, shape: Any) -> Any:
+        return _small_stem(shape.channels, cfg.MODEL.RESNETS)
 
-    for name, build in ((OWN_FPN, build_fpn), (SMALL_STEM_FPN, build_small_stem_fpn)):
+    for name, stem, assemble in (
+        (OWN_FPN, basic_stem, _fpn),
+        (SMALL_STEM_FPN, small_stem, _fpn),
+        (PLAIN, basic_stem, _plain),
+        (SMALL_STEM_PLAIN, small_stem, _plain),
+    ):
+
+        def build(cfg: Any, input_shape: Any, stem: Any = stem, assemble: Any = assemble) -> Any:
+            return assemble(cfg, stem(cfg, input_shape))
+
         build.__name__ = name
         BACKBONE_REGISTRY.register(build)
 
@@ -57,9 +71,24 @@ def _small_stem(channels: int, settings: Any) -> Any:
     return SmallStem()
 
 
-def _fpn(cfg: Any, stem: Any) -> Any:
-    """Detectron2's feature pyramid on a ResNet of its own blocks after `stem`, of any width."""
-    from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
+def _plain(cfg: Any, stem: Any) -> Any:
+    """A ResNet after `stem` with the dilations that MODEL.RESNETS states.
+
+    Raises:
+        UserError: no output stride has such dilations.
+    """
+    settings = cfg.MODEL.RESNETS
+    dilations = settings.RES4_DILATION, settings.RES5_DILATION
+    if dilations not in DILATIONS:
+        raise UserError(
+            f"MODEL.RESNETS.RES4_DILATION and RES5_DILATION are {dilations[0]} and {dilations[1]}; take "
+            "1 and 1, 1 and 2 (output stride 16) or 2 and 4 (output stride 8)"
+        )
+    return _resnet(cfg, stem, (1, 1, *dilations))
+
+
+def _resnet(cfg: Any, stem: Any, dilations: Sequence[int]) -> Any:
+    """A ResNet of Detectron2's blocks, of any width; `dilations` of res2 to res5."""
     from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock, ResNet
 
     settings = cfg.MODEL.RESNETS
@@ -75,19 +104,40 @@ def _fpn(cfg: Any, stem: Any) -> Any:
                 "num_groups": settings.NUM_GROUPS,
                 "stride_in_1x1": settings.STRIDE_IN_1X1,
             }
-        strides = [1 if index == 0 else 2] + [1] * (count - 1)
-        stages.append(
-            ResNet.make_stage(
-                num_blocks=count,
-                stride_per_block=strides,
-                in_channels=channels,
-                out_channels=out,
-                norm=settings.NORM,
-                **kind,
-            )
+        before = dilations[max(index - 1, 0)]
+        strides = [1 if index == 0 or dilations[index] > before else 2] + [1] * (count - 1)
+        stage = ResNet.make_stage(
+            num_blocks=count,
+            stride_per_block=strides,
+            in_channels=channels,
+            out_channels=out,
+            norm=settings.NORM,
+            **kind,
         )
+        if dilations[index] > 1:
+            _dilate(stage, dilations[index], before if settings.CONTRACT_DILATION else dilations[index])
+        stages.append(stage)
         channels, out, inner = out, 2 * out, 2 * inner
-    trunk = ResNet(stem, stages, out_features=settings.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+    return ResNet(stem, stages, out_features=settings.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _dilate(stage: Sequence[nn.Module], dilation: int, first: int) -> None:
+    """Dilates the 3x3 convolutions of a stage; the first one of its first block gets `first`.
+
+    Detectron2's BasicBlock takes no dilation, so it is set on the convolutions, which read it in forward.
+    """
+    for number, block in enumerate(stage):
+        spatial = [m for m in block.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+        for place, convolution in enumerate(spatial):
+            size = first if number == place == 0 else dilation
+            convolution.dilation = convolution.padding = (size, size)
+
+
+def _fpn(cfg: Any, stem: Any) -> Any:
+    """Detectron2's feature pyramid on a ResNet of its own blocks after `stem`, of any width."""
+    from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
+
+    trunk = _resnet(cfg, stem, (1, 1, 1, 1))
     top = LastLevelMaxPool()
     coarsest = trunk.output_shape()[cfg.MODEL.FPN.IN_FEATURES[-1]].stride
     top.in_feature = f"p{coarsest.bit_length() - 1}"

@@ -22,7 +22,7 @@ from siamtransfer.detection.detectron2.weights_config import read_stamp
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-_TRUNK = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5.")}
+_TRUNK = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5."), "plain": ("backbone.",)}
 _EXTRA_NORM = "roi_heads.res5.norm."  # the protocol's own layer, which no file has
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 

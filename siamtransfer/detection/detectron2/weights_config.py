@@ -19,8 +19,14 @@ from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.recorded_reading import read_recorded, record_comment
+from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
 from siamtransfer.detection.detectron2.settings import layout_of
-from siamtransfer.detection.detectron2.trunk import OWN_FPN, SMALL_STEM_FPN
+from siamtransfer.detection.detectron2.trunk import (
+    OWN_FPN,
+    PLAIN,
+    SMALL_STEM_FPN,
+    SMALL_STEM_PLAIN,
+)
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -29,6 +35,7 @@ _STAMP = "siamtransfer-weights: sha256:"
 _BEFORE_RECORDS = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.STRIDE_IN_1X1": False}
 """What OUT.yaml sets without fail where it is from before its line `siamtransfer-reading`."""
 _PROTOCOL_KEYS = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.NORM")  # OUT.yaml only proposes these
+_WITH_OWN_TRUNK = ("GeneralizedRCNN", "PanopticFPN", "SemanticSegmentor", SEGMENTOR)
 _TRUNK_KEYS = ("MODEL.BACKBONE.NAME", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
 
 
@@ -139,6 +146,11 @@ def merge_weights_config(cfg: Any, layered: LayeredConfig, weights: Path) -> Non
             )
         if key == "MODEL.BACKBONE.NAME":
             _check_own_trunk_fits(cfg, weights)
+            if layout_of(cfg) == "plain":
+                value = {OWN_FPN: PLAIN, SMALL_STEM_FPN: SMALL_STEM_PLAIN}[value]
+            elif value == SMALL_STEM_FPN:
+                cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["p0", "p1", "p2", "p3"]
+                cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = 1
         cfg.merge_from_list([key, value])
     if layout_of(cfg) == "C4" and cfg.MODEL.RESNETS.DEPTH < 50:
         raise _fpn_only(weights, f"a ResNet-{cfg.MODEL.RESNETS.DEPTH}")
@@ -169,10 +181,10 @@ def _changed(path: Path, what: str) -> UserError:
 
 
 def _check_own_trunk_fits(cfg: Any, weights: Path) -> None:
-    """A trunk of trunk.py is an FPN and is built into GeneralizedRCNN only."""
+    """A trunk of trunk.py is plain or an FPN; RetinaNet builds only Detectron2's own."""
     if layout_of(cfg) == "C4":
         raise _fpn_only(weights, "a trunk that Detectron2 lacks")
-    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
+    if cfg.MODEL.META_ARCHITECTURE not in _WITH_OWN_TRUNK:
         raise UserError(
             f"{weights.name} needs a trunk that Detectron2 lacks, and {cfg.MODEL.META_ARCHITECTURE} is only "
             "built on Detectron2's own; take an FPN configuration of R-CNN"
