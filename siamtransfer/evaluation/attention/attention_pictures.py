@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from siamtransfer.evaluation.attention.jaccard import (
     jaccard,
 )
 from siamtransfer.evaluation.attention.network import Network
-from siamtransfer.evaluation.attention.sheet import Cell, Scale, Sheet, coloured, outside_dimmed
+from siamtransfer.evaluation.attention.sheet import Cell, Findings, Scale, Sheet, coloured, outside_dimmed
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, batches
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 from siamtransfer.utils.log import say
@@ -40,13 +39,12 @@ class ShownAttention(NamedTuple):
 
 def show_attention(
     network: Network, subjects: Subjects, size: InputSize, config: AttentionConfig
-) -> tuple[dict[str, float], dict[str, object]]:
-    """Writes attention.png and masks.png into the output folder; returns metrics and protocol.
+) -> Findings:
+    """The sheets attention.png and masks.png; on a set with masks also the Jaccard index of all its images.
 
     Raises:
-        UserError: an image or a mask cannot be read, or the files cannot be written.
+        UserError: an image or a mask cannot be read.
     """
-    assert config.out is not None
     part = network.attention(config.block)
     shown_indices = set(subjects.spread(config.pictures))
     indices = list(range(len(subjects.images))) if subjects.masks else sorted(shown_indices)
@@ -63,12 +61,12 @@ def show_attention(
                 shown.append(ShownAttention(index, attention, found))
             if (index + 1) % SAY_EVERY == 0 and subjects.masks is not None:
                 say(f"attention: {index + 1} of {len(indices)} images")
-    folder = Path(config.out)
     head = f"{network.source}, block {part.block}, {subjects.name}"
-    _attention_sheet(shown, subjects, head).write(folder / "attention.png")
-    _mask_sheet(shown, subjects, head, config).write(folder / "masks.png")
-    say(f"wrote {folder / 'attention.png'} and masks.png: {len(shown)} images")
-    return scores.metrics(), _protocol(part.block, subjects, scores, config)
+    sheets = {
+        "attention.png": _attention_sheet(shown, subjects, head),
+        "masks.png": _mask_sheet(shown, subjects, head, config),
+    }
+    return Findings(scores.metrics(), _protocol(part.block, subjects, scores, config), sheets)
 
 
 def background_of(masks: MaskedImages | None) -> int | None:

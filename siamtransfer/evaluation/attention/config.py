@@ -25,7 +25,7 @@ class ShownData:
     root: str | None = None
     """Folder of the set."""
     split: str | None = None
-    """Split that is shown; null: val or test where there is one, otherwise train."""
+    """Split that is shown; null: val or test where the set names one, otherwise train."""
     classes: str | None = None
     """File with a class a line, of masks of your own."""
     ignore: int | None = None

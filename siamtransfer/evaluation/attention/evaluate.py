@@ -14,6 +14,7 @@ from siamtransfer.evaluation.attention.feature_pictures import (
     show_similarity,
 )
 from siamtransfer.evaluation.attention.network import Network, choose_subjects
+from siamtransfer.evaluation.attention.sheet import Findings, write_sheets
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, input_size, open_subjects
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.records.result import Result
@@ -33,23 +34,26 @@ def evaluate(config: AttentionConfig, runtime: Runtime) -> Result:
     shown = choose_subjects(config, network.backbone)
     subjects = open_subjects(config)
     size = input_size(network.backbone, config, subjects)
-    assert config.out is not None
-    Path(config.out).mkdir(parents=True, exist_ok=True)
-    metrics: dict[str, float] = {}
+    findings: list[Findings] = []
     protocol = _protocol(subjects, size, shown, config, runtime)
-    if "attention" in shown:
-        found, more = show_attention(network, subjects, size, config)
-        metrics |= found
-        protocol |= more
-    if "pca" in shown or "similarity" in shown:
+    if "pca" in shown or "similarity" in shown:  # first, as the rest may take hours
         maps = compute_maps(network, subjects, size, config)
         protocol["layers"] = config.layers
-        if "pca" in shown:
-            metrics |= show_components(maps, config)
-            protocol |= {"pca": config.pca, "pca_foreground": config.pca_foreground}
         if "similarity" in shown:
-            protocol["similarity"] = show_similarity(maps, config)
+            findings.append(show_similarity(maps, config))
+        if "pca" in shown:
+            findings.append(show_components(maps, config))
+    if "attention" in shown:
+        findings.append(show_attention(network, subjects, size, config))
+    metrics: dict[str, float] = {}
+    for found in findings:
+        metrics |= found.metrics
+        protocol |= found.protocol
     say_metrics({name: value for name, value in metrics.items() if not name.endswith("/head")})
+    assert config.out is not None
+    write_sheets(
+        {name: sheet for found in findings for name, sheet in found.sheets.items()}, Path(config.out)
+    )
     provenance = {**network.provenance, "images_fingerprint": subjects.fingerprint, "out": config.out}
     return Result("attention", metrics, protocol, provenance)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,10 +20,9 @@ from siamtransfer.evaluation.attention.components import (
 from siamtransfer.evaluation.attention.config import AttentionConfig
 from siamtransfer.evaluation.attention.jaccard import enlarge
 from siamtransfer.evaluation.attention.network import Network
-from siamtransfer.evaluation.attention.sheet import Cell, Scale, Sheet, coloured, with_cross
+from siamtransfer.evaluation.attention.sheet import Cell, Findings, Scale, Sheet, coloured, with_cross
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, batches
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,12 @@ def compute_maps(network: Network, subjects: Subjects, size: InputSize, config: 
     return ShownMaps(indices, maps, subjects, f"{network.source}, {'+'.join(part.layers)}, {subjects.name}")
 
 
-def show_components(shown: ShownMaps, config: AttentionConfig) -> dict[str, float]:
-    """Writes pca.png into the output folder; returns the shares of the variance in percent.
+def show_components(shown: ShownMaps, config: AttentionConfig) -> Findings:
+    """The sheet pca.png, and the shares of the variance in percent.
 
     Raises:
-        UserError: there are too few patches, or the file cannot be written.
+        UserError: there are too few patches, or all are equal.
     """
-    assert config.out is not None
     groups = [[row] for row in range(len(shown.maps))]
     if config.pca == "joint":
         groups = [[row for group in groups for row in group]]
@@ -84,11 +81,10 @@ def show_components(shown: ShownMaps, config: AttentionConfig) -> dict[str, floa
             for row, picture in zip(group, row_pictures, strict=True):
                 at_image_size = enlarge(picture.numpy(), *shown.image(row).shape[:2])
                 cells[row].append(Cell(np.ascontiguousarray(at_image_size.transpose(1, 2, 0)), name))
-    path = Path(config.out) / "pca.png"
-    Sheet(_component_lines(shown.head, config), cells).write(path)
-    say(f"wrote {path}: principal components of {len(shown.maps)} images")
     shares = 100 * torch.stack(explained).mean(dim=0)
-    return {f"pca/explained/{n}": float(share) for n, share in enumerate(shares, 1)}
+    metrics = {f"pca/explained/{n}": float(share) for n, share in enumerate(shares, 1)}
+    protocol: dict[str, object] = {"pca": config.pca, "pca_foreground": config.pca_foreground}
+    return Findings(metrics, protocol, {"pca.png": Sheet(_component_lines(shown.head, config), cells)})
 
 
 def _component_lines(head: str, config: AttentionConfig) -> list[str]:
@@ -107,13 +103,12 @@ def _component_lines(head: str, config: AttentionConfig) -> list[str]:
     return lines
 
 
-def show_similarity(shown: ShownMaps, config: AttentionConfig) -> dict[str, object]:
-    """Writes similarity.png into the output folder; returns the protocol.
+def show_similarity(shown: ShownMaps, config: AttentionConfig) -> Findings:
+    """The sheet similarity.png.
 
     Raises:
-        UserError: there is no such image or pixel, or the file cannot be written.
+        UserError: there is no such image or pixel.
     """
-    assert config.out is not None
     assert config.patch is not None
     row = config.patch_image - 1
     if row >= len(shown.maps):
@@ -132,12 +127,8 @@ def show_similarity(shown: ShownMaps, config: AttentionConfig) -> dict[str, obje
         if number == row:
             first = Cell(with_cross(picture, x, y), first.caption, True)
         cells.append([first, Cell(coloured(smooth[0, 0].numpy(), low, high), "cosine")])
-    path = Path(config.out) / "similarity.png"
     lines = [shown.head, f"similarity to the patch of the pixel ({x}, {y}), bilinear; one scale for all"]
-    Sheet(lines, cells, Scale(low, high, "cosine")).write(path)
-    say(f"wrote {path}: similarity to the patch at row {place[0] + 1}, column {place[1] + 1}")
-    return {
-        "pixel": [x, y],
-        "image": shown.subjects.images.describe(shown.indices[row]),
-        "patch": list(place),
-    }
+    sheet = Sheet(lines, cells, Scale(low, high, "cosine"))
+    name = shown.subjects.images.describe(shown.indices[row])
+    protocol: dict[str, object] = {"pixel": [x, y], "image": name, "patch": list(place)}
+    return Findings({}, {"similarity": protocol}, {"similarity.png": sheet})

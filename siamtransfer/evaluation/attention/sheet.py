@@ -5,7 +5,7 @@ Legend: H and W pixels; a picture is uint8[H,W,3].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.log import say
 
 CELL, GAP, LINE = 144, 6, 16  # pixels: the longer side of a picture, between pictures, of a line of text
 BAR = (160, 10)  # pixels of the colour scale
@@ -89,6 +91,29 @@ class Sheet:
                 left += space
             top += height
         return np.asarray(sheet)
+
+
+class Findings(NamedTuple):
+    """What one kind of picture contributes: numbers, how they were measured, and sheets by file name."""
+
+    metrics: dict[str, float]
+    protocol: dict[str, object]
+    sheets: dict[str, Sheet]
+
+
+def write_sheets(sheets: Mapping[str, Sheet], folder: Path) -> None:
+    """Writes every sheet into a folder, which is made.
+
+    Raises:
+        UserError: the folder or a file cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be made: {error.strerror}; name another") from error
+    for name, sheet in sheets.items():
+        sheet.write(folder / name)
+        say(f"wrote {folder / name}: {len(sheet.rows)} images")
 
 
 def _draw_cell(

@@ -58,8 +58,12 @@ class Subjects:
 
     def spread(self, count: int) -> list[int]:
         """The indices of up to `count` images, spread evenly over the set."""
-        count = min(count, len(self.images))
-        return np.linspace(0, len(self.images) - 1, count).round().astype(int).tolist()
+        return spread(len(self.images), count)
+
+
+def spread(available: int, count: int) -> list[int]:
+    """Up to `count` of the numbers below `available`, at equal distances."""
+    return np.linspace(0, available - 1, min(count, available)).round().astype(int).tolist()
 
 
 def open_subjects(config: AttentionConfig) -> Subjects:
@@ -69,15 +73,16 @@ def open_subjects(config: AttentionConfig) -> Subjects:
         UserError: there is no such file, folder or set, or a folder without images.
     """
     if config.images:
-        files = from_images(_files(config.images))
-        return Subjects(files, None, "images", files.fingerprint)
+        paths = _files(config.images)
+        files = from_images([paths[index] for index in spread(len(paths), config.pictures)])
+        return Subjects(files, None, f"{len(files)} of {len(paths)} files", files.fingerprint)
     data = config.data
     assert data.name is not None
     if data.name == SCENES or data.name in NAMED_MASKS:
         masks = open_segmentation(
             data.name,
             root=data.root,
-            split=data.split or _split_of_masks(data.name),
+            split=data.split or _default_split(data.name, masks=True),
             classes=data.classes,
             ignore=data.ignore,
             size=data.size,
@@ -95,13 +100,19 @@ def _without_masks(data: ShownData) -> Subjects:
         if getattr(data, key) is not None:
             raise UserError(f"data.{key}: {data.name} has no masks and does not take it; leave it out")
     assert data.name is not None
-    images = open_images(data.name, root=data.root, split=data.split or "train", size=data.size)
+    images = open_images(
+        data.name, root=data.root, split=data.split or _default_split(data.name), size=data.size
+    )
     return Subjects(images, None, f"{images.name}/{images.split}", images.fingerprint)
 
 
-def _split_of_masks(name: str) -> str:
-    splits = ("train", "test") if name == SCENES else NAMED_MASKS[name].splits
-    return next((split for split in SCORED_SPLITS if splits is None or split in splits), "train")
+def _default_split(name: str, *, masks: bool = False) -> str:
+    """val or test where the set names one; masks of your own are expected to have val."""
+    if masks:
+        splits = ("train", "test") if name == SCENES else NAMED_MASKS[name].splits or SCORED_SPLITS
+    else:
+        splits = NAMED[name].splits or ()
+    return next((split for split in SCORED_SPLITS if split in splits), "train")
 
 
 def _files(names: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from siamtransfer.backbones.timm import TimmBackbone
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.attention import attention_pictures
+from siamtransfer.evaluation.attention.attention_pictures import show_attention
 from siamtransfer.evaluation.attention.config import AttentionConfig
 from siamtransfer.evaluation.attention.network import Network
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, to_input
@@ -126,9 +126,9 @@ def test_a_head_that_sees_the_objects_reaches_a_hundred(tmp_path: Path) -> None:
     network = Network("by hand", backbone.eval(), Read(), Runtime(torch.device("cpu"), torch.float32))  # type: ignore[arg-type]
     bright = Bright()
     config = AttentionConfig(out=str(tmp_path), mass=0.99)
-    metrics, _ = attention_pictures.show_attention(
+    metrics = show_attention(
         network, Subjects(bright, bright, "bright/val", "-"), InputSize(16, False, 8), config
-    )
+    ).metrics
     assert metrics["jaccard/foreground/head=2"] == 100
     assert metrics["jaccard/foreground/best-head-of-set/head"] == 2
     # of three bright patches, two are of one object and one of the other; the second image has one object
@@ -186,6 +186,7 @@ def test_what_means_nothing_is_refused_in_a_sentence(
     places = {"OUT": str(tmp_path / "out"), "FULL": str(photos), "PHOTOS": str(photos)}
     with pytest.raises(UserError, match=why):
         main([*(places.get(word, word) for word in words), *CPU])
+    assert not (tmp_path / "out").exists(), "nothing is written by a program that fails"
 
 
 def test_equal_sides_are_needed_by_networks_of_one_size(photos: Path, tmp_path: Path) -> None:
