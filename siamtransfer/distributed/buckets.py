@@ -15,6 +15,10 @@ def settle_buckets(model: nn.parallel.DistributedDataParallel) -> None:
     backward pass of zeros comes first, from the last parameter to the first. Nothing of the model changes.
     """
     module = model.module
+    for each in module.parameters():
+        if each.requires_grad:  # with the strides of its bucket, so that torch does not warn
+            each.grad = torch.empty_strided(each.size(), each.stride(), dtype=each.dtype, device=each.device)
+            each.grad.zero_()
     model.module = _Touch(module)
     try:
         model(torch.zeros((), device=next(module.parameters()).device)).backward()
