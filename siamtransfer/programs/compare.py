@@ -6,6 +6,7 @@
 
 The records are compared sample by sample: the 95 % interval of the difference is the paired bootstrap's (of
 top-1 exactly, as endlessly many resamples give it), beside McNemar's exact test. "Better" takes both.
+Segmentations are compared image by image, by the interval of mIoU's difference alone.
 Choose the setting beforehand: of several, one may look better by chance.
 
 Records are refused that differ in task, images, labels or protocol. Left out are the normalisation and the
@@ -40,7 +41,7 @@ class CompareOptions:
     setting: str | None = None
     """Only this setting, such as k=20/T=0.07; null: all that both records have."""
     resamples: int | None = None
-    """Resamples of the mean over classes (null: 10,000) or of mAP (null: 1,000)."""
+    """Resamples of the mean over classes (null: 10,000), of mAP or of mIoU (null: 1,000)."""
     seed: int = 0
     """Decides the resamples."""
 
@@ -61,6 +62,7 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         default_resamples,
         refuse_unlike,
     )
+    from siamtransfer.records.image_areas import ImageAreas
     from siamtransfer.records.predictions import read_record
     from siamtransfer.records.record import record
 
@@ -69,8 +71,10 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
     first, second = read_record(options.first), read_record(options.second)
     refuse_unlike(first, second)
     settings = common_settings(first, second, options.setting)
-    labels = first.predictions.labels
-    resamples = options.resamples or default_resamples(labels)
+    scored = first.predictions
+    resamples = options.resamples or default_resamples(scored)
+    of_images = isinstance(scored, ImageAreas)
+    unit, exactly = ("images", "") if of_images else ("samples", "; top-1 exactly")
     metrics: dict[str, float] = {}
     for setting in settings:
         comparison = compare_predictions(
@@ -78,7 +82,7 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         )
         say(f"{setting}: {comparison.verdict()}")
         metrics |= comparison.metrics(f"compare/{setting}")
-    say(f"A is {first.path}, B is {second.path}; {len(labels)} samples")
+    say(f"A is {first.path}, B is {second.path}; {len(scored)} {unit}")
     for name, saved in (("A", first), ("B", second)):
         for sentence in saved.record["provenance"].get("assumptions") or ():
             say(f"note: {name}: {sentence}")
@@ -89,9 +93,9 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
     protocol = {
         "task": first.record["task"],
         "settings": settings,
-        "samples": len(labels),
-        "interval": "paired percentile bootstrap over samples, 95 %; top-1 exactly",
-        "test": "McNemar, exact, two-sided",
+        "samples": len(scored),
+        "interval": f"paired percentile bootstrap over {unit}, 95 %{exactly}",
+        "test": None if of_images else "McNemar, exact, two-sided",
         "resamples": resamples,
         "seed": options.seed,
     }

@@ -2,7 +2,8 @@
 
 Two measurements can be compared when task, data and protocol are the same (`refuse_unlike` has the rule). The
 samples are then paired: the interval is that of the difference by the paired bootstrap over samples, and the
-test is McNemar's (metrics/paired_bootstrap.py).
+test is McNemar's (metrics/paired_bootstrap.py). Of segmentations the samples are images, and there is no test
+beside the interval (metrics/segmentation_intervals.py).
 
 Legend: Q samples, C classes, R resamples; differences are second minus first, in percentage points.
 """
@@ -26,13 +27,16 @@ from siamtransfer.metrics.paired_bootstrap import (
     mean_per_class_differences,
     percentile_interval,
 )
-from siamtransfer.records.predictions import Predictions, SavedRecord, read_record
+from siamtransfer.metrics.segmentation import PerImageCounts
+from siamtransfer.metrics.segmentation_intervals import difference_interval
+from siamtransfer.records.image_areas import ImageAreas, truth_difference
+from siamtransfer.records.predictions import Kept, Predictions, SavedRecord, read_record
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten, to_json
 
 RESAMPLES, RESAMPLES_OF_SCORES = 10_000, 1000
-"""Defaults for the mean over classes, and for mAP, which takes more time."""
+"""Defaults for the mean over classes, and for mAP and mIoU, which take more time."""
 BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std")
 CHOSEN = ("chosen_", "held_out_")
 SPELT_IN_SETTING = {"knn": ("k", "temperature", "uniform")}
@@ -63,9 +67,10 @@ class Comparison:
     """The comparison of two lists of predictions for the same samples.
 
     Attributes:
-        differences: by metric: `top1` and `mean_per_class`, or `mAP` for several labels a sample.
+        differences: by metric: `top1` and `mean_per_class`; `mAP` for several labels a sample; `miou`,
+            `pixel_accuracy` and `mean_accuracy` for segmented images.
         only_first_right, only_second_right: number of samples that one of the two predicts correctly.
-        p_value: McNemar's. These three are None for several labels a sample.
+        p_value: McNemar's. These three are None but for one label a sample.
     """
 
     differences: dict[str, Difference]
@@ -175,7 +180,7 @@ def refuse_unlike(first: SavedRecord, second: SavedRecord) -> None:
       choice on held-out data gave (names that begin as in CHOSEN; but `chosen_on`, the data of the choice,
       has to be equal); lists of values of which each setting's name has one (SPELT_IN_SETTING);
     - every `..._fingerprint` of provenance, which identifies the images;
-    - the labels of all samples, in their order.
+    - the labels of all samples, in their order; of segmented images the pixels of every class.
 
     Feature files have no fingerprint, and their paths, `train` and `test`, belong to the weights. Of those
     only the numbers of samples and the labels show that the images were the same.
@@ -186,16 +191,28 @@ def refuse_unlike(first: SavedRecord, second: SavedRecord) -> None:
         if any(key not in half for half in entries) or entries[0][key] != entries[1][key]:
             values = [repr(half[key]) if key in half else "absent" for half in entries]
             raise UserError(f"{cannot} {key} is {values[0]} in the first and {values[1]} in the second")
-    labels = [saved.predictions.labels for saved in (first, second)]
+    difference = _difference_of_truth(first.predictions, second.predictions)
+    if difference is not None:
+        raise UserError(f"{cannot} {difference}")
+
+
+def _difference_of_truth(first: Kept, second: Kept) -> str | None:
+    """How the labels or the masks of two differ, in words; None where they are equal."""
+    if isinstance(first, ImageAreas) or isinstance(second, ImageAreas):
+        if not (isinstance(first, ImageAreas) and isinstance(second, ImageAreas)):
+            return "one of them has areas of images and the other has labels of samples"
+        return truth_difference(*(next(iter(kept.settings.values())) for kept in (first, second)))
+    labels = first.labels, second.labels
     if labels[0].shape != labels[1].shape:
-        raise UserError(f"{cannot} they scored {list(labels[0].shape)} and {list(labels[1].shape)} labels")
+        return f"they scored {list(labels[0].shape)} and {list(labels[1].shape)} labels"
     differing = np.argwhere(labels[0] != labels[1])
-    if len(differing):
-        at = tuple(differing[0])
-        raise UserError(
-            f"{cannot} {len(differing)} labels differ: that of sample {at[0]} is {labels[0][at]} in the "
-            f"first and {labels[1][at]} in the second"
-        )
+    if not len(differing):
+        return None
+    at = tuple(differing[0])
+    return (
+        f"{len(differing)} labels differ: that of sample {at[0]} is {labels[0][at]} in the first and "
+        f"{labels[1][at]} in the second"
+    )
 
 
 def common_settings(first: SavedRecord, second: SavedRecord, setting: str | None) -> list[str]:
@@ -218,23 +235,44 @@ def common_settings(first: SavedRecord, second: SavedRecord, setting: str | None
     )
 
 
-def default_resamples(labels: np.ndarray) -> int:
-    """R for labels[Q], or for several labels a sample, labels[Q, C]."""
-    return RESAMPLES if labels.ndim == 1 else RESAMPLES_OF_SCORES
+def default_resamples(predictions: Kept) -> int:
+    """R for labels[Q]; fewer for several labels a sample, labels[Q, C], and for segmented images."""
+    one_label = isinstance(predictions, Predictions) and predictions.labels.ndim == 1
+    return RESAMPLES if one_label else RESAMPLES_OF_SCORES
 
 
 def compare_predictions(
-    first: Predictions, second: Predictions, setting: str, *, resamples: int | None = None, seed: int = 0
+    first: Kept, second: Kept, setting: str, *, resamples: int | None = None, seed: int = 0
 ) -> Comparison:
-    """Compares one setting of two predictions with the same labels; resamples R are drawn for the mean over
-    classes or mAP (the interval of top-1 needs none)."""
-    labels = first.labels
+    """Compares one setting of two predictions with the same labels or masks; resamples R are drawn for the
+    mean over classes, mAP or mIoU (the interval of top-1 needs none)."""
+    resamples = resamples or default_resamples(first)
+    if isinstance(first, ImageAreas) and isinstance(second, ImageAreas):
+        return compare_areas(
+            first.settings[setting], second.settings[setting], resamples=resamples, seed=seed
+        )
+    assert isinstance(first, Predictions) and isinstance(second, Predictions)
     return compare_arrays(
-        labels,
-        first.settings[setting],
-        second.settings[setting],
-        resamples=resamples or default_resamples(labels),
-        seed=seed,
+        first.labels, first.settings[setting], second.settings[setting], resamples=resamples, seed=seed
+    )
+
+
+def compare_areas(
+    first: PerImageCounts, second: PerImageCounts, *, resamples: int, seed: int = 0
+) -> Comparison:
+    """Compares two segmentations of the same images: mIoU, pixel accuracy and mean accuracy, with intervals
+    of the difference by resampling images. There is no test by samples; the interval decides alone."""
+    scores = [counts.scores() for counts in (first, second)]
+    return Comparison(
+        {
+            metric: Difference(
+                100 * float(getattr(scores[0], metric)),
+                100 * float(getattr(scores[1], metric)),
+                100 * low,
+                100 * high,
+            )
+            for metric, (low, high) in difference_interval(first, second, resamples, seed).items()
+        }
     )
 
 

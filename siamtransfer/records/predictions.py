@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from siamtransfer.records.image_areas import ImageAreas, is_of_areas
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file
 from siamtransfer.utils.log import say
@@ -96,14 +97,10 @@ class Predictions:
         Raises:
             UserError: there is no such file, it is damaged, or it holds something else.
         """
-        try:
-            if zipfile.is_zipfile(path):
-                verify_zip(path)
-            content = np.load(path, allow_pickle=False)
-            arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise UserError(f"{path} cannot be read as predictions: {reason or error}") from error
+        return cls._from_arrays(path, _read_arrays(path))
+
+    @classmethod
+    def _from_arrays(cls, path: str | Path, arrays: dict[str, np.ndarray]) -> Predictions:
         if "labels" not in arrays:
             raise UserError(f"{path} has no array called labels: it is no file of predictions")
         settings = {name.removesuffix(END): array for name, array in arrays.items() if name.endswith(END)}
@@ -111,6 +108,40 @@ class Predictions:
             return cls(arrays["labels"], settings)
         except ValueError as error:
             raise UserError(f"{path} {error}") from error
+
+    def __len__(self) -> int:
+        """Q."""
+        return len(self.labels)
+
+
+Kept = Predictions | ImageAreas
+"""What lies beside a record: predictions of samples, or the areas of segmented images."""
+
+
+def read_kept(path: str | Path) -> Kept:
+    """Reads a file that `Predictions.write` or `ImageAreas.write` wrote.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it holds something else.
+    """
+    arrays = _read_arrays(path)
+    if not is_of_areas(arrays):
+        return Predictions._from_arrays(path, arrays)
+    try:
+        return ImageAreas.from_arrays(arrays)
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} {error}") from error
+
+
+def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        if zipfile.is_zipfile(path):
+            verify_zip(path)
+        content = np.load(path, allow_pickle=False)
+        return {"": content} if isinstance(content, np.ndarray) else dict(content)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"{path} cannot be read as predictions: {reason or error}") from error
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,10 +162,10 @@ class SavedRecord(NamedTuple):
 
     path: Path
     record: dict[str, Any]
-    predictions: Predictions
+    predictions: Kept
 
 
-def publish(record: dict[str, Any], predictions: Predictions | None, path: str | None) -> dict[str, Any]:
+def publish(record: dict[str, Any], predictions: Kept | None, path: str | None) -> dict[str, Any]:
     """Returns the record; writes it to `path`, an OUT.json, and the predictions to OUT.npz, unless that is
     None. Both files are written or neither, and the record's provenance then has a `predictions_digest`
     and a `record_digest`.
@@ -187,7 +218,7 @@ def read_record(path: str | Path) -> SavedRecord:
         raise UserError(f"{path} has lost its predictions: there is no file {beside}")
     if digest_of_file(beside) != digest:
         raise UserError(f"{beside} is not the file of predictions that {path} names: its digest is another")
-    return SavedRecord(path, record, Predictions.read(beside))
+    return SavedRecord(path, record, read_kept(beside))
 
 
 def _digest_of_record(record: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.records.predictions import Predictions, publish
+from siamtransfer.records.predictions import Kept, publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.files import refuse_record
 
@@ -21,14 +21,15 @@ class Result:
             percentages.
         protocol: every choice that moves the numbers.
         provenance: what the numbers were computed from: digests of weights, fingerprints of images.
-        predictions: of every scored sample by setting; None for a measurement without predictions.
+        predictions: of every scored sample by setting, or the areas of segmented images; None for
+            a measurement without predictions.
     """
 
     task: str
     metrics: dict[str, float]
     protocol: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    predictions: Predictions | None = None
+    predictions: Kept | None = None
 
     def record(self) -> dict[str, Any]:
         """The JSON document that the program of this task prints, with versions, commit, command and time."""
