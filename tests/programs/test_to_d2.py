@@ -112,9 +112,10 @@ def test_the_command_line_with_the_proof(tmp_path: Path, checkpoint: Path) -> No
     record = json.loads(done.stdout.splitlines()[-1])
     assert record["task"] == "convert/to_d2"
     assert record["protocol"]["proof"] == "passed"
-    assert record["protocol"]["layouts"] == ["FPN"]
-    assert 0 <= record["metrics"]["parity/float32/FPN/max_relative_error"] < 1e-5
-    assert 0 <= record["metrics"]["parity/float64/FPN/max_relative_error"] < 1e-13
+    assert record["protocol"]["layouts"] == ["FPN", "D16", "D8"]
+    for layout in record["protocol"]["layouts"]:
+        assert 0 <= record["metrics"][f"parity/float32/{layout}/max_relative_error"] < 1e-5
+        assert 0 <= record["metrics"][f"parity/float64/{layout}/max_relative_error"] < 1e-13
     assert "detectron2 0.6" in record["provenance"]["detectron2"]
     assert "FPN only" in done.stderr
     assert files_of(tmp_path) == ["checkpoint.pth", "out.pkl", "out.yaml"]

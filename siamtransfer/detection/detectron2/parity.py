@@ -2,7 +2,8 @@
 
 Detectron2 builds the trunk from the written configuration, and its checkpointer loads the written weights.
 Both trunks get the same 8-bit image. Every tensor has to arrive to the bit, and the outputs of res2 to res5
-have to agree in float32 and, far more closely, in float64.
+have to agree in float32 and, far more closely, in float64. The trunks of segmentation are covered too: D16,
+whose res5 is dilated as Detectron2 does it, and D8, whose res4 and res5 are dilated as torchvision does it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
 from siamtransfer.detection.detectron2.convertible import layouts
 from siamtransfer.detection.detectron2.own_keys import default_settings
-from siamtransfer.detection.detectron2.trunk import register_trunks
+from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_FPN, SMALL_STEM_PLAIN, register_trunks
 from siamtransfer.utils.errors import UserError
 
 STAGES = ("res2", "res3", "res4", "res5")
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 IMAGE = (3, 96, 128)
+DILATED_SIDE = 64
+"""Dilated trunks see the upper left corner of the image of so many pixels: their maps are up to 16 times as
+large."""
+DILATED = {"D16": (1, 2, False), "D8": (2, 4, True)}
+"""The dilated layouts: RES4_DILATION, RES5_DILATION and CONTRACT_DILATION of MODEL.RESNETS."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Parity:
 def measure_parity(
     weights: Path, weights_config: Path, backbone: ResNetBackbone, normalisation: Normalisation
 ) -> Parity:
-    """Compares the trunks in every layout that the architecture allows.
+    """Compares the trunks in every layout that the architecture allows, and dilated.
 
     `weights` and `weights_config` are the written files, whatever their names; `backbone` holds the original
     weights in float32 and is not changed.
@@ -86,17 +92,33 @@ def measure_parity(
     image = torch.randint(0, 256, (1, *IMAGE), generator=torch.Generator().manual_seed(0))
     errors: dict[tuple[torch.dtype, str, str], float] = {}
     tensors: dict[str, int] = {}
-    for layout in layouts(Architecture.of(backbone)):
+    for layout in (*layouts(Architecture.of(backbone)), *DILATED):
         cfg = configuration(layout, weights_config)
         model = build_trunk(cfg, layout)
         load_weights(model, weights)
         tensors[layout] = _count_loaded(model, layout, backbone)
+        reference = dilated_like(backbone, layout) if layout in DILATED else backbone
+        seen = image[..., :DILATED_SIDE, :DILATED_SIDE] if layout in DILATED else image
         for dtype in TOLERANCE:
-            detectron2_maps = detectron2_stages(model.to(dtype), cfg, layout, image.to(dtype))
-            torchvision_maps = torchvision_stages(backbone, normalisation, image.to(dtype))
+            detectron2_maps = detectron2_stages(model.to(dtype), cfg, layout, seen.to(dtype))
+            torchvision_maps = torchvision_stages(reference, normalisation, seen.to(dtype))
             for stage, a, b in zip(STAGES, detectron2_maps, torchvision_maps, strict=True):
                 errors[dtype, layout, stage] = relative_error(a, b)
     return Parity(errors, tensors, detectron2)
+
+
+def dilated_like(backbone: ResNetBackbone, layout: str) -> ResNetBackbone:
+    """`backbone` with its weights and the dilations of one of DILATED, made of torchvision's blocks."""
+    _, last, contracted = DILATED[layout]
+    architecture = Architecture.of(backbone)._replace(output_stride=32 // last)
+    dilated = architecture.build()
+    assert isinstance(dilated, ResNetBackbone)
+    dilated.load_state_dict(backbone.state_dict())
+    if not contracted:
+        convolutions = (m for m in dilated.layer4[0].modules() if isinstance(m, nn.Conv2d))
+        first = next(convolution for convolution in convolutions if convolution.kernel_size == (3, 3))
+        first.dilation = first.padding = (last, last)
+    return dilated.eval()
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
@@ -116,6 +138,12 @@ def configuration(layout: str, weights_config: Path) -> Any:
     else:
         cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES[:3])  # the RoI heads own res5
     cfg.merge_from_file(str(weights_config))
+    if layout in DILATED:
+        plain = {SMALL_STEM_FPN: SMALL_STEM_PLAIN}
+        settings = cfg.MODEL.RESNETS
+        cfg.MODEL.BACKBONE.NAME = plain.get(cfg.MODEL.BACKBONE.NAME, PLAIN)
+        settings.OUT_FEATURES = list(STAGES)
+        settings.RES4_DILATION, settings.RES5_DILATION, settings.CONTRACT_DILATION = DILATED[layout]
     return cfg
 
 

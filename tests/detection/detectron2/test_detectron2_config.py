@@ -17,6 +17,7 @@ from siamtransfer.detection.data.configured import scenes_section
 from siamtransfer.detection.detectron2 import convert
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_to
+from siamtransfer.detection.detectron2.own_keys import default_settings
 from siamtransfer.detection.detectron2.parity import load_weights
 from siamtransfer.detection.detectron2.roi_heads import EXTRA_NORM, register_heads
 from siamtransfer.detection.detectron2.settings import (
@@ -90,9 +91,7 @@ def damaged(path: Path, folder: Path, change: Any) -> Path:
 def test_every_file_is_understood_by_detectron2(file: Path) -> None:
     """Keys and types as Detectron2 itself merges the file, which reads it on its own way."""
     cfg = build_settings(read_layered_config([file], []))
-    from detectron2.config import get_cfg
-
-    expected = get_cfg()
+    expected = default_settings()
     loaded = type(expected).load_yaml_with_base(str(file))
     loaded.pop("SCENES", None)
     expected.merge_from_other_cfg(type(expected)(loaded))
