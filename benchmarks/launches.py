@@ -7,6 +7,7 @@ neither a view nor an allocation. Operations over lists of tensors count as torc
 them (by tensors and by blocks of 65,536 elements), or as one a tensor where torch has no such kernel.
 Copies to the device count. A product by a library may launch more than one kernel, which is not
 seen.
+"Tensor by tensor" is the same arithmetic without multi-tensor operations, for comparison.
 The host's time is that of the same calls on CPU tensors of hardly any elements (views of 8 pixels, weights
 of 8 values), where nearly nothing but launching is left; the median of 20.
 With --device cuda the profiler counts the kernels instead, and the host's time is up to the last launch.
@@ -191,6 +192,38 @@ def _painter(views: Recipe, batch: int, device: str, kind: Painting) -> Callable
     return lambda: augment_batch(made, views, device, channels_last=True, painting=kind)
 
 
+def _one_by_one(name: Literal["lars", "larc"], *, tiny: bool) -> Callable[[], object]:
+    """The baseline of an update: its formulas for one tensor after another, as optim/lars.py states them."""
+    network = _network("cpu" if tiny else "cuda", tiny=tiny)
+    momenta = [torch.zeros_like(weight) for weight in network.parameters()]
+    decay, trust, momentum, lr = 1e-4, 1e-3, 0.9, 0.1
+
+    @torch.no_grad()
+    def step() -> None:
+        for weight, moved in zip(network.parameters(), momenta, strict=True):
+            assert weight.grad is not None
+            update = weight.grad.add(weight, alpha=decay)
+            w_norm = weight.norm()
+            g_norm = update.norm() if name == "lars" else weight.grad.norm()
+            below = g_norm if name == "lars" else g_norm + decay * w_norm + 1e-8
+            ratio = torch.where((w_norm > 0) & (g_norm > 0), trust * w_norm / below, 1.0)
+            moved.mul_(momentum).add_(update.mul_(ratio))
+            weight.add_(moved, alpha=-lr)
+
+    return step
+
+
+def _clipping_one_by_one(*, tiny: bool) -> Callable[[], object]:
+    network = _network("cpu" if tiny else "cuda", tiny=tiny)
+
+    def clip() -> None:
+        for weight in network.parameters():
+            assert weight.grad is not None
+            weight.grad.mul_((3.0 / (weight.grad.norm() + 1e-6)).clamp(max=1))
+
+    return clip
+
+
 def _optimizer(name: Literal["sgd", "lars", "larc"], *, tiny: bool) -> Callable[[], object]:
     network = _network("cpu" if tiny else "cuda", tiny=tiny)
     config = OptimConfig(name=name)
@@ -208,8 +241,11 @@ def _moving_average(*, tiny: bool) -> Callable[[], object]:
 
 
 UPDATES: dict[str, Callable[..., Callable[[], object]]] = {
+    "lars step, tensor by tensor": partial(_one_by_one, "lars"),
     "lars step": partial(_optimizer, "lars"),
+    "larc step, tensor by tensor": partial(_one_by_one, "larc"),
     "larc step": partial(_optimizer, "larc"),
+    "clipping, tensor by tensor": _clipping_one_by_one,
     "clipping of each gradient": _clipping,
     "moving average": _moving_average,
 }

@@ -24,10 +24,13 @@ import torch
 from torch import Tensor
 
 from siamtransfer.distributed.runtime import exact_matmul
+from siamtransfer.utils.errors import UserError
 from siamtransfer.views.augment import BOXES, LUMINANCE, box_radius
 from siamtransfer.views.random_params import NEVER, Column, Grey, Operation
 
 PIXELS_AT_ONCE = 1 << 25  # of all views of a chunk; bounds the memory for intermediate values
+MOST_BEFORE, MOST_AFTER = 3, 4  # slots before and after the hue that a view can fill
+OPPONENTS = np.array([[-1, 1, 1], [0, 1, -1]], np.float32)
 GREY = len(Operation)  # the code of grey, after those of the jitter's operations
 NO_CHROMA = 1e-12  # instead of 0, by which grey would be divided
 
@@ -49,11 +52,15 @@ def augment_fused(
 ) -> Tensor:
     """Augments and normalises uint8[N,3,S,S] crops by float32[N,P] `params`, as `augment.augment` does.
 
-    `compiled` fuses the operations by torch.compile, which compiles anew for each shape of a chunk. The views
-    are computed in groups of `at_once`, by default as many as have PIXELS_AT_ONCE pixels together.
+    `compiled` fuses the operations by torch.compile, which compiles anew for each shape of a chunk; every
+    operation then takes part in every chunk. The views are computed in groups of `at_once`, by default as
+    many as have PIXELS_AT_ONCE pixels together.
 
     Returns `dtype`[N,3,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
     whatever autocast says.
+
+    Raises:
+        UserError: torch.compile cannot compile here.
     """
     side = crops.shape[-1]
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -63,14 +70,31 @@ def augment_fused(
     with torch.autocast(crops.device.type, enabled=False), exact_matmul():
         for start in range(0, len(crops), at_once):
             chunk = slice(start, start + at_once)
-            numbers = _upload(_plan(params[chunk], side, mean, std), crops.device)
+            numbers = _upload(_plan(params[chunk], side, mean, std, whole=compiled), crops.device)
             paint(crops[chunk], numbers, out[chunk])
     return out
 
 
 @cache
 def _compiled_paint() -> Callable[[Tensor, Numbers, Tensor], None]:
-    return torch.compile(_paint, fullgraph=True, dynamic=False)
+    compiled = torch.compile(_paint, fullgraph=True, dynamic=False)
+
+    def paint(crops: Tensor, numbers: Numbers, out: Tensor) -> None:
+        try:
+            compiled(crops, numbers, out)
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException
+            from torch._inductor.exc import InductorError
+
+            if not isinstance(error, TorchDynamoException | InductorError):
+                raise
+            reason = " ".join(str(error).split()[:20])
+            raise UserError(
+                f"hardware.augment compiled: torch.compile failed ({reason}). It needs a C++ compiler on the "
+                "CPU, and Triton with a C compiler on a GPU: install them, or take --hardware.augment fused"
+            ) from error
+
+    return paint
 
 
 def _upload(plan: dict[str, np.ndarray], device: torch.device) -> Numbers:
@@ -81,33 +105,34 @@ def _upload(plan: dict[str, np.ndarray], device: torch.device) -> Numbers:
 
 
 def _plan(
-    params: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float]
+    params: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float], *, whole: bool
 ) -> dict[str, np.ndarray]:
-    """The numbers of all operations on n views, float32.
+    """The numbers of all operations on n views, float32; `whole`: of those that no view has, too.
 
     PHASE SLOT: A[n,3,3], and with ", mean" c[n,1,3] where a view changes its contrast there; PHASE is before
-    or after the hue. hue: [n,3,1], from where each channel's distance on the circle of colours is counted.
-    reach, width: [n,1,1], the radius of the blur's boxes plus one, and the boxes' width; distance [S,S] and
-    limit [S] see `_blur`. threshold: [n,1,1] of solarize. scale, shift: [1,3,1] of the normalisation.
+    or after the hue. hue: [n,3,1], from where each channel's distance on the circle of colours is counted;
+    opponents [2,3] see `_turn_hue`. top, fall, limit: [n,1,1], [n,1,1] and [n,1,S] of the blur's boxes, none,
+    [1], and distance, [S,S], see `_blur`. threshold: [n,1,1,1] of solarize. scale, shift: [1,3,1,1] of the
+    normalisation.
     """
     plan: dict[str, np.ndarray] = {}
     operations, factors = _sequences(params)
     is_hue = operations == Operation.HUE
     early = np.arange(operations.shape[1]) < is_hue.argmax(axis=1)[:, None]  # nothing, in views without hue
     colour = (operations >= 0) & ~is_hue
-    plan |= _slots("before", operations, factors, colour & early)
-    if is_hue.any():
+    plan |= _slots("before", operations, factors, colour & early, MOST_BEFORE if whole else 0)
+    if whole or is_hue.any():
         turn = np.where(is_hue, factors, 0).sum(axis=1)[:, None]
         plan["hue"] = (6 * turn + 3 - np.array([0, 2, 4]))[:, :, None]
-    plan |= _slots("after", operations, factors, colour & ~early)
+        plan["opponents"] = OPPONENTS
+    plan |= _slots("after", operations, factors, colour & ~early, MOST_AFTER if whole else 0)
     sigma, threshold = params[:, Column.SIGMA], params[:, Column.SOLARIZE]
-    if (sigma > 0).any():
-        radius = np.where(sigma > 0, box_radius(sigma), 0)[:, None, None]
-        plan |= {"reach": radius + 1, "width": 2 * radius + 1} | _box_geometry(side)
-    if (threshold < NEVER).any():
-        plan["threshold"] = threshold[:, None, None]
-    scale = 1 / np.array(std, np.float64)[None, :, None]
-    return plan | {"scale": scale, "shift": -np.array(mean)[None, :, None] * scale}
+    if whole or (sigma > 0).any():
+        plan |= _boxes(np.where(sigma > 0, box_radius(sigma), 0)[:, None, None], side)
+    if whole or (threshold < NEVER).any():
+        plan["threshold"] = threshold[:, None, None, None]
+    scale = 1 / np.array(std, np.float64)[None, :, None, None]
+    return plan | {"scale": scale, "shift": -np.array(mean)[None, :, None, None] * scale}
 
 
 def _sequences(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,34 +147,50 @@ def _sequences(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _slots(
-    phase: str, operations: np.ndarray, factors: np.ndarray, chosen: np.ndarray
+    phase: str, operations: np.ndarray, factors: np.ndarray, chosen: np.ndarray, at_least: int
 ) -> dict[str, np.ndarray]:
-    """The operations bool[n,6] `chosen`, each view's packed to the front; a slot holds one of each view."""
+    """The operations bool[n,6] `chosen`, each view's packed to the front; a slot holds one of each view.
+    Where slots are asked for, `at_least` so many, each can change the contrast.
+
+    Grey that comes first leaves values within 0 and 1, so the operation after it is of the same slot.
+    """
     slots: dict[str, np.ndarray] = {}
-    place = chosen.cumsum(axis=1) - 1
+    grey_first = chosen[:, :1]
+    place = np.where(chosen, (chosen.cumsum(axis=1) - 1 - grey_first).clip(0), -1)
     identity, luminance = np.eye(3, dtype=np.float32), np.array(LUMINANCE, np.float32)
-    for slot in range(int(chosen.sum(axis=1).max(initial=0))):
-        rows, columns = (chosen & (place == slot)).nonzero()
-        operation, factor = operations[rows, columns], factors[rows, columns][:, None, None]
+    greyed = np.where(grey_first[:, :, None], luminance, identity)
+    for slot in range(max(at_least, int(place.max(initial=-1)) + 1)):
+        matrices = np.tile(identity, (len(chosen), 1, 1)) if slot else greyed.copy()
+        rows, columns = (place[:, 1:] == slot).nonzero()
+        operation, factor = operations[rows, columns + 1], factors[rows, columns + 1][:, None, None]
         mixes = np.isin(operation, (Operation.SATURATION, GREY))[:, None, None]
-        matrices = np.tile(identity, (len(chosen), 1, 1))
-        matrices[rows] = factor * identity + np.where(mixes, (1 - factor) * luminance, 0)
-        slots[f"{phase} {slot}"] = matrices
+        changes = factor * identity + np.where(mixes, (1 - factor) * luminance, 0)
         contrast = operation == Operation.CONTRAST
-        if contrast.any():
+        if at_least or contrast.any():
             weights = np.zeros((len(chosen), 1, 3), np.float32)
             weights[rows[contrast]] = (1 - factor[contrast]) * luminance
-            slots[f"{phase} {slot}, mean"] = weights
+            slots[f"{phase} {slot}, mean"] = weights @ matrices
+        matrices[rows] = changes @ matrices[rows]
+        slots[f"{phase} {slot}"] = matrices
     return slots
 
 
-@cache
-def _box_geometry(side: int) -> dict[str, np.ndarray]:
-    """distance: |i - j| of two lines of a view; limit: how much of a box a line can be, see `_blur`."""
+def _boxes(radius: np.ndarray, side: int) -> dict[str, np.ndarray]:
+    """What `_blur` makes the boxes of radius[n,1,1] of: the weight of line j in line i is top - fall |i - j|,
+    from none to limit."""
+    width = 2 * radius.astype(np.float64) + 1
+    limit = np.repeat(1 / width, side, axis=2)
+    limit[:, :, [0, -1]] = np.inf
     lines = np.arange(side, dtype=np.float32)
-    limit = np.ones(side, np.float32)
-    limit[[0, -1]] = np.inf
-    return {"distance": np.abs(lines[:, None] - lines), "limit": limit}
+    distance = np.abs(lines[:, None] - lines)
+    none = np.zeros(1)
+    return {
+        "top": (radius + 1) / width,
+        "fall": 1 / width,
+        "limit": limit,
+        "none": none,
+        "distance": distance,
+    }
 
 
 def _paint(crops: Tensor, numbers: Numbers, out: Tensor) -> None:
@@ -157,13 +198,13 @@ def _paint(crops: Tensor, numbers: Numbers, out: Tensor) -> None:
     x = torch.div(crops, 255).flatten(2)
     x = _colours("before", x, numbers)
     if "hue" in numbers:
-        x = _turn_hue(x, numbers["hue"])
-    x = _colours("after", x, numbers)
-    if "reach" in numbers:
-        x = _blur(x.view(crops.shape), numbers).flatten(2)
+        x = _turn_hue(x, numbers["hue"], numbers["opponents"])
+    x = _colours("after", x, numbers).view(crops.shape)
+    if "top" in numbers:
+        x = _blur(x, numbers)
     if "threshold" in numbers:
         x = torch.where(x >= numbers["threshold"], 1 - x, x)
-    out.copy_(torch.addcmul(numbers["shift"], x, numbers["scale"]).view(crops.shape))
+    torch.addcmul(numbers["shift"], x, numbers["scale"], out=out)
 
 
 def _colours(phase: str, x: Tensor, numbers: Numbers) -> Tensor:
@@ -179,18 +220,19 @@ def _colours(phase: str, x: Tensor, numbers: Numbers) -> Tensor:
     return x
 
 
-def _turn_hue(x: Tensor, start: Tensor) -> Tensor:
+def _turn_hue(x: Tensor, start: Tensor, opponents: Tensor) -> Tensor:
     """Turns the colour circle, keeping HSV's saturation and value.
 
     Let V be the largest channel, m the smallest, C = V - m the chroma and h the hue on a circle of length 6,
     with red at 0, green at 2 and blue at 4: |h| = 1 + (G + B - R - m) / C, negative where blue exceeds green.
+    The rows of `opponents` give G + B - R and G - B.
     A channel at distance d from the turned hue has V - C clamp(d - 1, 0, 1). With `start`, which is 6 turns
     plus 3 less the channel's place, d = |(h + start) mod 6 - 3|.
     """
     low, value = torch.aminmax(x, dim=1, keepdim=True)
-    red, green, blue = x.split(1, dim=1)
+    hue, sign = torch.matmul(opponents, x).split(1, dim=1)
     chroma = (value - low).clamp_(min=NO_CHROMA)
-    hue = (green + blue).sub_(red).sub_(low).div_(chroma).add_(1).copysign_(green - blue)
+    hue = torch.sub(hue, low).div_(chroma).add_(1).copysign_(sign)
     distance = torch.remainder(hue + start, 6).sub_(3).abs_().clamp_(1, 2)
     return torch.addcmul(value + chroma, chroma, distance, value=-1)
 
@@ -202,11 +244,15 @@ def _blur(x: Tensor, numbers: Numbers) -> Tensor:
     2 r + 1. The first and the last line also stand for those beyond them, so their weight has no upper limit:
     the sum of the clamped weights from |i - j| on is r + 1 - |i - j| itself. The three boxes together are
     K = B B B, and the result is K x Kᵀ; r = 0 gives the identity.
+
+    Both products have K on the left and the lines that are blurred as the rows of what is on the right:
+    first column, channel and row, then row, column and channel. So no copy is made between them, and the
+    result lies in memory as channels_last wants it.
     """
-    zero = torch.zeros_like(numbers["limit"])
-    box = torch.clamp(numbers["reach"] - numbers["distance"], zero, numbers["limit"]).div_(numbers["width"])
+    box = torch.addcmul(numbers["top"], numbers["fall"], numbers["distance"], value=-1)
+    box = torch.clamp(box, numbers["none"], numbers["limit"])
     kernel = torch.bmm(torch.bmm(box, box), box)
     assert BOXES == 3
     n, _, side, _ = x.shape
-    x = torch.bmm(x.reshape(n, 3 * side, side), kernel.mT).view(n, 3, side, side)
-    return kernel[:, None] @ x
+    x = torch.bmm(kernel, x.reshape(n, 3 * side, side).mT).view(n, 3 * side, side)
+    return torch.bmm(kernel, x.mT).view(n, side, side, 3).permute(0, 3, 1, 2)

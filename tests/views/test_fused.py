@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from siamtransfer.utils.errors import UserError
+from siamtransfer.views import fused
 from siamtransfer.views.augment import augment
 from siamtransfer.views.fused import augment_fused
 from siamtransfer.views.random_params import sample_params
@@ -40,6 +44,39 @@ def test_it_equals_the_painting_that_picks_rows(name: str) -> None:
     assert (exact - augment(crops, params * 0 + params[:1], *normalisation)).abs().max() > 0.1
 
 
+def test_one_graph_without_breaks_serves_all_batches_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    paint = torch.compile(fused._paint, fullgraph=True, dynamic=False, backend=backend)
+    monkeypatch.setattr(fused, "_compiled_paint", lambda: paint)
+    crops, params = drawn("byol")
+    normalisation = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)
+    plain = params[:4].copy()
+    plain[:, :4], plain[:, 8], plain[:, 9], plain[:, 10] = -1, 0, 0, 2  # views that nothing changes
+    for numbers in (plain, *(params[4 * n : 4 * n + 4] for n in range(6))):
+        compiled = augment_fused(crops[:4], numbers, *normalisation, compiled=True)
+        assert torch.allclose(compiled, augment(crops[:4], numbers, *normalisation), rtol=0, atol=SAME)
+    assert len(graphs) == 1
+
+
+def test_a_compiler_that_is_missing_is_named_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backend(*_: Any) -> Any:
+        raise OSError("no compiler")
+
+    torch.compiler.reset()
+    fused._compiled_paint.cache_clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    crops, params = drawn("byol", 2)
+    with pytest.raises(UserError, match=r"no compiler.*--hardware.augment fused"):
+        augment_fused(crops, params, (0, 0, 0), (1, 1, 1), compiled=True)
+    fused._compiled_paint.cache_clear()
+
+
 def test_dtype_and_layout_are_as_asked() -> None:
     crops, params = drawn("byol", 3)
     out = augment_fused(crops, params, (0, 0, 0), (1, 1, 1), dtype=torch.bfloat16, channels_last=True)
@@ -57,8 +94,9 @@ class Count(TorchDispatchMode):
         return operation(*arguments, **(named or {}))
 
 
-def test_it_launches_a_fifth_of_the_operations_on_a_fake_gpu() -> None:
-    _, params = drawn("simsiam")
+@pytest.mark.parametrize("name", ["simsiam", "byol", "moco-v1"])
+def test_it_launches_a_fifth_of_the_operations_on_a_fake_gpu(name: str) -> None:
+    _, params = drawn(name)
     counts = []
     with FakeTensorMode(allow_non_fake_inputs=True):
         crops = torch.empty(len(params), 3, 224, 224, dtype=torch.uint8, device="cuda")
@@ -66,5 +104,4 @@ def test_it_launches_a_fifth_of_the_operations_on_a_fake_gpu() -> None:
             with Count() as count:
                 assert paint(crops, params, (0, 0, 0), (1, 1, 1)).device.type == "cuda"
             counts.append(count.launches)
-    assert counts[1] <= 70
-    assert counts[0] > 4 * counts[1]
+    assert counts[0] > 5 * counts[1]
