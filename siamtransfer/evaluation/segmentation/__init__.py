@@ -1,0 +1,1 @@
+"""Semantic segmentation by frozen features: linear, nearest neighbours and clusters of patches."""
