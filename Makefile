@@ -51,6 +51,7 @@ bench: $(VENV)/.test
 	$(PY) -m benchmarks.knn
 	$(PY) -m benchmarks.linear
 	$(PY) -m benchmarks.coco_eval
+	$(PY) -m benchmarks.miou
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.launches
 	$(PY) -m benchmarks.activation_memory
