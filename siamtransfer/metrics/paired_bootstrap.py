@@ -41,6 +41,18 @@ def accuracy_interval(only_first: int, only_second: int, samples: int) -> tuple[
     return 100 * float(low) / samples, 100 * float(high) / samples
 
 
+def mean_differences(
+    first: np.ndarray, second: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """float64[R]: the difference of the means of two float64[Q] in each of R resamples of the samples."""
+    gain = second - first
+    means = np.empty(resamples)
+    for chunk in _chunks(resamples, len(gain)):
+        drawn = generator.integers(0, len(gain), (chunk.stop - chunk.start, len(gain)))
+        means[chunk] = gain[drawn].mean(axis=1)
+    return means
+
+
 def mean_per_class_differences(
     first: np.ndarray, second: np.ndarray, classes: np.ndarray, resamples: int, generator: np.random.Generator
 ) -> np.ndarray:

@@ -6,7 +6,8 @@
 
 The records are compared sample by sample: the 95 % interval of the difference is the paired bootstrap's (of
 top-1 exactly, as endlessly many resamples give it), beside McNemar's exact test. "Better" takes both.
-Segmentations are compared image by image, by the interval of mIoU's difference alone.
+Segmentations are compared image by image, by the interval of mIoU's difference alone; values that samples
+have, such as the Jaccard index of images, by that of their mean.
 Choose the setting beforehand: of several, one may look better by chance.
 
 Records are refused that differ in task, images, labels or protocol. Left out are the normalisation and the
@@ -63,7 +64,7 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         refuse_unlike,
     )
     from siamtransfer.records.image_areas import ImageAreas
-    from siamtransfer.records.predictions import read_record
+    from siamtransfer.records.predictions import Predictions, read_record
     from siamtransfer.records.record import record
 
     assert options.first is not None
@@ -73,8 +74,8 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
     settings = common_settings(first, second, options.setting)
     scored = first.predictions
     resamples = options.resamples or default_resamples(scored)
-    of_images = isinstance(scored, ImageAreas)
-    unit, exactly = ("images", "") if of_images else ("samples", "; top-1 exactly")
+    labelled = isinstance(scored, Predictions)
+    unit, exactly = ("images" if isinstance(scored, ImageAreas) else "samples"), "; top-1 exactly"
     metrics: dict[str, float] = {}
     for setting in settings:
         comparison = compare_predictions(
@@ -94,8 +95,8 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         "task": first.record["task"],
         "settings": settings,
         "samples": len(scored),
-        "interval": f"paired percentile bootstrap over {unit}, 95 %{exactly}",
-        "test": None if of_images else "McNemar, exact, two-sided",
+        "interval": f"paired percentile bootstrap over {unit}, 95 %{exactly if labelled else ''}",
+        "test": "McNemar, exact, two-sided" if labelled else None,
         "resamples": resamples,
         "seed": options.seed,
     }

@@ -3,7 +3,7 @@
 Two measurements can be compared when task, data and protocol are the same (`refuse_unlike` has the rule). The
 samples are then paired: the interval is that of the difference by the paired bootstrap over samples, and the
 test is McNemar's (metrics/paired_bootstrap.py). Of segmentations the samples are images, and there is no test
-beside the interval (metrics/segmentation_intervals.py).
+beside the interval (metrics/segmentation_intervals.py); nor is there for values that samples have.
 
 Legend: Q samples, C classes, R resamples; differences are second minus first, in percentage points.
 """
@@ -24,6 +24,7 @@ from siamtransfer.metrics.paired_bootstrap import (
     accuracy_interval,
     mcnemar,
     mean_average_precision_differences,
+    mean_differences,
     mean_per_class_differences,
     percentile_interval,
 )
@@ -32,6 +33,7 @@ from siamtransfer.metrics.segmentation_intervals import difference_interval
 from siamtransfer.records.image_areas import ImageAreas, truth_difference
 from siamtransfer.records.predictions import Kept, Predictions, SavedRecord, read_record
 from siamtransfer.records.result import Result
+from siamtransfer.records.sample_values import SampleValues, sample_difference
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten, to_json
 
@@ -68,7 +70,7 @@ class Comparison:
 
     Attributes:
         differences: by metric: `top1` and `mean_per_class`; `mAP` for several labels a sample; `miou`,
-            `pixel_accuracy` and `mean_accuracy` for segmented images.
+            `pixel_accuracy` and `mean_accuracy` for segmented images; `mean` for a value a sample.
         only_first_right, only_second_right: number of samples that one of the two predicts correctly.
         p_value: McNemar's. These three are None but for one label a sample.
     """
@@ -180,7 +182,8 @@ def refuse_unlike(first: SavedRecord, second: SavedRecord) -> None:
       choice on held-out data gave (names that begin as in CHOSEN; but `chosen_on`, the data of the choice,
       has to be equal); lists of values of which each setting's name has one (SPELT_IN_SETTING);
     - every `..._fingerprint` of provenance, which identifies the images;
-    - the labels of all samples, in their order; of segmented images the pixels of every class.
+    - the labels (or the numbers) of all samples, in their order; of segmented images the pixels of every
+      class.
 
     Feature files have no fingerprint, and their paths, `train` and `test`, belong to the weights. Of those
     only the numbers of samples and the labels show that the images were the same.
@@ -202,6 +205,10 @@ def _difference_of_truth(first: Kept, second: Kept) -> str | None:
         if not (isinstance(first, ImageAreas) and isinstance(second, ImageAreas)):
             return "one of them has areas of images and the other has labels of samples"
         return truth_difference(*(next(iter(kept.settings.values())) for kept in (first, second)))
+    if isinstance(first, SampleValues) or isinstance(second, SampleValues):
+        if not (isinstance(first, SampleValues) and isinstance(second, SampleValues)):
+            return "one of them has values of samples and the other has labels"
+        return sample_difference(first, second)
     labels = first.labels, second.labels
     if labels[0].shape != labels[1].shape:
         return f"they scored {list(labels[0].shape)} and {list(labels[1].shape)} labels"
@@ -236,9 +243,11 @@ def common_settings(first: SavedRecord, second: SavedRecord, setting: str | None
 
 
 def default_resamples(predictions: Kept) -> int:
-    """R for labels[Q]; fewer for several labels a sample, labels[Q, C], and for segmented images."""
-    one_label = isinstance(predictions, Predictions) and predictions.labels.ndim == 1
-    return RESAMPLES if one_label else RESAMPLES_OF_SCORES
+    """R for labels[Q] or a value a sample; fewer for several labels a sample, labels[Q, C], and for segmented
+    images."""
+    if isinstance(predictions, Predictions):
+        return RESAMPLES if predictions.labels.ndim == 1 else RESAMPLES_OF_SCORES
+    return RESAMPLES if isinstance(predictions, SampleValues) else RESAMPLES_OF_SCORES
 
 
 def compare_predictions(
@@ -249,6 +258,10 @@ def compare_predictions(
     resamples = resamples or default_resamples(first)
     if isinstance(first, ImageAreas) and isinstance(second, ImageAreas):
         return compare_areas(
+            first.settings[setting], second.settings[setting], resamples=resamples, seed=seed
+        )
+    if isinstance(first, SampleValues) and isinstance(second, SampleValues):
+        return compare_values(
             first.settings[setting], second.settings[setting], resamples=resamples, seed=seed
         )
     assert isinstance(first, Predictions) and isinstance(second, Predictions)
@@ -274,6 +287,13 @@ def compare_areas(
             for metric, (low, high) in difference_interval(first, second, resamples, seed).items()
         }
     )
+
+
+def compare_values(first: np.ndarray, second: np.ndarray, *, resamples: int, seed: int = 0) -> Comparison:
+    """Compares two float64[N], the values of the same samples from 0 to 1, by their means in percent."""
+    drawn = 100 * mean_differences(first, second, resamples, np.random.default_rng(seed))
+    means = [100 * float(values.mean()) for values in (first, second)]
+    return Comparison({"mean": Difference(means[0], means[1], *percentile_interval(drawn))})
 
 
 def compare_arrays(

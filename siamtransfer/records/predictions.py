@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from siamtransfer.records.image_areas import ImageAreas, is_of_areas
+from siamtransfer.records.sample_values import SampleValues, is_of_values
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file
 from siamtransfer.utils.log import say
@@ -114,21 +115,21 @@ class Predictions:
         return len(self.labels)
 
 
-Kept = Predictions | ImageAreas
-"""What lies beside a record: predictions of samples, or the areas of segmented images."""
+Kept = Predictions | ImageAreas | SampleValues
+"""What lies beside a record: predictions of samples, the areas of segmented images, or a value a sample."""
 
 
 def read_kept(path: str | Path) -> Kept:
-    """Reads a file that `Predictions.write` or `ImageAreas.write` wrote.
+    """Reads a file that one of the kinds of `Kept` wrote.
 
     Raises:
         UserError: there is no such file, it is damaged, or it holds something else.
     """
     arrays = _read_arrays(path)
-    if not is_of_areas(arrays):
+    if not (is_of_areas(arrays) or is_of_values(arrays)):
         return Predictions._from_arrays(path, arrays)
     try:
-        return ImageAreas.from_arrays(arrays)
+        return (ImageAreas if is_of_areas(arrays) else SampleValues).from_arrays(arrays)
     except (ValueError, UserError) as error:
         raise UserError(f"{path} {error}") from error
 

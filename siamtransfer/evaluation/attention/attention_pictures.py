@@ -20,10 +20,11 @@ from siamtransfer.evaluation.attention.jaccard import (
 from siamtransfer.evaluation.attention.network import Network
 from siamtransfer.evaluation.attention.sheet import Cell, Findings, Scale, Sheet, coloured, outside_dimmed
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, batches
+from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 from siamtransfer.utils.log import say
 
-BRIGHTEST = 0.995  # quantile of all shown maps that gets the last colour
+ENDS = (0.005, 0.995)  # quantiles of all shown maps that get the first and the last colour
 BACKGROUND = "background"
 SAY_EVERY = 500  # images
 
@@ -56,7 +57,7 @@ def show_attention(
             found = None
             if subjects.masks is not None:
                 found = _score(subjects.masks, index, attention, pixels.shape[2:], background, config)
-                scores.add(found)
+                scores.add(index, found)
             if index in shown_indices:
                 shown.append(ShownAttention(index, attention, found))
             if (index + 1) % SAY_EVERY == 0 and subjects.masks is not None:
@@ -66,7 +67,14 @@ def show_attention(
         "attention.png": _attention_sheet(shown, subjects, head),
         "masks.png": _mask_sheet(shown, subjects, head, config),
     }
-    return Findings(scores.metrics(), _protocol(part.block, subjects, scores, config), sheets)
+    by_image = scores.by_image()
+    return Findings(
+        scores.metrics(),
+        _protocol(subjects, scores, config),
+        sheets,
+        {"block": part.block},
+        SampleValues(np.array(scores.images), by_image) if by_image else None,
+    )
 
 
 def background_of(masks: MaskedImages | None) -> int | None:
@@ -94,18 +102,18 @@ def _attention_sheet(shown: list[ShownAttention], subjects: Subjects, head: str)
     """A row for each image: the image, the mean of the heads, every head, in units of the uniform map."""
     relative = [row.attention * row.attention[0].numel() for row in shown]
     everything = np.concatenate([maps.flatten().numpy() for maps in relative])
-    high = float(np.quantile(everything, BRIGHTEST))
+    low, high = (float(end) for end in np.quantile(everything, ENDS))
     rows = []
     for row, maps in zip(shown, relative, strict=True):
         image = subjects.images.image(row.number)
         cells = [Cell(image, subjects.images.describe(row.number))]
         for name, values in _with_mean(maps):
             smooth = functional.interpolate(values[None, None], size=image.shape[:2], mode="bilinear")
-            cells.append(Cell(coloured(smooth[0, 0].numpy(), 0, high), name))
+            cells.append(Cell(coloured(smooth[0, 0].numpy(), low, high), name))
         rows.append(cells)
-    what = f"times the uniform attention (the last colour: {100 * BRIGHTEST:g} % of all patches shown)"
+    what = f"times the uniform attention: {100 * ENDS[0]:g} and {100 * ENDS[1]:g} % of all shown patches"
     lines = [head, "attention of the class token to the patches, bilinear; one scale of colours for all"]
-    return Sheet(lines, rows, Scale(0, high, what))
+    return Sheet(lines, rows, Scale(low, high, what))
 
 
 def _mask_sheet(shown: list[ShownAttention], subjects: Subjects, head: str, config: AttentionConfig) -> Sheet:
@@ -140,10 +148,8 @@ def _with_mean(maps: Tensor) -> list[tuple[str, Tensor]]:
     return named + [(f"head {number}", values) for number, values in enumerate(maps, 1)]
 
 
-def _protocol(
-    block: int, subjects: Subjects, scores: JaccardScores, config: AttentionConfig
-) -> dict[str, object]:
-    protocol: dict[str, object] = {"block": block, "mass": config.mass}
+def _protocol(subjects: Subjects, scores: JaccardScores, config: AttentionConfig) -> dict[str, object]:
+    protocol: dict[str, object] = {"block": config.block or "last", "mass": config.mass}
     if subjects.masks is None:
         return protocol
     return protocol | {

@@ -35,10 +35,9 @@ def evaluate(config: AttentionConfig, runtime: Runtime) -> Result:
     subjects = open_subjects(config)
     size = input_size(network.backbone, config, subjects)
     findings: list[Findings] = []
-    protocol = _protocol(subjects, size, shown, config, runtime)
+    protocol = _protocol(subjects, size, config, runtime)
     if "pca" in shown or "similarity" in shown:  # first, as the rest may take hours
         maps = compute_maps(network, subjects, size, config)
-        protocol["layers"] = config.layers
         if "similarity" in shown:
             findings.append(show_similarity(maps, config))
         if "pca" in shown:
@@ -46,29 +45,29 @@ def evaluate(config: AttentionConfig, runtime: Runtime) -> Result:
     if "attention" in shown:
         findings.append(show_attention(network, subjects, size, config))
     metrics: dict[str, float] = {}
+    provenance = {**network.provenance, "images_fingerprint": subjects.fingerprint, "out": config.out}
     for found in findings:
         metrics |= found.metrics
         protocol |= found.protocol
+        provenance |= found.provenance
     say_metrics({name: value for name, value in metrics.items() if not name.endswith("/head")})
     assert config.out is not None
     write_sheets(
         {name: sheet for found in findings for name, sheet in found.sheets.items()}, Path(config.out)
     )
-    provenance = {**network.provenance, "images_fingerprint": subjects.fingerprint, "out": config.out}
-    return Result("attention", metrics, protocol, provenance)
+    values = next((found.values for found in findings if found.values is not None), None)
+    return Result("attention", metrics, protocol, provenance | {"shown": shown}, values)
 
 
 def _protocol(
-    subjects: Subjects, size: InputSize, shown: list[Any], config: AttentionConfig, runtime: Runtime
+    subjects: Subjects, size: InputSize, config: AttentionConfig, runtime: Runtime
 ) -> dict[str, Any]:
+    """What moves the numbers, whatever is shown."""
     remarks = subjects.masks.remarks if subjects.masks else []
     return {
         "images": subjects.name,
         "images_in_set": len(subjects.images),
-        "images_shown": len(subjects.spread(config.pictures)),
-        "shown": shown,
-        "input": {"side": size.side, "resize": config.resize, "multiple_of": size.multiple},
-        "interpolation": "bilinear, antialiased",
+        "input": {"side": size.side, "resize": config.resize, "interpolation": "bilinear, antialiased"},
         "precision": runtime.precision,
         **({"image_remarks": remarks} if remarks else {}),
     }

@@ -83,8 +83,8 @@ def show_components(shown: ShownMaps, config: AttentionConfig) -> Findings:
                 cells[row].append(Cell(np.ascontiguousarray(at_image_size.transpose(1, 2, 0)), name))
     shares = 100 * torch.stack(explained).mean(dim=0)
     metrics = {f"pca/explained/{n}": float(share) for n, share in enumerate(shares, 1)}
-    protocol: dict[str, object] = {"pca": config.pca, "pca_foreground": config.pca_foreground}
-    return Findings(metrics, protocol, {"pca.png": Sheet(_component_lines(shown.head, config), cells)})
+    protocol: dict[str, object] = {"pca": config.pca, "layers": config.layers, "patches_of": len(cells)}
+    return Findings(metrics, protocol, {"pca.png": Sheet(_component_lines(shown.head, config), cells)}, {})
 
 
 def _component_lines(head: str, config: AttentionConfig) -> list[str]:
@@ -130,5 +130,5 @@ def show_similarity(shown: ShownMaps, config: AttentionConfig) -> Findings:
     lines = [shown.head, f"similarity to the patch of the pixel ({x}, {y}), bilinear; one scale for all"]
     sheet = Sheet(lines, cells, Scale(low, high, "cosine"))
     name = shown.subjects.images.describe(shown.indices[row])
-    protocol: dict[str, object] = {"pixel": [x, y], "image": name, "patch": list(place)}
-    return Findings({}, {"similarity": protocol}, {"similarity.png": sheet})
+    where = {"layers": config.layers, "pixel": [x, y], "image": name, "patch": list(place)}
+    return Findings({}, {}, {"similarity.png": sheet}, {"similarity": where})

@@ -55,10 +55,12 @@ class ImageJaccard(NamedTuple):
     Attributes:
         objects: float64[M, K], of every mask and object; K may be 0.
         foreground: float64[M], with all objects as one; None where the image has none.
+        whole: with all objects as one, of the mask that is the whole image.
     """
 
     objects: np.ndarray
     foreground: np.ndarray | None
+    whole: float = 0.0
 
 
 def jaccard(
@@ -80,7 +82,9 @@ def jaccard(
     sizes = np.array([(values == value).sum() for value in present])
     objects = inside / (areas[:, None] + sizes - inside)
     common = inside.sum(axis=1)
-    return ImageJaccard(objects, common / (areas + sizes.sum() - common))
+    everything = int(counted.sum()) if void == "left-out" else truth.size
+    foreground = common / (areas + sizes.sum() - common)
+    return ImageJaccard(objects, foreground, float(sizes.sum() / everything))
 
 
 @dataclass
@@ -90,24 +94,30 @@ class JaccardScores:
     Attributes:
         has_background: whether a class is the background. Without one the foreground is all that is labelled,
             which says nothing, so that only numbers of single objects are given.
-        best_per_object: of every image with objects, the mean over its objects of the best head.
-        foreground: of the same images float64[M].
+        images: the numbers of the images with objects.
+        best_per_object: of each of them, the mean over its objects of the best head.
+        foreground: of each of them float64[M].
+        whole: of each of them the Jaccard index of the whole image.
         empty: number of images without an object.
         objects: number of objects.
     """
 
     has_background: bool
+    images: list[int] = field(default_factory=list)
     best_per_object: list[float] = field(default_factory=list)
     foreground: list[np.ndarray] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
     empty: int = 0
     objects: int = 0
 
-    def add(self, image: ImageJaccard) -> None:
-        """Takes in an image."""
+    def add(self, number: int, image: ImageJaccard) -> None:
+        """Takes in the image with this number in the set."""
         if image.foreground is None:
             self.empty += 1
             return
         self.objects += image.objects.shape[1]
+        self.images.append(number)
+        self.whole.append(image.whole)
         self.best_per_object.append(float(image.objects[:-1].max(axis=0).mean()))
         self.foreground.append(image.foreground)
 
@@ -115,25 +125,40 @@ class JaccardScores:
         """Numbers in percent, with half the width of a 95 % interval over the images (ci95) where there are
         two; empty where no image has an object.
 
-        `jaccard/best-head-of-object` is the published number. `jaccard/foreground/…` takes all objects as
-        one: `best-head-of-image` chooses a head for each image, `best-head-of-set` the one head that is best
-        on average over these very images, `mean-of-heads` chooses nothing.
+        `jaccard/NAME` is the mean over the images of `by_image()`, `jaccard/foreground/head=N` that of a
+        head, and `…/best-head-of-set/head` the number of the best one.
+        """
+        found: dict[str, float] = {}
+        for name, values in self.by_image().items():
+            found |= _with_interval(f"jaccard/{name}", values)
+        best = self.best_head
+        if best is not None:
+            found["jaccard/foreground/best-head-of-set/head"] = float(best)
+            means = 100 * np.stack(self.foreground)[:, :-1].mean(axis=0)
+            found |= {f"jaccard/foreground/head={n}": float(mean) for n, mean in enumerate(means, 1)}
+        return found
+
+    def by_image(self) -> dict[str, np.ndarray]:
+        """The values of every image with objects, float64[N] from 0 to 1, by name; empty without such.
+
+        `best-head-of-object` is the published number. `foreground/…` takes all objects as one:
+        `best-head-of-image` chooses a head for each image, `best-head-of-set` the one head that is best on
+        average over these very images, `mean-of-heads` chooses nothing, `whole-image` is a mask of
+        everything, which needs no network.
         """
         if not self.foreground:
             return {}
-        found = _with_interval("jaccard/best-head-of-object", np.array(self.best_per_object))
-        if not self.has_background:
+        found = {"best-head-of-object": np.array(self.best_per_object)}
+        best = self.best_head
+        if best is None:
             return found
         values = np.stack(self.foreground)
-        heads = values[:, :-1]
-        best = self.best_head
-        assert best is not None
-        found |= _with_interval("jaccard/foreground/best-head-of-image", heads.max(axis=1))
-        found |= _with_interval("jaccard/foreground/best-head-of-set", heads[:, best - 1])
-        found["jaccard/foreground/best-head-of-set/head"] = float(best)
-        found |= _with_interval("jaccard/foreground/mean-of-heads", values[:, -1])
-        means = 100 * heads.mean(axis=0)
-        return found | {f"jaccard/foreground/head={n}": float(mean) for n, mean in enumerate(means, 1)}
+        return found | {
+            "foreground/best-head-of-image": values[:, :-1].max(axis=1),
+            "foreground/best-head-of-set": values[:, best - 1],
+            "foreground/mean-of-heads": values[:, -1],
+            "foreground/whole-image": np.array(self.whole),
+        }
 
     @property
     def best_head(self) -> int | None:

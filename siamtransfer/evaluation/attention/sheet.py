@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
@@ -94,11 +95,21 @@ class Sheet:
 
 
 class Findings(NamedTuple):
-    """What one kind of picture contributes: numbers, how they were measured, and sheets by file name."""
+    """What one kind of picture contributes.
+
+    Attributes:
+        metrics: numbers by name.
+        protocol: how they were measured.
+        sheets: by file name.
+        provenance: what else is worth a record.
+        values: of every image, for comparisons.
+    """
 
     metrics: dict[str, float]
     protocol: dict[str, object]
     sheets: dict[str, Sheet]
+    provenance: dict[str, object]
+    values: SampleValues | None = None
 
 
 def write_sheets(sheets: Mapping[str, Sheet], folder: Path) -> None:

@@ -75,10 +75,12 @@ def test_two_masks_and_two_objects_by_hand() -> None:
     assert published.objects.tolist() == [[2 / 3, 0], [0, 1 / 3]]
     assert published.foreground is not None
     assert published.foreground.tolist() == [2 / 4, 1 / 6]
+    assert published.whole == 4 / 8
     without = jaccard(MASKS, TRUTH, 255, 0, "left-out")
     assert without.objects.tolist() == [[2 / 3, 0], [0, 1 / 2]]
     assert without.foreground is not None
     assert without.foreground.tolist() == [2 / 4, 1 / 5]
+    assert without.whole == 4 / 7
 
 
 def test_it_is_the_published_loop_on_random_masks() -> None:
@@ -113,7 +115,7 @@ def test_a_set_without_background_has_objects_alone() -> None:
     found = jaccard(MASKS, TRUTH, 255, None, "background")
     assert found.objects.shape == (2, 3)
     scores = JaccardScores(has_background=False)
-    scores.add(found)
+    scores.add(0, found)
     assert set(scores.metrics()) == {"jaccard/best-head-of-object"}
     assert scores.best_head is None
 
@@ -121,9 +123,9 @@ def test_a_set_without_background_has_objects_alone() -> None:
 def test_the_numbers_of_a_set_by_hand() -> None:
     scores = JaccardScores(has_background=True)
     # two heads and their mean; two objects, then one, then none
-    scores.add(ImageJaccard(np.array([[0.8, 0.1], [0.2, 0.3], [1, 1]]), np.array([0.5, 0.2, 0.4])))
-    scores.add(ImageJaccard(np.array([[0.1], [0.4], [1]]), np.array([0.1, 0.35, 0.2])))
-    scores.add(ImageJaccard(np.zeros((3, 0)), None))
+    scores.add(3, ImageJaccard(np.array([[0.8, 0.1], [0.2, 0.3], [1, 1]]), np.array([0.5, 0.2, 0.4]), 0.3))
+    scores.add(5, ImageJaccard(np.array([[0.1], [0.4], [1]]), np.array([0.1, 0.35, 0.2]), 0.1))
+    scores.add(6, ImageJaccard(np.zeros((3, 0)), None))
     found = scores.metrics()
     expected = {
         "jaccard/best-head-of-object": 100 * ((0.8 + 0.3) / 2 + 0.4) / 2,
@@ -131,10 +133,11 @@ def test_the_numbers_of_a_set_by_hand() -> None:
         "jaccard/foreground/best-head-of-set": 30.0,
         "jaccard/foreground/best-head-of-set/head": 1.0,
         "jaccard/foreground/mean-of-heads": 30.0,
+        "jaccard/foreground/whole-image": 20.0,
         "jaccard/foreground/head=1": 30.0,
         "jaccard/foreground/head=2": 27.5,
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
-    assert (scores.empty, scores.objects) == (1, 3)
+    assert (scores.empty, scores.objects, scores.images) == (1, 3, [3, 5])
     assert found["jaccard/foreground/best-head-of-image/ci95"] == pytest.approx(12.706 * 7.5, rel=1e-3)
     assert JaccardScores(has_background=True).metrics() == {}

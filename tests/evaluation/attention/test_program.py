@@ -18,6 +18,7 @@ from siamtransfer.evaluation.attention.config import AttentionConfig
 from siamtransfer.evaluation.attention.network import Network
 from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, to_input
 from siamtransfer.programs.attention import main
+from siamtransfer.records.comparison import compare
 from siamtransfer.utils.errors import UserError
 
 VIT, RESNET = "random:vit_tiny_patch16_224", "random:resnet18:width=8:stem=small"
@@ -47,8 +48,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def test_a_vit_on_scenes_gives_pictures_and_numbers(scenes: tuple[Path, dict[str, Any]]) -> None:
     out, record = scenes
     files = {path.name for path in out.iterdir()}
-    assert files == {"attention.png", "masks.png", "pca.png", "similarity.png", "record.json"}
-    for name in files - {"record.json"}:
+    assert files == {"attention.png", "masks.png", "pca.png", "similarity.png", "record.json", "record.npz"}
+    for name in files - {"record.json", "record.npz"}:
         assert np.asarray(Image.open(out / name)).std() > 5
     assert json.loads((out / "record.json").read_text())["metrics"] == record["metrics"]
     metrics, protocol = record["metrics"], record["protocol"]
@@ -58,17 +59,22 @@ def test_a_vit_on_scenes_gives_pictures_and_numbers(scenes: tuple[Path, dict[str
     assert metrics["jaccard/foreground/best-head-of-image"] >= max(heads)
     assert 0 < metrics["jaccard/best-head-of-object"] < 100
     assert protocol["jaccard"]["images"] + protocol["jaccard"]["images_without_objects"] == 5
-    assert (protocol["images_in_set"], protocol["images_shown"], protocol["block"]) == (5, 2, 12)
-    assert protocol["similarity"]["patch"] == [1, 1]
+    assert (protocol["images_in_set"], protocol["block"], record["provenance"]["block"]) == (5, "last", 12)
+    assert record["provenance"]["similarity"]["patch"] == [1, 1]
+    assert record["provenance"]["shown"] == ["attention", "pca", "similarity"]
     assert sum(metrics[f"pca/explained/{n}"] for n in (1, 2, 3)) <= 100
 
 
 def test_the_batch_changes_no_number(scenes: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    words = ["--data.name=fashion-scenes", "--data.count=5", "--data.size=64", "--show", "attention"]
-    record = main([VIT, str(tmp_path / "out"), *words, "--forward-batch-size=2", *CPU])
+    words = ["--data.name=fashion-scenes", "--data.count=5", "--data.size=64"]
+    pca = ["--show", "attention", "pca", "--pictures=2"]
+    record = main([VIT, str(tmp_path / "out"), *words, *pca, "--forward-batch-size=2", *CPU])
     assert record is not None
-    expected = {name: value for name, value in scenes[1]["metrics"].items() if "jaccard" in name}
-    assert record["metrics"] == pytest.approx(expected, abs=1e-9)
+    assert record["metrics"] == pytest.approx(scenes[1]["metrics"], abs=1e-6)
+    found = compare(scenes[0] / "record.json", tmp_path / "out/record.json", setting="best-head-of-object")
+    (difference,) = found.differences.values()
+    assert difference.first == record["metrics"]["jaccard/best-head-of-object"]
+    assert (difference.value, difference.low, difference.high, found.better) == (0, 0, 0, None)
 
 
 def test_a_head_that_sees_the_objects_reaches_a_hundred(tmp_path: Path) -> None:
@@ -143,8 +149,8 @@ def test_a_resnet_has_components_of_any_layer_and_no_attention(
     record = main([RESNET, str(tmp_path / "out"), *words, "--patch", "3", "50", "--patch-image=2", *CPU])
     assert record is not None
     assert set(record["metrics"]) == {f"pca/explained/{n}" for n in (1, 2, 3)}
-    assert record["protocol"]["shown"] == ["pca", "similarity"]
-    assert record["protocol"]["similarity"]["image"].endswith("b.png")
+    assert record["provenance"]["shown"] == ["pca", "similarity"]
+    assert record["provenance"]["similarity"]["image"].endswith("b.png")
     assert "no attention is shown: resnet18 is no ViT" in capsys.readouterr().err
     assert not (tmp_path / "out/attention.png").exists()
     with pytest.raises(UserError, match=r"resnet18 is no ViT.*; show pca or similarity of it"):

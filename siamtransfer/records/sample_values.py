@@ -1,0 +1,92 @@
+"""What is kept of a measurement that is a mean over samples: the value of every sample, for each setting.
+
+The Jaccard index of images, the average precision of queries and the like: the metric is the mean of the
+values, and two backbones are compared by the mean of the differences.
+
+Legend: N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from siamtransfer.utils.files import atomic_write
+
+SAMPLES, END = "samples", "/values"
+"""The array of the samples, and the end of the name of each setting's: `SETTING/values`."""
+
+
+@dataclass(eq=False)
+class SampleValues:
+    """The values of all samples for every setting.
+
+    Attributes:
+        samples: int64[N], the number of each sample in its set; no two are equal.
+        settings: by name float64[N], from 0 to 1; the metric is 100 times the mean.
+
+    Raises:
+        ValueError: there is no setting or no sample, or shapes, types or values do not fit; the message is
+            the rest of a sentence that begins with the file's name.
+    """
+
+    samples: np.ndarray
+    settings: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        if not self.settings or not len(self.samples):
+            raise ValueError("holds no values of samples")
+        if self.samples.ndim != 1 or self.samples.dtype.kind not in "iu":
+            raise ValueError(f"holds samples{list(self.samples.shape)} of type {self.samples.dtype}")
+        if len(np.unique(self.samples)) != len(self.samples):
+            raise ValueError("holds a sample twice")
+        for name, values in self.settings.items():
+            if values.shape != self.samples.shape or values.dtype.kind != "f":
+                raise ValueError(
+                    f"holds {name}{END}{list(values.shape)} of type {values.dtype}; floating-point numbers "
+                    f"{list(self.samples.shape)} are needed"
+                )
+            if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+                raise ValueError(f"holds {name}{END} that are not all from 0 to 1")
+        self.samples = self.samples.astype(np.int64)
+        self.settings = {name: values.astype(np.float64) for name, values in self.settings.items()}
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.samples)
+
+    def write(self, path: str | Path) -> None:
+        """Writes an .npz atomically; equal values make equal bytes."""
+        with atomic_write(path) as file:
+            self.save(file)
+
+    def save(self, file: IO[bytes]) -> None:
+        """Writes the same arrays into an open file."""
+        arrays = {SAMPLES: self.samples} | {name + END: values for name, values in self.settings.items()}
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SampleValues:
+        """The values in the arrays of a file that `write` wrote; raises ValueError, see the class."""
+        settings = {name.removesuffix(END): array for name, array in arrays.items() if name.endswith(END)}
+        return cls(arrays.get(SAMPLES, np.zeros(0, np.int64)), settings)
+
+
+def is_of_values(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether arrays come from a file of values of samples."""
+    return SAMPLES in arrays or any(key.endswith(END) for key in arrays)
+
+
+def sample_difference(first: SampleValues, second: SampleValues) -> str | None:
+    """How the samples of two differ, in words; None where they are the same in the same order."""
+    if len(first) != len(second):
+        return f"they scored {len(first)} and {len(second)} samples"
+    differing = np.flatnonzero(first.samples != second.samples)
+    if not len(differing):
+        return None
+    at = differing[0]
+    return f"row {at} is sample {first.samples[at]} in the first and {second.samples[at]} in the second"

@@ -1,0 +1,103 @@
+"""Values of samples as files, and two measurements compared by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from siamtransfer.programs.compare import CompareOptions, compare_records
+from siamtransfer.records.comparison import compare
+from siamtransfer.records.predictions import Predictions, read_kept
+from siamtransfer.records.result import Result
+from siamtransfer.records.sample_values import SampleValues
+from siamtransfer.utils.errors import UserError
+
+SAMPLES = np.arange(40) * 3
+
+
+def values(gain: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Of 40 samples, from 0 to 1."""
+    draw = np.random.default_rng(seed)
+    return np.clip(draw.random(40) * 0.5 + gain, 0, 1)
+
+
+def result(gain: float, seed: int = 0, samples: np.ndarray = SAMPLES) -> Result:
+    kept = SampleValues(samples, {"heads": values(gain, seed)[: len(samples)]})
+    return Result("attention", {}, {"mass": 0.6}, {"images_fingerprint": "f"}, kept)
+
+
+def test_values_are_read_back_equal(tmp_path: Path) -> None:
+    kept = SampleValues(SAMPLES, {"heads": values(), "a/b": values(0.1)})
+    kept.write(tmp_path / "a.npz")
+    read = read_kept(tmp_path / "a.npz")
+    assert isinstance(read, SampleValues)
+    assert len(read) == 40
+    assert np.array_equal(read.samples, SAMPLES)
+    assert list(read.settings) == ["heads", "a/b"]
+    assert all(np.array_equal(read.settings[name], array) for name, array in kept.settings.items())
+    read.write(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("samples", "array", "why"),
+    [
+        (SAMPLES, np.full(40, np.nan), "not all from 0 to 1"),
+        (SAMPLES, np.full(40, 1.5), "not all from 0 to 1"),
+        (SAMPLES, np.zeros(39), r"heads/values\[39\]"),
+        (SAMPLES, np.zeros(40, np.int64), "floating-point numbers"),
+        (np.zeros(40, np.int64), np.zeros(40), "a sample twice"),
+        (SAMPLES.astype(float), np.zeros(40), "of type float64"),
+        (SAMPLES[:0], np.zeros(0), "no values"),
+    ],
+)
+def test_other_values_are_refused(samples: np.ndarray, array: np.ndarray, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        SampleValues(samples, {"heads": array})
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{"heads/values": values()})
+    with pytest.raises(UserError, match=r"a\.npz holds no values of samples"):
+        read_kept(tmp_path / "a.npz")
+
+
+def test_a_constant_gain_has_an_interval_of_no_width() -> None:
+    found = compare(result(0.0), result(0.25))
+    difference = found.differences["mean"]
+    assert difference.value == pytest.approx(25)
+    assert (difference.low, difference.high) == pytest.approx((25, 25))
+    assert found.better == 1
+    assert "mean" in found.verdict() and "McNemar" not in found.verdict()
+
+
+def test_the_interval_is_that_of_the_mean_of_differences() -> None:
+    first, second = values(0.0), values(0.05, seed=1)
+    difference = compare(result(0.0), result(0.05, seed=1)).differences["mean"]
+    gain = 100 * (second - first)
+    half = 1.96 * gain.std(ddof=1) / np.sqrt(40)
+    assert difference.value == pytest.approx(gain.mean())
+    assert difference.low == pytest.approx(gain.mean() - half, abs=0.1 * half)
+    assert difference.high == pytest.approx(gain.mean() + half, abs=0.1 * half)
+
+
+def test_unlike_samples_and_kinds_are_refused() -> None:
+    with pytest.raises(UserError, match="row 0 is sample 0 in the first and 1 in the second"):
+        compare(result(0.0), result(0.1, samples=SAMPLES + 1))
+    with pytest.raises(UserError, match="they scored 40 and 30 samples"):
+        compare(result(0.0), result(0.1, samples=SAMPLES[:30]))
+    labels = Predictions(np.zeros(40, np.int64), {"heads": np.zeros(40, np.int64)})
+    other = Result("attention", {}, {"mass": 0.6}, {"images_fingerprint": "f"}, labels)
+    with pytest.raises(UserError, match="one of them has values of samples and the other has labels"):
+        compare(result(0.0), other)
+
+
+def test_the_program_compares_two_records(tmp_path: Path) -> None:
+    result(0.0).save(tmp_path / "a.json")
+    result(0.2).save(tmp_path / "b.json")
+    record = compare_records(CompareOptions(str(tmp_path / "a.json"), str(tmp_path / "b.json")))
+    assert record["metrics"]["compare/heads/mean/difference"] == pytest.approx(20)
+    assert record["protocol"]["test"] is None
+    assert record["protocol"]["interval"] == "paired percentile bootstrap over samples, 95 %"
