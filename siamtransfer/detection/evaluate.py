@@ -64,12 +64,34 @@ def summarise(study: DetectionStudy, trials: Sequence[list[dict[str, Any]]]) -> 
     for name, values in zip(names, statistics, strict=True):
         for line in table_lines(name, values, mains):
             say(line)
+    over_images = image_intervals(study)
     if len(statistics) == 1:
-        return statistics[0]
+        return statistics[0] | over_images
     differences = paired_differences(metrics[0], metrics[1], mains)
     for sentence in difference_statements(differences, (names[0], names[1]), mains):
         say(sentence)
-    return statistics[0] | {f"other/{name}": value for name, value in statistics[1].items()} | differences
+    return (
+        statistics[0]
+        | {f"other/{name}": value for name, value in statistics[1].items()}
+        | differences
+        | over_images
+    )
+
+
+def image_intervals(study: DetectionStudy) -> dict[str, float]:
+    """Prints and returns the intervals over the test images, of one trial and where the task has them."""
+    if len(study.seeds) > 1:
+        return {}
+    folders = [study.trial_folder(start, study.seeds[0]) for start in study.initializations]
+    intervals = study.task.image_intervals(folders)
+    for name, low in intervals.items():
+        if name.endswith("/images_low"):
+            metric = name.removesuffix("/images_low")
+            high = intervals[f"{metric}/images_high"]
+            say(
+                f"{metric}: {low:.2f} to {high:.2f}, 95 % interval over the test images, of this one training"
+            )
+    return intervals
 
 
 def build_engine(options: DetectionOptions, layered: LayeredConfig) -> DetectionEngine:
@@ -118,6 +140,7 @@ def describe(
             "chosen_on": f"{options.held_out:g} of the training images, held out, by {study.task.headline}",
             "chosen": {start.name: keys for start, keys in zip(study.initializations, chosen, strict=True)},
         }
+    over_images = "resampled test images, 95 %" if any("/images_low" in name for name in metrics) else None
     protocol = {
         "engine": study.engine.name,
         "configurations": [file.name for file in files],
@@ -126,7 +149,7 @@ def describe(
         "metric": study.task.metric,
         "trials": options.trials,
         "seeds": [trial["seed"] for trial in trials[0]],
-        "interval": "Student's t over trials, 95 %" if options.trials > 1 else None,
+        "interval": "Student's t over trials, 95 %" if options.trials > 1 else over_images,
         "model": "the last step's",
         "gpus": options.gpus,
         **search,

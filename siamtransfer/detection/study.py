@@ -49,7 +49,7 @@ class DetectionStudy:
             FinetuneRun(
                 initialization,
                 f"{initialization.name}, seed {seed}",
-                self.folder / initialization.name / f"trial-{seed}",
+                self.trial_folder(initialization, seed),
                 seed,
                 self.task,
                 keys,
@@ -61,6 +61,10 @@ class DetectionStudy:
         results = self.engine.run(runs)
         trials = len(self.seeds)
         return [results[first : first + trials] for first in range(0, len(results), trials)]
+
+    def trial_folder(self, initialization: Initialization, seed: int) -> Path:
+        """The folder of one trial."""
+        return self.folder / initialization.name / f"trial-{seed}"
 
     def search(self, initialization: Initialization) -> dict[str, float]:
         """The learning rate and weight decay with the best headline metric on held-out training images, as

@@ -1,4 +1,4 @@
-"""Fine-tunes a detector from a backbone and scores it: Pascal VOC, COCO, own data or the embedded scenes.
+"""Fine-tunes a detector or a semantic segmentation from a backbone and scores it, on public or own data.
 
     siamtransfer to-d2 runs/demo/checkpoint.pth OUT.pkl
     siamtransfer detection --config scenes-fpn --weights OUT.pkl
@@ -9,12 +9,14 @@
     siamtransfer detection … --scale-to 2                     the schedule for 8 GPUs rewritten for 2
     siamtransfer detection … --train MINE:trainval --test MINE:test    own data in VOC's layout
     siamtransfer detection … --resume                         continue after a stop, a crash or a kill
+    siamtransfer detection --config voc12-fcn16 --weights OUT.pkl --root VOC    a class for every pixel
 
 Detectron2 trains; its keys may follow as KEY VALUE pairs (SOLVER.BASE_LR 0.04). OUT.yaml beside OUT.pkl says
 how the weights take an image; a configuration that says otherwise is refused, and after loading every tensor
 of the trunk is compared with the file. Data are named by Detectron2's names (voc_2007_trainval …, below
 --root or DETECTRON2_DATASETS), PATH:SPLIT for VOC's layout, ANNOTATIONS.json@IMAGES for COCO's, or
-fashion-scenes.
+fashion-scenes. Data with a class at every pixel are NAME:SPLIT (voc2012-aug:train, cityscapes:val;
+--root is their folder) or FOLDER:SPLIT for images and masks of your own.
 """
 
 from __future__ import annotations

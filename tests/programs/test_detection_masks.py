@@ -60,7 +60,9 @@ def measure(
     folder: Path, config: str, weights: str, run: Path, *more: str, steps: int = 2, data: list[str] = SCENES
 ) -> dict[str, Any]:
     arguments = ["--config", config, "--weights", str(folder / f"{weights}.pkl"), "--run", str(run), *data]
-    return detection.main([*arguments, *TINY, "SOLVER.MAX_ITER", str(steps), *more])
+    record = detection.main([*arguments, *TINY, "SOLVER.MAX_ITER", str(steps), *more])
+    assert record is not None
+    return record
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,8 @@ def test_trains_and_scores(
     assert len(counts) == 3
     assert counts.areas()[2].sum() == 3 * 64 * 64, "every pixel of the masks counts, at their own size"
     assert 100 * counts.scores().miou == record["metrics"]["semantic/mIoU"]
+    low, high = (record["metrics"][f"semantic/mIoU/images_{end}"] for end in ("low", "high"))
+    assert low <= high and protocol["interval"] == "resampled test images, 95 %"
     with Image.open(made / "predictions.png") as picture:
         assert picture.width > 3 * 64 and picture.height > 3 * 64
     losses = read_rows(made / "metrics.jsonl")[-2]
@@ -105,7 +109,7 @@ def test_a_stopped_trial_goes_on_as_if_it_had_not_been(
     whole = measure(folder, "scenes-fcn", "a", tmp_path / "whole", *drop, steps=4)
     from detectron2.engine import SimpleTrainer
 
-    real, steps = SimpleTrainer.run_step, []
+    real, steps = SimpleTrainer.run_step, list[int]()
 
     def run_step(self: Any) -> None:
         real(self)
@@ -144,6 +148,11 @@ def test_trials_are_compared_and_rates_searched(
     assert "semantic/mIoU: a - b = " in capsys.readouterr().err
     assert record["protocol"]["chosen_on"].endswith("by semantic/mIoU")
     assert set(record["protocol"]["chosen"]) == {"a", "b"}
+    assert not any("images_low" in name for name in metrics), "of several trainings the interval is over them"
+    one = [str(folder / "b.pkl"), "--compare", str(folder / "b.pkl")]
+    again = measure(folder, "scenes-fcn", "a", tmp_path / "same", "--weights", *one, steps=1)
+    ends = [again["metrics"][f"compare/semantic/mIoU/images_{end}"] for end in ("low", "high")]
+    assert ends == [0, 0], "the same weights, twice"
 
 
 def write_own(root: Path, value: int = 2, size: int = 40) -> None:

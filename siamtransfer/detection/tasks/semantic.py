@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,12 +15,15 @@ from siamtransfer.detection.data.semantic_data import SemanticData, set_name
 from siamtransfer.detection.tasks.task import PICTURE, Collector, Task
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.metrics.segmentation import PerImageCounts, SegmentationScores
+from siamtransfer.metrics.segmentation_intervals import difference_interval, interval
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.segmentation.pictures import write_mask_pictures
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 
 COUNTS = "counts.npz"
 PICTURED = 8
+_NAMES = {"miou": "mIoU", "pixel_accuracy": "pixel_accuracy", "mean_accuracy": "mean_accuracy"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,18 @@ class SemanticTask(Task):
     def hold_out(self, fraction: float) -> SemanticTask:
         return SemanticTask(self.data.hold_out(fraction), self.metric)
 
+    def image_intervals(self, folders: Sequence[Path]) -> dict[str, float]:
+        counts = [read_counts(folder) for folder in folders]
+        found = {"": interval(counts[0])}
+        if len(counts) == 2:
+            found["compare/"] = difference_interval(counts[1], counts[0])
+        return {
+            f"{prefix}semantic/{_NAMES[metric]}/images_{end}": 100 * value
+            for prefix, of_metrics in found.items()
+            for metric, ends in of_metrics.items()
+            for end, value in zip(("low", "high"), ends, strict=True)
+        }
+
     def fit_settings(self, cfg: Any) -> None:
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("train",), ("test",)  # the loaders below open none by name
         head = cfg.MODEL.SEM_SEG_HEAD
@@ -93,6 +110,20 @@ def semantic_metrics(scores: SegmentationScores, classes: tuple[str, ...]) -> di
         f"semantic/IoU/{label}": float(value) for label, value in zip(classes, scores.per_class, strict=True)
     }
     return {name: 100 * value for name, value in values.items()}
+
+
+def read_counts(folder: Path) -> PerImageCounts:
+    """The counts of the test images that a trial has left in its folder.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    path = folder / COUNTS
+    try:
+        with np.load(path) as arrays:
+            return PerImageCounts.from_arrays(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); score the trial again by --eval-only") from error
 
 
 def pictured(images: int) -> list[int]:

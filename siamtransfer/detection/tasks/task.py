@@ -101,6 +101,14 @@ class Task(ABC):
             "test": self.test_fingerprint,
         }
 
+    def image_intervals(self, folders: Sequence[Path]) -> dict[str, float]:
+        """What resampling the test images says of one trial, in its folder, or of the difference of two; {}
+        where a task keeps nothing of single images.
+
+        Keys: NAME/images_low and images_high, and of two folders those of first minus second below compare/.
+        """
+        return {}
+
     @abstractmethod
     def fit_settings(self, cfg: Any) -> None:
         """Sets in Detectron2's CfgNode what follows from the data, and registers them there if need be.
