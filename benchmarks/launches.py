@@ -203,11 +203,12 @@ def _one_by_one(name: Literal["lars", "larc"], *, tiny: bool) -> Callable[[], ob
         for weight, moved in zip(network.parameters(), momenta, strict=True):
             assert weight.grad is not None
             update = weight.grad.add(weight, alpha=decay)
-            w_norm = weight.norm()
-            g_norm = update.norm() if name == "lars" else weight.grad.norm()
-            below = g_norm if name == "lars" else g_norm + decay * w_norm + 1e-8
-            ratio = torch.where((w_norm > 0) & (g_norm > 0), trust * w_norm / below, 1.0)
-            moved.mul_(momentum).add_(update.mul_(ratio))
+            if name == "larc" or weight.ndim > 1:  # LARS leaves biases and batch norms out
+                w_norm = weight.norm()
+                g_norm = update.norm() if name == "lars" else weight.grad.norm()
+                below = g_norm if name == "lars" else g_norm + decay * w_norm + 1e-8
+                update.mul_(torch.where((w_norm > 0) & (g_norm > 0), trust * w_norm / below, 1.0))
+            moved.mul_(momentum).add_(update)
             weight.add_(moved, alpha=-lr)
 
     return step
