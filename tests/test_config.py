@@ -285,6 +285,7 @@ FREE = {
     "hardware.device",
     "hardware.precision", "hardware.threads", "hardware.timeout_minutes",
     "hardware.sync_batch_norm_kind", "hardware.compile", "hardware.guard", "hardware.cuda_graph",
+    "hardware.activation_checkpointing", "hardware.shard", "hardware.prefetch",
     "monitor.on_collapse",
 }  # fmt: skip
 

@@ -17,10 +17,10 @@ class _SmallViT(Backbone):
 
 
 def small_vit(drop_path: float = 0.0) -> Backbone:
-    """timm's VisionTransformer with four blocks of width 24, for images of 32 pixels."""
+    """timm's VisionTransformer with two blocks of width 24, for images of 32 pixels."""
     from timm.models.vision_transformer import VisionTransformer
 
     model = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=4, num_heads=3, num_classes=0, drop_path_rate=drop_path
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0, drop_path_rate=drop_path
     )
     return _SmallViT(model, 24)
