@@ -1,11 +1,12 @@
 """The story of a pretraining run: images -> views -> loss -> update, monitored and saved.
 
-RunFolder   the lock, the checkpoints and the record of a run
-TrainState  all that a checkpoint restores
-Schedule    steps, epochs and the learning rate of each step
-Logger      metrics.jsonl and messages
-monitors    measurements every so often; `due(result)`, `check(result)`
-train_step  forward, backward, the check on all ranks, the update (siamtransfer/training/step.py)
+RunFolder     the lock, the checkpoints and the record of a run
+TrainState    all that a checkpoint restores
+Schedule      steps, epochs and the learning rate of each step
+Logger        metrics.jsonl and messages
+monitors      measurements every so often; `due(result)`, `check(result)`
+train_step    forward, backward, the check on all ranks, the update (siamtransfer/training/step.py)
+BetweenSteps  measurements and saves
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.pretraining.between_steps import BetweenSteps
 from siamtransfer.pretraining.images import build_training_loader, open_training_images, paint_batches
-from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.memory_saving import refuse_combinations
 from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
 from siamtransfer.pretraining.run import RunFolder
@@ -30,7 +31,7 @@ from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.guard import StepContext
-from siamtransfer.training.step import Updater, train_step
+from siamtransfer.training.step import train_step
 from siamtransfer.training.stopping import exit_stopped, look_for_signal
 
 
@@ -78,9 +79,8 @@ def pretrain(
         with collectives.own_pace("checking the state"):
             check_readable(state.state_dict())  # before any step is spent on one that could not be saved
         log.introduce()
-        for monitor in monitors:
-            with updater.measuring():
-                log.row(state.step, monitor.begin())
+        between = BetweenSteps(run, state, monitors, updater, log, schedule.steps)
+        between.begin()
 
         exit_status = None
         batches = paint_batches(
@@ -102,13 +102,7 @@ def pretrain(
             )
             state.step = step + 1
             result = StepResult(state.step, lr, report, output, views, batch.unreadable)
-            log.step(result)
-            due = [monitor for monitor in monitors if monitor.due(result)]
-            long = [monitor for monitor in due if monitor.takes_long]  # the state is saved before these
-            measure([monitor for monitor in due if monitor not in long], result, log, updater)
-            if (long or run.save_due(result, schedule.steps)) and updater.is_sound:
-                run.save(state)
-            measure(long, result, log, updater)
+            between.follow(result)
             if result.stopping:
                 exit_status = report.exit_status
                 break
@@ -125,11 +119,3 @@ def end_run(
 ) -> NoReturn:
     """Ends the program after a signal; see `exit_stopped`."""
     exit_stopped(exit_status, state.step, schedule.steps, runtime, seconds=stop.seconds)
-
-
-def measure(monitors: Sequence[Monitor], result: StepResult, log: Logger, updater: Updater) -> None:
-    """Writes the row of each monitor; the time that they take is not training's."""
-    for monitor in monitors:
-        with updater.measuring():
-            log.row(result.step, monitor.check(result))
-        log.clock.lap()

@@ -29,7 +29,6 @@ class SvmConfig(OneCheckpointConfig):
         "one_hot",
         "jobs",
         "sample",
-        "memory",
     )
 
     protocol: Literal["vissl", "swav"] = "vissl"
