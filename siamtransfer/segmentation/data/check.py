@@ -26,7 +26,7 @@ from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few, printable
 
 _EXIF_ORIENTATION, _TURNED = 274, 5  # a tag, and the least of its values that swap height and width
-_ALONE = 400  # masks that one process looks at in the time that others need to start
+_ALONE = 4000  # masks that one process looks at in the time that others need to start
 _AT_ONCE = 32  # pairs a task
 _MOST_PROCESSES = 8
 _PROGRESS_SECONDS = 10.0

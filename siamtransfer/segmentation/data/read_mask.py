@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from siamtransfer.data.decode import FORMATS
 from siamtransfer.utils.errors import UserError
@@ -40,6 +40,8 @@ def read_mask(path: str) -> np.ndarray:
                 return _values(image, data, where)
     except UserError:
         raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"cannot read the mask {where}: it is no image; save masks as PNG") from error
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files
         known = error.strerror if isinstance(error, OSError) else None
         reason = known or " ".join(str(error).split()) or type(error).__name__
@@ -70,11 +72,19 @@ def _unscaled(values: np.ndarray, image: Image.Image, data: bytes) -> np.ndarray
 
 
 def _several_channels(image: Image.Image, where: str) -> str:
+    """The sentence about an image that is no mask."""
+    if image.mode == "F":
+        return (
+            f"the mask {where} holds floating-point numbers; save its class numbers as a PNG of 8 bits"
+        )
     said = f"the mask {where} has {len(image.getbands())} channels ({image.mode}), not one number a pixel"
+    if image.mode == "LA":
+        return f"{said}; save it without its alpha channel"
     colours = image.convert("RGB").getcolors(_PALETTE_COLOURS)
     if colours is None:
         return f"{said}; give masks whose pixels are class numbers, as PNG with palette or grey"
+    count = f"{len(colours)} colours look like those" if len(colours) > 1 else "one colour looks like that"
     return (
-        f"{said}; its {len(colours)} colours look like those of a palette: save it as a PNG with palette or "
-        "grey in which each colour is its class number"
+        f"{said}; its {count} of a palette: save it as a PNG with palette or grey in which each colour is its "
+        "class number"
     )

@@ -82,6 +82,25 @@ def test_jpegs_are_refused(tmp_path: Path):
         read_mask(str(tmp_path / "m.jpg"))
 
 
+@pytest.mark.parametrize(
+    "pixels, message",
+    [
+        (np.zeros((4, 4), np.float32), "floating-point numbers"),
+        (np.zeros((4, 4, 2), np.uint8), "without its alpha channel"),
+        (np.zeros((4, 4, 4), np.uint8), "4 channels .*one colour looks like that of a palette"),
+    ],
+)
+def test_other_kinds_of_images_are_refused(tmp_path: Path, pixels: np.ndarray, message: str):
+    Image.fromarray(pixels).save(tmp_path / "m.tif")
+    with pytest.raises(UserError, match=message):
+        read_mask(str(tmp_path / "m.tif"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"cannot read the mask .*m\.png: No such file"):
+        read_mask(str(tmp_path / "m.png"))
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", None])
 def test_damaged_files_are_named(tmp_path: Path, content: bytes | None):
     write_mask(tmp_path / "m.png", np.random.default_rng(0).integers(0, 9, (50, 50), dtype=np.uint8))
