@@ -74,9 +74,7 @@ def _unscaled(values: np.ndarray, image: Image.Image, data: bytes) -> np.ndarray
 def _several_channels(image: Image.Image, where: str) -> str:
     """The sentence about an image that is no mask."""
     if image.mode == "F":
-        return (
-            f"the mask {where} holds floating-point numbers; save its class numbers as a PNG of 8 bits"
-        )
+        return f"the mask {where} holds floating-point numbers; save the class numbers as 8-bit PNG"
     said = f"the mask {where} has {len(image.getbands())} channels ({image.mode}), not one number a pixel"
     if image.mode == "LA":
         return f"{said}; save it without its alpha channel"
