@@ -83,6 +83,6 @@ def _several_channels(image: Image.Image, where: str) -> str:
         return f"{said}; give masks whose pixels are class numbers, as PNG with palette or grey"
     count = f"{len(colours)} colours look like those" if len(colours) > 1 else "one colour looks like that"
     return (
-        f"{said}; its {count} of a palette: save it as a PNG with palette or grey in which each colour is its "
-        "class number"
+        f"{said}; its {count} of a palette: save it as a PNG with palette or grey in which each colour is "
+        "its class number"
     )
