@@ -21,12 +21,15 @@ class Patches:
         labels: int64[n], classes from 0 to C - 1; patches that are ignored are left out.
         images: int64[n], the index of the image of each patch, rising.
         classes: the names of the C classes; some may have no patch.
+        shares: float32[n, C], the share of each class in the counted pixels of a patch; None where only
+            `labels` are known.
     """
 
     features: Tensor
     labels: Tensor
     images: Tensor
     classes: tuple[str, ...]
+    shares: Tensor | None = None
 
 
 class PatchProbe(Protocol):
