@@ -23,6 +23,7 @@ PROGRAMS = {
     "diagnose": "measure collapse, rank, spectrum, clusters",
     "gradients": "show what a method's gradient is made of",
     "attention": "show what a network looks at, and score it",
+    "segmentation": "probe its patches for semantic segmentation",
     "compare": "compare two records, sample by sample",
     "features": "write features to an .npz for any other tool",
     "detection": "fine-tune a detector from it, and score that",

@@ -1,0 +1,173 @@
+"""The options of the segmentation probes. This module imports neither torch nor NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
+from siamtransfer.utils.checks import above, at_least
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import refuse_record
+
+ProbeName = Literal["linear", "knn", "kmeans"]
+
+
+@dataclass
+class MaskedData:
+    """A set of images with masks."""
+
+    name: str | None = None
+    """fashion-scenes, voc2012, voc2012-aug, cityscapes, ade20k, coco-stuff, or masks for a folder of your
+    own."""
+    root: str | None = None
+    """Folder of the set."""
+    split: str = "train"
+    """Split that the probes are fitted on."""
+    test_split: str | None = None
+    """Split that is scored; null: val or test."""
+    classes: str | None = None
+    """File with a class a line, of masks of your own."""
+    ignore: int | None = None
+    """Value of the ignored pixels in masks of your own."""
+    size: int | None = None
+    """Side in pixels of the embedded scenes."""
+    count: int | None = None
+    """Number of images of the train split, spread evenly over it; null: all."""
+    test_count: int | None = None
+    """The same of the split that is scored."""
+
+
+@dataclass
+class SegmentationConfig(ReadingOptions):
+    """What is probed, on which masks, at which resolution."""
+
+    positional: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    common: ClassVar[tuple[str, ...]] = (
+        "checkpoint",
+        "data.name",
+        "data.root",
+        "probe",
+        "layers",
+        "size",
+        "resize",
+        "pictures",
+        "device",
+        "record",
+    )
+
+    checkpoint: str | None = None
+    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
+    data: MaskedData = field(default_factory=MaskedData)
+    branch: str | None = None
+    """Which backbone of the checkpoint: student, teacher, key, ema …; null: the one that its format names
+    first."""
+    trust_pickle: bool = False
+    """Let the checkpoint run Python code on loading; only for files of people you trust."""
+    probe: list[ProbeName] = field(default_factory=lambda: ["linear", "knn", "kmeans"])
+    """linear: logistic regression of patches; knn: votes of the nearest patches; kmeans: clusters of patches
+    without labels, matched with the classes of the scored split."""
+    layers: str = "output"
+    """Maps of features: output, layer1 to layer4 of a ResNet, blockN or lastN of a ViT, or several joined by
+    +."""
+    size: int | None = None
+    """Side of the images that the network sees, rounded to a multiple of a ViT's patch; null: 448, of the
+    embedded scenes their own, of networks of one size that size."""
+    resize: Literal["square", "shorter"] = "square"
+    """square: every image becomes a square of that side; shorter: its shorter side gets that length."""
+    pixel_patch: int = 8
+    """Side of the patches of the baseline `pixels`."""
+    patch_label: Literal["majority", "nearest"] = "majority"
+    """The class of a train patch: the most frequent of its pixels, or that of its central pixel."""
+    patches_per_image: int | None = None
+    """Patches that are drawn of each train image; null: 100, or as many as --memory-budget holds."""
+    memory_budget: float = 1.0
+    """GiB for the features and classes of the train patches."""
+    ceiling: bool = True
+    """Also score what a probe would reach that knows the classes in every patch: the limit of the grid."""
+    strengths: list[float] = field(default_factory=lambda: [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    """linear: values of scikit-learn's C; the best on held-out images of train is taken."""
+    held_out: float = 0.1
+    """linear: fraction of the train images that choose the strength."""
+    standardise: bool = True
+    """linear: give every feature unit deviation first."""
+    k: list[int] = field(default_factory=lambda: [30])
+    """knn: numbers of neighbours; 30 and a temperature of 0.02 are those of arXiv 2306.01667."""
+    temperature: float = 0.02
+    """knn: of the weights exp(cosine / T) of the votes."""
+    bank: int | None = None
+    """knn: patches of the train split that vote, drawn of all that fit; null: all of them."""
+    balanced: bool = False
+    """knn: give every class as many patches of the bank as its patches allow."""
+    clusters: int | None = None
+    """kmeans: number of clusters; null: the number of classes. More than those are matched many to one."""
+    matching: Literal["pixels", "iou"] = "pixels"
+    """kmeans: what the matching one to one maximises: the pixels that agree, or the sum of the IoU."""
+    clustering: Literal["lloyd", "minibatch"] = "lloyd"
+    """kmeans: look at all patches in every iteration, or at 4096 of them."""
+    restarts: int = 5
+    """kmeans: starts, of which the best is kept."""
+    seed: int = 0
+    """Decides which patches are drawn, which images are held out, and the starts of kmeans."""
+    pictures: str | None = None
+    """Also write a PNG there: images, truths and predictions side by side."""
+    picture_count: int = 6
+    """Images in it, spread evenly over the scored split."""
+    forward_batch_size: int = 16
+    """Images that go through the backbone at once."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
+    timeout_minutes: float = 30.0
+    """Unused by one process; the limit of every program's collectives."""
+    record: str | None = None
+    """Write the record there, too (OUT.json); the areas of every image go beside it as .npz, for compare."""
+
+    def check(self) -> None:
+        """Refuses, before any work, options that mean nothing or do not go together.
+
+        Raises:
+            UserError: names the option and the cure.
+        """
+        if self.checkpoint is None:
+            raise UserError("give a checkpoint, or a baseline: random:NAME, torchvision:NAME, pixels")
+        require_checkpoint(self.checkpoint)
+        if self.data.name is None:
+            raise UserError("name the images with masks with --data.name, such as voc2012 or masks")
+        if self.checkpoint == "pixels" and self.layers != "output":
+            raise UserError(f"raw pixels have no layer {self.layers!r}: leave --layers out")
+        if not self.probe:
+            raise UserError("--probe names no probe: give linear, knn or kmeans")
+        self._check_numbers()
+        self._check_pictures()
+        refuse_record(self.record)
+
+    def _check_numbers(self) -> None:
+        for name in (
+            "size",
+            "pixel_patch",
+            "patches_per_image",
+            "bank",
+            "clusters",
+            "restarts",
+            "picture_count",
+        ):
+            at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        at_least("--forward-batch-size", self.forward_batch_size, 1)
+        above("--memory-budget", self.memory_budget, 0)
+        above("--temperature", self.temperature, 0)
+        if min(self.strengths, default=0) <= 0 or min(self.k, default=0) < 1:
+            raise UserError("--strengths must be above 0 and --k at least 1; give at least one of each")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"--held-out is {self.held_out:g}, but must be a fraction between 0 and 1")
+
+    def _check_pictures(self) -> None:
+        if self.pictures is None:
+            return
+        path = Path(self.pictures)
+        if path.suffix.lower() != ".png":
+            raise UserError(f"--pictures {path} must end in .png")
+        if path.exists():
+            raise UserError(f"{path} exists; name another file for --pictures")

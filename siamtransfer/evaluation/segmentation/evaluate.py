@@ -1,0 +1,144 @@
+"""The probes of patches: patches of the train split, the probes, their scores at the original masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.attention.subjects import SCORED_SPLITS, spread
+from siamtransfer.evaluation.evaluator import say_metrics
+from siamtransfer.evaluation.segmentation.clusters import fit_clusters
+from siamtransfer.evaluation.segmentation.config import MaskedData, SegmentationConfig
+from siamtransfer.evaluation.segmentation.linear import fit_linear
+from siamtransfer.evaluation.segmentation.neighbours import fit_neighbours
+from siamtransfer.evaluation.segmentation.patches import DenseModel, draw_patches
+from siamtransfer.evaluation.segmentation.pictures import write_pictures
+from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
+from siamtransfer.evaluation.segmentation.scoring import Scored, score_probes
+from siamtransfer.metrics.segmentation_intervals import RESAMPLES, interval
+from siamtransfer.records.image_areas import ImageAreas
+from siamtransfer.records.result import Result
+from siamtransfer.segmentation.data.masked_images import MaskedImages
+from siamtransfer.segmentation.data.registry import NAMED_MASKS, open_segmentation
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+
+ABSENT_RULE = "union"
+"""Classes that are neither in the truth nor predicted are left out of the mean."""
+
+
+def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result:
+    """mIoU, its relatives and intervals of every probe, in percent; the areas of every image are kept.
+
+    Raises:
+        UserError: the program runs on several ranks, or whatever reading checkpoint, images and masks finds.
+    """
+    if runtime.world_size > 1:
+        raise UserError("segmentation runs in one process: start it without torchrun")
+    model = DenseModel.open(config, runtime)
+    train, test = _open_split(config.data, train=True), _open_split(config.data, train=False)
+    if train.classes != test.classes:
+        raise UserError(f"{train.name} has other classes in {train.split} than in {test.split}")
+    say(f"maps of {len(train)} images of {train.name}/{train.split}")
+    patches = draw_patches(model, train, config)
+    probes = _fit(patches, config, runtime.device)
+    say(f"scoring {len(test)} images of {test.name}/{test.split} at the size of their masks")
+    shown = spread(len(test), config.picture_count) if config.pictures else []
+    scored = score_probes(model, test, probes, shown, ceiling=config.ceiling)
+    metrics = {name: value for each in scored for name, value in _metrics(each, test.classes).items()}
+    say_metrics({name: value for name, value in metrics.items() if "/iou/" not in name})
+    if config.pictures:
+        write_pictures(config.pictures, test, shown, scored, model.source)
+    areas = ImageAreas({each.name: each.per_image for each in scored})
+    protocol = _protocol(config, model, train, test, patches)
+    protocol |= {"settings": {each.name: each.protocol for each in scored}}
+    provenance = {
+        **model.provenance,
+        "train_fingerprint": train.fingerprint,
+        "test_fingerprint": test.fingerprint,
+    }
+    return Result("segmentation", metrics, protocol, provenance, areas)
+
+
+def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
+    """The split that is fitted on, or the one that is scored."""
+    assert data.name is not None
+    split = data.split if train else data.test_split
+    if split is None:
+        entry = NAMED_MASKS.get(data.name)  # the embedded scenes have none, and their split is test
+        known = (entry.splits or SCORED_SPLITS) if entry else ("test",)
+        split = next((name for name in SCORED_SPLITS if name in known), "test")
+    return open_segmentation(
+        data.name,
+        root=data.root,
+        split=split,
+        classes=data.classes,
+        ignore=data.ignore,
+        size=data.size,
+        count=data.count if train else data.test_count,
+    )
+
+
+def _fit(train: Patches, config: SegmentationConfig, device: torch.device) -> list[PatchProbe]:
+    """The fitted probes of every kind that the options name."""
+    probes: list[PatchProbe] = []
+    for name in dict.fromkeys(config.probe):
+        say(f"fitting {name} to {len(train.labels):,} patches with {train.features.shape[1]} features")
+        probes += _FITS[name](train, config, device)
+    return probes
+
+
+_FITS = {"linear": fit_linear, "knn": fit_neighbours, "kmeans": fit_clusters}
+
+
+def _metrics(scored: Scored, classes: tuple[str, ...]) -> dict[str, float]:
+    """The numbers of a probe in percent; classes that count nowhere have none.
+
+    Raises:
+        UserError: every pixel of the scored split is ignored.
+    """
+    name, counts = scored.name, scored.per_image
+    scores = counts.scores(ABSENT_RULE)
+    if not counts.areas()[2].any():
+        raise UserError("no pixel of the scored split has a class: all are ignored; look at its masks")
+    metrics = {
+        f"{name}/{measure}": 100 * float(getattr(scores, measure))
+        for measure in ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+    }
+    for measure, (low, high) in interval(counts).items():
+        metrics[f"{name}/{measure}/ci95_low"] = 100 * low
+        metrics[f"{name}/{measure}/ci95_high"] = 100 * high
+    for label, iou in zip(classes, scores.per_class, strict=True):
+        if iou == iou:  # no NaN
+            metrics[f"{name}/iou/{label}"] = 100 * float(iou)
+    return metrics
+
+
+def _protocol(
+    config: SegmentationConfig,
+    model: DenseModel,
+    train: MaskedImages,
+    test: MaskedImages,
+    patches: Patches,
+) -> dict[str, Any]:
+    """What moves the numbers of all probes."""
+    remarks = [*train.remarks, *(remark for remark in test.remarks if remark not in train.remarks)]
+    return {
+        "train": f"{train.name}/{train.split}",
+        "train_images": len(train),
+        "test": f"{test.name}/{test.split}",
+        "test_images": len(test),
+        "classes": len(test.classes),
+        **model.protocol,
+        "train_patches": len(patches.labels),
+        "patches_per_image": f"at most {int(torch.bincount(patches.images).max())}, drawn at random",
+        "patch_label": config.patch_label,
+        "scored_at": "original size of the masks",
+        "enlarged": "scores of the probe, bilinear, align_corners false",
+        "absent_classes": "left out of the mean where neither true nor predicted",
+        "interval": f"95 %, {RESAMPLES} resamples of the images",
+        "seed": config.seed,
+        **({"image_remarks": remarks} if remarks else {}),
+    }

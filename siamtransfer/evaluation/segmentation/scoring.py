@@ -1,0 +1,135 @@
+"""Predictions of probes at the original size of the masks, and their counts of pixels.
+
+Legend: H and W pixels of a mask, h and w cells of a map, D features, C classes, K outputs of a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from siamtransfer.evaluation.segmentation.patches import DenseModel
+from siamtransfer.evaluation.segmentation.probe import PatchProbe
+from siamtransfer.evaluation.segmentation.shares import patch_shares
+from siamtransfer.metrics.segmentation import PerImageCounts, count_image
+from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
+
+ENLARGED_BYTES = 2**27  # of scores at the size of the mask, at once
+
+
+def predict(scores: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """int64[H, W]: the output with the largest score at every pixel, for scores[h * w, K] of a map.
+
+    The scores are enlarged bilinearly (align_corners false), some outputs at a time. Of equal scores the
+    first counts.
+    """
+    scores = scores.T.reshape(1, -1, *grid)
+    step = max(1, ENLARGED_BYTES // (4 * size[0] * size[1]))
+    best: Tensor | None = None
+    output = torch.zeros(size, dtype=torch.int64, device=scores.device)
+    for begin in range(0, scores.shape[1], step):
+        enlarged = functional.interpolate(
+            scores[:, begin : begin + step], size=size, mode="bilinear", align_corners=False
+        )[0]
+        value, index = enlarged.max(dim=0)
+        if best is None:
+            best, output = value, index
+        else:
+            output = torch.where(value > best, index + begin, output)
+            best = torch.maximum(value, best)
+    return output.cpu().numpy()
+
+
+@dataclass
+class OutputCounts:
+    """The pixels of every image by true class and output of a probe, int64[p] columns of those that occur."""
+
+    classes: int
+    outputs: int
+    images: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def add(self, output: np.ndarray, mask: np.ndarray, ignore: int) -> None:
+        """Counts output[H, W] against mask[H, W]."""
+        counts = count_image(output, mask, max(self.classes, self.outputs), ignore)
+        truth, found = np.nonzero(counts)
+        self.images.append((truth, found, counts[truth, found]))
+
+    def total(self) -> np.ndarray:
+        """int64[C, K] of all images."""
+        total = np.zeros((self.classes, self.outputs), np.int64)
+        for truth, found, pixels in self.images:
+            np.add.at(total, (truth, found), pixels)
+        return total
+
+    def per_image(self, classes_of: np.ndarray | None) -> PerImageCounts:
+        """The counts by class; `classes_of` int64[K] is the class of every output, None where they are
+        equal."""
+        result = PerImageCounts(self.classes)
+        for truth, found, pixels in self.images:
+            counts = np.zeros((self.classes, self.classes), np.int64)
+            np.add.at(counts, (truth, found if classes_of is None else classes_of[found]), pixels)
+            result.add(counts)
+        return result
+
+
+@dataclass
+class Scored:
+    """A setting's counts by image, and its predictions of the shown images by index, as classes."""
+
+    name: str
+    protocol: dict[str, Any]
+    per_image: PerImageCounts
+    shown: dict[int, np.ndarray]
+
+
+def score_probes(
+    model: DenseModel,
+    images: MaskedImages,
+    probes: Sequence[PatchProbe],
+    shown: Sequence[int],
+    *,
+    ceiling: bool = False,
+) -> list[Scored]:
+    """Scores all probes in one pass over the images; keeps the predictions of the `shown` ones.
+
+    With `ceiling` the last setting is that of scores which are the true shares of the classes in every patch
+    of the scored image itself.
+
+    Raises:
+        UserError: an image or a mask cannot be read, or a feature is not finite.
+    """
+    classes = len(images.classes)
+    counts = [OutputCounts(classes, probe.outputs) for probe in probes]
+    of_grid = OutputCounts(classes, classes)
+    kept: list[dict[int, np.ndarray]] = [{} for _ in probes]
+    for index, features in model.maps(images, range(len(images))):
+        _, mask = read_pair(images, index)
+        grid, size = (features.shape[1], features.shape[2]), (mask.shape[0], mask.shape[1])
+        rows = features.flatten(1).T.contiguous()  # one tensor for all probes, as kNN keeps its neighbours
+        for number, probe in enumerate(probes):
+            output = predict(probe.scores(rows), grid, size)
+            counts[number].add(output, mask, images.ignore)
+            if index in shown:
+                kept[number][index] = output
+        if ceiling:
+            shares = torch.from_numpy(patch_shares(mask, grid, classes, images.ignore))
+            of_grid.add(predict(shares, grid, size), mask, images.ignore)
+    scored = [_named(*each) for each in zip(probes, counts, kept, strict=True)]
+    if ceiling:
+        protocol = {"scores": "true shares of the classes in the pixels of every patch"}
+        scored.append(Scored("ceiling", protocol, of_grid.per_image(None), {}))
+    return scored
+
+
+def _named(probe: PatchProbe, counts: OutputCounts, shown: dict[int, np.ndarray]) -> Scored:
+    """The counts by class, where outputs may have to be matched with classes first."""
+    classes_of = probe.classes_of(counts.total())
+    if classes_of is not None:
+        shown = {index: classes_of[output] for index, output in shown.items()}
+    return Scored(probe.name, probe.protocol, counts.per_image(classes_of), shown)
