@@ -22,6 +22,7 @@ DOORS = ("pretrain", "eval", "convert")
 PROGRAM = "siamtransfer.programs."
 OPTIONAL = ("detectron2", "wandb", "faiss")
 LATE = {  # modules that import Detectron2 at their top
+    "siamtransfer.detection.detectron2.mask_collector",
     "siamtransfer.detection.detectron2.prediction_collector",
     "siamtransfer.detection.detectron2.trainer",
     "siamtransfer.detection.detectron2.trainer_hooks",

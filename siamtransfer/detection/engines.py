@@ -33,7 +33,8 @@ from siamtransfer.detection.detectron2.weights import read_converted
 from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.layered_config import COMMAND_LINE, OWN_SECTIONS, LayeredConfig
-from siamtransfer.detection.tasks.instances import InstanceOutputs, InstancesTask
+from siamtransfer.detection.metrics.instance_outputs import InstanceOutputs
+from siamtransfer.detection.tasks.instances import InstancesTask
 from siamtransfer.detection.tasks.task import Task
 from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, RunOptions, train_and_evaluate
 from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of

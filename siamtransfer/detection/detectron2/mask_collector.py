@@ -13,7 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from siamtransfer.detection.detectron2.stopping import leave_on_signal
-from siamtransfer.detection.tasks.semantic import SemanticOutputs, pictured, semantic_metrics
+from siamtransfer.detection.metrics.mask_outputs import SemanticOutputs, pictured, semantic_metrics
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.metrics.segmentation import PerImageCounts, count_image
 from siamtransfer.segmentation.data.masked_images import MaskedImages

@@ -15,9 +15,9 @@ from detectron2.utils import comm
 
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.stopping import leave_on_signal
+from siamtransfer.detection.metrics.instance_outputs import InstanceOutputs
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.metrics.score_predictions import ApKind, score_predictions
-from siamtransfer.detection.tasks.instances import InstanceOutputs
 from siamtransfer.distributed.signals import StopSignal
 
 

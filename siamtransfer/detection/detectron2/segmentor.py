@@ -116,7 +116,7 @@ class FCNHead(nn.Module):
                 "FCNHead needs one feature in MODEL.SEM_SEG_HEAD.IN_FEATURES and NUM_CONVS of 1 or more"
             )
         self.feature, self.auxiliary_feature = features[0], keys.AUX_IN_FEATURE
-        self.ignore_value = keys.IGNORE_VALUE
+        self.ignore_value, self.stride = keys.IGNORE_VALUE, shapes[features[0]].stride
         self.loss = PixelLoss(keys.IGNORE_VALUE, keys.ALIGN_CORNERS, keys.MEAN_OVER_IGNORED)
         self.weight, self.auxiliary_weight = keys.LOSS_WEIGHT, keys.AUX_LOSS_WEIGHT
         self.main = FCNBranch(
@@ -139,6 +139,17 @@ class FCNHead(nn.Module):
                 norm=keys.NORM,
                 dropout=keys.DROPOUT,
             )
+
+    def on_grid(self, x: Tensor, value: float) -> Tensor:
+        """x[N,...,H,W], with ALIGN_CORNERS padded on the right and below to sides of whole strides and one.
+
+        The first and the last value of a feature map then stand for the first and the last pixel; at other
+        sides aligned corners would stretch the prediction by up to a stride.
+        """
+        if not self.loss.align_corners:
+            return x
+        height, width = ((1 - side) % self.stride for side in x.shape[-2:])
+        return F.pad(x, (0, width, 0, height), value=value)
 
     def losses(self, features: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The weighted losses of a batch; `targets` is int64[N,H,W]."""
@@ -174,14 +185,16 @@ def register_segmentors() -> None:
                 (item["image"].to(self.device) - self.pixel_mean) / self.pixel_std for item in batched_inputs
             ]
             batch = ImageList.from_tensors(images, self.backbone.size_divisibility)
-            features = self.backbone(batch.tensor)
+            pixels = self.sem_seg_head.on_grid(batch.tensor, 0)
+            features = self.backbone(pixels)
             if self.training:
                 masks = [item["sem_seg"].to(self.device) for item in batched_inputs]
                 targets = ImageList.from_tensors(
                     masks, self.backbone.size_divisibility, self.sem_seg_head.ignore_value
                 )
-                return self.sem_seg_head.losses(features, targets.tensor)
-            logits = self.sem_seg_head.predict(features, batch.tensor.shape[-2:])
+                labels = self.sem_seg_head.on_grid(targets.tensor, self.sem_seg_head.ignore_value)
+                return self.sem_seg_head.losses(features, labels)
+            logits = self.sem_seg_head.predict(features, pixels.shape[-2:])
             return [
                 {"sem_seg": sem_seg_postprocess(result, size, item["height"], item["width"])}
                 for result, size, item in zip(logits, batch.image_sizes, batched_inputs, strict=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.lr_search import hold_out
-from siamtransfer.detection.metrics.pictures import draw_predictions
-from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.metrics.score_predictions import ApKind
-from siamtransfer.detection.tasks.task import PICTURE, Collector, Task
+from siamtransfer.detection.tasks.task import Collector, Task
 from siamtransfer.detection.trials import MAIN
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.utils.errors import UserError
@@ -91,14 +88,3 @@ class InstancesTask(Task):
 
     def __str__(self) -> str:
         return str(self.data)
-
-
-@dataclass(frozen=True, eq=False)
-class InstanceOutputs:
-    """A picture of annotated objects beside detections."""
-
-    data: DetectionData
-    predictions: Sequence[Prediction]
-
-    def write(self, folder: Path) -> None:
-        draw_predictions(folder / PICTURE, self.data.test, self.predictions, self.data.classes)

@@ -154,6 +154,34 @@ def test_the_head_of_fcn_d8() -> None:
     assert set(losses) == {"loss_sem_seg", "loss_sem_seg_aux"}
 
 
+def test_aligned_corners_put_every_value_at_its_pixel() -> None:
+    """A trunk that takes every eighth pixel: the prediction is the image, whatever its size."""
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    cfg = head_settings(ALIGN_CORNERS=True, NAME="FCNHead", IN_FEATURES=["res5"])
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.OUT_FEATURES = PLAIN, ["res5"]
+    cfg.MODEL.RESNETS.RES4_DILATION, cfg.MODEL.RESNETS.RES5_DILATION = 2, 4
+    model: Any = META_ARCH_REGISTRY.get("FCNSegmentor")(cfg).eval()
+    model.sem_seg_head.main = nn.Identity()
+
+    class EveryEighth(nn.Module):
+        size_divisibility = 0
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"res5": x[..., ::8, ::8]}
+
+    model.backbone = EveryEighth()
+    model.pixel_mean.zero_()
+    model.pixel_std.fill_(1)
+    for height, width in ((96, 50), (97, 49), (33, 40)):
+        ramp = torch.arange(height)[:, None] + torch.arange(width)[None] * 1.0
+        image = {"image": ramp.expand(3, -1, -1), "height": height, "width": width}
+        (found,) = model([image])
+        assert found["sem_seg"].shape[-2:] == (height, width)
+        rows, columns = (height - 1) // 8 * 8 + 1, (width - 1) // 8 * 8 + 1
+        torch.testing.assert_close(found["sem_seg"][0, :rows, :columns], ramp[:rows, :columns])
+
+
 def test_the_loss_with_ignored_pixels() -> None:
     logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
     targets = torch.tensor([[[0, 1], [2, 255]]]).repeat_interleave(2, 1).repeat_interleave(2, 2)
