@@ -45,10 +45,9 @@ def fit_clusters(train: Patches, config: SegmentationConfig, device: torch.devic
             f"{len(train.features):,} patches cannot make {clusters:,} clusters: take fewer --clusters, or "
             "more train images or patches of each"
         )
-    z = unit_rows(train.features, torch.float32).cpu().numpy()
+    z = _unit_rows(train.features)
     centres = cluster_centres(z, clusters, config.restarts, config.seed, config.clustering)
     protocol = {
-        "patches": len(z),
         "clusters": clusters,
         "algorithm": config.clustering,
         "restarts": config.restarts,
@@ -65,11 +64,11 @@ def fit_clusters(train: Patches, config: SegmentationConfig, device: torch.devic
 def cluster_centres(z: np.ndarray, clusters: int, restarts: int, seed: int, algorithm: str) -> np.ndarray:
     """float32[K, D]: centres of float32[n, D] by scikit-learn, the best of `restarts` starts by k-means++.
 
-    `lloyd` moves every centre to the mean of all its rows until nothing changes; `minibatch` looks at 4096
-    rows at a time, and chooses the start by a sample.
+    `lloyd` moves every centre to the mean of all its rows until they hardly move; `minibatch` looks at 4096
+    rows at a time, and chooses the start by a sample. `z` is changed by rounding: no copy of it is made.
     """
     method = (
-        KMeans(clusters, n_init=restarts, random_state=seed)
+        KMeans(clusters, n_init=restarts, random_state=seed, copy_x=False)
         if algorithm == "lloyd"
         else MiniBatchKMeans(clusters, n_init=restarts, random_state=seed, batch_size=_MINI_BATCH)
     )
@@ -77,6 +76,15 @@ def cluster_centres(z: np.ndarray, clusters: int, restarts: int, seed: int, algo
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
         centres: np.ndarray = method.fit(z).cluster_centers_
     return centres.astype(np.float32)
+
+
+def _unit_rows(features: Tensor) -> np.ndarray:
+    """float32[n, D]: a copy with rows of length one, and no other memory that grows with n."""
+    z = np.empty(tuple(features.shape), np.float32)
+    for begin in range(0, len(z), _MINI_BATCH):
+        rows = slice(begin, begin + _MINI_BATCH)
+        z[rows] = unit_rows(features[rows], torch.float32).numpy()
+    return z
 
 
 class ClusterProbe:

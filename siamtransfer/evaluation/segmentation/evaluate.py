@@ -13,11 +13,12 @@ from siamtransfer.evaluation.segmentation.clusters import fit_clusters
 from siamtransfer.evaluation.segmentation.config import MaskedData, SegmentationConfig
 from siamtransfer.evaluation.segmentation.linear import fit_linear
 from siamtransfer.evaluation.segmentation.neighbours import fit_neighbours
-from siamtransfer.evaluation.segmentation.patches import DenseModel, draw_patches
+from siamtransfer.evaluation.segmentation.patches import DEFAULT_PATCHES, DenseModel, draw_patches
 from siamtransfer.evaluation.segmentation.pictures import write_pictures
 from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
 from siamtransfer.evaluation.segmentation.scoring import Scored, score_probes
 from siamtransfer.metrics.segmentation_intervals import RESAMPLES, interval
+from siamtransfer.records.comparison import CHOSEN
 from siamtransfer.records.image_areas import ImageAreas
 from siamtransfer.records.result import Result
 from siamtransfer.segmentation.data.masked_images import MaskedImages
@@ -52,10 +53,10 @@ def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result:
     if config.pictures:
         write_pictures(config.pictures, test, shown, scored, model.source)
     areas = ImageAreas({each.name: each.per_image for each in scored})
-    protocol = _protocol(config, model, train, test, patches)
-    protocol |= {"settings": {each.name: each.protocol for each in scored}}
+    protocol = _protocol(config, model, train, test) | _settings(scored)
     provenance = {
         **model.provenance,
+        "train_patches": len(patches.labels),
         "train_fingerprint": train.fingerprint,
         "test_fingerprint": test.fingerprint,
     }
@@ -116,12 +117,23 @@ def _metrics(scored: Scored, classes: tuple[str, ...]) -> dict[str, float]:
     return metrics
 
 
+def _settings(scored: list[Scored]) -> dict[str, Any]:
+    """The protocol of each setting; what data chose apart, as compare lets that differ."""
+    settings: dict[str, Any] = {}
+    for each in scored:
+        chosen = {key: value for key, value in each.protocol.items() if key.startswith(CHOSEN)}
+        settings[each.name] = {key: value for key, value in each.protocol.items() if key not in chosen}
+        if chosen:
+            settings[f"chosen_{each.name}"] = chosen
+    own = {name: value for name, value in settings.items() if not name.startswith(CHOSEN)}
+    return {"settings": own} | {name: value for name, value in settings.items() if name not in own}
+
+
 def _protocol(
     config: SegmentationConfig,
     model: DenseModel,
     train: MaskedImages,
     test: MaskedImages,
-    patches: Patches,
 ) -> dict[str, Any]:
     """What moves the numbers of all probes."""
     remarks = [*train.remarks, *(remark for remark in test.remarks if remark not in train.remarks)]
@@ -132,8 +144,7 @@ def _protocol(
         "test_images": len(test),
         "classes": len(test.classes),
         **model.protocol,
-        "train_patches": len(patches.labels),
-        "patches_per_image": f"at most {int(torch.bincount(patches.images).max())}, drawn at random",
+        "patches_per_image": config.patches_per_image or DEFAULT_PATCHES,
         "patch_label": config.patch_label,
         "scored_at": "original size of the masks",
         "enlarged": "scores of the probe, bilinear, align_corners false",

@@ -68,11 +68,11 @@ def fit_linear(train: Patches, config: SegmentationConfig, device: torch.device)
     protocol = {
         "classifier": "multinomial logistic regression of patches, L-BFGS",
         "standardised": config.standardise,
-        "strength": best,
+        "chosen_strength": best,
         "strengths": strengths,
         **({"held_out_patch_miou": {f"{c:g}": round(v, 4) for c, v in held_out.items()}} if held_out else {}),
-        **({"held_out": config.held_out} if held_out else {}),
-        **({"strength_at_edge": True} if held_out and best in (strengths[0], strengths[-1]) else {}),
+        **({"strength_chosen_on": f"{config.held_out:g} of the train images"} if held_out else {}),
+        **({"chosen_at_edge": True} if held_out and best in (strengths[0], strengths[-1]) else {}),
     }
     return [LinearProbe(classifier, len(train.classes), protocol=protocol)]
 

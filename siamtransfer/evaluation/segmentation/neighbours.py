@@ -44,7 +44,7 @@ def fit_neighbours(train: Patches, config: SegmentationConfig, device: torch.dev
         )
     bank = Bank(sampled, max(config.k), device, int(config.memory_budget * 2**30))
     protocol = {
-        "patches": len(sampled.labels),
+        "bank": config.bank or "all that were drawn",
         "balanced": config.balanced,
         "labels": "majority" if sampled.shares is None else "shares of the pixels",
         "metric": "cosine",

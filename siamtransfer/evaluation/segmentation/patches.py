@@ -118,17 +118,17 @@ class DenseModel:
                 "interpolation": "bilinear, antialiased",
                 "view": "whole image",
             },
-            "layers": self.part.layers if isinstance(self.part, FeatureMaps) else "pixels",
-            **({"pixel_patch": self.part.multiple} if isinstance(self.part, PixelMaps) else {}),
             "precision": self.runtime.precision,
         }
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What identifies the backbone in a record."""
+        """What identifies the features in a record. The layers are among it, so that two can be compared."""
         read = self.read
         return {
             "backbone": self.source,
+            "layers": self.part.layers if isinstance(self.part, FeatureMaps) else "pixels",
+            **({"pixel_patch": self.part.multiple} if isinstance(self.part, PixelMaps) else {}),
             "architecture": read.architecture.as_dict() if read else None,
             "format": read.format if read else None,
             "branch": read.branch if read else None,
