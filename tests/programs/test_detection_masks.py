@@ -186,7 +186,11 @@ def test_own_images_and_masks(folder: Path, tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--train", "somewhere"], "'somewhere' names no data with masks; .*FOLDER:SPLIT"),
-        (["--train", "voc2012:tain"], "voc2012 has no split 'tain'"),
+        (
+            ["--train", "voc2012:train"],
+            "voc2012:train needs the folder that holds voc2012: name it by --root",
+        ),
+        (["--train", "voc2012:tain", "--root", "."], "voc2012 has no split 'tain'"),
         (["--train", "nowhere:train"], "nowhere"),
         (["--metric", "coco"], "--metric coco is of objects"),
         (["--engine", "detectron2", "MASKS.CLASS", "x"], r"MASKS\.CLASS; the section has CLASSES, IGNORE"),

@@ -138,6 +138,8 @@ def _open(
             f"{', '.join(NAMED_MASKS)}, or FOLDER:SPLIT for images and masks of your own"
         )
     if first in NAMED_MASKS:
+        if root is None:
+            raise UserError(f"{name} needs the folder that holds {first}: name it by --root")
         own = keys if NAMED_MASKS[first].own_classes else {}
         return open_segmentation(first, root=root, split=split, **own)
     return open_segmentation("masks", root=first, split=split, **keys)
