@@ -43,7 +43,7 @@ def fit_clusters(train: Patches, config: SegmentationConfig, device: torch.devic
     if len(train.features) < clusters:
         raise UserError(
             f"{len(train.features):,} patches cannot make {clusters:,} clusters: take fewer --clusters, or "
-            "more train images or patches of each"
+            "more train images or --patches-per-image"
         )
     z = _unit_rows(train.features)
     centres = cluster_centres(z, clusters, config.restarts, config.seed, config.clustering)

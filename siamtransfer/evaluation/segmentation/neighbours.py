@@ -34,13 +34,13 @@ def fit_neighbours(train: Patches, config: SegmentationConfig, device: torch.dev
     The bank is `train`, or `config.bank` patches of it; the search runs on `device`.
 
     Raises:
-        UserError: the bank has fewer patches than the largest k.
+        UserError: the bank has fewer patches than the largest k, or there are fewer than `config.bank`.
     """
     sampled = bank_of(train, config.bank, config.balanced, config.seed)
     if len(sampled.labels) < max(config.k):
         raise UserError(
             f"--k {max(config.k)} is more than the {len(sampled.labels):,} patches of the bank: take a "
-            "smaller --k, or more train images or patches of each"
+            "smaller --k, a larger --bank, or more train images or --patches-per-image"
         )
     bank = Bank(sampled, max(config.k), device, int(config.memory_budget * 2**30))
     protocol = {
@@ -108,17 +108,25 @@ def bank_of(patches: Patches, size: int | None, balanced: bool, seed: int) -> Pa
     Balanced, every class (of `labels`) gets the same number of them; a class with fewer gives all, and the
     others share the rest. Without `size`, balanced takes of every class as many as the rarest class that has
     patches.
+
+    Raises:
+        UserError: there are fewer patches than `size`.
     """
     total = len(patches.labels)
     labels = patches.labels.numpy()
-    if not balanced and (size is None or size >= total):
+    if size is not None and size > total:
+        raise UserError(
+            f"--bank {size:,} is more than the {total:,} patches that were drawn: take a smaller one, or "
+            "more train images or --patches-per-image"
+        )
+    if not balanced and size in (None, total):
         return patches
     random = np.random.default_rng(seed)
     order = random.permutation(total)
     if balanced:
         present = np.bincount(labels, minlength=len(patches.classes))
         wanted = int(present[present > 0].min()) * int((present > 0).sum()) if size is None else size
-        quota = equal_parts(present.tolist(), min(wanted, total))
+        quota = equal_parts(present.tolist(), wanted)
         chosen = np.concatenate([order[labels[order] == c][:n] for c, n in enumerate(quota)])
     else:
         chosen = order[:size]
@@ -134,7 +142,7 @@ def bank_of(patches: Patches, size: int | None, balanced: bool, seed: int) -> Pa
 
 def equal_parts(available: Sequence[int], total: int) -> list[int]:
     """How many of each class make up `total`, none more than it has, all others equal to within one; what
-    equal parts leave over goes to the first classes.
+    equal parts leave over goes to the classes that have most.
 
     `total` is at most the sum of `available`.
     """

@@ -102,8 +102,16 @@ def test_a_bank_is_a_part_of_the_patches_and_a_function_of_the_seed(balanced):
 def test_a_bank_without_a_size():
     train = patches_of(torch.randn(10, 2), [0] * 7 + [1] * 3)
     assert bank_of(train, None, False, 0) is train
-    assert bank_of(train, 99, False, 0) is train
+    assert bank_of(train, 10, False, 0) is train
     assert bank_of(train, None, True, 0).labels.bincount().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_bank_larger_than_the_patches_is_refused(balanced):
+    train = patches_of(torch.randn(10, 2), [0] * 7 + [1] * 3)
+    assert len(bank_of(train, 10, balanced, 0).labels) == 10
+    with pytest.raises(UserError, match=r"--bank 11 is more than the 10 patches"):
+        bank_of(train, 11, balanced, 0)
 
 
 def test_a_bank_smaller_than_k_is_refused():
