@@ -85,9 +85,7 @@ def start_configurations(rehearsal: Rehearsal, names: list[str]) -> Iterator[Row
         again = run_until(
             rehearsal, [*words, "--resume"], run=name, log=f"{name}-resumed", steps=rehearsal.steps + 1
         )
-        options = pretrain_program.parse(
-            [word for word in words[1:] if "width" not in word and "vit" not in word]
-        )
+        options = pretrain_program.parse([word for word in words[1:] if not word.startswith("--backbone.")])
         device = count_device_memory(options, share_of(name), rehearsal.images)
         row = _row(name, first, STOPPED, **_step_times(first, rehearsal.steps), device_GiB=device.total)
         row["share"] = rehearsal.share or share_of(name)
