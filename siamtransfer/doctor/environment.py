@@ -12,12 +12,14 @@ from collections.abc import Iterator
 
 import torch
 
+from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.distributed.runtime import has_native_bfloat16
 from siamtransfer.doctor.findings import Finding, advised, check, judged, measured
 from siamtransfer.doctor.workbench import GIB, Workbench
 from siamtransfer.records.record import versions
+from siamtransfer.utils.errors import UserError
 
-OPTIONAL = ("detectron2", "pycocotools", "hotcoco", "wandb", "pyarrow", "datasets", "submitit")
+OPTIONAL = ("detectron2", "pycocotools", "hotcoco", "wandb", "pyarrow", "datasets")
 """Packages of extras; the numbers of one that is missing are not in the record."""
 
 
@@ -168,19 +170,13 @@ def faiss_and_torch(package: str, gpus: int) -> Iterator[Finding]:
 @check("detectron2")
 def check_detectron2(bench: Workbench) -> Iterator[Finding]:
     """Detectron2 loads; its compiled part, where it is there, is of one version of torch."""
-    if importlib.util.find_spec("detectron2") is None:
+    if not is_installed():
         yield Finding("detectron2", "INFO", "not installed: conversions are checked by keys and shapes only")
         return
-    compiled = importlib.util.find_spec("detectron2._C") is not None
     try:
-        importlib.import_module("detectron2._C" if compiled else "detectron2.config")
-    except ImportError as error:
-        yield Finding(
-            "detectron2", "FAIL", f"does not load ({error}): install it again by scripts/get_detectron2.py"
-        )
-        return
-    parts = "with its compiled part" if compiled else "without its compiled part, which is not used here"
-    yield Finding("detectron2", "PASS", f"{version_of('detectron2')} loads, {parts}")
+        yield Finding("detectron2", "PASS", f"{import_detectron2()} loads")
+    except UserError as error:
+        yield Finding("detectron2", "FAIL", str(error))
 
 
 def version_of(package: str) -> str | None:

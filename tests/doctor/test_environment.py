@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.doctor import environment, machine
 from siamtransfer.doctor.config import DoctorConfig
 from siamtransfer.doctor.findings import Finding
@@ -183,3 +184,13 @@ def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     bench = Workbench(DoctorConfig(runs=str(tmp_path / "file" / "runs")), torch.device("cpu"), tiny=True)
     assert status_of(machine.check_disk, bench) == {"disk/writable": "FAIL"}
+
+
+@pytest.mark.detectron2
+def test_a_detectron2_that_this_process_has_imported_already_loads_too() -> None:
+    import_detectron2()  # without its compiled part it puts a module without a spec in its place
+
+    (found,) = environment.check_detectron2(BENCH)
+
+    assert found.status == "PASS"
+    assert "loads" in found.text

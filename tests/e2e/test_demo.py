@@ -31,8 +31,10 @@ def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: py
     assert len(accuracies) == 4 and all(0 < value < 100 for value in accuracies)
     assert all(value < 1e-4 for name, value in table.items() if name.startswith("parity/"))
     assert {name for name in table if name.startswith("parity/")} == {
-        "parity/float32/FPN/max_relative_error", "parity/float64/FPN/max_relative_error",
-    }  # fmt: skip
+        f"parity/{dtype}/{trunk}/max_relative_error"
+        for dtype in ("float32", "float64")
+        for trunk in ("FPN", "D16", "D8")
+    }
     for name, value in table.items():
         if "kNN" in name or "linear" in name:
             assert f"{value:.2f}" in done.stderr
