@@ -128,7 +128,7 @@ def test_a_signalled_job_is_queued_again_and_goes_on_to_the_bit(tmp_path: Path) 
     assert calls.read_text() == "requeue 7\n"
     pretrain([*options, "--run.dir", str(tmp_path / "whole")])
     ended, whole = (
-        torch.load(tmp_path / name / "checkpoint.pth", weights_only=False)["model"]
+        torch.load(tmp_path / name / "checkpoint.pth", weights_only=True)["model"]
         for name in ("run", "whole")
     )
     assert ended.keys() == whole.keys()

@@ -164,8 +164,7 @@ def _require_classes_of_train(archive: Path, paths: list[str], common: str, spli
     if classes["train"] and (different := sorted(classes[split] ^ classes["train"])):
         raise UserError(
             f"the class folders of {split} and train in {printable(archive)} differ "
-            f"({printable(first_few(different))}); make them the same, as a label is the position in their "
-            "order"
+            f"({printable(first_few(different))}); make them the same: a label is the position in their order"
         )
 
 

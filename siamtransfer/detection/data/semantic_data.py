@@ -107,8 +107,8 @@ def open_semantic_data(
         if (images.classes, images.ignore) != (opened[0].classes, opened[0].ignore):
             raise UserError(
                 f"{set_name(images)} has the classes {first_few(list(images.classes))} and "
-                f"{set_name(opened[0])} has {first_few(list(opened[0].classes))}; give sets with the same "
-                "classes"
+                f"{set_name(opened[0])} has {first_few(list(opened[0].classes))}; "
+                "give sets with the same classes"
             )
     remarks = []
     for images in (*opened, tested):

@@ -207,8 +207,8 @@ def _number_classes(
             if config.published and model.runtime.precision != "float32":
                 found.append(
                     f"the features are computed in {model.runtime.precision}, and the published figures of "
-                    f"--protocol {config.protocol} are of float32: take --precision float32 to compare with "
-                    "them"
+                    f"--protocol {config.protocol} are of float32: "
+                    "take --precision float32 to compare with them"
                 )
             add_remarks(remarks, [*found, *remarks_on_labels(labels, test.labels)])
     return number_classes(labels, test)
