@@ -18,8 +18,9 @@ from siamtransfer.evaluation.attention.jaccard import (
     jaccard,
 )
 from siamtransfer.evaluation.attention.network import Network
-from siamtransfer.evaluation.attention.sheet import Cell, Findings, Scale, Sheet, coloured, outside_dimmed
-from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, batches
+from siamtransfer.evaluation.attention.subjects import Subjects
+from siamtransfer.evaluation.dense.input_size import InputSize, batches
+from siamtransfer.evaluation.dense.sheet import Cell, Findings, Scale, Sheet, coloured, outside_dimmed
 from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 from siamtransfer.utils.log import say

@@ -6,38 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
+from siamtransfer.evaluation.dense.config import DenseConfig, MaskSet
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import refuse_record
 
 Subject = Literal["attention", "pca", "similarity"]
 RECORD = "record.json"
 
 
 @dataclass
-class ShownData:
+class ShownData(MaskSet):
     """A set of images, instead of files. One with masks has its attention scored."""
 
     name: str | None = None
     """A set with masks (fashion-scenes, voc2012, cityscapes, ade20k, coco-stuff, masks), or any set of
     images."""
-    root: str | None = None
-    """Folder of the set."""
     split: str | None = None
     """Split that is shown; null: val or test where the set names one, otherwise train."""
-    classes: str | None = None
-    """File with a class a line, of masks of your own."""
-    ignore: int | None = None
-    """Value of the ignored pixels in masks of your own."""
-    size: int | None = None
-    """Side in pixels of the embedded scenes."""
     count: int | None = None
     """Number of images; null: all."""
 
 
 @dataclass
-class AttentionConfig(ReadingOptions):
+class AttentionConfig(DenseConfig):
     """What is shown of which network on which images."""
 
     positional: ClassVar[tuple[str, ...]] = ("checkpoint", "out", "images")
@@ -63,11 +54,6 @@ class AttentionConfig(ReadingOptions):
     images: list[str] = field(default_factory=list)
     """Image files, or folders of them."""
     data: ShownData = field(default_factory=ShownData)
-    branch: str | None = None
-    """Which backbone of the checkpoint: student, teacher, key, ema …; null: the one that its format names
-    first."""
-    trust_pickle: bool = False
-    """Let the checkpoint run Python code on loading; only for files of people you trust."""
     show: list[Subject] = field(default_factory=list)
     """attention (ViTs with a class token), pca, similarity (needs --patch); empty: all that apply."""
     pictures: int = 8
@@ -75,8 +61,6 @@ class AttentionConfig(ReadingOptions):
     size: int | None = None
     """Side of the images that the network sees, rounded to a multiple of a ViT's patch; null: 480 (as in
     DINO's program), of the embedded scenes their own."""
-    resize: Literal["square", "shorter"] = "square"
-    """square: every image becomes a square of that side; shorter: its shorter side gets that length."""
     block: int | None = None
     """Block of the ViT whose attention is taken, from 1; null: the last."""
     mass: float = 0.6
@@ -101,14 +85,8 @@ class AttentionConfig(ReadingOptions):
     top, from 0."""
     patch_image: int = 1
     """The image of that pixel: its number among the shown ones, from 1."""
-    forward_batch_size: int = 16
-    """Images that go through the backbone at once."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the backbone; attention is computed in float32 from its queries and keys."""
-    timeout_minutes: float = 30.0
-    """Unused by one process; the limit of every program's collectives."""
     record: str | None = None
     """Where the record is written (OUT.json); null: OUT_DIR/record.json."""
 
@@ -122,7 +100,6 @@ class AttentionConfig(ReadingOptions):
             raise UserError("give a checkpoint (or random:NAME), the folder to write, and images")
         if self.checkpoint == "pixels":
             raise UserError("raw pixels have neither attention nor features to show: give a checkpoint")
-        require_checkpoint(self.checkpoint)
         if bool(self.images) == (self.data.name is not None):
             raise UserError("give either images (files or folders, after the output folder) or --data.name")
         self._check_numbers()
@@ -130,13 +107,11 @@ class AttentionConfig(ReadingOptions):
         self._refuse_out(Path(self.out))
         if self.record is None:
             self.record = str(Path(self.out) / RECORD)
-        refuse_record(self.record)
+        self.check_reading()
 
     def _check_numbers(self) -> None:
         at_least("--pictures", self.pictures, 1)
-        at_least("--size", self.size, 1)
         at_least("--block", self.block, 1)
-        at_least("--forward-batch-size", self.forward_batch_size, 1)
         above("--mass", self.mass, 0)
         within("--mass", self.mass, 0, 1)
         if self.pca_invert and not self.pca_foreground:

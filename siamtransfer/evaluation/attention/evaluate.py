@@ -14,8 +14,9 @@ from siamtransfer.evaluation.attention.feature_pictures import (
     show_similarity,
 )
 from siamtransfer.evaluation.attention.network import Network, choose_subjects
-from siamtransfer.evaluation.attention.sheet import Findings, write_sheets
-from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, input_size, open_subjects
+from siamtransfer.evaluation.attention.subjects import Subjects, input_size, open_subjects
+from siamtransfer.evaluation.dense.input_size import InputSize
+from siamtransfer.evaluation.dense.sheet import Findings, write_sheets
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError

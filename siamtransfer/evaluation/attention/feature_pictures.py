@@ -20,8 +20,9 @@ from siamtransfer.evaluation.attention.components import (
 from siamtransfer.evaluation.attention.config import AttentionConfig
 from siamtransfer.evaluation.attention.jaccard import enlarge
 from siamtransfer.evaluation.attention.network import Network
-from siamtransfer.evaluation.attention.sheet import Cell, Findings, Scale, Sheet, coloured, with_cross
-from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, batches
+from siamtransfer.evaluation.attention.subjects import Subjects
+from siamtransfer.evaluation.dense.input_size import InputSize, batches
+from siamtransfer.evaluation.dense.sheet import Cell, Findings, Scale, Sheet, coloured, with_cross
 from siamtransfer.utils.errors import UserError
 
 

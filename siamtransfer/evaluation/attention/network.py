@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.attention_maps import ClassAttention, why_no_attention
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_maps import FeatureMaps, map_layers
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
-from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
+from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.attention.config import AttentionConfig, Subject
+from siamtransfer.evaluation.dense.network import frozen_provenance, read_frozen, run_frozen
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -36,11 +35,7 @@ class Network:
             UserError: it cannot be read.
         """
         assert config.checkpoint is not None
-        backbone, read = load_backbone(
-            config.checkpoint, branch=config.branch, trust_pickle=config.trust_pickle, options=config
-        )
-        say_assumptions(read)
-        return cls(config.checkpoint, backbone.to(runtime.device), read, runtime)
+        return cls(config.checkpoint, *read_frozen(config, runtime), runtime)
 
     def attention(self, block: int | None) -> ClassAttention:
         """The attention of the class token in a block (None: the last)."""
@@ -56,31 +51,12 @@ class Network:
         Raises:
             UserError: a number is not finite.
         """
-        device = self.runtime.device
-        mean, std = (
-            torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in self.read.normalisation
-        )
-        with torch.inference_mode(), self.runtime.autocast():
-            x = (pixels.to(device).float() - mean) / std
-            result: Tensor = part(x).float()
-        if not bool(torch.isfinite(result).all()):
-            raise UserError(
-                f"{self.source} gives numbers that are not finite: its weights are damaged, or "
-                f"{self.runtime.precision} is too narrow for it (try --precision float32)"
-            )
-        return result.cpu()
+        return run_frozen(part, pixels, self.read, self.runtime, self.source).cpu()
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What identifies the network in a record."""
-        return {
-            "backbone": self.source,
-            "architecture": self.read.architecture.as_dict(),
-            "format": self.read.format,
-            "branch": self.read.branch,
-            "weights_digest": self.read.digest,
-            **reading_provenance(self.read),
-        }
+        return frozen_provenance(self.source, self.read)
 
 
 def choose_subjects(config: AttentionConfig, backbone: Backbone) -> list[Subject]:

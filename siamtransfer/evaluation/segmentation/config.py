@@ -6,33 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
+from siamtransfer.evaluation.dense.config import DenseConfig, MaskSet
 from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import refuse_record
 
 ProbeName = Literal["linear", "knn", "kmeans"]
 
 
 @dataclass
-class MaskedData:
+class MaskedData(MaskSet):
     """A set of images with masks."""
 
-    name: str | None = None
-    """fashion-scenes, voc2012, voc2012-aug, cityscapes, ade20k, coco-stuff, or masks for a folder of your
-    own."""
-    root: str | None = None
-    """Folder of the set."""
     split: str = "train"
     """Split that the probes are fitted on."""
     test_split: str | None = None
     """Split that is scored; null: val or test."""
-    classes: str | None = None
-    """File with a class a line, of masks of your own."""
-    ignore: int | None = None
-    """Value of the ignored pixels in masks of your own."""
-    size: int | None = None
-    """Side in pixels of the embedded scenes."""
     count: int | None = None
     """Number of images of the train split, spread evenly over it; null: all."""
     test_count: int | None = None
@@ -40,10 +28,9 @@ class MaskedData:
 
 
 @dataclass
-class SegmentationConfig(ReadingOptions):
+class SegmentationConfig(DenseConfig):
     """What is probed, on which masks, at which resolution."""
 
-    positional: ClassVar[tuple[str, ...]] = ("checkpoint",)
     common: ClassVar[tuple[str, ...]] = (
         "checkpoint",
         "data.name",
@@ -57,25 +44,10 @@ class SegmentationConfig(ReadingOptions):
         "record",
     )
 
-    checkpoint: str | None = None
-    """Checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME, pixels."""
     data: MaskedData = field(default_factory=MaskedData)
-    branch: str | None = None
-    """Which backbone of the checkpoint: student, teacher, key, ema …; null: the one that its format names
-    first."""
-    trust_pickle: bool = False
-    """Let the checkpoint run Python code on loading; only for files of people you trust."""
     probe: list[ProbeName] = field(default_factory=lambda: ["linear", "knn", "kmeans"])
     """linear: logistic regression of patches; knn: votes of the nearest patches; kmeans: clusters of patches
     without labels, matched with the classes of the scored split."""
-    layers: str = "output"
-    """Maps of features: output, layer1 to layer4 of a ResNet, blockN or lastN of a ViT, or several joined by
-    +."""
-    size: int | None = None
-    """Side of the images that the network sees, rounded to a multiple of a ViT's patch; null: 448, of the
-    embedded scenes their own, of networks of one size that size."""
-    resize: Literal["square", "shorter"] = "square"
-    """square: every image becomes a square of that side; shorter: its shorter side gets that length."""
     pixel_patch: int = 8
     """Side of the patches of the baseline `pixels`."""
     patch_label: Literal["majority", "nearest"] = "majority"
@@ -114,14 +86,6 @@ class SegmentationConfig(ReadingOptions):
     """Also write a PNG there: images, truths and predictions side by side."""
     picture_count: int = 6
     """Images in it, spread evenly over the scored split."""
-    forward_batch_size: int = 16
-    """Images that go through the backbone at once."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of the backbone; auto: bfloat16 or float16 on GPUs, float32 on the CPU."""
-    timeout_minutes: float = 30.0
-    """Unused by one process; the limit of every program's collectives."""
     record: str | None = None
     """Write the record there, too (OUT.json); the areas of every image go beside it as .npz, for compare."""
 
@@ -131,22 +95,16 @@ class SegmentationConfig(ReadingOptions):
         Raises:
             UserError: names the option and the cure.
         """
-        if self.checkpoint is None:
-            raise UserError("give a checkpoint, or a baseline: random:NAME, torchvision:NAME, pixels")
-        require_checkpoint(self.checkpoint)
+        self.check_reading()
         if self.data.name is None:
             raise UserError("name the images with masks with --data.name, such as voc2012 or masks")
-        if self.checkpoint == "pixels" and self.layers != "output":
-            raise UserError(f"raw pixels have no layer {self.layers!r}: leave --layers out")
         if not self.probe:
             raise UserError("--probe names no probe: give linear, knn or kmeans")
         self._check_numbers()
         self._check_pictures()
-        refuse_record(self.record)
 
     def _check_numbers(self) -> None:
         for name in (
-            "size",
             "pixel_patch",
             "patches_per_image",
             "bank",
@@ -155,7 +113,6 @@ class SegmentationConfig(ReadingOptions):
             "picture_count",
         ):
             at_least(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        at_least("--forward-batch-size", self.forward_batch_size, 1)
         above("--memory-budget", self.memory_budget, 0)
         above("--temperature", self.temperature, 0)
         if min(self.strengths, default=0) <= 0 or min(self.k, default=0) < 1:

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.attention.subjects import SCORED_SPLITS, spread
+from siamtransfer.evaluation.dense.input_size import SCORED_SPLITS, spread
+from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.evaluator import say_metrics
 from siamtransfer.evaluation.segmentation.clusters import fit_clusters
 from siamtransfer.evaluation.segmentation.config import MaskedData, SegmentationConfig
 from siamtransfer.evaluation.segmentation.linear import fit_linear
 from siamtransfer.evaluation.segmentation.neighbours import fit_neighbours
-from siamtransfer.evaluation.segmentation.patches import DEFAULT_PATCHES, DenseModel, draw_patches
+from siamtransfer.evaluation.segmentation.patches import DEFAULT_PATCHES, draw_patches, open_model
 from siamtransfer.evaluation.segmentation.pictures import write_pictures
 from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
 from siamtransfer.evaluation.segmentation.scoring import Scored, score_probes
@@ -38,7 +39,7 @@ def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result:
     """
     if runtime.world_size > 1:
         raise UserError("segmentation runs in one process: start it without torchrun")
-    model = DenseModel.open(config, runtime)
+    model = open_model(config, runtime)
     train, test = _open_split(config.data, train=True), _open_split(config.data, train=False)
     if train.classes != test.classes:
         raise UserError(f"{train.name} has other classes in {train.split} than in {test.split}")

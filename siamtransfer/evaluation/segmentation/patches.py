@@ -5,20 +5,14 @@ Legend: H and W pixels of an image, h and w cells of its map, D features, C clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
-from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.attention.subjects import InputSize, batches
+from siamtransfer.evaluation.dense.model import DEFAULT_SIDE, DenseModel
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
 from siamtransfer.evaluation.segmentation.probe import Patches
 from siamtransfer.evaluation.segmentation.shares import patch_shares
@@ -27,134 +21,20 @@ from siamtransfer.segmentation.data.registry import SCENES
 from siamtransfer.segmentation.data.scenes import SIZE as SCENE_SIZE
 from siamtransfer.utils.errors import UserError
 
-DEFAULT_SIDE = 448
-"""A multiple of the usual patches of 8, 14, 16 and 32 pixels."""
 DEFAULT_PATCHES = 100
 """Patches of an image, where the memory budget holds so many."""
 _GIB = 2**30
 _LEFT_OUT = -1  # label of a patch that is ignored
 
 
-class PixelMaps(nn.Module):
-    """x[N, 3, H, W] -> the pixels of patches as features, [N, 3 p p, H / p, W / p]; H and W are multiples
-    of p."""
-
-    def __init__(self, side: int):
-        super().__init__()
-        self.multiple = side
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.pixel_unshuffle(x, self.multiple)
-
-
-@dataclass(frozen=True)
-class DenseModel:
-    """A frozen backbone, or raw pixels, in front of images.
-
-    Attributes:
-        source: the checkpoint's path, or the name of a baseline.
-        part: pixels to maps.
-        read: None for raw pixels.
-    """
-
-    source: str
-    part: FeatureMaps | PixelMaps
-    read: ReadBackbone | None
-    size: InputSize
-    runtime: Runtime
-    batch: int
-
-    @classmethod
-    def open(cls, config: SegmentationConfig, runtime: Runtime) -> DenseModel:
-        """Reads the checkpoint.
-
-        Raises:
-            UserError: it cannot be read, it has no such layer or no maps, or takes images of another size.
-        """
-        source = config.checkpoint
-        assert source is not None
-        if source == "pixels":
-            part: FeatureMaps | PixelMaps = PixelMaps(config.pixel_patch)
-            size = _input_size(config, config.pixel_patch, None, "a patch of pixels")
-            return cls(source, part, None, size, runtime, config.forward_batch_size)
-        backbone, read = load_backbone(
-            source, branch=config.branch, trust_pickle=config.trust_pickle, options=config
-        )
-        say_assumptions(read)
-        part = FeatureMaps(backbone.to(runtime.device), config.layers)
-        size = _input_size(config, part.multiple, fixed_size(backbone), backbone.name)
-        return cls(source, part, read, size, runtime, config.forward_batch_size)
-
-    def maps(self, images: MaskedImages, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """(index, map float32[D, h, w] on the device of the runtime) of these images, in their order.
-
-        Raises:
-            UserError: an image cannot be read, or a feature is not finite.
-        """
-        for numbers, _, pixels in batches(images, list(indices), self.size, self.batch):
-            yield from zip(numbers, self._run(pixels), strict=True)
-
-    def _run(self, pixels: Tensor) -> Tensor:
-        """float32[b, D, h, w] of pixels uint8[b, 3, H, W]."""
-        device = self.runtime.device
-        mean, std = self.read.normalisation if self.read else ((0.0,) * 3, (1.0,) * 3)
-        shift, scale = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in (mean, std))
-        with torch.inference_mode(), self.runtime.autocast():
-            result: Tensor = self.part((pixels.to(device).float() - shift) / scale).float()
-        if not bool(torch.isfinite(result).all()):
-            raise UserError(
-                f"{self.source} gives features that are not finite: its weights are damaged, or "
-                f"{self.runtime.precision} is too narrow for it (try --precision float32)"
-            )
-        return result
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What moves the numbers, of the features."""
-        return {
-            "input": {
-                "side": self.size.side,
-                "resize": "square" if self.size.square else "shorter",
-                "interpolation": "bilinear, antialiased",
-                "view": "whole image",
-            },
-            "precision": self.runtime.precision,
-        }
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What identifies the features in a record. The layers are among it, so that two can be compared."""
-        read = self.read
-        return {
-            "backbone": self.source,
-            "layers": self.part.layers if isinstance(self.part, FeatureMaps) else "pixels",
-            **({"pixel_patch": self.part.multiple} if isinstance(self.part, PixelMaps) else {}),
-            "architecture": read.architecture.as_dict() if read else None,
-            "format": read.format if read else None,
-            "branch": read.branch if read else None,
-            "weights_digest": read.digest if read else None,
-            **reading_provenance(read),
-        }
-
-
-def _input_size(
-    config: SegmentationConfig, multiple: int, only: tuple[int, int] | None, name: str
-) -> InputSize:
-    """The size that the options ask for, rounded to a multiple of a patch.
+def open_model(config: SegmentationConfig, runtime: Runtime) -> DenseModel:
+    """The backbone or the raw pixels that the options name; scenes are seen at their own size.
 
     Raises:
-        UserError: the network takes images of another size only.
+        UserError: see `DenseModel.open`.
     """
-    square = config.resize == "square"
-    if only is not None:
-        if not square or config.size not in (None, only[0]) or only[0] != only[1]:
-            raise UserError(
-                f"{name} takes images of {only[0]} x {only[1]} pixels only: leave --size and --resize out"
-            )
-        return InputSize(only[0], True, multiple)
-    own = (config.data.size or SCENE_SIZE) if config.data.name == SCENES else DEFAULT_SIDE
-    side = config.size or own
-    return InputSize(max(1, round(side / multiple)) * multiple if square else side, square, multiple)
+    side = (config.data.size or SCENE_SIZE) if config.data.name == SCENES else DEFAULT_SIDE
+    return DenseModel.open(config, runtime, side=side, pixel_patch=config.pixel_patch)
 
 
 def draw_patches(model: DenseModel, images: MaskedImages, config: SegmentationConfig) -> Patches:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from siamtransfer.evaluation.attention.sheet import BLACK, GAP, LINE, WHITE, Cell, Sheet
+from siamtransfer.evaluation.dense.sheet import BLACK, GAP, LINE, WHITE, Cell, Sheet
 from siamtransfer.evaluation.segmentation.scoring import Scored
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.utils.files import atomic_write

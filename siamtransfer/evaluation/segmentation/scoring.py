@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from siamtransfer.evaluation.segmentation.patches import DenseModel
+from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.segmentation.probe import PatchProbe
 from siamtransfer.evaluation.segmentation.shares import patch_shares
 from siamtransfer.metrics.segmentation import PerImageCounts, count_image

@@ -16,7 +16,8 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.attention.attention_pictures import show_attention
 from siamtransfer.evaluation.attention.config import AttentionConfig
 from siamtransfer.evaluation.attention.network import Network
-from siamtransfer.evaluation.attention.subjects import InputSize, Subjects, to_input
+from siamtransfer.evaluation.attention.subjects import Subjects
+from siamtransfer.evaluation.dense.input_size import InputSize, to_input
 from siamtransfer.programs.attention import main
 from siamtransfer.records.comparison import compare
 from siamtransfer.utils.errors import UserError

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from siamtransfer.evaluation.dense.model import PixelMaps
 from siamtransfer.evaluation.segmentation import scoring
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
 from siamtransfer.evaluation.segmentation.linear import fit_linear, split_by_image
-from siamtransfer.evaluation.segmentation.patches import PixelMaps, patch_labels
+from siamtransfer.evaluation.segmentation.patches import patch_labels
 from siamtransfer.evaluation.segmentation.pictures import class_colours, paint
 from siamtransfer.evaluation.segmentation.probe import Patches
 from siamtransfer.evaluation.segmentation.scoring import OutputCounts, predict

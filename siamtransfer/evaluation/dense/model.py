@@ -1,0 +1,123 @@
+"""Maps of features of images: a selection of layers of a frozen backbone, or raw pixels.
+
+Legend: H and W pixels of an image, h and w cells of its map, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size
+from siamtransfer.checkpoints.read_backbone import ReadBackbone
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.dense.config import DenseConfig
+from siamtransfer.evaluation.dense.input_size import InputSize, ShownImages, batches, choose_input_size
+from siamtransfer.evaluation.dense.network import frozen_provenance, read_frozen, run_frozen
+
+DEFAULT_SIDE = 448
+"""A multiple of the usual patches of 8, 14, 16 and 32 pixels."""
+PIXEL_PATCH = 8
+"""Side of the patches of raw pixels."""
+
+
+class PixelMaps(nn.Module):
+    """x[N, 3, H, W] -> the pixels of patches as features, [N, 3 p p, H / p, W / p]; H and W are multiples
+    of p."""
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.multiple = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pixel_unshuffle(x, self.multiple)
+
+
+@dataclass(frozen=True)
+class DenseModel:
+    """A frozen backbone, or raw pixels, in front of images.
+
+    Attributes:
+        source: the checkpoint's path, or the name of a baseline.
+        part: pixels to maps.
+        read: None for raw pixels.
+        batch: images that go through it at once.
+    """
+
+    source: str
+    part: FeatureMaps | PixelMaps
+    read: ReadBackbone | None
+    size: InputSize
+    runtime: Runtime
+    batch: int
+
+    @classmethod
+    def open(
+        cls,
+        options: DenseConfig,
+        runtime: Runtime,
+        *,
+        side: int = DEFAULT_SIDE,
+        pixel_patch: int = PIXEL_PATCH,
+    ) -> DenseModel:
+        """Reads the checkpoint.
+
+        Args:
+            side: of the images where --size is not given.
+            pixel_patch: side of the patches of raw pixels.
+
+        Raises:
+            UserError: it cannot be read, it has no such layer or no maps, or takes images of another size.
+        """
+        source, batch = options.checkpoint, options.forward_batch_size
+        assert source is not None
+        if source == "pixels":
+            size = choose_input_size(options, pixel_patch, None, "a patch of pixels", side)
+            return cls(source, PixelMaps(pixel_patch), None, size, runtime, batch)
+        backbone, read = read_frozen(options, runtime)
+        part = FeatureMaps(backbone, options.layers)
+        size = choose_input_size(options, part.multiple, fixed_size(backbone), backbone.name, side)
+        return cls(source, part, read, size, runtime, batch)
+
+    def maps(self, images: ShownImages, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """(index, map float32[D, h, w] on the device of the runtime) of these images, in their order.
+
+        Raises:
+            UserError: an image cannot be read, or a feature is not finite.
+        """
+        for numbers, _, pixels in batches(images, indices, self.size, self.batch):
+            yield from zip(numbers, self.run(pixels), strict=True)
+
+    def run(self, pixels: Tensor) -> Tensor:
+        """float32[b, D, h, w] of pixels uint8[b, 3, H, W].
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        return run_frozen(self.part, pixels, self.read, self.runtime, self.source)
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What moves the numbers, of the features."""
+        return {
+            "input": {
+                "side": self.size.side,
+                "resize": "square" if self.size.square else "shorter",
+                "interpolation": "bilinear, antialiased",
+                "view": "whole image",
+            },
+            "precision": self.runtime.precision,
+        }
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What identifies the features in a record. The layers are among it, so that two can be compared."""
+        return {
+            **frozen_provenance(self.source, self.read),
+            "layers": self.part.layers if isinstance(self.part, FeatureMaps) else "pixels",
+            **({"pixel_patch": self.part.multiple} if isinstance(self.part, PixelMaps) else {}),
+        }

@@ -1,0 +1,63 @@
+"""A frozen network in front of pixels: reading it, running a part of it, and what identifies it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.dense.config import DenseConfig
+from siamtransfer.utils.errors import UserError
+
+
+def read_frozen(options: DenseConfig, runtime: Runtime) -> tuple[Backbone, ReadBackbone]:
+    """The backbone of `options.checkpoint` on the device of `runtime`; what was assumed is said.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    assert options.checkpoint is not None
+    backbone, read = load_backbone(
+        options.checkpoint, branch=options.branch, trust_pickle=options.trust_pickle, options=options
+    )
+    say_assumptions(read)
+    return backbone.to(runtime.device), read
+
+
+def run_frozen(
+    part: nn.Module, pixels: Tensor, read: ReadBackbone | None, runtime: Runtime, source: str
+) -> Tensor:
+    """float32 on the device of `runtime`: what `part` makes of pixels uint8[b, 3, h, w], normalised as `read`
+    says; without it they are in [0, 1].
+
+    Raises:
+        UserError: a number is not finite; `source` names the network.
+    """
+    mean, std = read.normalisation if read else ((0.0,) * 3, (1.0,) * 3)
+    device = runtime.device
+    shift, scale = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in (mean, std))
+    with torch.inference_mode(), runtime.autocast():
+        result: Tensor = part((pixels.to(device).float() - shift) / scale).float()
+    if not bool(torch.isfinite(result).all()):
+        raise UserError(
+            f"{source} gives numbers that are not finite: its weights are damaged, or "
+            f"{runtime.precision} is too narrow for it (try --precision float32)"
+        )
+    return result
+
+
+def frozen_provenance(source: str, read: ReadBackbone | None) -> dict[str, Any]:
+    """What identifies a network in a record; `read` is None for raw pixels."""
+    return {
+        "backbone": source,
+        "architecture": read.architecture.as_dict() if read else None,
+        "format": read.format if read else None,
+        "branch": read.branch if read else None,
+        "weights_digest": read.digest if read else None,
+        **reading_provenance(read),
+    }
