@@ -47,7 +47,8 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of the first and the second, in percent, and the 95 % interval of their difference."""
+    """A metric of the first and the second, in percent (errors: in their own unit), and the 95 % interval of
+    their difference."""
 
     first: float
     second: float
@@ -73,12 +74,14 @@ class Comparison:
             `pixel_accuracy` and `mean_accuracy` for segmented images; `mean` for a value a sample.
         only_first_right, only_second_right: number of samples that one of the two predicts correctly.
         p_value: McNemar's. These three are None but for one label a sample.
+        error: whether the metric is an error, in its own unit, of which the lower is better.
     """
 
     differences: dict[str, Difference]
     only_first_right: int | None = None
     only_second_right: int | None = None
     p_value: float | None = None
+    error: bool = False
 
     @property
     def better(self) -> int | None:
@@ -87,7 +90,7 @@ class Comparison:
         main = next(iter(self.differences.values()))
         if not main.clear or (self.p_value is not None and self.p_value >= ALPHA):
             return None
-        return int(main.value > 0)
+        return int((main.value > 0) != self.error)
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """The numbers under the names of a record, such as PREFIX/top1/difference."""
@@ -119,17 +122,17 @@ class Comparison:
         """The conclusion in words, with `names` for the first and the second."""
         metric, main = next(iter(self.differences.items()))
         better, (low, high) = self.better, (main.low, main.high)
-        if better == 0:
+        digits, points, percent = (4, "", "") if self.error else (2, " points", " %")
+        if better is not None and main.value < 0:
             low, high = -high, -low
         if better is None:
-            conclusion = f"no difference can be told, {names[1]} - {names[0]} is {main.value:+.2f} points"
+            difference = f"{main.value:+.{digits}f}{points}"
+            conclusion = f"no difference can be told, {names[1]} - {names[0]} is {difference}"
         else:
-            conclusion = f"{names[better]} is better by {abs(main.value):.2f} points"
+            conclusion = f"{names[better]} is better by {abs(main.value):.{digits}f}{points}"
         test = "" if self.p_value is None else f", McNemar p = {self.p_value:.2g}"
-        return (
-            f"{conclusion}, 95 % interval {low:.2f} to {high:.2f}{test} "
-            f"({metric} {main.first:.2f} and {main.second:.2f} %)"
-        )
+        values = f"{main.first:.{digits}f} and {main.second:.{digits}f}{percent}"
+        return f"{conclusion}, 95 % interval {low:.{digits}f} to {high:.{digits}f}{test} ({metric} {values})"
 
 
 def compare(
@@ -262,7 +265,11 @@ def compare_predictions(
         )
     if isinstance(first, SampleValues) and isinstance(second, SampleValues):
         return compare_values(
-            first.settings[setting], second.settings[setting], resamples=resamples, seed=seed
+            first.settings[setting],
+            second.settings[setting],
+            error=setting in first.errors,
+            resamples=resamples,
+            seed=seed,
         )
     assert isinstance(first, Predictions) and isinstance(second, Predictions)
     return compare_arrays(
@@ -289,11 +296,16 @@ def compare_areas(
     )
 
 
-def compare_values(first: np.ndarray, second: np.ndarray, *, resamples: int, seed: int = 0) -> Comparison:
-    """Compares two float64[N], the values of the same samples from 0 to 1, by their means in percent."""
-    drawn = 100 * mean_differences(first, second, resamples, np.random.default_rng(seed))
-    means = [100 * float(values.mean()) for values in (first, second)]
-    return Comparison({"mean": Difference(means[0], means[1], *percentile_interval(drawn))})
+def compare_values(
+    first: np.ndarray, second: np.ndarray, *, error: bool = False, resamples: int, seed: int = 0
+) -> Comparison:
+    """Compares two float64[N], the values of the same samples from 0 to 1, by their means in percent; those
+    of an `error` in its own unit, the lower being better."""
+    scale = 1 if error else 100
+    drawn = scale * mean_differences(first, second, resamples, np.random.default_rng(seed))
+    means = [scale * float(values.mean()) for values in (first, second)]
+    difference = Difference(means[0], means[1], *percentile_interval(drawn))
+    return Comparison({"mean": difference}, error=error)
 
 
 def compare_arrays(

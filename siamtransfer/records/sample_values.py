@@ -1,7 +1,8 @@
 """What is kept of a measurement that is a mean over samples: the value of every sample, for each setting.
 
 The Jaccard index of images, the average precision of queries and the like: the metric is the mean of the
-values, and two backbones are compared by the mean of the differences.
+values, and two backbones are compared by the mean of the differences. Errors, such as those of depth in
+metres, are kept beside them: the lower is better, and they have no upper end.
 
 Legend: N samples.
 """
@@ -17,8 +18,9 @@ import numpy as np
 
 from siamtransfer.utils.files import atomic_write
 
-SAMPLES, END = "samples", "/values"
-"""The array of the samples, and the end of the name of each setting's: `SETTING/values`."""
+SAMPLES, END, ERRORS_END = "samples", "/values", "/errors"
+"""The array of the samples, and the ends of the names of the settings': `SETTING/values`,
+`SETTING/errors`."""
 
 
 @dataclass(eq=False)
@@ -27,7 +29,9 @@ class SampleValues:
 
     Attributes:
         samples: int64[N], the number of each sample in its set; no two are equal.
-        settings: by name float64[N], from 0 to 1; the metric is 100 times the mean.
+        settings: by name float64[N], from 0 to 1; the metric is 100 times the mean. Of errors, from 0; the
+            metric is the mean.
+        errors: the names of the settings that are errors, of which the lower is better.
 
     Raises:
         ValueError: there is no setting or no sample, or shapes, types or values do not fit; the message is
@@ -36,6 +40,7 @@ class SampleValues:
 
     samples: np.ndarray
     settings: dict[str, np.ndarray]
+    errors: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.settings or not len(self.samples):
@@ -47,10 +52,12 @@ class SampleValues:
         for name, values in self.settings.items():
             if values.shape != self.samples.shape or values.dtype.kind != "f":
                 raise ValueError(
-                    f"holds {name}{END}{list(values.shape)} of type {values.dtype}; floating-point numbers "
-                    f"{list(self.samples.shape)} are needed"
+                    f"holds {name}{self._end(name)}{list(values.shape)} of type {values.dtype}; "
+                    f"floating-point numbers {list(self.samples.shape)} are needed"
                 )
-            if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            if not (np.isfinite(values).all() and values.min() >= 0):
+                raise ValueError(f"holds {name}{self._end(name)} that are not all finite and from 0")
+            if name not in self.errors and values.max() > 1:
                 raise ValueError(f"holds {name}{END} that are not all from 0 to 1")
         self.samples = self.samples.astype(np.int64)
         self.settings = {name: values.astype(np.float64) for name, values in self.settings.items()}
@@ -59,6 +66,9 @@ class SampleValues:
         """N."""
         return len(self.samples)
 
+    def _end(self, name: str) -> str:
+        return ERRORS_END if name in self.errors else END
+
     def write(self, path: str | Path) -> None:
         """Writes an .npz atomically; equal values make equal bytes."""
         with atomic_write(path) as file:
@@ -66,19 +76,26 @@ class SampleValues:
 
     def save(self, file: IO[bytes]) -> None:
         """Writes the same arrays into an open file."""
-        arrays = {SAMPLES: self.samples} | {name + END: values for name, values in self.settings.items()}
+        named = {name + self._end(name): values for name, values in self.settings.items()}
+        arrays = {SAMPLES: self.samples} | named
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> SampleValues:
         """The values in the arrays of a file that `write` wrote; raises ValueError, see the class."""
-        settings = {name.removesuffix(END): array for name, array in arrays.items() if name.endswith(END)}
-        return cls(arrays.get(SAMPLES, np.zeros(0, np.int64)), settings)
+        settings: dict[str, np.ndarray] = {}
+        errors: set[str] = set()
+        for key, array in arrays.items():
+            if key.endswith((END, ERRORS_END)):
+                name = key.removesuffix(END).removesuffix(ERRORS_END)
+                settings[name] = array
+                errors |= {name} if key.endswith(ERRORS_END) else set()
+        return cls(arrays.get(SAMPLES, np.zeros(0, np.int64)), settings, frozenset(errors))
 
 
 def is_of_values(arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether arrays come from a file of values of samples."""
-    return SAMPLES in arrays or any(key.endswith(END) for key in arrays)
+    return SAMPLES in arrays or any(key.endswith((END, ERRORS_END)) for key in arrays)
 
 
 def sample_difference(first: SampleValues, second: SampleValues) -> str | None:
@@ -86,7 +103,12 @@ def sample_difference(first: SampleValues, second: SampleValues) -> str | None:
     if len(first) != len(second):
         return f"they scored {len(first)} and {len(second)} samples"
     differing = np.flatnonzero(first.samples != second.samples)
-    if not len(differing):
-        return None
-    at = differing[0]
-    return f"row {at} is sample {first.samples[at]} in the first and {second.samples[at]} in the second"
+    if len(differing):
+        at = differing[0]
+        return f"row {at} is sample {first.samples[at]} in the first and {second.samples[at]} in the second"
+    for name in first.settings.keys() & second.settings.keys():
+        counted = [np.isnan(kept.settings[name]) for kept in (first, second)]
+        differing = np.flatnonzero(counted[0] != counted[1])
+        if len(differing):
+            return f"sample {first.samples[differing[0]]} counts in only one of them for {name}"
+    return None

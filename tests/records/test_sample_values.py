@@ -44,7 +44,7 @@ def test_values_are_read_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("samples", "array", "why"),
     [
-        (SAMPLES, np.full(40, np.nan), "not all from 0 to 1"),
+        (SAMPLES, np.full(40, np.nan), "not all finite and from 0"),
         (SAMPLES, np.full(40, 1.5), "not all from 0 to 1"),
         (SAMPLES, np.zeros(39), r"heads/values\[39\]"),
         (SAMPLES, np.zeros(40, np.int64), "floating-point numbers"),
@@ -101,3 +101,31 @@ def test_the_program_compares_two_records(tmp_path: Path) -> None:
     assert record["metrics"]["compare/heads/mean/difference"] == pytest.approx(20)
     assert record["protocol"]["test"] is None
     assert record["protocol"]["interval"] == "paired percentile bootstrap over samples, 95 %"
+
+
+def error_result(scale: float, errors: frozenset[str] = frozenset({"rmse"})) -> Result:
+    kept = SampleValues(SAMPLES, {"rmse": scale * (1 + values())}, errors)
+    return Result("depth", {}, {}, {"images_fingerprint": "f"}, kept)
+
+
+def test_of_errors_the_lower_is_better_in_their_own_unit(tmp_path: Path) -> None:
+    found = compare(error_result(2.0), error_result(1.0))
+    difference = found.differences["mean"]
+    assert difference.value == pytest.approx(-float((1 + values()).mean()))
+    assert found.better == 1
+    verdict = found.verdict()
+    assert f"B is better by {-difference.value:.4f}, 95 % interval {-difference.high:.4f}" in verdict
+    assert "points" not in verdict and "%)" not in verdict
+    assert compare(error_result(1.0), error_result(2.0)).better == 0
+
+
+def test_errors_are_read_back_as_errors(tmp_path: Path) -> None:
+    kept = SampleValues(SAMPLES, {"rmse": 3 * values(), "delta1": values()}, frozenset({"rmse"}))
+    kept.write(tmp_path / "a.npz")
+    read = read_kept(tmp_path / "a.npz")
+    assert isinstance(read, SampleValues)
+    assert read.errors == {"rmse"} and list(read.settings) == ["rmse", "delta1"]
+    with pytest.raises(ValueError, match="rmse/errors that are not all finite and from 0"):
+        SampleValues(SAMPLES, {"rmse": -values()}, frozenset({"rmse"}))
+    with pytest.raises(ValueError, match="not all from 0 to 1"):
+        SampleValues(SAMPLES, {"rmse": 3 * values()})
