@@ -7,8 +7,8 @@
 The records are compared sample by sample: the 95 % interval of the difference is the paired bootstrap's (of
 top-1 exactly, as endlessly many resamples give it), beside McNemar's exact test. "Better" takes both.
 Segmentations are compared image by image, by the interval of mIoU's difference alone; values that samples
-have, such as the Jaccard index of images, by that of their mean; of errors, such as those of depth, the lower is
-better.
+have, such as the Jaccard index of images, by that of their mean; of errors, such as those of depth, the
+lower is better.
 Choose the setting beforehand: of several, one may look better by chance.
 
 Records are refused that differ in task, images, labels or protocol. Left out are the normalisation and the
