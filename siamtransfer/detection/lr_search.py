@@ -52,7 +52,8 @@ def hold_out(data: DetectionData, fraction: float) -> DetectionData:
         held += order[:count]
         kept.append(_subset(split, order[count:], f"{split.name} without {fraction:g} held out", fraction))
     name = f"{fraction:g} of {'+'.join(split.name for split in data.train_splits)}, held out"
-    return DetectionData(tuple(kept), _subset(data.train_splits[0], held, name, fraction))
+    test_split = _subset(data.train_splits[0], held, name, fraction)
+    return replace(data, train_splits=tuple(kept), test_split=test_split)
 
 
 def _subset(split: DetectionSplit, records: list[ImageRecord], name: str, fraction: float) -> DetectionSplit:

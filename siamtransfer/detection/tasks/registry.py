@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from siamtransfer.detection.config import DetectionOptions
 from siamtransfer.detection.data.configured import open_configured_data
@@ -19,19 +20,38 @@ SEMANTIC = ("FCNSegmentor", "SemanticSegmentor")
 
 
 def open_task(options: DetectionOptions, layered: LayeredConfig) -> Task:
-    """Opens and checks the data of the task that MODEL.META_ARCHITECTURE names, and says what they are.
+    """Opens and checks the data of the task that the configuration names, and says what they are.
+
+    MODEL.META_ARCHITECTURE names semantic segmentation; all else is instances.
 
     Raises:
         UserError: nothing names the data, or they cannot be opened.
     """
     root = Path(options.root) if options.root else None
-    stated = layered.get(META_ARCHITECTURE)
-    if stated is not None and stated.value in SEMANTIC:
-        if options.metric is not None:
-            raise UserError(f"--metric {options.metric} is of objects; leave it out, the score is mIoU")
-        task = SemanticTask(open_semantic_data(layered, options.train, options.test, root))
-        say(str(task))
-        return task
+    if _stated(layered, META_ARCHITECTURE) in SEMANTIC:
+        task = _open_semantic(options, layered, root)
+    else:
+        task = _open_instances(options, layered, root)
+    say(str(task))
+    return task
+
+
+def _open_semantic(options: DetectionOptions, layered: LayeredConfig, root: Path | None) -> Task:
+    _refuse_metric(options, "mIoU")
+    return SemanticTask(open_semantic_data(layered, options.train, options.test, root))
+
+
+def _open_instances(options: DetectionOptions, layered: LayeredConfig, root: Path | None) -> Task:
     data = open_configured_data(layered, options.train, options.test, root)
-    say(str(data))
     return InstancesTask(data, options.metric or data.test_split.kind)
+
+
+def _refuse_metric(options: DetectionOptions, score: str) -> None:
+    """Raises UserError where --metric is given for a task with one score only."""
+    if options.metric is not None:
+        raise UserError(f"--metric {options.metric} is of objects; leave it out, the score is {score}")
+
+
+def _stated(layered: LayeredConfig, key: str) -> Any:
+    """The value of a key, None where nothing states it."""
+    return layered[key].value if key in layered else None

@@ -1,0 +1,95 @@
+"""What all tasks on annotated objects have in common: the data and how Detectron2 reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from siamtransfer.detection.data.dataset_split import ImageRecord
+from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.detection.lr_search import hold_out
+from siamtransfer.detection.tasks.task import Task, TrainingOrder
+from siamtransfer.utils.errors import UserError
+
+PLAIN, REPEATED = "TrainingSampler", "RepeatFactorTrainingSampler"  # of DATALOADER.SAMPLER_TRAIN
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectsTask(Task):
+    """A task on the annotated objects of `data`; subclasses say what is scored, and what else is trained."""
+
+    data: DetectionData
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data.classes
+
+    @property
+    def train_fingerprint(self) -> str:
+        return self.data.train_fingerprint
+
+    @property
+    def test_fingerprint(self) -> str:
+        return self.data.test_fingerprint
+
+    @property
+    def test_name(self) -> str:
+        return self.data.test_split.name
+
+    def describe(self) -> dict[str, Any]:
+        return self.data.describe()
+
+    def hold_out(self, fraction: float) -> Self:
+        return replace(self, data=hold_out(self.data, fraction))
+
+    def fit_settings(self, cfg: Any) -> None:
+        from siamtransfer.detection.detectron2.catalog import register
+
+        data = self.data
+        if cfg.MODEL.MASK_ON and not data.has_masks:
+            raise UserError(
+                f"MODEL.MASK_ON is set and {data.train_splits[0].name} or {data.test_split.name} has boxes "
+                "only; append MODEL.MASK_ON False"
+            )
+        train, test = register(data)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (test,)
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(data.classes)
+        cfg.INPUT.MASK_FORMAT = data.mask_format
+
+    def train_records(self, cfg: Any) -> list[ImageRecord]:
+        """The images to train on; without those that teach nothing, where the settings leave them out."""
+        from detectron2.data import get_detection_dataset_dicts
+
+        return get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+
+    def train_loader(self, cfg: Any, order: TrainingOrder) -> Any:
+        """Detectron2's loader; DATALOADER.SAMPLER_TRAIN says whether images of rare classes come more often.
+
+        Raises:
+            UserError: DATALOADER.SAMPLER_TRAIN is neither of the two samplers.
+        """
+        from detectron2.data import build_detection_train_loader
+        from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+        records, name = self.train_records(cfg), cfg.DATALOADER.SAMPLER_TRAIN
+        if name == PLAIN:
+            sampler = order.shuffled(len(records))
+        elif name == REPEATED:
+            sampler = order.repeated(
+                RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+                    records, cfg.DATALOADER.REPEAT_THRESHOLD
+                )
+            )
+        else:
+            raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; take {PLAIN} or {REPEATED}")
+        return build_detection_train_loader(cfg, dataset=records, sampler=sampler)
+
+    def test_loader(self, cfg: Any) -> Any:
+        from detectron2.data import build_detection_test_loader
+
+        return build_detection_test_loader(cfg, cfg.DATASETS.TEST[0])
+
+    def __str__(self) -> str:
+        return str(self.data)
