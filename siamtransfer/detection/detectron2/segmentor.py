@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.detection.detectron2.compat import import_detectron2
+from siamtransfer.detection.pixel_loss import PixelLoss, resize
 from siamtransfer.utils.errors import UserError
 
 SEGMENTOR, HEAD = "FCNSegmentor", "FCNHead"
@@ -73,31 +73,6 @@ def _convolution(channels: int, width: int, norm: str, dilation: int) -> nn.Modu
     return layer
 
 
-@dataclass(frozen=True)
-class PixelLoss:
-    """Cross-entropy of logits resized to the targets.
-
-    ignore: the target that counts nowhere; align_corners: of the bilinear resizing; over_ignored: divide by
-    the number of all pixels instead of the labelled ones.
-    """
-
-    ignore: int
-    align_corners: bool
-    over_ignored: bool
-
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of logits[N,C,h,w] and int64 targets[N,H,W]; 0 where all are ignored."""
-        resized = resize(logits.float(), targets.shape[-2:], self.align_corners)
-        total = F.cross_entropy(resized, targets, ignore_index=self.ignore, reduction="sum")
-        labelled = (targets != self.ignore).sum()
-        return total / (targets.numel() if self.over_ignored else labelled.clamp_min(1))
-
-
-def resize(logits: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """logits[N,C,h,w] to [N,C,H,W] of `size`, bilinear."""
-    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=align_corners)
-
-
 class FCNHead(nn.Module):
     """The head of MODEL.SEM_SEG_HEAD on one feature of the trunk, with or without an auxiliary one."""
 
@@ -141,15 +116,8 @@ class FCNHead(nn.Module):
             )
 
     def on_grid(self, x: Tensor, value: float) -> Tensor:
-        """x[N,...,H,W], with ALIGN_CORNERS padded on the right and below to sides of whole strides and one.
-
-        The first and the last value of a feature map then stand for the first and the last pixel; at other
-        sides aligned corners would stretch the prediction by up to a stride.
-        """
-        if not self.loss.align_corners:
-            return x
-        height, width = ((1 - side) % self.stride for side in x.shape[-2:])
-        return F.pad(x, (0, width, 0, height), value=value)
+        """x[N,...,H,W] padded for aligned corners, see `PixelLoss.on_grid`."""
+        return self.loss.on_grid(x, self.stride, value)
 
     def losses(self, features: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """The weighted losses of a batch; `targets` is int64[N,H,W]."""

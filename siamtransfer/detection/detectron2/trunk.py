@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from siamtransfer.backbones.names import RESNETS
 from siamtransfer.detection.detectron2.compat import import_detectron2
+from siamtransfer.detection.dilations import output_stride
 from siamtransfer.utils.errors import UserError
 
 OWN_FPN = "build_siamtransfer_resnet_fpn_backbone"
 SMALL_STEM_FPN = "build_siamtransfer_small_stem_resnet_fpn_backbone"
 PLAIN = "build_siamtransfer_resnet_backbone"
 SMALL_STEM_PLAIN = "build_siamtransfer_small_stem_resnet_backbone"
-DILATIONS = ((1, 1), (1, 2), (2, 4))
-"""The possible pairs of MODEL.RESNETS.RES4_DILATION and RES5_DILATION: output stride 32, 16 and 8."""
 
 
 @functools.cache
@@ -78,13 +77,8 @@ def _plain(cfg: Any, stem: Any) -> Any:
         UserError: no output stride has such dilations.
     """
     settings = cfg.MODEL.RESNETS
-    dilations = settings.RES4_DILATION, settings.RES5_DILATION
-    if dilations not in DILATIONS:
-        raise UserError(
-            f"MODEL.RESNETS.RES4_DILATION and RES5_DILATION are {dilations[0]} and {dilations[1]}; take "
-            "1 and 1, 1 and 2 (output stride 16) or 2 and 4 (output stride 8)"
-        )
-    return _resnet(cfg, stem, (1, 1, *dilations))
+    output_stride(settings.RES4_DILATION, settings.RES5_DILATION)  # refuses what no trunk has
+    return _resnet(cfg, stem, (1, 1, settings.RES4_DILATION, settings.RES5_DILATION))
 
 
 def _resnet(cfg: Any, stem: Any, dilations: Sequence[int]) -> Any:

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.own_keys import default_settings
 from siamtransfer.detection.detectron2.poly_lr import build_poly_lr
-from siamtransfer.detection.detectron2.segmentor import FCNHead, PixelLoss, register_segmentors
+from siamtransfer.detection.detectron2.segmentor import FCNHead, register_segmentors
 from siamtransfer.detection.detectron2.trunk import PLAIN, register_trunks
+from siamtransfer.detection.pixel_loss import PixelLoss
 from siamtransfer.segmentation.data.scenes import SceneMasks
 
 pytestmark = [
