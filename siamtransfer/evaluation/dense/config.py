@@ -1,4 +1,5 @@
-"""The options that the evaluators of patches share. This module imports neither torch nor NumPy."""
+"""The options of evaluators of a frozen network's maps and of descriptors. This module imports neither torch nor
+NumPy."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ class MaskSet:
 
 
 @dataclass
-class DenseConfig(ReadingOptions):
-    """Which maps of which backbone, at which size of the images, and where the record goes."""
+class FrozenConfig(ReadingOptions):
+    """Which layers of which backbone, how it computes, and where the record goes."""
 
     positional: ClassVar[tuple[str, ...]] = ("checkpoint",)
 
@@ -44,11 +45,6 @@ class DenseConfig(ReadingOptions):
     layers: str = "output"
     """Maps of features: output, layer1 to layer4 of a ResNet, blockN or lastN of a ViT, or several joined by
     +."""
-    size: int | None = None
-    """Side of the images that the network sees, rounded to a multiple of a ViT's patch; null: 448, of the
-    embedded scenes their own, of networks of one size that size."""
-    resize: Literal["square", "shorter"] = "square"
-    """square: every image becomes a square of that side; shorter: its shorter side gets that length."""
     forward_batch_size: int = 16
     """Images that go through the backbone at once."""
     device: str = "auto"
@@ -62,7 +58,7 @@ class DenseConfig(ReadingOptions):
     compare."""
 
     def check_reading(self) -> None:
-        """Refuses a checkpoint that is not there, sizes below 1, a time-out and a record that cannot be.
+        """Refuses a checkpoint that is not there, batches below 1, a time-out and a record that cannot be.
 
         Raises:
             UserError: names the option and the cure.
@@ -72,7 +68,22 @@ class DenseConfig(ReadingOptions):
         require_checkpoint(self.checkpoint)
         if self.checkpoint == "pixels" and self.layers != "output":
             raise UserError(f"raw pixels have no layer {self.layers!r}: leave --layers out")
-        at_least("--size", self.size, 1)
         at_least("--forward-batch-size", self.forward_batch_size, 1)
         check_timeout(self.timeout_minutes)
         refuse_record(self.record)
+
+
+@dataclass
+class DenseConfig(FrozenConfig):
+    """Which maps of which backbone, at which size of the images, and where the record goes."""
+
+    size: int | None = None
+    """Side of the images that the network sees, rounded to a multiple of a ViT's patch; null: 448, of the
+    embedded scenes their own, of networks of one size that size."""
+    resize: Literal["square", "shorter"] = "square"
+    """square: every image becomes a square of that side; shorter: its shorter side gets that length."""
+
+    def check_reading(self) -> None:
+        """The same, and refuses sizes below 1; raises UserError."""
+        at_least("--size", self.size, 1)
+        super().check_reading()

@@ -11,11 +11,11 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.dense.config import DenseConfig
+from siamtransfer.evaluation.dense.config import FrozenConfig
 from siamtransfer.utils.errors import UserError
 
 
-def read_frozen(options: DenseConfig, runtime: Runtime) -> tuple[Backbone, ReadBackbone]:
+def read_frozen(options: FrozenConfig, runtime: Runtime) -> tuple[Backbone, ReadBackbone]:
     """The backbone of `options.checkpoint` on the device of `runtime`; what was assumed is said.
 
     Raises:
