@@ -42,14 +42,34 @@ def accuracy_interval(only_first: int, only_second: int, samples: int) -> tuple[
 
 
 def mean_differences(
-    first: np.ndarray, second: np.ndarray, resamples: int, generator: np.random.Generator
+    first: np.ndarray,
+    second: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
-    """float64[R]: the difference of the means of two float64[Q] in each of R resamples of the samples."""
+    """float64[R]: the difference of the means of two float64[Q] in each of R resamples of the samples; with
+    `groups`, int64[Q], of the groups, each with all its samples."""
     gain = second - first
+    if groups is not None:
+        return _mean_of_groups(gain, groups, resamples, generator)
     means = np.empty(resamples)
     for chunk in _chunks(resamples, len(gain)):
         drawn = generator.integers(0, len(gain), (chunk.stop - chunk.start, len(gain)))
         means[chunk] = gain[drawn].mean(axis=1)
+    return means
+
+
+def _mean_of_groups(
+    values: np.ndarray, groups: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """float64[R]: the mean of values[Q] in each of R resamples of the groups."""
+    _, number = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(number, values), np.bincount(number)
+    means = np.empty(resamples)
+    for chunk in _chunks(resamples, len(sums)):
+        drawn = generator.integers(0, len(sums), (chunk.stop - chunk.start, len(sums)))
+        means[chunk] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return means
 
 

@@ -67,6 +67,7 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
     from siamtransfer.records.image_areas import ImageAreas
     from siamtransfer.records.predictions import Predictions, read_record
     from siamtransfer.records.record import record
+    from siamtransfer.records.sample_values import SampleValues
 
     assert options.first is not None
     assert options.second is not None
@@ -77,6 +78,7 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
     resamples = options.resamples or default_resamples(scored)
     labelled = isinstance(scored, Predictions)
     unit, exactly = ("images" if isinstance(scored, ImageAreas) else "samples"), "; top-1 exactly"
+    grouped = isinstance(scored, SampleValues) and scored.groups is not None
     metrics: dict[str, float] = {}
     for setting in settings:
         comparison = compare_predictions(
@@ -96,7 +98,8 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         "task": first.record["task"],
         "settings": settings,
         "samples": len(scored),
-        "interval": f"paired percentile bootstrap over {unit}, 95 %{exactly if labelled else ''}",
+        "interval": f"paired percentile bootstrap over {'groups of ' if grouped else ''}{unit}, 95 %"
+        + (exactly if labelled else ""),
         "test": "McNemar, exact, two-sided" if labelled else None,
         "resamples": resamples,
         "seed": options.seed,

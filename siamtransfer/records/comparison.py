@@ -268,6 +268,7 @@ def compare_predictions(
             first.settings[setting],
             second.settings[setting],
             error=setting in first.errors,
+            groups=first.groups,
             resamples=resamples,
             seed=seed,
         )
@@ -297,12 +298,28 @@ def compare_areas(
 
 
 def compare_values(
-    first: np.ndarray, second: np.ndarray, *, error: bool = False, resamples: int, seed: int = 0
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    error: bool = False,
+    groups: np.ndarray | None = None,
+    resamples: int,
+    seed: int = 0,
 ) -> Comparison:
     """Compares two float64[N], the values of the same samples from 0 to 1, by their means in percent; those
-    of an `error` in its own unit, the lower being better."""
+    of an `error` in its own unit, the lower being better. Where samples have `groups`, int64[N], these are
+    resampled.
+
+    Raises:
+        UserError: there is one group, of which there is no interval.
+    """
+    if groups is not None and len(np.unique(groups)) < 2:
+        raise UserError(
+            "all samples belong to one group (such as one video), so the difference has no interval; measure "
+            "both on more"
+        )
     scale = 1 if error else 100
-    drawn = scale * mean_differences(first, second, resamples, np.random.default_rng(seed))
+    drawn = scale * mean_differences(first, second, resamples, np.random.default_rng(seed), groups)
     means = [scale * float(values.mean()) for values in (first, second)]
     difference = Difference(means[0], means[1], *percentile_interval(drawn))
     return Comparison({"mean": difference}, error=error)

@@ -21,6 +21,8 @@ from siamtransfer.utils.files import atomic_write
 SAMPLES, END, ERRORS_END = "samples", "/values", "/errors"
 """The array of the samples, and the ends of the names of the settings': `SETTING/values`,
 `SETTING/errors`."""
+GROUPS = "groups"
+"""The array of the groups, if the samples have some."""
 
 
 @dataclass(eq=False)
@@ -32,6 +34,8 @@ class SampleValues:
         settings: by name float64[N], from 0 to 1; the metric is 100 times the mean. Of errors, from 0; the
             metric is the mean.
         errors: the names of the settings that are errors, of which the lower is better.
+        groups: int64[N], the number of the group of each sample where samples depend on each other, such as
+            the objects of one video; intervals then resample groups. None where samples are independent.
 
     Raises:
         ValueError: there is no setting or no sample, or shapes, types or values do not fit; the message is
@@ -41,6 +45,7 @@ class SampleValues:
     samples: np.ndarray
     settings: dict[str, np.ndarray]
     errors: frozenset[str] = frozenset()
+    groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.settings or not len(self.samples):
@@ -59,12 +64,21 @@ class SampleValues:
                 raise ValueError(f"holds {name}{self._end(name)} that are not all finite and from 0")
             if name not in self.errors and values.max() > 1:
                 raise ValueError(f"holds {name}{END} that are not all from 0 to 1")
+        if self.groups is not None:
+            if self.groups.shape != self.samples.shape or self.groups.dtype.kind not in "iu":
+                raise ValueError(f"holds {GROUPS}{list(self.groups.shape)} of type {self.groups.dtype}")
+            self.groups = self.groups.astype(np.int64)
         self.samples = self.samples.astype(np.int64)
         self.settings = {name: values.astype(np.float64) for name, values in self.settings.items()}
 
     def __len__(self) -> int:
         """N."""
         return len(self.samples)
+
+    @property
+    def numbered_groups(self) -> np.ndarray:
+        """int64[N]: the groups; where there are none, every sample is one."""
+        return self.samples if self.groups is None else self.groups
 
     def _end(self, name: str) -> str:
         return ERRORS_END if name in self.errors else END
@@ -78,6 +92,8 @@ class SampleValues:
         """Writes the same arrays into an open file."""
         named = {name + self._end(name): values for name, values in self.settings.items()}
         arrays = {SAMPLES: self.samples} | named
+        if self.groups is not None:
+            arrays[GROUPS] = self.groups
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -90,7 +106,9 @@ class SampleValues:
                 name = key.removesuffix(END).removesuffix(ERRORS_END)
                 settings[name] = array
                 errors |= {name} if key.endswith(ERRORS_END) else set()
-        return cls(arrays.get(SAMPLES, np.zeros(0, np.int64)), settings, frozenset(errors))
+        return cls(
+            arrays.get(SAMPLES, np.zeros(0, np.int64)), settings, frozenset(errors), arrays.get(GROUPS)
+        )
 
 
 def is_of_values(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -106,6 +124,8 @@ def sample_difference(first: SampleValues, second: SampleValues) -> str | None:
     if len(differing):
         at = differing[0]
         return f"row {at} is sample {first.samples[at]} in the first and {second.samples[at]} in the second"
+    if not np.array_equal(first.numbered_groups, second.numbered_groups):
+        return "their samples belong to other groups"
     for name in first.settings.keys() & second.settings.keys():
         counted = [np.isnan(kept.settings[name]) for kept in (first, second)]
         differing = np.flatnonzero(counted[0] != counted[1])

@@ -129,3 +129,33 @@ def test_errors_are_read_back_as_errors(tmp_path: Path) -> None:
         SampleValues(SAMPLES, {"rmse": -values()}, frozenset({"rmse"}))
     with pytest.raises(ValueError, match="not all from 0 to 1"):
         SampleValues(SAMPLES, {"rmse": 3 * values()})
+
+
+def grouped(gains: list[float], groups: list[int]) -> tuple[Result, Result]:
+    """Two results whose samples differ by these gains."""
+    samples, numbers, values = np.arange(len(gains)), np.array(groups), np.full(len(gains), 0.4)
+    return tuple(  # type: ignore[return-value]
+        Result("video", {}, {}, {}, SampleValues(samples, {"J": array}, groups=numbers))
+        for array in (values, values + gains)
+    )
+
+
+def test_samples_of_a_group_are_resampled_together(tmp_path: Path) -> None:
+    """Two groups, of 3 samples with a gain of 0.1 and of 1 with none. A resample has twice the first (10
+    points, in a quarter of them), both (7.5) or twice the second (0), so the interval is from 0 to 10."""
+    first, second = grouped([0.1, 0.1, 0.1, 0.0], [5, 5, 5, 7])
+    difference = compare(first, second).differences["mean"]
+    assert difference.value == pytest.approx(7.5)
+    assert (difference.low, difference.high) == pytest.approx((0, 10))
+    second.save(tmp_path / "b.json")
+    assert compare(first, tmp_path / "b.json").differences["mean"] == difference
+
+
+def test_groups_that_do_not_fit_are_refused() -> None:
+    first, second = grouped([0.1, 0.1], [1, 1])
+    with pytest.raises(UserError, match=r"one group .* no interval"):
+        compare(first, second)
+    with pytest.raises(UserError, match="belong to other groups"):
+        compare(first, grouped([0.1, 0.1], [1, 2])[1])
+    with pytest.raises(ValueError, match=r"holds groups\[1\]"):
+        SampleValues(np.arange(2), {"J": np.zeros(2)}, groups=np.zeros(1, np.int64))
