@@ -1,5 +1,5 @@
-"""The options of evaluators of a frozen network's maps and of descriptors. This module imports neither torch nor
-NumPy."""
+"""The options that evaluators of a frozen network's maps and of descriptors share. This module imports
+neither torch nor NumPy."""
 
 from __future__ import annotations
 
