@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from siamtransfer.detection.data.joined_masks import JoinedMasks
+from siamtransfer.detection.tasks.task import TrainingOrder
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 from siamtransfer.segmentation.random_crop import CropRecipe, random_crop, resize_image, scaled_size
 from siamtransfer.utils.errors import UserError
@@ -23,32 +23,42 @@ class TrainingCrops:
     """
 
     def __init__(self, cfg: Any, sets: Sequence[MaskedImages]):
-        keys = cfg.INPUT.MASKS
-        self.sets = tuple(sets)
-        self.ends = list(accumulate(map(len, sets)))
+        self.images = JoinedMasks(sets)
         self.bgr = cfg.INPUT.FORMAT == "BGR"
         mean = np.array(cfg.MODEL.PIXEL_MEAN[::-1] if self.bgr else cfg.MODEL.PIXEL_MEAN)
         self.fill = mean.round().clip(0, 255).astype(np.uint8)
-        self.recipe = CropRecipe(
-            tuple(keys.CROP),
-            tuple(keys.SCALES),
-            keys.SHORT_SIDE,
-            keys.LONG_SIDE,
-            keys.MOST_OF_ONE_CLASS,
-            cfg.INPUT.RANDOM_FLIP != "none",
-            keys.COLOUR,
-        )
+        self.recipe = crop_recipe(cfg)
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return len(self.images)
 
     def __call__(self, number: int) -> dict[str, Any]:
-        which = bisect_right(self.ends, number)
-        images = self.sets[which]
-        image, mask = read_pair(images, number - (self.ends[which] - len(images)))
+        image, mask = self.images.pair(number)
         generator = np.random.default_rng(int(torch.randint(2**31, ())))
-        image, mask = random_crop(image, mask, images.ignore, self.fill, self.recipe, generator)
+        image, mask = random_crop(image, mask, self.images.ignore, self.fill, self.recipe, generator)
         return {"image": _planes(image, self.bgr), "sem_seg": torch.from_numpy(mask.astype(np.int64))}
+
+
+def crop_recipe(cfg: Any) -> CropRecipe:
+    """How training images are made, from INPUT.MASKS and INPUT.RANDOM_FLIP.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal"):
+        raise UserError(
+            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; masks are mirrored by horizontal or none"
+        )
+    keys = cfg.INPUT.MASKS
+    return CropRecipe(
+        tuple(keys.CROP),
+        tuple(keys.SCALES),
+        keys.SHORT_SIDE,
+        keys.LONG_SIDE,
+        keys.MOST_OF_ONE_CLASS,
+        cfg.INPUT.RANDOM_FLIP != "none",
+        keys.COLOUR,
+    )
 
 
 class TestImages:
@@ -78,19 +88,15 @@ def _planes(image: np.ndarray, bgr: bool) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(ordered.transpose(2, 0, 1)))
 
 
-def train_loader(cfg: Any, sets: Sequence[MaskedImages], sampler: Callable[[int], Any]) -> Any:
-    """Batches of training crops for ever, in the order of `sampler`."""
+def train_loader(cfg: Any, sets: Sequence[MaskedImages], order: TrainingOrder) -> Any:
+    """Batches of training crops for ever, in the shuffled order of `order`."""
     from detectron2.data import build_detection_train_loader
 
-    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal"):
-        raise UserError(
-            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; masks are mirrored by horizontal or none"
-        )
     mapper = TrainingCrops(cfg, sets)
     return build_detection_train_loader(
         list(range(len(mapper))),
         mapper=mapper,
-        sampler=sampler(len(mapper)),
+        sampler=order.shuffled(len(mapper)),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=False,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
@@ -23,6 +21,7 @@ from detectron2.utils.env import seed_all_rng
 
 from siamtransfer.detection.detectron2.loader_workers import with_worker_init
 from siamtransfer.detection.detectron2.poly_lr import POLY, build_poly_lr
+from siamtransfer.detection.detectron2.samplers import ResumedOrder
 from siamtransfer.detection.detectron2.settings import fit_to_run, layout_of
 from siamtransfer.detection.detectron2.trainer_hooks import JournalWriter, SeedEachStep, StopOnSignal
 from siamtransfer.detection.detectron2.weights import ConvertedWeights, load_proved, load_published
@@ -105,8 +104,7 @@ class Trainer(DefaultTrainer):
     def build_train_loader(self, cfg: Any) -> Any:
         """Detectron2's loader, on the images from `sampler_step` on."""
         skip = self.sampler_step * cfg.SOLVER.IMS_PER_BATCH
-        loader = self.finetune_run.task.train_loader(cfg, lambda n: ResumedSampler(n, self.seed, skip))
-        return with_worker_init(loader)
+        return with_worker_init(self.finetune_run.task.train_loader(cfg, ResumedOrder(self.seed, skip)))
 
     @classmethod
     def build_lr_scheduler(cls, cfg: Any, optimizer: Any) -> Any:
@@ -149,19 +147,6 @@ class Trainer(DefaultTrainer):
             self.outputs = collector.outputs
             say(f"{run.name}: {run.task.measure} {self.metrics[run.task.headline]:.2f}")
         return self.metrics
-
-
-class ResumedSampler(TrainingSampler):
-    """Detectron2's endless shuffled stream of image indices, without its first `skip` ones."""
-
-    def __init__(self, size: int, seed: int, skip: int):
-        super().__init__(size, seed=seed)
-        self.skip = skip
-
-    def __iter__(self) -> Iterator[int]:
-        for position, index in enumerate(self._infinite_indices()):
-            if position >= self.skip and position % self._world_size == self._rank:
-                yield index
 
 
 def _require_intact(checkpoint: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from siamtransfer.detection.data.semantic_data import SemanticData, set_name
 from siamtransfer.detection.metrics.mask_outputs import read_counts
-from siamtransfer.detection.tasks.task import Collector, Task
+from siamtransfer.detection.tasks.task import Collector, Task, TrainingOrder
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.metrics.segmentation_intervals import difference_interval, interval
 
@@ -65,14 +65,17 @@ class SemanticTask(Task):
         }
 
     def fit_settings(self, cfg: Any) -> None:
+        from siamtransfer.detection.detectron2.masked_loaders import crop_recipe
+
+        crop_recipe(cfg)  # refuses values out of range before anything is written
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("train",), ("test",)  # the loaders below open none by name
         head = cfg.MODEL.SEM_SEG_HEAD
         head.NUM_CLASSES, head.IGNORE_VALUE = len(self.classes), self.data.test.ignore
 
-    def train_loader(self, cfg: Any, sampler: Callable[[int], Any]) -> Any:
+    def train_loader(self, cfg: Any, order: TrainingOrder) -> Any:
         from siamtransfer.detection.detectron2.masked_loaders import train_loader
 
-        return train_loader(cfg, self.data.train, sampler)
+        return train_loader(cfg, self.data.train, order)
 
     def test_loader(self, cfg: Any) -> Any:
         from siamtransfer.detection.detectron2.masked_loaders import test_loader

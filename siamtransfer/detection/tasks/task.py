@@ -7,9 +7,11 @@ line in `registry.py`. Detectron2 is imported in the methods that need it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
+
+from torch import Tensor
 
 from siamtransfer.distributed.signals import StopSignal
 
@@ -36,6 +38,16 @@ class Collector(Protocol):
     @property
     def outputs(self) -> Outputs:
         """After `evaluate`, on the main process."""
+
+
+class TrainingOrder(Protocol):
+    """Makes samplers of training images whose order is a function of the seed and the step."""
+
+    def shuffled(self, images: int) -> Any:
+        """Of so many images, each once in an epoch."""
+
+    def repeated(self, factors: Tensor) -> Any:
+        """Of images that come `factors` times in an epoch on average; factors: float32[images]."""
 
 
 class Task(ABC):
@@ -118,8 +130,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def train_loader(self, cfg: Any, sampler: Callable[[int], Any]) -> Any:
-        """Detectron2's loader of training batches; `sampler` makes the order of so many images."""
+    def train_loader(self, cfg: Any, order: TrainingOrder) -> Any:
+        """Detectron2's loader of training batches, in the order of a sampler that `order` makes."""
 
     @abstractmethod
     def test_loader(self, cfg: Any) -> Any:
