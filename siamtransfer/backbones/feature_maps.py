@@ -30,18 +30,23 @@ class FeatureMaps(nn.Module):
     Maps of several layers of a ResNet have different sizes. The smaller ones are enlarged bilinearly
     (align_corners false) to the largest, and the channels stand side by side.
 
+    With `class_token` every cell also gets the class token of the same block of a ViT, after its map.
+
     Attributes:
         layers: the names of the selected layers, in the order of their channels.
         multiple: H and W have to be multiples of this: the side of a patch, 1 for networks of convolutions.
 
     Raises:
-        UserError: the backbone has no such layer (says which there are), or it has no maps.
+        UserError: the backbone has no such layer (says which there are), no maps, or no class token.
     """
 
-    def __init__(self, backbone: Backbone, selection: str = OUTPUT):
+    def __init__(self, backbone: Backbone, selection: str = OUTPUT, *, class_token: bool = False):
         super().__init__()
         self.backbone = backbone
         self.layers = _parse(backbone, selection)
+        self.class_token = class_token
+        if class_token and not has_class_token(backbone):
+            raise UserError(f"{backbone.name} has no class token beside its patches: leave --class-token out")
         self.multiple = patch_side(backbone) or 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,10 +67,24 @@ class FeatureMaps(nn.Module):
         """timm's maps of the last `indices` blocks (or stages), or of those with these numbers from 0."""
         model: Any = self.backbone.model
         norm = {"norm": True} if hasattr(model, "blocks") else {}
-        maps: list[Tensor] = model.forward_intermediates(
-            x, indices=indices, intermediates_only=True, output_fmt="NCHW", **norm
+        found = model.forward_intermediates(
+            x,
+            indices=indices,
+            intermediates_only=True,
+            output_fmt="NCHW",
+            **({"return_prefix_tokens": True} if self.class_token else {}),
+            **norm,
         )
-        return maps
+        if not self.class_token:
+            maps: list[Tensor] = found
+            return maps
+        return [torch.cat([m, prefix[:, 0, :, None, None].expand_as(m)], dim=1) for m, prefix in found]
+
+
+def has_class_token(backbone: Backbone) -> bool:
+    """Whether the network has a token of the whole image beside its patches."""
+    model = getattr(backbone, "model", None)
+    return bool(getattr(model, "num_prefix_tokens", 0)) and getattr(model, "cls_token", None) is not None
 
 
 def patch_side(backbone: Backbone) -> int | None:

@@ -1,0 +1,1 @@
+"""Depth from the patches of a frozen backbone: linear probes, errors in metres."""

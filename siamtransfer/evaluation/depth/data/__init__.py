@@ -1,0 +1,1 @@
+"""Images with a depth at every pixel: read, checked, rendered."""

@@ -1,0 +1,133 @@
+"""Images and depth maps as files, in pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.folders import FileImages
+from siamtransfer.data.listing import MISSING, PathTable
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
+
+_WIDE = 2**16
+
+
+class DepthFiles:
+    """Image files with a depth map each (DepthImages); a map's values are divided by `scale` to metres.
+
+    The fingerprint covers relative paths, file sizes and the scale, so a copy of a set has the same.
+    """
+
+    def __init__(self, name: str, split: str, images: PathTable, depths: PathTable, scale: float):
+        """`images` and `depths` have equal lengths and belong together by position.
+
+        Raises:
+            UserError: there is no pair, or a file is missing; names the first.
+        """
+        self.name, self.split, self.scale = name, split, scale
+        self.remarks: list[str] = []
+        self._image_paths, self._depth_paths = images, depths
+        self._images, self._depths = FileImages(name, split, images), FileImages(name, split, depths)
+        if not len(images):
+            raise UserError(f"{name}/{split} below {printable(images.root)} has no images; check data.root")
+        for kind, files in (("images", images), ("depth maps", depths)):
+            missing = np.flatnonzero(files.sizes() == MISSING)
+            if len(missing):
+                raise UserError(
+                    f"{len(missing)} of the {len(files)} {kind} of {name}/{split} are missing, the first is "
+                    f"{printable(files[int(missing[0])])}; unpack the whole set again"
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over relative paths and sizes of all files, and the scale."""
+        parts = (self._images.fingerprint, self._depths.fingerprint, repr(self.scale))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def image(self, index: int) -> np.ndarray:
+        """Image `index` as uint8[H, W, 3]; raises UnreadableImage."""
+        return self._images.image(index)
+
+    def depth(self, index: int) -> np.ndarray:
+        """float32[H, W] in metres, 0 where it is missing; raises UserError, see `read_depth`."""
+        return read_depth(self._depth_paths[index]) / np.float32(self.scale)
+
+    def path(self, index: int) -> str:
+        """The file of image `index`."""
+        return self._image_paths[index]
+
+    def describe(self, index: int) -> str:
+        """The path of image `index`."""
+        return self._images.describe(index)
+
+    def describe_depth(self, index: int) -> str:
+        """The path of its depth map."""
+        return self._depths.describe(index)
+
+    def part(self, count: int) -> DepthFiles:
+        """`count` pairs of these, spread evenly over their order; all of them where there are fewer."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
+        tables = [
+            PathTable(table.root, [os.fsencode(table.relative(index)) for index in chosen])
+            for table in (self._image_paths, self._depth_paths)
+        ]
+        part = DepthFiles(self.name, self.split, tables[0], tables[1], self.scale)
+        part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
+        return part
+
+
+def read_depth(path: str) -> np.ndarray:
+    """uint16[H, W]: the values of a depth map of 16 bits as they stand in the file.
+
+    Raises:
+        UserError: the file cannot be read or decoded, or has 8 bits, floating-point numbers or several
+            channels.
+    """
+    where = printable(path)
+    try:
+        data = Path(path).read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return _values(image, where)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"cannot read the depth map {where}: it is no image; save it as PNG") from error
+    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
+        known = error.strerror if isinstance(error, OSError) else None
+        reason = known or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read the depth map {where}: {reason}; mend the file") from error
+
+
+def _values(image: Image.Image, where: str) -> np.ndarray:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.size and not 0 <= int(values.min()) <= int(values.max()) < _WIDE:
+            raise UserError(f"the depth map {where} holds values outside 0 to 65535; save it with 16 bits")
+        return values.astype(np.uint16)
+    if image.mode == "F":
+        raise UserError(f"the depth map {where} holds floating-point numbers; save millimetres as 16-bit PNG")
+    bands = len(image.getbands())
+    if bands > 1:
+        raise UserError(
+            f"the depth map {where} has {bands} channels ({image.mode}), not one number a pixel; it may be a "
+            "picture of depths: save the depths themselves, in millimetres, as 16-bit PNG"
+        )
+    raise UserError(
+        f"the depth map {where} has 8 bits, which are 256 depths at most; save millimetres as 16-bit PNG"
+    )
