@@ -17,6 +17,8 @@ from torch.nn import functional
 from siamtransfer.evaluation.dense.config import DenseConfig
 from siamtransfer.utils.errors import UserError
 
+MOST_PIXELS = 2**24
+"""Pixels of an input that a network sees at once: 65,536 patches of 16 x 16."""
 SCORED_SPLITS = ("val", "test")
 """The splits that are scored, the first that a set has."""
 
@@ -97,12 +99,20 @@ def batches(
 
     Raises:
         UnreadableImage: an image cannot be read.
+        UserError: an input has more than MOST_PIXELS.
     """
     waiting: list[tuple[int, tuple[int, int], Tensor]] = []
     for index in indices:
         image = images.image(index)
         height, width = image.shape[:2]
-        pixels = to_input(image, size.of(height, width))
+        rows, columns = size.of(height, width)
+        if rows * columns > MOST_PIXELS:
+            raise UserError(
+                f"{images.describe(index)} has {width} x {height} pixels and would be seen at {columns} x "
+                f"{rows}, more than {MOST_PIXELS:,} pixels at once: lower --size, take --resize square, or "
+                "leave the image out"
+            )
+        pixels = to_input(image, (rows, columns))
         if waiting and (len(waiting) == batch or waiting[0][2].shape != pixels.shape):
             yield _stack(waiting)
             waiting = []

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,8 +17,16 @@ from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.config import DenseConfig
-from siamtransfer.evaluation.dense.input_size import InputSize, ShownImages, batches, choose_input_size
+from siamtransfer.evaluation.dense.input_size import (
+    InputSize,
+    ShownImages,
+    batches,
+    choose_input_size,
+    to_input,
+)
 from siamtransfer.evaluation.dense.network import frozen_provenance, read_frozen, run_frozen
+from siamtransfer.evaluation.dense.windows import Place, View, Windows, choose_windows
+from siamtransfer.utils.errors import UserError
 
 DEFAULT_SIDE = 448
 """A multiple of the usual patches of 8, 14, 16 and 32 pixels."""
@@ -45,7 +54,8 @@ class DenseModel:
         source: the checkpoint's path, or the name of a baseline.
         part: pixels to maps.
         read: None for raw pixels.
-        batch: images that go through it at once.
+        batch: images or windows that go through it at once.
+        windows: parts in which an image is seen; None: whole.
     """
 
     source: str
@@ -54,6 +64,7 @@ class DenseModel:
     size: InputSize
     runtime: Runtime
     batch: int
+    windows: Windows | None = None
 
     @classmethod
     def open(
@@ -63,12 +74,14 @@ class DenseModel:
         *,
         side: int = DEFAULT_SIDE,
         pixel_patch: int = PIXEL_PATCH,
+        window: tuple[int | None, int | None] = (None, None),
     ) -> DenseModel:
         """Reads the checkpoint.
 
         Args:
             side: of the images where --size is not given.
             pixel_patch: side of the patches of raw pixels.
+            window: side and stride of sliding windows; None: see `choose_windows`.
 
         Raises:
             UserError: it cannot be read, it has no such layer or no maps, or takes images of another size.
@@ -77,11 +90,21 @@ class DenseModel:
         assert source is not None
         if source == "pixels":
             size = choose_input_size(options, pixel_patch, None, "a patch of pixels", side)
-            return cls(source, PixelMaps(pixel_patch), None, size, runtime, batch)
+            windows = choose_windows(*window, pixel_patch, None, source)
+            return cls(source, PixelMaps(pixel_patch), None, size, runtime, batch, windows)
         backbone, read = read_frozen(options, runtime)
         part = FeatureMaps(backbone, options.layers)
-        size = choose_input_size(options, part.multiple, fixed_size(backbone), backbone.name, side)
-        return cls(source, part, read, size, runtime, batch)
+        only = fixed_size(backbone)
+        windows = choose_windows(*window, part.multiple, only, backbone.name)
+        size = choose_input_size(
+            options, part.multiple, None if windows else only, backbone.name, max(side, *(only or (0,)))
+        )
+        if windows is not None and only is not None and size.side < windows.side:
+            raise UserError(
+                f"{backbone.name} takes images of {only[0]} x {only[1]} pixels only, and --size {size.side} "
+                "has no such window: raise --size"
+            )
+        return cls(source, part, read, size, runtime, batch, windows)
 
     def maps(self, images: ShownImages, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """(index, map float32[D, h, w] on the device of the runtime) of these images, in their order.
@@ -91,6 +114,25 @@ class DenseModel:
         """
         for numbers, _, pixels in batches(images, indices, self.size, self.batch):
             yield from zip(numbers, self.run(pixels), strict=True)
+
+    def views(self, images: ShownImages, indices: Sequence[int]) -> Iterator[tuple[int, list[View]]]:
+        """(index, views) of these images, in their order: the windows of an image, or the whole image as its
+        only view. Maps are on the device of the runtime; those of one image are held at once.
+
+        Raises:
+            UserError: see `maps`.
+        """
+        if self.windows is None:
+            for index, features in self.maps(images, indices):
+                yield index, [View(features, Place.whole(*features.shape[1:]))]
+            return
+        for index in indices:
+            image = images.image(index)
+            pixels = to_input(image, self.size.of(*image.shape[:2]))
+            places = self.windows.places(*pixels.shape[1:])
+            parts = torch.stack([pixels[:, p.top : p.bottom, p.left : p.right] for p in places])
+            maps = [features for part in parts.split(self.batch) for features in self.run(part)]
+            yield index, [View(features, place) for features, place in zip(maps, places, strict=True)]
 
     def run(self, pixels: Tensor) -> Tensor:
         """float32[b, D, h, w] of pixels uint8[b, 3, H, W].
@@ -108,7 +150,9 @@ class DenseModel:
                 "side": self.size.side,
                 "resize": "square" if self.size.square else "shorter",
                 "interpolation": "bilinear, antialiased",
-                "view": "whole image",
+                "view": "whole image"
+                if self.windows is None
+                else f"windows of {self.windows.side} pixels, stride {self.windows.stride}",
             },
             "precision": self.runtime.precision,
         }

@@ -48,6 +48,11 @@ class SegmentationConfig(DenseConfig):
     probe: list[ProbeName] = field(default_factory=lambda: ["linear", "knn", "kmeans"])
     """linear: logistic regression of patches; knn: votes of the nearest patches; kmeans: clusters of patches
     without labels, matched with the classes of the scored split."""
+    window: int | None = None
+    """Side of sliding windows over the image at its --size, rounded to a multiple of a ViT's patch; where
+    they overlap, scores are averaged. null: the whole image at once."""
+    stride: int | None = None
+    """Pixels from window to window; null: two thirds of --window."""
     pixel_patch: int = 8
     """Side of the patches of the baseline `pixels`."""
     patch_label: Literal["majority", "nearest"] = "majority"
@@ -104,7 +109,11 @@ class SegmentationConfig(DenseConfig):
         self._check_pictures()
 
     def _check_numbers(self) -> None:
+        if self.stride is not None and self.window is None:
+            raise UserError("--stride is the distance of windows: give --window too")
         for name in (
+            "window",
+            "stride",
             "pixel_patch",
             "patches_per_image",
             "bank",

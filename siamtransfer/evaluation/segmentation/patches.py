@@ -5,7 +5,7 @@ Legend: H and W pixels of an image, h and w cells of its map, D features, C clas
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.model import DEFAULT_SIDE, DenseModel
+from siamtransfer.evaluation.dense.windows import View
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
 from siamtransfer.evaluation.segmentation.probe import Patches
-from siamtransfer.evaluation.segmentation.shares import patch_shares
+from siamtransfer.evaluation.segmentation.shares import LEFT_OUT, patch_labels, patch_shares
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 from siamtransfer.segmentation.data.registry import SCENES
 from siamtransfer.segmentation.data.scenes import SIZE as SCENE_SIZE
@@ -24,7 +25,6 @@ from siamtransfer.utils.errors import UserError
 DEFAULT_PATCHES = 100
 """Patches of an image, where the memory budget holds so many."""
 _GIB = 2**30
-_LEFT_OUT = -1  # label of a patch that is ignored
 
 
 def open_model(config: SegmentationConfig, runtime: Runtime) -> DenseModel:
@@ -34,7 +34,8 @@ def open_model(config: SegmentationConfig, runtime: Runtime) -> DenseModel:
         UserError: see `DenseModel.open`.
     """
     side = (config.data.size or SCENE_SIZE) if config.data.name == SCENES else DEFAULT_SIDE
-    return DenseModel.open(config, runtime, side=side, pixel_patch=config.pixel_patch)
+    window = (config.window, config.stride)
+    return DenseModel.open(config, runtime, side=side, pixel_patch=config.pixel_patch, window=window)
 
 
 def draw_patches(model: DenseModel, images: MaskedImages, config: SegmentationConfig) -> Patches:
@@ -47,23 +48,45 @@ def draw_patches(model: DenseModel, images: MaskedImages, config: SegmentationCo
     """
     classes = len(images.classes)
     store: _Store | None = None
-    for index, features in model.maps(images, range(len(images))):
+    for index, views in model.views(images, range(len(images))):
         _, mask = read_pair(images, index)
-        height, width = features.shape[1:]
-        store = store or _Store.of(len(images), features.shape[0], classes, config)
-        labels = patch_labels(mask, (height, width), classes, images.ignore, config.patch_label)
-        there = np.flatnonzero(labels.ravel() != _LEFT_OUT)
+        store = store or _Store.of(len(images), views[0].features.shape[0], classes, config)
+        labels, shares = _classes_of(mask, views, images, config)
+        there = np.flatnonzero(labels != LEFT_OUT)
         if len(there) > store.per_image:
             generator = np.random.default_rng([config.seed, index])
             there = np.sort(generator.permutation(there)[: store.per_image])
-        chosen = features.flatten(1).T[torch.from_numpy(there).to(features.device)]
-        shares = patch_shares(mask, (height, width), classes, images.ignore)[there]
-        store.add(chosen.cpu(), torch.from_numpy(labels.ravel()[there]), torch.from_numpy(shares), index)
+        rows = rows_of(views)
+        chosen = rows[torch.from_numpy(there).to(rows.device)]
+        store.add(chosen.cpu(), torch.from_numpy(labels[there]), torch.from_numpy(shares[there]), index)
     if store is None or not store.filled:
         raise UserError(
             f"no patch of {images.name}/{images.split} has a class: all are ignored; look at its masks"
         )
     return store.patches(images.classes)
+
+
+def rows_of(views: Sequence[View]) -> Tensor:
+    """float32[n, D]: the features of all cells of an image, view by view and row by row."""
+    return torch.cat([view.features.flatten(1).T for view in views])
+
+
+def grid_of(view: View) -> tuple[int, int]:
+    """(h, w) of the map of a view."""
+    return view.features.shape[1], view.features.shape[2]
+
+
+def _classes_of(
+    mask: np.ndarray, views: Sequence[View], images: MaskedImages, config: SegmentationConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int64[n] and shares float32[n, C] of the cells in the order of `rows_of`."""
+    classes, ignore = len(images.classes), images.ignore
+    labels = [
+        patch_labels(mask, grid_of(view), classes, ignore, config.patch_label, view.place).ravel()
+        for view in views
+    ]
+    shares = [patch_shares(mask, grid_of(view), classes, ignore, view.place) for view in views]
+    return np.concatenate(labels), np.concatenate(shares)
 
 
 class _Store:
@@ -102,33 +125,3 @@ class _Store:
         return Patches(
             self._features[:end], self._labels[:end], self._images[:end], classes, self._shares[:end]
         )
-
-
-def patch_labels(
-    mask: np.ndarray,
-    cells: tuple[int, int],
-    classes: int,
-    ignore: int,
-    rule: Literal["majority", "nearest"] = "majority",
-) -> np.ndarray:
-    """int64[h, w]: the class of every cell of a grid over mask[H, W]; -1 for an ignored cell.
-
-    A pixel belongs to the cell that its centre lies in. By `majority` a cell has the most frequent value of
-    its pixels, ignored being one; of equally frequent ones the lowest class. A cell without a pixel (the
-    grid is finer than the mask) takes the pixel at its centre, as every cell does by `nearest`.
-    """
-    height, width = mask.shape
-    h, w = cells
-    truth = np.where(mask == ignore, classes, mask).astype(np.int64)
-    rows = np.minimum(((np.arange(h) + 0.5) * height / h).astype(np.int64), height - 1)
-    columns = np.minimum(((np.arange(w) + 0.5) * width / w).astype(np.int64), width - 1)
-    labels = truth[rows[:, None], columns[None, :]]
-    if rule == "majority":
-        row = ((np.arange(height) + 0.5) * h / height).astype(np.int64)
-        column = ((np.arange(width) + 0.5) * w / width).astype(np.int64)
-        cell = row[:, None] * w + column[None, :]
-        counts = np.bincount((cell * (classes + 1) + truth).ravel(), minlength=h * w * (classes + 1)).reshape(
-            h, w, classes + 1
-        )
-        labels = np.where(counts.any(axis=2), counts.argmax(axis=2), labels)
-    return np.where(labels == classes, _LEFT_OUT, labels)

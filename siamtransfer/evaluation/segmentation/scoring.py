@@ -15,28 +15,39 @@ from torch import Tensor
 from torch.nn import functional
 
 from siamtransfer.evaluation.dense.model import DenseModel
+from siamtransfer.evaluation.dense.windows import Place
+from siamtransfer.evaluation.segmentation.patches import grid_of, rows_of
 from siamtransfer.evaluation.segmentation.probe import PatchProbe
 from siamtransfer.evaluation.segmentation.shares import patch_shares
 from siamtransfer.metrics.segmentation import PerImageCounts, count_image
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 
 ENLARGED_BYTES = 2**27  # of scores at the size of the mask, at once
+Part = tuple[tuple[int, int], Place]
+"""The grid (h, w) of a map, and the place of what it shows in the network's input."""
 
 
-def predict(scores: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """int64[H, W]: the output with the largest score at every pixel, for scores[h * w, K] of a map.
+def predict(scores: Tensor, parts: Sequence[Part], size: tuple[int, int]) -> np.ndarray:
+    """int64[H, W]: the output with the largest score at every pixel.
 
-    The scores are enlarged bilinearly (align_corners false), some outputs at a time. Of equal scores the
-    first counts.
+    Scores are enlarged bilinearly (align_corners false), some outputs at a time. Of equal scores the first
+    counts. The scores of a single part go from its cells to the mask in one step. Those of several are
+    enlarged to their places in the input, averaged there where they overlap, and go on to the mask, as in
+    mmsegmentation's slide mode.
+
+    Args:
+        scores: float32[n, K] of the cells of all parts, part by part and row by row.
+        parts: the grids and the places of the maps of the image.
+        size: H and W of the mask.
     """
-    scores = scores.T.reshape(1, -1, *grid)
-    step = max(1, ENLARGED_BYTES // (4 * size[0] * size[1]))
+    place = parts[0][1]
+    pixels = max(size[0] * size[1], place.height * place.width if len(parts) > 1 else 0)
+    step = max(1, ENLARGED_BYTES // (4 * pixels))
+    columns = scores.T
     best: Tensor | None = None
     output = torch.zeros(size, dtype=torch.int64, device=scores.device)
-    for begin in range(0, scores.shape[1], step):
-        enlarged = functional.interpolate(
-            scores[:, begin : begin + step], size=size, mode="bilinear", align_corners=False
-        )[0]
+    for begin in range(0, len(columns), step):
+        enlarged = _enlarge(columns[begin : begin + step], parts, size)
         value, index = enlarged.max(dim=0)
         if best is None:
             best, output = value, index
@@ -44,6 +55,27 @@ def predict(scores: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> np.
             output = torch.where(value > best, index + begin, output)
             best = torch.maximum(value, best)
     return output.cpu().numpy()
+
+
+def _enlarge(scores: Tensor, parts: Sequence[Part], size: tuple[int, int]) -> Tensor:
+    """float32[k, H, W] of scores[k, n]; see `predict`."""
+    if len(parts) == 1:
+        return _resized(scores.reshape(-1, *parts[0][0]), size)
+    place = parts[0][1]
+    total = scores.new_zeros(len(scores), place.height, place.width)
+    count = scores.new_zeros(place.height, place.width)
+    maps = scores.split([h * w for (h, w), _ in parts], dim=1)
+    for values, (grid, there) in zip(maps, parts, strict=True):
+        rows, columns = slice(there.top, there.bottom), slice(there.left, there.right)
+        inner = (there.bottom - there.top, there.right - there.left)
+        total[:, rows, columns] += _resized(values.reshape(-1, *grid), inner)
+        count[rows, columns] += 1
+    return _resized(total.div_(count), size)
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """maps[k, h, w] at another size."""
+    return functional.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 @dataclass
@@ -108,18 +140,19 @@ def score_probes(
     counts = [OutputCounts(classes, probe.outputs) for probe in probes]
     of_grid = OutputCounts(classes, classes)
     kept: list[dict[int, np.ndarray]] = [{} for _ in probes]
-    for index, features in model.maps(images, range(len(images))):
+    for index, views in model.views(images, range(len(images))):
         _, mask = read_pair(images, index)
-        grid, size = (features.shape[1], features.shape[2]), (mask.shape[0], mask.shape[1])
-        rows = features.flatten(1).T.contiguous()  # one tensor for all probes, as kNN keeps its neighbours
+        parts, size = [(grid_of(view), view.place) for view in views], (mask.shape[0], mask.shape[1])
+        rows = rows_of(views).contiguous()  # one tensor for all probes, as kNN keeps its neighbours
         for number, probe in enumerate(probes):
-            output = predict(probe.scores(rows), grid, size)
+            output = predict(probe.scores(rows), parts, size)
             counts[number].add(output, mask, images.ignore)
             if index in shown:
                 kept[number][index] = output
         if ceiling:
-            shares = torch.from_numpy(patch_shares(mask, grid, classes, images.ignore))
-            of_grid.add(predict(shares, grid, size), mask, images.ignore)
+            shares = [patch_shares(mask, grid, classes, images.ignore, place) for grid, place in parts]
+            true = torch.from_numpy(np.concatenate(shares))
+            of_grid.add(predict(true, parts, size), mask, images.ignore)
     scored = [_named(*each) for each in zip(probes, counts, kept, strict=True)]
     if ceiling:
         protocol = {"scores": "true shares of the classes in the pixels of every patch"}

@@ -1,16 +1,27 @@
-"""The share of each class in the pixels of every patch: soft labels, and the ceiling of a grid of patches.
+"""The classes of the patches of a mask: one each, or the share of each class in the pixels of a patch.
+
+The shares are soft labels, and the ceiling of a grid of patches.
 
 Legend: H and W pixels, h and w patches, C classes.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
+from siamtransfer.evaluation.dense.windows import Place
+from siamtransfer.evaluation.segmentation.cells import Cells
 from siamtransfer.metrics.segmentation import refuse_values
 
+LEFT_OUT = -1
+"""Label of a patch that is ignored."""
 
-def patch_shares(mask: np.ndarray, grid: tuple[int, int], classes: int, ignore: int = 255) -> np.ndarray:
+
+def patch_shares(
+    mask: np.ndarray, grid: tuple[int, int], classes: int, ignore: int = 255, place: Place | None = None
+) -> np.ndarray:
     """float32[h * w, C]: the share of each class in the counted pixels of a patch; rows sum to 1, or are all
     0 where every pixel is ignored.
 
@@ -21,32 +32,47 @@ def patch_shares(mask: np.ndarray, grid: tuple[int, int], classes: int, ignore: 
     Args:
         mask: integers[H, W], classes from 0 to C - 1 and `ignore`.
         grid: h and w.
+        place: of the patches in the image, as a part of the network's input; None: all of it.
 
     Raises:
         UserError: a value is neither a class nor `ignore`.
     """
-    (height, width), (h, w) = mask.shape, grid
-    counted = mask != ignore
-    refuse_values(mask[counted], classes, "a mask")
-    cells = _cells(height, h)[:, None] * w + _cells(width, w)
-    pairs = cells[counted] * classes + mask[counted]
+    h, w = grid
+    cells = Cells.of((mask.shape[0], mask.shape[1]), grid, place)
+    block = mask[cells.pixels]
+    counted = block != ignore
+    refuse_values(block[counted], classes, "a mask")
+    pairs = cells.of_pixels[counted] * classes + block[counted]
     counts = np.bincount(pairs, minlength=h * w * classes).reshape(h * w, classes)
-    if h > height or w > width:
-        _fill_empty(counts, np.bincount(cells.ravel(), minlength=h * w) == 0, mask, grid, ignore)
+    empty = np.bincount(cells.of_pixels.ravel(), minlength=h * w) == 0
+    if empty.any():
+        values = mask[cells.centres].ravel()
+        patches = np.flatnonzero(empty & (values != ignore))
+        counts[patches, values[patches]] = 1
     totals = counts.sum(axis=1, keepdims=True)
     return (counts / np.maximum(totals, 1)).astype(np.float32)
 
 
-def _cells(pixels: int, cells: int) -> np.ndarray:
-    """int64[pixels]: the cell that the centre of each pixel lies in."""
-    return (2 * np.arange(pixels) + 1) * cells // (2 * pixels)
+def patch_labels(
+    mask: np.ndarray,
+    grid: tuple[int, int],
+    classes: int,
+    ignore: int,
+    rule: Literal["majority", "nearest"] = "majority",
+    place: Place | None = None,
+) -> np.ndarray:
+    """int64[h, w]: the class of every patch; LEFT_OUT for an ignored one.
 
-
-def _fill_empty(
-    counts: np.ndarray, empty: np.ndarray, mask: np.ndarray, grid: tuple[int, int], ignore: int
-) -> None:
-    """Counts the pixel at the centre of every patch that is `empty`, bool[h * w]."""
-    rows, columns = (_cells(cells, pixels) for cells, pixels in zip(grid, mask.shape, strict=True))
-    values = mask[rows[:, None], columns].ravel()
-    patches = np.flatnonzero(empty & (values != ignore))
-    counts[patches, values[patches]] = 1
+    By `majority` a patch has the most frequent value of its pixels, ignored being one; of equally frequent
+    ones the lowest class. A patch without a pixel (the grid is finer than the mask) takes the pixel at its
+    centre, as every patch does by `nearest`. See `patch_shares` for the arguments.
+    """
+    h, w = grid
+    cells = Cells.of((mask.shape[0], mask.shape[1]), grid, place)
+    truth = np.where(mask == ignore, classes, mask).astype(np.int64)
+    labels = truth[cells.centres]
+    if rule == "majority":
+        pairs = cells.of_pixels * (classes + 1) + truth[cells.pixels]
+        counts = np.bincount(pairs.ravel(), minlength=h * w * (classes + 1)).reshape(h, w, classes + 1)
+        labels = np.where(counts.any(axis=2), counts.argmax(axis=2), labels)
+    return np.where(labels == classes, LEFT_OUT, labels)

@@ -8,16 +8,18 @@ import torch
 from torch.nn import functional
 
 from siamtransfer.evaluation.dense.model import PixelMaps
+from siamtransfer.evaluation.dense.windows import Place
 from siamtransfer.evaluation.segmentation import scoring
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
 from siamtransfer.evaluation.segmentation.linear import fit_linear, split_by_image
-from siamtransfer.evaluation.segmentation.patches import patch_labels
 from siamtransfer.evaluation.segmentation.pictures import class_colours, paint
 from siamtransfer.evaluation.segmentation.probe import Patches
 from siamtransfer.evaluation.segmentation.scoring import OutputCounts, predict
+from siamtransfer.evaluation.segmentation.shares import patch_labels
 from siamtransfer.metrics.segmentation import count_image
 from siamtransfer.utils.errors import UserError
 
+WHOLE = Place.whole(1, 1)
 CPU = torch.device("cpu")
 
 
@@ -54,9 +56,9 @@ def test_scores_are_enlarged_as_by_one_interpolation(monkeypatch: pytest.MonkeyP
         scores.T.reshape(1, 7, 3, 4), size=(11, 9), mode="bilinear", align_corners=False
     )
     expected = whole[0].argmax(dim=0).numpy()
-    assert np.array_equal(predict(scores, (3, 4), (11, 9)), expected)
+    assert np.array_equal(predict(scores, [((3, 4), WHOLE)], (11, 9)), expected)
     monkeypatch.setattr(scoring, "ENLARGED_BYTES", 4 * 11 * 9 * 2)  # two outputs at a time
-    assert np.array_equal(predict(scores, (3, 4), (11, 9)), expected)
+    assert np.array_equal(predict(scores, [((3, 4), WHOLE)], (11, 9)), expected)
 
 
 def test_matched_outputs_are_counted_as_their_classes() -> None:
