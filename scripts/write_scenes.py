@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Writes many-object Fashion Scenes as a Pascal VOC folder or as COCO files, for detection and segmentation.
+"""Writes many-object Fashion Scenes as a Pascal VOC folder or as COCO files for detection and its relatives.
 
 Example: python scripts/write_scenes.py voc scenes/VOC2007 --train 1000 --test 200 --size 128 --seed 0
 
 `coco` writes train/, val/ (the test scenes) and annotations/instances_{train,val}.json; its masks are run
-lengths, for which Detectron2 needs INPUT.MASK_FORMAT bitmask. Objects of the test scenes are in no other.
+lengths, for which Detectron2 needs INPUT.MASK_FORMAT bitmask. `coco-keypoints` writes
+annotations/person_keypoints_{train,val}.json, with the outermost points of every object. `coco-panoptic`
+writes annotations/panoptic_{train,val}.json and the folders panoptic_train and panoptic_val beside what
+`coco` writes. Objects of the test scenes are in no other.
 """
 
 from __future__ import annotations
@@ -15,10 +18,16 @@ from typing import Any
 
 from siamtransfer.cli import run
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
+from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, write_coco_panoptic
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.records.record import record
 
-WRITERS = {"voc": write_voc, "coco": write_coco}
+WRITERS = {
+    "voc": write_voc,
+    "coco": write_coco,
+    "coco-keypoints": write_coco_keypoints,
+    "coco-panoptic": write_coco_panoptic,
+}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

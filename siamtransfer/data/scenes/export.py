@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -27,6 +28,7 @@ JPEG_QUALITY = 95
 SUMS = "SHA256SUMS"  # of all other files in a written folder
 DIFFICULT_BELOW = 0.5  # visible fraction under which VOC's flag `difficult` is set
 TRUNCATED_BELOW = 0.95  # the same for `truncated`: the box no longer spans the whole object
+COCO_SPLITS = {"train": "train", "test": "val"}  # of the scenes, as COCO's layout calls them
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ def write_voc(folder: str | Path, counts: SceneCounts) -> None:
     Raises:
         UserError: the folder is not empty or cannot be written.
     """
-    with _complete_folder(folder) as new:
+    with complete_folder(folder) as new:
         for name in ("JPEGImages", "Annotations", "SegmentationObject", "SegmentationClass"):
             (new / name).mkdir()
         names: dict[str, list[str]] = {"train": [], "test": []}
-        for number, (split, scene) in enumerate(_scenes(counts), 1):
+        for number, (split, scene) in enumerate(rendered_scenes(counts), 1):
             name = f"{number:06d}"
             names[split].append(name)
             Image.fromarray(scene.image).save(
@@ -99,16 +101,11 @@ def write_coco(folder: str | Path, counts: SceneCounts) -> None:
     Raises:
         UserError: the folder is not empty or cannot be written.
     """
-    with _complete_folder(folder) as new:
+    with complete_folder(folder) as new:
         (new / "annotations").mkdir()
-        coco_splits = {"train": "train", "test": "val"}
-        for coco_split in coco_splits.values():
-            (new / coco_split).mkdir()
-        files = {coco_split: _empty_coco(coco_split, counts.seed) for coco_split in coco_splits.values()}
-        for number, (split, scene) in enumerate(_scenes(counts), 1):
-            coco_split, name = coco_splits[split], f"{number:06d}.jpg"
-            Image.fromarray(scene.image).save(new / coco_split / name, quality=JPEG_QUALITY, subsampling=0)
-            _add_to_coco(files[coco_split], number, name, scene)
+        files = {coco_split: empty_coco(coco_split, counts.seed) for coco_split in COCO_SPLITS.values()}
+        for number, coco_split, scene in save_images(new, counts):
+            add_to_coco(files[coco_split], number, scene)
         for coco_split, content in files.items():
             (new / "annotations" / f"instances_{coco_split}.json").write_text(json.dumps(content))
 
@@ -135,14 +132,25 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *lengths] if flat[0] else lengths
 
 
-def _scenes(counts: SceneCounts) -> Iterator[tuple[str, Scene]]:
+def save_images(folder: Path, counts: SceneCounts) -> Iterator[tuple[int, str, Scene]]:
+    """Saves every scene as NNNNNN.jpg in train/ or val/ of `folder`; yields number, split of COCO, scene."""
+    for coco_split in COCO_SPLITS.values():
+        (folder / coco_split).mkdir()
+    for number, (split, scene) in enumerate(rendered_scenes(counts), 1):
+        path = folder / COCO_SPLITS[split] / f"{number:06d}.jpg"
+        Image.fromarray(scene.image).save(path, quality=JPEG_QUALITY, subsampling=0)
+        yield number, COCO_SPLITS[split], scene
+
+
+def rendered_scenes(counts: SceneCounts) -> Iterator[tuple[str, Scene]]:
+    """All scenes of a set, each with its split."""
     for split, count in (("train", counts.train), ("test", counts.test)):
         for index in range(count):
             yield split, many_object_scene(split, index, counts.size, counts.seed)
 
 
 @contextlib.contextmanager
-def _complete_folder(folder: str | Path) -> Iterator[Path]:
+def complete_folder(folder: str | Path) -> Iterator[Path]:
     """A new folder; it gets the name `folder` when the body has ended without an error and all is on disk."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -199,11 +207,11 @@ def _save_indexed(path: Path, masks: np.ndarray, values: np.ndarray) -> None:
     for mask, value in zip(masks, values, strict=True):
         pixels[mask] = value
     image = Image.fromarray(pixels)
-    image.putpalette(_voc_palette())
+    image.putpalette(voc_palette())
     image.save(path)
 
 
-def _voc_palette() -> list[int]:
+def voc_palette() -> list[int]:
     """VOC's 256 colours: bits 0, 3, 6 of an index are red's highest bits, 1, 4, 7 green's, 2, 5 blue's."""
     return [
         sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
@@ -212,7 +220,8 @@ def _voc_palette() -> list[int]:
     ]
 
 
-def _empty_coco(coco_split: str, seed: int) -> dict[str, list | dict]:
+def empty_coco(coco_split: str, seed: int) -> dict[str, Any]:
+    """A file of COCO's instances without images."""
     return {
         "info": {"description": f"Fashion Scenes, {coco_split}, seed {seed}"},
         "licenses": [],
@@ -222,9 +231,12 @@ def _empty_coco(coco_split: str, seed: int) -> dict[str, list | dict]:
     }
 
 
-def _add_to_coco(content: dict, image_id: int, file_name: str, scene: Scene) -> None:
+def add_to_coco(content: dict, image_id: int, scene: Scene) -> None:
+    """Appends the image and its objects to a file of COCO's instances."""
     height, width = scene.image.shape[:2]
-    content["images"].append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+    content["images"].append(
+        {"id": image_id, "file_name": f"{image_id:06d}.jpg", "height": height, "width": width}
+    )
     for label, mask, (left, top, right, bottom) in zip(
         scene.labels, scene.masks, scene.boxes.tolist(), strict=True
     ):

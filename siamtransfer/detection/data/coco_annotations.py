@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.detection.data.coco_keypoints import keypoint_oddities, read_keypoints, read_skeleton
 from siamtransfer.detection.data.dataset_split import (
     XYWH,
     DetectionSplit,
@@ -26,8 +27,8 @@ from siamtransfer.utils.text import printable
 POLYGON = 6  # coordinates of a triangle, the least that has an inside
 
 
-def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
-    """All images of the file, in the order of their ids; `name` is for messages.
+def read_coco(annotations: Path, images: Path, name: str, *, keypoints: bool = False) -> DetectionSplit:
+    """All images of the file, in the order of their ids; `name` is for messages. `keypoints`: read them too.
 
     Raises:
         UserError: a file is missing or broken; names it and the cure.
@@ -36,6 +37,7 @@ def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
     where = printable(annotations)
     classes = _by_id(content["categories"], "categories", where)
     numbers = {key: number for number, key in enumerate(sorted(classes))}
+    skeleton = read_skeleton(content["categories"], where) if keypoints else None
     records = {
         key: _record(image, images, where)
         for key, image in sorted(_by_id(content["images"], "images", where).items())
@@ -55,6 +57,8 @@ def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
             dropped += 1
             continue
         annotation["category_id"] = numbers[item["category_id"]]
+        if skeleton is not None:
+            annotation |= read_keypoints(item, skeleton, where)
         record["annotations"].append(annotation)
     labels = [str(classes[key].get("name", key)) for key in numbers]
     if twice := [label for label, count in Counter(labels).items() if count > 1]:
@@ -63,9 +67,11 @@ def read_coco(annotations: Path, images: Path, name: str) -> DetectionSplit:
     sizes = check_images(in_order, name)
     digest.update(repr((list(records), sizes)).encode())
     remarks = count_oddities(in_order)
+    if skeleton is not None:
+        remarks += keypoint_oddities(in_order, skeleton)
     if dropped:
         remarks.append(f"{dropped} objects are left out, because none of their polygons has three corners")
-    return DetectionSplit(name, "coco", in_order, tuple(labels), digest.hexdigest(), tuple(remarks))
+    return DetectionSplit(name, "coco", in_order, tuple(labels), digest.hexdigest(), tuple(remarks), skeleton)
 
 
 def _load(path: Path, name: str) -> tuple[dict[str, Any], Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.data.scenes.export import SceneCounts
-from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
+from siamtransfer.detection.data.datasets import DetectionData, SplitOpener, open_detection_data
 from siamtransfer.detection.layered_config import LayeredConfig
 from siamtransfer.utils.errors import UserError
 
@@ -14,9 +14,14 @@ SCENES = ("FORMAT", "TRAIN", "TEST", "SIZE", "SEED")
 
 
 def open_configured_data(
-    layered: LayeredConfig, train: str | None = None, test: str | None = None, root: Path | None = None
+    layered: LayeredConfig,
+    train: str | None = None,
+    test: str | None = None,
+    root: Path | None = None,
+    opener: SplitOpener | None = None,
 ) -> DetectionData:
-    """The data named by `train` and `test`, or else by DATASETS.TRAIN and DATASETS.TEST.
+    """The data named by `train` and `test`, or else by DATASETS.TRAIN and DATASETS.TEST; `opener` as in
+    `open_detection_data`.
 
     Raises:
         UserError: nothing names the data, or they cannot be opened.
@@ -28,7 +33,9 @@ def open_configured_data(
         stated = argument or layered[f"DATASETS.{key}"].value
         names[key] = stated if isinstance(stated, str) else "+".join(stated)
     kind, counts = scenes_section(layered)
-    return open_detection_data(names["TRAIN"], names["TEST"], root=root, kind=kind, scenes=counts)
+    return open_detection_data(
+        names["TRAIN"], names["TEST"], root=root, kind=kind, scenes=counts, opener=opener
+    )
 
 
 def scenes_section(layered: LayeredConfig) -> tuple[Any, SceneCounts]:

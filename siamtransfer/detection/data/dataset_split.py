@@ -2,8 +2,9 @@
 
 A record is one of Detectron2's standard dataset dicts (detectron2.readthedocs.io, "Use Custom Datasets"):
 file_name, image_id, height, width, and `annotations`, each with bbox, bbox_mode, category_id, iscrowd, and
-segmentation where there are masks. Two more keys, which Detectron2 ignores: `area`, the object's area in
-pixels as COCO's evaluation needs it, and VOC's flag `difficult`.
+segmentation where there are masks; `keypoints` too where they are asked for. More keys, which Detectron2
+ignores: `area`, the object's area in pixels as COCO's evaluation needs it, `num_keypoints`, the number of
+labelled ones, and VOC's flag `difficult`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,23 @@ ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that 
 READERS = 16  # threads; a network file system serves many requests at once
 
 
+@dataclass(frozen=True)
+class Skeleton:
+    """The K keypoints of an object: names, pairs that a mirrored image swaps, numbers that a line joins."""
+
+    names: tuple[str, ...]
+    flips: tuple[tuple[str, str], ...]
+    edges: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class DetectionSplit:
     """The records of one split, e.g. voc_2007_test.
 
     name: as the user wrote it; kind: the format of the annotations; classes: names by category_id;
     fingerprint: of the annotations and of the names and byte sizes of the images, whatever the folder;
-    remarks: oddities that are no errors, one sentence each.
+    remarks: oddities that are no errors, one sentence each; skeleton: the keypoints, where they were read;
+    stuff: the names of the classes without objects, by their number, of panoptic data.
     """
 
     name: str
@@ -44,6 +55,8 @@ class DetectionSplit:
     classes: tuple[str, ...]
     fingerprint: str
     remarks: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+    stuff: tuple[str, ...] = ()
 
     @property
     def annotations(self) -> list[dict[str, Any]]:

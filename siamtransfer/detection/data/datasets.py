@@ -10,25 +10,26 @@ What names a split:
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from siamtransfer.data.scenes.export import SceneCounts, is_intact, write_coco, write_voc
-from siamtransfer.data.scenes.objects import CLASSES, OBJECTS_SHA256
+from siamtransfer.data.scenes.export import SceneCounts
+from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.detection.data.coco_annotations import read_coco
-from siamtransfer.detection.data.dataset_split import AnnotationFormat, DetectionSplit, ImageRecord
+from siamtransfer.detection.data.dataset_split import (
+    AnnotationFormat,
+    DetectionSplit,
+    ImageRecord,
+    Skeleton,
+)
 from siamtransfer.detection.data.voc_annotations import VOC_CLASSES, read_voc, splits
+from siamtransfer.detection.data.written_scenes import SCENES, written_scenes
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import temporary_path
-from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few, printable
 
-SCENES = "fashion-scenes"
 VOC_NAMES = {
     f"voc_{year}_{split}": (f"VOC{year}", split)
     for year, names in ((2007, ("train", "val", "trainval", "test")), (2012, ("train", "val", "trainval")))
@@ -39,6 +40,10 @@ COCO_NAMES = {
     for year in (2014, 2017)
     for split in ("train", "val")
 }
+
+
+SplitOpener = Callable[[str, str, Path, SceneCounts], DetectionSplit]
+"""Opens a split by name, role (train or test), the root folder and the counts of the Fashion Scenes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,16 @@ class DetectionData:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes by category_id."""
         return self.test_split.classes
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """The keypoints of every object, where they were read."""
+        return self.test_split.skeleton
+
+    @property
+    def stuff(self) -> tuple[str, ...]:
+        """The names of the classes without objects, of panoptic data."""
+        return self.test_split.stuff
 
     @property
     def has_masks(self) -> bool:
@@ -99,6 +114,8 @@ class DetectionData:
             "test": _describe(self.test_split),
             "classes": len(self.classes),
             "masks": self.has_masks,
+            **({"keypoints": list(self.skeleton.names)} if self.skeleton else {}),
+            **({"stuff": len(self.stuff)} if self.stuff else {}),
             "remarks": self.remarks(),
         }
 
@@ -124,7 +141,10 @@ class DetectionData:
             for role, split in [*(("train", split) for split in self.train_splits), ("test", self.test_split)]
         ]
         masks = "with masks" if self.has_masks else "boxes only"
-        return "\n".join([*lines, f"{len(self.classes)} classes, {masks}", *self.remarks()])
+        more = [f"{len(self.skeleton.names)} keypoints"] if self.skeleton else []
+        more += [f"{len(self.stuff)} classes of stuff"] if self.stuff else []
+        contents = ", ".join([f"{len(self.classes)} classes", masks, *more])
+        return "\n".join([*lines, contents, *self.remarks()])
 
 
 def open_detection_data(
@@ -134,12 +154,13 @@ def open_detection_data(
     root: str | Path | None = None,
     kind: AnnotationFormat = "coco",
     scenes: SceneCounts | None = None,
+    opener: SplitOpener | None = None,
 ) -> DetectionData:
     """Opens and checks the data.
 
     train, test: names as above; several splits to train on as a sequence or joined by +, as in
     voc_2007_trainval+voc_2012_trainval. root: the folder of the builtin names. kind and scenes: format,
-    number and size of the Fashion Scenes.
+    number and size of the Fashion Scenes. opener: opens a split of other names and contents than those above.
 
     Raises:
         UserError: a name is unknown, a file is missing or broken, or the splits do not have the same classes.
@@ -149,21 +170,33 @@ def open_detection_data(
     if not names:
         raise UserError("there is no train part; name one, such as voc_2007_trainval")
     counts = scenes or SceneCounts()
-    train_splits: list[DetectionSplit] = []
-    for name in names:
-        first = train_splits[0] if train_splits else None
-        train_splits.append(_open(name, "train", folder, kind, counts, first))
+    opened: list[DetectionSplit] = []
+    for name, role in (*((name, "train") for name in names), (test, "test")):
+        if opener is not None:
+            opened.append(opener(name, role, folder, counts))
+        else:
+            opened.append(_open(name, role, folder, kind, counts, opened[0] if opened else None))
+    *train_splits, test_split = opened
     first = train_splits[0]
-    test_split = _open(test, "test", folder, kind, counts, first)
-    for split in (*train_splits[1:], test_split):
-        if split.classes != first.classes:
-            raise UserError(
-                f"{split.name} has the classes {first_few(list(split.classes))} and {first.name} has "
-                f"{first_few(list(first.classes))}; give parts with the same classes"
-            )
+    for split in opened[1:]:
+        _check_same_classes(split, first)
     if not any(split.annotations for split in train_splits):
         raise UserError(f"{first.name} has no object to learn from; give a part with annotations")
     return DetectionData(tuple(train_splits), test_split)
+
+
+def _check_same_classes(split: DetectionSplit, first: DetectionSplit) -> None:
+    keypoints = [of.skeleton.names if of.skeleton else () for of in (split, first)]
+    for what, ours, theirs in (
+        ("classes", split.classes, first.classes),
+        ("classes of stuff", split.stuff, first.stuff),
+        ("keypoints", *keypoints),
+    ):
+        if ours != theirs:
+            raise UserError(
+                f"{split.name} has the {what} {first_few(list(ours))} and {first.name} has "
+                f"{first_few(list(theirs))}; give parts with the same {what}"
+            )
 
 
 def _open(
@@ -194,32 +227,12 @@ def _open(
 
 
 def _open_scenes(role: str, kind: AnnotationFormat, scenes: SceneCounts) -> DetectionSplit:
-    folder = _written(kind, scenes)
+    folder = written_scenes(kind, scenes)
     name = f"{SCENES}/{role}"
     if kind == "voc":
         return read_voc(folder, "trainval" if role == "train" else "test", name, CLASSES)
     split = "train" if role == "train" else "val"
     return read_coco(folder / "annotations" / f"instances_{split}.json", folder / split, name)
-
-
-def _written(kind: AnnotationFormat, scenes: SceneCounts) -> Path:
-    """The folder of the scenes in the user's cache; the scenes are written unless it exists and is intact."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = f"{kind}-{scenes.train}-{scenes.test}-{scenes.size}-{scenes.seed}-{OBJECTS_SHA256[:12]}"
-    folder = home / "siamtransfer" / "scenes" / name
-    if folder.exists() and not is_intact(folder):
-        say(f"{folder} is damaged or of an older version and is written again")
-        aside = temporary_path(folder)
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            folder.replace(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    if not folder.exists():
-        try:
-            {"voc": write_voc, "coco": write_coco}[kind](folder, scenes)
-        except UserError:
-            if not folder.exists():  # else another process was faster, and what it wrote is the same
-                raise
-    return folder
 
 
 def _unknown(name: str) -> UserError:
