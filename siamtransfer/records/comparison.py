@@ -308,11 +308,13 @@ def compare_values(
 ) -> Comparison:
     """Compares two float64[N], the values of the same samples from 0 to 1, by their means in percent; those
     of an `error` in its own unit, the lower being better. Where samples have `groups`, int64[N], these are
-    resampled.
+    resampled. Samples that do not count have NaN in both.
 
     Raises:
         UserError: there is one group, of which there is no interval.
     """
+    counts = ~np.isnan(first)
+    first, second, groups = first[counts], second[counts], None if groups is None else groups[counts]
     if groups is not None and len(np.unique(groups)) < 2:
         raise UserError(
             "all samples belong to one group (such as one video), so the difference has no interval; measure "

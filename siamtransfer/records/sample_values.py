@@ -32,7 +32,8 @@ class SampleValues:
     Attributes:
         samples: int64[N], the number of each sample in its set; no two are equal.
         settings: by name float64[N], from 0 to 1; the metric is 100 times the mean. Of errors, from 0; the
-            metric is the mean.
+            metric is the mean. A sample that does not count in a setting (a query without an answer) has NaN
+            there.
         errors: the names of the settings that are errors, of which the lower is better.
         groups: int64[N], the number of the group of each sample where samples depend on each other, such as
             the objects of one video; intervals then resample groups. None where samples are independent.
@@ -60,9 +61,10 @@ class SampleValues:
                     f"holds {name}{self._end(name)}{list(values.shape)} of type {values.dtype}; "
                     f"floating-point numbers {list(self.samples.shape)} are needed"
                 )
-            if not (np.isfinite(values).all() and values.min() >= 0):
+            counted = values[~np.isnan(values)]
+            if not (len(counted) and np.isfinite(counted).all() and counted.min() >= 0):
                 raise ValueError(f"holds {name}{self._end(name)} that are not all finite and from 0")
-            if name not in self.errors and values.max() > 1:
+            if name not in self.errors and counted.max() > 1:
                 raise ValueError(f"holds {name}{END} that are not all from 0 to 1")
         if self.groups is not None:
             if self.groups.shape != self.samples.shape or self.groups.dtype.kind not in "iu":
@@ -126,7 +128,7 @@ def sample_difference(first: SampleValues, second: SampleValues) -> str | None:
         return f"row {at} is sample {first.samples[at]} in the first and {second.samples[at]} in the second"
     if not np.array_equal(first.numbered_groups, second.numbered_groups):
         return "their samples belong to other groups"
-    for name in first.settings.keys() & second.settings.keys():
+    for name in (name for name in first.settings if name in second.settings):
         counted = [np.isnan(kept.settings[name]) for kept in (first, second)]
         differing = np.flatnonzero(counted[0] != counted[1])
         if len(differing):

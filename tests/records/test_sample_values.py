@@ -103,6 +103,26 @@ def test_the_program_compares_two_records(tmp_path: Path) -> None:
     assert record["protocol"]["interval"] == "paired percentile bootstrap over samples, 95 %"
 
 
+def test_samples_that_do_not_count_are_left_out(tmp_path: Path) -> None:
+    """Of 40 queries every fourth has no answer; the others are compared as if it were not there."""
+    answered = np.arange(40) % 4 != 0
+    first, second = np.where(answered, values(), np.nan), np.where(answered, values(0.1, seed=1), np.nan)
+    kept = [SampleValues(SAMPLES, {"easy": array, "hard": values()}) for array in (first, second)]
+    kept[0].write(tmp_path / "a.npz")
+    read = read_kept(tmp_path / "a.npz")
+    assert isinstance(read, SampleValues)
+    assert np.array_equal(read.settings["easy"], first, equal_nan=True)
+    results = [Result("retrieval", {}, {}, {}, each) for each in kept]
+    shorter = [
+        Result("retrieval", {}, {}, {}, SampleValues(SAMPLES[answered], {"easy": array[answered]}))
+        for array in (first, second)
+    ]
+    assert compare(*results, setting="easy") == compare(*shorter)
+    other = SampleValues(SAMPLES, {"easy": values()})
+    with pytest.raises(UserError, match="sample 0 counts in only one of them for easy"):
+        compare(results[0], Result("retrieval", {}, {}, {}, other))
+
+
 def error_result(scale: float, errors: frozenset[str] = frozenset({"rmse"})) -> Result:
     kept = SampleValues(SAMPLES, {"rmse": scale * (1 + values())}, errors)
     return Result("depth", {}, {}, {"images_fingerprint": "f"}, kept)
