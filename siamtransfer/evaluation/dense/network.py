@@ -25,7 +25,8 @@ def read_frozen(options: FrozenConfig, runtime: Runtime) -> tuple[Backbone, Read
     backbone, read = load_backbone(
         options.checkpoint, branch=options.branch, trust_pickle=options.trust_pickle, options=options
     )
-    say_assumptions(read)
+    if runtime.is_main:
+        say_assumptions(read)
     return backbone.to(runtime.device), read
 
 

@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
-from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
+from siamtransfer.evaluation.segmentation.probe import Patches
 from siamtransfer.metrics.unit_rows import unit_rows
 from siamtransfer.utils.errors import UserError
 
@@ -28,7 +28,7 @@ Matching = Literal["pixels", "iou"]
 _MINI_BATCH = 4096
 
 
-def fit_clusters(train: Patches, config: SegmentationConfig, device: torch.device) -> list[PatchProbe]:
+def fit_clusters(train: Patches, config: SegmentationConfig, device: torch.device) -> list[ClusterProbe]:
     """One probe, named `kmeans`, or `kmeans/clusters=500` where `config.clusters` is not the number of
     classes. Rows are scaled to length one first.
 
@@ -93,7 +93,7 @@ class ClusterProbe:
     def __init__(self, centres: Tensor, classes: int, matching: Matching, protocol: dict[str, Any]):
         self.outputs, self.protocol = len(centres), protocol
         self.name = "kmeans" if len(centres) == classes else f"kmeans/clusters={len(centres)}"
-        self._centres, self._matching = centres, matching
+        self._centres, self._classes, self._matching = centres, classes, matching
         self._offsets = (centres**2).sum(dim=1)
 
     def scores(self, features: Tensor) -> Tensor:
@@ -104,6 +104,10 @@ class ClusterProbe:
         """
         z = unit_rows(features, torch.float32).to(self._centres.device)
         return (2 * z @ self._centres.T - self._offsets).to(features.device)
+
+    def to(self, device: torch.device) -> ClusterProbe:
+        """The probe with its centres on `device`."""
+        return ClusterProbe(self._centres.to(device), self._classes, self._matching, self.protocol)
 
     def classes_of(self, counts: np.ndarray) -> np.ndarray:
         """int64[K]: see `match_clusters`."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.input_size import SCORED_SPLITS, spread
 from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.evaluator import say_metrics
-from siamtransfer.evaluation.segmentation.clusters import fit_clusters
+from siamtransfer.evaluation.segmentation.clusters import ClusterProbe, fit_clusters
 from siamtransfer.evaluation.segmentation.config import MaskedData, SegmentationConfig
-from siamtransfer.evaluation.segmentation.linear import fit_linear
+from siamtransfer.evaluation.segmentation.linear import LinearProbe, fit_linear
 from siamtransfer.evaluation.segmentation.neighbours import fit_neighbours
 from siamtransfer.evaluation.segmentation.patches import DEFAULT_PATCHES, draw_patches, open_model
 from siamtransfer.evaluation.segmentation.pictures import write_pictures
@@ -31,24 +33,39 @@ ABSENT_RULE = "union"
 """Classes that are neither in the truth nor predicted are left out of the mean."""
 
 
-def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result:
-    """mIoU, its relatives and intervals of every probe, in percent; the areas of every image are kept.
+def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result | None:
+    """mIoU, its relatives and intervals of every probe, in percent; the areas of every image are kept. None
+    on all ranks but the first.
 
     Raises:
-        UserError: the program runs on several ranks, or whatever reading checkpoint, images and masks finds.
+        UserError: whatever reading checkpoint, images and masks finds; see `score`.
     """
-    if runtime.world_size > 1:
-        raise UserError("segmentation runs in one process: start it without torchrun")
     model = open_model(config, runtime)
     train, test = _open_split(config.data, train=True), _open_split(config.data, train=False)
+    return score(model, train, test, config)
+
+
+def score(
+    model: DenseModel, train: MaskedImages, test: MaskedImages, config: SegmentationConfig
+) -> Result | None:
+    """The probes of `config` fitted on patches of `train` and scored on `test`; None on all ranks but the
+    first.
+
+    Raises:
+        UserError: the sets have other classes, an image or a mask cannot be read, or no pixel has a class.
+    """
+    runtime = model.runtime
+    remark = say if runtime.is_main else lambda _: None
     if train.classes != test.classes:
         raise UserError(f"{train.name} has other classes in {train.split} than in {test.split}")
-    say(f"maps of {len(train)} images of {train.name}/{train.split}")
+    remark(f"maps of {len(train)} images of {train.name}/{train.split}")
     patches = draw_patches(model, train, config)
-    probes = _fit(patches, config, runtime.device)
-    say(f"scoring {len(test)} images of {test.name}/{test.split} at the size of their masks")
+    probes = _fit(patches, config, runtime)
+    remark(f"scoring {len(test)} images of {test.name}/{test.split} at the size of their masks")
     shown = spread(len(test), config.picture_count) if config.pictures else []
     scored = score_probes(model, test, probes, shown, ceiling=config.ceiling)
+    if not runtime.is_main:
+        return None
     metrics = {name: value for each in scored for name, value in _metrics(each, test.classes).items()}
     say_metrics({name: value for name, value in metrics.items() if "/iou/" not in name})
     if config.pictures:
@@ -83,16 +100,26 @@ def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
     )
 
 
-def _fit(train: Patches, config: SegmentationConfig, device: torch.device) -> list[PatchProbe]:
-    """The fitted probes of every kind that the options name."""
+def _fit(train: Patches, config: SegmentationConfig, runtime: Runtime) -> list[PatchProbe]:
+    """The fitted probes of every kind that the options name, the same on every rank."""
     probes: list[PatchProbe] = []
     for name in dict.fromkeys(config.probe):
-        say(f"fitting {name} to {len(train.labels):,} patches with {train.features.shape[1]} features")
-        probes += _FITS[name](train, config, device)
+        if runtime.is_main:
+            say(f"fitting {name} to {len(train.labels):,} patches with {train.features.shape[1]} features")
+        if name == "knn":
+            probes += fit_neighbours(train, config, runtime.device)
+            continue
+        fitted: Sequence[LinearProbe | ClusterProbe] = []
+        with collectives.own_pace(f"fitting {name}"):
+            if runtime.is_main:  # alone, so that all ranks score the same probe
+                fit = fit_linear if name == "linear" else fit_clusters
+                fitted = fit(train, config, runtime.device)
+        if runtime.world_size > 1:
+            sent = collectives.broadcast_object([probe.to(torch.device("cpu")) for probe in fitted])
+            probes += [probe.to(runtime.device) for probe in sent]
+        else:
+            probes += fitted
     return probes
-
-
-_FITS = {"linear": fit_linear, "knn": fit_neighbours, "kmeans": fit_clusters}
 
 
 def _metrics(scored: Scored, classes: tuple[str, ...]) -> dict[str, float]:

@@ -5,7 +5,7 @@ Legend: n patches, D features, C classes, K classes that have a patch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.evaluation.linear.logistic import LinearClassifier, LogisticRegression
 from siamtransfer.evaluation.linear.rows import Rows, place
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
-from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
+from siamtransfer.evaluation.segmentation.probe import Patches
 from siamtransfer.metrics.segmentation import SegmentationScores
 from siamtransfer.utils.errors import UserError
 
@@ -40,11 +40,24 @@ class LinearProbe:
         scores[:, self.classifier.classes] = logits.float()
         return scores
 
+    def to(self, device: torch.device) -> LinearProbe:
+        """The probe with its numbers on `device`."""
+        own = self.classifier
+        moved = LinearClassifier(
+            own.mean.to(device),
+            own.scale.to(device),
+            own.weight.to(device),
+            own.bias.to(device),
+            own.classes.to(device),
+            own.strength,
+        )
+        return replace(self, classifier=moved)
+
     def classes_of(self, counts: np.ndarray) -> None:
         """None: output k is class k."""
 
 
-def fit_linear(train: Patches, config: SegmentationConfig, device: torch.device) -> list[PatchProbe]:
+def fit_linear(train: Patches, config: SegmentationConfig, device: torch.device) -> list[LinearProbe]:
     """One probe. The strength of the highest mIoU of patches on held-out images is refitted on all of train;
     of equal ones the strongest penalty is taken.
 

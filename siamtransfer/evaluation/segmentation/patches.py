@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.model import DEFAULT_SIDE, DenseModel
 from siamtransfer.evaluation.dense.windows import View
 from siamtransfer.evaluation.segmentation.config import SegmentationConfig
 from siamtransfer.evaluation.segmentation.probe import Patches
 from siamtransfer.evaluation.segmentation.shares import LEFT_OUT, patch_labels, patch_shares
+from siamtransfer.features.progress import PassProgress
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 from siamtransfer.segmentation.data.registry import SCENES
 from siamtransfer.segmentation.data.scenes import SIZE as SCENE_SIZE
@@ -42,15 +44,34 @@ def draw_patches(model: DenseModel, images: MaskedImages, config: SegmentationCo
     """Patches of all images with their classes, as many of each image as the options and their memory
     budget allow; which ones depends on the seed and the number of the image alone.
 
+    Ranks share the images, and each gets the patches of all.
+
     Raises:
         UserError: an image or a mask cannot be read, no patch has a class, or the budget does not hold one
-            patch an image.
+            patch an image; where one rank raises, all do.
     """
-    classes = len(images.classes)
+    with collectives.own_pace("drawing patches"):
+        store = _draw_share(model, images, config)
+    if model.runtime.world_size > 1:
+        store = _gather(store, len(images), model.runtime.device)
+    if store is None or not store.filled:
+        raise UserError(
+            f"no patch of {images.name}/{images.split} has a class: all are ignored; look at its masks"
+        )
+    return store.patches(images.classes)
+
+
+def _draw_share(model: DenseModel, images: MaskedImages, config: SegmentationConfig) -> _Store | None:
+    """The patches of the images rank, rank + world_size, …; None where there is no such image."""
     store: _Store | None = None
-    for index, views in model.views(images, range(len(images))):
+    runtime, classes = model.runtime, len(images.classes)
+    mine = range(runtime.rank, len(images), runtime.world_size)
+    progress = PassProgress(f"{images.name}/{images.split}", len(images), shown=runtime.is_main)
+    for done, (index, views) in enumerate(model.views(images, mine), 1):
         _, mask = read_pair(images, index)
-        store = store or _Store.of(len(images), views[0].features.shape[0], classes, config)
+        if store is None:
+            dim = views[0].features.shape[0]
+            store = _Store(len(mine), dim, classes, patches_of_an_image(len(images), dim, classes, config))
         labels, shares = _classes_of(mask, views, images, config)
         there = np.flatnonzero(labels != LEFT_OUT)
         if len(there) > store.per_image:
@@ -59,11 +80,24 @@ def draw_patches(model: DenseModel, images: MaskedImages, config: SegmentationCo
         rows = rows_of(views)
         chosen = rows[torch.from_numpy(there).to(rows.device)]
         store.add(chosen.cpu(), torch.from_numpy(labels[there]), torch.from_numpy(shares[there]), index)
-    if store is None or not store.filled:
-        raise UserError(
-            f"no patch of {images.name}/{images.split} has a class: all are ignored; look at its masks"
-        )
-    return store.patches(images.classes)
+        progress.done(done * runtime.world_size)
+    return store
+
+
+def _gather(mine: _Store | None, images: int, device: torch.device) -> _Store:
+    """The patches that all ranks drew, in the order of the images, a block at a time."""
+    shape = collectives.broadcast_object(None if mine is None else mine.shape)
+    assert shape is not None  # rank 0 has image 0
+    store = _Store(images, *shape)
+    dim, per_image = store.shape[0], store.per_image
+    share = None if mine is None else mine.padded()
+    index = 0
+    for block in collectives.gather_blocks(share, images, device):
+        for image in block.cpu().view(len(block), per_image, -1):
+            there = image[image[:, 0] != LEFT_OUT]
+            store.add(there[:, 1 : 1 + dim], there[:, 0].long(), there[:, 1 + dim :], index)
+            index += 1
+    return store
 
 
 def rows_of(views: Sequence[View]) -> Tensor:
@@ -89,38 +123,66 @@ def _classes_of(
     return np.concatenate(labels), np.concatenate(shares)
 
 
+def patches_of_an_image(images: int, dim: int, classes: int, config: SegmentationConfig) -> int:
+    """How many patches of each image the options and their memory budget allow.
+
+    Raises:
+        UserError: fewer than the options ask for, or none.
+    """
+    bytes_each = images * 4 * (dim + classes)
+    allowed = int(config.memory_budget * _GIB) // bytes_each
+    wanted = config.patches_per_image
+    if allowed < (wanted or 1):
+        least = bytes_each * (wanted or 1) / _GIB
+        raise UserError(
+            f"--memory-budget {config.memory_budget:g} GiB does not hold {wanted or 1} patches of "
+            f"{images} images with {dim} features, which take {least:.3g} GiB: raise it, or lower "
+            "--patches-per-image or --data.count"
+        )
+    return wanted or min(allowed, DEFAULT_PATCHES)
+
+
 class _Store:
-    """Room for up to `per_image` patches of each image."""
+    """Room for up to `per_image` patches of each of `images` images.
+
+    Attributes:
+        shape: features, classes and patches of an image.
+        filled: the number of patches in it.
+    """
 
     def __init__(self, images: int, dim: int, classes: int, per_image: int):
-        self.per_image, self.filled = per_image, 0
+        self.shape, self.per_image, self.filled = (dim, classes, per_image), per_image, 0
         self._features = torch.empty(images * per_image, dim)
         self._shares = torch.empty(images * per_image, classes)
         self._labels = torch.empty(images * per_image, dtype=torch.int64)
         self._images = torch.empty(images * per_image, dtype=torch.int64)
-
-    @classmethod
-    def of(cls, images: int, dim: int, classes: int, config: SegmentationConfig) -> _Store:
-        """As much room as the options allow."""
-        bytes_each = images * 4 * (dim + classes)
-        allowed = int(config.memory_budget * _GIB) // bytes_each
-        wanted = config.patches_per_image
-        if allowed < (wanted or 1):
-            least = bytes_each * (wanted or 1) / _GIB
-            raise UserError(
-                f"--memory-budget {config.memory_budget:g} GiB does not hold {wanted or 1} patches of "
-                f"{images} images with {dim} features, which take {least:.3g} GiB: raise it, or lower "
-                "--patches-per-image or --data.count"
-            )
-        return cls(images, dim, classes, wanted or min(allowed, DEFAULT_PATCHES))
+        self._ends: list[int] = []
 
     def add(self, features: Tensor, labels: Tensor, shares: Tensor, image: int) -> None:
+        """Adds the patches of an image: float32[n, D], int64[n] and float32[n, C]."""
         part = slice(self.filled, self.filled + len(labels))
         self._features[part], self._labels[part], self._images[part] = features, labels, image
         self._shares[part] = shares
         self.filled += len(labels)
+        self._ends.append(self.filled)
+
+    def padded(self) -> Tensor:
+        """float32[images, per_image * (1 + D + C)]: label, features and shares of every patch of an image;
+        the label is LEFT_OUT where an image has fewer patches."""
+        dim, classes, per_image = self.shape
+        rows = torch.zeros(len(self._ends), per_image, 1 + dim + classes)
+        rows[:, :, 0] = LEFT_OUT
+        begin = 0
+        for row, end in zip(rows, self._ends, strict=True):
+            part, count = slice(begin, end), end - begin
+            row[:count, 0] = self._labels[part]
+            row[:count, 1 : 1 + dim] = self._features[part]
+            row[:count, 1 + dim :] = self._shares[part]
+            begin = end
+        return rows.flatten(1)
 
     def patches(self, classes: tuple[str, ...]) -> Patches:
+        """All patches, without a copy."""
         end = self.filled
         return Patches(
             self._features[:end], self._labels[:end], self._images[:end], classes, self._shares[:end]

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.dense.windows import Place
 from siamtransfer.evaluation.segmentation.patches import grid_of, rows_of
 from siamtransfer.evaluation.segmentation.probe import PatchProbe
 from siamtransfer.evaluation.segmentation.shares import patch_shares
+from siamtransfer.features.progress import PassProgress
 from siamtransfer.metrics.segmentation import PerImageCounts, count_image
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
 
@@ -92,6 +94,11 @@ class OutputCounts:
         truth, found = np.nonzero(counts)
         self.images.append((truth, found, counts[truth, found]))
 
+    def gather(self, indices: Sequence[int]) -> None:
+        """Takes in the counts of all ranks, in the order of the images; `indices` are those of this rank."""
+        pairs = collectives.all_gather_object(list(zip(indices, self.images, strict=True)))
+        self.images = [counts for _, counts in sorted(pairs, key=lambda pair: pair[0])]
+
     def total(self) -> np.ndarray:
         """int64[C, K] of all images."""
         total = np.zeros((self.classes, self.outputs), np.int64)
@@ -128,31 +135,40 @@ def score_probes(
     *,
     ceiling: bool = False,
 ) -> list[Scored]:
-    """Scores all probes in one pass over the images; keeps the predictions of the `shown` ones.
+    """Scores all probes in one pass over the images; keeps the predictions of the `shown` ones. Ranks share
+    the images, and each gets the counts of all.
 
     With `ceiling` the last setting is that of scores which are the true shares of the classes in every patch
     of the scored image itself.
 
     Raises:
-        UserError: an image or a mask cannot be read, or a feature is not finite.
+        UserError: an image or a mask cannot be read, or a feature is not finite; where one rank raises, all
+            do.
     """
     classes = len(images.classes)
+    mine = range(model.runtime.rank, len(images), model.runtime.world_size)
     counts = [OutputCounts(classes, probe.outputs) for probe in probes]
     of_grid = OutputCounts(classes, classes)
     kept: list[dict[int, np.ndarray]] = [{} for _ in probes]
-    for index, views in model.views(images, range(len(images))):
-        _, mask = read_pair(images, index)
-        parts, size = [(grid_of(view), view.place) for view in views], (mask.shape[0], mask.shape[1])
-        rows = rows_of(views).contiguous()  # one tensor for all probes, as kNN keeps its neighbours
-        for number, probe in enumerate(probes):
-            output = predict(probe.scores(rows), parts, size)
-            counts[number].add(output, mask, images.ignore)
-            if index in shown:
-                kept[number][index] = output
-        if ceiling:
-            shares = [patch_shares(mask, grid, classes, images.ignore, place) for grid, place in parts]
-            true = torch.from_numpy(np.concatenate(shares))
-            of_grid.add(predict(true, parts, size), mask, images.ignore)
+    progress = PassProgress(f"{images.name}/{images.split}", len(images), shown=model.runtime.is_main)
+    with collectives.own_pace("scoring images"):
+        for done, (index, views) in enumerate(model.views(images, mine), 1):
+            _, mask = read_pair(images, index)
+            parts, size = [(grid_of(view), view.place) for view in views], (mask.shape[0], mask.shape[1])
+            rows = rows_of(views).contiguous()  # one tensor for all probes, as kNN keeps its neighbours
+            for number, probe in enumerate(probes):
+                output = predict(probe.scores(rows), parts, size)
+                counts[number].add(output, mask, images.ignore)
+                if index in shown:
+                    kept[number][index] = output
+            if ceiling:
+                shares = [patch_shares(mask, grid, classes, images.ignore, place) for grid, place in parts]
+                true = torch.from_numpy(np.concatenate(shares))
+                of_grid.add(predict(true, parts, size), mask, images.ignore)
+            progress.done(done * model.runtime.world_size)
+    for each in [*counts, *([of_grid] if ceiling else [])]:
+        each.gather(mine)
+    kept = [dict(collectives.all_gather_object(list(each.items()))) for each in kept]
     scored = [_named(*each) for each in zip(probes, counts, kept, strict=True)]
     if ceiling:
         protocol = {"scores": "true shares of the classes in the pixels of every patch"}
