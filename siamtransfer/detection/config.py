@@ -39,6 +39,8 @@ class DetectionOptions:
     """OTHER.pkl to fine-tune too, with the same seeds, for the paired difference; or scratch."""
     engine: Literal["detectron2", "torchvision"] = "detectron2"
     """What trains. torchvision's numbers are not comparable with published ones."""
+    head: Literal["fcn", "deeplab"] = "fcn"
+    """Head of a semantic segmentation with --engine torchvision: FCN, or DeepLab v3."""
     train: str | None = None
     """Training data, instead of DATASETS.TRAIN; several splits joined by +."""
     test: str | None = None

@@ -8,14 +8,13 @@ the record.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from siamtransfer.checkpoints.baselines import RANDOM
-from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
+from siamtransfer.checkpoints.read_backbone import read_backbone
+from siamtransfer.detection.detectron2.check_settings import check_settings
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.detectron2.launch import run_all
 from siamtransfer.detection.detectron2.lr_scaling import not_comparable, scale_to
@@ -33,15 +32,15 @@ from siamtransfer.detection.detectron2.weights import read_converted
 from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.layered_config import COMMAND_LINE, OWN_SECTIONS, LayeredConfig
-from siamtransfer.detection.metrics.instance_outputs import InstanceOutputs
-from siamtransfer.detection.tasks.instances import InstancesTask
+from siamtransfer.detection.tasks.registry import META_ARCHITECTURE, SEMANTIC
 from siamtransfer.detection.tasks.task import Task
-from siamtransfer.detection.torchvision.engine import NOT_COMPARABLE, RunOptions, train_and_evaluate
-from siamtransfer.detection.torchvision.recipe import KNOWN, recipe_of
-from siamtransfer.distributed.runtime import Runtime, start_runtime
+from siamtransfer.detection.torchvision.finetune import check_initialization, finetune
+from siamtransfer.detection.torchvision.instances import NOT_COMPARABLE
+from siamtransfer.detection.torchvision.recipe import KNOWN
+from siamtransfer.detection.torchvision.segmenter_recipe import SEGMENTER_KEYS, Head, keys_not_read
+from siamtransfer.detection.torchvision.semantic import NOT_COMPARABLE as OTHER_HEAD
+from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import RunLock
-from siamtransfer.utils.log import say
 
 SCRATCH = "scratch"
 
@@ -118,28 +117,34 @@ class Detectron2Engine:
         """The results, in the order of the runs."""
         return run_all(runs, self.gpus, self.at_once)
 
+    def check(self, initialization: Initialization, task: Task) -> None:
+        """Raises UserError for settings of which Detectron2 could build no network or no schedule."""
+        check_settings(fit_to_run(initialization.settings, task, {}))
+
     def settings(self, initialization: Initialization, task: Task) -> dict[str, Any]:
         """For a record: every key that is not Detectron2's default."""
         return recorded_settings(fit_to_run(initialization.settings, task, {}))
 
 
 class TorchvisionEngine:
-    """torchvision's Faster and Mask R-CNN with the same data, schedule and evaluation.
+    """torchvision's R-CNNs and segmentation heads with the same data, schedule and evaluation.
 
     Its numbers are not comparable with published ones. It takes a checkpoint of any known format, converted
-    or not.
+    or not. `head` is that of a semantic segmentation.
     """
 
     name = "torchvision"
 
-    def __init__(self, layered: LayeredConfig):
+    def __init__(self, layered: LayeredConfig, head: Head = "fcn"):
         import torchvision
 
-        self.version = f"torchvision {torchvision.__version__}"
-        for key, (_, where) in layered.items():
-            if where == COMMAND_LINE and key not in KNOWN:
-                raise UserError(f"torchvision's engine does not read {key}; leave it out")
+        self.version, self.head = f"torchvision {torchvision.__version__}", head
         self.values = {key: stated.value for key, stated in layered.items()}
+        self.semantic = self.values.get(META_ARCHITECTURE) in SEMANTIC
+        known = SEGMENTER_KEYS if self.semantic else KNOWN
+        for key, (_, where) in layered.items():
+            if where == COMMAND_LINE and key not in known:
+                raise UserError(f"torchvision's engine does not read {key}; leave it out")
 
     def initialization(self, weights: str | None) -> Initialization:
         """The settings with `weights`: a checkpoint, OUT.pkl, or a baseline such as random:resnet50."""
@@ -158,54 +163,24 @@ class TorchvisionEngine:
     def run(self, runs: Sequence[FinetuneRun]) -> list[dict[str, Any]]:
         """The results, in the order of the runs."""
         with start_runtime(self.values.get("MODEL.DEVICE", "auto")) as runtime:
-            return [_finetune(run, runtime) for run in runs]
+            return [finetune(run, runtime, self.head) for run in runs]
+
+    def check(self, initialization: Initialization, task: Task) -> None:
+        """Raises UserError for settings, weights and data that do not go together."""
+        check_initialization(initialization, task, self.head)
 
     def settings(self, initialization: Initialization, task: Task) -> dict[str, Any]:
-        """For a record: every key that the configuration states."""
+        """For a record: every key that the configuration states, and the head of a segmentation."""
         stated = initialization.settings.items()
-        return {key: value for key, value in stated if not key.startswith(OWN_SECTIONS)}
+        keys = {key: value for key, value in stated if not key.startswith(OWN_SECTIONS)}
+        return keys | ({"head": self.head} if self.semantic else {})
 
     def _protocol(self) -> dict[str, Any]:
-        return {"comparable": False, "not_comparable": NOT_COMPARABLE}
+        if not self.semantic:
+            return {"comparable": False, "not_comparable": NOT_COMPARABLE}
+        ignored = keys_not_read(self.values)
+        not_read = f"; not read: {', '.join(ignored)}" if ignored else ""
+        return {"comparable": False, "not_comparable": f"{OTHER_HEAD}{not_read}"}
 
 
 DetectionEngine = Detectron2Engine | TorchvisionEngine
-
-
-def _finetune(run: FinetuneRun, runtime: Runtime) -> dict[str, Any]:
-    """One run with torchvision's detector; a complete one is read."""
-    result = run.result()
-    if result is not None and not run.evaluate_only:
-        return result
-    task = run.task
-    if not isinstance(task, InstancesTask):
-        raise UserError(
-            f"--engine torchvision does not fine-tune for the task {task.name}; take --engine detectron2"
-        )
-    backbone = _backbone_of(run)
-    recipe = recipe_of({**run.initialization.settings, **run.overrides, "SEED": run.seed})
-    say(f"{run.name}: {recipe.steps} steps of {recipe.batch} images, in {run.folder}")
-    with RunLock(run.folder):
-        outcome = train_and_evaluate(
-            backbone,
-            task.data,
-            recipe,
-            task.metric,
-            runtime,
-            RunOptions(run.folder, resume=True, evaluate_only=run.evaluate_only),
-        )
-    say(f"{run.name}: AP {outcome.metrics['detection/AP']:.2f}")
-    result = {"metrics": outcome.metrics, "seed": run.seed}
-    run.write_result(result, InstanceOutputs(task.data, outcome.predictions))
-    return result
-
-
-def _backbone_of(run: FinetuneRun) -> ReadBackbone:
-    """The backbone of the initialization, or an untrained one of its architecture, drawn from the seed."""
-    read = run.initialization.weights
-    assert isinstance(read, ReadBackbone)
-    if run.initialization.digest is not None:
-        return read
-    kind = read.architecture
-    untrained = f"{RANDOM}{kind.name}:width={kind.width}:stem={kind.stem}:seed={run.seed}"
-    return replace(read_backbone(untrained), architecture=kind, reading=read.reading)

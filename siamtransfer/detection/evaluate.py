@@ -47,6 +47,8 @@ def evaluate(options: DetectionOptions, files: Sequence[Path]) -> dict[str, Any]
     for start in initializations[1:]:
         for sentence in start.assumptions:
             say(f"{start.name}: {sentence}")
+    for start in initializations:
+        engine.check(start, task)
     study.claim_folder(resume=options.resume)
 
     chosen = [study.search(initialization) for initialization in initializations]
@@ -96,10 +98,14 @@ def image_intervals(study: DetectionStudy) -> dict[str, float]:
 
 def build_engine(options: DetectionOptions, layered: LayeredConfig) -> DetectionEngine:
     if options.engine == "detectron2":
+        if options.head != "fcn":
+            raise UserError(
+                f"--head {options.head} goes with --engine torchvision; Detectron2's is MODEL.SEM_SEG_HEAD"
+            )
         return Detectron2Engine(layered, gpus=options.gpus, at_once=options.at_once, scale=options.scale_to)
     if options.gpus > 1 or options.at_once > 1 or options.scale_to:
         raise UserError("--gpus, --at-once and --scale-to are Detectron2's; leave them out with torchvision")
-    return TorchvisionEngine(layered)
+    return TorchvisionEngine(layered, options.head)
 
 
 def build_initializations(options: DetectionOptions, engine: DetectionEngine) -> list[Initialization]:

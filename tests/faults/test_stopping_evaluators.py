@@ -15,14 +15,12 @@ from support.small_runs import differences
 
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
-from siamtransfer.detection.torchvision.engine import (
-    DetectorResult,
-    DetectorTraining,
-    RunOptions,
-    train_and_evaluate,
-)
+from siamtransfer.detection.tasks.instances import InstancesTask
+from siamtransfer.detection.torchvision.engine import RunOptions, TransferResult, train_and_evaluate
+from siamtransfer.detection.torchvision.instances import InstancesTransfer
 from siamtransfer.detection.torchvision.model import Design
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
+from siamtransfer.detection.torchvision.training import TransferTraining
 from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
 from siamtransfer.evaluation.linear.train import KeptFeatures
@@ -132,12 +130,13 @@ def scenes() -> DetectionData:
     return open_detection_data("fashion-scenes", "fashion-scenes", kind="coco", scenes=counts)
 
 
-def detect(scenes: DetectionData, run: Path, *, resume: bool = False) -> DetectorResult:
+def detect(scenes: DetectionData, run: Path, *, resume: bool = False) -> TransferResult:
     from siamtransfer.checkpoints.read_backbone import read_backbone
 
     with start_runtime("cpu") as runtime:
         backbone = read_backbone("random:resnet18:width=8")
-        return train_and_evaluate(backbone, scenes, RECIPE, "coco", runtime, RunOptions(run, resume=resume))
+        transfer = InstancesTransfer(backbone, InstancesTask(scenes, "coco"), RECIPE)
+        return train_and_evaluate(transfer, runtime, RunOptions(run, resume=resume))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -145,7 +144,7 @@ def test_a_stopped_detector_goes_on_to_the_bit(
     number: int, scenes: DetectionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = detect(scenes, tmp_path / "whole")
-    original = DetectorTraining.step
+    original = TransferTraining.step
 
     def step(self: Any, step: int, *arguments: Any) -> Any:
         if step == 1:
@@ -153,7 +152,7 @@ def test_a_stopped_detector_goes_on_to_the_bit(
         return original(self, step, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DetectorTraining, "step", step)
+        patch.setattr(TransferTraining, "step", step)
         with pytest.raises(SystemExit) as ended:
             detect(scenes, tmp_path / "parts")
     assert ended.value.code == 128 + number

@@ -27,6 +27,7 @@ from siamtransfer.detection.detectron2.compat import Detectron2, import_detectro
 from siamtransfer.detection.detectron2.convertible import layouts
 from siamtransfer.detection.detectron2.own_keys import default_settings
 from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_FPN, SMALL_STEM_PLAIN, register_trunks
+from siamtransfer.detection.dilations import dilate_first_convolutions
 from siamtransfer.utils.errors import UserError
 
 STAGES = ("res2", "res3", "res4", "res5")
@@ -115,9 +116,7 @@ def dilated_like(backbone: ResNetBackbone, layout: str) -> ResNetBackbone:
     assert isinstance(dilated, ResNetBackbone)
     dilated.load_state_dict(backbone.state_dict())
     if not contracted:
-        convolutions = (m for m in dilated.layer4[0].modules() if isinstance(m, nn.Conv2d))
-        first = next(convolution for convolution in convolutions if convolution.kernel_size == (3, 3))
-        first.dilation = first.padding = (last, last)
+        dilate_first_convolutions(dilated)
     return dilated.eval()
 
 

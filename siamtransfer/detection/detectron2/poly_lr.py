@@ -9,6 +9,15 @@ from siamtransfer.utils.errors import UserError
 POLY = "PolyLR"
 
 
+def check_poly_lr(solver: Any) -> None:
+    """Raises UserError where the last rate is above the first."""
+    if not 0 <= solver.POLY_END_LR <= solver.BASE_LR:
+        raise UserError(
+            f"SOLVER.POLY_END_LR {solver.POLY_END_LR:g} is not between 0 and SOLVER.BASE_LR "
+            f"{solver.BASE_LR:g}; lower it"
+        )
+
+
 def build_poly_lr(cfg: Any, optimizer: Any) -> Any:
     """SOLVER.BASE_LR falls to POLY_END_LR as the rest of the steps to the power of POLY_POWER, after
     Detectron2's warm-up.
@@ -20,12 +29,8 @@ def build_poly_lr(cfg: Any, optimizer: Any) -> Any:
     from fvcore.common.param_scheduler import ParamScheduler
 
     solver = cfg.SOLVER
+    check_poly_lr(solver)
     end, power = solver.POLY_END_LR / solver.BASE_LR, solver.POLY_POWER
-    if not 0 <= end <= 1:
-        raise UserError(
-            f"SOLVER.POLY_END_LR {solver.POLY_END_LR:g} is not between 0 and SOLVER.BASE_LR "
-            f"{solver.BASE_LR:g}; lower it"
-        )
 
     class Polynomial(ParamScheduler):
         """The factor of the learning rate at the fraction `where` of the steps."""

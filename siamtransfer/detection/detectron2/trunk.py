@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from siamtransfer.backbones.names import RESNETS
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.dilations import output_stride
-from siamtransfer.utils.errors import UserError
 
 OWN_FPN = "build_siamtransfer_resnet_fpn_backbone"
 SMALL_STEM_FPN = "build_siamtransfer_small_stem_resnet_fpn_backbone"

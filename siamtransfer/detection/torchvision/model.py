@@ -19,10 +19,10 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of
+from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.detection.data.dataset_split import ImageRecord, read_image
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.detection.torchvision.trunk import load_resnet, prove_loaded
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
@@ -76,10 +76,7 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
         raise UserError(
             f"{read.path} holds {read.name}, and the feature pyramid here needs the four stages of a ResNet"
         )
-    with torch.random.fork_rng(devices=[]):  # the state of the file replaces these values
-        trunk = read.architecture.build()
-    assert isinstance(trunk, ResNetBackbone)
-    trunk.load_state_dict(read.state)
+    trunk = load_resnet(read, read.architecture)
     pyramid = BackboneWithFPN(
         trunk,
         {f"layer{level + 1}": str(level) for level in range(LEVELS)},
@@ -110,25 +107,8 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
         box_predictor=FastRCNNPredictor(design.hidden, classes + 1),
         **mask_parts,
     )
-    prove_loaded(detector, read)
+    prove_loaded(detector.backbone.body, read)
     return detector
-
-
-def prove_loaded(detector: FasterRCNN, read: ReadBackbone) -> None:
-    """Raises UserError unless the detector's trunk has exactly the tensors of `read`, equal to the bit."""
-    body = detector.backbone.body.state_dict()
-    if digest_of(body) != read.digest:
-        wrong = [
-            name
-            for name in body.keys() | read.state.keys()
-            if name not in body
-            or name not in read.state
-            or not torch.equal(body[name].cpu(), read.state[name])
-        ]
-        raise UserError(
-            f"{len(wrong)} tensors of the detector's trunk are not those of {read.path}, "
-            f"{min(wrong, default='none')} for one: nothing was trained"
-        )
 
 
 def as_input(image: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""The schedule of a training in torchvision, read from the same files as Detectron2's.
+"""The schedule of a training in torchvision and the design of a detector, from the files for Detectron2.
 
 The files' schedule, batch, sizes and data hold here as well. Keys that describe Detectron2's model beyond
 that are ignored: a C4 model becomes a feature pyramid.
@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from siamtransfer.detection.data.configured import SCENES
 from siamtransfer.detection.torchvision.model import Design
 from siamtransfer.optim.schedules import milestones, warm_up
 from siamtransfer.utils.errors import UserError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-@dataclass(frozen=True)
-class DetectorRecipe:
+_T = TypeVar("_T", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
     """SGD with linear warm-up; from each step of `drops` on a tenth of the learning rate before. The defaults
     are COCO's 1x.
 
@@ -27,7 +33,6 @@ class DetectorRecipe:
         log_every: steps between rows of losses.
     """
 
-    design: Design = field(default_factory=Design)
     steps: int = 90_000
     batch: int = 16
     lr: float = 0.02
@@ -58,8 +63,8 @@ class DetectorRecipe:
         """The name of a field in records and saved states, which older versions wrote too."""
         return "rate" if name == "lr" else name
 
-    def check(self, images: int, world_size: int) -> None:
-        """Raises UserError for what cannot be trained on so many images by so many processes."""
+    def check(self, images: int, world_size: int, kind: str = "images") -> None:
+        """Raises UserError for what cannot be trained on so many images of a kind by so many processes."""
         if min(self.steps, self.batch, self.save_every) < 1 or not self.lr > 0 or self.seed < 0:
             raise UserError(
                 "SOLVER.MAX_ITER, IMS_PER_BATCH, BASE_LR and CHECKPOINT_PERIOD must be above 0, and "
@@ -72,21 +77,19 @@ class DetectorRecipe:
             )
         if images < self.batch:
             raise UserError(
-                f"the train part has {images} images with objects, less than SOLVER.IMS_PER_BATCH "
+                f"the train part has {images} {kind}, less than SOLVER.IMS_PER_BATCH "
                 f"{self.batch}; lower it or give more images"
             )
 
 
-_DESIGN = {
-    "MODEL.MASK_ON": "masks",
-    "MODEL.FPN.OUT_CHANNELS": "channels",
-    "MODEL.ROI_BOX_HEAD.FC_DIM": "hidden",
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "sampled",
-    "INPUT.MIN_SIZE_TRAIN": "short_sides",
-    "INPUT.MIN_SIZE_TEST": "short_side",
-    "INPUT.MAX_SIZE_TRAIN": "long_side",
-}
-_RECIPE = {
+@dataclass(frozen=True)
+class DetectorRecipe(Recipe):
+    """The schedule of a detector and its `design`."""
+
+    design: Design = field(default_factory=Design)
+
+
+SCHEDULE = {
     "SOLVER.MAX_ITER": "steps",
     "SOLVER.IMS_PER_BATCH": "batch",
     "SOLVER.BASE_LR": "lr",
@@ -101,15 +104,24 @@ _RECIPE = {
     "TEST.PRECISE_BN.NUM_ITER": "precise_batches",
     "SEED": "seed",
 }
-_ANCHORS, _PRECISE = "MODEL.ANCHOR_GENERATOR.SIZES", "TEST.PRECISE_BN.ENABLED"
+"""Keys of a configuration to fields of a `Recipe`."""
+DATA = ("DATASETS.TRAIN", "DATASETS.TEST", *(f"SCENES.{key}" for key in SCENES))
+PRECISE = "TEST.PRECISE_BN.ENABLED"
+_DESIGN = {
+    "MODEL.MASK_ON": "masks",
+    "MODEL.FPN.OUT_CHANNELS": "channels",
+    "MODEL.ROI_BOX_HEAD.FC_DIM": "hidden",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "sampled",
+    "INPUT.MIN_SIZE_TRAIN": "short_sides",
+    "INPUT.MIN_SIZE_TEST": "short_side",
+    "INPUT.MAX_SIZE_TRAIN": "long_side",
+}
+_ANCHORS = "MODEL.ANCHOR_GENERATOR.SIZES"
 _PROPOSALS = ("MODEL.RPN.POST_NMS_TOPK_TRAIN", "MODEL.RPN.POST_NMS_TOPK_TEST")
-_DATA = (
-    "DATASETS.TRAIN",
-    "DATASETS.TEST",
-    *(f"SCENES.{key}" for key in ("FORMAT", "TRAIN", "TEST", "SIZE", "SEED")),
-)
 # Settings that this engine cannot change; a file with another value is refused.
 _FIXED = {
+    "MODEL.RESNETS.RES4_DILATION": 1,
+    "MODEL.RESNETS.RES5_DILATION": 1,
     "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
     "MODEL.BACKBONE.FREEZE_AT": 0,
     "SOLVER.GAMMA": 0.1,
@@ -117,7 +129,7 @@ _FIXED = {
     "SOLVER.WARMUP_METHOD": "linear",
     "INPUT.RANDOM_FLIP": "horizontal",
 }
-KNOWN = (*_DESIGN, *_RECIPE, _ANCHORS, _PRECISE, *_PROPOSALS, *_DATA, *_FIXED, "MODEL.DEVICE")
+KNOWN = (*_DESIGN, *SCHEDULE, _ANCHORS, PRECISE, *_PROPOSALS, *DATA, *_FIXED, "MODEL.DEVICE")
 
 
 def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
@@ -126,13 +138,8 @@ def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
     Raises:
         UserError: a setting is not supported here (RetinaNet, frozen stages …), or a value has another type.
     """
-    for key, value in _FIXED.items():
-        if settings.get(key, value) != value:
-            raise UserError(
-                f"{key} is {settings[key]!r}, and torchvision's engine has {value!r} only; take a "
-                "configuration with that, or Detectron2's engine"
-            )
-    design = _replaced(Design(), settings, _DESIGN)
+    refuse_others(settings, _FIXED)
+    design = replaced(Design(), settings, _DESIGN)
     sizes = settings.get(_ANCHORS, ())
     if len(sizes) > 1:  # C4 has one level with all sizes on it
         if any(len(level) != 1 for level in sizes):
@@ -144,11 +151,21 @@ def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
             settings.get(key, default) for key, default in zip(_PROPOSALS, design.proposals, strict=True)
         ),
     )
-    recipe = _replaced(DetectorRecipe(design), settings, _RECIPE)
-    return recipe if settings.get(_PRECISE, True) else replace(recipe, precise_batches=0)
+    recipe = replaced(DetectorRecipe(design), settings, SCHEDULE)
+    return recipe if settings.get(PRECISE, True) else replace(recipe, precise_batches=0)
 
 
-def _replaced(default: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> Any:
+def refuse_others(settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Raises UserError where the settings state another value of a key that is `fixed` in this engine."""
+    for key, value in fixed.items():
+        if settings.get(key, value) != value:
+            raise UserError(
+                f"{key} is {settings[key]!r}, and torchvision's engine has {value!r} only; take a "
+                "configuration with that, or Detectron2's engine"
+            )
+
+
+def replaced(default: _T, settings: Mapping[str, Any], keys: Mapping[str, str]) -> _T:
     """`default` with the values of its fields that the settings state, each of the default's type."""
     values = {}
     for key, name in keys.items():

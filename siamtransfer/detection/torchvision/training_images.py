@@ -5,21 +5,19 @@ Legend: n objects in an image of H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from siamtransfer.detection.data.coco_annotations import encoded
 from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read_image
 from siamtransfer.detection.torchvision.model import as_input
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
-from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.utils.workers import worker_init
-from siamtransfer.views.sampler import SampleKey, StepSampler
+from siamtransfer.views.sampler import SampleKey
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 """An image float32[3, H, W] and its target: boxes float32[n, 4], labels int64[n], masks uint8[n, H, W]."""
@@ -56,24 +54,6 @@ class TrainingImages(Dataset[Sample]):
             boxes[:, [0, 2]] = record["width"] - boxes[:, [2, 0]]
             target = {name: value.flip(2) if name == "masks" else value for name, value in target.items()}
         return image, {"boxes": boxes, **target}
-
-    def batches(
-        self, recipe: DetectorRecipe, start: int, steps: int, runtime: Runtime, workers: int
-    ) -> Iterator[list[Sample]]:
-        """This rank's part of the batches from step `start` up to `steps`."""
-        sampler = StepSampler(
-            len(self),
-            recipe.batch,
-            steps,
-            seed=recipe.seed,
-            start=start,
-            rank=runtime.rank,
-            world_size=runtime.world_size,
-        )
-        init = worker_init() if workers else None
-        return iter(
-            DataLoader(self, batch_sampler=sampler, collate_fn=list, num_workers=workers, worker_init_fn=init)
-        )
 
 
 def _can_train(annotation: dict[str, Any], record: ImageRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ from siamtransfer.detection.data.dataset_split import corners, read_image
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
 from siamtransfer.detection.layered_config import read_layered_config
+from siamtransfer.detection.metrics.instance_outputs import InstanceOutputs
+from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.metrics.score_predictions import score_predictions
-from siamtransfer.detection.torchvision.engine import (
-    DetectorResult,
-    RunOptions,
-    TrainingImages,
-    measure_norms,
-    train_and_evaluate,
-    usable,
-)
-from siamtransfer.detection.torchvision.model import Design, as_input, build_detector, predict, prove_loaded
+from siamtransfer.detection.tasks.instances import InstancesTask
+from siamtransfer.detection.torchvision.engine import RunOptions, TransferResult, train_and_evaluate
+from siamtransfer.detection.torchvision.instances import InstancesTransfer
+from siamtransfer.detection.torchvision.model import Design, as_input, build_detector, predict
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe, recipe_of
+from siamtransfer.detection.torchvision.training import measure_norms
+from siamtransfer.detection.torchvision.training_images import TrainingImages, usable
+from siamtransfer.detection.torchvision.trunk import prove_loaded
 from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.training import step as training_step
 from siamtransfer.training.journal import read_rows
@@ -64,9 +64,18 @@ def read() -> ReadBackbone:
 
 def train(
     read: ReadBackbone, data: DetectionData, recipe: DetectorRecipe = RECIPE, **options: Any
-) -> DetectorResult:
+) -> TransferResult:
     with start_runtime("cpu") as runtime:
-        return train_and_evaluate(read, data, recipe, "coco", runtime, RunOptions(**options))
+        return train_and_evaluate(transfer(read, data, recipe), runtime, RunOptions(**options))
+
+
+def transfer(read: ReadBackbone, data: DetectionData, recipe: DetectorRecipe) -> InstancesTransfer:
+    return InstancesTransfer(read, InstancesTask(data, "coco"), recipe)
+
+
+def detections(result: TransferResult) -> Sequence[Prediction]:
+    assert isinstance(result.outputs, InstanceOutputs)
+    return result.outputs.predictions
 
 
 @pytest.mark.parametrize(
@@ -91,9 +100,9 @@ def test_a_tensor_that_did_not_arrive_is_named(read: ReadBackbone) -> None:
     detector = build_detector(read, 3, SMALL)
     detector.backbone.body["layer2"][0].conv1.weight.data[0, 0, 0, 0] += 1e-3
     with pytest.raises(
-        UserError, match=r"1 tensors .* are not those of random:.*, layer2.0.conv1.weight for one"
+        UserError, match=r"1 tensors of the trunk are not those of random:.*, layer2.0.conv1.weight for one"
     ):
-        prove_loaded(detector, read)
+        prove_loaded(detector.backbone.body, read)
 
 
 def test_what_cannot_be_built(read: ReadBackbone) -> None:
@@ -240,12 +249,12 @@ def test_refused_before_any_work(read: ReadBackbone, data: DetectionData, tmp_pa
 @pytest.fixture(scope="module")
 def undisturbed(
     read: ReadBackbone, data: DetectionData, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[DetectorResult, Path]:
+) -> tuple[TransferResult, Path]:
     run = tmp_path_factory.mktemp("torchvision") / "run"
     return train(read, data, replace(RECIPE, score_every=2), run=run), run
 
 
-def test_training(undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, data: DetectionData) -> None:
+def test_training(undisturbed: tuple[TransferResult, Path], read: ReadBackbone, data: DetectionData) -> None:
     outcome, run = undisturbed
     state = torch.load(run / "detector.pth", weights_only=True)
     body = {name: value for name, value in state["model"].items() if name.startswith("backbone.body.")}
@@ -259,7 +268,7 @@ def test_training(undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, 
         assert row["loss"] == pytest.approx(sum(row[f"loss/{part}"] for part in parts), rel=1e-5)
     assert [row["step"] for row in rows if "detection/AP" in row] == [2, 4]
     assert outcome.metrics == pytest.approx(
-        score_predictions(outcome.predictions, data.test, "coco", data.classes), nan_ok=True
+        score_predictions(detections(outcome), data.test, "coco", data.classes), nan_ok=True
     )
     assert {"detection/AP", "segmentation/AP", "detection/AP/coat"} <= outcome.metrics.keys()
     assert outcome.protocol["engine"] == "torchvision" and outcome.protocol["comparable"] is False
@@ -269,13 +278,13 @@ def test_training(undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, 
 
 
 def test_evaluate_only_and_resuming_a_finished_run_change_nothing(
-    undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, data: DetectionData
+    undisturbed: tuple[TransferResult, Path], read: ReadBackbone, data: DetectionData
 ) -> None:
     outcome, run = undisturbed
     before = {path: path.read_bytes() for path in run.glob("*.*")}
     again = train(read, data, replace(RECIPE, score_every=2), run=run, evaluate_only=True)
     assert again.metrics == pytest.approx(outcome.metrics, nan_ok=True)
-    for mine, theirs in zip(again.predictions, outcome.predictions, strict=True):
+    for mine, theirs in zip(detections(again), detections(outcome), strict=True):
         assert np.array_equal(mine["boxes"], theirs["boxes"]) and np.array_equal(
             mine["scores"], theirs["scores"]
         )
@@ -286,7 +295,7 @@ def test_evaluate_only_and_resuming_a_finished_run_change_nothing(
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
-    undisturbed: tuple[DetectorResult, Path], read: ReadBackbone, data: DetectionData, tmp_path: Path,
+    undisturbed: tuple[TransferResult, Path], read: ReadBackbone, data: DetectionData, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     recipe = replace(RECIPE, score_every=2)
@@ -329,8 +338,9 @@ def trained_on(runtime: Runtime, run: Path) -> dict[str, float]:
     scenes = SceneCounts(train=8, test=3, size=64, seed=7)
     data = open_detection_data("fashion-scenes", "fashion-scenes", kind="coco", scenes=scenes)
     backbone = read_backbone("random:resnet18:width=8")
-    outcome = train_and_evaluate(backbone, data, replace(RECIPE, steps=2), "coco", runtime, RunOptions(run))
-    assert [one["image_id"] for one in outcome.predictions] == [9, 11, 10]  # rank 0's, then rank 1's
+    small = transfer(backbone, data, replace(RECIPE, steps=2))
+    outcome = train_and_evaluate(small, runtime, RunOptions(run))
+    assert [one["image_id"] for one in detections(outcome)] == [9, 11, 10]  # rank 0's, then rank 1's
     return outcome.metrics
 
 
@@ -351,11 +361,11 @@ def test_norms_are_measured_over_whole_batches(read: ReadBackbone, data: Detecti
     """With one batch of all images the stem's statistics are the mean over them, whatever they were."""
     recipe = replace(RECIPE, batch=8, precise_batches=1, design=replace(SMALL, short_sides=(64,)))
     detector = build_detector(read, 10, recipe.design)
-    images = TrainingImages(data.train, recipe)
+    whole = transfer(read, data, recipe)
     before = {name: value.clone() for name, value in detector.named_parameters()}
     with start_runtime("cpu") as runtime:
-        measure_norms(detector, images, recipe, 0, runtime, 0)
-        batch = next(images.batches(recipe, 0, 1, runtime, 0))
+        measure_norms(whole, detector, 0, runtime, 0)
+        batch = next(whole.batches(0, 1, runtime, 0))
     inputs, _ = detector.transform([image for image, _ in batch])
     values = detector.backbone.body["conv1"](inputs.tensors).transpose(0, 1).flatten(1)
     norm = detector.backbone.body["bn1"]
@@ -365,7 +375,7 @@ def test_norms_are_measured_over_whole_batches(read: ReadBackbone, data: Detecti
     assert all(torch.equal(value, before[name]) for name, value in detector.named_parameters())
     untouched = build_detector(read, 10, recipe.design)
     with start_runtime("cpu") as runtime:
-        measure_norms(untouched, images, replace(recipe, precise_batches=0), 0, runtime, 0)
+        measure_norms(transfer(read, data, replace(recipe, precise_batches=0)), untouched, 0, runtime, 0)
     assert digest_of(untouched.backbone.body.state_dict()) == read.digest
 
 

@@ -1,0 +1,47 @@
+"""What no network and no schedule can be built of is refused before a run writes anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from siamtransfer.detection.detectron2.poly_lr import POLY, check_poly_lr
+from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
+from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_PLAIN
+from siamtransfer.detection.dilations import output_stride
+from siamtransfer.utils.errors import UserError
+
+_DETECTRON2S = "build_resnet_backbone"
+
+
+def check_settings(cfg: Any) -> None:
+    """Checks Detectron2's CfgNode of a run, fitted to its data.
+
+    Raises:
+        UserError: no trunk has the dilations, the head takes a feature that the trunk does not give, or the
+            rate ends above its beginning.
+    """
+    _check_dilations(cfg)
+    if cfg.SOLVER.LR_SCHEDULER_NAME == POLY:
+        check_poly_lr(cfg.SOLVER)
+    if cfg.MODEL.META_ARCHITECTURE == SEGMENTOR:
+        from detectron2.modeling import META_ARCH_REGISTRY
+
+        with torch.device("meta"):  # shapes only: no memory, no time
+            META_ARCH_REGISTRY.get(SEGMENTOR)(cfg)
+
+
+def _check_dilations(cfg: Any) -> None:
+    resnets, name = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.NAME
+    stride = output_stride(resnets.RES4_DILATION, resnets.RES5_DILATION)
+    if name in (PLAIN, SMALL_STEM_PLAIN):
+        return
+    dilates_res5 = name == _DETECTRON2S and cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN"
+    if resnets.CONTRACT_DILATION or stride not in ((32, 16) if dilates_res5 else (32,)):
+        raise UserError(
+            f"MODEL.RESNETS.RES4_DILATION, RES5_DILATION and CONTRACT_DILATION are {resnets.RES4_DILATION}, "
+            f"{resnets.RES5_DILATION} and {resnets.CONTRACT_DILATION}, and {name} of "
+            f"{cfg.MODEL.META_ARCHITECTURE} has no such trunk; leave them out, or take a configuration of "
+            "FCNSegmentor"
+        )

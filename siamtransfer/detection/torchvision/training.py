@@ -1,0 +1,166 @@
+"""The training of a network of torchvision's, which can be stopped at any step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+from torch import nn
+
+from siamtransfer.detection.torchvision.recipe import Recipe
+from siamtransfer.detection.torchvision.transfer import Evaluation, S, Transfer
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime, seed_step
+from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.training.guard import StepContext, StepReport
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.progress import StepProgress
+from siamtransfer.training.saved_training import SavedTraining
+from siamtransfer.training.step import Updater
+from siamtransfer.training.stopping import exit_stopped
+
+
+class TransferTraining(Generic[S]):
+    """The steps of a transfer's `network` and its scores.
+
+    Two processes with the same seed and the same state make the same steps.
+    """
+
+    def __init__(self, transfer: Transfer[S], network: nn.Module, runtime: Runtime, workers: int):
+        self.transfer, self.network, self.runtime, self.workers = transfer, network, runtime, workers
+        self.recipe = transfer.recipe
+        model = runtime.distribute(network, synchronise_batch_norm=transfer.synchronises_norms)
+        optimizer = torch.optim.SGD(
+            _parameter_groups(network, self.recipe), lr=self.recipe.lr, momentum=self.recipe.momentum
+        )
+        scaler = torch.amp.GradScaler(runtime.device.type, enabled=False)
+        self._updater = Updater(model, optimizer, scaler, runtime)
+
+    def run(
+        self, folder: Path | None, saved: SavedTraining | None, state: dict[str, Any] | None
+    ) -> Evaluation:
+        """Makes all steps that are left after `state`; returns the last scores.
+
+        It scores every `recipe.score_every` steps and at the end.
+        """
+        recipe, runtime, headline = self.recipe, self.runtime, self.transfer.task.headline
+        start = state["step"] if state else 0
+        if state:
+            self.load_state_dict(state)
+        journal = Journal(folder if runtime.is_main else None, start=start)
+        progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=runtime.is_main)
+
+        def score_if_due(done: int) -> None:
+            due = recipe.score_every and done % recipe.score_every == 0 and 0 < done < recipe.steps
+            if due and not collectives.broadcast_object(journal.has(done, headline)):
+                metrics = self.score(done).metrics
+                journal.write(done, _finite(metrics))
+                progress.say(f"after {done} steps: {headline} {metrics[headline]:.2f}")
+
+        with contextlib.closing(journal), contextlib.closing(progress), StopSignal() as stop:
+            score_if_due(start)  # the signal came between a step and its scores
+            batches = self.transfer.batches(start, recipe.steps, runtime, self.workers)
+            for step, batch in enumerate(batches, start):
+                stop.doing = f"finishing step {step + 1}" + (", then saving" if saved else "")
+                collectives.set_doing(f"at step {step + 1}")
+                report, losses = self.step(step, batch, stop.exit_status)
+                done, last = step + 1, step + 1 == recipe.steps
+                lr = recipe.lr_at(step)
+                if done % recipe.log_every == 0 or last:
+                    journal.write(done, {"loss": report.loss, "lr": lr, **losses})
+                progress.update(done, f"loss {report.loss:.4f} · lr {lr:.4g}")
+                stopping = report.exit_status is not None
+                if saved and (stopping or last or done % recipe.save_every == 0):
+                    saved.save(self.state_dict(), done)
+                if report.exit_status is not None:
+                    progress.close()
+                    exit_stopped(
+                        report.exit_status,
+                        done,
+                        recipe.steps,
+                        runtime,
+                        saved=saved is not None,
+                        seconds=stop.seconds,
+                    )
+                score_if_due(done)
+            progress.close()
+            evaluation = self.score(recipe.steps)
+            if not journal.has(recipe.steps, headline):  # a finished run that is resumed has its row
+                journal.write(recipe.steps, _finite(evaluation.metrics))
+        return evaluation
+
+    def step(self, step: int, batch: list[S], exit_status: int | None) -> tuple[StepReport, dict[str, float]]:
+        """One update on this rank's part of a batch; returns the report and the parts of the loss, `loss/…`.
+
+        Raises:
+            UserError: the loss or a gradient is not finite; the update was not made.
+        """
+        runtime, recipe, lr = self.runtime, self.recipe, self.recipe.lr_at(step)
+        seed_step(recipe.seed, step, runtime.rank)
+        for group in self._updater.optimizer.param_groups:
+            group["lr"] = lr
+        self._updater.model.train()
+        losses = self.transfer.losses(self._updater.model, batch, runtime)
+        loss = sum(losses.values(), start=torch.zeros((), device=runtime.device))
+        advice = f"lower the learning rate {recipe.lr:g} or lengthen the warm-up"
+        report = self._updater.step(loss, StepContext(step, lr, None, advice), exit_status)
+        return report, {name.replace("loss_", "loss/"): float(part.detach()) for name, part in losses.items()}
+
+    def score(self, step: int) -> Evaluation:
+        """The scores after `step` steps, with the statistics of norms that belong to the present weights."""
+        return score_measured(self.transfer, self.network, step, self.runtime, self.workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.network.state_dict(),
+            "optimizer": self._updater.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["model"])
+        self._updater.optimizer.load_state_dict(state["optimizer"])
+
+
+def score_measured(
+    transfer: Transfer[S], network: nn.Module, step: int, runtime: Runtime, workers: int
+) -> Evaluation:
+    """The scores of a network after `step` steps, its norms measured first."""
+    measure_norms(transfer, network, step, runtime, workers)
+    return transfer.score(network, runtime)
+
+
+def measure_norms(
+    transfer: Transfer[S], network: nn.Module, step: int, runtime: Runtime, workers: int
+) -> None:
+    """Replaces the running statistics of the batch norms by the mean over `precise_batches` training batches
+    with the present weights (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3)."""
+    recipe = transfer.recipe
+    if not recipe.precise_batches:
+        return
+    network.train()
+    seed_step(recipe.seed, step, runtime.rank)
+    batches = transfer.batches(step, step + recipe.precise_batches, runtime, workers)
+    transfer.measure_norms(network, batches, runtime)
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The norms' parameters and all others, each with its weight decay."""
+    norms = [
+        parameter
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for parameter in module.parameters(recurse=False)
+    ]
+    ids_of_norms = set(map(id, norms))
+    others = [parameter for parameter in network.parameters() if id(parameter) not in ids_of_norms]
+    return [
+        {"params": others, "weight_decay": recipe.weight_decay},
+        {"params": norms, "weight_decay": recipe.norm_weight_decay},
+    ]
