@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo test check format doctor faults faults-ranks bench rehearsal clean
+.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -21,6 +21,10 @@ demo: $(VENV)/.demo
 # Box and mask AP with the demo's backbone and with none, after make demo.
 detection-demo: $(VENV)/.demo
 	$(PY) scripts/detection_demo.py
+
+# mIoU of frozen patches and of a fine-tuned FCN, and the attention of a small ViT, after make demo.
+segmentation-demo: $(VENV)/.demo
+	$(PY) scripts/segmentation_demo.py
 
 # One process a core, a file of tests to each, the longest files first (tests/conftest.py).
 test: $(VENV)/.test

@@ -10,17 +10,14 @@ where it was.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from measuring import stage
+
 from siamtransfer.cli import run
 from siamtransfer.utils.log import say
-
-HERE = Path(__file__).resolve().parents[1]
 
 
 def main() -> dict[str, Any]:
@@ -59,16 +56,6 @@ def main() -> dict[str, Any]:
     seconds = time.monotonic() - began
     say(f"The demo took {seconds:.0f} s.")
     return {"task": "demo", "metrics": {**metrics, **parity, "seconds": seconds}}
-
-
-def stage(program: str, *arguments: object) -> dict[str, Any]:
-    """Runs one program with its words to people passed through; returns its JSON document."""
-    command = [sys.executable, str(HERE / program), *map(str, arguments)]
-    say(f"\n$ python {program} {' '.join(map(str, arguments))}")
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from demo import HERE, stage
+from measuring import HERE, difference_over_trials, mean_and_std, pretrained_in, stage
 
 from siamtransfer.cli import run
 from siamtransfer.distributed.runtime import cpu_count
-from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 CONFIG = HERE / "configs" / "detection" / "scenes-fpn.yaml"
@@ -34,11 +33,7 @@ def main() -> dict[str, Any]:
     parser.add_argument("settings", nargs="*", help="after `--`: Detectron2's keys, as KEY VALUE pairs")
     args = parser.parse_args()
     folder, began = Path(args.run), time.monotonic()
-    checkpoint, converted = folder / "checkpoint.pth", folder / "backbone_d2.pkl"
-    if not checkpoint.exists():
-        raise UserError(
-            f"there is no pretrained {checkpoint}: run `make demo` first, or name its folder by --run"
-        )
+    checkpoint, converted = pretrained_in(folder), folder / "backbone_d2.pkl"
 
     stage("convert/to_d2.py", checkpoint, converted, "--force")
     results = stage(
@@ -52,23 +47,15 @@ def main() -> dict[str, Any]:
     metrics: dict[str, float] = {}
     for task, name in TASK_NAMES.items():
         pretrained, untrained = (mean_and_std(results, f"{side}{task}/AP") for side in ("", "other/"))
-        key = f"compare/{task}/AP"
-        low, high = results.get(f"{key}/ci95_low"), results.get(f"{key}/ci95_high")
-        interval = f"{low:+.2f} to {high:+.2f}" if low is not None else "needs two trials or more"
-        say(f"  {name:6}{pretrained:>15}{untrained:>15}{results[f'{key}/difference']:>+13.2f}   {interval}")
-        metrics |= {number: value for number, value in results.items() if number.startswith(key)}
+        say(f"  {name:6}{pretrained:>15}{untrained:>15}{difference_over_trials(results, f'{task}/AP')}")
+        metrics |= {
+            number: value for number, value in results.items() if number.startswith(f"compare/{task}/AP")
+        }
     seconds = time.monotonic() - began
     picture = folder / "detection" / converted.stem / "trial-0" / "predictions.png"
     say(f"Predictions beside the annotations: {picture}")
     say(f"The demo took {seconds:.0f} s.")
     return {"task": "detection-demo", "metrics": {**metrics, "seconds": seconds}}
-
-
-def mean_and_std(results: dict[str, float], metric: str) -> str:
-    """Mean and standard deviation of several trials, or the value of one."""
-    if f"{metric}/mean" not in results:
-        return f"{results[metric]:.2f}"
-    return f"{results[f'{metric}/mean']:.2f} ± {results[f'{metric}/std']:.2f}"
 
 
 if __name__ == "__main__":

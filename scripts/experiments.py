@@ -21,8 +21,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from demo import HERE, stage
-from measuring import chosen, parser_of
+from measuring import HERE, chosen, parser_of, stage
 
 from siamtransfer.cli import run
 from siamtransfer.training.journal import read_rows

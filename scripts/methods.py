@@ -15,8 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from demo import HERE, stage
-from measuring import chosen, parser_of
+from measuring import HERE, chosen, parser_of, stage
 
 from siamtransfer.cli import run
 from siamtransfer.config import read_saved_config
