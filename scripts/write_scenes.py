@@ -8,11 +8,15 @@ lengths, for which Detectron2 needs INPUT.MASK_FORMAT bitmask. `coco-keypoints` 
 annotations/person_keypoints_{train,val}.json, with the outermost points of every object. `coco-panoptic`
 writes annotations/panoptic_{train,val}.json and the folders panoptic_train and panoptic_val beside what
 `coco` writes. Objects of the test scenes are in no other.
+
+`davis` writes videos of moving objects in the folders of DAVIS 2017; --train and --test are numbers of
+videos: python scripts/write_scenes.py davis scenes/DAVIS --train 4 --test 8 --frames 20 --size 128
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,11 @@ from siamtransfer.cli import run
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
 from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, write_coco_panoptic
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
+from siamtransfer.data.scenes.videos import VideoCounts, write_davis
 from siamtransfer.records.record import record
+from siamtransfer.utils.errors import UserError
 
+DAVIS = "davis"
 WRITERS = {
     "voc": write_voc,
     "coco": write_coco,
@@ -35,27 +42,44 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("format", choices=sorted(WRITERS), help="layout to write")
+    parser.add_argument("format", choices=sorted([*WRITERS, DAVIS]), help="layout to write")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder")
-    default = SceneCounts()
-    for name, what in (
-        ("train", "number of training scenes; VOC's val is the last tenth of them"),
-        ("test", "number of test scenes"),
-        ("size", "side of a scene in pixels"),
-        ("seed", "another seed gives other scenes of the same objects"),
+    for name, kind, what in (
+        ("train", int, "number of training scenes; VOC's val is the last tenth of them"),
+        ("test", int, "number of test scenes"),
+        ("size", int, "side of a scene in pixels"),
+        ("seed", int, "another seed gives other scenes of the same objects"),
+        ("frames", int, "davis: number of frames of a video"),
+        ("speed", float, "davis: 1 lets objects move by up to 5 %% of the frame at once, 0 not at all"),
     ):
-        value = getattr(default, name)
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    counts = SceneCounts(options.train, options.test, options.size, options.seed)
-    WRITERS[options.format](options.folder, counts)
+        defaults = [
+            f"{getattr(kind_of, name)}" for kind_of in (SceneCounts, VideoCounts) if hasattr(kind_of, name)
+        ]
+        said = "; davis: ".join(dict.fromkeys(defaults))
+        parser.add_argument(f"--{name}", type=kind, help=f"{what} (default: {said})")
+    options = vars(parser.parse_args(arguments))
+    layout, folder = options.pop("format"), options.pop("folder")
+    counts = _write(layout, folder, {name: value for name, value in options.items() if value is not None})
     return record(
         "write_scenes",
         {"scenes/train": counts.train, "scenes/test": counts.test},
-        {"format": options.format, "size": counts.size, "seed": counts.seed},
-        folder=str(options.folder),
+        {"format": layout, **{k: v for k, v in asdict(counts).items() if k not in ("train", "test")}},
+        folder=str(folder),
         objects=OBJECTS_SHA256,
     )
+
+
+def _write(layout: str, folder: Path, given: dict[str, Any]) -> SceneCounts | VideoCounts:
+    """Writes the set with the options that are given; returns all of them."""
+    if layout == DAVIS:
+        videos = VideoCounts(**given)
+        write_davis(folder, videos)
+        return videos
+    if alone := {"frames", "speed"} & set(given):
+        raise UserError(f"--{min(alone)} belongs to the layout davis; leave it out")
+    scenes = SceneCounts(**given)
+    WRITERS[layout](folder, scenes)
+    return scenes
 
 
 if __name__ == "__main__":
