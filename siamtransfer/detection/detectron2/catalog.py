@@ -31,6 +31,10 @@ def register(data: DetectionData) -> tuple[str, str]:
             MetadataCatalog.pop(name)
         DatasetCatalog.register(name, lambda records=records: with_box_modes(records))
         MetadataCatalog.get(name).set(thing_classes=list(data.classes))
+        if data.skeleton is not None:
+            MetadataCatalog.get(name).set(
+                keypoint_names=list(data.skeleton.names), keypoint_flip_map=list(data.skeleton.flips)
+            )
         names.append(name)
     return names[0], names[1]
 

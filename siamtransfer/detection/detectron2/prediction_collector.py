@@ -44,6 +44,10 @@ class PredictionCollector(DatasetEvaluator):
             return {}
         of_image = {prediction["image_id"]: prediction for local in of_ranks for prediction in local}
         self.predictions = list(of_image.values())
+        return self.score()
+
+    def score(self) -> dict[str, float]:
+        """The metrics of the predictions of all images."""
         return score_predictions(self.predictions, self.data.test, self.metric, self.data.classes)
 
     @property

@@ -54,14 +54,15 @@ class Curves(NamedTuple):
             "ARm": r[..., MEDIUM, -1],
             "ARl": r[..., LARGE, -1],
         }
-        return {name: _mean(values) for name, values in subsets.items()}
+        return {name: mean_of_defined(values) for name, values in subsets.items()}
 
     def ap_of_classes(self) -> list[float]:
         """The AP of each class as a fraction, NaN for one without objects."""
-        return [_mean(values) for values in np.moveaxis(self.precision[..., ALL, -1], 2, 0)]
+        return [mean_of_defined(values) for values in np.moveaxis(self.precision[..., ALL, -1], 2, 0)]
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_of_defined(values: np.ndarray) -> float:
+    """The mean of the values that an object belongs to (those above -1); NaN where there is none."""
     defined = values[values > -1]
     return float(np.mean(defined)) if defined.size else float("nan")
 
@@ -81,12 +82,8 @@ def coco_curves(
     Raises:
         UserError: the library is not installed.
     """
-    truth, detections = _truth(records, iou_type), _detections(predictions, iou_type)
-    images = [
-        {"id": number, "height": record["height"], "width": record["width"]}
-        for number, record in enumerate(records, 1)
-    ]
-    categories = [{"id": number, "name": str(number)} for number in range(1, classes + 1)]
+    truth, detections = annotated_objects(records, iou_type), detected_objects(predictions, iou_type)
+    images, categories = coco_lists(records, classes)
     evaluate = {"hotcoco": _hotcoco, "pycocotools": _pycocotools}[backend]
     try:
         return evaluate(truth, detections, images, categories, iou_type)
@@ -94,6 +91,25 @@ def coco_curves(
         raise UserError(
             f"COCO's AP needs {error.name}, which is not installed; `pip install 'siamtransfer[detection]'`"
         ) from error
+
+
+def coco_lists(records: Sequence[ImageRecord], classes: int) -> tuple[list[Any], list[Any]]:
+    """The lists `images` and `categories` of a COCO file, with ids from 1."""
+    images = [
+        {"id": number, "height": record["height"], "width": record["width"]}
+        for number, record in enumerate(records, 1)
+    ]
+    return images, [{"id": number, "name": str(number)} for number in range(1, classes + 1)]
+
+
+def indexed(images: list[Any], categories: list[Any], annotations: list[dict[str, Any]]) -> Any:
+    """pycocotools' COCO over the lists of a COCO file."""
+    from pycocotools.coco import COCO
+
+    api = COCO()
+    api.dataset = {"images": images, "categories": categories, "annotations": annotations}
+    api.createIndex()
+    return api
 
 
 @dataclass
@@ -133,7 +149,8 @@ class CocoObjects:
         return rows
 
 
-def _truth(records: Sequence[ImageRecord], iou_type: IouType) -> CocoObjects:
+def annotated_objects(records: Sequence[ImageRecord], iou_type: IouType) -> CocoObjects:
+    """The objects of the records; with their masks for `segm`."""
     items = [
         (number, record, item) for number, record in enumerate(records, 1) for item in record["annotations"]
     ]
@@ -160,7 +177,8 @@ def _truth(records: Sequence[ImageRecord], iou_type: IouType) -> CocoObjects:
     )
 
 
-def _detections(predictions: Sequence[Prediction], iou_type: IouType) -> CocoObjects:
+def detected_objects(predictions: Sequence[Prediction], iou_type: IouType) -> CocoObjects:
+    """The detections of all images in one; with their masks, and the areas of these, for `segm`."""
     counts = [len(prediction["scores"]) for prediction in predictions]
     corners = np.concatenate(
         [
@@ -215,17 +233,11 @@ def _hotcoco(
 def _pycocotools(
     truth: CocoObjects, detections: CocoObjects, images: list, categories: list, iou_type: IouType
 ) -> Curves:
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    def index(objects: CocoObjects) -> Any:
-        api = COCO()
-        api.dataset = {"images": images, "categories": categories, "annotations": objects.rows()}
-        api.createIndex()
-        return api
-
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        return _curves(COCOeval(index(truth), index(detections), iou_type))
+        sides = [indexed(images, categories, objects.rows()) for objects in (truth, detections)]
+        return _curves(COCOeval(*sides, iou_type))
 
 
 def _curves(coco_eval: Any) -> Curves:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,16 @@ class Prediction(TypedDict):
     masks: Sequence[dict[str, Any]] | None
 
 
-def in_order(predictions: Sequence[Prediction], records: Sequence[ImageRecord]) -> list[Prediction]:
+class KeypointPrediction(Prediction):
+    """With keypoints: float32[n,K,3], x, y in pixels of the original image and a score each."""
+
+    keypoints: np.ndarray
+
+
+AnyPrediction = TypeVar("AnyPrediction", bound=Prediction)
+
+
+def in_order(predictions: Sequence[AnyPrediction], records: Sequence[ImageRecord]) -> list[AnyPrediction]:
     """The predictions in the order of the records.
 
     Raises:

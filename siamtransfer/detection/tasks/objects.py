@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from siamtransfer.detection.data.dataset_split import ImageRecord
 from siamtransfer.detection.data.datasets import DetectionData
@@ -12,11 +12,17 @@ from siamtransfer.detection.tasks.task import Task, TrainingOrder
 from siamtransfer.utils.errors import UserError
 
 PLAIN, REPEATED = "TrainingSampler", "RepeatFactorTrainingSampler"  # of DATALOADER.SAMPLER_TRAIN
+MASK_RCNN = "GeneralizedRCNN"  # Detectron2's architecture with masks of objects
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectsTask(Task):
-    """A task on the annotated objects of `data`; subclasses say what is scored, and what else is trained."""
+    """A task on the annotated objects of `data`; subclasses say what is scored, and what else is trained.
+
+    needs_masks: whether nothing can be scored without predicted masks.
+    """
+
+    needs_masks: ClassVar[bool] = False
 
     data: DetectionData
 
@@ -46,6 +52,10 @@ class ObjectsTask(Task):
         from siamtransfer.detection.detectron2.catalog import register
 
         data = self.data
+        if self.needs_masks and not (cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE == MASK_RCNN):
+            raise UserError(
+                f"{self.name} scores masks; set MODEL.MASK_ON True and MODEL.META_ARCHITECTURE {MASK_RCNN}"
+            )
         if cfg.MODEL.MASK_ON and not data.has_masks:
             raise UserError(
                 f"MODEL.MASK_ON is set and {data.train_splits[0].name} or {data.test_split.name} has boxes "
@@ -84,7 +94,11 @@ class ObjectsTask(Task):
             )
         else:
             raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; take {PLAIN} or {REPEATED}")
-        return build_detection_train_loader(cfg, dataset=records, sampler=sampler)
+        return build_detection_train_loader(cfg, dataset=records, sampler=sampler, mapper=self.mapper(cfg))
+
+    def mapper(self, cfg: Any) -> Any:
+        """Makes of a record what the model trains on; None: Detectron2's own."""
+        return None
 
     def test_loader(self, cfg: Any) -> Any:
         from detectron2.data import build_detection_test_loader
