@@ -1,4 +1,4 @@
-"""Pictures of masks: every class has a colour of its own, laid over the image."""
+"""Pictures of masks: every class has a colour of its own, laid over the image without its colours."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ def class_colours(classes: int) -> np.ndarray:
 
 
 def lay_over(image: np.ndarray, mask: np.ndarray, ignore: int, classes: int) -> np.ndarray:
-    """uint8[H,W,3]: the colours of mask[H,W] over the image; ignored pixels are white."""
+    """uint8[H,W,3]: the colours of mask[H,W] over the grey image uint8[H,W,3], whose own colours would make
+    those of the classes look like others; ignored pixels are white."""
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
     colours = np.full((max(ignore, classes) + 1, 3), 255, np.uint8)
     colours[:classes] = class_colours(classes)
-    mixed = image + OPACITY * (colours[mask].astype(np.float32) - image)
+    mixed = grey + OPACITY * (colours[mask].astype(np.float32) - grey)
     return mixed.round().astype(np.uint8)
 
 

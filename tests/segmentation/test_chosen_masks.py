@@ -48,6 +48,8 @@ def test_pictures(tmp_path: Path) -> None:
     assert over[0, 0].tolist() == [35, 35, 35]  # 100 + 0.65 (0 - 100)
     assert over[2, 0].tolist() == [118, 35, 35]
     assert over[4, 0].tolist() == [201, 201, 201]
+    coloured = lay_over(np.full((8, 10, 3), (200, 0, 100), np.uint8), mask, 255, 2)
+    assert len(set(coloured[0, 0].tolist())) == 1, "the image's colour is in the picture of the background"
     write_mask_pictures(tmp_path / "a.png", [(image, mask, mask * 0)] * 2, ("ground", "cat"), 255)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width == 3 * 200 + 4 * 6 and picture.height > 2 * 160
