@@ -177,7 +177,7 @@ class Batches:
         generator = np.random.default_rng([self.seed, 1, place])
         image, depth = self.recipe.apply(image, depth, generator, self.images.describe(index))
         size = self._input(whole, depth.shape)
-        return to_input(image, size), torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float32))
+        return to_input(image, size), torch.from_numpy(np.array(depth, np.float32))
 
     def _input(self, whole: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, int]:
         """The size of a crop of these sides in front of the network."""
