@@ -33,8 +33,18 @@ def read_coco(annotations: Path, images: Path, name: str, *, keypoints: bool = F
     Raises:
         UserError: a file is missing or broken; names it and the cure.
     """
-    content, digest = _load(annotations, name)
-    where = printable(annotations)
+    content, digest = load_annotations(annotations, name)
+    return build_split(content, digest, images, name, printable(annotations), keypoints=keypoints)
+
+
+def build_split(
+    content: dict[str, Any], digest: Any, images: Path, name: str, where: str, *, keypoints: bool = False
+) -> DetectionSplit:
+    """The split of the `content` of a file called `where` in messages; `digest` is the SHA-256 of its bytes.
+
+    Raises:
+        UserError: an entry is broken, or an image is missing; names it and the cure.
+    """
     classes = _by_id(content["categories"], "categories", where)
     numbers = {key: number for number, key in enumerate(sorted(classes))}
     skeleton = read_skeleton(content["categories"], where) if keypoints else None
@@ -74,7 +84,12 @@ def read_coco(annotations: Path, images: Path, name: str, *, keypoints: bool = F
     return DetectionSplit(name, "coco", in_order, tuple(labels), digest.hexdigest(), tuple(remarks), skeleton)
 
 
-def _load(path: Path, name: str) -> tuple[dict[str, Any], Any]:
+def load_annotations(path: Path, name: str) -> tuple[dict[str, Any], Any]:
+    """The content of a file with the lists images, annotations and categories, and the SHA-256 of its bytes.
+
+    Raises:
+        UserError: it is missing, broken, or has not these lists.
+    """
     where = printable(path)
     try:
         data = path.read_bytes()

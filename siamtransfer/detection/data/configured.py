@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from siamtransfer.data.scenes.export import SceneCounts
+from siamtransfer.detection.data.dataset_split import AnnotationFormat
 from siamtransfer.detection.data.datasets import DetectionData, SplitOpener, open_detection_data
 from siamtransfer.detection.layered_config import LayeredConfig
 from siamtransfer.utils.errors import UserError
@@ -54,6 +55,6 @@ def scenes_section(layered: LayeredConfig) -> tuple[Any, SceneCounts]:
             raise UserError(f"SCENES.{key} by {stated.where} is {stated.value!r}; give a whole number")
     values = {key: stated.value for key, stated in section.items()}
     kind = values.pop("FORMAT", "coco")
-    if kind not in ("voc", "coco"):
-        raise UserError(f"SCENES.FORMAT is {kind!r}; take voc or coco")
+    if kind not in get_args(AnnotationFormat):
+        raise UserError(f"SCENES.FORMAT is {kind!r}; take one of {', '.join(get_args(AnnotationFormat))}")
     return kind, SceneCounts(**{key.lower(): value for key, value in values.items()})

@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from siamtransfer.data.decode import FORMATS
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-AnnotationFormat = Literal["voc", "coco"]
+AnnotationFormat = Literal["voc", "coco", "cityscapes", "lvis"]
 ImageRecord = dict[str, Any]
 XYXY, XYWH = 0, 1  # the values of Detectron2's BoxMode
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
@@ -46,7 +47,8 @@ class DetectionSplit:
     name: as the user wrote it; kind: the format of the annotations; classes: names by category_id;
     fingerprint: of the annotations and of the names and byte sizes of the images, whatever the folder;
     remarks: oddities that are no errors, one sentence each; skeleton: the keypoints, where they were read;
-    stuff: the names of the classes without objects, by their number, of panoptic data.
+    stuff: the names of the classes without objects, by their number, of panoptic data; source: the file of
+    annotations, and category_ids: the ids in it by number, where an evaluator reads that file itself.
     """
 
     name: str
@@ -57,6 +59,8 @@ class DetectionSplit:
     remarks: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     stuff: tuple[str, ...] = ()
+    source: Path | None = None
+    category_ids: tuple[int, ...] = ()
 
     @property
     def annotations(self) -> list[dict[str, Any]]:

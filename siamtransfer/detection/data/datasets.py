@@ -5,7 +5,8 @@ What names a split:
       a root folder (DETECTRON2_DATASETS, else ./datasets) that holds VOC2007, VOC2012 and coco
   PATH:SPLIT                 a folder in Pascal VOC's layout and a list in its ImageSets/Main
   ANNOTATIONS.json@IMAGES    a file of COCO's instances and the folder of its images
-  fashion-scenes             the embedded scenes, written once to the user's cache folder in either format
+  fashion-scenes             the embedded scenes, written once to the user's cache folder in any format
+Names of Cityscapes and of LVIS are in further_splits.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from siamtransfer.detection.data.dataset_split import (
     ImageRecord,
     Skeleton,
 )
+from siamtransfer.detection.data.further_splits import (
+    CITYSCAPES_NAMES,
+    LVIS_NAMES,
+    open_further_scenes,
+    open_further_split,
+)
 from siamtransfer.detection.data.voc_annotations import VOC_CLASSES, read_voc, splits
 from siamtransfer.detection.data.written_scenes import SCENES, written_scenes
 from siamtransfer.utils.errors import UserError
@@ -40,7 +47,7 @@ COCO_NAMES = {
     for year in (2014, 2017)
     for split in ("train", "val")
 }
-
+NAMES = (*VOC_NAMES, *COCO_NAMES, *CITYSCAPES_NAMES, *LVIS_NAMES)
 
 SplitOpener = Callable[[str, str, Path, SceneCounts], DetectionSplit]
 """Opens a split by name, role (train or test), the root folder and the counts of the Fashion Scenes."""
@@ -209,7 +216,10 @@ def _open(
 ) -> DetectionSplit:
     """One split; a VOC folder declares no classes and takes those of the `first` split, if that is VOC's."""
     if name == SCENES:
-        return _open_scenes(role, kind, scenes)
+        return _open_scenes(role, kind, scenes, first)
+    further = open_further_split(name, root, first)
+    if further is not None:
+        return further
     if name in VOC_NAMES:
         folder, split = VOC_NAMES[name]
         return read_voc(root / folder, split, name, VOC_CLASSES)
@@ -226,12 +236,17 @@ def _open(
     raise _unknown(name)
 
 
-def _open_scenes(role: str, kind: AnnotationFormat, scenes: SceneCounts) -> DetectionSplit:
-    folder = written_scenes(kind, scenes)
+def _open_scenes(
+    role: str, kind: AnnotationFormat, scenes: SceneCounts, first: DetectionSplit | None
+) -> DetectionSplit:
+    further = open_further_scenes(kind, role, scenes, first)
+    if further is not None:
+        return further
     name = f"{SCENES}/{role}"
     if kind == "voc":
+        folder = written_scenes("voc", scenes)
         return read_voc(folder, "trainval" if role == "train" else "test", name, CLASSES)
-    split = "train" if role == "train" else "val"
+    folder, split = written_scenes("coco", scenes), "train" if role == "train" else "val"
     return read_coco(folder / "annotations" / f"instances_{split}.json", folder / split, name)
 
 
@@ -244,7 +259,7 @@ def _unknown(name: str) -> UserError:
     if name.endswith(".json"):
         return UserError(f"{name} says nothing of its images; give {name}@FOLDER with the folder they are in")
     return UserError(
-        f"{name!r} names no detection data; take {SCENES}, one of {', '.join([*VOC_NAMES, *COCO_NAMES])}, "
+        f"{name!r} names no detection data; take {SCENES}, one of {', '.join(NAMES)}, "
         "PATH:SPLIT for a folder in VOC's layout or ANNOTATIONS.json@IMAGES for COCO's"
     )
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from siamtransfer.data.scenes.export import SceneCounts, is_intact, write_coco, write_voc
+from siamtransfer.data.scenes.export_cityscapes import write_cityscapes
 from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, write_coco_panoptic
+from siamtransfer.data.scenes.export_lvis import write_lvis
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import temporary_path
@@ -17,12 +19,14 @@ from siamtransfer.utils.log import say
 
 SCENES = "fashion-scenes"
 """What names the scenes among data."""
-SceneLayout = Literal["voc", "coco", "coco-keypoints", "coco-panoptic"]
+SceneLayout = Literal["voc", "coco", "coco-keypoints", "coco-panoptic", "cityscapes", "lvis"]
 _WRITERS = {
     "voc": write_voc,
     "coco": write_coco,
     "coco-keypoints": write_coco_keypoints,
     "coco-panoptic": write_coco_panoptic,
+    "cityscapes": write_cityscapes,
+    "lvis": write_lvis,
 }
 
 
