@@ -13,7 +13,6 @@ interruption, run it again: it continues.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -27,6 +26,7 @@ from segmentation_table import PIXELS, SIMSIAM, UNTRAINED, fcn_lines, jaccard_li
 
 from siamtransfer.cli import run
 from siamtransfer.distributed.runtime import cpu_count
+from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file, write_text
 from siamtransfer.utils.log import say
@@ -81,7 +81,8 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the pretrained backbone is, where everything goes, and how much is measured."""
+    """Where the pretrained backbone is, where everything goes, and how much is measured, with `trials`
+    fine-tunings of each backbone, `at_once` side by side."""
 
     checkpoint: Path
     out: Path
@@ -101,11 +102,11 @@ class Demo:
         Raises:
             UserError: it was made with another checkpoint or other sizes.
         """
-        own = json.loads(json.dumps({"checkpoint": digest_of_file(self.checkpoint), **asdict(self.sizes)}))
+        own = to_json({"checkpoint": digest_of_file(self.checkpoint), **asdict(self.sizes)}) + "\n"
         path = self.out / SETTINGS
         if not path.exists():
-            write_text(path, to_json(own) + "\n")
-        elif json.loads(path.read_text(encoding="utf-8")) != own:
+            write_text(path, own)
+        elif path.read_bytes() != own.encode():
             raise UserError(
                 f"{self.out} holds numbers of another checkpoint or other sizes: remove it, or choose "
                 "another --out"
@@ -132,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, whose numbers mean nothing")
     asked = parser.parse_args(argv)
+    at_least("--trials", asked.trials, 1)
+    at_least("--at-once", asked.at_once, 1)
     began = time.monotonic()
     sizes = QUICK if asked.quick else Sizes()
     demo = Demo(pretrained_in(asked.run), asked.out, sizes, asked.trials, asked.at_once)
@@ -194,7 +197,7 @@ def fine_tune(demo: Demo) -> dict[str, float]:
     compare/; the pictures of the first trials are copied to the demo's folder."""
     sizes, folder = demo.sizes, demo.out / "fcn"
     converted = folder / "simsiam.pkl"
-    if not converted.exists():
+    if not (converted.exists() and converted.with_suffix(".yaml").exists()):
         folder.mkdir(parents=True, exist_ok=True)
         stage("convert/to_d2.py", demo.checkpoint, converted, "--force")
     scenes = ["SCENES.TRAIN", sizes.train, "SCENES.TEST", sizes.test, "SCENES.SIZE", sizes.side]
@@ -230,25 +233,33 @@ def attend(demo: Demo) -> dict[str, float]:
 
 def _kept(stem: Path, program: str, *arguments: object) -> dict[str, Any]:
     """The record STEM.json of an evaluator, which is called where there is none; what a killed call left is
-    removed first."""
+    removed first.
+
+    Raises:
+        UserError: the record or what lies beside it is damaged.
+    """
     record = stem.with_suffix(".json")
-    if not record.exists():
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for left in (".npz", ".png"):
-            stem.with_suffix(left).unlink(missing_ok=True)
-        return stage(program, *arguments, "--record", record)
-    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return content
+    if record.exists():
+        return _read(record)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for left in (".npz", ".png"):
+        stem.with_suffix(left).unlink(missing_ok=True)
+    return stage(program, *arguments, "--record", record)
 
 
 def _shown(folder: Path, network: object, options: Sequence[object]) -> dict[str, Any]:
     """The record of `siamtransfer attention` in a folder, which is made anew where it has none."""
     record = folder / "record.json"
-    if not record.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        return stage("eval/attention.py", network, folder, *options)
-    content: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    return content
+    if record.exists():
+        return _read(record)
+    shutil.rmtree(folder, ignore_errors=True)
+    return stage("eval/attention.py", network, folder, *options)
+
+
+def _read(record: Path) -> dict[str, Any]:
+    from siamtransfer.records.predictions import read_record  # imports torch
+
+    return read_record(record).record
 
 
 def _untrained(architecture: dict[str, Any]) -> str:

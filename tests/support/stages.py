@@ -1,4 +1,4 @@
-"""The stages of scripts/demo.py without a process for each, which would import torch again."""
+"""The stages of scripts/measuring.py without a process for each, which would import torch again."""
 
 from __future__ import annotations
 
