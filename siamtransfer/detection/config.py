@@ -34,7 +34,7 @@ class DetectionOptions:
     """A configuration of Detectron2's kind, a file or a shipped one by name; several are layered, the last
     one wins."""
     weights: str | None = None
-    """OUT.pkl of siamtransfer to-d2, OUT.yaml beside it."""
+    """OUT.pkl of siamtransfer to-d2, OUT.yaml beside it; with torchvision any checkpoint, or random:NAME."""
     compare: str | None = None
     """OTHER.pkl to fine-tune too, with the same seeds, for the paired difference; or scratch."""
     engine: Literal["detectron2", "torchvision"] = "detectron2"

@@ -10,6 +10,7 @@
     siamtransfer detection … --train MINE:trainval --test MINE:test    own data in VOC's layout
     siamtransfer detection … --resume                         continue after a stop, a crash or a kill
     siamtransfer detection --config voc12-fcn16 --weights OUT.pkl --root VOC    a class for every pixel
+    siamtransfer detection --config scenes-fcn --engine torchvision --weights CKPT    without Detectron2
 
 Detectron2 trains; its keys may follow as KEY VALUE pairs (SOLVER.BASE_LR 0.04). OUT.yaml beside OUT.pkl says
 how the weights take an image; a configuration that says otherwise is refused, and after loading every tensor
