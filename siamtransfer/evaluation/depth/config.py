@@ -103,6 +103,10 @@ class DepthConfig(DenseConfig):
     """bins: rotate, mirror, crop and recolour the train images, as published."""
     crop: list[int] | None = None
     """bins: height and width of the random crop with --augment; null: 416 544 for nyu, otherwise none."""
+    run: str | None = None
+    """bins: folder in which the state of the training is kept."""
+    resume: bool = False
+    """bins: go on with the training that --run keeps."""
     seed: int = 0
     """Decides which patches are drawn, which images are held out, and the batches of bins."""
     pictures: str | None = None
@@ -131,6 +135,12 @@ class DepthConfig(DenseConfig):
             raise UserError("--probe names no probe: give ridge or bins")
         if self.checkpoint == "pixels" and self.class_token:
             raise UserError("raw pixels have no class token: leave --class-token out")
+        if self.run is not None and "bins" not in self.probe:
+            raise UserError(
+                "--run keeps the training of the probe bins: add --probe bins, or leave --run out"
+            )
+        if self.resume and self.run is None:
+            raise UserError("--resume needs --run, the folder in which the training was begun")
         self._check_numbers()
         self._check_pictures()
 

@@ -10,28 +10,26 @@ Legend: b images, H and W pixels.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size
-from siamtransfer.distributed.runtime import cpu_count
-from siamtransfer.evaluation.dense.input_size import InputSize, to_input
 from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.depth.augment import NYU_CROP, DepthRecipe
+from siamtransfer.evaluation.depth.batches import Batches
 from siamtransfer.evaluation.depth.bins import BinsHead, BinsProbe, scale_invariant_loss
 from siamtransfer.evaluation.depth.config import EIGEN_SETS, DepthConfig
-from siamtransfer.evaluation.depth.data.depth_images import DepthImages, read_pair
+from siamtransfer.evaluation.depth.data.depth_images import DepthImages
 from siamtransfer.metrics.depth import DepthRange
-from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
+from siamtransfer.training.epochs import UPDATE_PROGRESS, train_epochs
+from siamtransfer.training.guard import StepContext, StepReport, check_finite, step_report
+from siamtransfer.training.saved_training import SavedTraining
 
 GROUP = 2
 """Images whose pixels share a variance in the loss: the images of one GPU of the published runs."""
@@ -42,8 +40,8 @@ WARM_UP_SHARE = 1 / 3
 WARM_UP_FROM = 0.001
 CLIP_NORM = 35.0
 BETAS = (0.9, 0.999)
-_PROGRESS_SECONDS = 10.0
-_MOST_THREADS = 8
+SAVED_EVERY = 1600  # steps, at most, where they can be divided so
+_LEAST_BETWEEN = 100
 
 
 def rate_at(step: int, steps: int, lr: float) -> float:
@@ -57,44 +55,80 @@ def rate_at(step: int, steps: int, lr: float) -> float:
 
 
 def train_bins(model: DenseModel, images: DepthImages, depths: DepthRange, config: DepthConfig) -> BinsProbe:
-    """Trains the head.
+    """Trains the head; with --run its state is kept and a stopped training goes on to the bit.
 
     Raises:
         UserError: an image cannot be read, the images have several sizes and no crop is given, or the loss is
-            no longer finite.
+            not finite.
+        SystemExit: a signal arrived; the state is saved where --run is given.
     """
     nyu = config.data.name in EIGEN_SETS
-    crop = tuple(config.crop) if config.crop else (NYU_CROP if nyu else None)
-    recipe = DepthRecipe(crop if config.augment else None, nyu, config.augment)  # type: ignore[arg-type]
+    crop = (config.crop[0], config.crop[1]) if config.crop else (NYU_CROP if nyu else None)
+    recipe = DepthRecipe(crop if config.augment else None, nyu, config.augment)
     only = isinstance(model.part, FeatureMaps) and fixed_size(model.part.backbone) is not None
     batches = Batches(images, recipe, model.size, config.batch_size, config.seed, only)
-    device = model.runtime.device
-    head: BinsHead | None = None
-    optimizer: torch.optim.AdamW | None = None
-    began = said = time.monotonic()
-    for step, (pixels, truth) in enumerate(batches.take(config.steps)):
-        maps = model.run(pixels).clone()  # a tensor of inference mode takes no part in a backward pass
-        if head is None or optimizer is None:
-            head = build_head(maps.shape[1], depths, config).to(device)
-            optimizer = torch.optim.AdamW(
-                head.parameters(), config.lr, betas=BETAS, weight_decay=config.weight_decay
-            )
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, config.steps, config.lr)
-        loss = batch_loss(head(maps), truth.to(device), depths, warm_up=step < LOSS_WARM_UP)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise UserError(f"the loss of bins is not finite in step {step}: lower --lr, {config.lr:g}")
-        optimizer.zero_grad()
+    pixels, _ = next(batches.take(0, 1))
+    head = build_head(model.run(pixels[:1]).shape[1], depths, config).to(model.runtime.device)
+    optimizer = torch.optim.AdamW(head.parameters(), config.lr, betas=BETAS, weight_decay=config.weight_decay)
+    training = _BinsTraining(model, batches, head, optimizer, depths, config)
+    protocol = _protocol(config, crop)
+    train_epochs(
+        training,
+        config.steps // training.steps_per_epoch,
+        model.runtime,
+        saved=_saved(model, images, config, protocol),
+    )
+    return BinsProbe(head.eval(), protocol)
+
+
+@dataclass
+class _BinsTraining:
+    """The head and its optimizer; see training.epochs. What is called an epoch there are the steps between
+    two saved states."""
+
+    model: DenseModel
+    source: Batches
+    head: BinsHead
+    optimizer: torch.optim.AdamW
+    depths: DepthRange
+    config: DepthConfig
+    loss_name: str = "loss"
+    progress_every: int = UPDATE_PROGRESS
+
+    @property
+    def steps_per_epoch(self) -> int:
+        steps = self.config.steps
+        divisor = next(n for n in range(min(SAVED_EVERY, steps), 0, -1) if steps % n == 0)
+        return divisor if divisor >= _LEAST_BETWEEN else steps
+
+    def samples(self, step: int) -> int:
+        return self.source.batch
+
+    def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.source.take(start, steps)
+
+    def step(self, step: int, batch: tuple[Tensor, Tensor], exit_status: int | None) -> StepReport:
+        pixels, truth = batch
+        maps = self.model.run(pixels).clone()  # a tensor of inference mode takes no part in a backward pass
+        lr = rate_at(step, self.config.steps, self.config.lr)
+        truth = truth.to(maps.device)
+        loss = batch_loss(self.head(maps), truth, self.depths, warm_up=step < LOSS_WARM_UP)
+        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(head.parameters(), CLIP_NORM)
-        optimizer.step()
-        if time.monotonic() - said > _PROGRESS_SECONDS:
-            said = time.monotonic()
-            left = (said - began) / (step + 1) * (config.steps - step - 1)
-            say(f"bins: step {step + 1:,} of {config.steps:,}, loss {value:.4f}, {left:.0f} s left")
-    assert head is not None
-    return BinsProbe(head.eval(), _protocol(config, crop))
+        report = step_report(loss, self.head.parameters(), exit_status, self.model.runtime)
+        check_finite(report, loss, StepContext(step, lr, None, "lower --lr"), scaled=False)
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), CLIP_NORM)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"head": self.head.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def build_head(dim: int, depths: DepthRange, config: DepthConfig) -> BinsHead:
@@ -122,7 +156,7 @@ def batch_loss(predicted: Tensor, truth: Tensor, depths: DepthRange, *, warm_up:
     return torch.stack(losses).mean()
 
 
-def _protocol(config: DepthConfig, crop: tuple[int, ...] | None) -> dict[str, Any]:
+def _protocol(config: DepthConfig, crop: tuple[int, int] | None) -> dict[str, Any]:
     return {
         "regression": "linear layer to bins, uniform; linear normalisation of rectified logits plus 0.1",
         "bins": config.bins,
@@ -138,67 +172,19 @@ def _protocol(config: DepthConfig, crop: tuple[int, ...] | None) -> dict[str, An
     }
 
 
-@dataclass(frozen=True)
-class Batches:
-    """Augmented batches of a set; those of a step depend on the seed and its number alone.
-
-    Attributes:
-        size: of whole images in front of the network; crops are scaled by the same factor.
-        one_size: whether the network takes images of that size only, and crops are scaled to it.
-    """
-
-    images: DepthImages
-    recipe: DepthRecipe
-    size: InputSize
-    batch: int
-    seed: int
-    one_size: bool = False
-
-    def take(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(pixels uint8[b, 3, h, w], depths float32[b, H, W]) of every step; threads read the next batch
-        meanwhile."""
-        with ThreadPoolExecutor(min(_MOST_THREADS, cpu_count())) as pool:
-            ahead = self._submit(pool, 0)
-            for step in range(steps):
-                current, ahead = ahead, self._submit(pool, step + 1) if step + 1 < steps else []
-                pixels, depths = zip(*(future.result() for future in current), strict=True)
-                yield _stack(pixels), _stack(depths)
-
-    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[Tensor, Tensor]]]:
-        places = range(step * self.batch, (step + 1) * self.batch)
-        return [pool.submit(self._sample, place) for place in places]
-
-    def _sample(self, place: int) -> tuple[Tensor, Tensor]:
-        """The sample at a place of the endless order: every epoch is another permutation of the images."""
-        epoch, position = divmod(place, len(self.images))
-        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.images))[position])
-        image, depth = read_pair(self.images, index)
-        whole = depth.shape
-        generator = np.random.default_rng([self.seed, 1, place])
-        image, depth = self.recipe.apply(image, depth, generator, self.images.describe(index))
-        size = self._input(whole, depth.shape)
-        return to_input(image, size), torch.from_numpy(np.array(depth, np.float32))
-
-    def _input(self, whole: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, int]:
-        """The size of a crop of these sides in front of the network."""
-        height, width = self.size.of(whole[0], whole[1])
-        if self.one_size or (self.recipe.crop is None and part == whole):
-            return height, width
-        multiple = self.size.multiple
-        sides = (
-            round(new * cut / old / multiple) * multiple
-            for new, cut, old in zip((height, width), part, whole, strict=True)
-        )
-        h, w = (max(side, multiple) for side in sides)
-        return h, w
-
-
-def _stack(tensors: tuple[Tensor, ...]) -> Tensor:
-    shapes = {tuple(tensor.shape[-2:]) for tensor in tensors}
-    if len(shapes) > 1:
-        (h1, w1), (h2, w2) = sorted(shapes)[:2]
-        raise UserError(
-            f"the train images have several sizes ({w1} x {h1} and {w2} x {h2} in one batch): give --crop "
-            f"HEIGHT WIDTH for the probe bins"
-        )
-    return torch.stack(tensors)
+def _saved(
+    model: DenseModel, images: DepthImages, config: DepthConfig, protocol: dict[str, Any]
+) -> SavedTraining | None:
+    """The state that a stopped training goes on from, where --run asks for one."""
+    if config.run is None:
+        return None
+    identity = {name: str(value) for name, value in protocol.items()}
+    identity |= {
+        "weights": model.read.digest if model.read else model.source,
+        "layers": f"{config.layers}, class token {config.class_token}",
+        "input": str(model.size),
+        "depths": f"{config.min_depth} to {config.max_depth}",
+        "images": images.fingerprint,
+        "seed": str(config.seed),
+    }
+    return SavedTraining(Path(config.run) / "bins.pth", identity, resume=config.resume)

@@ -14,13 +14,14 @@ from torch.nn import functional
 
 from siamtransfer.evaluation.dense.input_size import InputSize
 from siamtransfer.evaluation.depth.augment import NYU_SIZE, DepthRecipe
+from siamtransfer.evaluation.depth.batches import Batches
 from siamtransfer.evaluation.depth.bins import BinsHead, scale_invariant_loss
 from siamtransfer.evaluation.depth.config import DepthConfig
 from siamtransfer.evaluation.depth.data.rooms import DepthRooms
 from siamtransfer.evaluation.depth.patches import DepthPatches, patch_means
 from siamtransfer.evaluation.depth.ridge import RidgeProblem, fit_ridge
 from siamtransfer.evaluation.depth.scoring import ScoringRule
-from siamtransfer.evaluation.depth.train import Batches, batch_loss, rate_at
+from siamtransfer.evaluation.depth.train import batch_loss, rate_at
 from siamtransfer.evaluation.linear.rows import Rows
 from siamtransfer.metrics.depth import DepthRange
 from siamtransfer.utils.errors import UserError
@@ -140,12 +141,13 @@ def test_augmentation_keeps_images_and_depths_together() -> None:
 def test_batches_depend_on_seed_and_step_alone() -> None:
     rooms = DepthRooms("train", 64, 5)
     batches = Batches(rooms, DepthRecipe((56, 40)), InputSize(96, False, 16), 3, seed=1)
-    first, again = list(batches.take(3)), list(batches.take(2))
+    first, again = list(batches.take(0, 3)), list(batches.take(0, 2))
     for (pixels, depths), (p, d) in zip(first, again, strict=False):
         assert torch.equal(pixels, p) and torch.equal(depths, d)
         assert pixels.shape == (3, 3, 80, 64)  # 1.5 times the crop, in multiples of 16
         assert depths.shape == (3, 56, 40)
-    other = next(Batches(rooms, DepthRecipe((56, 40)), InputSize(96, False, 16), 3, seed=2).take(1))
+    assert torch.equal(next(batches.take(2, 3))[0], first[2][0])
+    other = next(Batches(rooms, DepthRecipe((56, 40)), InputSize(96, False, 16), 3, seed=2).take(0, 1))
     assert not torch.equal(first[0][0], other[0])
 
 
@@ -172,4 +174,4 @@ class Mixed:
 
 def test_images_of_several_sizes_need_a_crop() -> None:
     with pytest.raises(UserError, match=r"several sizes .* give --crop"):
-        next(Batches(Mixed(), DepthRecipe(), InputSize(32, True, 1), 2, 0).take(1))
+        next(Batches(Mixed(), DepthRecipe(), InputSize(32, True, 1), 2, 0).take(0, 1))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamtransfer.evaluation.depth.train import _BinsTraining
 from siamtransfer.programs.depth import main
 from siamtransfer.records.comparison import compare
 from siamtransfer.utils.errors import UserError
 
 RESNET, VIT = "random:resnet18:width=8:stem=small", "random:timm:test_vit"
-ROOMS = ["--data.name=depth-rooms", "--data.size=64", "--data.count=40", "--data.test-count=10"]
+ROOMS = ["--data.name=depth-rooms", "--data.size=64", "--data.count=30", "--data.test-count=8"]
 CPU = ["--device=cpu", "--precision=float32"]
 
 
@@ -30,7 +31,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     """The folder and the record of a ResNet on rooms with both probes."""
     folder = tmp_path_factory.mktemp("scored")
     words = [f"--record={folder / 'a.json'}", f"--pictures={folder / 'rooms.png'}", "--picture-count=2"]
-    bins = ["--probe", "ridge", "bins", "--steps=30", "--batch-size=2", "--lr=0.03", "--upsample=2"]
+    bins = ["--probe", "ridge", "bins", "--steps=20", "--batch-size=2", "--lr=0.03", "--upsample=2"]
     return folder, score(RESNET, *ROOMS, "--layers=layer4", "--target=depth", *words, *bins)
 
 
@@ -55,7 +56,7 @@ def test_the_record_says_how_depth_was_measured(scored: tuple[Path, dict[str, An
     assert protocol["flip_test"] is True
     assert protocol["test_pixels_missing"] == pytest.approx(1 / 64)
     assert set(protocol["settings"]) == {"ridge", "bins"}
-    assert protocol["settings"]["bins"]["steps"] == 30
+    assert protocol["settings"]["bins"]["steps"] == 20
     assert protocol["chosen_ridge"]["chosen_strength"] in protocol["settings"]["ridge"]["strengths"]
 
 
@@ -81,10 +82,41 @@ def test_compare_takes_two_backbones_image_by_image(tmp_path: Path) -> None:
 
 
 def test_twice_is_the_same_and_a_vit_with_its_class_token_is_probed() -> None:
-    words = [VIT, *ROOMS, "--data.count=8", "--probe", "bins", "ridge", "--steps=2", "--class-token"]
+    words = [
+        VIT,
+        *ROOMS,
+        "--data.count=8",
+        "--data.test-count=3",
+        "--probe",
+        "bins",
+        "ridge",
+        "--steps=2",
+        "--class-token",
+    ]
     first, second = (score(*words, "--batch-size=3", "--size=160")["metrics"] for _ in range(2))
     assert first == second
     assert all(np.isfinite(value) for value in first.values())
+
+
+def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of six steps that a signal stops in its third is that of a run without a stop."""
+    words = [RESNET, *ROOMS, "--data.count=6", "--data.test-count=2", "--layers=layer3", "--no-flip-test"]
+    words += ["--probe=bins", "--steps=6", "--batch-size=2", "--upsample=1", "--bins=16", "--lr=0.01"]
+    whole = score(*words)["metrics"]
+    kept, step = [*words, f"--run={tmp_path}"], _BinsTraining.step
+
+    def stopping(self: _BinsTraining, number: int, batch: Any, exit_status: int | None) -> Any:
+        return step(self, number, batch, 143 if number == 2 else exit_status)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_BinsTraining, "step", stopping)
+        with pytest.raises(SystemExit):
+            score(*kept)
+    with pytest.raises(UserError, match="go on with --resume"):
+        score(*kept)
+    with pytest.raises(UserError, match=r"of another training: lr is 0\.01 there and 0\.02 now"):
+        score(*kept, "--resume", "--lr=0.02")
+    assert score(*kept, "--resume")["metrics"] == whole
 
 
 @pytest.mark.parametrize(
@@ -97,9 +129,11 @@ def test_twice_is_the_same_and_a_vit_with_its_class_token_is_probed() -> None:
         ([RESNET, *ROOMS, "--eval-crop=eigen"], "640 x 480 pixels, and depth-rooms"),
         ([RESNET, *ROOMS, "--min-depth=11"], "below --max-depth"),
         ([RESNET, *ROOMS, "--max-depth=0.01"], "no depth of depth-rooms/train lies between"),
-        ([RESNET, *ROOMS, "--memory-budget=0.0000001"], "does not hold 1 patches of 40 images"),
-        ([RESNET, *ROOMS, "--data.test-split=train", "--data.test-count=40"], "is fitted on and scored"),
+        ([RESNET, *ROOMS, "--memory-budget=0.0000001"], "does not hold 1 patches of 30 images"),
+        ([RESNET, *ROOMS, "--data.test-split=train", "--data.test-count=30"], "is fitted on and scored"),
         ([RESNET, *ROOMS, "--probe=bins", "--crop", "80", "80"], "--crop 80 80 is larger than depth-rooms"),
+        ([RESNET, *ROOMS, "--run=x"], "add --probe bins"),
+        ([RESNET, *ROOMS, "--resume"], "--resume needs --run"),
         ([RESNET, *ROOMS, "--pictures=grid.jpg"], "must end in .png"),
         ([RESNET, "--data.name=depth-room"], "did you mean depth-rooms"),
         ([RESNET, *ROOMS, "--data.root=x"], "do not take it"),
