@@ -29,15 +29,17 @@ COLOURS = (
     (128, 128, 0),
 )
 MASK_OPACITY = 0.4
+DOT = 3  # the radius of a keypoint
 
 
 class DrawnObject(NamedTuple):
-    """One object in a picture: its box, class, caption and mask."""
+    """One object in a picture; points: keypoints[K,3], x, y and a number above 0 where it is drawn."""
 
     box: Sequence[float]
     label: int
     caption: str
     mask: dict[str, Any] | None
+    points: np.ndarray | None = None
 
 
 def draw_predictions(
@@ -48,11 +50,12 @@ def draw_predictions(
     *,
     count: int = 8,
     least_score: float = 0.5,
+    edges: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Writes a PNG with a row for each of `count` images, taken at equal distances from the records.
 
     On the left are the annotated objects, on the right the detections with a score of at least `least_score`;
-    boxes and masks have the colour of the class.
+    boxes and masks have the colour of the class. `edges` are pairs of keypoints that a line joins.
 
     Raises:
         UserError: an image cannot be read or the file not be written.
@@ -64,7 +67,7 @@ def draw_predictions(
     for index in chosen.tolist():
         record, image = records[index], read_image(records[index])
         sides = (_annotated(record, classes), _detected(predictions[index], classes, least_score))
-        rows.append([_draw(image, drawn) for drawn in sides])
+        rows.append([_draw(image, drawn, edges) for drawn in sides])
     width = max(sum(picture.width + GAP for picture in row) for row in rows) + GAP
     sheet = Image.new("RGB", (width, sum(row[0].height + GAP for row in rows) + GAP), "white")
     top = GAP
@@ -85,7 +88,8 @@ def _annotated(record: ImageRecord, classes: Sequence[str]) -> list[DrawnObject]
         mask = encoded(item["segmentation"], *size) if "segmentation" in item else None
         notes = [note for note in ("difficult", "iscrowd") if item.get(note)]
         caption = " ".join([classes[item["category_id"]], *notes])
-        drawn.append(DrawnObject(corners(item), item["category_id"], caption, mask))
+        points = item["keypoints"].reshape(-1, 3) if "keypoints" in item else None
+        drawn.append(DrawnObject(corners(item), item["category_id"], caption, mask, points))
     return drawn
 
 
@@ -93,22 +97,24 @@ def _detected(prediction: Prediction, classes: Sequence[str], least_score: float
     masks: Sequence[Any] | None = prediction["masks"]
     if masks is None:
         masks = [None] * len(prediction["scores"])
+    points = prediction.get("keypoints", [None] * len(prediction["scores"]))
     rows = zip(
         prediction["boxes"].tolist(),
         prediction["classes"].tolist(),
         prediction["scores"].tolist(),
         masks,
+        points,
         strict=True,
     )
     best_last = sorted(rows, key=lambda row: row[2])
     return [
-        DrawnObject(box, label, f"{classes[label]} {score:.2f}", mask)
-        for box, label, score, mask in best_last
+        DrawnObject(box, label, f"{classes[label]} {score:.2f}", mask, keypoints)
+        for box, label, score, mask, keypoints in best_last
         if score >= least_score
     ]
 
 
-def _draw(image: np.ndarray, drawn: Sequence[DrawnObject]) -> Image.Image:
+def _draw(image: np.ndarray, drawn: Sequence[DrawnObject], edges: Sequence[tuple[int, int]]) -> Image.Image:
     pixels = image.astype(np.float32)
     for item in drawn:
         if item.mask is not None:
@@ -127,7 +133,26 @@ def _draw(image: np.ndarray, drawn: Sequence[DrawnObject]) -> Image.Image:
         where = (x0 + 2, max(y0, 0))
         pen.rectangle(pen.textbbox(where, item.caption, font=font), fill=_colour(item.label))
         pen.text(where, item.caption, fill="white", font=font)
+        if item.points is not None:
+            _draw_points(pen, item.points * (scale, scale, 1), edges, _colour(item.label))
     return picture
+
+
+def _draw_points(
+    pen: ImageDraw.ImageDraw,
+    points: np.ndarray,
+    edges: Sequence[tuple[int, int]],
+    colour: tuple[int, int, int],
+) -> None:
+    """points[K,3] as dots, each in a colour of its own, and lines between the joined ones."""
+    shown = points[:, 2] > 0
+    for a, b in edges:
+        if shown[a] and shown[b]:
+            pen.line([*points[a, :2], *points[b, :2]], fill=colour, width=2)
+    for number, (x, y, _) in enumerate(points):
+        if shown[number]:
+            box = (x - DOT, y - DOT, x + DOT, y + DOT)
+            pen.ellipse(box, fill=_colour(number + 1), outline="white")
 
 
 def _colour(label: int) -> tuple[int, int, int]:
