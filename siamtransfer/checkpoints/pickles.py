@@ -143,6 +143,7 @@ _ARRAY_GLOBALS: dict[str, Any] = {
     "numpy.ndarray": _Array,
     "numpy.dtype": np.dtype,
     "builtins.bytearray": bytearray,
+    "builtins.bytes": bytes,
     "_codecs.encode": codecs.encode,
     "collections.OrderedDict": collections.OrderedDict,
 }

@@ -1,0 +1,102 @@
+"""Sets of queries and a database, opened by name; every file is looked for before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from siamtransfer.data.folders import FileImages
+from siamtransfer.data.listing import PathTable, list_images, require_files, require_folder
+from siamtransfer.evaluation.retrieval.config import RetrievalData
+from siamtransfer.evaluation.retrieval.ground_truth import Box, GroundTruth, read_own, read_revisited
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+from siamtransfer.utils.text import printable
+
+PUBLISHED = {"roxford5k": (70, 4993), "rparis6k": (70, 6322)}
+"""Queries and images of the database (Radenović et al., arXiv 1803.11285)."""
+OWN = "folder"
+
+
+@dataclass
+class RetrievalSet:
+    """Queries, a database, and which of its images answer them."""
+
+    name: str
+    truth: GroundTruth
+    queries: FileImages
+    database: FileImages
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def boxes(self) -> list[Box | None]:
+        """The boxes of the queries, in their order."""
+        return [query.box for query in self.truth.queries]
+
+
+def open_retrieval_set(data: RetrievalData) -> RetrievalSet:
+    """Opens the set that the options name.
+
+    Raises:
+        UserError: there is no such set, or a file of it is missing or cannot be read; names it.
+    """
+    assert data.name is not None
+    assert data.root is not None
+    root = require_folder(data.root)
+    if data.name == OWN:
+        assert data.queries is not None
+        images = [os.fsdecode(path) for path in list_images(root).paths]
+        return _with_files(data.name, root, read_own(Path(data.queries), images))
+    if data.name not in PUBLISHED:
+        raise UserError(
+            f"data.name: there is no set {data.name!r} (there are {', '.join([*PUBLISHED, OWN])})"
+        )
+    found = _with_files(data.name, root, read_revisited(_ground_truth_file(root, data.name)))
+    counts, published = (len(found.queries), len(found.database)), PUBLISHED[data.name]
+    if counts != published:
+        found.remarks.append(
+            f"{counts[0]} queries and {counts[1]} images; the published {data.name} has {published[0]} and "
+            f"{published[1]}"
+        )
+        say(f"note: this {data.name} is not the published one: {found.remarks[-1]}")
+    return found
+
+
+def images_below(folder: str, name: str) -> FileImages:
+    """All images below a folder, in the byte order of their paths.
+
+    Raises:
+        UserError: there are none; `name` is the option that names the folder.
+    """
+    if not Path(folder).expanduser().is_dir():
+        raise UserError(f"{name} {printable(folder)} is no folder")
+    root = Path(folder).expanduser().absolute()
+    listing = list_images(root)
+    if not listing.paths:
+        raise UserError(f"{name}: there are no images below {printable(root)}")
+    return FileImages(name, "", PathTable(root, listing.paths))
+
+
+def files(name: str, split: str, root: Path, paths: list[str]) -> FileImages:
+    """These images below `root`; raises UserError where one is missing."""
+    table = PathTable(root, [os.fsencode(path) for path in paths])
+    require_files(f"the {split} of {name}", table)
+    return FileImages(name, split, table)
+
+
+def _with_files(name: str, root: Path, truth: GroundTruth) -> RetrievalSet:
+    queries = files(name, "queries", root, [query.image for query in truth.queries])
+    return RetrievalSet(name, truth, queries, files(name, "database", root, truth.database))
+
+
+def _ground_truth_file(root: Path, name: str) -> Path:
+    for ending in (".pkl", ".json"):
+        if (root / f"gnd_{name}{ending}").is_file():
+            return root / f"gnd_{name}{ending}"
+    inner = root / name
+    hint = f": did you mean --data.root {printable(inner)}" if inner.is_dir() else ""
+    raise UserError(
+        f"there is no gnd_{name}.pkl (or .json) in {printable(root)}{hint}; it comes with the "
+        "revisited benchmark and lies beside the folder jpg"
+    )
