@@ -7,7 +7,8 @@ Example: python scripts/write_scenes.py voc scenes/VOC2007 --train 1000 --test 2
 lengths, for which Detectron2 needs INPUT.MASK_FORMAT bitmask. `coco-keypoints` writes
 annotations/person_keypoints_{train,val}.json, with the outermost points of every object. `coco-panoptic`
 writes annotations/panoptic_{train,val}.json and the folders panoptic_train and panoptic_val beside what
-`coco` writes. Objects of the test scenes are in no other.
+`coco` writes. `cityscapes` writes leftImg8bit/ and gtFine/, `lvis` writes lvis/ and coco/; masks are outlines
+in both. Objects of the test scenes are in no other.
 
 `davis` writes videos of moving objects in the folders of DAVIS 2017; --train and --test are numbers of
 videos: python scripts/write_scenes.py davis scenes/DAVIS --train 4 --test 8 --frames 20 --size 128
@@ -22,7 +23,9 @@ from typing import Any
 
 from siamtransfer.cli import run
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
+from siamtransfer.data.scenes.export_cityscapes import write_cityscapes
 from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, write_coco_panoptic
+from siamtransfer.data.scenes.export_lvis import write_lvis
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.data.scenes.videos import VideoCounts, write_davis
 from siamtransfer.records.record import record
@@ -34,6 +37,8 @@ WRITERS = {
     "coco": write_coco,
     "coco-keypoints": write_coco_keypoints,
     "coco-panoptic": write_coco_panoptic,
+    "cityscapes": write_cityscapes,
+    "lvis": write_lvis,
 }
 
 
