@@ -3,7 +3,6 @@ real Detectron2 on the CPU, at tiny size."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from siamtransfer.detection.detectron2 import convert
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.programs import detection, to_d2
 from siamtransfer.training.journal import read_rows
-from siamtransfer.utils.errors import UserError
 
 pytestmark = [
     pytest.mark.detectron2,
