@@ -56,6 +56,24 @@ def test_last_blocks_are_in_their_order() -> None:
         assert torch.equal(FeatureMaps(backbone, "block12+block11")(x), torch.cat(apart[::-1], dim=1))
 
 
+def test_the_class_token_of_the_same_block_stands_beside_every_patch() -> None:
+    backbone = build_backbone("timm:test_vit").eval()
+    x = torch.randn(2, 3, 160, 160)
+    layers = "block1+block6"
+    with torch.inference_mode():
+        plain, joined = (FeatureMaps(backbone, layers, class_token=token)(x) for token in (False, True))
+        tokens = FeatureLayers(backbone, [layers])(x).chunk(2, dim=1)
+    dim = plain.shape[1] // 2
+    for number, (found, expected) in enumerate(
+        zip(joined.chunk(2, dim=1), plain.chunk(2, dim=1), strict=True)
+    ):
+        assert torch.allclose(found[:, :dim], expected, atol=1e-6)
+        spread = tokens[number][:, :, None, None].expand_as(expected)
+        assert torch.allclose(found[:, dim:], spread, atol=1e-6)
+    with pytest.raises(UserError, match="resnet18 has no class token"):
+        FeatureMaps(build_backbone("resnet18", width=8), class_token=True)
+
+
 def test_an_unknown_layer_names_those_that_there_are() -> None:
     with pytest.raises(UserError, match=r"no map of a layer 'layer5'; choose from output, layer1"):
         FeatureMaps(build_backbone("resnet18", width=8), "layer5")

@@ -42,7 +42,7 @@ def evaluate(config: DepthConfig, runtime: Runtime) -> Result:
 
     Raises:
         UserError: the program runs on several ranks, or whatever reading checkpoint, images and depth maps
-        finds.
+            finds.
     """
     if runtime.world_size > 1:
         raise UserError("depth runs in one process: start it without torchrun")

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.depth.data.check import DepthReport
-from siamtransfer.evaluation.depth.data.depth_images import DepthImages, MirroredImages, read_pair
+from siamtransfer.evaluation.depth.data.depth_images import DepthImages, MirroredImages
 from siamtransfer.evaluation.depth.probe import DepthProbe
 from siamtransfer.metrics.depth import DepthRange, ImageDepthScores
 from siamtransfer.utils.errors import UserError
@@ -85,12 +85,11 @@ def score_probes(
 
     Raises:
         UserError: an image or a depth map cannot be read, no pixel of any image counts, or a prediction is
-        not
-            finite.
+            not finite.
     """
     scored = [ScoredDepth(probe.name, probe.protocol) for probe in probes]
     for index, features, mirrored in _maps(model, images, rule.flip):
-        _, truth = read_pair(images, index)
+        truth = images.depth(index)
         counted = rule.counted(truth, images.describe_depth(index))
         for probe, result in zip(probes, scored, strict=True):
             predicted = enlarge(probe.depth(features), truth.shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +36,7 @@ class DepthReport:
         sums, counts: float64[C, C]: the sum of the depths that count and their number, by their place in the
             image.
         pixels, missing, beyond: numbers of all pixels, of those without a depth, and of depths that lie
-        outside
-            the range.
+            outside the range.
         remarks: what is no error but should be known, a sentence each.
     """
 
@@ -46,6 +46,14 @@ class DepthReport:
     missing: int = 0
     beyond: int = 0
     remarks: list[str] = field(default_factory=list)
+
+    def add(self, look: DepthLook) -> None:
+        """Adds the look at a map."""
+        self.sums += look.sums
+        self.counts += look.counts
+        self.pixels += look.pixels
+        self.missing += look.missing
+        self.beyond += look.beyond
 
     @property
     def mean(self) -> float:
@@ -58,57 +66,86 @@ class DepthReport:
         return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), self.mean)
 
 
+class DepthLook(NamedTuple):
+    """What is kept of a depth map: the sums and numbers of the depths that count, float64[C, C] and
+    int64[C, C], the numbers of all, missing and other pixels outside the range, and the largest depth in
+    metres."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    pixels: int
+    missing: int
+    beyond: int
+    largest: float
+
+
+def look_at(images: DepthImages, index: int, depths: DepthRange) -> DepthLook:
+    """Reads image `index` and its depth map; raises UserError, see `read_pair`."""
+    _, depth = read_pair(images, index)
+    valid, known = depths.valid(depth), depth > 0
+    rows, columns = ((2 * np.arange(pixels) + 1) * CELLS // (2 * pixels) for pixels in depth.shape)
+    cells = (rows[:, None] * CELLS + columns)[valid]
+    sums = np.bincount(cells, depth[valid].astype(np.float64), CELLS**2)
+    counts = np.bincount(cells, minlength=CELLS**2)
+    outside = int((known & ~valid).sum())
+    shape = (CELLS, CELLS)
+    return DepthLook(
+        sums.reshape(shape),
+        counts.reshape(shape),
+        depth.size,
+        int((~known).sum()),
+        outside,
+        float(depth.max()),
+    )
+
+
 def check_depths(images: DepthImages, depths: DepthRange) -> DepthReport:
     """Looks at every image and its depth map; several threads read them, and the progress is said every ten
     seconds.
 
     Raises:
         UserError: a file cannot be read, sizes differ, or no depth of the whole set lies in the range;
-        names the
-            first file and what helps.
+            names the first file and what helps.
     """
     report, name = DepthReport(), f"{images.name}/{images.split}"
     empty: list[str] = []
     largest, farthest = 0.0, ""
     began = said = time.monotonic()
     with ThreadPoolExecutor(min(_MOST_THREADS, cpu_count())) as pool:
-        for index, depth in enumerate(
-            pool.map(lambda index: read_pair(images, index)[1], range(len(images)))
-        ):
-            valid, known = depths.valid(depth), depth > 0
-            _add(report, depth, valid, known)
-            if not valid.any():
+        looks = pool.map(lambda index: look_at(images, index, depths), range(len(images)))
+        for index, look in enumerate(looks):
+            report.add(look)
+            if not look.counts.any():
                 empty.append(images.describe_depth(index))
-            if known.any() and float(depth.max()) > largest:
-                largest, farthest = float(depth.max()), images.describe_depth(index)
+            if look.largest > largest:
+                largest, farthest = look.largest, images.describe_depth(index)
             if time.monotonic() - said > _PROGRESS_SECONDS:
                 said = time.monotonic()
                 left = (said - began) / (index + 1) * (len(images) - index - 1)
                 say(f"checked {index + 1:,} of {len(images):,} depth maps of {name}, {left:.0f} s left")
     if not report.counts.any():
         raise UserError(_nothing(report, name, depths, empty[0], largest))
-    if empty:
-        report.remarks.append(
-            f"{len(empty)} of {len(images)} depth maps of {name} have no depth that counts: "
-            f"{first_few(empty)}"
-        )
-    if report.beyond > FEW * (report.pixels - report.missing):
-        share = 100 * report.beyond / (report.pixels - report.missing)
-        report.remarks.append(
-            f"{report.beyond:,} depths of {name} ({share:.1f} %) lie outside {depths.low:g} to "
-            f"{depths.high:g} m and count nowhere; the largest is {largest:.4g} m in {farthest}"
-        )
+    report.remarks = _remarks(report, images, depths, empty, f"{largest:.4g} m in {farthest}")
     return report
 
 
-def _add(report: DepthReport, depth: np.ndarray, valid: np.ndarray, known: np.ndarray) -> None:
-    (rows, columns) = ((2 * np.arange(pixels) + 1) * CELLS // (2 * pixels) for pixels in depth.shape)
-    cells = (rows[:, None] * CELLS + columns)[valid]
-    report.sums += np.bincount(cells, depth[valid].astype(np.float64), CELLS**2).reshape(CELLS, CELLS)
-    report.counts += np.bincount(cells, minlength=CELLS**2).reshape(CELLS, CELLS)
-    report.pixels += depth.size
-    report.missing += int((~known).sum())
-    report.beyond += int((known & ~valid).sum())
+def _remarks(
+    report: DepthReport, images: DepthImages, depths: DepthRange, empty: list[str], largest: str
+) -> list[str]:
+    """Maps without a depth that counts, and depths outside the range."""
+    remarks, name = [], f"{images.name}/{images.split}"
+    if empty:
+        remarks.append(
+            f"{len(empty)} of {len(images)} depth maps of {name} have no depth that counts: "
+            f"{first_few(empty)}"
+        )
+    known = report.pixels - report.missing
+    if report.beyond > FEW * known:
+        remarks.append(
+            f"{report.beyond:,} depths of {name} ({100 * report.beyond / known:.1f} %) lie outside "
+            f"{depths.low:g} to {depths.high:g} m and count nowhere; the largest is {largest}"
+        )
+    return remarks
 
 
 def _nothing(report: DepthReport, name: str, depths: DepthRange, first: str, largest: float) -> str:
