@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import torch
@@ -154,8 +152,9 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
 class Mixed:
     """Two rooms of 48 and 64 pixels."""
 
-    name, split, fingerprint = "mixed", "train", ""
-    remarks: ClassVar[list[str]] = []
+    def __init__(self) -> None:
+        self.name, self.split, self.fingerprint = "mixed", "train", ""
+        self.remarks: list[str] = []
 
     def __len__(self) -> int:
         return 2

@@ -34,7 +34,7 @@ def write_nyu(root: Path, base: str, split: str, scenes: dict[str, float]) -> No
     lines = []
     for scene, metres in scenes.items():
         names = [f"{scene}/rgb_00045.jpg", f"{scene}/sync_depth_00045.png"]
-        write_pair(*(root / base / name for name in names), metres)
+        write_pair(root / base / names[0], root / base / names[1], metres)
         lines.append(f"/{names[0]} /{names[1]} 518.8579\n")
     (root / f"nyudepthv2_{split}_files_with_gt.txt").write_text("".join(lines))
 
@@ -53,7 +53,7 @@ def test_nyu_is_read_by_its_list(tmp_path: Path, base: str) -> None:
 def test_nyu_without_a_list_is_all_below_the_split(tmp_path: Path) -> None:
     for scene in ("b", "a"):
         names = [f"test/{scene}/rgb_1.jpg", f"test/{scene}/sync_depth_1.png"]
-        write_pair(*(tmp_path / name for name in names), 3)
+        write_pair(tmp_path / names[0], tmp_path / names[1], 3)
     images = open_depth("nyu", root=tmp_path, split="test")
     names = [images.describe(index).rpartition("test/")[2] for index in range(2)]
     assert names == ["a/rgb_1.jpg", "b/rgb_1.jpg"]
