@@ -40,6 +40,7 @@ def evaluate(config: VideoConfig, runtime: Runtime) -> Result:
         raise UserError("video runs in one process: start it without torchrun")
     tracker, data = Tracker.open(config, runtime), config.data
     assert data.root is not None
+    say(f"reading the masks of {data.split} below {data.root}")
     videos = open_videos(data.root, data.split, data.resolution, data.videos)
     for remark in videos.remarks:
         say(f"note: {remark}")
@@ -47,7 +48,7 @@ def evaluate(config: VideoConfig, runtime: Runtime) -> Result:
     scored = {kind: [tally[kind] for tally in tallies] for kind in tallies[0]}
     values = values_of(scored[PREDICTED])
     metrics = metrics_of(scored[PREDICTED], PREDICTED) | interval_of(values)
-    for kind in scored:
+    for kind in (name for name in scored if name != PREDICTED):
         metrics |= metrics_of(scored[kind], kind)
     say_metrics(metrics)
     metrics |= {f"video/{each.video.name}/{BOTH}": 100 * each.mean for each in scored[PREDICTED]}
@@ -88,7 +89,7 @@ def _track(
 ) -> dict[str, VideoScores]:
     """The scores of one video by kind of masks."""
     tally, said = VideoTally(video, bounds=config.bounds), time.monotonic()
-    for frame in tracker.track(video):
+    for frame in tracker.track(video, ceiling=config.bounds):
         tally.add(frame)
         strips.add(video, frame)
         if masks is not None:

@@ -47,14 +47,15 @@ class Propagator:
         """Begins with the map float[D, h, w] of the first frame and the shares float[C, h, w] of its patches
         that belong to each channel."""
         self._rule = rule
-        self._first = (_unit_rows(features), shares.permute(1, 2, 0).to(features.device).float())
+        self._first = (_unit_rows(features), shares.permute(1, 2, 0))
         self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=rule.context)
 
     def next(self, features: Tensor) -> Tensor:
         """float32[C, h, w]: the shares of the patches of the next frame, from its map float[D, h, w]."""
-        target = _unit_rows(features)
-        keys, values = (torch.stack(part) for part in zip(self._first, *self._last, strict=True))
-        shares = propagate(target, keys, values, self._rule)
+        with torch.inference_mode():
+            target = _unit_rows(features)
+            keys, values = (torch.stack(part) for part in zip(self._first, *self._last, strict=True))
+            shares = propagate(target, keys, values, self._rule)
         self._last.append((target, shares))
         return shares.permute(2, 0, 1)
 

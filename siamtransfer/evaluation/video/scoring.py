@@ -66,7 +66,9 @@ class VideoTally:
         assert self._still is not None
         found = {PREDICTED: frame.mask, STILL: self._still, CEILING: frame.ceiling}
         for kind, scores in self.scores.items():
-            scores.add(frame.truth, found[kind])
+            mask = found[kind]
+            assert mask is not None
+            scores.add(frame.truth, mask)
 
 
 def metrics_of(scored: Sequence[VideoScores], kind: str) -> dict[str, float]:

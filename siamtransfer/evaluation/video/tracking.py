@@ -30,13 +30,14 @@ class Tracked(NamedTuple):
     Attributes:
         number: of the frame, from 0.
         mask: uint8[H, W], the numbers of the objects; that of the first frame is the given one.
-        ceiling: the same of the true mask, reduced to the patches and enlarged as predictions are.
+        ceiling: the same of the true mask, reduced to the patches and enlarged as predictions are; None where
+            it is not wanted.
     """
 
     number: int
     mask: np.ndarray
     truth: np.ndarray
-    ceiling: np.ndarray
+    ceiling: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,30 @@ class Tracker:
         rule = Rule(config.context, config.neighbourhood, config.topk, config.temperature)
         return cls(DenseModel.open(config, runtime, side=DINO_SIDE), rule, config.long_multiple)
 
-    def track(self, video: Video) -> Iterator[Tracked]:
+    def track(self, video: Video, *, ceiling: bool = True) -> Iterator[Tracked]:
         """All frames of a video in their order; a batch of frames and the context are in memory.
 
         Raises:
             UserError: a frame or a mask cannot be read, or a feature is not finite.
         """
         channels = (0, *video.objects)
-        first = video.mask(0)
-        size = (first.shape[0], first.shape[1])
-        input_size = self.input_size(*size)
+        height, width = video.mask(0).shape
+        input_size = self.input_size(height, width)
+
+        def drawn(shares: Tensor) -> np.ndarray:
+            return to_mask(shares, channels, input_size, (height, width))
+
         propagator: Propagator | None = None
-        for index, features in enumerate(self._maps(video, input_size)):
-            cells = (features.shape[1], features.shape[2])
-            truth = video.mask(index)
-            reduced = first_shares(truth, channels, cells)
-            ceiling = to_mask(reduced, channels, input_size, size)
+        for number, features in enumerate(self._maps(video, input_size)):
+            truth = mask = video.mask(number)
+            reduced = first_shares(truth, channels, (features.shape[1], features.shape[2])).to(
+                features.device
+            )
             if propagator is None:
                 propagator = Propagator(features, reduced, self.rule)
-                yield Tracked(index, truth, truth, ceiling)
             else:
-                with torch.inference_mode():
-                    shares = propagator.next(features)
-                yield Tracked(index, to_mask(shares, channels, input_size, size), truth, ceiling)
+                mask = drawn(propagator.next(features))
+            yield Tracked(number, mask, truth, drawn(reduced) if ceiling else None)
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) in pixels of the network's input for frames of these sides."""

@@ -103,9 +103,8 @@ def open_videos(
                 "in "
                 f"ROOT/{folder}/480p/VIDEO"
             )
-    remarks: list[str] = []
-    videos = [_open(root, resolution, name, remarks) for name in names]
-    return Videos(root, split, tuple(videos), tuple(remarks))
+    videos = tuple(_open(root, resolution, name) for name in names)
+    return Videos(root, split, videos, tuple(remark for video in videos for remark in _check(video)))
 
 
 def _names(root: Path, split: str, only: Sequence[str]) -> list[str]:
@@ -128,19 +127,17 @@ def _names(root: Path, split: str, only: Sequence[str]) -> list[str]:
     return [name for name in names if name in only] if only else names
 
 
-def _open(root: Path, resolution: str, name: str, remarks: list[str]) -> Video:
+def _open(root: Path, resolution: str, name: str) -> Video:
     folders = {kind: root / kind / resolution / name for kind in (FRAMES, MASKS)}
     frames, masks = _files(folders[FRAMES], FRAME_ENDINGS), _files(folders[MASKS], (".png",))
     _require_pairs(name, folders, frames, masks)
     stems = sorted(frames)
-    video = Video(
+    return Video(
         name,
         tuple(frames[stem] for stem in stems),
         tuple(masks[stem] for stem in stems),
         _objects_of(masks[stems[0]]),
     )
-    remarks += _check(video)
-    return video
 
 
 def _files(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
