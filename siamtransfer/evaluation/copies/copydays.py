@@ -19,7 +19,6 @@ from siamtransfer.data.listing import has_image_ending, is_hidden, require_folde
 from siamtransfer.evaluation.copies.config import CopyData
 from siamtransfer.evaluation.retrieval.sets import files
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few, printable
 
 ORIGINAL, STRONG = "original", "strong"
@@ -78,8 +77,6 @@ def open_copydays(data: CopyData) -> CopySet:
         queries += [f"{subset}/{name}" for name in names]
         answers += found
         remarks += _remark(subset, len(names))
-    for remark in remarks:
-        say(f"note: this is not the published Copydays: {remark}")
     return CopySet(
         files("copydays", "originals", root, [f"{ORIGINAL}/{name}" for name in originals]),
         files("copydays", "copies", root, queries),

@@ -13,6 +13,7 @@ from siamtransfer.evaluation.retrieval.searched import Search, run_search
 from siamtransfer.metrics.ranked_lists import mean_of_queries, trapezoid_average_precision
 from siamtransfer.records.result import Result
 from siamtransfer.records.sample_values import SampleValues
+from siamtransfer.utils.log import say
 
 
 def evaluate(config: CopiesConfig, runtime: Runtime) -> Result | None:
@@ -23,6 +24,9 @@ def evaluate(config: CopiesConfig, runtime: Runtime) -> Result | None:
     """
     with collectives.own_pace("opening the images"):
         found = open_copydays(config.data)
+    if runtime.is_main:
+        for remark in found.remarks:
+            say(f"note: this is not the published Copydays: {remark}")
     search = Search(found.queries, found.originals, found.answers, config.data.distractors)
     searched = run_search(search, config, runtime)
     if not runtime.is_main:

@@ -25,6 +25,7 @@ from siamtransfer.metrics.ranked_lists import (
 from siamtransfer.records.result import Result
 from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 KS = (1, 5, 10)
 AVERAGE_PRECISION = "trapezoids of precision over recall, junk taken out of the list (revisitop)"
@@ -41,6 +42,9 @@ def evaluate(config: RetrievalConfig, runtime: Runtime) -> Result | None:
     """
     with collectives.own_pace("opening the images"):
         found = open_retrieval_set(config.data)
+    if runtime.is_main:
+        for remark in found.remarks:
+            say(f"note: this is not the published {found.name}: {remark}")
     truth = found.truth
     names = [name for name in truth.settings if _answered(truth, name)]
     if not names:

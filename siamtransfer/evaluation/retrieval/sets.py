@@ -11,7 +11,6 @@ from siamtransfer.data.listing import PathTable, list_images, require_files, req
 from siamtransfer.evaluation.retrieval.config import RetrievalData
 from siamtransfer.evaluation.retrieval.ground_truth import Box, GroundTruth, read_own, read_revisited
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
 from siamtransfer.utils.text import printable
 
 PUBLISHED = {"roxford5k": (70, 4993), "rparis6k": (70, 6322)}
@@ -56,10 +55,8 @@ def open_retrieval_set(data: RetrievalData) -> RetrievalSet:
     counts, published = (len(found.queries), len(found.database)), PUBLISHED[data.name]
     if counts != published:
         found.remarks.append(
-            f"{counts[0]} queries and {counts[1]} images; the published {data.name} has {published[0]} and "
-            f"{published[1]}"
+            f"it has {counts[0]} queries and {counts[1]} images instead of {published[0]} and {published[1]}"
         )
-        say(f"note: this {data.name} is not the published one: {found.remarks[-1]}")
     return found
 
 

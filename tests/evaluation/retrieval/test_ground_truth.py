@@ -191,7 +191,7 @@ def test_broken_layouts_are_named(tmp_path: Path) -> None:
     write_revisited(tmp_path / "roxford5k")
     opened = open_retrieval_set(RetrievalData("roxford5k", str(tmp_path / "roxford5k")))
     assert (len(opened.queries), len(opened.database)) == (5, 24)
-    assert "the published roxford5k has 70 and 4993" in opened.remarks[0]
+    assert opened.remarks == ["it has 5 queries and 24 images instead of 70 and 4993"]
     with pytest.raises(
         UserError, match=r"there is no gnd_roxford5k\.pkl .*did you mean --data\.root .*roxford5k"
     ):
