@@ -46,15 +46,22 @@ def main() -> None:
     print(f"program: {seconds:.1f} s of processors for {args.frames} frames, {mib:.0f} MiB at most")
     found |= {"seconds": seconds, "mib": mib}
     for patch, grid in GRIDS.items():
-        maps = [functional.normalize(torch.randn(*grid, DIM), dim=-1) for _ in range(Rule.context + 2)]
-        values = torch.rand(Rule.context + 1, *grid, CHANNELS)
-        keys = torch.stack(maps[:-1])
-        found[f"propagation_{patch}"] = took(lambda m=maps, k=keys, v=values: propagate(m[-1], k, v, Rule()))
-        print(f"propagation, patches of {patch}: {found[f'propagation_{patch}']:.3f} s a frame")
-    masks = [frame[1] == 1 for frame in padded(2)]
-    found["scoring"] = took(lambda: (region_similarity(*masks), contour_accuracy(*masks)))
-    print(f"J and F: {1000 * found['scoring']:.1f} ms an object and frame")
+        seconds = propagation(grid)
+        print(f"propagation, patches of {patch}: {seconds:.3f} s a frame")
+        found[f"propagation_{patch}"] = seconds
+    first, second = (frame[1] == 1 for frame in padded(2))
+    seconds = took(lambda: (region_similarity(first, second), contour_accuracy(first, second)))
+    print(f"J and F: {1000 * seconds:.1f} ms an object and frame")
+    found["scoring"] = seconds
     print(to_json(found))
+
+
+def propagation(grid: tuple[int, int]) -> float:
+    """Processor seconds of the propagation to one frame of so many patches."""
+    maps = [functional.normalize(torch.randn(*grid, DIM), dim=-1) for _ in range(Rule.context + 2)]
+    values = torch.rand(Rule.context + 1, *grid, CHANNELS)
+    keys = torch.stack(maps[:-1])
+    return took(lambda: propagate(maps[-1], keys, values, Rule()))
 
 
 def took(what: Callable[[], object]) -> float:
