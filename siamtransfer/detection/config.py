@@ -95,4 +95,5 @@ class DetectionOptions:
         for name in (self.weights, self.compare):
             baseline = str(name).startswith(("random:", "torchvision:"))
             if name not in (None, "scratch") and not baseline and not Path(str(name)).is_file():
-                raise UserError(f"there is no file {name}: siamtransfer to-d2 CKPT OUT.pkl writes one")
+                hint = ": siamtransfer to-d2 CKPT OUT.pkl writes one" if self.engine == "detectron2" else ""
+                raise UserError(f"there is no file {name}{hint}")

@@ -140,6 +140,9 @@ class TorchvisionEngine:
 
         self.version, self.head = f"torchvision {torchvision.__version__}", head
         self.values = {key: stated.value for key, stated in layered.items()}
+        self.device = str(self.values.get("MODEL.DEVICE", "auto"))
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"MODEL.DEVICE is {self.device} and torch finds no GPU; append MODEL.DEVICE cpu")
         self.semantic = self.values.get(META_ARCHITECTURE) in SEMANTIC
         known = SEGMENTER_KEYS if self.semantic else KNOWN
         for key, (_, where) in layered.items():
@@ -162,12 +165,13 @@ class TorchvisionEngine:
 
     def run(self, runs: Sequence[FinetuneRun]) -> list[dict[str, Any]]:
         """The results, in the order of the runs."""
-        with start_runtime(self.values.get("MODEL.DEVICE", "auto")) as runtime:
+        with start_runtime(self.device) as runtime:
             return [finetune(run, runtime, self.head) for run in runs]
 
     def check(self, initialization: Initialization, task: Task) -> None:
-        """Raises UserError for settings, weights and data that do not go together."""
-        check_initialization(initialization, task, self.head)
+        """Raises UserError for settings, weights, data and a device that do not go together."""
+        with start_runtime(self.device) as runtime:
+            check_initialization(initialization, task, self.head, runtime)
 
     def settings(self, initialization: Initialization, task: Task) -> dict[str, Any]:
         """For a record: every key that the configuration states, and the head of a segmentation."""

@@ -43,9 +43,10 @@ class CropRecipe:
     colour: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.crop) != 2 or min(self.crop) < 1:
+        if len(self.crop) != 2 or any(type(side) is not int or side < 1 for side in self.crop):
             raise UserError(f"INPUT.MASKS.CROP is {self.crop}; give a height and a width in pixels")
-        if len(self.scales) != 2 or not 0 < self.scales[0] <= self.scales[1]:
+        numbers = all(isinstance(factor, int | float) for factor in self.scales)
+        if len(self.scales) != 2 or not numbers or not 0 < self.scales[0] <= self.scales[1]:
             raise UserError(f"INPUT.MASKS.SCALES is {self.scales}; give the lowest and the highest factor")
         if min(self.short_side, self.long_side) < 0 or (self.long_side and not self.short_side):
             raise UserError("INPUT.MASKS.SHORT_SIDE and LONG_SIDE are sizes in pixels; 0 is no limit")

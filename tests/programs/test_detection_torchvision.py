@@ -100,6 +100,9 @@ def test_trials_from_scratch_and_a_search(tmp_path: Path, capsys: pytest.Capture
             "RES5_DILATION is 2, and torchvision",
         ),
         (["--metric", "coco"], "--metric coco is of objects"),
+        (["INPUT.MASKS.CROP", "(64.5, 64)"], r"CROP is \(64\.5, 64\); give a height and a width"),
+        (["SOLVER.WEIGHT_DECAY", "-1.0"], "WEIGHT_DECAY and WEIGHT_DECAY_NORM must be at least 0"),
+        (["MODEL.DEVICE", "meta"], "'meta' is not supported"),
     ],
 )
 def test_refused_before_anything_is_written(tmp_path: Path, options: list[str], sentence: str) -> None:

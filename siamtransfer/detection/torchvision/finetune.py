@@ -41,11 +41,11 @@ def transfer_of(task: Task, read: ReadBackbone, settings: Mapping[str, Any], hea
     return InstancesTransfer(read, task, recipe_of(settings))
 
 
-def check_initialization(initialization: Initialization, task: Task, head: Head) -> None:
-    """Raises UserError for what a run from here would refuse on one process, before anything is written."""
+def check_initialization(initialization: Initialization, task: Task, head: Head, runtime: Runtime) -> None:
+    """Raises UserError for what a run from here would refuse, before anything is written."""
     read = initialization.weights
     assert isinstance(read, ReadBackbone)
-    transfer_of(task, read, initialization.settings, head).check(world_size=1)
+    transfer_of(task, read, initialization.settings, head).check(runtime.world_size)
 
 
 def finetune(run: FinetuneRun, runtime: Runtime, head: Head) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class Recipe:
                 "SOLVER.MAX_ITER, IMS_PER_BATCH, BASE_LR and CHECKPOINT_PERIOD must be above 0, and "
                 "SEED at least 0"
             )
+        if min(self.momentum, self.weight_decay, self.norm_weight_decay) < 0:
+            raise UserError("SOLVER.MOMENTUM, WEIGHT_DECAY and WEIGHT_DECAY_NORM must be at least 0")
         if self.batch % world_size:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {self.batch} does not divide over {world_size} processes; "

@@ -39,6 +39,9 @@ class Segmenter(nn.Module):
     `ignore` is the value of target pixels that count nowhere.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         trunk: ResNetBackbone,
@@ -61,9 +64,6 @@ class Segmenter(nn.Module):
         for name in ("mean", "std"):
             value = torch.tensor(getattr(normalisation, name))[:, None, None]
             self.register_buffer(name, value, persistent=False)
-
-    mean: Tensor
-    std: Tensor
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> dict[str, Tensor]:
         """With targets int64[N,H,W] the losses, else logits[N,C,h,w] of feature maps: `out` and, in training,

@@ -204,7 +204,9 @@ def segmenter_recipe_of(settings: Mapping[str, Any], head: Head) -> SegmenterRec
 def _design_of(settings: Mapping[str, Any], head: Head) -> SegmenterDesign:
     features, auxiliary = settings.get(_IN, ["res5"]), settings.get(_AUXILIARY, "")
     if list(features) != ["res5"]:
-        raise UserError(f"{_IN} is {features!r}; torchvision's engine takes res5 alone")
+        raise UserError(
+            f"{_IN} is {features!r}; give ('res5',), which is all that torchvision's engine takes"
+        )
     if auxiliary not in ("", *_STAGES):
         raise UserError(f"{_AUXILIARY} is {auxiliary!r}; take {', '.join(_STAGES)}, or '' for none")
     design = SegmenterDesign(

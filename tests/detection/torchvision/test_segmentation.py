@@ -270,7 +270,7 @@ def test_rates_with_warm_up_are_detectron2s() -> None:
         ("MODEL.RESNETS.RES5_DILATION", 3, "are 1 and 3; take 1 and 1, 1 and 2"),
         ("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "torchvision's engine has 'FCNSegmentor' only"),
         ("MODEL.BACKBONE.FREEZE_AT", 2, "FREEZE_AT is 2, and torchvision's engine has 0 only"),
-        ("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res4"], "takes res5 alone"),
+        ("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res4"], r"give \(.res5.,\), which is all"),
         ("MODEL.SEM_SEG_HEAD.AUX_IN_FEATURE", "res5", "take res2, res3, res4, or '' for none"),
         ("MODEL.RESNETS.NORM", "GN", "NORM is 'GN', .* take FrozenBN, SyncBN"),
         ("MODEL.SEM_SEG_HEAD.NORM", "FrozenBN", "take SyncBN, nnSyncBN, naiveSyncBN, BN, or"),
