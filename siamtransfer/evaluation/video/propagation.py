@@ -110,12 +110,12 @@ def _around(part: slice, limit: int, rule: Rule) -> slice:
 
 def _inside(here: tuple[slice, slice], near: tuple[slice, ...], reach: int, device: torch.device) -> Tensor:
     """bool[a b, patches of `near`]: whether a patch of `near` is in the square around one of `here`."""
-    close = [
-        (torch.arange(a.start, a.stop)[:, None] - torch.arange(b.start, b.stop)).abs() <= reach
-        for a, b in zip(here, near, strict=True)
-    ]
+    close = []
+    for a, b in zip(here, near, strict=True):
+        places, others = (torch.arange(part.start, part.stop, device=device) for part in (a, b))
+        close.append((places[:, None] - others).abs() <= reach)
     both = close[0][:, None, :, None] & close[1][None, :, None, :]
-    return both.flatten(2).flatten(0, 1).to(device)
+    return both.flatten(2).flatten(0, 1)
 
 
 def _unit_rows(features: Tensor) -> Tensor:

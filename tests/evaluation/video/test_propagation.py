@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from siamtransfer.evaluation.video import propagation
@@ -105,3 +106,13 @@ def test_of_channels_without_a_share_none_is_drawn() -> None:
     shares = torch.stack([torch.ones(3, 3), torch.zeros(3, 3)])
     assert not to_mask(shares, (0, 5), (12, 12), (24, 24)).any()
     assert (to_mask(shares.flip(0), (0, 5), (12, 12), (24, 24)) == 5).all()
+
+
+def test_nothing_waits_for_a_gpu_and_all_stays_on_it() -> None:
+    """On fake CUDA tensors: a value that the host asks for, or a tensor that is elsewhere, raises."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        features = torch.empty(16, 10, 12, device="cuda")
+        follower = Propagator(features, torch.empty(3, 10, 12, device="cuda"), Rule(2, 3, 5, 0.1))
+        for _ in range(3):
+            assert follower.next(features).device.type == "cuda"
+        assert follower.next(features).shape == (3, 10, 12)
