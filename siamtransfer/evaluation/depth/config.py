@@ -11,8 +11,8 @@ from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
 
 ProbeName = Literal["ridge", "bins"]
-EIGEN_SETS = ("nyu",)
-"""Sets that are scored inside the Eigen crop where nothing else is said."""
+NYU = "nyu"
+"""The set that is scored inside the Eigen crop, where nothing else is said."""
 
 
 @dataclass
@@ -20,7 +20,8 @@ class DepthData:
     """A set of images with depth maps."""
 
     name: str | None = None
-    """nyu, depth for folders of your own, or depth-rooms, which are rendered."""
+    """nyu, depth for folders of your own, or depth-rooms, which are rendered; null: nyu where a root is
+    given."""
     root: str | None = None
     """Folder of the set."""
     split: str = "train"
@@ -117,15 +118,17 @@ class DepthConfig(DenseConfig):
     @property
     def eigen(self) -> bool:
         """Whether only the Eigen crop is scored."""
-        return self.eval_crop == "eigen" or (self.eval_crop is None and self.data.name in EIGEN_SETS)
+        return self.eval_crop == "eigen" or (self.eval_crop is None and self.data.name == NYU)
 
     def check(self) -> None:
-        """Refuses, before any work, options that mean nothing or do not go together.
+        """Refuses, before any work, options that mean nothing or do not go together; names the set.
 
         Raises:
             UserError: names the option and the cure.
         """
         self.check_reading()
+        if self.data.name is None and self.data.root is not None:
+            self.data.name = NYU
         if self.data.name is None:
             raise UserError(
                 "name the images with depth maps with --data.name: nyu, depth for folders of your own, or "

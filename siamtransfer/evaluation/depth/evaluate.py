@@ -47,7 +47,7 @@ def evaluate(config: DepthConfig, runtime: Runtime) -> Result:
     if runtime.world_size > 1:
         raise UserError("depth runs in one process: start it without torchrun")
     train, test = _open(config, train=True), _open(config, train=False)
-    if train.fingerprint == test.fingerprint:
+    if train.split == test.split:
         raise UserError(f"{test.name}/{test.split} is fitted on and scored: name another --data.test-split")
     model = open_model(config, runtime)
     depths = DepthRange(config.min_depth, config.max_depth)

@@ -24,7 +24,7 @@ from siamtransfer.evaluation.dense.model import DenseModel
 from siamtransfer.evaluation.depth.augment import NYU_CROP, DepthRecipe
 from siamtransfer.evaluation.depth.batches import Batches
 from siamtransfer.evaluation.depth.bins import BinsHead, BinsProbe, scale_invariant_loss
-from siamtransfer.evaluation.depth.config import EIGEN_SETS, DepthConfig
+from siamtransfer.evaluation.depth.config import NYU, DepthConfig
 from siamtransfer.evaluation.depth.data.depth_images import DepthImages
 from siamtransfer.metrics.depth import DepthRange
 from siamtransfer.training.epochs import UPDATE_PROGRESS, train_epochs
@@ -62,7 +62,7 @@ def train_bins(model: DenseModel, images: DepthImages, depths: DepthRange, confi
             not finite.
         SystemExit: a signal arrived; the state is saved where --run is given.
     """
-    nyu = config.data.name in EIGEN_SETS
+    nyu = config.data.name == NYU
     crop = (config.crop[0], config.crop[1]) if config.crop else (NYU_CROP if nyu else None)
     recipe = DepthRecipe(crop if config.augment else None, nyu, config.augment)
     only = isinstance(model.part, FeatureMaps) and fixed_size(model.part.backbone) is not None

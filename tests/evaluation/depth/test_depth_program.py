@@ -16,7 +16,7 @@ from siamtransfer.records.comparison import compare
 from siamtransfer.utils.errors import UserError
 
 RESNET, VIT = "random:resnet18:width=8:stem=small", "random:timm:test_vit"
-ROOMS = ["--data.name=depth-rooms", "--data.size=64", "--data.count=30", "--data.test-count=8"]
+ROOMS = ["--data.name=depth-rooms", "--data.size=64", "--data.count=20", "--data.test-count=6"]
 CPU = ["--device=cpu", "--precision=float32"]
 
 
@@ -98,6 +98,31 @@ def test_twice_is_the_same_and_a_vit_with_its_class_token_is_probed() -> None:
     assert all(np.isfinite(value) for value in first.values())
 
 
+def test_nyu_in_its_own_layout_and_size(tmp_path: Path) -> None:
+    """Lists, 640 x 480 pixels, the crops of training and scoring; where it is redder it is farther."""
+    ramp = np.linspace(1, 9, 640)[None] + np.zeros((480, 1))
+    for split, base in (("train", "sync"), ("test", "official_splits/test")):
+        lines = []
+        for number in range(3):
+            names = [f"attic_{number}/rgb_00001.png", f"attic_{number}/sync_depth_00001.png"]
+            folder = tmp_path / base
+            (folder / f"attic_{number}").mkdir(parents=True)
+            image = np.full((480, 640, 3), 20 * number, np.uint8)
+            image[..., 0] = (25 * ramp).astype(np.uint8)
+            Image.fromarray(image).save(folder / names[0], compress_level=1)
+            Image.fromarray((1000 * ramp).astype(np.uint16)).save(folder / names[1], compress_level=1)
+            lines.append(" ".join(names) + " 518.8579\n")
+        (tmp_path / f"nyudepthv2_{split}_files_with_gt.txt").write_text("".join(lines))
+    words = ["pixels", f"--data.root={tmp_path}", "--size=96", "--target=depth", "--strengths=1e-6"]
+    bins = ["--probe", "ridge", "bins", "--steps=1", "--batch-size=2", "--bins=8", "--upsample=1"]
+    record = score(*words, *bins)
+    assert record["metrics"]["ridge/rmse"] < 0.1 < record["metrics"]["mean-depth/rmse"]
+    assert record["metrics"]["ridge/delta1"] > 99
+    protocol = record["protocol"]
+    assert (protocol["eval_crop"], protocol["test"]) == ("eigen", "nyu/test")
+    assert protocol["settings"]["bins"]["train_crop"] == [416, 544]
+
+
 def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of six steps that a signal stops in its third is that of a run without a stop."""
     words = [RESNET, *ROOMS, "--data.count=6", "--data.test-count=2", "--layers=layer3", "--no-flip-test"]
@@ -129,8 +154,8 @@ def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pyte
         ([RESNET, *ROOMS, "--eval-crop=eigen"], "640 x 480 pixels, and depth-rooms"),
         ([RESNET, *ROOMS, "--min-depth=11"], "below --max-depth"),
         ([RESNET, *ROOMS, "--max-depth=0.01"], "no depth of depth-rooms/train lies between"),
-        ([RESNET, *ROOMS, "--memory-budget=0.0000001"], "does not hold 1 patches of 30 images"),
-        ([RESNET, *ROOMS, "--data.test-split=train", "--data.test-count=30"], "is fitted on and scored"),
+        ([RESNET, *ROOMS, "--memory-budget=0.0000001"], "does not hold 1 patches of 20 images"),
+        ([RESNET, *ROOMS, "--data.test-split=train"], "is fitted on and scored"),
         ([RESNET, *ROOMS, "--probe=bins", "--crop", "80", "80"], "--crop 80 80 is larger than depth-rooms"),
         ([RESNET, *ROOMS, "--run=x"], "add --probe bins"),
         ([RESNET, *ROOMS, "--resume"], "--resume needs --run"),
@@ -139,6 +164,7 @@ def test_a_stopped_training_goes_on_to_the_bit(tmp_path: Path, monkeypatch: pyte
         ([RESNET, *ROOMS, "--data.root=x"], "do not take it"),
         ([RESNET, *ROOMS[:2], "--data.count=1"], "train has one image"),
         ([RESNET, "--data.name=nyu"], "data.root: nyu needs it"),
+        ([RESNET, "--data.root=tests"], "holds neither a list of the split train"),
     ],
 )
 def test_it_refuses_in_a_sentence(words: Sequence[str], sentence: str) -> None:

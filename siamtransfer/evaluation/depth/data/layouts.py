@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from siamtransfer.data.listing import Listing, PathTable, list_folders, list_images, require_folder
+from siamtransfer.evaluation.depth.config import NYU
 from siamtransfer.evaluation.depth.data.depth_files import DepthFiles
 from siamtransfer.evaluation.depth.data.depth_images import DepthImages
 from siamtransfer.evaluation.depth.data.rooms import NAME as ROOMS
@@ -18,7 +19,7 @@ from siamtransfer.evaluation.depth.data.rooms import DepthRooms
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
-NYU, OWN = "nyu", "depth"
+OWN = "depth"
 NAMES = (ROOMS, NYU, OWN)
 SPLITS = {NYU: ("train", "test"), ROOMS: ("train", "test")}
 NYU_LISTS = ("nyudepthv2_{split}_files_with_gt.txt", "nyu_{split}.txt", "{split}.txt")
