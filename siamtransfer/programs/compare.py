@@ -85,6 +85,8 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
             first.predictions, second.predictions, setting, resamples=resamples, seed=options.seed
         )
         say(f"{setting}: {comparison.verdict()}")
+        if isinstance(scored, SampleValues) and scored.counted(setting) < len(scored):
+            say(f"{setting}: {scored.counted(setting)} of {len(scored)} samples count there")
         metrics |= comparison.metrics(f"compare/{setting}")
     say(f"A is {first.path}, B is {second.path}; {len(scored)} {unit}")
     for name, saved in (("A", first), ("B", second)):

@@ -77,6 +77,10 @@ class SampleValues:
         """N."""
         return len(self.samples)
 
+    def counted(self, setting: str) -> int:
+        """How many samples count in a setting."""
+        return int((~np.isnan(self.settings[setting])).sum())
+
     @property
     def numbered_groups(self) -> np.ndarray:
         """int64[N]: the groups; where there are none, every sample is one."""

@@ -118,6 +118,7 @@ def test_samples_that_do_not_count_are_left_out(tmp_path: Path) -> None:
         for array in (first, second)
     ]
     assert compare(*results, setting="easy") == compare(*shorter)
+    assert (kept[0].counted("easy"), kept[0].counted("hard")) == (30, 40)
     other = SampleValues(SAMPLES, {"easy": values()})
     with pytest.raises(UserError, match="sample 0 counts in only one of them for easy"):
         compare(results[0], Result("retrieval", {}, {}, {}, other))
