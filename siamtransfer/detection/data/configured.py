@@ -34,6 +34,8 @@ def open_configured_data(
         stated = argument or layered[f"DATASETS.{key}"].value
         names[key] = stated if isinstance(stated, str) else "+".join(stated)
     kind, counts = scenes_section(layered)
+    if opener is not None and kind == "voc":
+        raise UserError("SCENES.FORMAT is voc, which has boxes and masks only; leave it out for this task")
     return open_detection_data(
         names["TRAIN"], names["TEST"], root=root, kind=kind, scenes=counts, opener=opener
     )

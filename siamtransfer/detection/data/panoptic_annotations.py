@@ -44,8 +44,8 @@ def read_panoptic(instances: Path, panoptic: Path, pngs: Path, images: Path, nam
         item = annotations[record["image_id"]]
         record[SEGMENT_FILE] = str(pngs / str(item.get("file_name")))
         record[SEGMENTS] = _segments(item, numbers, len(split.classes), where)
-    check_pngs(split.records, name)
-    fingerprint = hashlib.sha256(f"{split.fingerprint} {digest}".encode()).hexdigest()
+    digest_of_pngs = check_pngs(split.records, name)
+    fingerprint = hashlib.sha256(f"{split.fingerprint} {digest} {digest_of_pngs}".encode()).hexdigest()
     return replace(split, stuff=stuff, fingerprint=fingerprint)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
@@ -11,6 +13,7 @@ from PIL import Image
 from siamtransfer.data.decode import FORMATS
 from siamtransfer.detection.data.dataset_split import ImageRecord
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 from siamtransfer.utils.text import printable
 
 SEGMENTS, SEGMENT_FILE = "segments_info", "pan_seg_file_name"
@@ -43,13 +46,25 @@ def read_segment_ids(path: str) -> np.ndarray:
     return pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
 
 
-def check_pngs(records: list[ImageRecord], name: str) -> None:
+class Look(NamedTuple):
+    """What is kept of a PNG: the sentence about what is wrong with it, or None; the CRC of its segments."""
+
+    problem: str | None
+    crc: int = 0
+
+
+def check_pngs(records: list[ImageRecord], name: str) -> str:
     """Compares every PNG with the segments of its record; several processes read many.
+
+    Returns a digest of the segments of all PNGs, in the order of the records.
 
     Raises:
         UserError: one cannot be read, has another size than its image or other segments; names the first.
     """
-    processes = 1 if len(records) < _ALONE else min(_MOST_PROCESSES, cpu_count())
+    processes = 1
+    if len(records) >= _ALONE:
+        processes = min(_MOST_PROCESSES, cpu_count())
+        say(f"reading the {len(records):,} panoptic PNGs of {name} in {processes} processes")
     tasks = (
         [
             (
@@ -62,26 +77,30 @@ def check_pngs(records: list[ImageRecord], name: str) -> None:
         for start in range(0, len(records), _AT_ONCE)
     )
     parallel = Parallel(processes, return_as="generator", pre_dispatch=4 * processes, batch_size=1)
-    problems = [
-        problem for found in parallel(delayed(_problems)(task) for task in tasks) for problem in found
-    ]
+    looks = [look for found in parallel(delayed(_looks)(task) for task in tasks) for look in found]
+    problems = [look.problem for look in looks if look.problem is not None]
     if problems:
         count = len(problems)
         others = f" ({count} of the {len(records)} panoptic PNGs of {name} are wrong)" if count > 1 else ""
         raise UserError(problems[0] + others)
+    return hashlib.sha256(repr([look.crc for look in looks]).encode()).hexdigest()
 
 
-def _problems(task: list[tuple[str, tuple[int, int], list[int]]]) -> list[str]:
-    """The sentence about each PNG of the task that cannot be used."""
-    problems = (_problem(*item) for item in task)
-    return [problem for problem in problems if problem is not None]
+def _looks(task: list[tuple[str, tuple[int, int], list[int]]]) -> list[Look]:
+    return [_look(*item) for item in task]
 
 
-def _problem(path: str, size: tuple[int, int], segments: list[int]) -> str | None:
+def _look(path: str, size: tuple[int, int], segments: list[int]) -> Look:
     try:
         ids = read_segment_ids(path)
     except UserError as error:
-        return str(error)
+        return Look(str(error))
+    problem = _contradiction(ids, path, size, segments)
+    return Look(problem, zlib.crc32(np.ascontiguousarray(ids)))
+
+
+def _contradiction(ids: np.ndarray, path: str, size: tuple[int, int], segments: list[int]) -> str | None:
+    """A sentence about ids[H,W] of the PNG that its image or its segments contradict."""
     where = printable(path)
     if ids.shape != size:
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +97,8 @@ def _detected(prediction: Prediction, classes: Sequence[str], least_score: float
     masks: Sequence[Any] | None = prediction["masks"]
     if masks is None:
         masks = [None] * len(prediction["scores"])
-    points = prediction.get("keypoints", [None] * len(prediction["scores"]))
+    of_keypoints: Mapping[str, Any] = prediction
+    points: Sequence[Any] = of_keypoints.get("keypoints", [None] * len(prediction["scores"]))
     rows = zip(
         prediction["boxes"].tolist(),
         prediction["classes"].tolist(),

@@ -41,6 +41,8 @@ class PanopticTask(ObjectsTask):
     def fit_settings(self, cfg: Any) -> None:
         if not cfg.MODEL.MASK_ON:
             raise UserError("PanopticFPN needs the masks of objects; append MODEL.MASK_ON True")
+        if cfg.MODEL.KEYPOINT_ON:
+            raise UserError("panoptic data have no keypoints; append MODEL.KEYPOINT_ON False")
         super().fit_settings(cfg)
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(self.data.stuff) + 1  # 0 stands for all things
 

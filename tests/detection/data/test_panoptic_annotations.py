@@ -60,13 +60,17 @@ def test_segments_are_those_of_the_scenes(scenes: Path) -> None:
     assert (semantic_target(np.zeros((2, 2), np.int32), [], 3, IGNORE) == IGNORE).all(), "void"
 
 
-def test_both_files_move_the_fingerprint(scenes: Path, tmp_path: Path) -> None:
+def test_json_and_pngs_move_the_fingerprint(scenes: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(scenes, tmp_path / "copy")
     first = open_scenes(folder).train_fingerprint
     assert first == open_scenes(scenes).train_fingerprint, "the folder does not matter"
     path = folder / "annotations" / "panoptic_train.json"
     path.write_text(path.read_text() + "\n")
-    assert open_scenes(folder).train_fingerprint != first
+    changed = open_scenes(folder).train_fingerprint
+    assert changed != first
+    png = folder / "panoptic_train" / "000001.png"
+    Image.fromarray(np.array(Image.open(png))[:, ::-1]).save(png)
+    assert open_scenes(folder).train_fingerprint != changed
 
 
 @pytest.mark.detectron2
