@@ -31,7 +31,10 @@ from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
-LAUNCHED = ("pretrain", "knn", "linear", "fewshot", "semisup", "svm", "diagnose", "gradients", "features")
+LAUNCHED = (
+    "pretrain", "knn", "linear", "fewshot", "semisup", "svm", "diagnose", "gradients", "features",
+    "segmentation", "retrieval", "copies",
+)  # fmt: skip
 """The programs that compute on several ranks; `detection` starts its own processes."""
 
 ANY_NUMBER = 10**12  # of images, which are counted by the run
