@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from siamtransfer.data.from_objects import from_array, from_images, from_torch
     from siamtransfer.data.sources import open_dataset
     from siamtransfer.evaluation.api import diagnose, extract_features, knn, linear_probe
+    from siamtransfer.evaluation.segmentation.api import segmentation_probes
     from siamtransfer.evaluation.sklearn import BackboneFeatures
     from siamtransfer.features.extract import Features
     from siamtransfer.methods.base import Method, Options, ParameterGroup, StepInfo, StepOutput
     from siamtransfer.methods.registry import METHODS
     from siamtransfer.records.result import Result
+    from siamtransfer.segmentation.data.from_arrays import from_masks
+    from siamtransfer.segmentation.data.registry import open_segmentation
     from siamtransfer.utils.errors import UserError
 
 _HOMES = {
@@ -41,11 +44,14 @@ _HOMES = {
     "siamtransfer.data.from_objects": ("from_array", "from_images", "from_torch"),
     "siamtransfer.data.sources": ("open_dataset",),
     "siamtransfer.evaluation.api": ("diagnose", "extract_features", "knn", "linear_probe"),
+    "siamtransfer.evaluation.segmentation.api": ("segmentation_probes",),
     "siamtransfer.evaluation.sklearn": ("BackboneFeatures",),
     "siamtransfer.features.extract": ("Features",),
     "siamtransfer.methods.base": ("Method", "Options", "ParameterGroup", "StepInfo", "StepOutput"),
     "siamtransfer.methods.registry": ("METHODS",),
     "siamtransfer.records.result": ("Result",),
+    "siamtransfer.segmentation.data.from_arrays": ("from_masks",),
+    "siamtransfer.segmentation.data.registry": ("open_segmentation",),
     "siamtransfer.utils.errors": ("UserError",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -68,12 +74,15 @@ __all__ = [
     "extract_features",
     "from_array",
     "from_images",
+    "from_masks",
     "from_torch",
     "knn",
     "linear_probe",
     "load_backbone",
     "open_dataset",
+    "open_segmentation",
     "pretrain",
+    "segmentation_probes",
     "to_detectron2",
     "to_torchvision",
 ]

@@ -81,7 +81,7 @@ def extract_features(
     backbone, read = open_backbone(backbone_or_source, normalisation)
     image_set = as_image_set(images)
     transform = choose_transform(read, image_set.image_size, crop=crop, resize=resize)
-    with start_runtime(device, precision) as runtime, _moved(backbone, runtime.device):
+    with start_runtime(device, precision) as runtime, moved(backbone, runtime.device):
         config = EvaluationConfig(layers=layers, forward_batch_size=batch_size, cache="none")
         if isinstance(backbone, Backbone):
             model = FrozenModel(
@@ -209,7 +209,7 @@ def _origin(read: ReadBackbone, images: ImageSet, transform: Transform, runtime:
 
 
 @contextlib.contextmanager
-def _moved(module: nn.Module, device: torch.device) -> Iterator[None]:
+def moved(module: nn.Module, device: torch.device) -> Iterator[None]:
     """The module on `device`, and afterwards where it was."""
     tensor = next(iter(module.state_dict().values()), None)
     module.to(device)

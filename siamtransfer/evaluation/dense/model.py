@@ -6,13 +6,14 @@ Legend: H and W pixels of an image, h and w cells of its map, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.distributed.runtime import Runtime
@@ -86,13 +87,41 @@ class DenseModel:
         Raises:
             UserError: it cannot be read, it has no such layer or no maps, or takes images of another size.
         """
-        source, batch = options.checkpoint, options.forward_batch_size
-        assert source is not None
-        if source == "pixels":
-            size = choose_input_size(options, pixel_patch, None, "a patch of pixels", side)
-            windows = choose_windows(*window, pixel_patch, None, source)
-            return cls(source, PixelMaps(pixel_patch), None, size, runtime, batch, windows)
+        assert options.checkpoint is not None
+        if options.checkpoint == "pixels":
+            return cls.of_pixels(options, runtime, side=side, pixel_patch=pixel_patch, window=window)
         backbone, read = read_frozen(options, runtime)
+        model = cls.of(backbone, read, options, runtime, side=side, window=window)
+        return replace(model, source=options.checkpoint)
+
+    @classmethod
+    def of_pixels(
+        cls,
+        options: DenseConfig,
+        runtime: Runtime,
+        *,
+        side: int = DEFAULT_SIDE,
+        pixel_patch: int = PIXEL_PATCH,
+        window: tuple[int | None, int | None] = (None, None),
+    ) -> DenseModel:
+        """The baseline without a network; see `open`."""
+        size = choose_input_size(options, pixel_patch, None, "a patch of pixels", side)
+        windows = choose_windows(*window, pixel_patch, None, "pixels")
+        batch = options.forward_batch_size
+        return cls("pixels", PixelMaps(pixel_patch), None, size, runtime, batch, windows)
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        read: ReadBackbone,
+        options: DenseConfig,
+        runtime: Runtime,
+        *,
+        side: int = DEFAULT_SIDE,
+        window: tuple[int | None, int | None] = (None, None),
+    ) -> DenseModel:
+        """A backbone that is read and lies on the device of `runtime`; see `open`."""
         part = FeatureMaps(backbone, options.layers)
         only = fixed_size(backbone)
         windows = choose_windows(*window, part.multiple, only, backbone.name)
@@ -104,7 +133,7 @@ class DenseModel:
                 f"{backbone.name} takes images of {only[0]} x {only[1]} pixels only, and --size {size.side} "
                 "has no such window: raise --size"
             )
-        return cls(source, part, read, size, runtime, batch, windows)
+        return cls(read.path, part, read, size, runtime, options.forward_batch_size, windows)
 
     def maps(self, images: ShownImages, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """(index, map float32[D, h, w] on the device of the runtime) of these images, in their order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from siamtransfer.evaluation.dense.config import DenseConfig, MaskSet
 from siamtransfer.utils.checks import above, at_least
@@ -103,8 +103,14 @@ class SegmentationConfig(DenseConfig):
         self.check_reading()
         if self.data.name is None:
             raise UserError("name the images with masks with --data.name, such as voc2012 or masks")
-        if not self.probe:
-            raise UserError("--probe names no probe: give linear, knn or kmeans")
+        self.check_probes()
+
+    def check_probes(self) -> None:
+        """Refuses options of the features and the probes that mean nothing; raises UserError."""
+        unknown = [name for name in self.probe if name not in get_args(ProbeName)]
+        if unknown or not self.probe:
+            named = f"there is no probe {unknown[0]!r}" if unknown else "--probe names no probe"
+            raise UserError(f"{named}: give linear, knn or kmeans")
         self._check_numbers()
         self._check_pictures()
 

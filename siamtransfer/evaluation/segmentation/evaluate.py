@@ -24,6 +24,8 @@ from siamtransfer.metrics.segmentation_intervals import RESAMPLES, interval
 from siamtransfer.records.comparison import CHOSEN
 from siamtransfer.records.image_areas import ImageAreas
 from siamtransfer.records.result import Result
+from siamtransfer.segmentation.data.check import check_masks
+from siamtransfer.segmentation.data.mask_files import MaskFiles
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.segmentation.data.registry import NAMED_MASKS, open_segmentation
 from siamtransfer.utils.errors import UserError
@@ -31,6 +33,7 @@ from siamtransfer.utils.log import say
 
 ABSENT_RULE = "union"
 """Classes that are neither in the truth nor predicted are left out of the mean."""
+SAME_IMAGES = "the scored split is the one that the probes are fitted to, so the numbers are too high"
 
 
 def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result | None:
@@ -58,6 +61,9 @@ def score(
     remark = say if runtime.is_main else lambda _: None
     if train.classes != test.classes:
         raise UserError(f"{train.name} has other classes in {train.split} than in {test.split}")
+    if _same_images(train, test):
+        remark(f"note: {SAME_IMAGES}")
+    _check_masks(train, test, runtime)
     remark(f"maps of {len(train)} images of {train.name}/{train.split}")
     patches = draw_patches(model, train, config)
     probes = _fit(patches, config, runtime)
@@ -98,6 +104,21 @@ def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
         size=data.size,
         count=data.count if train else data.test_count,
     )
+
+
+def _same_images(train: MaskedImages, test: MaskedImages) -> bool:
+    """Whether both begin with the same file; sets that are no files, whether they hold the same."""
+    first = train.path(0)
+    return train.fingerprint == test.fingerprint if first is None else first == test.path(0)
+
+
+def _check_masks(train: MaskedImages, test: MaskedImages, runtime: Runtime) -> None:
+    """Looks at every file before the first forward pass; raises UserError, see `check_masks`."""
+    with collectives.own_pace("checking the masks"):
+        for images in (train, test):
+            if runtime.is_main and isinstance(images, MaskFiles):
+                for sentence in check_masks(images).remarks:
+                    say(sentence)
 
 
 def _fit(train: Patches, config: SegmentationConfig, runtime: Runtime) -> list[PatchProbe]:
@@ -165,6 +186,8 @@ def _protocol(
 ) -> dict[str, Any]:
     """What moves the numbers of all probes."""
     remarks = [*train.remarks, *(remark for remark in test.remarks if remark not in train.remarks)]
+    if _same_images(train, test):
+        remarks.append(SAME_IMAGES)
     return {
         "train": f"{train.name}/{train.split}",
         "train_images": len(train),

@@ -67,7 +67,10 @@ def fit_linear(train: Patches, config: SegmentationConfig, device: torch.device)
     rows, labels = place(train.features, device), train.labels.to(device)
     if len(torch.unique(labels)) < 2:
         name = train.classes[int(labels[0])]
-        raise UserError(f"a linear probe needs patches of two classes in train, and all are of {name!r}")
+        raise UserError(
+            f"a linear probe needs patches of two classes in train, and all are of {name!r}: "
+            "leave linear out of --probe, or give images of more classes"
+        )
     strengths = sorted(config.strengths)
     held_out: dict[float, float] = {}
     best = strengths[0]

@@ -83,8 +83,8 @@ def check_masks(
     name, tally = f"{images.name}/{images.split}", _Tally(images.values)
     paths = [(images.path(index), images.mask_path(index)) for index in chosen]
     began = said = time.monotonic()
-    for (_, mask), look in zip(paths, _looks(paths, processes), strict=True):
-        tally.add(mask, look)
+    for (image, mask), look in zip(paths, _looks(paths, processes), strict=True):
+        tally.add(image, mask, look)
         if time.monotonic() - said > _PROGRESS_SECONDS:
             said = time.monotonic()
             left = (said - began) / tally.looked * (count - tally.looked)
@@ -138,14 +138,16 @@ class _Tally:
         self._counts = np.zeros(VALUES, np.int64)
         self._images = np.zeros(len(values.classes), np.int64)
         self._problems: list[str] = []
+        self._broken: list[str] = []
         self._unknown_files: list[str] = []
         self._all_ignored: list[str] = []
         self.looked = 0
 
-    def add(self, mask: str, look: Look) -> None:
-        """Adds the look at a pair; `mask` is the path of its mask."""
+    def add(self, image: str, mask: str, look: Look) -> None:
+        """Adds the look at a pair of files."""
         self.looked += 1
         if look.problem is not None:
+            self._broken.append(image)
             self._problems.append(look.problem)
             return
         self._counts[look.values] += look.counts
@@ -163,7 +165,7 @@ class _Tally:
         if self._problems:
             count = len(self._problems)
             others = f" ({count} of the {self.looked} pairs of {name} cannot be used)" if count > 1 else ""
-            raise UserError(self._problems[0] + others)
+            raise UserError(self._problems[0] + others + self._swapped())
         unknown = self._values.unknown(self._counts)
         if len(unknown):
             raise UserError(self._unknown_sentence(name, unknown))
@@ -176,6 +178,17 @@ class _Tally:
             )
         remarks = [*self._ignored_remark(name), *absent_remark(name, self._values.classes, pixels, ignored)]
         return MaskReport(pixels, self._images, ignored, self.looked, remarks)
+
+    def _swapped(self) -> str:
+        """The end of the sentence where every mask is unusable and the images could be masks; else empty."""
+        if len(self._broken) < self.looked:
+            return ""
+        image = self._broken[0]
+        try:
+            read_mask(image)
+        except UserError:
+            return ""
+        return f"; {printable(image)} has one number a pixel: are the folders of images and masks swapped?"
 
     def _unknown_sentence(self, name: str, unknown: np.ndarray) -> str:
         files = len(self._unknown_files)

@@ -105,7 +105,8 @@ def pair_by_name(
     `expected` makes the name of a missing mask of the path without its ending.
 
     Raises:
-        UserError: images have no mask, or two masks have one name; names the first and what was expected.
+        UserError: images have no mask, or two images or two masks have one name; names the first and what
+            was expected.
     """
     numbers: dict[str, int] = {}
     for number, path in enumerate(map(os.fsdecode, masks.paths)):
@@ -118,6 +119,15 @@ def pair_by_name(
             )
         numbers[stem] = number
     stems = [os.fsdecode(path).rpartition(".")[0] for path in images.paths]
+    first_of: dict[str, int] = {}
+    for number, stem in enumerate(stems):
+        earlier = first_of.setdefault(stem, number)
+        if earlier != number:
+            pair = (printable(os.fsdecode(images.paths[n])) for n in (earlier, number))
+            raise UserError(
+                f"{printable(image_folder)} has two images of one mask, {' and '.join(pair)}; take one of "
+                "them out"
+            )
     if missing := [number for number, stem in enumerate(stems) if stem not in numbers]:
         first, stem = os.fsdecode(images.paths[missing[0]]), stems[missing[0]]
         raise UserError(

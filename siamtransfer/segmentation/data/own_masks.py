@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from siamtransfer.data.folders import FOLDERS_OF_SPLITS
@@ -62,7 +63,7 @@ def _find_folders(root: str | Path, split: str) -> tuple[Path, Path]:
         return _in_split(require_folder(first), require_folder(second), split)
     folder = require_folder(root)
     for above in (folder / split, folder):
-        found = [next(filter(Path.is_dir, (above / name for name in names)), None) for names in _KINDS]
+        found = [_folder_named(above, names) for names in _KINDS]
         image_folder, mask_folder = found
         if image_folder is None or mask_folder is None:
             continue
@@ -74,6 +75,17 @@ def _find_folders(root: str | Path, split: str) -> tuple[Path, Path]:
         f"{printable(folder)} holds {printable(inside)}, which is no layout of images and masks for the "
         f"split {split}; arrange them as {LAYOUTS}"
     )
+
+
+def _folder_named(above: Path, names: Sequence[str]) -> Path | None:
+    """The first of the folders `names` in `above`; where there is none, one of them in another case."""
+    if not above.is_dir():
+        return None
+    there = list_folders(above)
+    lower = {name.lower() for name in names}
+    chosen = next((name for name in names if name in there), None)
+    chosen = chosen or next((name for name in there if name.lower() in lower), None)
+    return None if chosen is None else above / chosen
 
 
 def _in_split(image_folder: Path, mask_folder: Path, split: str) -> tuple[Path, Path]:
