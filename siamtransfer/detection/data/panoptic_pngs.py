@@ -96,7 +96,7 @@ def _look(path: str, size: tuple[int, int], segments: list[int]) -> Look:
     except UserError as error:
         return Look(str(error))
     problem = _contradiction(ids, path, size, segments)
-    return Look(problem, zlib.crc32(np.ascontiguousarray(ids)))
+    return Look(problem, zlib.crc32(ids.tobytes()))
 
 
 def _contradiction(ids: np.ndarray, path: str, size: tuple[int, int], segments: list[int]) -> str | None:
