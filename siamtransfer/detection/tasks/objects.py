@@ -56,6 +56,9 @@ class ObjectsTask(Task):
             raise UserError(
                 f"{self.name} scores masks; set MODEL.MASK_ON True and MODEL.META_ARCHITECTURE {MASK_RCNN}"
             )
+        name = cfg.DATALOADER.SAMPLER_TRAIN
+        if name not in (PLAIN, REPEATED):
+            raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; take {PLAIN} or {REPEATED}")
         if cfg.MODEL.MASK_ON and not data.has_masks:
             raise UserError(
                 f"MODEL.MASK_ON is set and {data.train_splits[0].name} or {data.test_split.name} has boxes "
@@ -75,25 +78,19 @@ class ObjectsTask(Task):
         )
 
     def train_loader(self, cfg: Any, order: TrainingOrder) -> Any:
-        """Detectron2's loader; DATALOADER.SAMPLER_TRAIN says whether images of rare classes come more often.
-
-        Raises:
-            UserError: DATALOADER.SAMPLER_TRAIN is neither of the two samplers.
-        """
+        """Detectron2's loader; by DATALOADER.SAMPLER_TRAIN images of rare classes come more often."""
         from detectron2.data import build_detection_train_loader
         from detectron2.data.samplers import RepeatFactorTrainingSampler
 
-        records, name = self.train_records(cfg), cfg.DATALOADER.SAMPLER_TRAIN
-        if name == PLAIN:
-            sampler = order.shuffled(len(records))
-        elif name == REPEATED:
+        records = self.train_records(cfg)
+        if cfg.DATALOADER.SAMPLER_TRAIN == REPEATED:
             sampler = order.repeated(
                 RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
                     records, cfg.DATALOADER.REPEAT_THRESHOLD
                 )
             )
         else:
-            raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; take {PLAIN} or {REPEATED}")
+            sampler = order.shuffled(len(records))
         return build_detection_train_loader(cfg, dataset=records, sampler=sampler, mapper=self.mapper(cfg))
 
     def mapper(self, cfg: Any) -> Any:
