@@ -14,7 +14,7 @@ from support.paths import ROOT
 def test_the_page_runs(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     code = "\n".join([*blocks, "print('END', sorted(knn.metrics)[-1], knn.provenance['weights_digest'][:8])"])
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
