@@ -22,8 +22,15 @@ DOORS = ("pretrain", "eval", "convert")
 PROGRAM = "siamtransfer.programs."
 OPTIONAL = ("detectron2", "wandb", "faiss")
 LATE = {  # modules that import Detectron2 at their top
+    "siamtransfer.detection.detectron2.cityscapes_collector",
+    "siamtransfer.detection.detectron2.keypoint_collector",
+    "siamtransfer.detection.detectron2.lvis_collector",
     "siamtransfer.detection.detectron2.mask_collector",
+    "siamtransfer.detection.detectron2.panoptic_collector",
+    "siamtransfer.detection.detectron2.panoptic_mapper",
+    "siamtransfer.detection.detectron2.pictured_images",
     "siamtransfer.detection.detectron2.prediction_collector",
+    "siamtransfer.detection.detectron2.samplers",
     "siamtransfer.detection.detectron2.trainer",
     "siamtransfer.detection.detectron2.trainer_hooks",
 }
