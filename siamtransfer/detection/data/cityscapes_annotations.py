@@ -30,7 +30,7 @@ from siamtransfer.detection.data.dataset_split import (
     check_images,
     count_oddities,
 )
-from siamtransfer.segmentation.data.published import open_cityscapes
+from siamtransfer.segmentation.data.published import CITYSCAPES_COUNTS, open_cityscapes
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
@@ -68,6 +68,8 @@ def read_cityscapes(root: Path, split: str, name: str) -> DetectionSplit:
             there is no object; names it and the cure.
     """
     labels = import_cityscapes()
+    if split not in CITYSCAPES_COUNTS:
+        raise UserError(f"{name}: Cityscapes has no split {split!r}; take {' or '.join(CITYSCAPES_COUNTS)}")
     for kind in (IMAGE, TRUTH):
         if not (root / kind / split).is_dir():
             raise UserError(

@@ -35,7 +35,7 @@ def read_lvis(
     content, digest = load_annotations(annotations, name)
     where = printable(annotations)
     frequencies = _frequencies(content["categories"], where)
-    if first is not None:
+    if first is not None and first.kind == "lvis":
         content["categories"] = _categories_of(first, content["categories"], where)
     content["images"] = [_with_path(image, where) for image in content["images"]]
     split = build_split(content, digest, images, name, where)

@@ -150,6 +150,12 @@ def test_mistakes(root: Path, damage: Callable[[Path], object], sentence: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("split", ["trian", "", "test"])
+def test_splits_are_those_that_are_annotated(written: Path, split: str) -> None:
+    with pytest.raises(UserError, match=f"Cityscapes has no split '{split}'; take train or val"):
+        open_detection_data(f"cityscapes:{split}", "cityscapes:val", root=written)
+
+
 @pytest.mark.detectron2
 @pytest.mark.skipif(not is_installed(), reason="Detectron2 is not installed")
 def test_a_part_without_instances_and_a_group(root: Path) -> None:

@@ -119,6 +119,12 @@ def test_mistakes(root: Path, what: Callable[[dict[str, Any]], object], sentence
     assert "\n" not in str(caught.value)
 
 
+def test_data_of_another_kind_beside_it(written: Path) -> None:
+    images = f"{written}/lvis/lvis_v1_train.json@{written}/coco"
+    with pytest.raises(UserError, match=r"image 1 in .* has no file_name"):
+        open_detection_data(images, "lvis_v1_val", root=written)
+
+
 def test_contradictory_lists_are_remarked(root: Path) -> None:
     def contradict(content: dict[str, Any]) -> None:
         item = content["annotations"][0]
