@@ -1,81 +1,116 @@
-"""From the name of a backbone to the network, and from the names and shapes of tensors to the name.
+"""From the name of a backbone to the network; identify.py goes the other way.
 
-`build_backbone` makes torchvision's ResNets (under torchvision's tensor names) and every timm model (under
-timm's names). `architecture_of` goes the other way.
+`build_backbone` makes torchvision's ResNets and its other classifiers (under torchvision's names of tensors)
+and every timm model (under timm's).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, OUTPUT_STRIDES, RESNETS, STEMS, TIMM, Stem
+from siamtransfer.backbones.backbone import Backbone, check_channels
+from siamtransfer.backbones.names import FULL_WIDTH, OUTPUT_STRIDES, RESNETS, STEMS, TIMM, TORCHVISION, Stem
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, head_count, timm_name
+from siamtransfer.backbones.torchvision import TorchvisionBackbone, torchvision_name
 from siamtransfer.utils.errors import UserError
 
 _COUNTER = "num_batches_tracked"
-_VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge"}
-"""timm's plain ViTs by the width of a token and the number of blocks."""
+
+
+class Choices(TypedDict, total=False):
+    """What a name leaves open.
+
+    width, stem, stride_in_1x1 (stride of bottleneck blocks in the first 1x1 convolution) and output_stride
+    (one of OUTPUT_STRIDES) are choices of the ResNets; heads of timm's plain ViTs, None for timm's number;
+    image_size (the side in pixels for which a ViT has its position embeddings) of timm's networks that have
+    such, None for timm's own; in_channels, the channels of an image, of the ResNets and timm's networks.
+    """
+
+    width: int
+    stem: Stem
+    stride_in_1x1: bool
+    output_stride: int
+    heads: int | None
+    image_size: int | None
+    in_channels: int
+
+
+_OF_RESNETS: Choices = {
+    "width": FULL_WIDTH,
+    "stem": "imagenet",
+    "stride_in_1x1": False,
+    "output_stride": OUTPUT_STRIDES[0],
+}
+_OF_TIMM: Choices = {"heads": None, "image_size": None}
+_CHANNELS: Choices = {"in_channels": 3}
 
 
 def build_backbone(
-    name: str,
-    *,
-    width: int = FULL_WIDTH,
-    stem: Stem = "imagenet",
-    zero_init_residual: bool = False,
-    drop_path: float = 0.0,
-    stride_in_1x1: bool = False,
-    output_stride: int = 32,
-    heads: int | None = None,
+    name: str, *, zero_init_residual: bool = False, drop_path: float = 0.0, **choices: Unpack[Choices]
 ) -> Backbone:
     """Constructs a backbone with random weights from the global generator.
 
     Args:
-        name: one of torchvision's ResNets (RESNETS), one of VARIANTS, or a timm model, `timm:NAME` or just
-            NAME where torchvision has none of that name.
-        width, stem: choices of the ResNets only.
+        name: one of torchvision's ResNets (RESNETS), one of VARIANTS, another classifier of torchvision as
+            `torchvision:NAME`, or a timm model, `timm:NAME` or just NAME where torchvision's ResNets have
+            none of that name.
         zero_init_residual: sets the last norm of each residual block to zero, also in timm's models where
             they have such; a ViT has none.
         drop_path: the rate of stochastic depth in training, of timm's models only.
-        stride_in_1x1: stride of bottleneck blocks in the first 1x1 convolution; of the ResNets only.
-        output_stride: one of OUTPUT_STRIDES, of the ResNets only.
-        heads: number of attention heads, of timm's plain ViTs only; None for timm's own.
+        choices: what the name leaves open, see Choices.
 
     Raises:
         UserError: the name is unknown (the nearest known ones are named), or a choice does not apply.
     """
     if name in RESNETS:
-        _check_resnet(name, width, stem, stride_in_1x1, output_stride)
+        chosen: Any = _allowed(name, choices, _OF_RESNETS | _CHANNELS)
         if drop_path:
             raise UserError(
                 f"backbone.drop_path is {drop_path}, and {name} has no stochastic depth: leave it 0"
             )
-        if heads is not None:
-            raise UserError(f"{name} has no attention heads: leave heads out")
-        return ResNetBackbone(
-            name, width, stem, zero_init_residual, stride_in_1x1=stride_in_1x1, output_stride=output_stride
-        )
+        _check_resnet(name, **chosen)
+        return ResNetBackbone(name, zero_init_residual=zero_init_residual, **chosen)
+    if name.startswith(TORCHVISION):
+        _allowed(name, choices, {})
+        known = torchvision_name(name)
+        if drop_path:
+            raise UserError(f"backbone.drop_path is {drop_path}; it can be chosen for timm's models only")
+        return TorchvisionBackbone(known)
     known = name if name in VARIANTS else timm_name(name)
-    if width != FULL_WIDTH or stem != "imagenet":
-        raise UserError(
-            f"width and stem can be chosen for torchvision's ResNets only, not for {name}: leave them out"
-        )
-    if stride_in_1x1 or output_stride != OUTPUT_STRIDES[0]:
-        raise UserError(
-            f"stride_in_1x1 and output_stride can be chosen for torchvision's ResNets only, not for {name}: "
-            "leave them out"
-        )
-    return TimmBackbone(known, zero_init_residual, drop_path, heads)
+    chosen = _allowed(name, choices, _OF_TIMM | _CHANNELS)
+    return TimmBackbone(known, zero_init_residual, drop_path, **chosen)
 
 
-def _check_resnet(name: str, width: int, stem: str, stride_in_1x1: bool, output_stride: int) -> None:
+def _allowed(name: str, choices: Choices, own: Choices) -> dict[str, Any]:
+    """The choices that apply to the network, completed by the usual ones.
+
+    Raises:
+        UserError: one was made that does not apply.
+    """
+    usual: dict[str, Any] = {**_OF_RESNETS, **_OF_TIMM, **_CHANNELS}
+    made: dict[str, Any] = {**choices}
+    for choice, value in made.items():
+        if choice in own or value == usual[choice]:
+            continue
+        if choice == "heads" and name in RESNETS:
+            raise UserError(f"{name} has no attention heads: leave heads out")
+        words = "width and stem" if choice in ("width", "stem") else "stride_in_1x1 and output_stride"
+        if choice in _OF_RESNETS:
+            raise UserError(
+                f"{words} can be chosen for torchvision's ResNets only, not for {name}: leave them out"
+            )
+        raise UserError(f"{choice} cannot be chosen for {name}: leave it out")
+    return {choice: made.get(choice, value) for choice, value in own.items()}
+
+
+def _check_resnet(
+    name: str, width: int, stem: str, stride_in_1x1: bool, output_stride: int, in_channels: int
+) -> None:
     """Raises UserError where a choice does not exist for this ResNet."""
     if stem not in STEMS:
         raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(STEMS)}")
@@ -86,12 +121,13 @@ def _check_resnet(name: str, width: int, stem: str, stride_in_1x1: bool, output_
     if output_stride not in OUTPUT_STRIDES:
         strides = ", ".join(map(str, OUTPUT_STRIDES))
         raise UserError(f"output stride {output_stride} is none of {strides}")
+    check_channels(in_channels)
 
 
 class Architecture(NamedTuple):
     """A backbone without its weights, as `build_backbone` takes it; width and stem are None for timm's.
 
-    `heads` is None where the ViT has timm's number of heads, so that equal networks are equal here;
+    `heads` and `image_size` are None where the ViT has timm's, so that equal networks are equal here;
     `with_heads` keeps to that.
     """
 
@@ -101,6 +137,8 @@ class Architecture(NamedTuple):
     stride_in_1x1: bool = False
     output_stride: int = 32
     heads: int | None = None
+    image_size: int | None = None
+    in_channels: int = 3
 
     @classmethod
     def of(cls, backbone: Backbone) -> Architecture:
@@ -138,22 +176,25 @@ class Architecture(NamedTuple):
             if field in shown or value != getattr(usual, field)
         }
 
-    def build(self) -> Backbone:
+    def build(self, *, zero_init_residual: bool = False, drop_path: float = 0.0) -> Backbone:
         """The network with random weights from the global generator."""
-        if self.width is None or self.stem is None:
-            return build_backbone(self.name, heads=self.heads)
+        choices: Any = {
+            choice: value
+            for choice, value in self._asdict().items()
+            if choice != "name" and value is not None
+        }
         return build_backbone(
-            self.name,
-            width=self.width,
-            stem=self.stem,
-            stride_in_1x1=self.stride_in_1x1,
-            output_stride=self.output_stride,
+            self.name, zero_init_residual=zero_init_residual, drop_path=drop_path, **choices
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of each of its tensors, in the layers' order; draws no random number."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if self.name in RESNETS else "cpu"):
-            return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
+        return {name: tuple(tensor.shape) for name, tensor in self._tensors().items()}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Its tensors in the layers' order, without numbers."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return dict(self.build().state_dict())
 
     def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of `state` in the order of the layers, after a check of every name, shape, type and
@@ -166,13 +207,14 @@ class Architecture(NamedTuple):
             ValueError: a tensor is missing, unexpected, of another shape or type, or not finite; names the
                 first.
         """
-        expected, name = self.shapes(), self.name
+        expected, name = self._tensors(), self.name
         unexpected = [key for key in state if key not in expected]
         if unexpected:
             raise ValueError(f"it has a tensor {unexpected[0]!r}, which {name} has not")
         has_counters = any(key.endswith(_COUNTER) for key in state)
         complete: dict[str, Tensor] = {}
-        for key, shape in expected.items():
+        for key, like in expected.items():
+            shape = tuple(like.shape)
             if key not in state and key.endswith(_COUNTER) and not has_counters:
                 complete[key] = torch.zeros((), dtype=torch.int64)
                 continue
@@ -183,7 +225,7 @@ class Architecture(NamedTuple):
                 raise ValueError(
                     f"its tensor {key!r} has shape {tuple(tensor.shape)} where {name} has {shape}"
                 )
-            if tensor.is_floating_point() == key.endswith(_COUNTER):
+            if tensor.is_floating_point() != like.is_floating_point():
                 raise ValueError(f"its tensor {key!r} is of the wrong type {tensor.dtype}")
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(
@@ -191,59 +233,3 @@ class Architecture(NamedTuple):
                 )
             complete[key] = tensor.contiguous()
         return complete
-
-
-def architecture_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
-    """The ResNet (torchvision's names) or plain ViT (timm's names) that has tensors of these names and
-    shapes, judged by its first layers.
-
-    Raises:
-        ValueError: no backbone that `build_backbone` makes has these; says what differs.
-    """
-    if any(name.startswith(("patch_embed.", "blocks.")) for name in shapes):
-        return _vit_of(shapes)
-    if "conv1.0.weight" in shapes:
-        raise ValueError("its stem has several convolutions (as timm's resnet50d has), torchvision's has one")
-    conv1, conv2 = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
-    if len(conv1) != 4 or len(conv2) != 4:
-        raise ValueError("it lacks the first layers of a ResNet, conv1.weight and layer1.0.conv2.weight")
-    width, channels, kernel, _ = conv1
-    stems: dict[int, Stem] = {7: "imagenet", 3: "small"}
-    if kernel not in stems or channels != 3:
-        raise ValueError(
-            f"its first convolution has shape {conv1}, not {width} x 3 x 7 x 7 or {width} x 3 x 3 x 3"
-        )
-    block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
-    blocks = tuple(
-        len({key.split(".")[1] for key in shapes if key.startswith(f"layer{s}.")}) for s in (1, 2, 3, 4)
-    )
-    groups = conv2[0] // conv2[1]
-    for name, spec in RESNETS.items():
-        same = (spec.block, spec.blocks, spec.groups) == (block, blocks, groups)
-        if same and spec.inner_width(width) == conv2[0]:
-            return Architecture(name, width, stems[kernel])
-    kind = "Bottleneck" if block == "bottleneck" else "BasicBlock"
-    raise ValueError(
-        f"{blocks} {kind} blocks with {groups} groups, {width} and {conv2[0]} channels are none of "
-        f"{', '.join(RESNETS)}"
-    )
-
-
-def _vit_of(shapes: dict[str, tuple[int, ...]]) -> Architecture:
-    import timm
-
-    if "patch_embed.proj.0.weight" in shapes:
-        raise ValueError("its ViT has a convolutional stem, which no model of timm has")
-    patches, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
-    if len(patches) != 4 or len(positions) != 3:
-        raise ValueError("it lacks the first layers of a ViT, patch_embed.proj.weight and pos_embed")
-    dim, _, patch, _ = patches
-    blocks = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
-    side = patch * math.isqrt(max(positions[1] - 1, 0))
-    name = f"vit_{_VITS.get((dim, blocks), 'unknown')}_patch{patch}_{side}"
-    if not timm.is_model(name):
-        raise ValueError(
-            f"a ViT of {blocks} blocks of width {dim} with patches of {patch} pixels for images of {side} is "
-            "none of timm's plain ones"
-        )
-    return Architecture(TIMM + name)

@@ -1,4 +1,4 @@
-"""The contract of a backbone: images x[N, 3, H, W] float to features h[N, D]."""
+"""The contract of a backbone: images x[N, 3, H, W] float to features h[N, D]; 3 or other channels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from siamtransfer.backbones.names import Stem
+from siamtransfer.utils.errors import UserError
 
 
 class Backbone(nn.Module):
@@ -20,6 +21,8 @@ class Backbone(nn.Module):
             (MSRA's and Caffe's form) and not in the 3x3 one (torchvision's).
         output_stride: 32, or 16 and 8 for a ResNet with dilated stages.
         heads: the number of attention heads of a ViT where it is not timm's for that name; otherwise None.
+        image_size: the side in pixels for which a ViT has its position embeddings, where it is not timm's.
+        in_channels: the channels of an image.
         dim: D.
         source: a ReadBackbone that says which file the weights come from; None for those from no file.
     """
@@ -31,4 +34,12 @@ class Backbone(nn.Module):
     stride_in_1x1: bool = False
     output_stride: int = 32
     heads: int | None = None
+    image_size: int | None = None
+    in_channels: int = 3
     source: Any = None
+
+
+def check_channels(in_channels: int) -> None:
+    """Raises UserError for a number of channels that no image has."""
+    if in_channels < 1:
+        raise UserError(f"backbone.in_channels is {in_channels}; images have one channel or more")

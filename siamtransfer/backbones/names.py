@@ -47,6 +47,9 @@ FULL_WIDTH = 64
 TIMM = "timm:"
 """The prefix that means timm's model of a name, also where torchvision has a model of that name."""
 
+TORCHVISION = "torchvision:"
+"""The prefix that means torchvision's model of a name."""
+
 
 class ResNetSpec(NamedTuple):
     """What differs between torchvision's ResNets: the block, the number of blocks in each of the four stages,

@@ -15,6 +15,7 @@ from siamtransfer.backbones.names import RESNETS, STEMS, ResNetSpec, Stem
 
 class ResNetBackbone(Backbone):
     """torchvision's ResNet without its classifier: x[N, 3, H, W] to h[N, D], the mean over the last stage.
+    `in_channels` is the 3 of x.
 
     `width` is the number of channels of the stem (64 in the papers); every stage scales with it. STEMS has
     the stems; "small" is the one for images of about 32 pixels. `stride_in_1x1` moves the stride of a
@@ -34,14 +35,16 @@ class ResNetBackbone(Backbone):
         *,
         stride_in_1x1: bool = False,
         output_stride: int = 32,
+        in_channels: int = 3,
     ):
         super().__init__()
         spec, first = RESNETS[name], STEMS[stem]
         self.name, self.width, self.stem = name, width, stem
         self.stride_in_1x1, self.output_stride = stride_in_1x1, output_stride
+        self.in_channels = in_channels
         self.dim = 8 * width * spec.expansion
 
-        self.conv1 = nn.Conv2d(3, width, first.kernel, first.stride, first.padding, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, width, first.kernel, first.stride, first.padding, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if first.pool else nn.Identity()

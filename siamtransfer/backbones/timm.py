@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 
-from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.backbones.backbone import check_channels
+from siamtransfer.backbones.library_backbone import LibraryBackbone
 from siamtransfer.backbones.names import RESNETS, TIMM
 from siamtransfer.utils.errors import UserError
 
@@ -19,44 +19,45 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Backbones of timm's classes for which timm has no name: the model of timm, and the options that differ."""
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(LibraryBackbone):
     """A timm model without its classifier: x[N, 3, H, W] to h[N, D].
 
-    In `state_dict` and `load_state_dict` the tensors have timm's names, so that a checkpoint of this class
-    and one of timm's model have the same keys. The model is the submodule `model`, and torch would put the
-    prefix `model.` before every name: `state_dict` leaves it out, and a hook puts it back before loading.
-
     `heads` is the number of attention heads of a ViT where it differs from timm's; no tensor shows it.
+    `image_size` is the side in pixels for which it has position embeddings, where it differs from timm's;
+    images of other sizes get interpolated ones. `in_channels` is the 3 of x.
 
     Raises:
-        UserError: `heads` is given for a model that is no plain ViT, or does not divide its width.
+        UserError: `heads` is given for a model that is no plain ViT, or does not divide its width;
+            `image_size` is given for a model that has no such choice.
     """
 
     def __init__(
-        self, name: str, zero_init_residual: bool = False, drop_path: float = 0.0, heads: int | None = None
+        self,
+        name: str,
+        zero_init_residual: bool = False,
+        drop_path: float = 0.0,
+        heads: int | None = None,
+        image_size: int | None = None,
+        in_channels: int = 3,
     ):
-        super().__init__()
         original, options = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
         if drop_path:
             options = {**options, "drop_path_rate": drop_path}
+        if in_channels != 3:
+            check_channels(in_channels)
+            options = {**options, "in_chans": in_channels}
+        if image_size is not None:
+            options = {**options, "img_size": image_size}
         if heads is not None:
             _check_heads(name, heads)
             options = {**options, "num_heads": heads}
         model = _create_model(original, options)
-        self.name, self.width, self.stem, self.heads = name, None, None, heads
-        self.dim = getattr(model, "head_hidden_size", None) or model.num_features
+        super().__init__(name, model, getattr(model, "head_hidden_size", None) or model.num_features)
+        self.heads, self.image_size, self.in_channels = heads, image_size, in_channels
         if zero_init_residual:
             for module in model.modules():
                 if hasattr(module, "zero_init_last"):
                     module.zero_init_last()
-        self.model = model
-        self.register_load_state_dict_pre_hook(_add_model_prefix)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        return self.model.state_dict(*args, **kwargs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
 
 
 def _create_model(name: str, options: dict[str, Any]) -> Any:
@@ -68,7 +69,13 @@ def _create_model(name: str, options: dict[str, Any]) -> Any:
     try:
         return timm.create_model(name, dynamic_img_size=True, **options)
     except TypeError:  # no ViT
+        pass
+    try:
         return timm.create_model(name, **options)
+    except TypeError as error:
+        if "img_size" not in options:
+            raise
+        raise UserError(f"{name} has no size of images that could be chosen: leave image_size out") from error
 
 
 @functools.cache
@@ -77,8 +84,25 @@ def head_count(name: str) -> int | None:
     any other network."""
     if name not in VARIANTS and not name.startswith(TIMM):
         return None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return _attention(TimmBackbone(name).model)[1]
+
+
+class PositionCount(NamedTuple):
+    """The position embeddings of a ViT: the side of a patch in pixels, and how many embeddings are of no
+    patch (of the class token, of registers)."""
+
+    patch: int
+    others: int
+
+
+@functools.cache
+def position_count(name: str) -> PositionCount:
+    """Of a network of timm that has position embeddings of patches."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model: Any = TimmBackbone(name).model
+    embedding = model.patch_embed
+    return PositionCount(int(embedding.patch_size[0]), model.pos_embed.shape[1] - embedding.num_patches)
 
 
 def pretrained_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -104,7 +128,7 @@ def _attention(model: Any) -> tuple[int, int | None]:
 
 @functools.cache
 def _vit_width(name: str) -> int:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return _attention(TimmBackbone(name).model)[0]
 
 
@@ -114,12 +138,6 @@ def _check_heads(name: str, heads: int) -> None:
     width = _vit_width(name)
     if heads < 1 or width % heads:
         raise UserError(f"{name} has tokens of {width} channels, which {heads} attention heads do not divide")
-
-
-def _add_model_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Puts `model.` before the names of the tensors that `load_state_dict` is about to load."""
-    for name in [name for name in state if name.startswith(prefix)]:
-        state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
 def timm_name(name: str) -> str:

@@ -9,7 +9,6 @@ The SHA-256 of the bytes has to match the digest in the file's name.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import cast
@@ -18,11 +17,13 @@ import torch
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, Stem
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, TORCHVISION, Stem
+from siamtransfer.backbones.torchvision import torchvision_name
+from siamtransfer.checkpoints.normalisation import HALF, IMAGENET, Normalisation
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 
-RANDOM, TORCHVISION = "random:", "torchvision:"
+RANDOM = "random:"
 
 
 def build_untrained(source: str) -> tuple[Backbone, int]:
@@ -55,9 +56,10 @@ def find_torchvision_weights(source: str) -> tuple[str, Path]:
     model, equals, path = source.removeprefix(TORCHVISION).partition("=")
     name, _, weights = model.partition(":")
     if name not in RESNETS:
-        near = difflib.get_close_matches(name, RESNETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(RESNETS)}"
-        raise UserError(f"{source}: {name!r} is none of torchvision's ResNets; {hint}")
+        try:
+            torchvision_name(name)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
     if equals and weights:
         raise UserError(f"{source}: give either {weights} or a file, not both")
     file = Path(path) if equals else _find_in_hub(source, name, weights)
@@ -76,6 +78,22 @@ def find_torchvision_weights(source: str) -> tuple[str, Path]:
             "get it again"
         )
     return name, file
+
+
+_HALF = ("googlenet", "inception_v3")  # torchvision turns the usual normalisation into this in the network
+
+
+def torchvision_normalisation(name: str, file: Path) -> Normalisation:
+    """Mean and std of the images for torchvision's weights in a file of that name."""
+    from torchvision.models import get_model_weights
+
+    if name in _HALF:
+        return HALF
+    for weights in get_model_weights(name):
+        if weights.url.rsplit("/", 1)[1] == file.name:
+            views = weights.transforms()
+            return Normalisation(tuple(views.mean), tuple(views.std))
+    return IMAGENET
 
 
 def weight_urls(name: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ what the format fixes. What remains is assumed, or refused where two readings ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,6 +120,10 @@ def resolve(
         UserError: a flag contradicts what is stated or does not apply to the network. Both are the rest of a
             sentence that begins with the file's name.
     """
+    if architecture.in_channels != 3:
+        raise UserError(
+            f"holds a network for images of {architecture.in_channels} channels, and images of 3 are read here"
+        )
     for facts in (stated, user):
         _refuse_foreign(architecture, facts, strict=facts is user)
     guessed = {name: fact for name, fact in stated.items() if fact.assumed}
@@ -204,7 +209,7 @@ def _refuse_ambiguous(form: Format, architecture: Architecture, kind: str, known
 
 
 def _is_vit_small(architecture: Architecture) -> bool:
-    return architecture.name.startswith("timm:vit_small_patch")
+    return re.fullmatch(r"timm:vit_small_patch\d+_\d+", architecture.name) is not None
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from siamtransfer.checkpoints.normalisation import IMAGENET, SWAV, Normalisation
 
 __all__ = [
@@ -92,6 +94,8 @@ class Format:
         headed: heads stand beside a backbone under names that several code bases use.
         rename: from the name after the prefix to torchvision's or timm's name; raises ValueError for a name
             that has none.
+        convert: from the tensors of a branch to torchvision's or timm's, where more than names differ; raises
+            ValueError for a tensor that it does not know.
     """
 
     name: str
@@ -106,3 +110,4 @@ class Format:
     fixes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     headed: bool = False
     rename: Callable[[str], str] = str
+    convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict

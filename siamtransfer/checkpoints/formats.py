@@ -12,6 +12,7 @@ from dataclasses import replace
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.detectron2_keys import to_torchvision
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Branch, Format
+from siamtransfer.checkpoints.layouts import efficientnet
 from siamtransfer.checkpoints.normalisation import CIFAR10_LOOSE, IMAGENET, NONE, SWAV
 
 
@@ -353,6 +354,13 @@ FORMATS = (
             marks=(f"{word}.",),
         )
         for word in ("backbone", "encoder", "trunk")
+    ),
+    Format(
+        "efficientnet-pytorch",
+        "efficientnet-pytorch or efficientnet-lite-pytorch",
+        drops={"_fc.": "classifier"},
+        marks=("_conv_stem.", "_blocks."),
+        convert=efficientnet.to_timm,
     ),
     Format(
         "timm",

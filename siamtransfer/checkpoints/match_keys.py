@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from siamtransfer.backbones.catalogue import load_catalogue
 from siamtransfer.checkpoints.containers import holds_tensors, without_wrappers
 from siamtransfer.checkpoints.file_format import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
 from siamtransfer.utils.errors import UserError
@@ -67,6 +68,15 @@ class MatchedKeys:
     dropped: dict[str, int]
     matched: int
 
+    def without(self, names: Set[str], rule: str) -> MatchedKeys:
+        """The same without these tensors, which `rule` drops."""
+        left_out = names & self.tensors.keys()
+        if not left_out:
+            return self
+        tensors = {name: tensor for name, tensor in self.tensors.items() if name not in left_out}
+        dropped = {**self.dropped, rule: self.dropped.get(rule, 0) + len(left_out)}
+        return replace(self, tensors=tensors, dropped=dropped)
+
 
 class MovingAverage(NamedTuple):
     """How a moving average of all weights was treated.
@@ -98,16 +108,23 @@ def match_keys(
     dicts = _find_tensors(form, content)
     keys = sort_keys(form, dicts)
     branches = {name: _rename(form, tensors) for name, tensors in keys.branches.items() if tensors}
-    counts = (
-        len(trunk & tensors.keys()) if trunk else count_trunk_keys(tensors) for tensors in branches.values()
-    )
-    matched = max(counts, default=0)
+    matched = max((_matched(tensors, trunk) for tensors in branches.values()), default=0)
     if matched == 0:
         raise Mismatch(only_heads(form, keys.dropped), len(keys.dropped))
     unexpected = keys.unexpected + _unexpected_entries(form, content, dicts)
     if unexpected:
         raise Mismatch(f"looks like {form.what}, but no rule explains its key {unexpected[0]!r}", matched)
     return select_branch(SortedKeys(branches, keys.dropped), branch, average)
+
+
+def _matched(tensors: Mapping[str, Tensor], trunk: Set[str] | None) -> int:
+    """How many tensors belong to a trunk: to `trunk`, to a ResNet or a ViT, or to a network of a library."""
+    if trunk is not None:
+        return len(trunk & tensors.keys())
+    count = count_trunk_keys(tensors)
+    if count == 0 and load_catalogue().find({name: tuple(t.shape) for name, t in tensors.items()}):
+        return len(tensors)
+    return count
 
 
 def select_branch(keys: SortedKeys, branch: str | None, average: MovingAverage) -> MatchedKeys:
@@ -187,10 +204,11 @@ def _starts_with_words(key: str, start: str) -> bool:
 def _rename(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under torchvision's or timm's names."""
     try:
-        renamed = {form.rename(name): tensor for name, tensor in tensors.items()}
+        converted = form.convert(tensors)
+        renamed = {form.rename(name): tensor for name, tensor in converted.items()}
     except ValueError as error:
         raise Mismatch(f"looks like {form.what}, but {error}") from error
-    if len(renamed) < len(tensors):
+    if len(renamed) < len(converted):
         raise Mismatch(f"looks like {form.what}, but holds some tensors twice under different names", 1)
     return renamed
 
@@ -221,6 +239,16 @@ def _find_tensors(form: Format, content: Any) -> dict[KeyPath, dict[str, Tensor]
         if not any(key.startswith(tuple(mark.split("|"))) for key in keys):
             raise Mismatch(f"has no tensor called {mark.replace('|', ' or ')}... as {form.what} has")
     return dicts
+
+
+def find_tensors(content: Any, path: KeyPath) -> dict[str, Tensor] | None:
+    """The dict of tensors at a key path, without wrappers in its keys; None where there is none.
+
+    Raises:
+        Mismatch: two keys become one.
+    """
+    tensors = _get(content, path)
+    return unwrap_keys(tensors) if is_state_dict(tensors) else None
 
 
 def _get(content: Any, path: KeyPath) -> Any:

@@ -8,6 +8,9 @@ from typing import ClassVar, Literal
 
 from siamtransfer.utils.errors import UserError
 
+NAMED = ("random:", "torchvision:", "timm:")
+"""The beginnings of names that stand for weights instead of a file."""
+
 
 @dataclass
 class ReadingOptions:
@@ -32,6 +35,8 @@ class ReadingOptions:
     """Attention heads of a ViT."""
     architecture: str | None = None
     """The very network, as timm:resnetblur50; its tensors have to be exactly those of the file."""
+    download: bool = False
+    """Fetch the weights of timm:NAME where they are not in the cache of Hugging Face."""
 
 
 @dataclass
@@ -42,7 +47,8 @@ class ReaderOptions(ReadingOptions):
     common: ClassVar[tuple[str, ...]] = ("checkpoint", "branch", "trust_pickle")
 
     checkpoint: str | None = None
-    """A checkpoint of any known format, or a baseline: random:NAME, torchvision:NAME (supervised weights)."""
+    """A checkpoint of any known format, or by name: random:NAME, torchvision:NAME or timm:NAME (their
+    weights)."""
     branch: str | None = None
     """Which backbone of the file: student, teacher, key, ema …; null: the one that the method's authors
     evaluate."""
@@ -52,7 +58,9 @@ class ReaderOptions(ReadingOptions):
     def check(self) -> None:
         """Raises UserError where no checkpoint is given."""
         if self.checkpoint is None:
-            raise UserError("give a checkpoint of any known format, random:NAME or torchvision:NAME")
+            raise UserError(
+                "give a checkpoint of any known format, random:NAME, torchvision:NAME or timm:NAME"
+            )
         require_checkpoint(self.checkpoint)
 
 
@@ -79,11 +87,7 @@ class ConversionOptions(ReaderOptions):
 
 def require_checkpoint(source: str) -> None:
     """Raises UserError for a path without a file behind it; names of baselines have none."""
-    if (
-        source != "pixels"
-        and not source.startswith(("random:", "torchvision:"))
-        and not Path(source).exists()
-    ):
+    if source != "pixels" and not source.startswith(NAMED) and not Path(source).exists():
         raise UserError(
             f"there is no file {source}; an untrained baseline is asked for by name, as random:resnet50"
         )

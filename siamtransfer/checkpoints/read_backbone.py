@@ -19,8 +19,13 @@ from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, Stem
-from siamtransfer.checkpoints.baselines import RANDOM, TORCHVISION, build_untrained, find_torchvision_weights
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, TIMM, TORCHVISION, Stem
+from siamtransfer.checkpoints.baselines import (
+    RANDOM,
+    build_untrained,
+    find_torchvision_weights,
+    torchvision_normalisation,
+)
 from siamtransfer.checkpoints.containers import read_content
 from siamtransfer.checkpoints.facts import Facts, facts_of_own, facts_of_user, resolve, without_architecture
 from siamtransfer.checkpoints.file_format import Format
@@ -33,6 +38,7 @@ from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import read_recorded
+from siamtransfer.checkpoints.timm_weights import find_timm_weights
 from siamtransfer.utils.errors import UserError
 
 
@@ -113,7 +119,8 @@ def read_backbone(
     """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
     Args:
-        path: a file, `random:resnet50` or `torchvision:resnet50` (baselines.py has their options).
+        path: a file, `random:resnet50`, `torchvision:resnet50` (baselines.py has their options) or
+            `timm:NAME` (timm_weights.py).
         branch: one of several backbones in the file (student, teacher, query, key ...); by default the one
             that the method's authors evaluate.
         trust_pickle: let the file run Python code while it is loaded.
@@ -129,6 +136,9 @@ def read_backbone(
         return _read_untrained(str(path), facts_of_user(options))
     if str(path).startswith(TORCHVISION):
         return _read_supervised(str(path), branch, trust_pickle, facts_of_user(options))
+    if str(path).startswith(TIMM):
+        download = options is not None and options.download
+        return _read_timm(str(path), branch, trust_pickle, facts_of_user(options), download=download)
     return _read_file(Path(path), branch, trust_pickle, facts_of_user(options))
 
 
@@ -294,11 +304,16 @@ def _read_untrained(source: str, user: Facts) -> ReadBackbone:
 def _read_supervised(source: str, branch: str | None, trust_pickle: bool, user: Facts) -> ReadBackbone:
     """The baseline `torchvision:NAME`, which has to be that architecture with its classifier."""
     name, file = find_torchvision_weights(source)
-    architecture = Architecture(name, FULL_WIDTH, "imagenet")
-    stated = facts_of_own(architecture, IMAGENET, f"torchvision's weights of {name}")
-    read = _read_file(file, branch, trust_pickle, {})
+    architecture = (
+        Architecture(name, FULL_WIDTH, "imagenet") if name in RESNETS else Architecture(TORCHVISION + name)
+    )
+    stated = facts_of_own(
+        architecture, torchvision_normalisation(name, file), f"torchvision's weights of {name}"
+    )
+    named: Facts = {} if name in RESNETS else {"architecture": Fact(architecture.name, "the name")}
+    read = _read_file(file, branch, trust_pickle, named)
     exact = (read.format, read.architecture) == ("torchvision", architecture)
-    if not exact or read.dropped != {"classifier": 2}:
+    if not exact or set(read.dropped) != {"classifier"}:
         raise UserError(
             f"{source} has to be torchvision's {name} with its classifier, and the file is not: "
             f"{read.summary()}"
@@ -306,3 +321,14 @@ def _read_supervised(source: str, branch: str | None, trust_pickle: bool, user: 
     with _naming(Path(source)):
         _, reading = resolve(OWN, architecture, stated, without_architecture(user, architecture))
     return replace(read, reading=reading)
+
+
+def _read_timm(
+    source: str, branch: str | None, trust_pickle: bool, user: Facts, download: bool
+) -> ReadBackbone:
+    """The baseline `timm:NAME`: timm's weights of that network."""
+    weights = find_timm_weights(source, download=download)
+    if "architecture" in user:
+        raise UserError(f"{source} names the network itself: leave {user['architecture'].source} out")
+    named = {"architecture": Fact(weights.name, f"the name {weights.name}")}
+    return replace(_read_file(weights.file, branch, trust_pickle, user | named), path=source)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import Architecture, architecture_of
-from siamtransfer.backbones.names import RESNETS, TIMM
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.identify import Identified, identify
+from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
 from siamtransfer.backbones.timm import pretrained_normalisation, timm_name
+from siamtransfer.backbones.torchvision import classifier_names, torchvision_name
 from siamtransfer.checkpoints.containers import describe_content
-from siamtransfer.checkpoints.facts import Facts, facts_from, join, resolve
-from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, join, resolve
+from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format
 from siamtransfer.checkpoints.formats import FORMATS
 from siamtransfer.checkpoints.match_keys import (
     AVERAGE,
     MatchedKeys,
     Mismatch,
     MovingAverage,
+    find_tensors,
     match_keys,
     resolve_average,
 )
@@ -85,7 +89,7 @@ def read_recorded_backbone(
         UserError: the rest of a sentence that begins with the file's name.
     """
     try:
-        form, keys, architecture, state = _match(content, branch, record.architecture)
+        form, keys, (architecture, *_), state = _match(content, branch, record.architecture)
     except Mismatch as mismatch:
         raise UserError(
             f"{mismatch}: it and {record.where}, which was written for a {record.architecture.name}, do not "
@@ -104,9 +108,11 @@ def _read_unnamed(
 ) -> PublicBackbone:
     """Reads a file of which nothing names the very network."""
     try:
-        form, keys, architecture, state = _match(content, branch, None)
+        form, keys, identified, state = _match(content, branch, None)
     except Mismatch as mismatch:
         raise UserError(str(mismatch) if mismatch.matched else describe_content(content)) from mismatch
+    _refuse_look_alikes(identified)
+    architecture = identified.architecture
     facts = _stated(form, content, path, architecture, state, beside=beside)
     architecture, reading = resolve(form, architecture, facts, user)
     return PublicBackbone(form, keys, architecture, _to_rgb(state, architecture, reading), reading)
@@ -126,7 +132,7 @@ def _read_named(
         Mismatch: the tensors are not those of that network.
     """
     usual = network.name in RESNETS
-    form, keys, architecture, state = _match(content, branch, None if usual else network)
+    form, keys, (architecture, *_), state = _match(content, branch, None if usual else network)
     if usual and (architecture.name, architecture.stem) != (network.name, "imagenet"):
         raise Mismatch(f"looks like {architecture.name} with the stem {architecture.stem}", keys.matched)
     fixed = facts_from(named.source, _facts_of_network(named.value, architecture))
@@ -191,44 +197,99 @@ def _is_timm_model(name: str) -> bool:
 
 def _architecture(name: str) -> Architecture:
     """The network of a name; one of torchvision's ResNets where torchvision and timm have the same."""
+    if name.startswith(TORCHVISION) and name.removeprefix(TORCHVISION) not in RESNETS:
+        return Architecture(torchvision_name(name))
+    name = name.removeprefix(TORCHVISION)
     bare = name.removeprefix(TIMM).partition(".")[0]
     return Architecture(bare if bare in RESNETS else timm_name(name))
 
 
-def _match(
-    content: Any, branch: str | None, network: Architecture | None
-) -> tuple[Format, MatchedKeys, Architecture, dict[str, Tensor]]:
-    """The first format that explains the whole content, the keys, the network and its complete tensors.
+class Matched(NamedTuple):
+    """How a format explains a file: its keys, its network, and the network's complete tensors."""
+
+    form: Format
+    keys: MatchedKeys
+    identified: Identified
+    state: dict[str, Tensor]
+
+
+def _match(content: Any, branch: str | None, network: Architecture | None) -> Matched:
+    """The first format that explains the whole content; `network` where that is known beforehand.
 
     Raises:
         Mismatch: none does; the reason is that of the format that explains most keys.
     """
     content, average = resolve_average(content, use=branch == AVERAGE)
-    forms = FORMATS if network is None or network.name in RESNETS else (_plain_format(network), *FORMATS)
+    known = network if network is not None and network.name not in RESNETS else None
     mismatches: list[Mismatch] = []
-    for form in forms:
+    for form, identified in _candidates(content, known):
         try:
-            return form, *_match_as(form, content, branch, average, network)
+            return _match_as(form, content, branch, average, identified)
         except Mismatch as mismatch:
             mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
     raise max(mismatches, key=lambda mismatch: mismatch.matched)
 
 
+def _candidates(content: Any, known: Architecture | None) -> Iterator[tuple[Format, Identified | None]]:
+    """The formats that may explain a file, with the network where that is known beforehand."""
+    named = Identified(known) if known is not None else None
+    if named is not None:
+        yield _plain_format(named.architecture), named
+    else:
+        yield from _library_formats(content)
+    for form in FORMATS:
+        yield form, named
+
+
+def _library_formats(content: Any) -> Iterator[tuple[Format, Identified]]:
+    """The state_dict of a network in the catalogue, with its classifier or without. FORMATS has an entry for
+    the usual ResNets and ViTs."""
+    for path in USUAL_PATHS:
+        with contextlib.suppress(ValueError, Mismatch):
+            tensors = find_tensors(content, path)
+            if tensors is None:
+                continue
+            identified = identify({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+            if not identified.usual:
+                library, _, name = identified.architecture.name.partition(":")
+                drops = dict.fromkeys(identified.head, "classifier")
+                yield Format(library, f"{library}'s {name}", drops=drops), identified
+
+
 def _match_as(
-    form: Format, content: Any, branch: str | None, average: MovingAverage, network: Architecture | None
-) -> tuple[MatchedKeys, Architecture, dict[str, Tensor]]:
+    form: Format,
+    content: Any,
+    branch: str | None,
+    average: MovingAverage,
+    identified: Identified | None,
+) -> Matched:
     """Raises Mismatch where a key is not explained or the trunk is not complete, UserError where there is no
     such branch."""
-    trunk = network.shapes().keys() if network is not None and network.name not in RESNETS else None
+    trunk = identified.architecture.shapes().keys() if identified is not None else None
     keys = match_keys(form, content, branch, average, trunk)
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
-        architecture = network or architecture_of(shapes)
+        identified = identified or identify(shapes)
+        keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
-        state = architecture.complete(tensors)
+        state = identified.architecture.complete(tensors)
     except (ValueError, UserError) as error:
         raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
-    return keys, architecture, state
+    return Matched(form, keys, identified, state)
+
+
+def _refuse_look_alikes(identified: Identified) -> None:
+    """Refuses a network that is not the usual one of several with these tensors.
+
+    Raises:
+        AmbiguousReading: the rest of a sentence that begins with the file's name.
+    """
+    if identified.others and not identified.usual:
+        names = (identified.architecture.name, *identified.others)
+        raise AmbiguousReading(
+            f"holds tensors that {' and '.join(names)} have, which compute different features from them, and "
+            f"nothing says which it is: say {' or '.join(f'--architecture {name}' for name in names)}"
+        )
 
 
 def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -239,8 +300,14 @@ def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _plain_format(network: Architecture) -> Format:
-    """A timm model's state_dict, whose classifier timm names."""
+    """The state_dict of a network of timm or torchvision, whose classifier the library names."""
     import timm
+
+    if network.name.startswith(TORCHVISION):
+        bare = network.name.removeprefix(TORCHVISION)
+        return Format(
+            "torchvision", f"torchvision's {bare}", drops=dict.fromkeys(classifier_names(bare), "classifier")
+        )
 
     config = timm.get_pretrained_cfg(network.name.removeprefix(TIMM), allow_unregistered=True)
     classifier = (config.classifier if config else None) or ("head", "fc", "classifier")

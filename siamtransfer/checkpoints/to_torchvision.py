@@ -13,7 +13,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.architecture import architecture_of
+from siamtransfer.backbones.identify import architecture_of
 from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
 from siamtransfer.checkpoints.conversion import Conversion
 from siamtransfer.checkpoints.options import ReadingOptions

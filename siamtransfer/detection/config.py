@@ -93,7 +93,7 @@ class DetectionOptions:
         for weight_decay in self.weight_decays:
             at_least("--weight-decays", weight_decay, 0)
         for name in (self.weights, self.compare):
-            baseline = str(name).startswith(("random:", "torchvision:"))
+            baseline = str(name).startswith(NAMED)
             if name not in (None, "scratch") and not baseline and not Path(str(name)).is_file():
                 hint = ": siamtransfer to-d2 CKPT OUT.pkl writes one" if self.engine == "detectron2" else ""
                 raise UserError(f"there is no file {name}{hint}")

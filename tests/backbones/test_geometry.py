@@ -11,10 +11,11 @@ import torchvision
 from support.originals import as_trained, sharpened
 from torch import nn
 
-from siamtransfer.backbones.architecture import Architecture, architecture_of, build_backbone
+from siamtransfer.backbones.architecture import Architecture, build_backbone
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
+from siamtransfer.backbones.identify import architecture_of
 from siamtransfer.backbones.names import STEMS, Stem
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.backbones.timm import head_count, pretrained_normalisation

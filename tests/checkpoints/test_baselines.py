@@ -144,9 +144,9 @@ def test_only_torchvision_s_own_format_with_its_classifier_will_do(weights: Path
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("torchvision:resnet51", "'resnet51' is none of torchvision's ResNets; did you mean resnet50"),
-        ("torchvision:vit_b_16", "'vit_b_16' is none of torchvision's ResNets"),
-        ("torchvision:", "'' is none of torchvision's ResNets; known are resnet18, "),
+        ("torchvision:resnet51", "'resnet51' is no classifier of torchvision; did you mean resnet50"),
+        ("torchvision:vit_b_16", "nothing is downloaded here: fetch https://"),
+        ("torchvision:", "'' is no classifier of torchvision; see torchvision.models.list_models()"),
         ("torchvision:resnet18:IMAGENET1K_V2", "torchvision's weights of resnet18 are IMAGENET1K_V1"),
         ("torchvision:resnet18:IMAGENET1K_V1=x.pth", "give either IMAGENET1K_V1 or a file, not both"),
         ("torchvision:resnet18=mine.pth", "would be called resnet18-DIGEST.pth; other weights are scored by"),

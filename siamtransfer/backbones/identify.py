@@ -1,0 +1,157 @@
+"""From the names and shapes of tensors to the network that has them.
+
+Torchvision's ResNets of any width and timm's plain ViTs are recognised by their first layers. Every other
+network is looked up in the catalogue, where also the networks stand that share their tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.catalogue import Entry, Shape, load_catalogue
+from siamtransfer.backbones.names import RESNETS, TIMM, Stem
+from siamtransfer.backbones.timm import position_count
+
+_VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge"}
+"""timm's plain ViTs by the width of a token and the number of blocks."""
+
+
+class Identified(NamedTuple):
+    """A network that has certain tensors.
+
+    Attributes:
+        architecture: the network.
+        head: the names of those tensors that are its classifier's.
+        others: names of networks with the same tensors that compute something else from them.
+        usual: the network is one of the ResNets or plain ViTs that files without a name usually hold;
+            otherwise nothing speaks for it rather than for the others.
+    """
+
+    architecture: Architecture
+    head: frozenset[str] = frozenset()
+    others: tuple[str, ...] = ()
+    usual: bool = True
+
+
+def identify(shapes: Mapping[str, Shape]) -> Identified:
+    """The network that has tensors of these names and shapes, a classifier's among them or not.
+
+    Raises:
+        ValueError: no backbone that `build_backbone` makes has these; says what differs.
+    """
+    channels = _channels(shapes)
+    entry = load_catalogue().find(_with_channels(shapes, 3) if channels else shapes)
+    try:
+        usual = architecture_of(shapes)
+    except ValueError:
+        if entry is None:
+            raise
+        usual = None
+    if usual is not None and (entry is None or _bare(usual.name) in map(_bare, entry.names)):
+        return Identified(usual, entry.head, _others(entry, usual.name)) if entry else Identified(usual)
+    assert entry is not None
+    architecture = Architecture(entry.name, in_channels=channels or 3)
+    if not entry.exact:
+        architecture = architecture._replace(image_size=_image_size(entry.name, shapes["pos_embed"]))
+    return Identified(architecture, entry.head, _others(entry, entry.name), usual=False)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix(TIMM)
+
+
+def _others(entry: Entry, name: str) -> tuple[str, ...]:
+    """One network of every group that computes something else than the network of that name."""
+    return tuple(group[0] for group in entry.groups if _bare(name) not in map(_bare, group))
+
+
+def _first_convolution(shapes: Mapping[str, Shape]) -> str | None:
+    return next((name for name, shape in shapes.items() if len(shape) == 4 and shape[-1] > 1), None)
+
+
+def _channels(shapes: Mapping[str, Shape]) -> int | None:
+    """The channels that the first convolution takes, where these are not 3."""
+    first = _first_convolution(shapes)
+    return None if first is None or shapes[first][1] == 3 else shapes[first][1]
+
+
+def _with_channels(shapes: Mapping[str, Shape], channels: int) -> dict[str, Shape]:
+    """The shapes of the same network for images of so many channels."""
+    first = _first_convolution(shapes)
+    return {
+        name: (shape[0], channels, *shape[2:]) if name == first else shape for name, shape in shapes.items()
+    }
+
+
+def _image_size(name: str, shape: Shape) -> int:
+    """The side of the images for which timm's network of that name has position embeddings of that shape.
+
+    Raises:
+        ValueError: they are those of no square.
+    """
+    usual = position_count(name)
+    patches = shape[1] - usual.others
+    side = math.isqrt(max(patches, 0))
+    if len(shape) != 3 or side * side != patches:
+        raise ValueError(f"its {patches} position embeddings are those of no square of patches")
+    return side * usual.patch
+
+
+def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
+    """The ResNet (torchvision's names) or plain ViT (timm's names) that has tensors of these names and
+    shapes, judged by its first layers.
+
+    Raises:
+        ValueError: no backbone that `build_backbone` makes has these; says what differs.
+    """
+    if any(name.startswith(("patch_embed.", "blocks.")) for name in shapes):
+        return _vit_of(shapes)
+    if "conv1.0.weight" in shapes:
+        raise ValueError("its stem has several convolutions (as timm's resnet50d has), torchvision's has one")
+    conv1, conv2 = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
+    if len(conv1) != 4 or len(conv2) != 4:
+        raise ValueError("it lacks the first layers of a ResNet, conv1.weight and layer1.0.conv2.weight")
+    width, channels, kernel, _ = conv1
+    stems: dict[int, Stem] = {7: "imagenet", 3: "small"}
+    if kernel not in stems:
+        raise ValueError(
+            f"its first convolution has shape {conv1}, not {width} x {channels} x 7 x 7 or "
+            f"{width} x {channels} x 3 x 3"
+        )
+    block = "bottleneck" if "layer1.0.conv3.weight" in shapes else "basic"
+    blocks = tuple(
+        len({key.split(".")[1] for key in shapes if key.startswith(f"layer{s}.")}) for s in (1, 2, 3, 4)
+    )
+    groups = conv2[0] // conv2[1]
+    for name, spec in RESNETS.items():
+        same = (spec.block, spec.blocks, spec.groups) == (block, blocks, groups)
+        if same and spec.inner_width(width) == conv2[0]:
+            return Architecture(name, width, stems[kernel], in_channels=channels)
+    kind = "Bottleneck" if block == "bottleneck" else "BasicBlock"
+    raise ValueError(
+        f"{blocks} {kind} blocks with {groups} groups, {width} and {conv2[0]} channels are none of "
+        f"{', '.join(RESNETS)}"
+    )
+
+
+def _vit_of(shapes: Mapping[str, Shape]) -> Architecture:
+    import timm
+
+    if "patch_embed.proj.0.weight" in shapes:
+        raise ValueError("its ViT has a convolutional stem, which no model of timm has")
+    patches, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
+    if len(patches) != 4 or len(positions) != 3:
+        raise ValueError("it lacks the first layers of a ViT, patch_embed.proj.weight and pos_embed")
+    dim, channels, patch, _ = patches
+    blocks = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    side = patch * math.isqrt(max(positions[1] - 1, 0))
+    name = f"vit_{_VITS.get((dim, blocks), 'unknown')}_patch{patch}_{side}"
+    if not timm.is_model(name):
+        raise ValueError(
+            f"a ViT of {blocks} blocks of width {dim} with patches of {patch} pixels for images of {side} is "
+            "none of timm's plain ones"
+        )
+    return Architecture(TIMM + name, in_channels=channels)
