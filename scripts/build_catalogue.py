@@ -3,7 +3,8 @@
 
 Every network is built on torch's device "meta", which has shapes and no numbers, with its classifier and
 without. Two networks of one fingerprint stand in one group where their modules have equal classes and equal
-attributes. Rates of dropout and the like, which act in training alone, are left out of that comparison.
+attributes (rates of dropout and the like, which act in training alone, are left out), or else where they turn
+an image into equal features, each with the weights of the first, at the sizes of both.
 
     python scripts/build_catalogue.py             writes the file, about ten minutes of one core
     python scripts/build_catalogue.py --check 20  compares every 20th network with the file instead
@@ -26,6 +27,7 @@ import torchvision
 from torch import nn
 from tqdm import tqdm
 
+from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.catalogue import FILE, Shape, fingerprint, load_catalogue, pack, without_size
 from siamtransfer.backbones.names import TIMM, TORCHVISION
 from siamtransfer.backbones.torchvision import classifiers, with_classifier, without_classifier
@@ -35,6 +37,7 @@ from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "siamtransfer" / "backbones" / FILE
+LARGEST = 400_000_000
 _TRAINING_ONLY = ("drop", "training", "num_classes", "grad_checkpointing", "checkpoint", "pretrained_cfg")
 _SIZES = ("img_size", "grid_size", "num_patches", "seq_len", "feat_shape", "input_resolution")
 _LABELS = ("default_cfg", "feature_info", "name", "p", "head_init_scale", "head_conv_bias", "init_values")
@@ -66,7 +69,7 @@ def main() -> None:
         return
     found = list(describe(names))
     made_from = {"timm": timm.__version__, "torchvision": torchvision.__version__.partition("+")[0]}
-    exact = _groups((network.name, *network.exact) for network in found)
+    exact = join_equal(_groups((network.name, *network.exact) for network in found))
     sizeless = _groups((network.name, *network.sizeless) for network in found if network.sizeless)
     with atomic_write(CATALOGUE) as file:
         file.write(pack(made_from, exact, sizeless, {network.head for network in found} | {frozenset()}))
@@ -134,6 +137,56 @@ def _groups(networks: Iterable[tuple[str, str, str]]) -> dict[str, list[list[str
         key: sorted((sorted(group, key=_order) for group in groups.values()), key=lambda g: _order(g[0]))
         for key, groups in by_modules.items()
     }
+
+
+def join_equal(table: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
+    """The table with those groups of a fingerprint joined whose networks give equal features."""
+    joined = {}
+    for key, groups in tqdm(table.items(), desc="comparing", unit="", disable=None):
+        kept: list[list[str]] = []
+        for group in groups:
+            same = next((other for other in kept if give_equal_features(other[0], group[0])), None)
+            if same is None:
+                kept.append(list(group))
+            else:
+                same.extend(group)
+        joined[key] = kept
+    return joined
+
+
+@torch.no_grad()
+def give_equal_features(name: str, other: str) -> bool:
+    """Whether two networks with the same weights give equal features of random images, at the sizes of both.
+
+    Batch norms take the moments of the batch, so that deep networks with random weights pass something on.
+    Networks of more than LARGEST numbers are not compared and taken for different.
+    """
+    if sum(tensor.numel() for tensor in build(name)[1].state_dict().values()) > LARGEST:
+        return False
+    torch.manual_seed(0)
+    first, second = build_backbone(name).train(), build_backbone(other).train()
+    for parameter in first.parameters():
+        if parameter.ndim == 1:  # scales that begin with zero or almost zero would hide what they scale
+            parameter += 0.1 + 0.1 * torch.rand_like(parameter)
+    second.load_state_dict(first.state_dict())
+    for side in {side_of(name), side_of(other)}:
+        images = torch.randn(2, 3, side, side)
+        try:
+            h, other_h = first(images), second(images)
+        except (AssertionError, RuntimeError, ValueError):  # one of the two takes its own size only
+            return False
+        tolerance = 1e-4 * float((h[0] - h[1]).abs().mean())
+        if not (tolerance > 0 and torch.allclose(h, other_h, rtol=0, atol=tolerance)):
+            return False
+    return True
+
+
+def side_of(name: str) -> int:
+    """The side of the images that the network's weights were trained with, 224 of torchvision's."""
+    if not name.startswith(TIMM):
+        return 224
+    config = timm.get_pretrained_cfg(name.removeprefix(TIMM), allow_unregistered=True)
+    return int(config.input_size[-1]) if config else 224
 
 
 def _order(name: str) -> tuple[bool, int, str]:

@@ -6,6 +6,7 @@ and every timm model (under timm's).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -189,12 +190,7 @@ class Architecture(NamedTuple):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of each of its tensors, in the layers' order; draws no random number."""
-        return {name: tuple(tensor.shape) for name, tensor in self._tensors().items()}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Its tensors in the layers' order, without numbers."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return dict(self.build().state_dict())
+        return {name: tuple(tensor.shape) for name, tensor in _tensors_of(self).items()}
 
     def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of `state` in the order of the layers, after a check of every name, shape, type and
@@ -207,7 +203,7 @@ class Architecture(NamedTuple):
             ValueError: a tensor is missing, unexpected, of another shape or type, or not finite; names the
                 first.
         """
-        expected, name = self._tensors(), self.name
+        expected, name = _tensors_of(self), self.name
         unexpected = [key for key in state if key not in expected]
         if unexpected:
             raise ValueError(f"it has a tensor {unexpected[0]!r}, which {name} has not")
@@ -233,3 +229,10 @@ class Architecture(NamedTuple):
                 )
             complete[key] = tensor.contiguous()
         return complete
+
+
+@functools.lru_cache(maxsize=16)
+def _tensors_of(architecture: Architecture) -> dict[str, Tensor]:
+    """The tensors of a network in the layers' order, without numbers; not to be changed."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return dict(architecture.build().state_dict())

@@ -7,6 +7,7 @@ network is looked up in the catalogue, where also the networks stand that share 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from siamtransfer.backbones.timm import position_count
 _VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge"}
 """timm's plain ViTs by the width of a token and the number of blocks."""
 
+_ANTI_ALIASED = re.compile(r"(net|next)(aa|blur)\d|_(aa|blur)_")
+"""Names of timm's networks with a low-pass filter before each stride, which has no weights."""
+
 
 class Identified(NamedTuple):
     """A network that has certain tensors.
@@ -26,14 +30,21 @@ class Identified(NamedTuple):
         architecture: the network.
         head: the names of those tensors that are its classifier's.
         others: names of networks with the same tensors that compute something else from them.
-        usual: the network is one of the ResNets or plain ViTs that files without a name usually hold;
-            otherwise nothing speaks for it rather than for the others.
+        usual: the network is the one that files without a name usually hold: a ResNet, a plain ViT, a
+            network without anti-aliasing. Otherwise nothing speaks for it rather than for the others.
     """
 
     architecture: Architecture
     head: frozenset[str] = frozenset()
     others: tuple[str, ...] = ()
     usual: bool = True
+
+    def decided(self, beginning: str) -> Identified:
+        """The same, or the one of the look-alikes whose name begins so, where that is known to be the one."""
+        names = [name for name in (self.architecture.name, *self.others) if name.startswith(beginning)]
+        if not beginning or len(names) != 1:
+            return self
+        return self._replace(architecture=self.architecture._replace(name=names[0]), others=(), usual=True)
 
 
 def identify(shapes: Mapping[str, Shape]) -> Identified:
@@ -53,10 +64,12 @@ def identify(shapes: Mapping[str, Shape]) -> Identified:
     if usual is not None and (entry is None or _bare(usual.name) in map(_bare, entry.names)):
         return Identified(usual, entry.head, _others(entry, usual.name)) if entry else Identified(usual)
     assert entry is not None
-    architecture = Architecture(entry.name, in_channels=channels or 3)
+    plain = [group[0] for group in entry.groups if not _ANTI_ALIASED.search(group[0])]
+    name = plain[0] if plain else entry.name
+    architecture = Architecture(name, in_channels=channels or 3)
     if not entry.exact:
-        architecture = architecture._replace(image_size=_image_size(entry.name, shapes["pos_embed"]))
-    return Identified(architecture, entry.head, _others(entry, entry.name), usual=False)
+        architecture = architecture._replace(image_size=_image_size(name, shapes["pos_embed"]))
+    return Identified(architecture, entry.head, _others(entry, name), usual=len(plain) == 1)
 
 
 def _bare(name: str) -> str:

@@ -6,6 +6,7 @@ loaded is refused, with the names of what it would call, unless the user trusts 
 
 from __future__ import annotations
 
+import json
 import struct
 import warnings
 import zipfile
@@ -49,7 +50,8 @@ _OTHER_FILES = (
 
 
 def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
-    """The content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix.
+    """The content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix, or of a
+    folder of Hugging Face.
 
     Tensors are on the CPU; NumPy arrays become tensors. With `trust_pickle` the file may hold any Python
     object, and may run any code while it is loaded.
@@ -61,6 +63,10 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
     Raises:
         UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
     """
+    if path.is_dir():
+        path = weights_in_folder(path)
+    if path.name.endswith(_INDEX):
+        return _read_split(path, trust_pickle=trust_pickle)
     head = _first_bytes(path)
     for beginning, what in _OTHER_FILES:
         if head.lstrip().lower().startswith(beginning):
@@ -87,14 +93,56 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
         raise UserError(_explain(path, error)) from error
 
 
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_INDEX = ".index.json"
+
+
+def weights_in_folder(folder: Path) -> Path:
+    """The file of the weights in a folder as Hugging Face's libraries write it, or their index where they are
+    split over several files.
+
+    Raises:
+        UserError: the folder has none; says what it is.
+    """
+    for name in (*_WEIGHTS, *(f"{name}{_INDEX}" for name in _WEIGHTS)):
+        if (folder / name).is_file():
+            return folder / name
+    if any(folder.glob("*.index")) or (folder / "saved_model.pb").exists():
+        raise UserError(f"{folder} {_TENSORFLOW}")
+    if (folder / ".metadata").is_file():
+        raise UserError(
+            f"{folder} is a checkpoint of torch.distributed: make a file of it with "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`"
+        )
+    inside = folder / "checkpoint.pth"
+    hint = f"give {inside}" if inside.is_file() else "give the checkpoint file in it"
+    raise UserError(f"{folder} is a folder: {hint}")
+
+
+def _read_split(index: Path, *, trust_pickle: bool) -> dict[str, Any]:
+    """The tensors of all files that an index of Hugging Face names.
+
+    Raises:
+        UserError: the index is damaged, or a file or a tensor of it is missing.
+    """
+    try:
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(names.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index} is a damaged index of weights ({error}): get it again") from error
+    tensors: dict[str, Any] = {}
+    for name in files:
+        if Path(name).name != name:
+            raise UserError(f"{index} names a file {name!r} outside its folder")
+        tensors |= read_content(index.parent / name, trust_pickle=trust_pickle)
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise UserError(f"{index} names a tensor {missing[0]!r}, which none of its files has")
+    return tensors
+
+
 def _first_bytes(path: Path) -> bytes:
     """The first 64 bytes of a file that is not empty."""
-    if path.is_dir():
-        if any(path.glob("*.index")) or (path / "saved_model.pb").exists():
-            raise UserError(f"{path} {_TENSORFLOW}")
-        inside = path / "checkpoint.pth"
-        hint = f"give {inside}" if inside.is_file() else "give the checkpoint file in it"
-        raise UserError(f"{path} is a folder: {hint}")
     try:
         with path.open("rb") as file:
             head = file.read(64)

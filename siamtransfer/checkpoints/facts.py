@@ -122,7 +122,7 @@ def resolve(
     """
     if architecture.in_channels != 3:
         raise UserError(
-            f"holds a network for images of {architecture.in_channels} channels, and images of 3 are read here"
+            f"holds a network for images of {architecture.in_channels} channels; images of 3 are read here"
         )
     for facts in (stated, user):
         _refuse_foreign(architecture, facts, strict=facts is user)

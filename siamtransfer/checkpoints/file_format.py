@@ -96,6 +96,8 @@ class Format:
             that has none.
         convert: from the tensors of a branch to torchvision's or timm's, where more than names differ; raises
             ValueError for a tensor that it does not know.
+        networks: the beginning of the names of its networks, which decides between networks with the same
+            tensors.
     """
 
     name: str
@@ -111,3 +113,4 @@ class Format:
     headed: bool = False
     rename: Callable[[str], str] = str
     convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    networks: str = ""

@@ -361,6 +361,7 @@ FORMATS = (
         drops={"_fc.": "classifier"},
         marks=("_conv_stem.", "_blocks."),
         convert=efficientnet.to_timm,
+        networks="timm:tf_",  # TensorFlow's padding and its epsilon of batch norm
     ),
     Format(
         "timm",

@@ -205,6 +205,9 @@ def _rename(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under torchvision's or timm's names."""
     try:
         converted = form.convert(tensors)
+    except ValueError as error:
+        raise Mismatch(f"looks like {form.what}, but {error}", 1) from error
+    try:
         renamed = {form.rename(name): tensor for name, tensor in converted.items()}
     except ValueError as error:
         raise Mismatch(f"looks like {form.what}, but {error}") from error

@@ -10,6 +10,8 @@ from siamtransfer.utils.errors import UserError
 
 NAMED = ("random:", "torchvision:", "timm:")
 """The beginnings of names that stand for weights instead of a file."""
+HF = "hf:"
+"""May stand before a folder of Hugging Face."""
 
 
 @dataclass

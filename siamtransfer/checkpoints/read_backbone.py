@@ -26,13 +26,13 @@ from siamtransfer.checkpoints.baselines import (
     find_torchvision_weights,
     torchvision_normalisation,
 )
-from siamtransfer.checkpoints.containers import read_content
+from siamtransfer.checkpoints.containers import read_content, weights_in_folder
 from siamtransfer.checkpoints.facts import Facts, facts_of_own, facts_of_user, resolve, without_architecture
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.formats import OWN
 from siamtransfer.checkpoints.match_keys import MatchedKeys
 from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation
-from siamtransfer.checkpoints.options import ReadingOptions
+from siamtransfer.checkpoints.options import HF, ReadingOptions
 from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
@@ -119,8 +119,8 @@ def read_backbone(
     """Reads the backbone of a checkpoint file of any known format, or a baseline by its name.
 
     Args:
-        path: a file, `random:resnet50`, `torchvision:resnet50` (baselines.py has their options) or
-            `timm:NAME` (timm_weights.py).
+        path: a file, a folder of Hugging Face (with or without `hf:` before it), `random:resnet50`,
+            `torchvision:resnet50` (baselines.py has their options) or `timm:NAME` (timm_weights.py).
         branch: one of several backbones in the file (student, teacher, query, key ...); by default the one
             that the method's authors evaluate.
         trust_pickle: let the file run Python code while it is loaded.
@@ -139,7 +139,7 @@ def read_backbone(
     if str(path).startswith(TIMM):
         download = options is not None and options.download
         return _read_timm(str(path), branch, trust_pickle, facts_of_user(options), download=download)
-    return _read_file(Path(path), branch, trust_pickle, facts_of_user(options))
+    return _read_file(Path(str(path).removeprefix(HF)), branch, trust_pickle, facts_of_user(options))
 
 
 def load_backbone(
@@ -174,7 +174,9 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
 
 
 def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) -> ReadBackbone:
-    """Reads a file; `user` is what the user's flags say about it."""
+    """Reads a file, or the one in a folder; `user` is what the user's flags say about it."""
+    if path.is_dir():
+        path = weights_in_folder(path)
     content = read_content(path, trust_pickle=trust_pickle)
     if is_own(content):
         with _naming(path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +115,7 @@ def _read_unnamed(
     architecture = identified.architecture
     facts = _stated(form, content, path, architecture, state, beside=beside)
     architecture, reading = resolve(form, architecture, facts, user)
+    reading = replace(reading, look_alikes=identified.others)
     return PublicBackbone(form, keys, architecture, _to_rgb(state, architecture, reading), reading)
 
 
@@ -250,8 +251,8 @@ def _library_formats(content: Any) -> Iterator[tuple[Format, Identified]]:
             if tensors is None:
                 continue
             identified = identify({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-            if not identified.usual:
-                library, _, name = identified.architecture.name.partition(":")
+            library, colon, name = identified.architecture.name.partition(":")
+            if colon:
                 drops = dict.fromkeys(identified.head, "classifier")
                 yield Format(library, f"{library}'s {name}", drops=drops), identified
 
@@ -269,7 +270,7 @@ def _match_as(
     keys = match_keys(form, content, branch, average, trunk)
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
-        identified = identified or identify(shapes)
+        identified = identified or identify(shapes).decided(form.networks)
         keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
         state = identified.architecture.complete(tensors)

@@ -46,6 +46,7 @@ class Reading:
         stem: the name of a ResNet's first layers.
         output_stride: 32; 16 or 8 for a ResNet whose last stage or two stages are dilated instead of strided.
         heads: number of attention heads of a ViT.
+        look_alikes: names of less common networks with the same tensors, which compute something else.
     """
 
     normalisation: Fact[Normalisation]
@@ -54,12 +55,13 @@ class Reading:
     stem: Fact[str] | None = None
     output_stride: Fact[int] | None = None
     heads: Fact[int] | None = None
+    look_alikes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Fact[Any]]:
         """The facts that apply to this network, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: fact for name, fact in values.items() if fact is not None}
+        return {name: fact for name, fact in values.items() if isinstance(fact, Fact)}
 
     def assumptions(self) -> list[str]:
         """What was assumed, in one sentence that gives with each value the flag that says otherwise; empty
@@ -67,6 +69,9 @@ class Reading:
         parts = [_describe(name, fact.value) for name, fact in self.facts.items() if fact.assumed]
         if self.stem is not None and self.stem.assumed:
             parts.append("no anti-aliasing (if it has: --architecture timm:NAME)")
+        elif self.look_alikes:
+            names = " or ".join(f"--architecture {name}" for name in self.look_alikes)
+            parts.append(f"the plain one of the networks with these tensors (otherwise say {names})")
         if not parts:
             return []
         return [f"assumed, for neither the file nor its format says: {'; '.join(parts)}"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from siamtransfer.checkpoints.options import NAMED
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 

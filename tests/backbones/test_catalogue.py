@@ -57,9 +57,7 @@ def test_a_network_is_found_with_any_classifier_and_without(name: str, classes: 
     assert bool(found.head) == bool(classes)
 
 
-@pytest.mark.parametrize(
-    "name", ["densenet121", "squeezenet1_1", "inception_v3", "vit_b_32", "regnet_y_400mf"]
-)
+@pytest.mark.parametrize("name", ["googlenet", "squeezenet1_1", "vit_b_32", "regnet_y_400mf"])
 def test_torchvisions_classifiers_are_found(name: str) -> None:
     with torch.device("meta"):
         found = identify(shapes(with_classifier(name)))
@@ -93,18 +91,18 @@ def test_networks_of_one_group_compute_the_same_and_those_of_two_do_not() -> Non
     groups = catalogue.exact[fingerprint(shapes_of("vit_small_patch16_224", 0))]
     assert {"timm:vit_small_patch16_224", "timm:deit_small_patch16_224"} <= set(groups[0])
     assert torch.equal(*features("timm:vit_small_patch16_224", "timm:deit_small_patch16_224"))
-    groups = catalogue.exact[fingerprint(shapes_of("efficientnet_b0", 0))]
-    assert {group[0] for group in groups} >= {"timm:efficientnet_b0", "timm:tf_efficientnet_b0"}
-    first, second = features("timm:efficientnet_b0", "timm:tf_efficientnet_b0")
-    assert not torch.allclose(first, second, atol=1e-3)
+    groups = catalogue.exact[fingerprint(shapes_of("mobilenetv3_small_075", 0))]
+    assert [group[0] for group in groups] == ["timm:mobilenetv3_small_075", "timm:tf_mobilenetv3_small_075"]
+    first, second = features("timm:mobilenetv3_small_075", "timm:tf_mobilenetv3_small_075")
+    assert not torch.allclose(first, second, atol=0.1 * float(first.std()))
 
 
 def features(name: str, other: str) -> tuple[Tensor, Tensor]:
-    """Of two networks with the weights of the first, on the same images."""
+    """Of two networks with the weights of the first, on the same images; batch norms take their moments."""
     torch.manual_seed(0)
-    first, second = build_backbone(name).eval(), build_backbone(other).eval()
+    first, second = build_backbone(name).train(), build_backbone(other).train()
     second.load_state_dict(first.state_dict())
-    images = torch.randn(1, 3, 224, 224)
+    images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         return first(images), second(images)
 
