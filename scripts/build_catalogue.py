@@ -167,7 +167,7 @@ def give_equal_features(name: str, other: str) -> bool:
     first, second = build_backbone(name).train(), build_backbone(other).train()
     for parameter in first.parameters():
         if parameter.ndim == 1:  # scales that begin with zero or almost zero would hide what they scale
-            parameter += 0.1 + 0.1 * torch.rand_like(parameter)
+            parameter.add_(0.1 + 0.1 * torch.rand_like(parameter))
     second.load_state_dict(first.state_dict())
     for side in {side_of(name), side_of(other)}:
         images = torch.randn(2, 3, side, side)

@@ -144,7 +144,8 @@ def resolve(
             defaults["stride_in_1x1"] = False
     if kind == "vit":
         defaults["heads"] = architecture.attention_heads
-    reading = Reading(**{name: known.get(name, Fact(value, ASSUMED)) for name, value in defaults.items()})
+    complete: Any = {name: known.get(name, Fact(value, ASSUMED)) for name, value in defaults.items()}
+    reading = Reading(**complete)
     return _with_reading(architecture, reading), reading
 
 

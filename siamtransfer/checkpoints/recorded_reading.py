@@ -196,7 +196,7 @@ def _architecture(content: dict[str, Any]) -> Architecture:
 
 def _reading(content: dict[str, Any]) -> Reading:
     """The reading with the sources that the record gives."""
-    facts: dict[str, Fact[Any]] = {}
+    facts: Any = {}  # Fact by name
     for name, entry in content.items():
         value, source = entry["value"], str(entry["source"])
         if name == "normalisation":

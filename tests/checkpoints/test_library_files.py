@@ -195,7 +195,7 @@ def test_images_of_other_channels_are_refused_in_one_sentence(tmp_path: Path) ->
 def authors_efficientnet() -> tuple[nn.Module, dict[str, Tensor]]:
     """timm's EfficientNet-Lite0 and its tensors as efficientnet-lite-pytorch names them: blocks are counted
     through, and every layer has a leading underscore."""
-    model = network("tf_efficientnet_lite0")
+    model: Any = network("tf_efficientnet_lite0")
     counted = {
         f"blocks.{stage}.{block}": number
         for number, (stage, block) in enumerate(
