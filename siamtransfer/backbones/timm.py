@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from typing import Any, NamedTuple
@@ -105,15 +106,15 @@ def position_count(name: str) -> PositionCount:
     return PositionCount(int(embedding.patch_size[0]), model.pos_embed.shape[1] - embedding.num_patches)
 
 
-def pretrained_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std of RGB in [0, 1] with which timm's weights of a name with a tag, such as
-    `timm:vit_base_patch16_224.augreg_in21k`, were trained; None for a name without a tag, because a model has
-    weights of several trainings."""
+def pretrained_config(name: str) -> dict[str, Any] | None:
+    """timm's configuration of the weights of a name with a tag, such as
+    `timm:vit_base_patch16_224.augreg_in21k`: mean, std, input_size, crop_pct, interpolation … None for a name
+    without a tag, because a model has weights of several trainings."""
     import timm
 
     bare = name.removeprefix(TIMM)
     config = timm.get_pretrained_cfg(bare) if "." in bare else None
-    return (tuple(config.mean), tuple(config.std)) if config else None
+    return dataclasses.asdict(config) if config else None
 
 
 def _attention(model: Any) -> tuple[int, int | None]:

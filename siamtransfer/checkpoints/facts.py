@@ -145,7 +145,7 @@ def resolve(
     if kind == "vit":
         defaults["heads"] = architecture.attention_heads
     complete: Any = {name: known.get(name, Fact(value, ASSUMED)) for name, value in defaults.items()}
-    reading = Reading(**complete)
+    reading = Reading(**complete, preprocessing=known.get("preprocessing"))
     return _with_reading(architecture, reading), reading
 
 

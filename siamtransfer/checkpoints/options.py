@@ -37,7 +37,7 @@ class ReadingOptions:
     """Attention heads of a ViT."""
     architecture: str | None = None
     """The very network, as timm:resnetblur50; its tensors have to be exactly those of the file."""
-    download: bool = False
+    download: bool | None = None
     """Fetch the weights of timm:NAME where they are not in the cache of Hugging Face."""
 
 

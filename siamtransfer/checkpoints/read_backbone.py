@@ -137,7 +137,7 @@ def read_backbone(
     if str(path).startswith(TORCHVISION):
         return _read_supervised(str(path), branch, trust_pickle, facts_of_user(options))
     if str(path).startswith(TIMM):
-        download = options is not None and options.download
+        download = options is not None and bool(options.download)
         return _read_timm(str(path), branch, trust_pickle, facts_of_user(options), download=download)
     return _read_file(Path(str(path).removeprefix(HF)), branch, trust_pickle, facts_of_user(options))
 

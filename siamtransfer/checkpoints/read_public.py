@@ -14,7 +14,7 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.identify import Identified, identify
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
-from siamtransfer.backbones.timm import pretrained_normalisation, timm_name
+from siamtransfer.backbones.timm import pretrained_config, timm_name
 from siamtransfer.backbones.torchvision import classifier_names, torchvision_name
 from siamtransfer.checkpoints.containers import describe_content
 from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, join, resolve
@@ -31,6 +31,7 @@ from siamtransfer.checkpoints.match_keys import (
 )
 from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.checkpoints.pickles import as_plain
+from siamtransfer.checkpoints.preprocessing import of_timm
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import RecordedReading
 from siamtransfer.checkpoints.side_files import facts_beside, facts_of_config_json
@@ -152,9 +153,11 @@ def _facts_of_network(name: str, architecture: Architecture) -> dict[str, Any]:
         facts |= {"stride_in_1x1": False} if RESNETS[architecture.name].bottleneck else {}
     if architecture.attention_heads is not None:
         facts["heads"] = architecture.attention_heads
-    trained = pretrained_normalisation(name)
+    trained = pretrained_config(name)
     if trained is not None:
-        facts |= {"normalisation": Normalisation(*trained), "channels": "rgb"}
+        facts |= {"normalisation": Normalisation(trained["mean"], trained["std"]), "channels": "rgb"}
+        preprocessing = of_timm(trained)
+        facts |= {"preprocessing": preprocessing} if preprocessing else {}
     return facts
 
 

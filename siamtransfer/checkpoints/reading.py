@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from siamtransfer.backbones.names import STEMS
 from siamtransfer.checkpoints.normalisation import HALF, IMAGENET, Normalisation, describe_normalisation
+from siamtransfer.checkpoints.preprocessing import Preprocessing
 
 T = TypeVar("T")
 Channels = Literal["rgb", "bgr"]
@@ -46,6 +47,7 @@ class Reading:
         stem: the name of a ResNet's first layers.
         output_stride: 32; 16 or 8 for a ResNet whose last stage or two stages are dilated instead of strided.
         heads: number of attention heads of a ViT.
+        preprocessing: how the authors prepare an image, where that is stated.
         look_alikes: names of less common networks with the same tensors, which compute something else.
     """
 
@@ -55,6 +57,7 @@ class Reading:
     stem: Fact[str] | None = None
     output_stride: Fact[int] | None = None
     heads: Fact[int] | None = None
+    preprocessing: Fact[Preprocessing] | None = None
     look_alikes: tuple[str, ...] = ()
 
     @property
@@ -79,14 +82,14 @@ class Reading:
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """For records: {name: {"value": ..., "source": ...}}."""
         return {
-            name: {
-                "value": {"mean": list(fact.value.mean), "std": list(fact.value.std)}
-                if isinstance(fact.value, Normalisation)
-                else fact.value,
-                "source": fact.source,
-            }
-            for name, fact in self.facts.items()
+            name: {"value": _as_json(fact.value), "source": fact.source} for name, fact in self.facts.items()
         }
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Normalisation):
+        return {"mean": list(value.mean), "std": list(value.std)}
+    return value._asdict() if isinstance(value, Preprocessing) else value
 
 
 def describe_value(name: str, value: Any) -> str:
@@ -110,6 +113,8 @@ def describe_value(name: str, value: Any) -> str:
             return "no dilation" if value == 32 else f"dilation to an output stride of {value}"
         case "architecture":
             return f"the network {value}"
+        case "preprocessing":
+            return str(value)
         case _:
             return f"{value} attention heads"
 

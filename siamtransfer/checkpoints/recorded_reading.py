@@ -18,12 +18,13 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import yaml
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.normalisation import Normalisation
+from siamtransfer.checkpoints.preprocessing import Interpolation, Preprocessing
 from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -204,10 +205,19 @@ def _reading(content: dict[str, Any]) -> Reading:
             if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
                 raise ValueError(name)
             value = Normalisation(mean, std)
+        elif name == "preprocessing":
+            value = Preprocessing(int(value["size"]), int(value["resize"]), _interpolation(value))
         elif not isinstance(value, _TYPES[name]):
             raise ValueError(name)
         facts[name] = Fact(value, source if source == ASSUMED else _RECORDED + source)
     return Reading(**facts)
+
+
+def _interpolation(preprocessing: dict[str, Any]) -> Interpolation:
+    value = preprocessing["interpolation"]
+    if value not in get_args(Interpolation):
+        raise ValueError(value)
+    return cast(Interpolation, value)
 
 
 def _safetensors_metadata(path: Path) -> dict[str, str]:

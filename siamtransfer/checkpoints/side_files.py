@@ -10,7 +10,7 @@ A file that should be one of these and is damaged is refused. One of another kin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.facts import Facts, facts_from, join
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.normalisation import from_pixels
+from siamtransfer.checkpoints.preprocessing import Preprocessing, of_hugging_face, of_timm
 from siamtransfer.checkpoints.reading import Fact
 from siamtransfer.checkpoints.stated_facts import facts_of_pixels, facts_of_solo_learn
 from siamtransfer.utils.errors import UserError
@@ -70,11 +71,13 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
         facts["heads"] = Fact(config["num_attention_heads"], source)
     pretrained = config.get("pretrained_cfg", config)
     facts |= _normalisation(pretrained, "mean", "std", source, file)
+    facts |= _preprocessing(of_timm, pretrained, source, file)
     beside = path.parent / "preprocessor_config.json"
     preprocessor = _read_json(beside)
     if preprocessor is not None:
         source = "preprocessor_config.json beside the file"
         facts = join(facts, _normalisation(preprocessor, "image_mean", "image_std", source, beside))
+        facts = join(facts, _preprocessing(of_hugging_face, preprocessor, source, beside))
     return facts
 
 
@@ -87,6 +90,17 @@ def _normalisation(config: Any, mean: str, std: str, source: str, file: Path) ->
     except (TypeError, ValueError) as error:
         raise UserError(f"lies beside {file}, whose mean and std are not understood: {error}") from error
     return facts_from(source, {"normalisation": value, "channels": "rgb"})
+
+
+def _preprocessing(
+    read: Callable[[Mapping[str, Any]], Preprocessing | None], config: Any, source: str, file: Path
+) -> Facts:
+    """How images are prepared, where the configuration says it."""
+    try:
+        value = read(config) if isinstance(config, Mapping) else None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"lies beside {file}, whose sizes of images are not understood: {error}") from error
+    return {} if value is None else facts_from(source, {"preprocessing": value})
 
 
 def _detectron2_facts(path: Path) -> Facts:

@@ -260,12 +260,19 @@ def choose_transform(
     read: ReadBackbone | None, image_size: int | None, *, crop: int | None, resize: int | None
 ) -> Transform:
     """The evaluation transform of a backbone (None for raw pixels) for images of `image_size` pixels a side
-    (None where their sizes differ). Without `crop` its side is that of the views in pretraining, or of the
+    (None where their sizes differ). Where the authors' own is stated, that is it, with `crop` and `resize` in
+    place of its numbers. Otherwise, without `crop` its side is that of the views in pretraining, or of the
     images, or 224; without `resize` see `evaluation_transform`."""
     views = _recorded_config(read).get("views")
     view = ViewsConfig.from_dict(views).build().views[0] if views else None
-    side = crop or (view.size if view else image_size or 224)
     mean, std = read.normalisation if read else IMAGENET
+    stated = read.reading.preprocessing if read else None
+    if stated is not None:
+        authors = stated.value
+        side = crop or authors.size
+        shorter = resize or round(side * authors.resize / authors.size)
+        return Transform(side, shorter, tuple(mean), tuple(std), authors.interpolation)
+    side = crop or (view.size if view else image_size or 224)
     interpolation = view.interpolation if view else "bilinear"
     transform = evaluation_transform(side, image_size, mean, std, interpolation)
     return replace(transform, resize=resize) if resize else transform

@@ -18,7 +18,7 @@ from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.identify import architecture_of
 from siamtransfer.backbones.names import STEMS, Stem
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.backbones.timm import head_count, pretrained_normalisation
+from siamtransfer.backbones.timm import head_count, pretrained_config
 from siamtransfer.utils.errors import UserError
 
 
@@ -162,6 +162,7 @@ def test_records_say_only_what_differs_from_the_usual() -> None:
 
 
 def test_the_normalisation_of_timms_weights_needs_their_tag() -> None:
-    assert pretrained_normalisation("timm:vit_small_patch16_224") is None
-    half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert pretrained_normalisation("timm:vit_small_patch16_224.augreg_in21k") == half
+    assert pretrained_config("timm:vit_small_patch16_224") is None
+    config = pretrained_config("timm:vit_small_patch16_224.augreg_in21k")
+    assert config is not None
+    assert (config["mean"], config["std"]) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
