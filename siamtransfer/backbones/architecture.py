@@ -24,12 +24,17 @@ _COUNTER = "num_batches_tracked"
 
 
 class Choices(TypedDict, total=False):
-    """What a name leaves open.
+    """What a name leaves open. None means the library's own choice.
 
-    width, stem, stride_in_1x1 (stride of bottleneck blocks in the first 1x1 convolution) and output_stride
-    (one of OUTPUT_STRIDES) are choices of the ResNets; heads of timm's plain ViTs, None for timm's number;
-    image_size (the side in pixels for which a ViT has its position embeddings) of timm's networks that have
-    such, None for timm's own; in_channels, the channels of an image, of the ResNets and timm's networks.
+    Attributes:
+        width, stem: of the ResNets.
+        stride_in_1x1: stride of bottleneck blocks in the first 1x1 convolution, of the ResNets.
+        output_stride: one of OUTPUT_STRIDES, of the ResNets.
+        heads: attention heads, of timm's plain ViTs.
+        image_size: the side in pixels for which a ViT has its position embeddings, of timm's networks.
+        pool: what a ViT gives: `token`, `avg` …, of timm's networks.
+        activation, norm_eps: of timm's ViTs; the activation by timm's name.
+        in_channels: the channels of an image, of the ResNets and timm's networks.
     """
 
     width: int
@@ -38,6 +43,9 @@ class Choices(TypedDict, total=False):
     output_stride: int
     heads: int | None
     image_size: int | None
+    pool: str | None
+    activation: str | None
+    norm_eps: float | None
     in_channels: int
 
 
@@ -47,7 +55,7 @@ _OF_RESNETS: Choices = {
     "stride_in_1x1": False,
     "output_stride": OUTPUT_STRIDES[0],
 }
-_OF_TIMM: Choices = {"heads": None, "image_size": None}
+_OF_TIMM: Choices = {"heads": None, "image_size": None, "pool": None, "activation": None, "norm_eps": None}
 _CHANNELS: Choices = {"in_channels": 3}
 
 
@@ -128,7 +136,7 @@ def _check_resnet(
 class Architecture(NamedTuple):
     """A backbone without its weights, as `build_backbone` takes it; width and stem are None for timm's.
 
-    `heads` and `image_size` are None where the ViT has timm's, so that equal networks are equal here;
+    `heads` and the fields below it are None where the ViT has timm's, so that equal networks are equal here;
     `with_heads` keeps to that.
     """
 
@@ -139,6 +147,9 @@ class Architecture(NamedTuple):
     output_stride: int = 32
     heads: int | None = None
     image_size: int | None = None
+    pool: str | None = None
+    activation: str | None = None
+    norm_eps: float | None = None
     in_channels: int = 3
 
     @classmethod

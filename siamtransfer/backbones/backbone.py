@@ -22,6 +22,8 @@ class Backbone(nn.Module):
         output_stride: 32, or 16 and 8 for a ResNet with dilated stages.
         heads: the number of attention heads of a ViT where it is not timm's for that name; otherwise None.
         image_size: the side in pixels for which a ViT has its position embeddings, where it is not timm's.
+        pool: what a ViT gives where it is not timm's choice: `token`, the class token, or `avg`.
+        activation, norm_eps: of a ViT, where they are not timm's.
         in_channels: the channels of an image.
         dim: D.
         source: a ReadBackbone that says which file the weights come from; None for those from no file.
@@ -35,6 +37,9 @@ class Backbone(nn.Module):
     output_stride: int = 32
     heads: int | None = None
     image_size: int | None = None
+    pool: str | None = None
+    activation: str | None = None
+    norm_eps: float | None = None
     in_channels: int = 3
     source: Any = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from siamtransfer.backbones.architecture import Architecture
@@ -39,12 +39,16 @@ class Identified(NamedTuple):
     others: tuple[str, ...] = ()
     usual: bool = True
 
-    def decided(self, beginning: str) -> Identified:
-        """The same, or the one of the look-alikes whose name begins so, where that is known to be the one."""
-        names = [name for name in (self.architecture.name, *self.others) if name.startswith(beginning)]
-        if not beginning or len(names) != 1:
+    def decided(self, fits: Callable[[str], bool]) -> Identified:
+        """The one of the look-alikes whose name `fits`; the same where none or several do."""
+        names = [name for name in (self.architecture.name, *self.others) if fits(name)]
+        if not self.others or len(names) != 1:
             return self
         return self._replace(architecture=self.architecture._replace(name=names[0]), others=(), usual=True)
+
+    def with_pool(self, pool: str | None) -> Identified:
+        """The same with another feature than timm's own, where one is given."""
+        return self if pool is None else self._replace(architecture=self.architecture._replace(pool=pool))
 
 
 def identify(shapes: Mapping[str, Shape]) -> Identified:

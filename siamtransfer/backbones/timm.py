@@ -8,6 +8,7 @@ import functools
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from siamtransfer.backbones.backbone import check_channels
 from siamtransfer.backbones.library_backbone import LibraryBackbone
@@ -25,7 +26,8 @@ class TimmBackbone(LibraryBackbone):
 
     `heads` is the number of attention heads of a ViT where it differs from timm's; no tensor shows it.
     `image_size` is the side in pixels for which it has position embeddings, where it differs from timm's;
-    images of other sizes get interpolated ones. `in_channels` is the 3 of x.
+    images of other sizes get interpolated ones. `pool` is timm's `global_pool`. `activation` and `norm_eps`
+    replace those of timm's ViT. `in_channels` is the 3 of x.
 
     Raises:
         UserError: `heads` is given for a model that is no plain ViT, or does not divide its width;
@@ -39,6 +41,9 @@ class TimmBackbone(LibraryBackbone):
         drop_path: float = 0.0,
         heads: int | None = None,
         image_size: int | None = None,
+        pool: str | None = None,
+        activation: str | None = None,
+        norm_eps: float | None = None,
         in_channels: int = 3,
     ):
         original, options = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
@@ -49,12 +54,21 @@ class TimmBackbone(LibraryBackbone):
             options = {**options, "in_chans": in_channels}
         if image_size is not None:
             options = {**options, "img_size": image_size}
+        if pool is not None:
+            options = {**options, "global_pool": pool}
+        if activation is not None:
+            options = {**options, "act_layer": activation}
         if heads is not None:
             _check_heads(name, heads)
             options = {**options, "num_heads": heads}
         model = _create_model(original, options)
         super().__init__(name, model, getattr(model, "head_hidden_size", None) or model.num_features)
-        self.heads, self.image_size, self.in_channels = heads, image_size, in_channels
+        self.heads, self.image_size, self.pool, self.in_channels = heads, image_size, pool, in_channels
+        self.activation, self.norm_eps = activation, norm_eps
+        if norm_eps is not None:
+            for module in model.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = norm_eps
         if zero_init_residual:
             for module in model.modules():
                 if hasattr(module, "zero_init_last"):
@@ -115,6 +129,21 @@ def pretrained_config(name: str) -> dict[str, Any] | None:
     bare = name.removeprefix(TIMM)
     config = timm.get_pretrained_cfg(bare) if "." in bare else None
     return dataclasses.asdict(config) if config else None
+
+
+@functools.cache
+def vit_norm_eps(name: str) -> float | None:
+    """The epsilon of the layer norms in timm's VisionTransformer of a name; None for any other network."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    if not name.startswith(TIMM):
+        return None
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model: Any = TimmBackbone(name).model
+    if not isinstance(model, VisionTransformer):
+        return None
+    norm: Any = next(module for module in model.modules() if isinstance(module, nn.LayerNorm))
+    return float(norm.eps)
 
 
 def _attention(model: Any) -> tuple[int, int | None]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.detectron2_keys import to_torchvision
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Branch, Format
+from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE_FORMATS
 from siamtransfer.checkpoints.layouts import efficientnet
 from siamtransfer.checkpoints.normalisation import CIFAR10_LOOSE, IMAGENET, NONE, SWAV
 
@@ -355,13 +356,14 @@ FORMATS = (
         )
         for word in ("backbone", "encoder", "trunk")
     ),
+    *HUGGING_FACE_FORMATS,
     Format(
         "efficientnet-pytorch",
         "efficientnet-pytorch or efficientnet-lite-pytorch",
         drops={"_fc.": "classifier"},
         marks=("_conv_stem.", "_blocks."),
         convert=efficientnet.to_timm,
-        networks="timm:tf_",  # TensorFlow's padding and its epsilon of batch norm
+        networks="tf_",  # TensorFlow's padding and its epsilon of batch norm
     ),
     Format(
         "timm",

@@ -14,12 +14,13 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.identify import Identified, identify
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
-from siamtransfer.backbones.timm import pretrained_config, timm_name
+from siamtransfer.backbones.timm import pretrained_config, timm_name, vit_norm_eps
 from siamtransfer.backbones.torchvision import classifier_names, torchvision_name
 from siamtransfer.checkpoints.containers import describe_content
 from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, join, resolve
 from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format
 from siamtransfer.checkpoints.formats import FORMATS
+from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
 from siamtransfer.checkpoints.match_keys import (
     AVERAGE,
     MatchedKeys,
@@ -34,7 +35,13 @@ from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.preprocessing import of_timm
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import RecordedReading
-from siamtransfer.checkpoints.side_files import facts_beside, facts_of_config_json
+from siamtransfer.checkpoints.side_files import (
+    ACTIVATIONS,
+    NetworkSettings,
+    facts_beside,
+    facts_of_config_json,
+    settings_beside,
+)
 from siamtransfer.checkpoints.stated_facts import facts_of_content, facts_of_positions
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -112,6 +119,8 @@ def _read_unnamed(
         form, keys, identified, state = _match(content, branch, None)
     except Mismatch as mismatch:
         raise UserError(str(mismatch) if mismatch.matched else describe_content(content)) from mismatch
+    if form.name == HUGGING_FACE:
+        identified = _as_configured(identified, settings_beside(path))
     _refuse_look_alikes(identified)
     architecture = identified.architecture
     facts = _stated(form, content, path, architecture, state, beside=beside)
@@ -273,13 +282,30 @@ def _match_as(
     keys = match_keys(form, content, branch, average, trunk)
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
-        identified = identified or identify(shapes).decided(form.networks)
+        if identified is None:
+            identified = identify(shapes)
+            if form.networks:
+                identified = identified.decided(lambda name: form.networks in name)
+            identified = identified.with_pool(form.pool)
         keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
         state = identified.architecture.complete(tensors)
     except (ValueError, UserError) as error:
         raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
     return Matched(form, keys, identified, state)
+
+
+def _as_configured(identified: Identified, settings: NetworkSettings) -> Identified:
+    """The network with the activation and the epsilon of its norms that Hugging Face's config.json states."""
+    activation, eps = settings.activation, settings.norm_eps
+    if activation is not None:
+        identified = identified.decided(lambda name: ("quickgelu" in name) == (activation == "quick_gelu"))
+    architecture = identified.architecture
+    usual_eps = vit_norm_eps(architecture.name)
+    if usual_eps is not None:
+        known = None if "quickgelu" in architecture.name else ACTIVATIONS.get(activation or "")
+        architecture = architecture._replace(activation=known, norm_eps=None if eps == usual_eps else eps)
+    return identified._replace(architecture=architecture)
 
 
 def _refuse_look_alikes(identified: Identified) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.facts import Facts, facts_from, join
 from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
 from siamtransfer.checkpoints.normalisation import from_pixels
 from siamtransfer.checkpoints.preprocessing import Preprocessing, of_hugging_face, of_timm
 from siamtransfer.checkpoints.reading import Fact
@@ -27,7 +28,7 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 _LARGEST = 2**24
-BARE = ("torchvision", "timm", "prefixed")
+BARE = ("torchvision", "timm", "prefixed", HUGGING_FACE)
 """Formats of weights alone, which a config.json may describe."""
 
 
@@ -69,6 +70,8 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
         return {}
     if isinstance(config.get("num_attention_heads"), int):
         facts["heads"] = Fact(config["num_attention_heads"], source)
+    if isinstance(config.get("downsample_in_bottleneck"), bool):
+        facts["stride_in_1x1"] = Fact(config["downsample_in_bottleneck"], source)
     pretrained = config.get("pretrained_cfg", config)
     facts |= _normalisation(pretrained, "mean", "std", source, file)
     facts |= _preprocessing(of_timm, pretrained, source, file)
@@ -79,6 +82,30 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
         facts = join(facts, _normalisation(preprocessor, "image_mean", "image_std", source, beside))
         facts = join(facts, _preprocessing(of_hugging_face, preprocessor, source, beside))
     return facts
+
+
+class NetworkSettings(NamedTuple):
+    """What Hugging Face's config.json states of a network and its tensors do not show; None where it does
+    not: the activation by Hugging Face's name, the epsilon of the layer norms."""
+
+    activation: str | None = None
+    norm_eps: float | None = None
+
+
+ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
+"""timm's names of the activations that are not its ViTs' own."""
+
+
+def settings_beside(path: Path) -> NetworkSettings:
+    """The settings in the config.json of the folder."""
+    config = _read_json(path.parent / "config.json") or {}
+    tower = config.get("vision_config", config)
+    if not isinstance(tower, Mapping):
+        return NetworkSettings()
+    activation, eps = tower.get("hidden_act"), tower.get("layer_norm_eps")
+    return NetworkSettings(
+        activation if isinstance(activation, str) else None, float(eps) if isinstance(eps, float) else None
+    )
 
 
 def _normalisation(config: Any, mean: str, std: str, source: str, file: Path) -> Facts:
