@@ -125,7 +125,8 @@ def _read_unnamed(
     architecture = identified.architecture
     facts = _stated(form, content, path, architecture, state, beside=beside)
     architecture, reading = resolve(form, architecture, facts, user)
-    reading = replace(reading, look_alikes=identified.others)
+    if architecture.stem is None:  # of ResNets the reading says so itself
+        reading = replace(reading, look_alikes=identified.others)
     return PublicBackbone(form, keys, architecture, _to_rgb(state, architecture, reading), reading)
 
 
@@ -264,7 +265,7 @@ def _library_formats(content: Any) -> Iterator[tuple[Format, Identified]]:
                 continue
             identified = identify({name: tuple(tensor.shape) for name, tensor in tensors.items()})
             library, colon, name = identified.architecture.name.partition(":")
-            if colon:
+            if colon and identified.architecture.shapes().keys() | identified.head == tensors.keys():
                 drops = dict.fromkeys(identified.head, "classifier")
                 yield Format(library, f"{library}'s {name}", drops=drops), identified
 
