@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,12 +23,13 @@ from benchmarks.memory import peak
 from siamtransfer.evaluation.segmentation.clusters import fit_clusters
 from siamtransfer.evaluation.segmentation.config import MaskedData, ProbeName, SegmentationConfig
 from siamtransfer.evaluation.segmentation.neighbours import fit_neighbours
-from siamtransfer.evaluation.segmentation.probe import Patches
+from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
 from siamtransfer.utils.strict_json import to_json
 
 CLASSES, DIM, QUERIES, SMALL = 21, 256, 2048, 2000
 BUDGET = 0.02  # GiB
-FITS = {"knn": fit_neighbours, "kmeans": fit_clusters}
+Fit = Callable[[Patches, SegmentationConfig, torch.device], Sequence[PatchProbe]]
+FITS: dict[str, Fit] = {"knn": fit_neighbours, "kmeans": fit_clusters}
 MIB = 2**20
 
 
