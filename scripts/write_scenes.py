@@ -22,24 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.cli import run
-from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
-from siamtransfer.data.scenes.export_cityscapes import write_cityscapes
-from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, write_coco_panoptic
-from siamtransfer.data.scenes.export_lvis import write_lvis
+from siamtransfer.data.scenes.export import SceneCounts
+from siamtransfer.data.scenes.layouts import WRITERS
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.data.scenes.videos import VideoCounts, write_davis
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 
 DAVIS = "davis"
-WRITERS = {
-    "voc": write_voc,
-    "coco": write_coco,
-    "coco-keypoints": write_coco_keypoints,
-    "coco-panoptic": write_coco_panoptic,
-    "cityscapes": write_cityscapes,
-    "lvis": write_lvis,
-}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

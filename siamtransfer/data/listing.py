@@ -59,6 +59,11 @@ class PathTable:
         table.ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         return table
 
+    def spread(self, count: int) -> PathTable:
+        """`count` of the paths, spread evenly over their order."""
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
+        return PathTable(self.root, [os.fsencode(self.relative(index)) for index in chosen])
+
     def relative(self, index: int) -> str:
         """Path `index` as it was given."""
         if not 0 <= index < len(self):

@@ -84,6 +84,26 @@ def build_split(
     return DetectionSplit(name, "coco", in_order, tuple(labels), digest.hexdigest(), tuple(remarks), skeleton)
 
 
+def load_json(path: Path, needed: str, otherwise: str) -> tuple[Any, bytes]:
+    """The content of a JSON file and its bytes.
+
+    Raises:
+        UserError: it cannot be read (a sentence that begins with `needed` and ends with what to do
+            `otherwise` than to complete the download), or is no JSON.
+    """
+    where = printable(path)
+    try:
+        data = path.read_bytes()
+        return json.loads(data), data
+    except OSError as error:
+        raise UserError(
+            f"{needed} {where}, which cannot be read ({error.strerror}); complete the download, or "
+            f"{otherwise}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{where} is no JSON ({error}); it may be cut off: restore it") from error
+
+
 def load_annotations(path: Path, name: str) -> tuple[dict[str, Any], Any]:
     """The content of a file with the lists images, annotations and categories, and the SHA-256 of its bytes.
 
@@ -91,16 +111,11 @@ def load_annotations(path: Path, name: str) -> tuple[dict[str, Any], Any]:
         UserError: it is missing, broken, or has not these lists.
     """
     where = printable(path)
-    try:
-        data = path.read_bytes()
-        content = json.loads(data)
-    except OSError as error:
-        raise UserError(
-            f"{name} needs the annotations {where}, which cannot be read ({error.strerror}); complete the "
-            "download, or point DETECTRON2_DATASETS at the folder that holds coco"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{where} is no JSON ({error}); it may be cut off: restore it") from error
+    content, data = load_json(
+        path,
+        f"{name} needs the annotations",
+        "point DETECTRON2_DATASETS at the folder that holds coco",
+    )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(

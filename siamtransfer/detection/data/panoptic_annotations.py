@@ -8,12 +8,11 @@ objects. Objects to train on come from the file of COCO's instances of the same 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.detection.data.coco_annotations import read_coco
+from siamtransfer.detection.data.coco_annotations import load_json, read_coco
 from siamtransfer.detection.data.dataset_split import DetectionSplit
 from siamtransfer.detection.data.panoptic_pngs import SEGMENT_FILE, SEGMENTS, check_pngs
 from siamtransfer.utils.errors import UserError
@@ -51,16 +50,9 @@ def read_panoptic(instances: Path, panoptic: Path, pngs: Path, images: Path, nam
 
 def _load(path: Path, name: str) -> tuple[dict[str, Any], str]:
     where = printable(path)
-    try:
-        data = path.read_bytes()
-        content = json.loads(data)
-    except OSError as error:
-        raise UserError(
-            f"{name} needs the panoptic annotations {where}, which cannot be read ({error.strerror}); "
-            "complete the download, or name the folder that holds coco by --root"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{where} is no JSON ({error}); it may be cut off: restore it") from error
+    content, data = load_json(
+        path, f"{name} needs the panoptic annotations", "name the folder that holds coco by --root"
+    )
     for key in ("annotations", "categories"):
         items = content.get(key) if isinstance(content, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):

@@ -6,12 +6,9 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
 
-from siamtransfer.data.scenes.export import SceneCounts, is_intact, write_coco, write_voc
-from siamtransfer.data.scenes.export_cityscapes import write_cityscapes
-from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, write_coco_panoptic
-from siamtransfer.data.scenes.export_lvis import write_lvis
+from siamtransfer.data.scenes.export import SceneCounts, is_intact
+from siamtransfer.data.scenes.layouts import WRITERS, SceneLayout
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import temporary_path
@@ -19,15 +16,6 @@ from siamtransfer.utils.log import say
 
 SCENES = "fashion-scenes"
 """What names the scenes among data."""
-SceneLayout = Literal["voc", "coco", "coco-keypoints", "coco-panoptic", "cityscapes", "lvis"]
-_WRITERS = {
-    "voc": write_voc,
-    "coco": write_coco,
-    "coco-keypoints": write_coco_keypoints,
-    "coco-panoptic": write_coco_panoptic,
-    "cityscapes": write_cityscapes,
-    "lvis": write_lvis,
-}
 
 
 def written_scenes(layout: SceneLayout, scenes: SceneCounts) -> Path:
@@ -43,7 +31,7 @@ def written_scenes(layout: SceneLayout, scenes: SceneCounts) -> Path:
         shutil.rmtree(aside, ignore_errors=True)
     if not folder.exists():
         try:
-            _WRITERS[layout](folder, scenes)
+            WRITERS[layout](folder, scenes)
         except UserError:
             if not folder.exists():  # else another process was faster, and what it wrote is the same
                 raise

@@ -87,12 +87,8 @@ class MaskFiles:
         """`count` pairs of these, spread evenly over their order; all of them where there are fewer."""
         if count >= len(self):
             return self
-        chosen = np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
-        tables = [
-            PathTable(table.root, [os.fsencode(table.relative(index)) for index in chosen])
-            for table in (self._image_paths, self._mask_paths)
-        ]
-        part = MaskFiles(self.name, self.split, tables[0], tables[1], self.values)
+        images, masks = self._image_paths.spread(count), self._mask_paths.spread(count)
+        part = MaskFiles(self.name, self.split, images, masks, self.values)
         part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
         return part
 

@@ -7,16 +7,11 @@ types.
 
 from __future__ import annotations
 
-import io
-import warnings
-from pathlib import Path
-
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.pixel_values import read_pixel_values
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.text import printable
 
 _PALETTE_COLOURS = 256
 _PNG_DEPTH, _PNG_COLOUR_TYPE, _PNG_GREY = 24, 25, 0
@@ -31,21 +26,7 @@ def read_mask(path: str) -> np.ndarray:
         UserError: the file cannot be read or decoded, has several channels, or is a JPEG, which
             changes values.
     """
-    where = printable(path)
-    try:
-        data = Path(path).read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _values(image, data, where)
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UserError(f"cannot read the mask {where}: it is no image; save masks as PNG") from error
-    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
-        known = error.strerror if isinstance(error, OSError) else None
-        reason = known or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read the mask {where}: {reason}; mend the file") from error
+    return read_pixel_values(path, "mask", _values)
 
 
 def _values(image: Image.Image, data: bytes, where: str) -> np.ndarray:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import warnings
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from siamtransfer.data.decode import FORMATS
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, PathTable
+from siamtransfer.data.pixel_values import read_pixel_values
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -80,12 +76,8 @@ class DepthFiles:
         """`count` pairs of these, spread evenly over their order; all of them where there are fewer."""
         if count >= len(self):
             return self
-        chosen = np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
-        tables = [
-            PathTable(table.root, [os.fsencode(table.relative(index)) for index in chosen])
-            for table in (self._image_paths, self._depth_paths)
-        ]
-        part = DepthFiles(self.name, self.split, tables[0], tables[1], self.scale)
+        images, depths = self._image_paths.spread(count), self._depth_paths.spread(count)
+        part = DepthFiles(self.name, self.split, images, depths, self.scale)
         part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
         return part
 
@@ -97,24 +89,10 @@ def read_depth(path: str) -> np.ndarray:
         UserError: the file cannot be read or decoded, or has 8 bits, floating-point numbers or several
             channels.
     """
-    where = printable(path)
-    try:
-        data = Path(path).read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return _values(image, where)
-    except UserError:
-        raise
-    except UnidentifiedImageError as error:
-        raise UserError(f"cannot read the depth map {where}: it is no image; save it as PNG") from error
-    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
-        known = error.strerror if isinstance(error, OSError) else None
-        reason = known or " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read the depth map {where}: {reason}; mend the file") from error
+    return read_pixel_values(path, "depth map", _values)
 
 
-def _values(image: Image.Image, where: str) -> np.ndarray:
+def _values(image: Image.Image, _: bytes, where: str) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < _WIDE:

@@ -1,0 +1,41 @@
+"""Files whose pixels are numbers, not colours: masks, depth maps."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from siamtransfer.data.decode import FORMATS
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
+
+
+def read_pixel_values(
+    path: str, what: str, values_of: Callable[[Image.Image, bytes, str], np.ndarray]
+) -> np.ndarray:
+    """What `values_of` makes of the opened image, of the bytes of its file, and of its path as text.
+
+    Raises:
+        UserError: the file cannot be read or decoded; `what` says what it should be, as "mask". Those of
+            `values_of` pass unchanged.
+    """
+    where = printable(path)
+    try:
+        data = Path(path).read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return values_of(image, data, where)
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"cannot read the {what} {where}: it is no image; save {what}s as PNG") from error
+    except Exception as error:  # Pillow's readers raise errors of many types for damaged files
+        known = error.strerror if isinstance(error, OSError) else None
+        reason = known or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read the {what} {where}: {reason}; mend the file") from error
