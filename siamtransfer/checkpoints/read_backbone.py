@@ -333,4 +333,4 @@ def _read_timm(
     if "architecture" in user:
         raise UserError(f"{source} names the network itself: leave {user['architecture'].source} out")
     named = {"architecture": Fact(weights.name, f"the name {weights.name}")}
-    return replace(_read_file(weights.file, branch, trust_pickle, user | named), path=source)
+    return _read_file(weights.file, branch, trust_pickle, user | named)
