@@ -37,8 +37,6 @@ class ReadingOptions:
     """Attention heads of a ViT."""
     architecture: str | None = None
     """The very network, as timm:resnetblur50; its tensors have to be exactly those of the file."""
-    download: bool | None = None
-    """Fetch the weights of timm:NAME where they are not in the cache of Hugging Face."""
 
 
 @dataclass
@@ -56,6 +54,8 @@ class ReaderOptions(ReadingOptions):
     evaluate."""
     trust_pickle: bool = False
     """Let the file run Python code on loading; only for files of people you trust."""
+    download: bool = False
+    """Fetch the weights of timm:NAME into the cache of Hugging Face, where all programs find them."""
 
     def check(self) -> None:
         """Raises UserError where no checkpoint is given."""

@@ -32,7 +32,7 @@ from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.formats import OWN
 from siamtransfer.checkpoints.match_keys import MatchedKeys
 from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation
-from siamtransfer.checkpoints.options import HF, ReadingOptions
+from siamtransfer.checkpoints.options import HF, ReaderOptions, ReadingOptions
 from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
@@ -137,7 +137,7 @@ def read_backbone(
     if str(path).startswith(TORCHVISION):
         return _read_supervised(str(path), branch, trust_pickle, facts_of_user(options))
     if str(path).startswith(TIMM):
-        download = options is not None and bool(options.download)
+        download = isinstance(options, ReaderOptions) and options.download
         return _read_timm(str(path), branch, trust_pickle, facts_of_user(options), download=download)
     return _read_file(Path(str(path).removeprefix(HF)), branch, trust_pickle, facts_of_user(options))
 

@@ -234,9 +234,8 @@ def _match(content: Any, branch: str | None, network: Architecture | None) -> Ma
         Mismatch: none does; the reason is that of the format that explains most keys.
     """
     content, average = resolve_average(content, use=branch == AVERAGE)
-    known = network if network is not None and network.name not in RESNETS else None
     mismatches: list[Mismatch] = []
-    for form, identified in _candidates(content, known):
+    for form, identified in _candidates(content, network):
         try:
             return _match_as(form, content, branch, average, identified)
         except Mismatch as mismatch:
@@ -244,15 +243,14 @@ def _match(content: Any, branch: str | None, network: Architecture | None) -> Ma
     raise max(mismatches, key=lambda mismatch: mismatch.matched)
 
 
-def _candidates(content: Any, known: Architecture | None) -> Iterator[tuple[Format, Identified | None]]:
+def _candidates(content: Any, network: Architecture | None) -> Iterator[tuple[Format, Identified | None]]:
     """The formats that may explain a file, with the network where that is known beforehand."""
-    named = Identified(known) if known is not None else None
-    if named is not None:
-        yield _plain_format(named.architecture), named
-    else:
+    if network is None:
         yield from _library_formats(content)
+    elif network.name not in RESNETS:
+        yield _plain_format(network), Identified(network)
     for form in FORMATS:
-        yield form, named
+        yield form, None if network is None else Identified(network)
 
 
 def _library_formats(content: Any) -> Iterator[tuple[Format, Identified]]:
@@ -287,7 +285,7 @@ def _match_as(
             identified = identify(shapes)
             if form.networks:
                 identified = identified.decided(lambda name: form.networks in name)
-            identified = identified.with_pool(form.pool)
+        identified = identified.with_pool(form.pool)
         keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
         state = identified.architecture.complete(tensors)

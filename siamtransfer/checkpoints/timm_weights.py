@@ -69,7 +69,8 @@ def find_timm_weights(source: str, *, download: bool = False) -> TimmWeights:
     place = f"huggingface.co/{repository}" if repository else _config(wanted).url
     raise UserError(
         f"{source}: no such weights are in the cache of Hugging Face or of torch hub, and nothing is "
-        f"downloaded unless you say --download; or fetch them from {place} and say {TIMM}{wanted}=FILE"
+        f"downloaded silently: run `siamtransfer identify {TIMM}{wanted} --download` once, or fetch them "
+        f"from {place} and say {TIMM}{wanted}=FILE"
     )
 
 

@@ -289,7 +289,7 @@ def test_weights_of_timm_are_never_fetched_silently(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("downloads"))
     for source, message in (
-        ("timm:convnext_tiny", r"say --download; or fetch them from huggingface.co/timm/convnext_tiny\."),
+        ("timm:convnext_tiny", r"--download` once, or fetch them from huggingface.co/timm/convnext_tiny\."),
         ("timm:convnext_tiny.none", "timm's weights of convnext_tiny are "),
         ("timm:convnext_tinny", "did you mean .*convnext_tiny"),
         ("timm:convnext_tiny=absent.bin", "there is no file absent.bin"),

@@ -24,7 +24,7 @@ from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.config import read_saved_config
 from siamtransfer.data.scenes.export import SceneCounts, is_intact, write_coco
-from siamtransfer.detection.data.datasets import _written
+from siamtransfer.detection.data.written_scenes import written_scenes
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.detection.study import DetectionStudy
 from siamtransfer.features.cache import FeatureCache
@@ -280,7 +280,7 @@ def test_the_scenes_in_the_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     counts = SceneCounts(train=4, test=2, size=32)
-    folder = _written("coco", counts)
+    folder = written_scenes("coco", counts)
     assert is_intact(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     contents = [path.read_bytes() for path in files]
@@ -291,7 +291,7 @@ def test_the_scenes_in_the_cache(
         path.write_bytes(content)
     files[0].unlink()
     with caplog.at_level("INFO"):
-        assert _written("coco", counts) == folder
+        assert written_scenes("coco", counts) == folder
     assert "is written again" in caplog.text
     assert [path.read_bytes() for path in files] == contents
     write_coco(tmp_path / "plain", counts)
