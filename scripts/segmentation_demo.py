@@ -17,6 +17,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -161,34 +162,35 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def probe(demo: Demo) -> dict[str, float]:
     """mIoU of every probe, layer and network as LAYER/NETWORK/PROBE/…, and the paired differences by images
-    as LAYER/SimSiam - NETWORK/PROBE/…"""
+    as LAYER/SimSiam - NETWORK/PROBE/…; the layers are measured side by side."""
+    with ThreadPoolExecutor(demo.at_once) as threads:
+        of_layers = threads.map(lambda layer: _probe_layer(demo, *layer), demo.sizes.layers)
+        return {name: value for numbers in of_layers for name, value in numbers.items()}
+
+
+def _probe_layer(demo: Demo, layer: str, patch: int) -> dict[str, float]:
+    """The numbers of `probe` for one layer, and for pixels of patches as large as its cells."""
+    folder = demo.out / "probes" / layer
+    program = "eval/segmentation.py"
+    options = [
+        *demo.scenes,
+        "--data.count", demo.sizes.train, "--data.test_count", demo.sizes.test,
+        "--patches-per-image", demo.sizes.patches,
+    ]  # fmt: skip
+    picture = ["--pictures", folder / "simsiam.png", "--picture-count", demo.sizes.pictures]
+    simsiam = _kept(folder / "simsiam", program, demo.checkpoint, "--layers", layer, *options, *picture)
+    untrained = _untrained(simsiam["provenance"]["architecture"])
+    records = {
+        SIMSIAM: simsiam,
+        UNTRAINED: _kept(folder / "untrained", program, untrained, "--layers", layer, *options),
+        PIXELS: _kept(folder / "pixels", program, "pixels", "--pixel-patch", patch, *options),
+    }
     numbers: dict[str, float] = {}
-    for layer, patch in demo.sizes.layers:
-        folder = demo.out / "probes" / layer
-        options = [
-            *demo.scenes,
-            "--data.count", demo.sizes.train, "--data.test_count", demo.sizes.test,
-            "--patches-per-image", demo.sizes.patches,
-        ]  # fmt: skip
-        picture = ["--pictures", folder / "simsiam.png", "--picture-count", demo.sizes.pictures]
-        simsiam = _kept(
-            folder / "simsiam", "eval/segmentation.py", demo.checkpoint, "--layers", layer, *options, *picture
-        )
-        untrained = _untrained(simsiam["provenance"]["architecture"])
-        records = {
-            SIMSIAM: simsiam,
-            UNTRAINED: _kept(
-                folder / "untrained", "eval/segmentation.py", untrained, "--layers", layer, *options
-            ),
-            PIXELS: _kept(
-                folder / "pixels", "eval/segmentation.py", "pixels", "--pixel-patch", patch, *options
-            ),
-        }
-        for network, record in records.items():
-            numbers |= _below(f"{layer}/{network}", record["metrics"], "miou")
-        for other in (UNTRAINED, PIXELS):
-            compared = stage("eval/compare.py", folder / f"{other}.json", folder / "simsiam.json")["metrics"]
-            numbers |= _below(f"{layer}/{SIMSIAM} - {other}", compared, "miou", drop="compare/")
+    for network, record in records.items():
+        numbers |= _below(f"{layer}/{network}", record["metrics"], "miou")
+    for other in (UNTRAINED, PIXELS):
+        compared = stage("eval/compare.py", folder / f"{other}.json", folder / "simsiam.json")["metrics"]
+        numbers |= _below(f"{layer}/{SIMSIAM} - {other}", compared, "miou", drop="compare/")
     return numbers
 
 
