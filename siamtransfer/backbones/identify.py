@@ -171,4 +171,5 @@ def _vit_of(shapes: Mapping[str, Shape]) -> Architecture:
             f"a ViT of {blocks} blocks of width {dim} with patches of {patch} pixels for images of {side} is "
             "none of timm's plain ones"
         )
-    return Architecture(TIMM + name, in_channels=channels)
+    pool = "avg" if "fc_norm.weight" in shapes else None  # the norm after the mean of the patches
+    return Architecture(TIMM + name, in_channels=channels, pool=pool)

@@ -96,7 +96,8 @@ class Format:
             that has none.
         convert: from the tensors of a branch to torchvision's or timm's, where more than names differ; raises
             ValueError for a tensor that it does not know.
-        networks: a part of the names of its networks, which decides between networks with the same tensors.
+        networks: a regular expression for a part of the names of its networks, which decides between networks
+            with the same tensors.
         pool: what the authors take as the feature where timm takes something else: `token`, the class token.
     """
 

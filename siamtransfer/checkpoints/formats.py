@@ -14,6 +14,7 @@ from siamtransfer.checkpoints.detectron2_keys import to_torchvision
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Branch, Format
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE_FORMATS
 from siamtransfer.checkpoints.layouts import efficientnet
+from siamtransfer.checkpoints.modern_formats import MODERN_FORMATS
 from siamtransfer.checkpoints.normalisation import CIFAR10_LOOSE, IMAGENET, NONE, SWAV
 
 
@@ -357,6 +358,7 @@ FORMATS = (
         for word in ("backbone", "encoder", "trunk")
     ),
     *HUGGING_FACE_FORMATS,
+    *MODERN_FORMATS,
     Format(
         "efficientnet-pytorch",
         "efficientnet-pytorch or efficientnet-lite-pytorch",

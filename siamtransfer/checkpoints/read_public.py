@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -284,7 +285,7 @@ def _match_as(
         if identified is None:
             identified = identify(shapes)
             if form.networks:
-                identified = identified.decided(lambda name: form.networks in name)
+                identified = identified.decided(lambda name: bool(re.search(form.networks, name)))
         identified = identified.with_pool(form.pool)
         keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors

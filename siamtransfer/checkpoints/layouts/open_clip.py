@@ -1,0 +1,41 @@
+"""Vision towers as OpenAI's CLIP and open_clip store them, under timm's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_RULES = (
+    (r"class_embedding$", "cls_token"),
+    (r"positional_embedding$", "pos_embed"),
+    (r"conv1\.", "patch_embed.proj."),
+    (r"ln_pre\.", "norm_pre."),
+    (r"ln_post\.", "norm."),
+    (r"transformer\.resblocks\.(\d+)\.ln_([12])\.", r"blocks.\1.norm\2."),
+    (r"transformer\.resblocks\.(\d+)\.attn\.in_proj_", r"blocks.\1.attn.qkv."),
+    (r"transformer\.resblocks\.(\d+)\.attn\.out_proj\.", r"blocks.\1.attn.proj."),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.", r"blocks.\1.mlp.fc1."),
+    (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.", r"blocks.\1.mlp.fc2."),
+)
+
+
+def vision_tower(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ViT.
+
+    Raises:
+        ValueError: a name is none of its.
+    """
+    renamed = {}
+    for name, tensor in tensors.items():
+        rule = next(((match, new) for old, new in _RULES if (match := re.match(old, name))), None)
+        if rule is None:
+            raise ValueError(f"its tensor {name!r} is none of a CLIP's ViT")
+        match, new = rule
+        renamed[match.expand(new) + name[match.end() :]] = tensor
+    if "cls_token" in renamed:
+        renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, -1)
+    if "pos_embed" in renamed:
+        renamed["pos_embed"] = renamed["pos_embed"][None]
+    return renamed
