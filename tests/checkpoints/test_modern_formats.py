@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from siamtransfer.checkpoints.facts import AmbiguousReading
+from siamtransfer.checkpoints.layouts import meta
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
 from siamtransfer.utils.errors import UserError
@@ -167,7 +168,9 @@ def test_dinov3s_own_file_gives_the_class_token(tmp_path: Path) -> None:
         assert torch.equal(backbone(images), model(images))
     unmasked = {name: tensor for name, tensor in as_dinov3(state).items() if not name.endswith("bias_mask")}
     torch.save(unmasked, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="has a bias of keys"):
+    with pytest.raises(ValueError, match="has a bias of keys"):
+        meta.dinov3(unmasked)
+    with pytest.raises(UserError, match="looks like"):
         read_backbone(tmp_path / "other.pth")
 
 
