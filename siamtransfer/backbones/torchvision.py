@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import warnings
@@ -77,13 +78,12 @@ def classifier_names(name: str) -> list[str]:
 
 
 def _build(name: str, options: dict[str, bool]) -> nn.Module:
+    """RegNet computes its widths with tensors, for which the device `meta` has no numbers, so it is built on
+    the CPU."""
     import torchvision
 
-    with warnings.catch_warnings():
+    place = torch.device("cpu") if name.startswith("regnet_") else contextlib.nullcontext()
+    with warnings.catch_warnings(), place:
         warnings.simplefilter("ignore")  # about the random weights of the two above
-        try:
-            model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-        except NotImplementedError:  # RegNet computes its widths with tensors, and `meta` has no numbers
-            with torch.device("cpu"):
-                model = torchvision.models.get_model(name, weights=None, **options)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return model

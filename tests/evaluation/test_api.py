@@ -61,6 +61,7 @@ def test_knn_is_the_programs(features: tuple[Features, Features]) -> None:
 
 def test_the_linear_probe_is_the_programs(features: tuple[Features, Features]) -> None:
     result = linear_probe(*features, strengths=[0.1, 10.0], device="cpu")
+    assert result.protocol["strengths"] == [0.1, 10.0]
     same_origin(result.record(), record_of(linear_program, "--strengths", "0.1", "10"))
 
 

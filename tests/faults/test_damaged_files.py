@@ -47,11 +47,11 @@ def try_all(
     same: Callable[[Any], bool],
     *,
     another: Path | None = None,
-    at_least: float = 0.9,
-) -> None:
+) -> float:
     """Damages `file` and reads: `same` says whether what is read may be. A sentence of error may always be.
 
-    `at_least` of the damages must be noticed, so that the test notices a reader that looks at nothing.
+    Returns the share of the damages that were noticed; a test demands some, so that it notices a reader that
+    looks at nothing.
     """
     content, noticed, count = file.read_bytes(), 0, 0
     assert same(read())
@@ -68,7 +68,7 @@ def try_all(
         assert value is None or same(value), f"damage {count} of {file.name} gave other numbers"
     file.write_bytes(content)
     assert same(read())
-    assert noticed >= at_least * count
+    return noticed / count
 
 
 def test_features_in_the_cache(tmp_path: Path) -> None:
@@ -77,12 +77,14 @@ def test_features_in_the_cache(tmp_path: Path) -> None:
     cache.write(path, features)
     cache.write(other, torch.randn(40, 8))
     remarks: list[str] = []
-    try_all(
-        path,
-        lambda: cache.read(path, 40, remark=remarks.append),
-        lambda read: torch.equal(read, features),
-        another=other,
-        at_least=1,
+    assert (
+        try_all(
+            path,
+            lambda: cache.read(path, 40, remark=remarks.append),
+            lambda read: torch.equal(read, features),
+            another=other,
+        )
+        >= 1
     )
     assert len(remarks) == 200
 
@@ -104,9 +106,9 @@ def test_states_of_evaluators(name: str, tmp_path: Path) -> None:
         assert state is not None and state["step"] == 1 and same(state), "the one before is taken"
     newest.write_bytes(kept)
     older = min((tmp_path / f"{name}s").iterdir())
-    try_all(newest, saved.load, same, another=older, at_least=0)
+    assert try_all(newest, saved.load, same, another=older) >= 0
     shutil.rmtree(tmp_path / f"{name}s")  # what an older version left, or a copy of the published file alone
-    try_all(tmp_path / f"{name}.pth", saved.load, same, at_least=0.6)
+    assert try_all(tmp_path / f"{name}.pth", saved.load, same) >= 0.6
 
 
 def test_checkpoints(tmp_path: Path) -> None:
@@ -118,18 +120,22 @@ def test_checkpoints(tmp_path: Path) -> None:
     def load() -> Any:
         return checkpoints.load_newest(warnings.append)
 
-    try_all(path, load, lambda read: differences(read, state) == [], at_least=1)
+    assert try_all(path, load, lambda read: differences(read, state) == []) >= 1
 
 
 def test_a_backbone_in_a_file_of_pytorch(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(build_backbone("resnet18", width=2).state_dict(), tmp_path / "file.pth")
     digest = read_backbone(tmp_path / "file.pth").digest
-    try_all(
-        tmp_path / "file.pth",
-        lambda: read_backbone(tmp_path / "file.pth"),
-        lambda read: read.digest == digest,
-        at_least=0.5,  # a zip file's headers say most things twice, and PyTorch fills gaps between records
+    assert (
+        try_all(
+            tmp_path / "file.pth",
+            lambda: read_backbone(tmp_path / "file.pth"),
+            lambda read: (
+                read.digest == digest
+            ),  # a zip file's headers say most things twice, and PyTorch fills gaps between records
+        )
+        >= 0.5
     )
 
 
@@ -143,7 +149,7 @@ def test_the_configuration_of_a_run(tmp_path: Path) -> None:
 
     for file in ("config.json", "config.json.sha256"):
         other = tmp_path / "other" if file == "config.json" else None
-        try_all(tmp_path / file, read, config.__eq__, another=other, at_least=0.7)
+        assert try_all(tmp_path / file, read, config.__eq__, another=other) >= 0.7
 
 
 def test_the_rows_of_a_run(tmp_path: Path) -> None:
@@ -156,18 +162,23 @@ def test_the_rows_of_a_run(tmp_path: Path) -> None:
     assert len(rows) == 20
     for file in ("metrics.jsonl", "metrics.jsonl.crc32"):
         for up_to in (20, 15):
+            assert (
+                try_all(
+                    tmp_path / "a" / file,
+                    lambda up_to=up_to: read_rows(tmp_path / "a" / "metrics.jsonl", up_to=up_to),  # type: ignore[misc]
+                    rows[:up_to].__eq__,
+                    another=tmp_path / "b" / file,  # the rows after the step may be damaged, and are left out
+                )
+                >= 0.6
+            )
+        assert (
             try_all(
                 tmp_path / "a" / file,
-                lambda up_to=up_to: read_rows(tmp_path / "a" / "metrics.jsonl", up_to=up_to),  # type: ignore[misc]
-                rows[:up_to].__eq__,
+                lambda: read_rows(tmp_path / "a" / "metrics.jsonl"),
+                lambda read: read in (rows, rows[:-1]),
                 another=tmp_path / "b" / file,
-                at_least=0.6,  # the rows after the step may be damaged, and are left out
             )
-        try_all(
-            tmp_path / "a" / file,
-            lambda: read_rows(tmp_path / "a" / "metrics.jsonl"),
-            lambda read: read in (rows, rows[:-1]),
-            another=tmp_path / "b" / file,
+            >= 0.9
         )
 
 
@@ -204,11 +215,14 @@ def test_records(ending: str, tmp_path: Path) -> None:
         )
 
     another = tmp_path / "b.npz" if ending == ".npz" else None  # a.json beside b.npz
-    try_all(
-        (tmp_path / "a.json").with_suffix(ending),
-        lambda: read_record(tmp_path / "a.json"),
-        same,
-        another=another,
+    assert (
+        try_all(
+            (tmp_path / "a.json").with_suffix(ending),
+            lambda: read_record(tmp_path / "a.json"),
+            same,
+            another=another,
+        )
+        >= 0.9
     )
 
 
@@ -222,7 +236,7 @@ def test_feature_files(compressed: bool, mapped: bool, tmp_path: Path) -> None:
     def same(read: Any) -> bool:
         return np.array_equal(np.asarray(read.features), features) and labels.tolist() == read.labels.tolist()
 
-    try_all(path, lambda: read_feature_file(path, mapped=mapped), same, at_least=0.7)
+    assert try_all(path, lambda: read_feature_file(path, mapped=mapped), same) >= 0.7
 
 
 def test_an_array_header_that_names_fewer_numbers_is_noticed(tmp_path: Path) -> None:
@@ -239,12 +253,14 @@ def test_the_result_of_a_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str
     write_checked_text(tmp_path / "result.json", json.dumps(content) + "\n")
     (tmp_path / "other").write_text(json.dumps({**content, "seed": 1}) + "\n")
     for file in ("result.json", "result.json.sha256"):
-        try_all(
-            tmp_path / file,
-            lambda: FinetuneRun.result(run),  # type: ignore[arg-type]
-            content.__eq__,
-            another=tmp_path / "other" if file == "result.json" else None,
-            at_least=0.7,
+        assert (
+            try_all(
+                tmp_path / file,
+                lambda: FinetuneRun.result(run),  # type: ignore[arg-type]
+                content.__eq__,
+                another=tmp_path / "other" if file == "result.json" else None,
+            )
+            >= 0.7
         )
 
 
@@ -258,7 +274,7 @@ def test_the_settings_of_a_study(tmp_path: Path) -> None:
         return "claimed"
 
     claim()
-    try_all(tmp_path / "settings.json", claim, "claimed".__eq__)
+    assert try_all(tmp_path / "settings.json", claim, "claimed".__eq__) >= 0.9
 
 
 def test_the_id_of_a_run_on_wandb(tmp_path: Path) -> None:

@@ -7,14 +7,18 @@ transformers keeps queries, keys and values apart; timm has them in one tensor, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-Rules = Sequence[tuple[str, str]]
+from siamtransfer.checkpoints.layouts.renaming import Rules, with_batch_axis
+from siamtransfer.checkpoints.layouts.renaming import renamed as renamed_by
+
 Layout = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
+_SWIN_BLOCK = r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."
+_CONVNEXT_BLOCK = r"encoder\.stages\.(\d+)\.layers\.(\d+)\."
 _BLOCK = r"encoder\.layers?\.(\d+)\."
 _VIT: Rules = (
     (r"embeddings\.cls_token", "cls_token"),
@@ -67,18 +71,18 @@ _SWIN: Rules = (
     (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"embeddings\.norm\.", "patch_embed.norm."),
     (
-        r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.self\.(query|key|value)\.",
+        _SWIN_BLOCK + r"attention\.self\.(query|key|value)\.",
         r"layers.\1.blocks.\2.attn.\3.",
     ),
     (
-        r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.self\.(relative_position_bias_table)",
+        _SWIN_BLOCK + r"attention\.self\.(relative_position_bias_table)",
         r"layers.\1.blocks.\2.attn.\3",
     ),
-    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.attention\.output\.dense\.", r"layers.\1.blocks.\2.attn.proj."),
-    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.intermediate\.dense\.", r"layers.\1.blocks.\2.mlp.fc1."),
-    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.output\.dense\.", r"layers.\1.blocks.\2.mlp.fc2."),
-    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.layernorm_before\.", r"layers.\1.blocks.\2.norm1."),
-    (r"encoder\.layers\.(\d+)\.blocks\.(\d+)\.layernorm_after\.", r"layers.\1.blocks.\2.norm2."),
+    (_SWIN_BLOCK + r"attention\.output\.dense\.", r"layers.\1.blocks.\2.attn.proj."),
+    (_SWIN_BLOCK + r"intermediate\.dense\.", r"layers.\1.blocks.\2.mlp.fc1."),
+    (_SWIN_BLOCK + r"output\.dense\.", r"layers.\1.blocks.\2.mlp.fc2."),
+    (_SWIN_BLOCK + r"layernorm_before\.", r"layers.\1.blocks.\2.norm1."),
+    (_SWIN_BLOCK + r"layernorm_after\.", r"layers.\1.blocks.\2.norm2."),
     (r"encoder\.layers\.(\d+)\.downsample\.", r"layers.\1.downsample."),
     (r"layernorm\.", "norm."),
 )
@@ -86,12 +90,11 @@ _CONVNEXT: Rules = (
     (r"embeddings\.patch_embeddings\.", "stem.0."),
     (r"embeddings\.layernorm\.", "stem.1."),
     (r"encoder\.stages\.(\d+)\.downsampling_layer\.", r"stages.\1.downsample."),
-    (r"encoder\.stages\.(\d+)\.layers\.(\d+)\.dwconv\.", r"stages.\1.blocks.\2.conv_dw."),
-    (r"encoder\.stages\.(\d+)\.layers\.(\d+)\.layernorm\.", r"stages.\1.blocks.\2.norm."),
-    (r"encoder\.stages\.(\d+)\.layers\.(\d+)\.pwconv([12])\.", r"stages.\1.blocks.\2.mlp.fc\3."),
-    (r"encoder\.stages\.(\d+)\.layers\.(\d+)\.grn\.weight", r"stages.\1.blocks.\2.mlp.grn.weight"),
-    (r"encoder\.stages\.(\d+)\.layers\.(\d+)\.grn\.bias", r"stages.\1.blocks.\2.mlp.grn.bias"),
-    (r"encoder\.stages\.(\d+)\.layers\.(\d+)\.layer_scale_parameter", r"stages.\1.blocks.\2.gamma"),
+    (_CONVNEXT_BLOCK + r"dwconv\.", r"stages.\1.blocks.\2.conv_dw."),
+    (_CONVNEXT_BLOCK + r"layernorm\.", r"stages.\1.blocks.\2.norm."),
+    (_CONVNEXT_BLOCK + r"pwconv([12])\.", r"stages.\1.blocks.\2.mlp.fc\3."),
+    (_CONVNEXT_BLOCK + r"grn\.", r"stages.\1.blocks.\2.mlp.grn."),
+    (_CONVNEXT_BLOCK + r"layer_scale_parameter", r"stages.\1.blocks.\2.gamma"),
     (r"layernorm\.", "head.norm."),
 )
 _DINOV3_CONVNEXT: Rules = (
@@ -111,7 +114,7 @@ def vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     With registers timm adds the class token's position to the class token itself.
     """
-    renamed = _fused(_renamed(tensors, _VIT), "query", "key", "value")
+    renamed = _fused(renamed_by(tensors, _VIT), "query", "key", "value")
     if "reg_token" in renamed and "pos_embed" in renamed:
         positions = renamed["pos_embed"]
         renamed["cls_token"] = renamed["cls_token"] + positions[:, :1]
@@ -121,7 +124,7 @@ def vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def dinov3(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """DINOv3's ViTs, whose keys have no bias."""
-    renamed = _renamed(tensors, _DINOV3)
+    renamed = renamed_by(tensors, _DINOV3)
     gated = [name for name in renamed if ".mlp.fc1_g." in name]
     for name in gated:
         up = name.replace(".fc1_g.", ".fc1.")
@@ -134,11 +137,8 @@ def dinov3(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The vision towers of CLIP and SigLIP."""
-    renamed = _fused(_renamed(tensors, _CLIP), "q", "k", "v")
-    if "cls_token" in renamed:
-        renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, -1)
-    if "pos_embed" in renamed:
-        renamed["pos_embed"] = renamed["pos_embed"][None]
+    renamed = _fused(renamed_by(tensors, _CLIP), "q", "k", "v")
+    renamed = with_batch_axis(renamed)
     for kind in ("weight", "bias"):
         joined = renamed.pop(f"attn_pool.in.{kind}", None)
         if joined is not None:
@@ -150,7 +150,7 @@ def clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def swin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Swin Transformers. What halves the resolution ends a stage there and begins the next one in timm."""
-    renamed = _fused(_renamed(tensors, _SWIN), "query", "key", "value")
+    renamed = _fused(renamed_by(tensors, _SWIN), "query", "key", "value")
     return {
         re.sub(r"layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", name): tensor
         for name, tensor in renamed.items()
@@ -159,13 +159,13 @@ def swin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def convnext(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """ConvNeXt; its second version has a global response normalisation of other shapes."""
-    renamed = _renamed(tensors, _CONVNEXT)
+    renamed = renamed_by(tensors, _CONVNEXT)
     return {name: tensor.flatten() if ".mlp.grn." in name else tensor for name, tensor in renamed.items()}
 
 
 def dinov3_convnext(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """DINOv3's ConvNeXts."""
-    return _renamed(tensors, _DINOV3_CONVNEXT)
+    return renamed_by(tensors, _DINOV3_CONVNEXT)
 
 
 def resnet(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,24 +188,6 @@ def _resnet_name(name: str) -> str:
     if layer is None:
         return f"{beginning}.downsample.{'01'[kind == 'normalization']}.{tensor}"
     return f"{beginning}.{_TORCHVISIONS_BLOCK[kind]}{int(layer) + 1}.{tensor}"
-
-
-def _renamed(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """The tensors under new names, each by the first rule that fits the beginning of its name.
-
-    Raises:
-        ValueError: none fits a name.
-    """
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in rules:
-            match = re.match(pattern, name)
-            if match:
-                renamed[match.expand(replacement) + name[match.end() :]] = tensor
-                break
-        else:
-            raise ValueError(f"its tensor {name!r} is unknown")
-    return renamed
 
 
 def _fused(tensors: dict[str, Tensor], query: str, key: str, value: str) -> dict[str, Tensor]:

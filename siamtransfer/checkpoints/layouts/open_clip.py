@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-_RULES = (
+from siamtransfer.checkpoints.layouts.renaming import Rules, renamed, with_batch_axis
+
+_RULES: Rules = (
     (r"class_embedding$", "cls_token"),
     (r"positional_embedding$", "pos_embed"),
     (r"conv1\.", "patch_embed.proj."),
@@ -27,15 +28,4 @@ def vision_tower(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a name is none of its.
     """
-    renamed = {}
-    for name, tensor in tensors.items():
-        rule = next(((match, new) for old, new in _RULES if (match := re.match(old, name))), None)
-        if rule is None:
-            raise ValueError(f"its tensor {name!r} is none of a CLIP's ViT")
-        match, new = rule
-        renamed[match.expand(new) + name[match.end() :]] = tensor
-    if "cls_token" in renamed:
-        renamed["cls_token"] = renamed["cls_token"].reshape(1, 1, -1)
-    if "pos_embed" in renamed:
-        renamed["pos_embed"] = renamed["pos_embed"][None]
-    return renamed
+    return with_batch_axis(renamed(tensors, _RULES))

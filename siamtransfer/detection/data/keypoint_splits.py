@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from siamtransfer.data.scenes.export import COCO_SPLITS, SceneCounts
+from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.coco_annotations import read_coco
+from siamtransfer.detection.data.coco_files import CocoTask
 from siamtransfer.detection.data.dataset_split import DetectionSplit
-from siamtransfer.detection.data.written_scenes import SCENES, written_scenes
-from siamtransfer.utils.errors import UserError
 
 KEYPOINT_NAMES = {
     f"keypoints_coco_{year}_{split}": (
@@ -24,6 +23,13 @@ KEYPOINT_NAMES = {
     for year in (2014, 2017)
     for split in ("train", "val")
 }
+KEYPOINTS = CocoTask(
+    "data with keypoints",
+    "coco-keypoints",
+    "person_keypoints",
+    KEYPOINT_NAMES,
+    "ANNOTATIONS.json@IMAGES for a file of COCO's keypoints",
+)
 
 
 def open_keypoints(name: str, role: str, root: Path, scenes: SceneCounts) -> DetectionSplit:
@@ -32,17 +38,5 @@ def open_keypoints(name: str, role: str, root: Path, scenes: SceneCounts) -> Det
     Raises:
         UserError: the name is unknown, or a file is missing or broken.
     """
-    if name == SCENES:
-        folder, split = written_scenes("coco-keypoints", scenes), COCO_SPLITS[role]
-        annotations, images = folder / "annotations" / f"person_keypoints_{split}.json", folder / split
-        name = f"{SCENES}/{role}"
-    elif name in KEYPOINT_NAMES:
-        annotations, images = (root / part for part in KEYPOINT_NAMES[name])
-    elif "@" in name:
-        annotations, images = (Path(part).expanduser() for part in name.rsplit("@", 1))
-    else:
-        raise UserError(
-            f"{name!r} names no data with keypoints; take {SCENES}, one of {', '.join(KEYPOINT_NAMES)}, or "
-            "ANNOTATIONS.json@IMAGES for a file of COCO's keypoints"
-        )
+    annotations, images, name = KEYPOINTS.find(name, role, root, scenes)
     return read_coco(annotations, images, name, keypoints=True)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from siamtransfer.data.scenes.export import COCO_SPLITS, SceneCounts
+from siamtransfer.data.scenes.export import SceneCounts
+from siamtransfer.detection.data.coco_files import CocoTask
 from siamtransfer.detection.data.dataset_split import DetectionSplit
 from siamtransfer.detection.data.panoptic_annotations import read_panoptic
-from siamtransfer.detection.data.written_scenes import SCENES, written_scenes
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -28,6 +28,13 @@ PANOPTIC_NAMES = {
     for split in ("train", "val")
 }
 _PREFIX = "panoptic"
+PANOPTIC = CocoTask(
+    "panoptic data",
+    "coco-panoptic",
+    "panoptic",
+    PANOPTIC_NAMES,
+    "PANOPTIC.json@IMAGES for a file of COCO's panoptic task",
+)
 
 
 def open_panoptic(name: str, role: str, root: Path, scenes: SceneCounts) -> DetectionSplit:
@@ -36,19 +43,7 @@ def open_panoptic(name: str, role: str, root: Path, scenes: SceneCounts) -> Dete
     Raises:
         UserError: the name is unknown, or a file is missing or broken.
     """
-    if name == SCENES:
-        folder, split = written_scenes("coco-panoptic", scenes), COCO_SPLITS[role]
-        annotations, images = folder / "annotations" / f"panoptic_{split}.json", folder / split
-        name = f"{SCENES}/{role}"
-    elif name in PANOPTIC_NAMES:
-        annotations, images = (root / part for part in PANOPTIC_NAMES[name])
-    elif "@" in name:
-        annotations, images = (Path(part).expanduser() for part in name.rsplit("@", 1))
-    else:
-        raise UserError(
-            f"{name!r} names no panoptic data; take {SCENES}, one of {', '.join(PANOPTIC_NAMES)}, or "
-            "PANOPTIC.json@IMAGES for a file of COCO's panoptic task"
-        )
+    annotations, images, name = PANOPTIC.find(name, role, root, scenes)
     if not annotations.name.startswith(_PREFIX):
         raise UserError(
             f"{printable(annotations)} is not called panoptic_….json, so the file of instances beside it is "

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,14 +21,12 @@ from detectron2.utils import comm
 
 from siamtransfer.detection.data.dataset_packages import import_cityscapes
 from siamtransfer.detection.data.datasets import DetectionData
-from siamtransfer.detection.detectron2.pictured_images import PicturedImages
-from siamtransfer.detection.detectron2.stopping import leave_on_signal
-from siamtransfer.detection.metrics.instance_outputs import PicturedOutputs
+from siamtransfer.detection.detectron2.pictured_images import PicturedEvaluator, PicturedImages
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.utils.errors import UserError
 
 
-class CityscapesCollector(CityscapesInstanceEvaluator):
+class CityscapesCollector(PicturedEvaluator, CityscapesInstanceEvaluator):
     """Writes the predictions to a temporary folder and scores them against the test images' instanceIds.png.
 
     `stop`, where given, may end the program between two batches. All ranks are on one machine.
@@ -42,11 +40,6 @@ class CityscapesCollector(CityscapesInstanceEvaluator):
         self._cpu_device = torch.device("cpu")
         self._logger = logging.getLogger(__name__)
         self.pictures = PicturedImages(data)
-
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        leave_on_signal(self.stop)
-        super().process(inputs, outputs)
-        self.pictures.add(inputs, outputs)
 
     def evaluate(self) -> dict[str, float]:
         """The metrics in per cent on the main process, {} on the others."""
@@ -69,11 +62,6 @@ class CityscapesCollector(CityscapesInstanceEvaluator):
             path = Path(record["instance_ids"]).absolute()
             (folder / path.parent.name).mkdir(exist_ok=True)
             (folder / path.parent.name / path.name).symlink_to(path)
-
-    @property
-    def outputs(self) -> PicturedOutputs:
-        """After `evaluate`, on the main process."""
-        return self.pictures.outputs
 
 
 @contextlib.contextmanager

@@ -10,9 +10,7 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import LVISEvaluator
@@ -20,16 +18,14 @@ from detectron2.evaluation import LVISEvaluator
 from siamtransfer.detection.data.dataset_packages import import_lvis
 from siamtransfer.detection.data.dataset_split import DetectionSplit
 from siamtransfer.detection.data.datasets import DetectionData
-from siamtransfer.detection.detectron2.pictured_images import PicturedImages
-from siamtransfer.detection.detectron2.stopping import leave_on_signal
-from siamtransfer.detection.metrics.instance_outputs import PicturedOutputs
+from siamtransfer.detection.detectron2.pictured_images import PicturedEvaluator, PicturedImages
 from siamtransfer.detection.metrics.score_predictions import IOU_TYPES
 from siamtransfer.distributed.signals import StopSignal
 
 UNDEFINED = -100.0  # per cent; the package has -1 where no object belongs to a metric
 
 
-class LvisCollector(LVISEvaluator):
+class LvisCollector(PicturedEvaluator, LVISEvaluator):
     """Keeps the detections of all ranks and scores them against the test images' annotations.
 
     `stop`, where given, may end the program between two batches.
@@ -42,11 +38,6 @@ class LvisCollector(LVISEvaluator):
             super().__init__(_register(data.test_split, Path(folder)))
         self.pictures = PicturedImages(data)
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        leave_on_signal(self.stop)
-        super().process(inputs, outputs)
-        self.pictures.add(inputs, outputs)
-
     def evaluate(self) -> dict[str, float]:
         """The metrics in per cent on the main process, {} on the others."""
         self.pictures.gather()
@@ -57,11 +48,6 @@ class LvisCollector(LVISEvaluator):
             for name, iou_type in IOU_TYPES.items()
             for metric, value in results.get(iou_type, {}).items()
         }
-
-    @property
-    def outputs(self) -> PicturedOutputs:
-        """After `evaluate`, on the main process."""
-        return self.pictures.outputs
 
 
 def _register(split: DetectionSplit, folder: Path) -> str:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.detectron2.prediction_collector import prediction_of
+from siamtransfer.detection.detectron2.stopping import leave_on_signal
 from siamtransfer.detection.metrics.instance_outputs import PicturedOutputs
 from siamtransfer.detection.metrics.mask_outputs import pictured
 from siamtransfer.detection.metrics.prediction import Prediction
+from siamtransfer.distributed.signals import StopSignal
 
 
 class PicturedImages:
@@ -42,3 +45,24 @@ class PicturedImages:
     def outputs(self) -> PicturedOutputs:
         """After `gather`, on the main process."""
         return PicturedOutputs(self.records, self.predictions, self.classes)
+
+
+class PicturedEvaluator(DatasetEvaluator):
+    """What Detectron2's evaluators of single data sets get beside their scores: put it before one of them.
+
+    `stop`, where given, may end the program between two batches. A subclass sets both attributes, and calls
+    `pictures.gather()` when it evaluates.
+    """
+
+    stop: StopSignal | None
+    pictures: PicturedImages
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        leave_on_signal(self.stop)
+        super().process(inputs, outputs)
+        self.pictures.add(inputs, outputs)
+
+    @property
+    def outputs(self) -> PicturedOutputs:
+        """After `evaluate`, on the main process."""
+        return self.pictures.outputs

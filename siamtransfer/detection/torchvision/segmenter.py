@@ -76,11 +76,10 @@ class Segmenter(nn.Module):
         if targets is None:
             return logits
         targets = self.loss.on_grid(targets, self.stride, self.loss.ignore)
-        names = ("loss_sem_seg", "loss_sem_seg_aux")
-        return {
-            name: weight * self.loss(maps, targets)
-            for name, weight, maps in zip(names, self.weights, logits.values(), strict=False)
-        }
+        losses = {"loss_sem_seg": self.weights[0] * self.loss(logits["out"], targets)}
+        if "aux" in logits:
+            losses["loss_sem_seg_aux"] = self.weights[1] * self.loss(logits["aux"], targets)
+        return losses
 
     def predict(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """The predicted classes int64[N,*size] of images uint8[N,3,H,W].

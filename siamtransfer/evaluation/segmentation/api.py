@@ -76,8 +76,8 @@ def segmentation_probes(
             backbone, read = open_backbone(backbone_or_source, normalisation)
             if not isinstance(backbone, Backbone):
                 raise UserError(
-                    "a module of one's own has no maps of features: give a checkpoint or what load_backbone "
-                    "returns"
+                    "a module of one's own has no maps of features: give a checkpoint, or what "
+                    "load_backbone returns"
                 )
             was_training = backbone.training
             stack.callback(backbone.train, was_training)

@@ -88,7 +88,7 @@ def _propagate_to(
 ) -> Tensor:
     """float32[a, b, C]: the shares of a tile of a x b patches."""
     queries = target[here]
-    near = tuple(_around(part, limit, rule) for part, limit in zip(here, target.shape, strict=False))
+    near = tuple(_around(part, limit, rule) for part, limit in zip(here, target.shape[:2], strict=True))
     window = (slice(None), *near)
     cosines = queries.flatten(0, 1) @ keys[window].flatten(0, 2).T
     if rule.neighbourhood:

@@ -99,9 +99,8 @@ def open_videos(
     for folder in (FRAMES, MASKS):
         if not (root / folder / resolution).is_dir():
             raise UserError(
-                f"{printable(str(root / folder))} has no folder {resolution}; data.resolution names it, as "
-                "in "
-                f"ROOT/{folder}/480p/VIDEO"
+                f"{printable(str(root / folder))} has no folder {resolution}; data.resolution names it, "
+                f"as in ROOT/{folder}/480p/VIDEO"
             )
     videos = tuple(_open(root, resolution, name) for name in names)
     return Videos(root, split, videos, tuple(remark for video in videos for remark in _check(video)))
@@ -173,9 +172,8 @@ def _require_pairs(
     if len(frames) < FEWEST:
         raise UserError(
             f"{printable(str(folders[FRAMES]))} has {len(frames)} frames ({', '.join(FRAME_ENDINGS)}), and "
-            f"{FEWEST} are needed, because the first and the last are not scored; add frames or take {name} "
-            "out "
-            "of the list"
+            f"{FEWEST} are needed, because the first and the last are not scored; add frames or take "
+            f"{name} out of the list"
         )
     for kind, one, there, other, ending in (
         ("frame", frames, masks, folders[MASKS], ".png"),
@@ -184,9 +182,8 @@ def _require_pairs(
         if lacking := sorted(stem for stem in one if stem not in there):
             raise UserError(
                 f"{len(lacking)} of the {len(one)} {kind}s of {name} stand alone: of "
-                f"{one[lacking[0]].name} there is no {printable(str(other / (lacking[0] + ending)))}; every "
-                "frame "
-                "needs a mask, and every mask a frame"
+                f"{one[lacking[0]].name} there is no {printable(str(other / (lacking[0] + ending)))}; "
+                "every frame needs a mask, and every mask a frame"
             )
     numbers = sorted(int(stem) for stem in frames if stem.isascii() and stem.isdigit())
     steps = np.diff(numbers)
@@ -257,9 +254,8 @@ def _read(path: Path) -> np.ndarray:
     mask = read_mask(str(path))
     if mask.dtype != np.uint8:
         raise UserError(
-            f"the mask {printable(str(path))} has 16 bits; save it with 8, with the numbers of the objects "
-            "as "
-            "palette indices or grey values"
+            f"the mask {printable(str(path))} has 16 bits; save it with 8, with the numbers of the "
+            "objects as palette indices or grey values"
         )
     return mask
 
