@@ -23,6 +23,7 @@ __all__ = [
     "Format",
     "KeyPath",
     "Normalisation",
+    "branches",
 ]
 
 KeyPath = tuple[str, ...]
@@ -70,6 +71,11 @@ class Branch:
 
     prefix: str = ""
     key_path: KeyPath | None = None
+
+
+def branches(**prefixes: str) -> dict[str, Branch]:
+    """Branches by name, given by their prefixes."""
+    return {name: Branch(prefix) for name, prefix in prefixes.items()}
 
 
 @dataclass(frozen=True)
