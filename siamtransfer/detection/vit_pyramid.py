@@ -1,0 +1,208 @@
+"""The simple feature pyramid on a plain ViT: all levels from its last map.
+
+Source: Li et al. 2022, "Exploring Plain Vision Transformer Backbones for Object Detection" (ViTDet), arXiv
+2203.16527, section 3 and appendix A.2. A level finer than the map comes by transposed convolutions of
+stride 2, each halving the channels, with a norm and GELU between two of them; a coarser one by max-pooling.
+On each are a 1x1 and a 3x3 convolution with a norm, and pooling p5 gives p6.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.detection.vit_trunk import VitTrunk, own_patch, why_no_plain_vit
+from siamtransfer.detection.vit_windows import RelativePositions
+from siamtransfer.utils.errors import UserError
+
+STRIDES = (4, 8, 16, 32)
+"""Of the levels p2 to p5."""
+Attention = Literal["windowed", "global"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitOptions:
+    """What a detector may choose about its ViT; the defaults are ViTDet's but for the final norm.
+
+    Attributes:
+        attention: `windowed`, or `global` in all blocks.
+        window: side of a window in patches.
+        global_blocks: how many blocks attend over the whole image, evenly placed, the last block one of them.
+        relative_positions: whether blocks have relative positions, zero at the beginning.
+        image_size: side in pixels of the images for which the global blocks have relative positions; for
+            others they are interpolated.
+        patch_size: side of a patch in pixels; None: the network's own.
+        final_norm: whether the map goes through the network's last norm.
+        drop_path: rate of stochastic depth of the last block, growing from 0 at the first.
+        channels: of each level.
+    """
+
+    attention: Attention = "windowed"
+    window: int = 14
+    global_blocks: int = 4
+    relative_positions: bool = True
+    image_size: int = 1024
+    patch_size: int | None = None
+    final_norm: bool = True
+    drop_path: float = 0.0
+    channels: int = 256
+
+    def check(self) -> None:
+        """Raises UserError for a value of which nothing can be built."""
+        if self.attention not in ("windowed", "global"):
+            raise UserError(f"MODEL.VIT.ATTENTION is {self.attention!r}; it is windowed or global")
+        least = {"WINDOW": self.window, "IMAGE_SIZE": self.image_size, "PATCH_SIZE": self.patch_size or 1}
+        for name, value in least.items():
+            if value < 1:
+                raise UserError(f"MODEL.VIT.{name} is {value}; it has to be 1 or more")
+        if self.global_blocks < 0:
+            raise UserError(f"MODEL.VIT.GLOBAL_BLOCKS is {self.global_blocks}; it has to be 0 or more")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"MODEL.VIT.DROP_PATH is {self.drop_path}; it has to be at least 0 and below 1")
+
+    def windows(self, depth: int) -> list[int | None]:
+        """For each of `depth` blocks the side of its windows, None for attention over the whole image.
+
+        Raises:
+            UserError: there are not so many blocks.
+        """
+        if self.attention == "global":
+            return [None] * depth
+        if self.global_blocks > depth:
+            raise UserError(
+                f"MODEL.VIT.GLOBAL_BLOCKS is {self.global_blocks}, and the network has {depth} blocks; lower "
+                "it, or set MODEL.VIT.ATTENTION global"
+            )
+        count = self.global_blocks
+        over_all = {(number + 1) * depth // count - 1 for number in range(count)}
+        return [None if block in over_all else self.window for block in range(depth)]
+
+
+class VitPyramid(nn.Module):
+    """x[N, 3, H, W], normalised -> {"p2": ..., "p6": ...}, each [N, channels, H / stride, W / stride].
+
+    An image whose sides are no multiples of `size_divisibility` is enlarged by zeros, below and at the right.
+
+    Attributes:
+        bottom_up: the trunk, which has the library's names of tensors and nothing else.
+        channels, strides: of each level by its name.
+        size_divisibility: of an image in pixels.
+
+    Raises:
+        UserError: the network is no plain ViT, or its patches fit no level.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        options: VitOptions,
+        norm: Callable[[int], nn.Module] | None = None,
+    ):
+        super().__init__()
+        options.check()
+        depth, patch = _depth_and_patch(architecture, options)
+        if norm is None:
+            from timm.layers import LayerNorm2d
+
+            norm = LayerNorm2d
+        self.bottom_up = VitTrunk(
+            architecture,
+            options.windows(depth),
+            patch=patch,
+            final_norm=options.final_norm,
+            drop_path=options.drop_path,
+        )
+        self.relative = nn.ModuleDict()
+        if options.relative_positions:
+            side = max(1, options.image_size // patch)
+            for number, (window, channels) in enumerate(
+                zip(self.bottom_up.windows, self.bottom_up.head_channels, strict=True)
+            ):
+                self.relative[str(number)] = RelativePositions(window or side, channels)
+        self.levels = nn.ModuleDict(
+            {
+                f"p{stride.bit_length() - 1}": _level(
+                    self.bottom_up.dim, patch, stride, options.channels, norm
+                )
+                for stride in STRIDES
+            }
+        )
+        self.strides = {f"p{stride.bit_length() - 1}": stride for stride in (*STRIDES, 2 * STRIDES[-1])}
+        self.channels = dict.fromkeys(self.strides, options.channels)
+        self.size_divisibility = max(STRIDES[-1], patch)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        down, right = -x.shape[2] % self.size_divisibility, -x.shape[3] % self.size_divisibility
+        features = self.map(functional.pad(x, (0, right, 0, down)))
+        levels: dict[str, Tensor] = OrderedDict(
+            (name, level(features)) for name, level in self.levels.items()
+        )
+        top = list(levels)[-1]
+        levels[f"p{int(top[1:]) + 1}"] = functional.max_pool2d(levels[top], kernel_size=1, stride=2)
+        return levels
+
+    def map(self, x: Tensor) -> Tensor:
+        """The trunk's map [N, C, h, w] of images whose sides are multiples of the patch."""
+        relative = {int(number): positions for number, positions in self.relative.items()}
+        features: Tensor = self.bottom_up(x, relative)
+        return features
+
+
+def build_vit_pyramid(
+    architecture: Architecture, options: VitOptions, norm: Callable[[int], nn.Module] | None = None
+) -> VitPyramid:
+    """The pyramid with random weights from torch's generator.
+
+    `norm` makes the norm of a level from its channels; None: a layer norm of the channels, as published.
+
+    Raises:
+        UserError: the network is no plain ViT, or the options do not go with it.
+    """
+    return VitPyramid(architecture, options, norm)
+
+
+def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[int, int]:
+    """The number of blocks of a plain ViT, and the side in pixels of its patches in the detector.
+
+    Raises:
+        UserError: it is no plain ViT, or levels of these patches do not exist.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        backbone: Any = architecture.build()
+    if reason := why_no_plain_vit(backbone):
+        raise UserError(f"{backbone.name} cannot be the trunk of a ViT's pyramid: {reason}")
+    own = own_patch(backbone.model)
+    patch = options.patch_size or own
+    if patch & (patch - 1):
+        raise UserError(
+            f"{backbone.name} has patches of {patch} pixels, and the levels of a pyramid need strides that "
+            "are powers of 2; set MODEL.VIT.PATCH_SIZE 16, which resamples the patch embedding"
+        )
+    return len(backbone.model.blocks), patch
+
+
+def _level(
+    channels: int, patch: int, stride: int, out: int, norm: Callable[[int], nn.Module]
+) -> nn.Sequential:
+    """From the map of `patch` pixels a place to the level of `stride`."""
+    layers: list[nn.Module] = []
+    for step in range((patch // stride).bit_length() - 1):
+        if step:
+            layers += [norm(channels), nn.GELU()]
+        layers.append(nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2))
+        channels //= 2
+    layers += [nn.MaxPool2d(2) for _ in range((stride // patch).bit_length() - 1)]
+    return nn.Sequential(
+        *layers,
+        nn.Conv2d(channels, out, kernel_size=1, bias=False),
+        norm(out),
+        nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
+        norm(out),
+    )
