@@ -67,10 +67,13 @@ class Branch:
     Attributes:
         prefix: the beginning of its tensors' names, which is removed.
         key_path: the dict that holds it, where a format stores each branch in a dict of its own.
+        head: the rule for tensors at the place of its classifier (see classifier_place.py), where the format
+            has a projector or a classifier there; None: such tensors are the network's own.
     """
 
     prefix: str = ""
     key_path: KeyPath | None = None
+    head: str | None = None
 
 
 def branches(**prefixes: str) -> dict[str, Branch]:

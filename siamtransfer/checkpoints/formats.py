@@ -8,7 +8,7 @@ framework_formats.py, hugging_face_formats.py, modern_formats.py), and a test th
 from __future__ import annotations
 
 from siamtransfer.checkpoints.declaration import FORMAT
-from siamtransfer.checkpoints.file_format import Format, branches
+from siamtransfer.checkpoints.file_format import Branch, Format, branches
 from siamtransfer.checkpoints.framework_formats import FRAMEWORK_FORMATS
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE_FORMATS
 from siamtransfer.checkpoints.layouts import efficientnet
@@ -49,8 +49,7 @@ FORMATS: tuple[Format, ...] = (
         Format(
             "prefixed",
             f"a backbone called {word}, without a method's heads",
-            branches(backbone=f"{word}."),
-            drops={f"{word}.fc.": "classifier", f"{word}.head.": "classifier"},
+            {"backbone": Branch(f"{word}.", head="classifier")},
             marks=(f"{word}.",),
         )
         for word in ("backbone", "encoder", "trunk")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from siamtransfer.backbones.catalogue import load_catalogue
+from siamtransfer.checkpoints.classifier_place import split_at_classifier
 from siamtransfer.checkpoints.containers import holds_tensors, without_wrappers
 from siamtransfer.checkpoints.file_format import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
 from siamtransfer.utils.errors import UserError
@@ -107,14 +108,33 @@ def match_keys(
     """
     dicts = _find_tensors(form, content)
     keys = sort_keys(form, dicts)
-    branches = {name: _rename(form, tensors) for name, tensors in keys.branches.items() if tensors}
+    branches = _without_heads(form, keys, trunk)
     matched = max((_matched(tensors, trunk) for tensors in branches.values()), default=0)
     if matched == 0:
-        raise Mismatch(only_heads(form, keys.dropped), len(keys.dropped))
+        found = next(iter(branches.values()), {})
+        known = form.marks and found  # a format without marks says nothing of a file
+        raise Mismatch(
+            unknown_trunk(form, found) if known else only_heads(form, keys.dropped),
+            len(keys.dropped) + bool(known),
+        )
     unexpected = keys.unexpected + _unexpected_entries(form, content, dicts)
     if unexpected:
         raise Mismatch(f"looks like {form.what}, but no rule explains its key {unexpected[0]!r}", matched)
-    return select_branch(SortedKeys(branches, keys.dropped), branch, average)
+    return replace(select_branch(SortedKeys(branches, keys.dropped), branch, average), matched=matched)
+
+
+def _without_heads(form: Format, keys: SortedKeys, trunk: Set[str] | None) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each branch that has some, under torchvision's or timm's names. Those at the place of a
+    classifier, where the format has a head, are counted as dropped."""
+    branches: dict[str, dict[str, Tensor]] = {}
+    for name, tensors in keys.branches.items():
+        renamed, rule = _rename(form, tensors) if tensors else {}, form.branches[name].head
+        if rule is not None:
+            renamed, head = split_at_classifier(renamed, trunk)
+            keys.dropped.update({rule: len(head)} if head else {})
+        if renamed:
+            branches[name] = renamed
+    return branches
 
 
 def _matched(tensors: Mapping[str, Tensor], trunk: Set[str] | None) -> int:
@@ -225,6 +245,16 @@ def only_heads(form: Format, dropped: Mapping[str, int]) -> str:
     """The reason why a file of which every backbone is missing is refused."""
     heads = ", ".join(f"{rule}: {count}" for rule, count in dropped.items())
     return f"looks like {form.what}, but holds only heads ({heads} tensors), no backbone"
+
+
+def unknown_trunk(form: Format, tensors: Iterable[str]) -> str:
+    """The reason why a file is refused whose backbone is of no known kind."""
+    names = list(tensors)
+    return (
+        f"looks like {form.what}, and its backbone has {len(names)} tensors ({', '.join(names[:3])} ...), "
+        "which together are those of no network known here: if you know which network it is, say "
+        "--architecture timm:NAME, and the first tensor that differs from it is named"
+    )
 
 
 def _find_tensors(form: Format, content: Any) -> dict[KeyPath, dict[str, Tensor]]:

@@ -6,9 +6,9 @@ from siamtransfer.checkpoints.file_format import TORCHVISIONS, Branch, Format, b
 from siamtransfer.checkpoints.layouts.sequential import TORCHVISION_CHILDREN, renamed_children
 from siamtransfer.checkpoints.normalisation import CIFAR10_LOOSE, IMAGENET, NONE, SWAV
 
-_RESNET = {"7x7": {**TORCHVISIONS, "stem": "imagenet"}}
-"""A code base that takes torchvision's ResNets, and ImageNet's mean and std."""
 _VIT = {"normalisation": IMAGENET, "channels": "rgb"}
+_RESNET = {"7x7": {**TORCHVISIONS, "stem": "imagenet"}, "other": _VIT}
+"""A code base that takes torchvision's ResNets or a user's network, and ImageNet's mean and std."""
 
 
 def _kuangliu(name: str) -> str:
@@ -20,9 +20,9 @@ METHOD_FORMATS: tuple[Format, ...] = (
     Format(
         "simsiam",
         "SimSiam's official code, main_simsiam.py",
-        branches(encoder="encoder."),
-        drops={"encoder.fc.": "projector", "predictor.": "predictor"},
-        marks=("encoder.fc.|predictor.",),
+        {"encoder": Branch("encoder.", head="projector")},
+        drops={"predictor.": "predictor"},
+        marks=("encoder.", "encoder.fc.|predictor."),
         method="simsiam",
         fixes=_RESNET,
     ),
@@ -36,8 +36,11 @@ METHOD_FORMATS: tuple[Format, ...] = (
     Format(
         "moco",
         "MoCo's official code, v1 or v2",
-        branches(query="encoder_q.", key="encoder_k."),
-        drops={"encoder_q.fc.": "projector", "encoder_k.fc.": "momentum projector", "queue": "queue"},
+        {
+            "query": Branch("encoder_q.", head="projector"),
+            "key": Branch("encoder_k.", head="momentum projector"),
+        },
+        drops={"queue": "queue"},
         marks=("encoder_q.",),
         method="moco",
         fixes=_RESNET,
@@ -45,12 +48,11 @@ METHOD_FORMATS: tuple[Format, ...] = (
     Format(
         "moco-v3",
         "MoCo v3's official code",
-        branches(base="base_encoder.", momentum="momentum_encoder."),
-        drops={
-            **{f"base_encoder.{head}.": "projector" for head in ("fc", "head")},
-            **{f"momentum_encoder.{head}.": "momentum projector" for head in ("fc", "head")},
-            "predictor.": "predictor",
+        {
+            "base": Branch("base_encoder.", head="projector"),
+            "momentum": Branch("momentum_encoder.", head="momentum projector"),
         },
+        drops={"predictor.": "predictor"},
         marks=("base_encoder.",),
         method="moco-v3",
         fixes={**_RESNET, "vit": {**_VIT, "heads": 12}},
@@ -67,10 +69,10 @@ METHOD_FORMATS: tuple[Format, ...] = (
         "dino",
         "DINO's official code, a full checkpoint",
         {
-            "teacher": Branch("backbone.", ("teacher",)),
-            "student": Branch("backbone.", ("student",)),
+            "teacher": Branch("backbone.", ("teacher",), head="projector"),
+            "student": Branch("backbone.", ("student",), head="projector"),
         },
-        drops={"head.": "projector", "backbone.fc.": "projector", "backbone.head.": "projector"},
+        drops={"head.": "projector"},
         siblings=("dino_loss",),
         method="dino",
         fixes={**_RESNET, "vit": {**_VIT, "heads": None}},
