@@ -17,16 +17,11 @@ from support import paths
 
 from siamtransfer.cli import Command
 from siamtransfer.cli.options import options_of
-from siamtransfer.config import (
-    FREE_ON_RESUME,
-    MethodConfig,
-    PretrainConfig,
-    ViewsConfig,
-    refuse_differences,
-)
+from siamtransfer.config import FREE_ON_RESUME, MethodConfig, PretrainConfig, refuse_differences
 from siamtransfer.methods.registry import METHODS, section_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
+from siamtransfer.views.config import ViewsConfig
 
 NAN = float("nan")
 CONFIGS = paths.CONFIGS / "pretrain"

@@ -39,7 +39,7 @@ class Command(Generic[C]):
         config: a dataclass; `cli.options` says how its fields become options. It may define `check()`, and
             where its sections depend on what is set, `extend(schema, words, trees) -> forced values` and
             `assemble(values) -> config`; `base_trees(words)` gives settings that come before all others
-            (siamtransfer/config.py and programs/pretrain.py have examples).
+            (siamtransfer/config/ and programs/pretrain.py have examples).
         work: what the program does with a configuration; imports what it needs when it is called.
         doc: the description in the help.
         kinds: folders of configs/ in which --config NAME looks.

@@ -1,0 +1,93 @@
+"""The configuration that a run has saved, and what may differ from it when the run is resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from siamtransfer.config.pretrain import PretrainConfig
+from siamtransfer.config.sections import MethodConfig
+from siamtransfer.methods.registry import METHODS, current_names, section_of
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import read_checked_text
+from siamtransfer.utils.strict_json import flatten
+from siamtransfer.views.config import ViewsConfig
+
+
+def read_saved_config(folder: Path) -> dict[str, Any]:
+    """The configuration in a run's folder.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is none of ours.
+    """
+    file = folder / "config.json"
+    try:
+        tree = json.loads(read_checked_text(file))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no run: there is no {file.name} in it") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: give the run's --config again") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{file} is no configuration: give the run's --config again")
+    return current_names(tree)
+
+
+FREE_ON_RESUME = (
+    "run.dir",
+    "data.name",  # the fingerprint tells whether the images are the same: a folder goes on as shards
+    "data.root",
+    "data.download",
+    "data.workers",
+    "data.max_unreadable",
+    "hardware.device",
+    "hardware.precision",
+    "hardware.threads",
+    "hardware.timeout_minutes",
+    "hardware.sync_batch_norm_kind",
+    "hardware.compile",
+    "hardware.guard",
+    "hardware.cuda_graph",
+    "hardware.prefetch",
+    "hardware.activation_checkpointing",
+    "hardware.shard",
+    "checkpoint.",
+    "monitor.on_collapse",
+    "log.",
+)
+"""Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
+
+
+def _number_of_views(saved: Mapping[str, Any]) -> int:
+    """Views of an image in a saved configuration; 2 where its section of views is not known."""
+    try:
+        return len(ViewsConfig.from_dict(saved["views"]).build().views)
+    except (UserError, TypeError):
+        return 2
+
+
+def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Raises UserError when two configurations (as dicts) differ in a key that matters; lists all such keys.
+
+    `saved` may be an older version's: keys that it lacks count as having had their defaults.
+    """
+    saved = current_names(saved, views=_number_of_views(saved))
+    method = saved["method"]["name"]
+    defaults = PretrainConfig(method=MethodConfig(method)).as_dict()
+    old, new = flatten(defaults) | flatten(dict(saved)), flatten(dict(current))
+    free: tuple[str, ...] = FREE_ON_RESUME
+    if method != current["method"]["name"]:
+        free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough
+    differing = [
+        f"{key} {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(free)
+    ]
+    if differing:
+        raise UserError(
+            f"the run to resume has another configuration ({'; '.join(differing)}): "
+            "give it the same, or start afresh in another --run.dir"
+        )
