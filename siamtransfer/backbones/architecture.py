@@ -60,7 +60,12 @@ _CHANNELS: Choices = {"in_channels": 3}
 
 
 def build_backbone(
-    name: str, *, zero_init_residual: bool = False, drop_path: float = 0.0, **choices: Unpack[Choices]
+    name: str,
+    *,
+    zero_init_residual: bool = False,
+    drop_path: float = 0.0,
+    any_size: bool = False,
+    **choices: Unpack[Choices],
 ) -> Backbone:
     """Constructs a backbone with random weights from the global generator.
 
@@ -71,6 +76,7 @@ def build_backbone(
         zero_init_residual: sets the last norm of each residual block to zero, also in timm's models where
             they have such; a ViT has none.
         drop_path: the rate of stochastic depth in training, of timm's models only.
+        any_size: networks of windows that timm builds for images of one size (Swin) take others, too.
         choices: what the name leaves open, see Choices.
 
     Raises:
@@ -92,7 +98,7 @@ def build_backbone(
         return TorchvisionBackbone(known)
     known = name if name in VARIANTS else timm_name(name)
     chosen = _allowed(name, choices, _OF_TIMM | _CHANNELS)
-    return TimmBackbone(known, zero_init_residual, drop_path, **chosen)
+    return TimmBackbone(known, zero_init_residual, drop_path, any_size=any_size, **chosen)
 
 
 def _allowed(name: str, choices: Choices, own: Choices) -> dict[str, Any]:
@@ -188,15 +194,21 @@ class Architecture(NamedTuple):
             if field in shown or value != getattr(usual, field)
         }
 
-    def build(self, *, zero_init_residual: bool = False, drop_path: float = 0.0) -> Backbone:
-        """The network with random weights from the global generator."""
+    def build(
+        self, *, zero_init_residual: bool = False, drop_path: float = 0.0, any_size: bool = False
+    ) -> Backbone:
+        """The network with random weights from the global generator; see `build_backbone`."""
         choices: Any = {
             choice: value
             for choice, value in self._asdict().items()
             if choice != "name" and value is not None
         }
         return build_backbone(
-            self.name, zero_init_residual=zero_init_residual, drop_path=drop_path, **choices
+            self.name,
+            zero_init_residual=zero_init_residual,
+            drop_path=drop_path,
+            any_size=any_size,
+            **choices,
         )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -27,7 +28,8 @@ class TimmBackbone(LibraryBackbone):
     `heads` is the number of attention heads of a ViT where it differs from timm's; no tensor shows it.
     `image_size` is the side in pixels for which it has position embeddings, where it differs from timm's;
     images of other sizes get interpolated ones. `pool` is timm's `global_pool`. `activation` and `norm_eps`
-    replace those of timm's ViT. `in_channels` is the 3 of x.
+    replace those of timm's ViT. `in_channels` is the 3 of x. With `any_size` a network of windows that timm
+    builds for one size (Swin) takes images of other sizes, too.
 
     Raises:
         UserError: `heads` is given for a model that is no plain ViT, or does not divide its width;
@@ -45,6 +47,7 @@ class TimmBackbone(LibraryBackbone):
         activation: str | None = None,
         norm_eps: float | None = None,
         in_channels: int = 3,
+        any_size: bool = False,
     ):
         original, options = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
         if drop_path:
@@ -61,7 +64,7 @@ class TimmBackbone(LibraryBackbone):
         if heads is not None:
             _check_heads(name, heads)
             options = {**options, "num_heads": heads}
-        model = _create_model(original, options)
+        model = _create_model(original, options, any_size)
         super().__init__(name, model, getattr(model, "head_hidden_size", None) or model.num_features)
         self.heads, self.image_size, self.pool, self.in_channels = heads, image_size, pool, in_channels
         self.activation, self.norm_eps = activation, norm_eps
@@ -75,16 +78,15 @@ class TimmBackbone(LibraryBackbone):
                     module.zero_init_last()
 
 
-def _create_model(name: str, options: dict[str, Any]) -> Any:
+def _create_model(name: str, options: dict[str, Any], any_size: bool) -> Any:
     """timm's model without a classifier. A ViT takes images of any size, as local views are, by interpolation
-    of its position embeddings."""
+    of its position embeddings; with `any_size` also a Swin, whose windows are padded."""
     import timm
 
     options = {"pretrained": False, "num_classes": 0, **options}
-    try:
-        return timm.create_model(name, dynamic_img_size=True, **options)
-    except TypeError:  # no ViT
-        pass
+    for choice in [{"dynamic_img_size": True}, *([{"strict_img_size": False}] if any_size else [])]:
+        with contextlib.suppress(TypeError):  # it has no such choice
+            return timm.create_model(name, **choice, **options)
     try:
         return timm.create_model(name, **options)
     except TypeError as error:
