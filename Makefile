@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal clean
+.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal timm-families clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -35,6 +35,10 @@ check: $(VENV)/.test
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m mypy siamtransfer pretrain eval convert scripts benchmarks
 	$(PY) -m pytest tests/test_imports.py
+
+# A file of every family of timm's networks through the reader, compared with timm; hours on one core.
+timm-families: $(VENV)/.test
+	$(PY) scripts/timm_families.py
 
 format: $(VENV)/.test
 	$(PY) -m ruff format $(CODE)

@@ -57,8 +57,10 @@ def identify(shapes: Mapping[str, Shape]) -> Identified:
     Raises:
         ValueError: no backbone that `build_backbone` makes has these; says what differs.
     """
-    channels = _channels(shapes)
-    entry = load_catalogue().find(_with_channels(shapes, 3) if channels else shapes)
+    entry, channels = load_catalogue().find(shapes), 3
+    if entry is None:
+        channels = _channels(shapes) or 3
+        entry = load_catalogue().find(_with_channels(shapes, 3)) if channels != 3 else None
     try:
         usual = architecture_of(shapes)
     except ValueError:
@@ -70,7 +72,7 @@ def identify(shapes: Mapping[str, Shape]) -> Identified:
     assert entry is not None
     plain = [group[0] for group in entry.groups if not _ANTI_ALIASED.search(group[0])]
     name = plain[0] if plain else entry.name
-    architecture = Architecture(name, in_channels=channels or 3)
+    architecture = Architecture(name, in_channels=channels)
     if not entry.exact:
         architecture = architecture._replace(image_size=_image_size(name, shapes["pos_embed"]))
     return Identified(architecture, entry.head, _others(entry, name), usual=len(plain) == 1)
@@ -86,13 +88,15 @@ def _others(entry: Entry, name: str) -> tuple[str, ...]:
 
 
 def _first_convolution(shapes: Mapping[str, Shape]) -> str | None:
-    return next((name for name, shape in shapes.items() if len(shape) == 4 and shape[-1] > 1), None)
+    """The name of its weights. Position embeddings of four axes (VOLO's) are none."""
+    kernels = (name for name, shape in shapes.items() if len(shape) == 4 and shape[-1] > 1)
+    return next((name for name in kernels if name.endswith("weight")), None)
 
 
 def _channels(shapes: Mapping[str, Shape]) -> int | None:
-    """The channels that the first convolution takes, where these are not 3."""
+    """The channels that the first convolution takes; None where there is none."""
     first = _first_convolution(shapes)
-    return None if first is None or shapes[first][1] == 3 else shapes[first][1]
+    return None if first is None else shapes[first][1]
 
 
 def _with_channels(shapes: Mapping[str, Shape], channels: int) -> dict[str, Shape]:

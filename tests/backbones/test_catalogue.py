@@ -170,3 +170,8 @@ def test_the_file_depends_on_its_content_alone() -> None:
     first = pack({"b": "1", "a": "2"}, {"k": [["x"], ["y"]], "j": [["z"]]}, {}, [{"q", "p"}, ()])
     second = pack({"a": "2", "b": "1"}, {"j": [["z"]], "k": [["x"], ["y"]]}, {}, [(), ("p", "q")])
     assert first == second
+
+
+def test_position_embeddings_of_four_axes_are_no_first_convolution() -> None:
+    for classes in (0, 7):
+        assert identify(shapes_of("volo_d1_224", classes)).architecture == Architecture("timm:volo_d1_224")
