@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.detection.pyramid_trunk import PyramidTrunk
 from siamtransfer.detection.vit_trunk import VitTrunk, own_patch, why_no_plain_vit
 from siamtransfer.detection.vit_windows import RelativePositions
 from siamtransfer.utils.errors import UserError
@@ -38,7 +39,7 @@ class VitOptions:
         relative_positions: whether blocks have relative positions, zero at the beginning.
         image_size: side in pixels of the images for which the global blocks have relative positions; for
             others they are interpolated.
-        patch_size: side of a patch in pixels; None: the network's own.
+        patch_size: side of a patch in pixels; 0: the network's own.
         final_norm: whether the map goes through the network's last norm.
         drop_path: rate of stochastic depth of the last block, growing from 0 at the first.
         channels: of each level.
@@ -49,7 +50,7 @@ class VitOptions:
     global_blocks: int = 4
     relative_positions: bool = True
     image_size: int = 1024
-    patch_size: int | None = None
+    patch_size: int = 0
     final_norm: bool = True
     drop_path: float = 0.0
     channels: int = 256
@@ -58,12 +59,14 @@ class VitOptions:
         """Raises UserError for a value of which nothing can be built."""
         if self.attention not in ("windowed", "global"):
             raise UserError(f"MODEL.VIT.ATTENTION is {self.attention!r}; it is windowed or global")
-        least = {"WINDOW": self.window, "IMAGE_SIZE": self.image_size, "PATCH_SIZE": self.patch_size or 1}
-        for name, value in least.items():
-            if value < 1:
-                raise UserError(f"MODEL.VIT.{name} is {value}; it has to be 1 or more")
-        if self.global_blocks < 0:
-            raise UserError(f"MODEL.VIT.GLOBAL_BLOCKS is {self.global_blocks}; it has to be 0 or more")
+        for name, value, least in (
+            ("WINDOW", self.window, 1),
+            ("GLOBAL_BLOCKS", self.global_blocks, 0),
+            ("IMAGE_SIZE", self.image_size, 1),
+            ("PATCH_SIZE", self.patch_size, 0),
+        ):
+            if value < least:
+                raise UserError(f"MODEL.VIT.{name} is {value}; it has to be {least} or more")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"MODEL.VIT.DROP_PATH is {self.drop_path}; it has to be at least 0 and below 1")
 
@@ -85,19 +88,22 @@ class VitOptions:
         return [None if block in over_all else self.window for block in range(depth)]
 
 
-class VitPyramid(nn.Module):
+class VitPyramid(PyramidTrunk):
     """x[N, 3, H, W], normalised -> {"p2": ..., "p6": ...}, each [N, channels, H / stride, W / stride].
 
     An image whose sides are no multiples of `size_divisibility` is enlarged by zeros, below and at the right.
 
     Attributes:
-        bottom_up: the trunk, which has the library's names of tensors and nothing else.
-        channels, strides: of each level by its name.
-        size_divisibility: of an image in pixels.
+        bottom_up: the ViT.
+        relative: the relative positions of each block by its number; empty without them.
+        levels: what makes p2 to p5 of the ViT's map.
 
     Raises:
         UserError: the network is no plain ViT, or its patches fit no level.
     """
+
+    is_pyramid: ClassVar[bool] = True
+    bottom_up: VitTrunk
 
     def __init__(
         self,
@@ -155,6 +161,12 @@ class VitPyramid(nn.Module):
         return features
 
 
+def is_plain_vit(architecture: Architecture) -> bool:
+    """Whether a `VitPyramid` can be built of a network, whatever its patches."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return why_no_plain_vit(architecture.build()) is None
+
+
 def build_vit_pyramid(
     architecture: Architecture, options: VitOptions, norm: Callable[[int], nn.Module] | None = None
 ) -> VitPyramid:
@@ -178,8 +190,11 @@ def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[i
         backbone: Any = architecture.build()
     if reason := why_no_plain_vit(backbone):
         raise UserError(f"{backbone.name} cannot be the trunk of a ViT's pyramid: {reason}")
-    own = own_patch(backbone.model)
-    patch = options.patch_size or own
+    if architecture.in_channels != 3:
+        raise UserError(
+            f"{backbone.name} takes images of {architecture.in_channels} channels; detectors have 3"
+        )
+    patch = options.patch_size or own_patch(backbone.model)
     if patch & (patch - 1):
         raise UserError(
             f"{backbone.name} has patches of {patch} pixels, and the levels of a pyramid need strides that "
