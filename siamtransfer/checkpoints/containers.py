@@ -13,40 +13,25 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from siamtransfer.checkpoints.pickles import is_numpy_pickle, read_numpy_pickle, read_torch, unsafe_globals
+from siamtransfer.checkpoints.folders import INDEX, weights_in_folder
+from siamtransfer.checkpoints.foreign_content import HAIKU, WHOLE_MODEL
+from siamtransfer.checkpoints.foreign_files import describe_foreign_file
+from siamtransfer.checkpoints.pickles import (
+    Inert,
+    is_numpy_pickle,
+    modules_in,
+    read_numpy_pickle,
+    read_torch,
+    unsafe_globals,
+)
 from siamtransfer.checkpoints.state_names import verify_name
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.zip_files import verify_zip
 
-WRAPPERS = ("module", "_orig_mod")  # of DataParallel and of torch.compile
-_HEADS = {
-    *("fc", "head", "heads", "classifier", "online_classifier", "linear", "neck", "prototypes", "queue"),
-    *("projector", "predictor", "projection_head", "prediction_head", "momentum_projector", "criterion"),
-}
-_TENSORFLOW = (
-    "is a part of a TensorFlow checkpoint (SimCLR's official weights are such): convert it to PyTorch first, "
-    "as public SimCLR converters do, and give the .pth file; its images then enter in [0, 1], not normalised"
-)
-_HAIKU = (
-    "is a pickle of JAX and Haiku objects (DeepMind's BYOL weights are such): unpickle it where jax and "
-    "dm-haiku are installed, transpose its kernels from HWIO to OIHW, give its tensors torchvision's names, "
-    "and save them with torch.save(state_dict, ...)"
-)
 _JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
-_PAGE = "is a web page, probably an error page saved under this name: download the file again"
-# The first bytes of files that are not checkpoints, and what their users can do.
-_OTHER_FILES = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file it points to: run `git lfs pull`"),
-    (b"<!doctype html", _PAGE),
-    (b"<html", _PAGE),
-    (b"<?xml", "is an XML document, probably a server's error message: download the file again"),
-    (b"\x89hdf", "is an HDF5 (Keras) file: export its weights to a PyTorch or safetensors file first"),
-    (b"\x1f\x8b", "is compressed with gzip: decompress it first"),
-    (b"\xfd7zxz", "is compressed with xz: decompress it first"),
-    (b"model_checkpoint_path:", _TENSORFLOW),
-)
+_QUANTISERS = ("torchao", "bitsandbytes", "quanto", "optimum")
 
 
 def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
@@ -65,16 +50,14 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
     """
     if path.is_dir():
         path = weights_in_folder(path)
-    if path.name.endswith(_INDEX):
+    if path.name.endswith(INDEX):
         return _read_split(path, trust_pickle=trust_pickle)
     head = _first_bytes(path)
-    for beginning, what in _OTHER_FILES:
-        if head.lstrip().lower().startswith(beginning):
-            raise UserError(f"{path} {what}")
-    if path.suffix == ".index" or ".data-0" in path.name or path.name == "saved_model.pb":
-        raise UserError(f"{path} {_TENSORFLOW}")
     if _is_safetensors(head):
         return _read_safetensors(path)
+    sentence = describe_foreign_file(path)
+    if sentence is not None:
+        raise UserError(f"{path} {sentence}")
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(f"{path} is not a checkpoint: it is neither a PyTorch file nor safetensors")
     try:
@@ -82,41 +65,17 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
         if zipped:
             _verify_checksums(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols, and TorchScript just before refusing
+            warnings.simplefilter("ignore")  # about pickle protocols
             if not zipped and is_numpy_pickle(path):
                 return read_numpy_pickle(path)
             content = read_torch(path, mmap=zipped, trust=trust_pickle)
+            if isinstance(content, Inert) and modules_in(path):
+                raise UserError(f"{path} holds {WHOLE_MODEL} (it names {', '.join(modules_in(path)[:5])})")
             return content.state_dict() if isinstance(content, nn.Module) else content  # only when trusted
     except UserError:
         raise
     except Exception as error:  # torch.load raises a dozen types, KeyError and struct.error among them
         raise UserError(_explain(path, error)) from error
-
-
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_INDEX = ".index.json"
-
-
-def weights_in_folder(folder: Path) -> Path:
-    """The file of the weights in a folder as Hugging Face's libraries write it, or their index where they are
-    split over several files.
-
-    Raises:
-        UserError: the folder has none; says what it is.
-    """
-    for name in (*_WEIGHTS, *(f"{name}{_INDEX}" for name in _WEIGHTS)):
-        if (folder / name).is_file():
-            return folder / name
-    if any(folder.glob("*.index")) or (folder / "saved_model.pb").exists():
-        raise UserError(f"{folder} {_TENSORFLOW}")
-    if (folder / ".metadata").is_file():
-        raise UserError(
-            f"{folder} is a checkpoint of torch.distributed: make a file of it with "
-            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`"
-        )
-    inside = folder / "checkpoint.pth"
-    hint = f"give {inside}" if inside.is_file() else "give the checkpoint file in it"
-    raise UserError(f"{folder} is a folder: {hint}")
 
 
 def _read_split(index: Path, *, trust_pickle: bool) -> dict[str, Any]:
@@ -168,7 +127,28 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, ValueError, OSError) as error:
+        size, whole = path.stat().st_size, _whole_size(path)
+        if whole > size:
+            raise UserError(
+                f"{path} is a truncated safetensors file, {size:,} bytes of at least {whole:,}: get it again"
+            ) from error
         raise UserError(f"{path} is a damaged safetensors file ({error}): get it again") from error
+
+
+def _whole_size(path: Path) -> int:
+    """The size of a safetensors file by its header, or by the header's length where the header is cut; 0
+    where the header is damaged."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        text = file.read(length)
+    if len(text) < length:
+        return 8 + int(length)
+    try:
+        header = json.loads(text)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return 8 + int(length) + max(map(int, ends), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return 0
 
 
 def _verify_checksums(path: Path) -> None:
@@ -182,11 +162,24 @@ def _verify_checksums(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> str:
     """The error of loading as one sentence."""
-    if "TorchScript" in str(error):
-        return f"{path} is a TorchScript program, not a checkpoint: save its state_dict() instead"
     unsafe = unsafe_globals(path)
     if any(name.split(".")[0] in _JAX for name in unsafe):
-        return f"{path} {_HAIKU}"
+        return f"{path} {HAIKU}"
+    quantisers = [name for name in unsafe if name.split(".")[0] in _QUANTISERS]
+    if quantisers:
+        return (
+            f"{path} holds weights that are quantised (as {quantisers[0]}): give the file before "
+            "quantisation, or save dequantised weights"
+        )
+    sharded = [name for name in unsafe if name.startswith("torch.distributed.")]
+    if sharded:
+        return (
+            f"{path} holds one rank's part of tensors that are spread over ranks (as {sharded[0]}): save the "
+            "whole weights, with torch.distributed.checkpoint.state_dict.get_model_state_dict and "
+            "StateDictOptions(full_state_dict=True)"
+        )
+    if unsafe and modules_in(path):
+        return f"{path} holds {WHOLE_MODEL} (it names {', '.join(unsafe[:5])})"
     if unsafe:
         return (
             f"{path} holds Python objects ({', '.join(unsafe[:5])}) that could run code: it was refused and "
@@ -197,42 +190,3 @@ def _explain(path: Path, error: Exception) -> str:
     return (
         f"{path} is truncated, damaged or not a checkpoint ({type(error).__name__}: {reason}): get it again"
     )
-
-
-def describe_content(content: Any) -> str:
-    """What a file of no known format holds, as the rest of a sentence that begins with the file's name."""
-    if not isinstance(content, dict):
-        return f"holds a {type(content).__name__}, not a checkpoint"
-    if "experiment_state" in content:
-        return _HAIKU
-    if not holds_tensors(content):
-        return f"holds no tensors, only {', '.join(map(repr, list(content)[:5])) or 'an empty dict'}"
-    training = {"state", "param_groups", "optimizer", "scheduler", "scaler", "lr_scheduler"}
-    holders = {str(entry) for entry, value in content.items() if holds_tensors(value)}
-    if holders <= training:
-        return "holds the state of an optimiser only, no backbone: give the file with the model's weights"
-    names = list(dict.fromkeys(_tensor_names(content)))
-    words = {without_wrappers(name).split(".")[0] for name in names}
-    if words <= _HEADS:
-        return f"holds only heads ({', '.join(sorted(words))}), no backbone"
-    return f"is of no known format; its tensors are called {', '.join(names[:3])} ..."
-
-
-def _tensor_names(value: Any, key: str = "") -> list[str]:
-    """The key of every tensor in its own dict, the innermost."""
-    if isinstance(value, dict):
-        return [name for entry, item in value.items() for name in _tensor_names(item, str(entry))]
-    return [key] if isinstance(value, Tensor) and value.ndim else []
-
-
-def holds_tensors(value: Any) -> bool:
-    """Whether a tensor with dimensions is anywhere inside."""
-    if isinstance(value, Tensor):
-        return value.ndim > 0  # a recorded accuracy is a tensor without dimensions
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return any(holds_tensors(item) for item in inside)
-
-
-def without_wrappers(key: str) -> str:
-    """A tensor's key without the words that DataParallel and torch.compile add to it."""
-    return ".".join(word for word in key.split(".") if word not in WRAPPERS)

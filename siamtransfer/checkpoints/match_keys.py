@@ -16,8 +16,9 @@ from torch import Tensor
 
 from siamtransfer.backbones.catalogue import load_catalogue
 from siamtransfer.checkpoints.classifier_place import split_at_classifier
-from siamtransfer.checkpoints.containers import holds_tensors, without_wrappers
 from siamtransfer.checkpoints.file_format import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
+from siamtransfer.checkpoints.foreign_content import holds_tensors
+from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
 
 AVERAGE = "ema"

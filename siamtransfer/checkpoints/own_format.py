@@ -14,7 +14,6 @@ from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import Stem
-from siamtransfer.checkpoints.containers import without_wrappers
 from siamtransfer.checkpoints.declaration import (
     FORMAT,
     KEYS,
@@ -36,6 +35,7 @@ from siamtransfer.checkpoints.match_keys import (
     sort_keys,
     unwrap_keys,
 )
+from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
 
 DECLARED_HEAD = "head (declared)"

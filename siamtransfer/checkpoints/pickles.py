@@ -29,13 +29,18 @@ _SAFE = re.compile(
     r"collections\.(OrderedDict|Counter)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
     r"|torch\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter|_codecs\.encode|(__builtin__|builtins)\.set"
 )
-# Globals of what public training scripts store beside tensors: settings, logs, paths and the like.
+# Globals of what public training scripts store beside tensors: settings, logs, paths, and the classes and
+# objects that settings name (Lightning keeps every argument of a module as a hyperparameter).
 _SETTINGS = re.compile(
-    r"argparse\.Namespace|types\.SimpleNamespace|(omegaconf|easydict|yacs|munch|addict|ml_collections)\.[\w.]+"
-    r"|(mmengine|mmcv|pytorch_lightning|lightning|lightning_fabric|classy_vision|vissl)\.[\w.]+"
-    r"|typing\.\w+|pathlib\.\w*Path|datetime\.\w+|torch\.optim\.lr_scheduler\.\w+"
-    r"|numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct)|u?(int|float)\d+)"
+    r"argparse\.Namespace|types\.SimpleNamespace|functools\.partial|enum\.\w+|uuid\.UUID|decimal\.Decimal"
+    r"|(omegaconf|easydict|yacs|munch|addict|ml_collections|jsonargparse|hydra|transformers)\.[\w.]+"
+    r"|(mmengine|mmcv|pytorch_lightning|lightning|lightning_fabric|lightning_utilities|torchmetrics)\.[\w.]+"
+    r"|(classy_vision|vissl|torchvision|timm)\.[\w.]+|torch\._C\._nn\.\w+"
+    r"|torch\.(optim|nn\.modules|nn\.functional|nn\.init|utils\.data|distributions)\.[\w.]+"
+    r"|typing\.\w+|pathlib\.(_local\.)?\w*Path|datetime\.\w+|collections\.deque|numpy\.random\.[\w.]+"
+    r"|numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct)|bool_?|u?(int|float)\d+)"
 )
+_MODULES = re.compile(r"torch\.nn\.modules\.|torchvision\.models\.|timm\.(models|layers)\.")
 # Those of them that are subclasses of dict; PyTorch's restricted reader fills no others.
 _DICTS = re.compile(r".*\.(AttributeDict|EasyDict|\w*Munch|Dict|ConfigDict|CfgNode)")
 # Types inside such settings that hold data and run no code.
@@ -93,6 +98,12 @@ def unsafe_globals(path: Path) -> list[str]:
         for name in set(_globals_in(path))
         if not (_SAFE.fullmatch(name) or _SETTINGS.fullmatch(name) or name in _PLAIN)
     )
+
+
+def modules_in(path: Path) -> list[str]:
+    """The classes of networks and layers that the file's pickles name, those of networks first."""
+    names = {name for name in _globals_in(path) if _MODULES.match(name)}
+    return sorted(names, key=lambda name: (name.startswith("torch."), name))
 
 
 def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:

@@ -26,9 +26,11 @@ from siamtransfer.checkpoints.baselines import (
     find_torchvision_weights,
     torchvision_normalisation,
 )
-from siamtransfer.checkpoints.containers import read_content, weights_in_folder
+from siamtransfer.checkpoints.containers import read_content
 from siamtransfer.checkpoints.facts import Facts, facts_of_own, facts_of_user, resolve, without_architecture
 from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.folders import weights_in_folder
+from siamtransfer.checkpoints.foreign_content import describe_unreadable
 from siamtransfer.checkpoints.formats import OWN
 from siamtransfer.checkpoints.match_keys import MatchedKeys
 from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation
@@ -183,6 +185,9 @@ def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) 
             return _read_own(content, str(path), branch, user)
     record = read_recorded(path)
     with _naming(path):
+        unreadable = describe_unreadable(content)
+        if unreadable is not None:
+            raise UserError(unreadable)
         if record is None:
             public = read_public(content, path, branch, user)
         else:

@@ -17,9 +17,9 @@ from siamtransfer.backbones.identify import Identified, identify
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
 from siamtransfer.backbones.timm import pretrained_config, timm_name, vit_norm_eps
 from siamtransfer.backbones.torchvision import classifier_names, torchvision_name
-from siamtransfer.checkpoints.containers import describe_content
 from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, join, resolve
 from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format
+from siamtransfer.checkpoints.foreign_content import describe_content
 from siamtransfer.checkpoints.formats import FORMATS
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
 from siamtransfer.checkpoints.match_keys import (

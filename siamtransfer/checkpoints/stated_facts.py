@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.checkpoints.containers import without_wrappers
 from siamtransfer.checkpoints.facts import Facts, facts_from, join, kind_of
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Format
 from siamtransfer.checkpoints.normalisation import IMAGENET, NAMES, from_pixels
 from siamtransfer.checkpoints.openmmlab_config import facts_of_config
 from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.reading import ASSUMED, Fact
+from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
 
 # Converters to Detectron2's .pkl whose configurations set torchvision's pixels and stride.

@@ -16,8 +16,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from siamtransfer.checkpoints.containers import describe_content, read_content, without_wrappers
+from siamtransfer.checkpoints.containers import read_content
+from siamtransfer.checkpoints.foreign_content import describe_content
 from siamtransfer.checkpoints.pickles import Inert
+from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
 
 
@@ -45,7 +47,7 @@ def test_safetensors_are_recognised_whatever_the_suffix(tmp_path: Path) -> None:
     assert torch.equal(read_content(tmp_path / "x.bin")["a"], torch.ones(3))
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes((tmp_path / "x.bin").read_bytes()[:-4])
-    with pytest.raises(UserError, match=r"cut\.safetensors is a damaged safetensors file"):
+    with pytest.raises(UserError, match=r"cut\.safetensors is a truncated safetensors file"):
         read_content(cut)
 
 

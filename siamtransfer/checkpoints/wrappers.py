@@ -1,0 +1,22 @@
+"""Words that training libraries put into the names of tensors, and counters that they put beside them."""
+
+from __future__ import annotations
+
+WRAPPERS = frozenset(
+    {
+        "module",  # DataParallel, DistributedDataParallel, DeepSpeed, AveragedModel
+        "_orig_mod",  # torch.compile
+        "_fsdp_wrapped_module",  # FullyShardedDataParallel
+        "_fpw_module",  # the same in FairScale
+        "_checkpoint_wrapped_module",  # activation checkpointing
+        "_forward_module",  # Lightning Fabric
+    }
+)
+COUNTERS = frozenset({"n_averaged", "initted", "step", "num_updates"})
+"""Tensors without dimensions that moving averages keep beside their weights (torch's AveragedModel,
+ema-pytorch)."""
+
+
+def without_wrappers(key: str) -> str:
+    """A tensor's key without the words of wrappers, wherever they stand."""
+    return ".".join(word for word in key.split(".") if word not in WRAPPERS)
