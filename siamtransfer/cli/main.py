@@ -36,6 +36,7 @@ PROGRAMS = {
     "doctor": "check this machine, with --gpu what its GPU computes",
     "to-d2": "convert a backbone for Detectron2, with proof",
     "to-torchvision": "convert a backbone to torchvision's or timm's names",
+    "export": "write a backbone for timm, the Hub, ONNX or torch.export",
 }
 """Program to what it does; the module of `to-d2` is siamtransfer/programs/to_d2.py."""
 
