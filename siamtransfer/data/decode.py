@@ -1,4 +1,4 @@
-"""From the bytes of an image file to uint8[H,W,3] in RGB, or to a reason why not.
+"""From the bytes of an image file to uint8[H,W,C], RGB as a rule, or to a reason why not.
 
 The content decides, never the file's ending. Ordinary JPEGs go through simplejpeg (libjpeg-turbo, faster than
 through Pillow), with the accurate transform and the smooth chroma upsampling that Pillow uses too, so the
@@ -9,11 +9,14 @@ Images that are not plain 8-bit RGB are read as torchvision's ImageFolder reads 
   alpha                  dropped, not blended: the colours stored under transparent pixels appear
   CMYK, YCCK             Pillow's conversion, which knows no colour profile
   16-bit                 the upper eight bits, for grey images too (ImageFolder clips those to white); of
-                         a set whose images use fewer bits, `bit_depth` says how many (see depth.py)
+                         a set whose images use fewer bits, `PixelForm.bit_depth` says how many, and
+                         `PixelForm.value_range` which values become black and white
+  arrays (.npy)          of three channels only
   32-bit integer         as 16-bit when its values fit, otherwise refused
-  floating point         refused: the range of its values is not stated in the file
+  floating point         refused, for a file does not state the range of its values, unless the set does
   several frames         the first
   EXIF orientation       not applied: the pixels are taken as they are stored
+Of a set of another number of channels than three nothing is converted; see bands.py.
 A truncated file is refused and never filled up with grey; so is an image of more pixels than
 `Image.MAX_IMAGE_PIXELS`, before any memory is taken for it.
 """
@@ -39,8 +42,19 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from siamtransfer.data.depth import FULL, remark_on_image, to_eight_bits
+from siamtransfer.data.bands import (
+    NPY_START,
+    is_array_or_tiff,
+    refuse_deep_png,
+    to_bytes,
+    values_of_array,
+    values_of_picture,
+)
+from siamtransfer.data.pixel_form import RGB, PixelForm
+from siamtransfer.data.sizes import too_large
+from siamtransfer.data.tiff import TIFF_STARTS, TiffHeader, tiff_header
 from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
 # Other readers of Pillow are left out on purpose: one starts a program (EPS), many are seldom used.
@@ -58,20 +72,21 @@ JPEG_START = b"\xff\xd8\xff"
 
 
 def decode(
-    source: bytes | str | os.PathLike[str], where: str | None = None, bit_depth: int | None = None
+    source: bytes | str | os.PathLike[str], where: str | None = None, form: PixelForm = RGB
 ) -> np.ndarray:
-    """Decodes an image, given as a path or as a file's bytes, to uint8[H,W,3] RGB, C-contiguous and writable.
+    """Decodes an image, given as a path or as a file's bytes, to uint8[H,W,C], C-contiguous and writable.
 
-    `where` names the image in errors; by default the path. `bit_depth` is that of grey images with more than
-    eight bits; None is 16, with a remark where an image uses few of them.
+    `where` names the image in errors; by default the path. `form` is that of the set; by default RGB.
 
     Raises:
         UnreadableImage: whatever is wrong with the file or its content.
+        WrongChannels: the file is intact and has not the channels of the set.
+        UserError: the file needs tifffile, which is not installed.
     """
     if isinstance(source, bytes):
-        return _decode(source, where or "(bytes)", bit_depth)
+        return _decode(source, where or "(bytes)", form)
     where = where or printable(source)
-    return _decode(read_file(source, where), where, bit_depth)
+    return _decode(read_file(source, where), where, form)
 
 
 def read_file(path: str | os.PathLike[str], where: str | None = None) -> bytes:
@@ -83,22 +98,27 @@ def read_file(path: str | os.PathLike[str], where: str | None = None) -> bytes:
         raise UnreadableImage(where or printable(path), why) from error
 
 
-def _decode(data: bytes, where: str, bit_depth: int | None) -> np.ndarray:
+def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
     if not data:
         raise UnreadableImage(where, "the file is empty")
-    pixels = _decode_plain_jpeg(data, where) if data.startswith(JPEG_START) else None
-    return _decode_with_pillow(data, where, bit_depth) if pixels is None else pixels
+    if data.startswith(NPY_START) or (form.channels != 3 and is_array_or_tiff(data)):
+        return to_bytes(values_of_array(data, where, form), where, form)
+    is_jpeg = data.startswith(JPEG_START) and form.channels in (1, 3)
+    pixels = _decode_plain_jpeg(data, where, form) if is_jpeg else None
+    return _decode_with_pillow(data, where, form) if pixels is None else pixels
 
 
-def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
-    """A grey or YCbCr JPEG in RGB; None for what Pillow should read (CMYK, rare variants, damage)."""
+def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray | None:
+    """A grey or YCbCr JPEG in RGB, or a grey one in one channel; None for what Pillow should read (CMYK, rare
+    variants, damage, colours of which one channel is asked for)."""
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
-        if colour not in ("YCbCr", "Gray"):
+        if colour != "Gray" and (colour != "YCbCr" or form.channels != 3):
             return None
         if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
-            raise UnreadableImage(where, _too_large(height * width))
-        return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+            raise UnreadableImage(where, too_large(height * width))
+        space = "RGB" if form.channels == 3 else "GRAY"
+        return simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False)
     except ValueError as error:
         # libjpeg would fill the missing part with grey, and so would Pillow if the end marker is there.
         if "premature end" in str(error).lower():
@@ -106,18 +126,26 @@ def _decode_plain_jpeg(data: bytes, where: str) -> np.ndarray | None:
         return None
 
 
-def _decode_with_pillow(data: bytes, where: str, bit_depth: int | None) -> np.ndarray:
+def _decode_with_pillow(data: bytes, where: str, form: PixelForm) -> np.ndarray:
+    refuse_deep_png(data, where, form)
+    header = tiff_header(io.BytesIO(data)) if data.startswith(TIFF_STARTS) else None
+    if header is not None and _is_beyond_pillow(header, form):
+        return to_bytes(values_of_array(data, where, form), where, form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about EXIF blocks and palettes; nothing that changes a pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return to_rgb(image, where, bit_depth)
-        except UnreadableImage:
+                if form.channels == 3:
+                    return to_rgb(image, where, form)
+                return to_bytes(values_of_picture(image, where, form), where, form)
+        except UserError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UnreadableImage(where, _too_large()) from error
+            raise UnreadableImage(where, too_large()) from error
         except UnidentifiedImageError as error:
+            if header is not None and (header.samples == 2 or header.bits > 16):
+                return to_bytes(values_of_array(data, where, form), where, form)
             kinds = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
             raise UnreadableImage(where, f"its content is no {kinds} image, or is too damaged") from error
         except Exception as error:  # Pillow's readers raise errors of many types for damaged files
@@ -125,29 +153,19 @@ def _decode_with_pillow(data: bytes, where: str, bit_depth: int | None) -> np.nd
             raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error
 
 
-def to_rgb(image: Image.Image, where: str, bit_depth: int | None = None) -> np.ndarray:
+def _is_beyond_pillow(header: TiffHeader, form: PixelForm) -> bool:
+    """Whether a TIFF has more than four channels, or colours of more than eight bits whose scale is stated:
+    Pillow reads their upper eight bits only, and no floating-point numbers."""
+    scaled = form.bit_depth is not None or form.value_range is not None
+    return header.samples > 4 or (scaled and header.samples >= 3 and header.bits > 8)
+
+
+def to_rgb(image: Image.Image, where: str, form: PixelForm = RGB) -> np.ndarray:
     """uint8[H,W,3] of a Pillow image by the rules above; `where` names it in errors.
 
     Raises:
-        UnreadableImage: the range of its values is not known, or they have more than `bit_depth` bits.
+        UnreadableImage: the range of its values is not known, or they have more bits than the set.
     """
-    if image.mode == "F":
-        raise UnreadableImage(where, "its pixels are floating-point numbers without a stated range")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 0xFFFF:
-            raise UnreadableImage(where, "its pixels are 32-bit numbers without a stated range")
-        if bit_depth is None:
-            remark_on_image(low, high, where)
-        elif high >> bit_depth:
-            raise UnreadableImage(
-                where, f"its pixels reach {high}, which {bit_depth} bits (data.bit_depth) do not hold"
-            )
-        return np.repeat(to_eight_bits(values, bit_depth or FULL)[..., None], 3, axis=2)
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return np.repeat(to_bytes(np.asarray(image), where, form)[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
-
-
-def _too_large(pixels: int | None = None) -> str:
-    claim = "more" if pixels is None else f"{pixels:,} pixels, more"
-    return f"it claims to have {claim} than the {Image.MAX_IMAGE_PIXELS:,} pixels allowed"

@@ -13,14 +13,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 FULL = 16  # bits, where nothing else is said
 FEW = 16  # grey levels of 256 that an image should have more of
 PROBED = 32  # files of a set that are looked at when it is opened
 ENDINGS = (".png", ".tif", ".tiff", ".pgm", ".pnm")  # of formats that have 16 bits
-STARTS = (b"\x89PNG", b"II*\0", b"MM\0*", b"P2", b"P5")  # of files in them
+STARTS = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P2", b"P5")  # of files in them
 
 _remarked: set[str] = set()
 """The remarks that this process has made; forked workers inherit them."""
@@ -38,12 +37,6 @@ class Files(Protocol):
         """What Pillow opens; None where the format has no more than eight bits."""
 
     def describe(self, index: int) -> str: ...
-
-
-def check_depth(bit_depth: int | None) -> None:
-    """Raises UserError where a depth is no number of bits from 1 to 16."""
-    if bit_depth is not None and not 1 <= bit_depth <= FULL:
-        raise UserError(f"data.bit_depth is {bit_depth}, but must be from 1 to {FULL}, or null for {FULL}")
 
 
 def to_eight_bits(values: np.ndarray, bit_depth: int) -> np.ndarray:
@@ -71,12 +64,17 @@ def remark_on_image(low: int, high: int, where: str) -> None:
         remark_once("depth", f"{where} has 16-bit pixels of {low} to {high}, {_consequence(low, high)}")
 
 
+def probed_indices(files: Files) -> list[int]:
+    """Up to PROBED indices of a set, evenly taken."""
+    return np.unique(np.linspace(0, len(files) - 1, min(PROBED, len(files))).round().astype(int)).tolist()
+
+
 def remark_on_files(files: Files) -> str | None:
     """Looks at up to PROBED files of a set, evenly taken. Says and returns a remark where any is dim."""
     dim: list[tuple[int, int, str]] = []
     deep = 0
-    indices = np.unique(np.linspace(0, len(files) - 1, min(PROBED, len(files))).round().astype(int))
-    for index in indices.tolist():
+    indices = probed_indices(files)
+    for index in indices:
         source = files.deep_source(index)
         extremes = None if source is None else _extremes(source)
         if extremes is not None:

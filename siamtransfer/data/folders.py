@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from siamtransfer.data import depth
 from siamtransfer.data.decode import decode, read_file
-from siamtransfer.data.depth import ENDINGS
 from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays
 from siamtransfer.data.listing import (
+    ARRAY_ENDINGS,
+    ENDINGS,
     STAT_THREADS,
     Listing,
     PathTable,
@@ -22,6 +24,7 @@ from siamtransfer.data.listing import (
     list_images,
     require_folder,
 )
+from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.text import first_few, printable
@@ -46,13 +49,13 @@ class FileImages:
     added, removed, renamed or replaced by one of another size, and needs no reading of a million files. It
     is the same for a copy of the set, so a run can go on with one. `content_fingerprint` covers what the
     files hold, too.
-    `skipped` counts the files whose ending is not an image's. `bit_depth` is that of grey images with more
-    than eight bits, None for 16; where it is set, the fingerprint covers it too. `remark` is what was
-    remarked about the images when the set was opened.
+    `skipped` counts the files whose ending is not an image's. `form` says how their pixels become
+    uint8[H,W,C]; the fingerprint covers what is not usual in it. `remark` is what was remarked about the
+    images when the set was opened.
     """
 
     image_size: int | None = None
-    bit_depth: int | None = None
+    form: PixelForm = RGB
     remark: str | None = None
 
     def __init__(
@@ -70,11 +73,16 @@ class FileImages:
         self.skipped, self.skipped_example = skipped, skipped_example
         self._files = files
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.form.channels
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over relative paths, sizes, labels and class names; its first use looks at every file."""
         sizes = np.ascontiguousarray(self._sizes_and_times[:, 0])
-        return fingerprint_of_files(self._files, sizes, self.labels, self.classes, self.bit_depth)
+        return fingerprint_of_files(self._files, sizes, self.labels, self.classes, self.form)
 
     @cached_property
     def content_fingerprint(self) -> str:
@@ -95,8 +103,8 @@ class FileImages:
         return len(self._files)
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
-        return decode(self._files[index], bit_depth=self.bit_depth)
+        """Image `index` as uint8[H,W,C]; raises UnreadableImage, or WrongChannels."""
+        return decode(self._files[index], form=self.form)
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the file of image `index`; raises UnreadableImage."""
@@ -109,7 +117,7 @@ class FileImages:
     def deep_source(self, index: int) -> str | None:
         """The file of image `index` where its ending is that of a format with more than eight bits."""
         path = self._files[index]
-        return path if path.lower().endswith(ENDINGS) else None
+        return path if path.lower().endswith(depth.ENDINGS) else None
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""
@@ -121,11 +129,11 @@ def fingerprint_of_files(
     sizes: np.ndarray,
     labels: np.ndarray | None,
     classes: Sequence[str],
-    bit_depth: int | None,
+    form: PixelForm,
 ) -> str:
     """The fingerprint of a set of files, wherever they lie: SHA-256 over relative paths, int64[N] sizes in
-    bytes, labels, class names and, where it is set, the bit depth."""
-    text = "\n".join(classes) + (f"\n{bit_depth} bits" if bit_depth else "")
+    bytes, labels, class names and what is not usual in the form of the pixels."""
+    text = "\n".join(classes) + form.text
     return fingerprint_of_arrays(names.buffer, names.ends, sizes, labels, text=text)
 
 
@@ -146,6 +154,9 @@ class FlatFolder(FileImages):
     def __init__(self, root: str | Path, *, name: str = "flat", split: str = "train"):
         folder = require_folder(root)
         listing = list_images(folder)
+        arrays = listing if listing.paths else list_images(folder, endings=ARRAY_ENDINGS)
+        if arrays.paths:
+            listing = arrays
         if not listing.paths:
             raise UserError(_no_images(folder, listing))
         super().__init__(
@@ -172,16 +183,12 @@ class ClassFolder(FileImages):
         root = require_folder(root)
         folder, split = _folder_of_split(root, split)
         classes = list_folders(folder)
-        listing = list_images(folder, nested=False)  # a file beside the class folders belongs to no class
-        for path in listing.paths:
-            listing.skip(f"{folder}/{os.fsdecode(path)}")
-        listing.paths = []
-        counts = []
-        for class_name in classes:
-            listing.add(inside := list_images(folder / class_name), class_name)
-            counts.append(len(inside.paths))
+        listing, counts = _list_classes(folder, classes, frozenset(ENDINGS))
         if not listing.paths:
-            raise UserError(_no_images(folder, listing))
+            arrays, array_counts = _list_classes(folder, classes, ARRAY_ENDINGS)
+            if not arrays.paths:
+                raise UserError(_no_images(folder, listing))
+            listing, counts = arrays, array_counts
         if empty := [class_name for class_name, count in zip(classes, counts, strict=True) if count == 0]:
             raise UserError(
                 f"{len(empty)} of the {len(classes)} class folders of {printable(folder)} hold no image "
@@ -202,6 +209,19 @@ class ClassFolder(FileImages):
             skipped=listing.skipped,
             skipped_example=listing.skipped_example,
         )
+
+
+def _list_classes(folder: Path, classes: Sequence[str], endings: Set[str]) -> tuple[Listing, list[int]]:
+    """The files in the class folders, and how many each has."""
+    listing = list_images(folder, nested=False, endings=endings)
+    for path in listing.paths:  # a file beside the class folders belongs to no class
+        listing.skip(f"{folder}/{os.fsdecode(path)}")
+    listing.paths = []
+    counts = []
+    for class_name in classes:
+        listing.add(inside := list_images(folder / class_name, endings=endings), class_name)
+        counts.append(len(inside.paths))
+    return listing, counts
 
 
 def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:

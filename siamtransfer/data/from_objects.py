@@ -15,9 +15,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from siamtransfer.data.bands import to_bytes, values_of_picture
 from siamtransfer.data.decode import decode, to_rgb
-from siamtransfer.data.depth import check_depth, remark_once
+from siamtransfer.data.depth import remark_once
 from siamtransfer.data.imageset import ArrayImages, ImageSet, fingerprint_of_arrays
+from siamtransfer.data.pixel_form import RGB, Axes, PixelForm, pixel_form
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -43,8 +45,8 @@ class _Content(NamedTuple):
 class ObjectImages:
     """N images that a function reads one by one, as an ImageSet.
 
-    `read` maps an index to uint8[H,W,3]. `fingerprint` and `image_size` need the pixels of all images: the
-    first use of either reads the whole set once.
+    `read` maps an index to uint8[H,W,C], C being `channels`. `fingerprint` and `image_size` need the pixels
+    of all images: the first use of either reads the whole set once.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class ObjectImages:
         labels: np.ndarray | None = None,
         classes: Sequence[str] = (),
         paths: Sequence[str] | None = None,
+        channels: int = 3,
     ):
         if not length:
             raise UserError(f"{name}/{split} holds no images; there must be at least one")
         self.name, self.split, self.labels, self.classes = name, split, labels, tuple(classes)
+        self.channels = channels
         self._read, self._length, self._paths = read, length, paths
 
     @cached_property
@@ -94,7 +98,7 @@ class ObjectImages:
         return self._length
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` as uint8[H,W,3]; raises UnreadableImage for a damaged file."""
+        """Image `index` as uint8[H,W,C]; raises UnreadableImage for a damaged file."""
         return self._read(index)
 
     def describe(self, index: int) -> str:
@@ -103,13 +107,19 @@ class ObjectImages:
 
 
 def from_torch(
-    dataset: MapDataset, *, name: str = "dataset", split: str = "train", classes: Sequence[str] | None = None
+    dataset: MapDataset,
+    *,
+    name: str = "dataset",
+    split: str = "train",
+    classes: Sequence[str] | None = None,
+    channels: int | None = None,
 ) -> ImageSet:
     """A map-style Dataset of torch or torchvision as an ImageSet.
 
     An item is (image, label), or an image alone, for a set without labels. An image is a PIL image, an array
     uint8[H,W,3] or uint8[H,W], or a tensor [3,H,W] or [1,H,W] of uint8 or of floating-point values from 0 to
-    1. A label is an integer.
+    1. With another number of `channels` C than three it is uint8[H,W,C], or a tensor [C,H,W], and nothing is
+    converted. A label is an integer.
 
     The Dataset must give the same image for an index at every call: it must have no random transform. Its
     labels are taken from its attribute `targets` if it has one, else every item is read once. Without
@@ -119,21 +129,22 @@ def from_torch(
     Raises:
         UserError: the Dataset is empty, an item is none of the above, or its values look normalised.
     """
-    length = len(dataset)
+    form, length = pixel_form(channels), len(dataset)
     if not length:
         raise UserError(f"{name}/{split} holds no images; there must be at least one")
     has_label = _is_pair(dataset[0])
 
     def read(index: int) -> np.ndarray:
         item = dataset[index]
-        return to_pixels(item[0] if has_label else item, f"image {index} of {name}/{split}")
+        return to_pixels(item[0] if has_label else item, f"image {index} of {name}/{split}", form)
 
     labels = _labels_of(dataset, f"{name}/{split}") if has_label else None
     if classes is None:
         classes = getattr(dataset, "classes", None)
     if labels is not None:
         classes = _class_names(labels, classes, f"{name}/{split}")
-    return ObjectImages(name, split, read, length, labels=labels, classes=classes or () if has_label else ())
+    classes = classes or () if has_label else ()
+    return ObjectImages(name, split, read, length, labels=labels, classes=classes, channels=form.channels)
 
 
 def from_images(
@@ -143,17 +154,20 @@ def from_images(
     name: str = "images",
     split: str = "train",
     bit_depth: int | None = None,
+    channels: int | None = None,
+    value_range: Sequence[float] | None = None,
+    axes: Axes | None = None,
 ) -> ImageSet:
     """A list of PIL images or paths as an ImageSet; files are read when their images are used.
 
     `labels` are integers, or names, which are numbered in sorted order. The fingerprint covers the content:
-    its first use reads every image once. `bit_depth` is that of grey images with more than eight bits; None
-    is 16.
+    its first use reads every image once. `bit_depth`, `channels`, `value_range` and `axes` say how files
+    become uint8[H,W,C], see `PixelForm`; `channels` None is 3.
 
     Raises:
         UserError: the list is empty, an entry is neither an image nor a path, or the labels do not fit.
     """
-    check_depth(bit_depth)
+    form = pixel_form(channels, bit_depth, value_range, axes)
     for index, image in enumerate(images):
         if not isinstance(image, Image.Image | str | os.PathLike):
             raise UserError(
@@ -167,11 +181,13 @@ def from_images(
     def read(index: int) -> np.ndarray:
         image = images[index]
         if isinstance(image, Image.Image):
-            return to_rgb(image, paths[index], bit_depth)
-        return decode(image, bit_depth=bit_depth)
+            return _picture(image, paths[index], form)
+        return decode(image, form=form)
 
     numbers, classes = _number_labels(labels, len(images), f"{name}/{split}")
-    return ObjectImages(name, split, read, len(images), labels=numbers, classes=classes, paths=paths)
+    return ObjectImages(
+        name, split, read, len(images), labels=numbers, classes=classes, paths=paths, channels=form.channels
+    )
 
 
 def from_array(
@@ -180,68 +196,86 @@ def from_array(
     *,
     name: str = "array",
     split: str = "train",
+    channels: int | None = None,
 ) -> ImageSet:
-    """An array uint8[N,H,W,3], or uint8[N,H,W] of grey images, as an ImageSet.
+    """An array uint8[N,H,W,3], or uint8[N,H,W] of grey images, as an ImageSet; with `channels` C an array
+    uint8[N,H,W,C], and with 1 the grey images keep their one channel.
 
     `labels` are integers, or names, which are numbered in sorted order.
 
     Raises:
         UserError: another shape or type, no image, or labels that do not fit.
     """
-    pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)):
-        raise UserError(
-            f"the array is {pixels.dtype}{list(pixels.shape)}; it must be uint8[N,H,W,3], or uint8[N,H,W]"
-        )
+    pixels, wanted = np.asarray(pixels), pixel_form(channels).channels
+    grey = pixels.ndim == 3 and wanted in (1, 3)
+    if pixels.dtype != np.uint8 or not (grey or (pixels.ndim == 4 and pixels.shape[3] == wanted)):
+        form = f"uint8[N,H,W,{wanted}]" + (", or uint8[N,H,W]" if wanted in (1, 3) else "")
+        other = "" if channels else "; `channels` states another number of channels than three"
+        raise UserError(f"the array is {pixels.dtype}{list(pixels.shape)}; it must be {form}{other}")
     if not pixels.size:
         raise UserError(
             f"the array of shape {list(pixels.shape)} holds no images; there must be at least one"
         )
     numbers, classes = _number_labels(labels, len(pixels), f"{name}/{split}")
-    return ArrayImages(name, split, pixels, numbers, classes)
+    return ArrayImages(name, split, pixels, numbers, classes, wanted)
 
 
-def to_pixels(image: Any, where: str) -> np.ndarray:
-    """uint8[H,W,3] of a PIL image, an array uint8[H,W,3] or uint8[H,W], or a tensor [3,H,W] or [1,H,W] of
-    uint8 or of floating-point values from 0 to 1. `where` names the image in errors.
+def to_pixels(image: Any, where: str, form: PixelForm = RGB) -> np.ndarray:
+    """uint8[H,W,C] of a PIL image, an array uint8[H,W,C] or uint8[H,W], or a tensor [C,H,W] or [1,H,W] of
+    uint8 or of floating-point values from 0 to 1. C is that of `form`; one channel becomes three where it is
+    3. `where` names the image in errors.
 
     Raises:
         UserError: it is none of these, or its values look normalised.
     """
     if isinstance(image, Image.Image):
-        return to_rgb(image, where)
+        return _picture(image, where, form)
+    allowed = (1, 3) if form.channels == 3 else (form.channels,)
     if hasattr(image, "detach"):  # a tensor; torch itself is not imported for this
         pixels = image.detach().cpu().numpy()
-        if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-            raise UserError(
-                f"{where} is a tensor of shape {list(pixels.shape)}; it must be [3,H,W] or [1,H,W]"
-            )
+        if pixels.ndim != 3 or pixels.shape[0] not in allowed:
+            shapes = " or ".join(f"[{channels},H,W]" for channels in reversed(allowed))
+            raise UserError(f"{where} is a tensor of shape {list(pixels.shape)}; it must be {shapes}")
         pixels = pixels.transpose(1, 2, 0)
         if np.issubdtype(pixels.dtype, np.floating):
-            low, high = float(pixels.min()), float(pixels.max())
-            if not 0 <= low <= high <= 1:
-                raise UserError(
-                    f"{where} has values from {low:.3g} to {high:.3g}, so it looks normalised; give the set "
-                    "without Normalize, with values from 0 to 1"
-                )
-            if 0 < high <= ALMOST_BLACK:
-                remark_once(
-                    "range",
-                    f"{where} has values up to {high:.3g}, nearly black: were they divided by 255 twice?",
-                )
-            pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+            pixels = _from_unit(pixels, where)
     elif isinstance(image, np.ndarray):
         pixels = image
     else:
         raise UserError(
             f"{where} is of type {type(image).__name__}; it must be a PIL image, a uint8 array or a tensor"
         )
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3))):
-        raise UserError(
-            f"{where} is {pixels.dtype}{list(pixels.shape)}; an array must be uint8[H,W,3] or uint8[H,W]"
-        )
+    grey = pixels.ndim == 2 and 1 in allowed
+    if pixels.dtype != np.uint8 or not (grey or (pixels.ndim == 3 and pixels.shape[2] in allowed)):
+        shapes = f"uint8[H,W,{form.channels}]" + (" or uint8[H,W]" if 1 in allowed else "")
+        raise UserError(f"{where} is {pixels.dtype}{list(pixels.shape)}; an array must be {shapes}")
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.array(pixels, order="C")
+    if pixels.shape[2] < form.channels:
+        return np.repeat(pixels, form.channels, axis=2)
+    return np.array(pixels, order="C")
+
+
+def _picture(image: Image.Image, where: str, form: PixelForm) -> np.ndarray:
+    """uint8[H,W,C] of a PIL image."""
+    if form.channels == 3:
+        return to_rgb(image, where, form)
+    return to_bytes(values_of_picture(image, where, form), where, form)
+
+
+def _from_unit(pixels: np.ndarray, where: str) -> np.ndarray:
+    """uint8 of floating-point values from 0 to 1."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if not 0 <= low <= high <= 1:
+        raise UserError(
+            f"{where} has values from {low:.3g} to {high:.3g}, so it looks normalised; give the set "
+            "without Normalize, with values from 0 to 1"
+        )
+    if 0 < high <= ALMOST_BLACK:
+        remark_once(
+            "range",
+            f"{where} has values up to {high:.3g}, nearly black: were they divided by 255 twice?",
+        )
+    return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
 
 
 def _is_pair(item: Any) -> bool:

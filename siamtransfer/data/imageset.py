@@ -1,6 +1,7 @@
 """The contract of a set of images, sets in memory, and checks that two sets are the same.
 
-Legend: N images, H and W pixels; an image is uint8[H,W,3] in RGB, rows first, C-contiguous.
+Legend: N images, H and W pixels, C channels; an image is uint8[H,W,C], rows first, C-contiguous. As a rule C
+is 3 and an image is RGB; a set of another number has the attribute `channels` (see `channels_of`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
+        """Image `index` as uint8[H,W,C]; raises UnreadableImage."""
 
     def describe(self, index: int) -> str:
         """The origin of image `index`: its path, or for example `cifar10/train[17]`."""
@@ -57,8 +58,9 @@ class ImageSet(Protocol):
 class ArrayImages:
     """Images of one size in memory, as an ImageSet.
 
-    `pixels` is uint8[N,H,W,3], or uint8[N,H,W] for grey images, whose value is repeated into the three
-    channels when an image is read. The fingerprint covers pixels, labels and class names.
+    `pixels` is uint8[N,H,W,C], or uint8[N,H,W] for grey images, whose value is repeated into three channels
+    when an image is read, or stays one with `channels` 1. The fingerprint covers pixels, labels and class
+    names.
     """
 
     def __init__(
@@ -68,29 +70,53 @@ class ArrayImages:
         pixels: np.ndarray,
         labels: np.ndarray | None = None,
         classes: Sequence[str] = (),
+        channels: int | None = None,
     ):
         self.name, self.split, self.classes = name, split, tuple(classes)
         self.pixels = pixels
+        self.channels = channels or (3 if pixels.ndim == 3 else int(pixels.shape[3]))
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         height, width = pixels.shape[1:3]
         self.image_size = int(height) if height == width else None
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, labels and class names."""
-        return fingerprint_of_arrays(self.pixels, self.labels, text="\n".join(self.classes))
+        """SHA-256 over pixels, labels and class names, and where grey stays one channel, that."""
+        grey = "\n1 channels" if self.channels == 1 and self.pixels.ndim == 3 else ""
+        return fingerprint_of_arrays(self.pixels, self.labels, text="\n".join(self.classes) + grey)
+
+    def keep_channels(self, channels: int) -> None:
+        """Reads grey images as one channel, or as three.
+
+        Raises:
+            UserError: it is another number than these, or than that of images that have channels.
+        """
+        possible = (1, 3) if self.pixels.ndim == 3 else (self.channels,)
+        if channels not in possible:
+            raise UserError(
+                f"data.channels is {channels}, and the images of {self.name} have {possible[0]} channel"
+                f"{'s' * (possible[0] != 1)}: say {' or '.join(map(str, possible))}, or leave it out"
+            )
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` as uint8[H,W,3], a copy that may be written to."""
+        """Image `index` as uint8[H,W,C], a copy that may be written to."""
         pixels = self.pixels[index]
-        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.array(pixels, order="C")
+        if pixels.ndim == 2:
+            return np.repeat(pixels[..., None], self.channels, axis=2)
+        return np.array(pixels, order="C")
 
     def describe(self, index: int) -> str:
         """For example `cifar10/train[17]`."""
         return f"{self.name}/{self.split}[{index}]"
+
+
+def channels_of(images: object) -> int:
+    """The channels of the images of a set; 3 where it does not say."""
+    return int(getattr(images, "channels", 3))
 
 
 def fingerprint_of_arrays(*arrays: np.ndarray | None, text: str = "") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ ENDINGS = {
     "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
     "pnm",
 }  # fmt: skip
+ARRAY_ENDINGS = {"npy"}
+"""Of arrays, which are images in a set that holds no other: beside images they may be anything."""
 MISSING = -1  # the size of a file that is not there, or of a link to nothing
 STAT_THREADS = 16  # a network file system answers many requests at once; for a local disk it is no loss
 STAT_CHUNK = 4096
@@ -112,8 +114,10 @@ class Listing:
         self.skipped_example = self.skipped_example or inner.skipped_example
 
 
-def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
-    """Every image file in `folder` and, when `nested`, in the folders below it.
+def list_images(
+    folder: str | Path, *, nested: bool = True, endings: Set[str] = frozenset(ENDINGS)
+) -> Listing:
+    """Every file with one of these endings in `folder` and, when `nested`, in the folders below it.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -131,7 +135,7 @@ def list_images(folder: str | Path, *, nested: bool = True) -> Listing:
             if _is_folder(entry):
                 if nested and (identity := _identity(entry.path)) not in ancestors:
                     pending.append((entry.path, f"{prefix}{entry.name}/", ancestors | {identity}))
-            elif has_image_ending(entry.name) and _is_file_or_dead_link(entry):
+            elif has_image_ending(entry.name, endings) and _is_file_or_dead_link(entry):
                 listing.paths.append(os.fsencode(prefix + entry.name))
             else:
                 listing.skip(entry.path)
@@ -153,9 +157,9 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def has_image_ending(name: str) -> bool:
+def has_image_ending(name: str, endings: Set[str] = frozenset(ENDINGS)) -> bool:
     """Whether the name has an image's ending."""
-    return name.rpartition(".")[2].lower() in ENDINGS
+    return name.rpartition(".")[2].lower() in endings
 
 
 def require_folder(root: str | Path) -> Path:

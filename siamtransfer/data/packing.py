@@ -25,8 +25,9 @@ from PIL import Image
 from siamtransfer.data.containers.shards import CLASS_FILE, UNFINISHED
 from siamtransfer.data.containers.tar_index import ShardIndex, read_indices, scan, stamp_of, write_index
 from siamtransfer.data.decode import decode
-from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.data.listing import has_image_ending
+from siamtransfer.data.pixel_form import RGB
 from siamtransfer.data.unreadable import UnreadableImage, UnreadableImages
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, write_text
@@ -106,11 +107,17 @@ def pack(
 
     Raises:
         UserError: `out` holds something (without `resume`) or was begun with other images or settings; more
-            images are unreadable than allowed; a set has several labels an image; the disk is full.
+            images are unreadable than allowed; a set has several labels an image, or images of other than
+            three channels that would have to be written anew; the disk is full.
     """
     for images in sets:
         if images.labels is not None and images.labels.ndim != 1:
             raise UserError(f"the images of {images.name} have several labels each, and a shard holds one")
+        if channels_of(images) != 3 and (settings.size or not isinstance(images, EncodedImages)):
+            raise UserError(
+                f"the images of {images.name} have {channels_of(images)} channels, and only whole files of "
+                "such images are packed: leave --size out, and pack a set of files"
+            )
     _begin(out, _plan(sets, settings), resume=resume)
     classes = next((images.classes for images in sets if images.labels is not None), ())
     if classes:
@@ -242,8 +249,7 @@ class _SplitPacker:
                 return UnreadableImage(self.images.describe(index), "the file is empty")
             if self.settings.size is None:
                 return name, data
-            depth = getattr(self.images, "bit_depth", None)
-            pixels = decode(data, self.images.describe(index), depth)
+            pixels = decode(data, self.images.describe(index), getattr(self.images, "form", RGB))
         except UnreadableImage as failure:
             return failure
         if min(pixels.shape[:2]) <= self.settings.size:

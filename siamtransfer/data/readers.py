@@ -20,7 +20,7 @@ class IndexedImages(Protocol):
 
 
 class ReplacingReader:
-    """Reads image `index`, uint8[H, W, 3]. Another image of the set replaces one that cannot be read.
+    """Reads image `index`, uint8[H, W, C]. Another image of the set replaces one that cannot be read.
 
     The replacement is a function of the index alone. The second result lists (where, why) of every image that
     could not be read on the way; it is empty as a rule.
@@ -35,7 +35,7 @@ class ReplacingReader:
 
 
 class StrictReader:
-    """Reads image `index`, uint8[H, W, 3]. An unreadable image raises UnreadableImage."""
+    """Reads image `index`, uint8[H, W, C]. An unreadable image raises UnreadableImage."""
 
     def __init__(self, images: IndexedImages):
         self.images = images

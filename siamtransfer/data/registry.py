@@ -4,13 +4,14 @@ of images: `shards`, `zip`, `parquet` or `huggingface`."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from siamtransfer.data.depth import check_depth, remark_on_files
-from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.files_form import settle_form
+from siamtransfer.data.imageset import ArrayImages, ImageSet
+from siamtransfer.data.pixel_form import OPTIONS, pixel_form
 from siamtransfer.utils.errors import UserError
 
 
@@ -47,7 +48,8 @@ class NamedSet:
         open: makes the set.
         description: a few words for error messages.
         splits: the names of its splits; None if the folders decide.
-        takes: the arguments that it takes, of root, download, list_file, size, count and bit_depth.
+        takes: the arguments that it takes, of root, download, list_file, size, count and the OPTIONS of
+            a PixelForm.
         needs: those that it cannot do without, of root and list_file.
         metric: the metric by which the literature compares on it.
         find_test_split: where folders decide, the name of the test or validation split below a root, None
@@ -206,9 +208,11 @@ def _downloadable(
     description: str,
     metric: PublishedMetric = "top1",
     splits: tuple[str, ...] = TRAIN_TEST,
+    takes: tuple[str, ...] = (),
 ) -> NamedSet:
     """A set below `root` that torchvision can download."""
-    return NamedSet(open_set, description, splits, takes=("root", "download"), needs=("root",), metric=metric)
+    takes = ("root", "download", *takes)
+    return NamedSet(open_set, description, splits, takes=takes, needs=("root",), metric=metric)
 
 
 def _on_disk(
@@ -228,20 +232,20 @@ def _own(
         open_set,
         description,
         None,
-        takes=("root", "bit_depth"),
+        takes=("root", *OPTIONS),
         needs=("root",),
         find_test_split=find_test_split,
     )
 
 
 NAMED: dict[str, NamedSet] = {
-    "fashion-objects": NamedSet(_objects, "28-pixel clothes, embedded", TRAIN_TEST),
+    "fashion-objects": NamedSet(_objects, "28-pixel clothes, embedded", TRAIN_TEST, takes=("channels",)),
     "fashion-scenes": NamedSet(_scenes, "rendered scenes", TRAIN_TEST, takes=("size", "count")),
     "cifar10": _downloadable(_torchvision, "CIFAR-10"),
     "cifar100": _downloadable(_torchvision, "CIFAR-100"),
     "stl10": _downloadable(_torchvision, "STL-10", splits=STL_SPLITS),
-    "mnist": _downloadable(_torchvision, "MNIST"),
-    "fashion-mnist": _downloadable(_torchvision, "Fashion-MNIST"),
+    "mnist": _downloadable(_torchvision, "MNIST", takes=("channels",)),
+    "fashion-mnist": _downloadable(_torchvision, "Fashion-MNIST", takes=("channels",)),
     "svhn": _downloadable(_torchvision, "SVHN's cropped digits, without its extra part"),
     "food101": _downloadable(_official, "Food-101"),
     "sun397": _downloadable(_drawn, "SUN397: the first official partition, else 50 + 50 a class drawn"),
@@ -268,8 +272,8 @@ NAMED: dict[str, NamedSet] = {
         _imagenet, "root/train and root/val", IMAGENET_SPLITS, ("root", "list_file"), ("root",)
     ),
     "folder": _own(_folder, "a folder for each class", _test_folder),
-    "flat": NamedSet(_flat, "any images, no labels", ("train",), ("root", "bit_depth"), ("root",)),
-    "list": NamedSet(_list, "a text file of paths", None, ("root", "list_file", "bit_depth"), ("list_file",)),
+    "flat": NamedSet(_flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",)),
+    "list": NamedSet(_list, "a text file of paths", None, ("root", "list_file", *OPTIONS), ("list_file",)),
     "shards": _own(_shards, "tar shards in WebDataset's layout", _test_shards),
     "zip": _own(_zip, "zip archives, a folder for each class or flat", _test_zip),
     "parquet": _own(_parquet, "parquet files with a column of images", _test_parquet),
@@ -293,13 +297,18 @@ def open_images(
     count: int | None = None,
     seed: int = 0,
     bit_depth: int | None = None,
+    channels: int | None = None,
+    value_range: Sequence[float] | None = None,
+    axes: str | None = None,
 ) -> ImageSet:
     """Opens a set of images by its name in NAMED.
 
     `root` is the folder of a set on disk; `list_file` the text file of `list`, or of a part of `imagenet`.
     `size` (in pixels; None is the set's own), `count` and `seed` say how `fashion-scenes` is rendered; the
-    seed means nothing to the other sets. `bit_depth` is that of the grey images with more than eight bits of
-    a set of your own; None is 16, with a remark where they use few of them.
+    seed means nothing to the other sets. The last four are of a set of your own (see `PixelForm`): its number
+    of channels, where None is 3, or what TIFF files of many channels have, with a remark; the bits of
+    integers with more than eight, where None is 16, with a remark where they use few of them; the values that
+    become black and white; and the order of axes of arrays. Sets of grey images take `channels` 1, too.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -317,8 +326,11 @@ def open_images(
         "size": size,
         "count": count,
         "bit_depth": bit_depth,
+        "channels": channels,
+        "value_range": value_range,
+        "axes": axes,
     }
-    check_depth(bit_depth)
+    form = pixel_form(channels, bit_depth, value_range, axes)
     for key, value in arguments.items():
         if value is not None and key not in entry.takes:
             raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
@@ -330,8 +342,9 @@ def open_images(
         from siamtransfer.data.folders import FileImages
 
         assert isinstance(images, FileImages | ContainedImages)
-        images.bit_depth = bit_depth
-        images.remark = remark_on_files(images) if bit_depth is None else None
+        settle_form(images, form, stated=channels is not None)
+    elif channels is not None and isinstance(images, ArrayImages):
+        images.keep_channels(channels)
     return images
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from siamtransfer.data.imageset import ImageSet, content_fingerprint, fingerprint_of_arrays
+from siamtransfer.data.imageset import ImageSet, channels_of, content_fingerprint, fingerprint_of_arrays
 from siamtransfer.utils.errors import UserError
 
 
@@ -17,7 +17,7 @@ class Subset:
         assert images.labels is not None
         self.images, self.indices = images, indices
         self.name, self.split, self.classes = images.name, images.split, images.classes
-        self.image_size = images.image_size
+        self.image_size, self.channels = images.image_size, channels_of(images)
         self.labels = images.labels[indices]
 
     @cached_property
@@ -34,7 +34,7 @@ class Subset:
         return len(self.indices)
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` of the subset as uint8[H,W,3]; raises UnreadableImage."""
+        """Image `index` of the subset as uint8[H,W,C]; raises UnreadableImage."""
         return self.images.image(int(self.indices[index]))
 
     def describe(self, index: int) -> str:

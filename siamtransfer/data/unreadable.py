@@ -42,6 +42,14 @@ class NothingReadable(UserError):
         super().__init__(_message_of(sentence, type(self)))
 
 
+class WrongChannels(UserError):
+    """An image has not the channels of its set. Pretraining replaces no such image: the set is a mixed one,
+    or its number of channels was said wrongly."""
+
+    def __init__(self, sentence: str):
+        super().__init__(_message_of(sentence, type(self)))
+
+
 def _message_of(text: str, kind: type[Exception]) -> str:
     """The message of an error that PyTorch's DataLoader raises again for a worker process.
 

@@ -25,6 +25,7 @@ from siamtransfer.data.depth import ENDINGS, STARTS
 from siamtransfer.data.folders import CONTENT_LIMIT, fingerprint_of_files
 from siamtransfer.data.imageset import fingerprint_of_arrays
 from siamtransfer.data.listing import STAT_THREADS, PathTable, has_image_ending
+from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.text import printable
@@ -37,11 +38,11 @@ class ContainedImages(ABC):
 
     The fingerprint covers names, sizes, labels and class names, as that of a folder does, and is the same for
     a copy. `content_fingerprint` covers the bytes of the containers or, of large ones, the times of their
-    last changes. `bit_depth` and `remark` are those of `folders.FileImages`.
+    last changes. `form` and `remark` are those of `folders.FileImages`.
     """
 
     image_size: int | None = None
-    bit_depth: int | None = None
+    form: PixelForm = RGB
     remark: str | None = None
 
     def __init__(
@@ -66,10 +67,15 @@ class ContainedImages(ABC):
     def container_of(self, index: int) -> int:
         """The position in `containers` of the file that holds image `index`."""
 
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.form.channels
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over names, sizes, labels and class names."""
-        return fingerprint_of_files(self.names, self.sizes, self.labels, self.classes, self.bit_depth)
+        return fingerprint_of_files(self.names, self.sizes, self.labels, self.classes, self.form)
 
     @cached_property
     def content_fingerprint(self) -> str:
@@ -87,8 +93,8 @@ class ContainedImages(ABC):
         return len(self.names)
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
-        return decode(self.encoded(index), self.describe(index), bit_depth=self.bit_depth)
+        """Image `index` as uint8[H,W,C]; raises UnreadableImage, or WrongChannels."""
+        return decode(self.encoded(index), self.describe(index), self.form)
 
     def relative_name(self, index: int) -> str:
         """The name of image `index` inside its container."""

@@ -1,0 +1,136 @@
+"""TIFF files: their header, by Pillow; the pixels of those that Pillow does not read, by tifffile.
+
+tifffile logs what is damaged and fills up what is missing. Here such a file is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from PIL import TiffImagePlugin
+
+from siamtransfer.data.sizes import reason_of, require_size
+from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.utils.errors import UserError
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SAMPLES, _BITS, _PHOTOMETRIC, _INKS = 277, 258, 262, 5  # tags of TIFF, and a value of the last
+_UNCOMPRESSED = 1  # of the tag Compression
+_EXTRA = "pip install 'siamtransfer[multichannel]'"
+
+
+class TiffHeader(NamedTuple):
+    """What the header of a TIFF file says of its first page, and whether more pages follow."""
+
+    samples: int
+    bits: int
+    inks: bool
+    more_pages: bool
+
+
+def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
+    """The header of a TIFF file; None where it cannot be read."""
+    try:
+        start = stream.read(16)
+        if not start.startswith(TIFF_STARTS):
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if b"+" in start[2:4] else 8])
+            stream.seek(directory.next)
+            directory.load(stream)
+            bits = max(map(int, directory.get(_BITS, (1,))))
+            samples = int(directory.get(_SAMPLES, 1))
+            return TiffHeader(samples, bits, directory.get(_PHOTOMETRIC) == _INKS, bool(directory.next))
+    except Exception:  # Pillow raises errors of many types for damaged files
+        return None
+
+
+def read_tiff(data: bytes, where: str) -> tuple[np.ndarray, int | None]:
+    """The first series of a TIFF file, and the axis of its channels where the file says which it is.
+
+    Raises:
+        UnreadableImage: it is damaged, or a part of it is missing.
+        UserError: tifffile is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise UserError(
+            f"{where} is a TIFF file of many channels or of a stated range, and tifffile is not installed: "
+            f"{_EXTRA}"
+        ) from error
+    try:
+        with _damages() as found, tifffile.TiffFile(io.BytesIO(data)) as file:
+            series = file.series[0]
+            require_size(series.shape, where)
+            for page in series.pages:
+                _require_complete(page, len(data))
+            values, axes = series.asarray(), series.axes
+            if found:
+                raise ValueError(found[0])
+            if values.shape != series.shape:
+                raise ValueError("a part of it is missing")
+    except UnreadableImage:
+        raise
+    except Exception as error:  # tifffile raises errors of many types for damaged files
+        reason = reason_of(error)
+        cure = f"; {_EXTRA}" if "imagecodecs" in reason else ""
+        raise UnreadableImage(where, f"it cannot be decoded ({reason}){cure}") from error
+    kept = [axis for axis, size in enumerate(values.shape) if size > 1 or axes[axis] in "YXSC"]
+    values = values.reshape([values.shape[axis] for axis in kept])
+    named = [number for number, axis in enumerate(kept) if axes[axis] in "SC"]
+    return values, named[0] if len(named) == 1 and values.ndim == 3 else None
+
+
+def _require_complete(page: Any, length: int) -> None:
+    """Raises ValueError where a page is none, or a strip or tile of it is not in a file of `length` bytes."""
+    if page is None:
+        raise ValueError("a page is missing")
+    offsets, counts = page.dataoffsets, page.databytecounts
+    parts = list(zip(offsets, counts, strict=True))
+    if not parts or any(count <= 0 or offset + count > length for offset, count in parts):
+        raise ValueError("it is truncated or a part of it is missing")
+    page = page.aspage()
+    whole = page.compression == _UNCOMPRESSED and page.bitspersample % 8 == 0
+    if whole and sum(counts) < page.size * page.bitspersample // 8:
+        raise ValueError("it is truncated or a part of it is missing")
+
+
+_found: ContextVar[list[str] | None] = ContextVar("_found", default=None)
+
+
+class _Collector(logging.Handler):
+    """Collects the errors that tifffile logs within `_damages`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = _found.get()
+        if found is not None:
+            found.append(record.getMessage())
+
+
+_COLLECTOR = _Collector(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _damages() -> Iterator[list[str]]:
+    """The errors that tifffile logs in this thread meanwhile, which nobody else sees; warnings are about what
+    no pixel depends on."""
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(_COLLECTOR)  # once, however often
+    logger.propagate = False
+    found: list[str] = []
+    token = _found.set(found)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield found
+    finally:
+        _found.reset(token)
