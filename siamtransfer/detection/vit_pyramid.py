@@ -8,6 +8,7 @@ On each are a 1x1 and a 3x3 convolution with a norm, and pooling p5 gives p6.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,13 @@ from siamtransfer.utils.errors import UserError
 STRIDES = (4, 8, 16, 32)
 """Of the levels p2 to p5."""
 Attention = Literal["windowed", "global"]
+_GROUPS = 32
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "BN": nn.BatchNorm2d,
+    "SyncBN": nn.SyncBatchNorm,
+    "nnSyncBN": nn.SyncBatchNorm,
+    "GN": functools.partial(nn.GroupNorm, _GROUPS),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,8 @@ class VitOptions:
         patch_size: side of a patch in pixels; 0: the network's own.
         final_norm: whether the map goes through the network's last norm.
         drop_path: rate of stochastic depth of the last block, growing from 0 at the first.
+        norm: of the levels: `LN` over the channels as published, `BN`, `SyncBN`, `GN` of 32 groups, or empty
+            for none.
         channels: of each level.
     """
 
@@ -53,6 +63,7 @@ class VitOptions:
     patch_size: int = 0
     final_norm: bool = True
     drop_path: float = 0.0
+    norm: str = "LN"
     channels: int = 256
 
     def check(self) -> None:
@@ -67,8 +78,13 @@ class VitOptions:
         ):
             if value < least:
                 raise UserError(f"MODEL.VIT.{name} is {value}; it has to be {least} or more")
+        if self.norm not in (*_NORMS, "LN", ""):
+            known = ", ".join(["LN", *_NORMS])
+            raise UserError(
+                f"MODEL.FPN.NORM is {self.norm!r}; for the levels of a ViT it is empty or {known}"
+            )
         if not 0 <= self.drop_path < 1:
-            raise UserError(f"MODEL.VIT.DROP_PATH is {self.drop_path}; it has to be at least 0 and below 1")
+            raise UserError(f"MODEL.TIMM.DROP_PATH is {self.drop_path}; it has to be at least 0 and below 1")
 
     def windows(self, depth: int) -> list[int | None]:
         """For each of `depth` blocks the side of its windows, None for attention over the whole image.
@@ -105,19 +121,10 @@ class VitPyramid(PyramidTrunk):
     is_pyramid: ClassVar[bool] = True
     bottom_up: VitTrunk
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        options: VitOptions,
-        norm: Callable[[int], nn.Module] | None = None,
-    ):
+    def __init__(self, architecture: Architecture, options: VitOptions):
         super().__init__()
         options.check()
         depth, patch = _depth_and_patch(architecture, options)
-        if norm is None:
-            from timm.layers import LayerNorm2d
-
-            norm = LayerNorm2d
         self.bottom_up = VitTrunk(
             architecture,
             options.windows(depth),
@@ -134,9 +141,7 @@ class VitPyramid(PyramidTrunk):
                 self.relative[str(number)] = RelativePositions(window or side, channels)
         self.levels = nn.ModuleDict(
             {
-                f"p{stride.bit_length() - 1}": _level(
-                    self.bottom_up.dim, patch, stride, options.channels, norm
-                )
+                f"p{stride.bit_length() - 1}": _level(self.bottom_up.dim, patch, stride, options)
                 for stride in STRIDES
             }
         )
@@ -167,17 +172,13 @@ def is_plain_vit(architecture: Architecture) -> bool:
         return why_no_plain_vit(architecture.build()) is None
 
 
-def build_vit_pyramid(
-    architecture: Architecture, options: VitOptions, norm: Callable[[int], nn.Module] | None = None
-) -> VitPyramid:
+def build_vit_pyramid(architecture: Architecture, options: VitOptions) -> VitPyramid:
     """The pyramid with random weights from torch's generator.
-
-    `norm` makes the norm of a level from its channels; None: a layer norm of the channels, as published.
 
     Raises:
         UserError: the network is no plain ViT, or the options do not go with it.
     """
-    return VitPyramid(architecture, options, norm)
+    return VitPyramid(architecture, options)
 
 
 def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[int, int]:
@@ -203,21 +204,31 @@ def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[i
     return len(backbone.model.blocks), patch
 
 
-def _level(
-    channels: int, patch: int, stride: int, out: int, norm: Callable[[int], nn.Module]
-) -> nn.Sequential:
+def _level(channels: int, patch: int, stride: int, options: VitOptions) -> nn.Sequential:
     """From the map of `patch` pixels a place to the level of `stride`."""
     layers: list[nn.Module] = []
     for step in range((patch // stride).bit_length() - 1):
         if step:
-            layers += [norm(channels), nn.GELU()]
+            layers += [*_norm(channels, options), nn.GELU()]
         layers.append(nn.ConvTranspose2d(channels, channels // 2, kernel_size=2, stride=2))
         channels //= 2
     layers += [nn.MaxPool2d(2) for _ in range((stride // patch).bit_length() - 1)]
+    out, bias = options.channels, not options.norm
     return nn.Sequential(
         *layers,
-        nn.Conv2d(channels, out, kernel_size=1, bias=False),
-        norm(out),
-        nn.Conv2d(out, out, kernel_size=3, padding=1, bias=False),
-        norm(out),
+        nn.Conv2d(channels, out, kernel_size=1, bias=bias),
+        *_norm(out, options),
+        nn.Conv2d(out, out, kernel_size=3, padding=1, bias=bias),
+        *_norm(out, options),
     )
+
+
+def _norm(channels: int, options: VitOptions) -> list[nn.Module]:
+    """The norm of a map of so many channels; empty where there is none."""
+    from timm.layers import LayerNorm2d
+
+    if options.norm == "LN":
+        return [LayerNorm2d(channels)]
+    if options.norm == "GN" and channels % _GROUPS:
+        raise UserError(f"MODEL.FPN.NORM GN has {_GROUPS} groups, which do not divide {channels} channels")
+    return [_NORMS[options.norm](channels)] if options.norm else []

@@ -250,9 +250,23 @@ def test_stochastic_depth_grows_over_the_blocks() -> None:
         (PLAIN, {"global_blocks": -1}, "GLOBAL_BLOCKS is -1"),
         (PLAIN, {"attention": "local"}, "ATTENTION is 'local'"),
         (PLAIN, {"patch_size": 12}, "patches of 12 pixels"),
-        (PLAIN, {"drop_path": 1.0}, "DROP_PATH is 1.0"),
+        (PLAIN, {"drop_path": 1.0}, "TIMM.DROP_PATH is 1.0"),
+        (PLAIN, {"norm": "IN"}, "FPN.NORM is .IN."),
+        (PLAIN, {"norm": "GN"}, "32 groups, which do not divide 8"),
     ],
 )
 def test_what_cannot_be_built_is_refused(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         pyramid(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("LN", torch.nn.LayerNorm), ("BN", torch.nn.BatchNorm2d), ("", None)]
+)
+def test_levels_have_the_chosen_norm(norm: str, kind: type[torch.nn.Module] | None) -> None:
+    built = pyramid(norm=norm)
+    norms = [module for module in built.levels.modules() if "Norm" in type(module).__name__]
+    assert len(norms) == (0 if kind is None else 9)  # two a level, one between transposed convolutions
+    assert all(isinstance(module, kind or ()) for module in norms)
+    biased = {m.bias is not None for m in built.levels.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert biased == {kind is None}
