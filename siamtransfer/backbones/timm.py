@@ -14,6 +14,7 @@ from torch import nn
 from siamtransfer.backbones.backbone import check_channels
 from siamtransfer.backbones.library_backbone import LibraryBackbone
 from siamtransfer.backbones.names import RESNETS, TIMM
+from siamtransfer.backbones.vit_positions import set_positions
 from siamtransfer.utils.errors import UserError
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,7 +29,8 @@ class TimmBackbone(LibraryBackbone):
     `heads` is the number of attention heads of a ViT where it differs from timm's; no tensor shows it.
     `image_size` is the side in pixels for which it has position embeddings, where it differs from timm's;
     images of other sizes get interpolated ones. `pool` is timm's `global_pool`. `activation` and `norm_eps`
-    replace those of timm's ViT. `in_channels` is the 3 of x. With `any_size` a network of windows that timm
+    replace those of timm's ViT. `positions`, one of POSITIONS, is how position embeddings are interpolated
+    where it is not timm's way. `in_channels` is the 3 of x. With `any_size` a network of windows that timm
     builds for one size (Swin) takes images of other sizes, too.
 
     Raises:
@@ -46,6 +48,7 @@ class TimmBackbone(LibraryBackbone):
         pool: str | None = None,
         activation: str | None = None,
         norm_eps: float | None = None,
+        positions: str | None = None,
         in_channels: int = 3,
         any_size: bool = False,
     ):
@@ -67,7 +70,9 @@ class TimmBackbone(LibraryBackbone):
         model = _create_model(original, options, any_size)
         super().__init__(name, model, getattr(model, "head_hidden_size", None) or model.num_features)
         self.heads, self.image_size, self.pool, self.in_channels = heads, image_size, pool, in_channels
-        self.activation, self.norm_eps = activation, norm_eps
+        self.activation, self.norm_eps, self.positions = activation, norm_eps, positions
+        if positions is not None:
+            set_positions(model, positions)
         if norm_eps is not None:
             for module in model.modules():
                 if isinstance(module, nn.LayerNorm):
@@ -84,7 +89,10 @@ def _create_model(name: str, options: dict[str, Any], any_size: bool) -> Any:
     import timm
 
     options = {"pretrained": False, "num_classes": 0, **options}
-    for choice in [{"dynamic_img_size": True}, *([{"strict_img_size": False}] if any_size else [])]:
+    choices: list[dict[str, Any]] = [{"dynamic_img_size": True}]
+    if any_size:
+        choices.append({"strict_img_size": False})
+    for choice in choices:
         with contextlib.suppress(TypeError):  # it has no such choice
             return timm.create_model(name, **choice, **options)
     try:

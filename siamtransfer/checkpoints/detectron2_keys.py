@@ -34,6 +34,9 @@ TABLE = (
 )
 _FIELDS = {"stage": r"(?P<stage>\w+)", "block": r"(?P<block>\d+)", "number": r"(?P<number>[123])"}
 LAYOUTS = ("C4", "FPN")
+TIMM_TRUNK = "bottom_up."
+"""Stands before timm's names of the tensors of a converted network of timm. Detectron2 matches names by their
+ends, and `norm.weight` alone would end the name of many a layer."""
 Library = Literal["torchvision", "detectron2"]
 
 
@@ -49,7 +52,10 @@ def to_torchvision(key: str) -> str:
 
 def in_model(key: str, layout: str) -> str:
     """The trunk's tensor `key` in a complete Detectron2 model; in C4 res5 belongs to the RoI heads, in the
-    layout plain the trunk is the backbone."""
+    layout plain the trunk is the backbone. Networks of timm, whose keys begin with TIMM_TRUNK, have the
+    layout timm, below a feature pyramid, or ViT, a pyramid themselves."""
+    if layout in ("timm", "ViT"):
+        return f"backbone.bottom_up.pyramid.{key}" if layout == "timm" else f"backbone.pyramid.{key}"
     if layout == "FPN":
         return f"backbone.bottom_up.{key}"
     return f"roi_heads.{key}" if layout == "C4" and key.startswith("res5.") else f"backbone.{key}"

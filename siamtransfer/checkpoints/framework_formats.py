@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from siamtransfer.checkpoints.detectron2_keys import to_torchvision
+from siamtransfer.checkpoints.detectron2_keys import TIMM_TRUNK, in_model, to_torchvision
 from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format, branches
 from siamtransfer.checkpoints.layouts.sequential import (
     LIGHTLY_CHILDREN,
@@ -20,6 +20,28 @@ def _from_detectron2(name: str) -> str:
     return to_torchvision(name)
 
 
+def _from_timm_trunk(name: str) -> str:
+    """timm's name of a tensor, from that in a converted trunk or a complete detector."""
+    for layout in ("timm", "ViT"):
+        name = name.removeprefix(in_model("", layout))
+    if not name.startswith(TIMM_TRUNK):
+        raise ValueError(f"its tensor {name!r} belongs to no trunk of timm's")
+    return name.removeprefix(TIMM_TRUNK)
+
+
+_DETECTOR = {
+    "backbone.fpn": "detector",
+    "backbone.top_block.": "detector",
+    "sem_seg_head.": "detector",
+    "proposal_generator.": "detector",
+    "roi_heads.box": "detector",
+    "roi_heads.mask": "detector",
+    "roi_heads.keypoint": "detector",
+    "head.": "detector",
+    "pixel_mean": "normalisation",
+    "pixel_std": "normalisation",
+}
+"""What stands beside the trunk in a detector of Detectron2."""
 _LIGHTLY = {
     "projection_head": "projector",
     "prediction_head": "predictor",
@@ -150,20 +172,25 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
         "Detectron2, a converted trunk or a whole detector",
         drops={
             "stem.fc.": "projector",  # converters of torchvision's and MoCo's files keep them there
-            "backbone.fpn": "detector",
-            "backbone.top_block.": "detector",
-            "sem_seg_head.": "detector",
-            "proposal_generator.": "detector",
-            "roi_heads.box": "detector",
-            "roi_heads.mask": "detector",
-            "roi_heads.keypoint": "detector",
             "roi_heads.res5.norm.": "detector",
-            "head.": "detector",
-            "pixel_mean": "normalisation",
-            "pixel_std": "normalisation",
+            **_DETECTOR,
         },
         marks=("stem.conv1.weight|backbone.stem.|backbone.bottom_up.stem.",),
         fixes={"7x7": {"stem": "imagenet"}},
         rename=_from_detectron2,
+    ),
+    Format(
+        "detectron2-timm",
+        "Detectron2, a network of timm that was converted, or a whole detector on one",
+        drops={
+            **{
+                f"{in_model('', layout)}{part}.": "detector"
+                for layout in ("timm", "ViT")
+                for part in ("norms", "relative", "levels")
+            },
+            **_DETECTOR,
+        },
+        marks=("|".join((TIMM_TRUNK, in_model("", "timm"), in_model("", "ViT"))),),
+        rename=_from_timm_trunk,
     ),
 )

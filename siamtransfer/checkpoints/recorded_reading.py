@@ -23,6 +23,7 @@ from typing import Any, cast, get_args
 import yaml
 
 from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.names import RESNETS
 from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.checkpoints.preprocessing import Interpolation, Preprocessing
 from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
@@ -42,6 +43,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "stem": (str,),
     "output_stride": (int,),
     "heads": (int,),
+    "positions": (str,),
 }
 
 
@@ -132,7 +134,7 @@ def _read_side_file(path: Path) -> RecordedReading | None:
         if not lines and MARK not in text:
             return None
         recorded = parse_record(lines[0] if len(lines) == 1 else "", where, path)
-        _require_settings(text, recorded.reading, path)
+        _require_settings(text, recorded, path)
         return recorded
     try:
         content = json.loads(text)
@@ -143,15 +145,17 @@ def _read_side_file(path: Path) -> RecordedReading | None:
     return parse_record(text, where, path)
 
 
-def _require_settings(text: str, reading: Reading, path: Path) -> None:
+def _require_settings(text: str, recorded: RecordedReading, path: Path) -> None:
     """Raises UserError where the settings in OUT.yaml contradict the record in its comment."""
     try:
         content = yaml.safe_load(text)
         model, image_format = content["MODEL"], content["INPUT"]["FORMAT"]
-        stride = model["RESNETS"]["STRIDE_IN_1X1"]
+        resnet = recorded.architecture.name in RESNETS
+        stride = model["RESNETS"]["STRIDE_IN_1X1"] if resnet else False
         pixels = [number / 255 for key in ("PIXEL_MEAN", "PIXEL_STD") for number in model[key]]
     except (yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "lacks the settings of converted weights") from error
+    reading = recorded.reading
     normalisation = [*reading.normalisation.value.mean, *reading.normalisation.value.std]
     strided = reading.stride_in_1x1.value if reading.stride_in_1x1 else False
     same_pixels = len(pixels) == 6 and all(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.detection.pyramid_trunk import PyramidTrunk
-from siamtransfer.detection.stage_trunk import StageTrunk, map_strides
+from siamtransfer.detection.stage_trunk import MapNorm, StageTrunk, map_strides
 from siamtransfer.detection.vit_pyramid import VitOptions, build_vit_pyramid
 
 
@@ -16,10 +16,13 @@ class PyramidOptions:
 
     Attributes:
         drop_path: rate of stochastic depth in training, of a network in stages.
+        map_norm: of a network in stages, LN for a layer norm on each map, empty for none; None: as detectors
+            have it (StageFacts).
         vit: of a plain ViT.
     """
 
     drop_path: float = 0.0
+    map_norm: MapNorm | None = None
     vit: VitOptions = field(default_factory=VitOptions)
 
 
@@ -31,7 +34,7 @@ def build_pyramid_trunk(architecture: Architecture, *, options: PyramidOptions) 
     """
     if is_plain_vit(architecture):
         return build_vit_pyramid(architecture, options.vit)
-    return StageTrunk(architecture, options.drop_path)
+    return StageTrunk(architecture, options.drop_path, options.map_norm)
 
 
 def is_plain_vit(architecture: Architecture) -> bool:

@@ -7,7 +7,7 @@ that are multiples of 32, which is what detectors make of an image.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from siamtransfer.utils.errors import UserError
 
 _TRIED = ((96, 160), (800, 1344))
 """Height and width of images, multiples of 32, at which the maps have to have their strides."""
+MapNorm = Literal["LN", ""]
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
@@ -30,15 +31,15 @@ class StageFacts(NamedTuple):
         indices: the places of the maps of LEVELS among timm's maps.
         channels: of these maps.
         unused: the parameters of which no map is made (a last norm, a last convolution).
-        layer_norms: whether its norms are layer norms and none is a batch norm. The last addition of a stage
-            is under no norm then, so that detectors put one on each map (Liu et al. 2021, Swin, and Liu et
-            al. 2022, ConvNeXt, in their published code).
+        map_norm: LN where its norms are layer norms and none is a batch norm, else empty. No norm is over the
+            last addition of a stage then, so that detectors put a layer norm on each map, as those published
+            with Swin (Liu et al. 2021) and ConvNeXt (Liu et al. 2022) do.
     """
 
     indices: tuple[int, ...]
     channels: tuple[int, ...]
     unused: frozenset[str]
-    layer_norms: bool
+    map_norm: MapNorm
 
 
 @functools.cache
@@ -60,13 +61,14 @@ def stage_facts(architecture: Architecture) -> StageFacts:
         for size in _TRIED:
             maps = _tried(name, model, indices, size)
         sum((features.sum() for features in maps), start=torch.zeros(())).backward()
-    modules = list(model.modules())
+    kinds = [type(module) for module in model.modules()]
+    layer_norms = any(issubclass(kind, nn.LayerNorm) for kind in kinds)
+    batch_norms = any(issubclass(kind, _BATCH_NORM) for kind in kinds)
     return StageFacts(
         indices,
         tuple(int(features.shape[1]) for features in maps),
         frozenset(name for name, parameter in model.named_parameters() if parameter.grad is None),
-        any(isinstance(module, nn.LayerNorm) for module in modules)
-        and not any(isinstance(module, _BATCH_NORM) for module in modules),
+        "LN" if layer_norms and not batch_norms else "",
     )
 
 
@@ -160,12 +162,13 @@ class StageTrunk(PyramidTrunk):
     Args:
         architecture: of the network.
         drop_path: rate of stochastic depth in training.
+        map_norm: LN for a layer norm on each map, empty for none; None: that of StageFacts.
 
     Raises:
         UserError: the network has no such maps.
     """
 
-    def __init__(self, architecture: Architecture, drop_path: float = 0.0):
+    def __init__(self, architecture: Architecture, drop_path: float = 0.0, map_norm: MapNorm | None = None):
         from timm.layers import LayerNorm2d
 
         super().__init__()
@@ -174,7 +177,7 @@ class StageTrunk(PyramidTrunk):
         self.channels = dict(zip(LEVELS, facts.channels, strict=True))
         self.strides = dict(LEVELS)
         self.size_divisibility = max(LEVELS.values())
-        normed = self.channels if facts.layer_norms else {}
+        normed = self.channels if (facts.map_norm if map_norm is None else map_norm) else {}
         self.norms = nn.ModuleDict({name: LayerNorm2d(count) for name, count in normed.items()})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

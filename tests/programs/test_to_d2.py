@@ -191,8 +191,10 @@ def test_existing_files_need_force_and_the_input_is_never_replaced(
 @pytest.mark.parametrize(
     ("source", "out", "message"),
     [
-        ("random:timm:resnet10t", "out.pkl", "holds resnet10t from timm"),
-        ("random:timm:vit_tiny_patch16_224", "out.pkl", "holds vit_tiny_patch16_224 from timm"),
+        ("random:timm:visformer_tiny", "out.pkl", "visformer_tiny has maps of the strides 8, 16, 32, and"),
+        ("random:timm:maxvit_tiny_rw_224", "out.pkl", "does not take images of 96x160 pixels, and detectors"),
+        ("random:timm:inception_v3", "out.pkl", "makes a map of 20x36 from 96x160 pixels, where"),
+        ("random:torchvision:vgg11", "out.pkl", "of torchvision's networks only ResNets"),
         ("random:resnet18", "out.pth", r"must end in \.pkl"),
         ("absent.pth", "out.pkl", "there is no file"),
     ],

@@ -8,6 +8,7 @@ import torch
 
 from siamtransfer.detection.detectron2.poly_lr import POLY, check_poly_lr
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
+from siamtransfer.detection.detectron2.timm_settings import check_timm_settings
 from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_PLAIN
 from siamtransfer.detection.dilations import output_stride
 from siamtransfer.utils.errors import UserError
@@ -23,6 +24,7 @@ def check_settings(cfg: Any) -> None:
             rate ends above its beginning.
     """
     _check_dilations(cfg)
+    check_timm_settings(cfg)
     if cfg.SOLVER.LR_SCHEDULER_NAME == POLY:
         check_poly_lr(cfg.SOLVER)
     if cfg.MODEL.META_ARCHITECTURE == SEGMENTOR:

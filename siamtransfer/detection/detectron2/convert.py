@@ -1,8 +1,9 @@
 """Converts the backbone of a checkpoint to Detectron2's format, and proves the conversion.
 
 OUT.pkl has the weights under Detectron2's names, OUT.yaml the settings that they need. Before either file
-appears, Detectron2 builds its C4 and FPN trunks from them, and its res2 to res5 have to equal torchvision's.
-Without Detectron2, names and shapes are still checked against the list of what its trunk has.
+appears, Detectron2 builds its C4 and FPN trunks from them, and its res2 to res5 have to equal torchvision's
+(of a network of timm, the maps below its feature pyramid have to equal timm's). Without Detectron2, names and
+shapes are still checked against the list of what its trunk has.
 
 The proof compares our reading of the checkpoint with Detectron2's network. It cannot show that the reading is
 that of the training: what was assumed of it is printed beside the proof, and recorded.
@@ -22,7 +23,6 @@ from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints import detectron2_keys
 from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
 from siamtransfer.checkpoints.conversion import Conversion
 from siamtransfer.checkpoints.options import ReadingOptions
@@ -31,7 +31,8 @@ from siamtransfer.checkpoints.recorded_reading import recorded
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.convertible import refuse_inconvertible, why_no_c4
 from siamtransfer.detection.detectron2.parity import IMAGE, TOLERANCE, Parity, measure_parity
-from siamtransfer.detection.detectron2.shapes import check_shapes
+from siamtransfer.detection.detectron2.shapes import check_shapes, detectron2_name
+from siamtransfer.detection.detectron2.timm_parity import measure_timm_parity
 from siamtransfer.detection.detectron2.weights_config import settings_for, weights_config_text
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
@@ -77,14 +78,14 @@ def to_detectron2(
     read = source
     refuse_inconvertible(read.architecture, read.path)
     state = {name: to_float32(tensor) for name, tensor in read.state.items()}
-    weights = {detectron2_keys.to_detectron2(name): tensor for name, tensor in state.items()}
+    weights = {detectron2_name(name, read.architecture): tensor for name, tensor in state.items()}
     check_shapes(weights, read.architecture)
     say(read.summary())
 
     settings = settings_for(read.architecture, read.normalisation, out.name)
     backbone = ConvertedBackbone(read, state, weights, settings, digest_of(state))
     if dry_run:
-        say_mapping(state)
+        say_mapping(state, read.architecture)
         parity, proof = None, "not run: --dry-run"
     else:
         parity = write_proved(backbone, out, config_path)
@@ -99,7 +100,7 @@ def to_detectron2(
 class ConvertedBackbone:
     """A backbone in both forms, in memory.
 
-    state: float32 tensors by torchvision's names; weights: the same tensors by Detectron2's; settings: what
+    state: float32 tensors by the library's names; weights: the same tensors by Detectron2's; settings: what
     Detectron2 has to be set to, in order; digest: of `state`.
     """
 
@@ -126,9 +127,7 @@ def write_proved(backbone: ConvertedBackbone, out: Path, config_path: Path) -> P
         for file in (text, binary):
             file.flush()
         if is_installed():
-            original = build_original(backbone.read.architecture, backbone.state)
-            normalisation = backbone.read.normalisation
-            parity = measure_parity(Path(binary.name), Path(text.name), original, normalisation)
+            parity = measure(backbone, Path(binary.name), Path(text.name))
             parity.check()
     return parity
 
@@ -138,12 +137,14 @@ def to_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def build_original(architecture: Architecture, state: Mapping[str, Tensor]) -> ResNetBackbone:
-    """The torchvision trunk that the proof compares with, in eval mode."""
-    backbone = architecture.build()
-    assert isinstance(backbone, ResNetBackbone)
-    backbone.load_state_dict(state, strict=True)
-    return backbone.eval()
+def measure(backbone: ConvertedBackbone, weights: Path, weights_config: Path) -> Parity:
+    """The proof of the written files, whatever their names: Detectron2's network against the original one."""
+    original = backbone.read.architecture.build()
+    original.load_state_dict(backbone.state, strict=True)
+    normalisation = backbone.read.normalisation
+    if isinstance(original, ResNetBackbone):
+        return measure_parity(weights, weights_config, original.eval(), normalisation)
+    return measure_timm_parity(weights, weights_config, original.eval(), normalisation)
 
 
 class PlainPickler(pickle.Pickler):
@@ -171,11 +172,11 @@ def write_pickle(weights: Mapping[str, Tensor], file: IO[bytes]) -> None:
     pickler.dump(content)
 
 
-def say_mapping(state: Mapping[str, Tensor]) -> None:
-    """Prints torchvision's and Detectron2's name and the shape of every tensor."""
+def say_mapping(state: Mapping[str, Tensor], architecture: Architecture) -> None:
+    """Prints the library's and Detectron2's name and the shape of every tensor."""
     longest = max(map(len, state))
     for name, tensor in state.items():
-        say(f"{name:{longest}}  ->  {detectron2_keys.to_detectron2(name)}  {tuple(tensor.shape)}")
+        say(f"{name:{longest}}  ->  {detectron2_name(name, architecture)}  {tuple(tensor.shape)}")
 
 
 def say_proof(parity: Parity | None, proof: str, read: ReadBackbone) -> None:
@@ -185,13 +186,13 @@ def say_proof(parity: Parity | None, proof: str, read: ReadBackbone) -> None:
     else:
         say(
             f"numerical proof {proof}, {parity.detectron2}: its network computes what our reading of the "
-            "checkpoint computes; largest relative difference of res2 to res5"
+            "checkpoint computes; largest relative difference of the maps"
         )
         for name, error in parity.metrics().items():
             _, dtype, layout, _ = name.split("/")
             say(f"  {layout:3} {dtype}  {error:.1e}")
         if reason := why_no_c4(read.architecture):
-            say(f"  (FPN only: {reason})")
+            say(f"  (no C4: {reason})" if parity.library == "timm" else f"  (FPN only: {reason})")
     say_assumptions(read)
     if not read.reading.assumptions():
         say("nothing about the reading was assumed")

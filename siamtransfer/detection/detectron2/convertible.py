@@ -1,12 +1,15 @@
-"""Which backbones Detectron2 can hold, and in which of its two layouts.
+"""Which backbones Detectron2 can hold, and in which layouts.
 
-C4: the RoI heads own res5. FPN: the trunk has res2 to res5, with a feature pyramid on top.
+C4: the RoI heads own res5. FPN: the trunk has res2 to res5, with a feature pyramid on top. timm: such a trunk
+of timm's module. ViT: a plain ViT of timm's with a pyramid on its last map.
 """
 
 from __future__ import annotations
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.names import RESNETS, STEMS, TIMM, Stem
+from siamtransfer.backbones.names import RESNETS, STEMS, TORCHVISION, Stem
+from siamtransfer.detection.build_pyramid import is_plain_vit
+from siamtransfer.detection.detectron2.timm_settings import timm_settings
 from siamtransfer.utils.errors import UserError
 
 
@@ -16,11 +19,17 @@ def refuse_inconvertible(architecture: Architecture, path: str) -> None:
     Raises:
         UserError: it has none; the message names the file `path` and the reason.
     """
-    if architecture.name not in RESNETS:
+    if architecture.name.startswith(TORCHVISION):
         raise UserError(
-            f"{path} holds {architecture.name.removeprefix(TIMM)} from timm, and Detectron2 has no such "
-            "trunk; convert a torchvision ResNet"
+            f"{path} holds {architecture.name}, and of torchvision's networks only ResNets are converted; "
+            "convert a ResNet, or a network of timm"
         )
+    if architecture.name not in RESNETS:
+        try:
+            timm_settings(architecture)
+        except UserError as error:
+            raise UserError(f"{path} holds a network that no trunk can be made of: {error}") from error
+        return
     if architecture.stem not in ("imagenet", "small"):
         raise UserError(
             f"{path} has the stem {architecture.stem} ({_describe_stem(architecture.stem)}), which no trunk "
@@ -46,6 +55,8 @@ def _describe_stem(stem: Stem | None) -> str:
 
 def why_no_c4(architecture: Architecture) -> str | None:
     """Why the C4 layout cannot hold the trunk, or None when it can; FPN holds every trunk."""
+    if architecture.name not in RESNETS:
+        return "the head of Detectron2's C4 layout is made of blocks of a ResNet"
     if not RESNETS[architecture.name].bottleneck:
         return "the head of Detectron2's C4 layout is made of bottleneck blocks"
     if architecture.stem == "small":
@@ -54,5 +65,7 @@ def why_no_c4(architecture: Architecture) -> str | None:
 
 
 def layouts(architecture: Architecture) -> tuple[str, ...]:
-    """The layouts that can hold the trunk: ("FPN",) or ("C4", "FPN")."""
+    """The layouts that can hold the trunk: ("FPN",), ("C4", "FPN"), ("timm",) or ("ViT",)."""
+    if architecture.name not in RESNETS:
+        return ("ViT",) if is_plain_vit(architecture) else ("timm",)
     return ("FPN",) if why_no_c4(architecture) else ("C4", "FPN")

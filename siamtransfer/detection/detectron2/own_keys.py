@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from siamtransfer.detection.detectron2.optimizer import PLAIN as OPTIMIZER_KEYS
+from siamtransfer.detection.vit_settings import VIT_KEYS
+
 
 def default_settings() -> Any:
     """Detectron2's CfgNode of defaults and this project's own keys in its sections.
@@ -22,7 +25,15 @@ def default_settings() -> Any:
     MOST_OF_ONE_CLASS, the fraction of a crop's labelled pixels from which on another crop is drawn; COLOUR,
     the distortion of brightness, contrast, saturation and hue.
 
-    SOLVER.POLY_POWER and POLY_END_LR belong to the schedule PolyLR.
+    MODEL.TIMM, of a trunk that is a network of timm: its NAME, and OPTIONS, the fields of its Architecture
+    that differ from the usual, as a list NAME, VALUE, NAME ...; MAP_NORM, `LN` where a layer norm is on each
+    map below the pyramid; DROP_PATH, the rate of stochastic depth in training.
+
+    MODEL.VIT, of a trunk that is a plain ViT: the fields of VitOptions (vit_pyramid.py).
+
+    SOLVER.POLY_POWER and POLY_END_LR belong to the schedule PolyLR. OPTIMIZER is SGD, or AdamW with BETAS;
+    LAYER_DECAY the factor of the rate from a layer of the trunk to the one before it; NO_DECAY the names of
+    parameters without weight decay.
     """
     from detectron2.config import CfgNode, get_cfg
 
@@ -32,6 +43,8 @@ def default_settings() -> Any:
     head.NUM_CONVS, head.DILATION, head.CONCAT_INPUT, head.DROPOUT = 2, 1, False, 0.0
     head.AUX_IN_FEATURE, head.AUX_CONVS_DIM, head.AUX_LOSS_WEIGHT = "", 256, 0.4
     head.ALIGN_CORNERS, head.MEAN_OVER_IGNORED = False, False
+    cfg.MODEL.TIMM = CfgNode({"NAME": "", "OPTIONS": [], "MAP_NORM": "", "DROP_PATH": 0.0})
+    cfg.MODEL.VIT = CfgNode({key.split(".")[-1]: value for key, value in VIT_KEYS.items()})
     cfg.INPUT.MASKS = CfgNode(
         {
             "SCALES": (0.5, 2.0),
@@ -43,4 +56,6 @@ def default_settings() -> Any:
         }
     )
     solver.POLY_POWER, solver.POLY_END_LR = 0.9, 0.0
+    for key, value in OPTIMIZER_KEYS.items():
+        solver[key] = value
     return cfg

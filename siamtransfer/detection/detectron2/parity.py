@@ -1,5 +1,6 @@
 """The proof that Detectron2 computes with converted weights what torchvision computes with the original ones.
 
+This is the proof of ResNets; timm_parity.py has that of timm's networks.
 Detectron2 builds the trunk from the written configuration, and its checkpointer loads the written weights.
 Both trunks get the same 8-bit image. Every tensor has to arrive to the bit, and the outputs of res2 to res5
 have to agree in float32 and, far more closely, in float64. The trunks of segmentation are covered too: D16,
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
+from siamtransfer.checkpoints.detectron2_keys import TIMM_TRUNK, in_model, to_detectron2
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.detection.detectron2.compat import Detectron2, import_detectron2
 from siamtransfer.detection.detectron2.convertible import layouts
 from siamtransfer.detection.detectron2.own_keys import default_settings
+from siamtransfer.detection.detectron2.timm_settings import TIMM_LAYOUTS
 from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_FPN, SMALL_STEM_PLAIN, register_trunks
 from siamtransfer.detection.dilations import dilate_first_convolutions
 from siamtransfer.utils.errors import UserError
@@ -44,13 +46,14 @@ DILATED = {"D16": (1, 2, False), "D8": (2, 4, True)}
 class Parity:
     """The result of the comparison.
 
-    errors: (dtype, layout, stage) to max|a - b| / max|b|, a Detectron2's output and b torchvision's;
-    tensors: layout to the number of tensors in the trunk, all of which arrived.
+    errors: (dtype, layout, stage) to max|a - b| / max|b|, a Detectron2's output and b that of the `library`
+    of the original; tensors: layout to the number of tensors in the trunk, all of which arrived.
     """
 
     errors: dict[tuple[torch.dtype, str, str], float]
     tensors: dict[str, int]
     detectron2: Detectron2
+    library: str = "torchvision"
 
     def metrics(self) -> dict[str, float]:
         """The largest error of each dtype and layout, by the name that it has in a record."""
@@ -73,7 +76,7 @@ class Parity:
         ]
         if wrong:
             raise UserError(
-                f"Detectron2's outputs differ from torchvision's ({'; '.join(wrong[:4])}), so nothing was "
+                f"Detectron2's outputs differ from {self.library}'s ({'; '.join(wrong[:4])}), so nothing was "
                 "written: the conversion is wrong for these weights"
             )
 
@@ -97,7 +100,8 @@ def measure_parity(
         cfg = configuration(layout, weights_config)
         model = build_trunk(cfg, layout)
         load_weights(model, weights)
-        tensors[layout] = _count_loaded(model, layout, backbone)
+        sources = {to_detectron2(name): tensor for name, tensor in backbone.state_dict().items()}
+        tensors[layout] = count_loaded(model, layout, sources)
         reference = dilated_like(backbone, layout) if layout in DILATED else backbone
         seen = image[..., :DILATED_SIDE, :DILATED_SIDE] if layout in DILATED else image
         for dtype in TOLERANCE:
@@ -131,7 +135,7 @@ def configuration(layout: str, weights_config: Path) -> Any:
     """Detectron2's CfgNode for the layout, with the weights config merged into its defaults."""
     register_trunks()
     cfg = default_settings()
-    if layout == "FPN":
+    if layout == "FPN":  # of a ResNet
         cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
         cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = list(STAGES)
     else:
@@ -171,12 +175,13 @@ def load_weights(model: nn.Module, weights: Path) -> None:
         DetectionCheckpointer(model).load(str(link))
 
 
-def _count_loaded(model: nn.Module, layout: str, backbone: ResNetBackbone) -> int:
-    """Checks that each tensor of Detectron2's trunk equals its source, and each source has its tensor."""
+def count_loaded(model: nn.Module, layout: str, converted: Mapping[str, Tensor]) -> int:
+    """Checks that each tensor of Detectron2's trunk equals its source, and each source has its tensor.
+
+    `converted` are the sources by the names of the written file. Returns the number of tensors.
+    """
     loaded = {name: tensor for name, tensor in model.state_dict().items() if _is_trunk(name, layout)}
-    sources = {
-        in_model(to_detectron2(name), layout): tensor for name, tensor in backbone.state_dict().items()
-    }
+    sources = {in_model(name, layout): tensor for name, tensor in converted.items()}
     unequal = [
         name
         for name in loaded.keys() | sources.keys()
@@ -191,33 +196,43 @@ def _count_loaded(model: nn.Module, layout: str, backbone: ResNetBackbone) -> in
 
 
 def _is_trunk(key: str, layout: str) -> bool:
-    stem_and_stages = [in_model(f"{name}.", layout) for name in ("stem", *STAGES)]
-    return key.startswith(tuple(stem_and_stages))
+    parts = (TIMM_TRUNK,) if layout in TIMM_LAYOUTS.values() else [f"{name}." for name in ("stem", *STAGES)]
+    return key.startswith(tuple(in_model(part, layout) for part in parts))
 
 
 def detectron2_stages(model: nn.Module, cfg: Any, layout: str, image: Tensor) -> list[Tensor]:
     """Detectron2's res2 to res5 for an RGB image[1,3,H,W] in 0..255, normalised as its models do it."""
-    if cfg.INPUT.FORMAT == "BGR":
-        image = image.flip(1)
-    mean, std = (
-        torch.tensor(values, dtype=image.dtype).view(3, 1, 1)
-        for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-    )
     with torch.no_grad():
         backbone: Any = model.backbone
-        maps = (backbone.bottom_up if layout == "FPN" else backbone)((image - mean) / std)
+        maps = (backbone.bottom_up if layout == "FPN" else backbone)(detectron2_input(cfg, image))
         if layout == "C4":
             heads: Any = model.roi_heads
             maps["res5"] = heads.res5(maps["res4"])
     return [maps[stage] for stage in STAGES]
 
 
+def detectron2_input(cfg: Any, image: Tensor) -> Tensor:
+    """An RGB image[1,3,H,W] in 0..255 as Detectron2's models bring it to the trunk."""
+    if cfg.INPUT.FORMAT == "BGR":
+        image = image.flip(1)
+    mean, std = (
+        torch.tensor(values, dtype=image.dtype).view(3, 1, 1)
+        for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    return (image - mean) / std
+
+
+def original_input(normalisation: Normalisation, image: Tensor) -> Tensor:
+    """An RGB image[1,3,H,W] in 0..255 as the original network takes it."""
+    mean, std = (torch.tensor(values, dtype=image.dtype).view(3, 1, 1) for values in normalisation)
+    return (image / 255 - mean) / std
+
+
 def torchvision_stages(backbone: ResNetBackbone, normalisation: Normalisation, image: Tensor) -> list[Tensor]:
     """layer1 to layer4 of the original trunk for an RGB image[1,3,H,W] in 0..255, in the image's dtype."""
-    mean, std = (torch.tensor(values, dtype=image.dtype).view(3, 1, 1) for values in normalisation)
     before = next(backbone.parameters()).dtype
     with torch.no_grad():
-        stages = list(backbone.to(image.dtype).eval().stages((image / 255 - mean) / std))
+        stages = list(backbone.to(image.dtype).eval().stages(original_input(normalisation, image)))
     backbone.to(before)
     return stages
 

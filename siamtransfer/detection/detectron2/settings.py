@@ -12,6 +12,7 @@ from typing import Any
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.detectron2.own_keys import default_settings
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
+from siamtransfer.detection.detectron2.timm_settings import TIMM_LAYOUTS
 from siamtransfer.detection.layered_config import OWN_SECTIONS, LayeredConfig
 from siamtransfer.detection.tasks.task import Task
 from siamtransfer.utils.errors import UserError
@@ -110,7 +111,10 @@ def fit_to_device(cfg: Any, device: str) -> list[str]:
 
 
 def layout_of(cfg: Any) -> str:
-    """C4, whose RoI heads own res5; FPN, whose trunk has it below a pyramid; or plain, a trunk of its own."""
+    """C4, whose RoI heads own res5; FPN, whose trunk has it below a pyramid; plain, a trunk of its own; timm,
+    a network of timm below a pyramid; or ViT, one that is a pyramid itself."""
+    if cfg.MODEL.BACKBONE.NAME in TIMM_LAYOUTS:
+        return TIMM_LAYOUTS[cfg.MODEL.BACKBONE.NAME]
     if "fpn" in cfg.MODEL.BACKBONE.NAME:
         return "FPN"
     return "plain" if cfg.MODEL.META_ARCHITECTURE == SEGMENTOR else "C4"

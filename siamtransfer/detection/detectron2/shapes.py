@@ -1,4 +1,8 @@
-"""The names and shapes of the tensors in Detectron2's trunk, checked without Detectron2."""
+"""The names and shapes of the tensors in Detectron2's trunk, checked without Detectron2.
+
+A ResNet has Detectron2's names. A network of timm has timm's after TIMM_TRUNK, because Detectron2 runs the
+module of timm.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,19 @@ from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, STEMS
-from siamtransfer.checkpoints.detectron2_keys import trunk_shapes
+from siamtransfer.checkpoints.detectron2_keys import TIMM_TRUNK, to_detectron2, trunk_shapes
 from siamtransfer.utils.errors import UserError
+
+
+def detectron2_name(name: str, architecture: Architecture) -> str:
+    """The name in Detectron2's trunk of a tensor that the network's own library calls `name`."""
+    return to_detectron2(name) if architecture.name in RESNETS else TIMM_TRUNK + name
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Detectron2's tensor name to its shape, for the trunk of this architecture."""
+    if architecture.name not in RESNETS:
+        return {TIMM_TRUNK + name: shape for name, shape in architecture.shapes().items()}
     design, width = RESNETS[architecture.name], architecture.width or FULL_WIDTH
     kernel = STEMS[architecture.stem or "imagenet"].kernel
     inner = design.inner_width(width)

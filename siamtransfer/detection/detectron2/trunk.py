@@ -1,7 +1,8 @@
 """The ResNet trunks that Detectron2's own builder lacks: narrow ResNet-18 and -34, the small-image stem, and
 dilated stages.
 
-`register_trunks()` registers the names for MODEL.BACKBONE.NAME; call it before a model is built. Two are
+`register_trunks()` registers the names for MODEL.BACKBONE.NAME, those of timm_trunk.py too; call it before a
+model is built. Two are
 feature pyramids (FPN); with the small stem res2 to res5 have strides 1, 2, 4 and 8, so the pyramid's maps are
 called p0 to p4 instead of p2 to p6. Two are the plain ResNet, dilated as MODEL.RESNETS says (own_keys.py).
 """
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from siamtransfer.backbones.names import RESNETS
 from siamtransfer.detection.detectron2.compat import import_detectron2
+from siamtransfer.detection.detectron2.pyramid import feature_pyramid
+from siamtransfer.detection.detectron2.timm_trunk import register_timm_trunks
 from siamtransfer.detection.dilations import output_stride
 
 OWN_FPN = "build_siamtransfer_resnet_fpn_backbone"
@@ -26,8 +29,9 @@ SMALL_STEM_PLAIN = "build_siamtransfer_small_stem_resnet_backbone"
 
 @functools.cache
 def register_trunks() -> None:
-    """Adds `OWN_FPN`, `SMALL_STEM_FPN`, `PLAIN` and `SMALL_STEM_PLAIN` to Detectron2's backbones, once."""
+    """Adds `OWN_FPN`, `SMALL_STEM_FPN`, `PLAIN`, `SMALL_STEM_PLAIN` and timm's to Detectron2's backbones."""
     import_detectron2()
+    register_timm_trunks()
     from detectron2.modeling import BACKBONE_REGISTRY
     from detectron2.modeling.backbone.resnet import BasicStem
 
@@ -127,18 +131,5 @@ def _dilate(stage: Sequence[nn.Module], dilation: int, first: int) -> None:
 
 
 def _fpn(cfg: Any, stem: Any) -> Any:
-    """Detectron2's feature pyramid on a ResNet of its own blocks after `stem`, of any width."""
-    from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
-
-    trunk = _resnet(cfg, stem, (1, 1, 1, 1))
-    top = LastLevelMaxPool()
-    coarsest = trunk.output_shape()[cfg.MODEL.FPN.IN_FEATURES[-1]].stride
-    top.in_feature = f"p{coarsest.bit_length() - 1}"
-    return FPN(
-        bottom_up=trunk,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=top,
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    """A feature pyramid on a ResNet of Detectron2's blocks after `stem`, of any width."""
+    return feature_pyramid(cfg, _resnet(cfg, stem, (1, 1, 1, 1)))

@@ -14,15 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from siamtransfer.checkpoints.detectron2_keys import in_model, to_detectron2
+from siamtransfer.checkpoints.detectron2_keys import TIMM_TRUNK, in_model
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.checkpoints.reading import Reading
 from siamtransfer.detection.detectron2.parity import load_weights
+from siamtransfer.detection.detectron2.shapes import detectron2_name
 from siamtransfer.detection.detectron2.weights_config import read_stamp
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-_TRUNK = {"FPN": ("backbone.bottom_up.",), "C4": ("backbone.", "roi_heads.res5."), "plain": ("backbone.",)}
+_TRUNK = {
+    "FPN": ("backbone.bottom_up.",),
+    "C4": ("backbone.", "roi_heads.res5."),
+    "plain": ("backbone.",),
+    "timm": (in_model(TIMM_TRUNK, "timm"),),
+    "ViT": (in_model(TIMM_TRUNK, "ViT"),),
+}
 _EXTRA_NORM = "roi_heads.res5.norm."  # the protocol's own layer, which no file has
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -63,7 +70,7 @@ def read_converted(path: Path) -> ConvertedWeights:
             f"{printable(weights_config)} {difference} and the weights in {path.name} are "
             f"{read.digest[:12]}…: the two do not belong together; {convert}"
         )
-    state = {to_detectron2(name): tensor for name, tensor in read.state.items()}
+    state = {detectron2_name(name, read.architecture): tensor for name, tensor in read.state.items()}
     return ConvertedWeights(path, state, read.digest, read.reading)
 
 

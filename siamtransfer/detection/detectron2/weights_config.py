@@ -21,6 +21,7 @@ from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.recorded_reading import read_recorded, record_comment
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
 from siamtransfer.detection.detectron2.settings import layout_of
+from siamtransfer.detection.detectron2.timm_settings import TIMM_LAYOUTS, timm_settings
 from siamtransfer.detection.detectron2.trunk import (
     OWN_FPN,
     PLAIN,
@@ -34,7 +35,12 @@ from siamtransfer.utils.text import printable
 _STAMP = "siamtransfer-weights: sha256:"
 _BEFORE_RECORDS = {"INPUT.FORMAT": "RGB", "MODEL.RESNETS.STRIDE_IN_1X1": False}
 """What OUT.yaml sets without fail where it is from before its line `siamtransfer-reading`."""
-_PROTOCOL_KEYS = ("MODEL.BACKBONE.FREEZE_AT", "MODEL.RESNETS.NORM")  # OUT.yaml only proposes these
+_PROTOCOL_KEYS = (  # OUT.yaml only proposes these
+    "MODEL.BACKBONE.FREEZE_AT",
+    "MODEL.RESNETS.NORM",
+    "MODEL.TIMM.MAP_NORM",
+    "MODEL.FPN.IN_FEATURES",
+)
 _WITH_OWN_TRUNK = ("GeneralizedRCNN", "PanopticFPN", "SemanticSegmentor", SEGMENTOR)
 _TRUNK_KEYS = ("MODEL.BACKBONE.NAME", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
 
@@ -50,6 +56,18 @@ def settings_for(
     `weights` becomes MODEL.WEIGHTS; `normalisation` is in units of images in [0, 1], the settings are in
     0..255.
     """
+    images: list[tuple[str, Any]] = [
+        ("MODEL.WEIGHTS", weights),
+        ("MODEL.PIXEL_MEAN", [255 * value for value in normalisation.mean]),
+        ("MODEL.PIXEL_STD", [255 * value for value in normalisation.std]),
+    ]
+    trunk = _resnet_settings if architecture.name in RESNETS else timm_settings
+    frozen, norm = ("MODEL.BACKBONE.FREEZE_AT", 0), ("MODEL.RESNETS.NORM", "naiveSyncBN")
+    return [*images, *trunk(architecture), frozen, norm, ("INPUT.FORMAT", "RGB")]
+
+
+def _resnet_settings(architecture: Architecture) -> list[tuple[str, Any]]:
+    """Which ResNet it is."""
     design, width = RESNETS[architecture.name], architecture.width or FULL_WIDTH
     plain = {(d.block, d.blocks): name for name, d in reversed(RESNETS.items()) if name.startswith("resnet")}
     depth = int(plain[design.block, design.blocks].removeprefix("resnet"))
@@ -63,19 +81,13 @@ def settings_for(
     elif depth < 50 and width != FULL_WIDTH:
         own_trunk = [("MODEL.BACKBONE.NAME", OWN_FPN)]
     return [
-        ("MODEL.WEIGHTS", weights),
-        ("MODEL.PIXEL_MEAN", [255 * value for value in normalisation.mean]),
-        ("MODEL.PIXEL_STD", [255 * value for value in normalisation.std]),
         *own_trunk,
-        ("MODEL.BACKBONE.FREEZE_AT", 0),
         ("MODEL.RESNETS.DEPTH", depth),
-        ("MODEL.RESNETS.NORM", "naiveSyncBN"),
         ("MODEL.RESNETS.STRIDE_IN_1X1", architecture.stride_in_1x1),
         ("MODEL.RESNETS.STEM_OUT_CHANNELS", width),
         ("MODEL.RESNETS.RES2_OUT_CHANNELS", width * design.expansion),
         ("MODEL.RESNETS.NUM_GROUPS", design.groups),
         ("MODEL.RESNETS.WIDTH_PER_GROUP", design.inner_width(width) // design.groups),
-        ("INPUT.FORMAT", "RGB"),
     ]
 
 
@@ -95,6 +107,13 @@ def weights_config_text(
             "# Detectron2 knows its FPN backbone after "
             "siamtransfer.detection.detectron2.trunk.register_trunks()."
         )
+    if any(key == "MODEL.TIMM.NAME" for key, _ in settings):
+        lines += [
+            "# Detectron2 runs the network of timm after register_trunks() of "
+            "siamtransfer.detection.detectron2.trunk, and knows MODEL.TIMM",
+            "# in a configuration made by default_settings() of siamtransfer.detection.detectron2.own_keys.",
+            "# MAP_NORM LN: a new layer norm is on each map below the pyramid.",
+        ]
     tree: dict[str, Any] = {"VERSION": 2}
     for name, value in settings:
         *sections, key = name.split(".")
@@ -145,7 +164,7 @@ def merge_weights_config(cfg: Any, layered: LayeredConfig, weights: Path) -> Non
                 f"{value!r} ({path.name} says so); leave the key to the weights"
             )
         if key == "MODEL.BACKBONE.NAME":
-            _check_own_trunk_fits(cfg, weights)
+            _check_own_trunk_fits(cfg, weights, str(value))
             if layout_of(cfg) == "plain":
                 value = {OWN_FPN: PLAIN, SMALL_STEM_FPN: SMALL_STEM_PLAIN}[value]
             elif value == SMALL_STEM_FPN:
@@ -180,8 +199,15 @@ def _changed(path: Path, what: str) -> UserError:
     )
 
 
-def _check_own_trunk_fits(cfg: Any, weights: Path) -> None:
-    """A trunk of trunk.py is plain or an FPN; RetinaNet builds only Detectron2's own."""
+def _check_own_trunk_fits(cfg: Any, weights: Path, name: str) -> None:
+    """A ResNet of trunk.py is plain or an FPN, and a network of timm has a pyramid; RetinaNet builds only
+    Detectron2's own trunks."""
+    if layout_of(cfg) == "plain" and name in TIMM_LAYOUTS:
+        raise UserError(
+            f"{weights.name} holds a network of timm, and {cfg.MODEL.META_ARCHITECTURE} is built on a "
+            "dilated ResNet; take a configuration with a feature pyramid, such as "
+            "configs/detection/voc12-semantic-fpn.yaml"
+        )
     if layout_of(cfg) == "C4":
         raise _fpn_only(weights, "a trunk that Detectron2 lacks")
     if cfg.MODEL.META_ARCHITECTURE not in _WITH_OWN_TRUNK:
