@@ -34,6 +34,7 @@ class Choices(TypedDict, total=False):
         image_size: the side in pixels for which a ViT has its position embeddings, of timm's networks.
         pool: what a ViT gives: `token`, `avg` …, of timm's networks.
         activation, norm_eps: of timm's ViTs; the activation by timm's name.
+        positions: how a timm ViT interpolates its position embeddings, one of POSITIONS.
         in_channels: the channels of an image, of the ResNets and timm's networks.
     """
 
@@ -46,6 +47,7 @@ class Choices(TypedDict, total=False):
     pool: str | None
     activation: str | None
     norm_eps: float | None
+    positions: str | None
     in_channels: int
 
 
@@ -55,7 +57,14 @@ _OF_RESNETS: Choices = {
     "stride_in_1x1": False,
     "output_stride": OUTPUT_STRIDES[0],
 }
-_OF_TIMM: Choices = {"heads": None, "image_size": None, "pool": None, "activation": None, "norm_eps": None}
+_OF_TIMM: Choices = {
+    "heads": None,
+    "image_size": None,
+    "pool": None,
+    "activation": None,
+    "norm_eps": None,
+    "positions": None,
+}
 _CHANNELS: Choices = {"in_channels": 3}
 
 
@@ -156,6 +165,7 @@ class Architecture(NamedTuple):
     pool: str | None = None
     activation: str | None = None
     norm_eps: float | None = None
+    positions: str | None = None
     in_channels: int = 3
 
     @classmethod

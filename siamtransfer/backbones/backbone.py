@@ -24,6 +24,8 @@ class Backbone(nn.Module):
         image_size: the side in pixels for which a ViT has its position embeddings, where it is not timm's.
         pool: what a ViT gives where it is not timm's choice: `token`, the class token, or `avg`.
         activation, norm_eps: of a ViT, where they are not timm's.
+        positions: how a ViT interpolates its position embeddings (one of POSITIONS) where it is not timm's
+            way.
         in_channels: the channels of an image.
         dim: D.
         source: a ReadBackbone that says which file the weights come from; None for those from no file.
@@ -40,6 +42,7 @@ class Backbone(nn.Module):
     pool: str | None = None
     activation: str | None = None
     norm_eps: float | None = None
+    positions: str | None = None
     in_channels: int = 3
     source: Any = None
 

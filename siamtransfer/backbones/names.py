@@ -51,6 +51,11 @@ TORCHVISION = "torchvision:"
 """The prefix that means torchvision's model of a name."""
 
 
+POSITIONS = ("antialiased", "bicubic", "bicubic-offset")
+"""The ways in which code bases interpolate the position embeddings of a ViT; see vit_positions.py. timm's is
+the first."""
+
+
 class ResNetSpec(NamedTuple):
     """What differs between torchvision's ResNets: the block, the number of blocks in each of the four stages,
     and ResNeXt's number of groups and width per group."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.names import RESNETS, STEMS, TIMM
+from siamtransfer.backbones.names import POSITIONS, RESNETS, STEMS, TIMM
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.normalisation import CIFAR10, IMAGENET, Normalisation, parse_normalisation
 from siamtransfer.checkpoints.options import ReadingOptions
@@ -41,7 +41,7 @@ def facts_of_user(options: ReadingOptions | None) -> Facts:
     if options is None:
         return {}
     facts: Facts = {}
-    for name in ("channels", "stride_in_1x1", "stem", "output_stride", "heads", "architecture"):
+    for name in ("channels", "stride_in_1x1", "stem", "output_stride", "heads", "positions", "architecture"):
         value = getattr(options, name)
         if value is not None:
             facts[name] = Fact(value, flag_of(name))
@@ -49,6 +49,8 @@ def facts_of_user(options: ReadingOptions | None) -> Facts:
         facts["normalisation"] = Fact(parse_normalisation(options.normalisation), flag_of("normalisation"))
     if options.channels not in (None, "rgb", "bgr"):
         raise UserError(f"--channels is rgb or bgr, not {options.channels!r}")
+    if options.positions not in (None, *POSITIONS):
+        raise UserError(f"--positions {options.positions!r} is unknown; take {', '.join(POSITIONS)}")
     if options.stem is not None and options.stem not in STEMS:
         raise UserError(f"--stem {options.stem!r} is unknown; take {', '.join(STEMS)}")
     return facts
@@ -63,6 +65,8 @@ def facts_of_own(architecture: Architecture, normalisation: Normalisation, sourc
             values["stride_in_1x1"] = architecture.stride_in_1x1
     elif architecture.attention_heads is not None:
         values["heads"] = architecture.attention_heads
+        if has_positions(architecture):
+            values["positions"] = architecture.positions or POSITIONS[0]
     return facts_from(source, values)
 
 
@@ -103,6 +107,11 @@ def kind_of(architecture: Architecture) -> str:
     return "vit" if architecture.attention_heads is not None else "other"
 
 
+def has_positions(architecture: Architecture) -> bool:
+    """Whether it is a plain ViT whose position embeddings can be interpolated in several ways."""
+    return kind_of(architecture) == "vit" and "pos_embed" in architecture.shapes()
+
+
 def resolve(
     form: Format, architecture: Architecture, stated: Facts, user: Facts, *, fixed: Facts | None = None
 ) -> tuple[Architecture, Reading]:
@@ -133,6 +142,9 @@ def resolve(
     by_format = facts_from(f"the format {form.name}", form.fixes.get(kind, {}))
     if "heads" in by_format and by_format["heads"].value is None:
         by_format["heads"] = Fact(architecture.attention_heads, by_format["heads"].source)
+    if "positions" in by_format and "reg_token" in architecture.shapes():
+        # DINOv2's networks with registers are antialiased, in Meta's code and in transformers.
+        by_format["positions"] = Fact(POSITIONS[0], by_format["positions"].source)
     known = guessed | by_format | (fixed or {}) | user | stated
     _refuse_ambiguous(form, architecture, kind, known)
     defaults: dict[str, Any] = {"normalisation": IMAGENET, "channels": "rgb"}
@@ -144,6 +156,8 @@ def resolve(
             defaults["stride_in_1x1"] = False
     if kind == "vit":
         defaults["heads"] = architecture.attention_heads
+        if has_positions(architecture):
+            defaults["positions"] = architecture.positions or POSITIONS[0]
     complete: Any = {name: known.get(name, Fact(value, ASSUMED)) for name, value in defaults.items()}
     reading = Reading(**complete, preprocessing=known.get("preprocessing"))
     return _with_reading(architecture, reading), reading
@@ -152,6 +166,8 @@ def resolve(
 def _with_reading(architecture: Architecture, reading: Reading) -> Architecture:
     values = {name: fact.value for name, fact in reading.facts.items()}
     chosen = {name: values[name] for name in ("stem", "output_stride", "stride_in_1x1") if name in values}
+    if "positions" in values:
+        chosen["positions"] = None if values["positions"] == POSITIONS[0] else values["positions"]
     architecture = architecture._replace(**chosen)
     return architecture.with_heads(values["heads"]) if "heads" in values else architecture
 
@@ -163,6 +179,7 @@ def _refuse_foreign(architecture: Architecture, facts: Facts, *, strict: bool) -
     resnet = kind in ("7x7", "3x3")
     bottleneck = resnet and RESNETS[architecture.name].bottleneck
     applies = {"stem": resnet, "output_stride": resnet, "stride_in_1x1": bottleneck, "heads": kind == "vit"}
+    applies["positions"] = has_positions(architecture)
     for name, possible in applies.items():
         if name in facts and not possible:
             if strict:

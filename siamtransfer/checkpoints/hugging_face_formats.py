@@ -19,7 +19,8 @@ _TEXT = {
 }
 _POOLER = {"pooler.": "pooler", "embeddings.mask_token": "mask token"}
 _RGB: Mapping[str, Mapping[str, Any]] = {
-    **{kind: {"channels": "rgb"} for kind in ("vit", "other")},
+    "vit": {"channels": "rgb", "positions": "bicubic"},
+    "other": {"channels": "rgb"},
     "7x7": {"channels": "rgb", "stem": "imagenet", "output_stride": 32},
 }
 

@@ -55,7 +55,8 @@ METHOD_FORMATS: tuple[Format, ...] = (
         drops={"predictor.": "predictor"},
         marks=("base_encoder.",),
         method="moco-v3",
-        fixes={**_RESNET, "vit": {**_VIT, "heads": 12}},
+        # Its ViTs take images of one size, so that timm's positions at other sizes are as good as any.
+        fixes={**_RESNET, "vit": {**_VIT, "heads": 12, "positions": "antialiased"}},
     ),
     Format(
         "swav",
@@ -75,7 +76,7 @@ METHOD_FORMATS: tuple[Format, ...] = (
         drops={"head.": "projector"},
         siblings=("dino_loss",),
         method="dino",
-        fixes={**_RESNET, "vit": {**_VIT, "heads": None}},
+        fixes={**_RESNET, "vit": {**_VIT, "heads": None, "positions": "bicubic-offset"}},
     ),
     Format(
         "barlow-twins",

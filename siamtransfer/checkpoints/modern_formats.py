@@ -11,6 +11,9 @@ _TEXT_TOWER = {
     **dict.fromkeys(("text_projection", "logit_scale", "logit_bias"), "contrastive head"),
     "visual.proj": "contrastive head",
 }
+_DINO = {**_RGB, "vit": {"channels": "rgb", "positions": "bicubic-offset"}}
+_MAE = {**_RGB, "vit": {"channels": "rgb", "positions": "bicubic"}}
+_CLIP = {**_RGB, "vit": {"channels": "rgb", "positions": "antialiased"}}
 _DECODER = dict.fromkeys(
     ("decoder_embed.", "decoder_blocks.", "decoder_norm.", "decoder_pred.", "decoder_pos_embed"), "decoder"
 )
@@ -22,7 +25,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
         drops={"mask_token": "mask token"},
         marks=("mask_token", "pos_embed", "blocks.0.ls1.|register_tokens"),
         method="dinov2",
-        fixes=_RGB,
+        fixes=_DINO,
         convert=meta.dinov2,
     ),
     Format(
@@ -32,7 +35,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
         drops={"backbone.mask_token": "mask token", "dino_head.": "projector", "ibot_head.": "projector"},
         marks=("backbone.mask_token", "dino_head."),
         method="dinov2",
-        fixes=_RGB,
+        fixes=_DINO,
         convert=meta.dinov2,
     ),
     Format(
@@ -54,7 +57,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
         siblings=("ibot_loss",),
         marks=("backbone.masked_embed",),
         method="ibot",
-        fixes={"vit": {"channels": "rgb", "heads": None}},
+        fixes={"vit": {**_DINO["vit"], "heads": None}},
     ),
     Format(
         "msn",
@@ -64,7 +67,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
         siblings=("prototypes", "opt"),
         marks=("fc.",),
         method="msn",
-        fixes={"vit": {"channels": "rgb", "heads": None}},
+        fixes={"vit": {**_MAE["vit"], "heads": None}},
     ),
     Format(
         "ijepa",
@@ -82,7 +85,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
         drops={"mask_token": "mask token", **_DECODER},
         marks=("decoder_embed.",),
         method="mae",
-        fixes=_RGB,
+        fixes=_MAE,
     ),
     *(
         Format(
@@ -91,7 +94,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
             {"visual": Branch(prefix)},
             drops=_TEXT_TOWER if prefix else {"proj": "contrastive head"},
             marks=(f"{prefix}transformer.resblocks.", f"{prefix}class_embedding"),
-            fixes=_RGB,
+            fixes=_CLIP,
             convert=open_clip.vision_tower,
         )
         for prefix, what in (("visual.", "both towers"), ("", "the vision tower"))

@@ -35,6 +35,9 @@ class ReadingOptions:
     """32; 16 or 8 where the last one or two stages of a ResNet are dilated instead of strided."""
     heads: int | None = None
     """Attention heads of a ViT."""
+    positions: str | None = None
+    """How a ViT interpolates its positions for images of other sizes: antialiased (timm), bicubic
+    (transformers, MAE), bicubic-offset (DINO, DINOv2)."""
     architecture: str | None = None
     """The very network, as timm:resnetblur50; its tensors have to be exactly those of the file."""
 

@@ -1,8 +1,8 @@
 """How the tensors of a file are to be read: what the tensors themselves do not say, and how each is known.
 
 Names and shapes of tensors leave open how images were normalised, in which order the channels came, where a
-bottleneck block has its stride, how a stem pads and pools, whether the last stages are dilated, and how many
-heads an attention has. Each of these is a `Fact` with its source. A fact of no source is an assumption.
+bottleneck block has its stride, how a stem pads and pools, whether the last stages are dilated, how many
+heads an attention has, and how its positions are interpolated. Each of these is a `Fact` with its source. A fact of no source is an assumption.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Reading:
         stem: the name of a ResNet's first layers.
         output_stride: 32; 16 or 8 for a ResNet whose last stage or two stages are dilated instead of strided.
         heads: number of attention heads of a ViT.
+        positions: how a ViT interpolates its position embeddings for images of other sizes, one of POSITIONS.
         preprocessing: how the authors prepare an image, where that is stated.
         look_alikes: names of less common networks with the same tensors, which compute something else.
     """
@@ -57,6 +58,7 @@ class Reading:
     stem: Fact[str] | None = None
     output_stride: Fact[int] | None = None
     heads: Fact[int] | None = None
+    positions: Fact[str] | None = None
     preprocessing: Fact[Preprocessing] | None = None
     look_alikes: tuple[str, ...] = ()
 
@@ -113,10 +115,19 @@ def describe_value(name: str, value: Any) -> str:
             return "no dilation" if value == 32 else f"dilation to an output stride of {value}"
         case "architecture":
             return f"the network {value}"
+        case "positions":
+            return f"positions of other sizes interpolated {_INTERPOLATIONS[value]}"
         case "preprocessing":
             return str(value)
         case _:
             return f"{value} attention heads"
+
+
+_INTERPOLATIONS = {
+    "antialiased": "with antialiasing, as timm does",
+    "bicubic": "without antialiasing",
+    "bicubic-offset": "by DINO's factor, (n + 0.1) / N",
+}
 
 
 def flag_of(name: str, value: Any = None) -> str:
@@ -138,5 +149,6 @@ def _describe(name: str, value: Any) -> str:
         "stem": {"small": "small-pad2", "imagenet": "imagenet-nopool"}.get(str(value), "small"),
         "output_stride": 16 if value == 32 else 32,
         "heads": 12 if value == 6 else 6,
+        "positions": "bicubic" if value == "antialiased" else "antialiased",
     }
     return f"{describe_value(name, value)} (otherwise say e.g. {flag_of(name, others[name])})"

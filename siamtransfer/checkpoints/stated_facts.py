@@ -66,7 +66,12 @@ def facts_of_content(form: Format, content: Any, architecture: Architecture) -> 
     return facts
 
 
-_MOCO_V3: dict[str, Any] = {"heads": 12, "normalisation": IMAGENET, "channels": "rgb"}
+_MOCO_V3: dict[str, Any] = {
+    "heads": 12,
+    "positions": "antialiased",
+    "normalisation": IMAGENET,
+    "channels": "rgb",
+}
 # MoCo v3's linear probe saves the entries of PyTorch's ImageNet example, and calls its ViTs vit_small and
 # vit_base. DINO's probe saves the classifier alone; names of timm, DeiT and torchvision are longer.
 _PROBE = {"epoch", "arch", "state_dict", "best_acc1", "optimizer"}

@@ -148,7 +148,8 @@ def test_a_file_of_an_official_code(
 ) -> None:
     model, state = network(name)
     torch.save(as_stored(state), tmp_path / "file.pth")
-    backbone, read = load_backbone(tmp_path / "file.pth")
+    as_timm = ReadingOptions(positions="antialiased")  # other sizes as their authors: test_positions.py
+    backbone, read = load_backbone(tmp_path / "file.pth", options=as_timm)
     assert (read.format, read.name) == (form, f"timm:{name}")
     side = 112 if "patch14" in name else 224
     images = torch.randn(1, 3, side, side)
