@@ -45,6 +45,7 @@ USUAL_PATHS: tuple[KeyPath, ...] = (
     ("model_state_dict",),
     ("model_state",),
     ("net",),
+    ("module",),  # DeepSpeed
 )
 # Entries beside the tensors that belong to training and may hold tensors of their own.
 TRAINING = frozenset(

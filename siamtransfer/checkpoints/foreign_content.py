@@ -98,7 +98,16 @@ def describe_content(content: Any) -> str:
     words = {without_wrappers(name).split(".")[0] for name in names}
     if words <= _HEADS:
         return f"holds only heads ({', '.join(sorted(words))}), no backbone"
-    return f"is of no known format; its tensors are called {', '.join(names[:3])} ..."
+    return f"is of no known format; its tensors are called {_samples(names)}"
+
+
+def _samples(names: list[str]) -> str:
+    """Three names, and one for each further first word."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(without_wrappers(name).split(".")[0], name)
+    shown = dict.fromkeys([*names[:3], *list(first.values())[:5]])
+    return ", ".join(shown) + (" ..." if len(shown) < len(names) else "")
 
 
 def _is_module(value: Any) -> bool:

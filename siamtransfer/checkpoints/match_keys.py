@@ -10,32 +10,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from siamtransfer.backbones.catalogue import load_catalogue
 from siamtransfer.checkpoints.classifier_place import split_at_classifier
-from siamtransfer.checkpoints.file_format import AVERAGES, TRAINING, USUAL_PATHS, Format, KeyPath
+from siamtransfer.checkpoints.file_format import TRAINING, Format, KeyPath
 from siamtransfer.checkpoints.foreign_content import holds_tensors
-from siamtransfer.checkpoints.wrappers import without_wrappers
+from siamtransfer.checkpoints.moving_average import AVERAGE, MovingAverage
+from siamtransfer.checkpoints.tensor_dicts import Mismatch, entry_at, is_state_dict, unwrap_keys
+from siamtransfer.checkpoints.wrappers import is_counter
 from siamtransfer.utils.errors import UserError
 
-AVERAGE = "ema"
-"""Name of the branch that is a moving average of all weights."""
 _TRUNK = re.compile(r"(conv1|bn1|layer[1-4]|blocks|patch_embed)\.|(cls_token|pos_embed)$")
-
-
-class Mismatch(Exception):
-    """Why a file is not of a certain format.
-
-    `matched` is the number of keys that the format explains; of several formats' reasons, that of the format
-    with most of them is reported.
-    """
-
-    def __init__(self, reason: str, matched: int = 0):
-        super().__init__(reason)
-        self.matched = matched
 
 
 @dataclass(frozen=True)
@@ -78,18 +66,6 @@ class MatchedKeys:
         tensors = {name: tensor for name, tensor in self.tensors.items() if name not in left_out}
         dropped = {**self.dropped, rule: self.dropped.get(rule, 0) + len(left_out)}
         return replace(self, tensors=tensors, dropped=dropped)
-
-
-class MovingAverage(NamedTuple):
-    """How a moving average of all weights was treated.
-
-    Attributes:
-        used: it replaces the weights.
-        dropped: number of tensors left out for that: its own, or the weights that it replaces.
-    """
-
-    used: bool = False
-    dropped: int = 0
 
 
 def match_keys(
@@ -170,31 +146,6 @@ def select_branch(keys: SortedKeys, branch: str | None, average: MovingAverage) 
     return MatchedKeys(tensors, selected, (selected, *others), dict(dropped), matched)
 
 
-def resolve_average(content: Any, *, use: bool) -> tuple[Any, MovingAverage]:
-    """`content` without its moving average of all weights, or with the average instead of the weights.
-
-    The average replaces the weights with `use`, and where the file has no others. An entry that does not have
-    the weights' names stays, and is an unexpected key later.
-    """
-    if not isinstance(content, dict):
-        return content, MovingAverage()
-    usual = (path[0] for path in USUAL_PATHS if path)
-    weights = next((entry for entry in usual if is_state_dict(content.get(entry))), None)
-    for entry in AVERAGES:
-        average = content.get(entry)
-        if isinstance(average, dict) and len(average) == 1:
-            average = next(iter(average.values()))  # {"ema": {"module": ...}}
-        if not isinstance(average, dict) or not is_state_dict(average):
-            continue
-        average = {key: tensor for key, tensor in average.items() if key != "n_averaged"}
-        rest = {key: value for key, value in content.items() if key != entry}
-        if weights is None:
-            return {**rest, "state_dict": average}, MovingAverage(used=True)
-        if unwrap_keys(average).keys() == unwrap_keys(content[weights]).keys():
-            return ({**rest, weights: average} if use else rest), MovingAverage(use, len(average))
-    return content, MovingAverage()
-
-
 def sort_keys(form: Format, dicts: Mapping[KeyPath, dict[str, Tensor]]) -> SortedKeys:
     """Sorts the keys of all dicts by the prefixes of branches and the rules of `form`.
 
@@ -204,6 +155,9 @@ def sort_keys(form: Format, dicts: Mapping[KeyPath, dict[str, Tensor]]) -> Sorte
     for path, tensors in dicts.items():
         prefixes = {name: b.prefix for name, b in form.branches.items() if b.key_path in (None, path)}
         for key, tensor in tensors.items():
+            if is_counter(key, tensor):
+                keys.dropped["counter of the moving average"] += 1
+                continue
             rule = max((start for start in form.drops if _starts_with_words(key, start)), key=len, default="")
             names = [name for name, prefix in prefixes.items() if key.startswith(prefix)]
             name = max(names, key=lambda name: len(prefixes[name]), default=None)
@@ -264,10 +218,12 @@ def _find_tensors(form: Format, content: Any) -> dict[KeyPath, dict[str, Tensor]
     if missing:
         raise Mismatch(f"looks like {form.what}, but lacks its entry {missing[0]!r}")
     branch_paths = [branch.key_path for branch in form.branches.values() if branch.key_path is not None]
-    existing = [path for path in branch_paths or form.key_paths if is_state_dict(_get(content, path))]
+    existing = [path for path in branch_paths or form.key_paths if is_state_dict(entry_at(content, path))]
     if not existing:
         raise Mismatch(f"has no dict of tensors where {form.what} has it")
-    dicts = {path: unwrap_keys(_get(content, path)) for path in (existing if branch_paths else existing[:1])}
+    dicts = {
+        path: unwrap_keys(entry_at(content, path)) for path in (existing if branch_paths else existing[:1])
+    }
     keys = [key for tensors in dicts.values() for key in tensors]
     for mark in form.marks:
         if not any(key.startswith(tuple(mark.split("|"))) for key in keys):
@@ -275,54 +231,12 @@ def _find_tensors(form: Format, content: Any) -> dict[KeyPath, dict[str, Tensor]
     return dicts
 
 
-def find_tensors(content: Any, path: KeyPath) -> dict[str, Tensor] | None:
-    """The dict of tensors at a key path, without wrappers in its keys; None where there is none.
-
-    Raises:
-        Mismatch: two keys become one.
-    """
-    tensors = _get(content, path)
-    return unwrap_keys(tensors) if is_state_dict(tensors) else None
-
-
-def _get(content: Any, path: KeyPath) -> Any:
-    """The value at a key path; None where there is none."""
-    for entry in path:
-        content = content.get(entry) if isinstance(content, dict) else None
-    return content
-
-
-def is_state_dict(value: Any) -> bool:
-    """Whether `value` is a dict of one or more tensors and nothing else."""
-    return (
-        isinstance(value, dict) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
-    )
-
-
-def unwrap_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without wrappers in their names, and without a first word that all of them share
-    because the training script's module holds the model as `model`, `net` or `network`.
-
-    Raises:
-        Mismatch: two keys become one.
-    """
-    unwrapped = {without_wrappers(str(key)): tensor for key, tensor in tensors.items()}
-    if len(unwrapped) < len(tensors):
-        raise Mismatch(
-            "holds some tensors twice, with and without the prefix of a wrapper such as module.", 1
-        )
-    for word in ("model.", "net.", "network.", "timm_model."):
-        if all(key.startswith(word) for key in unwrapped):
-            return unwrap_keys({key.removeprefix(word): tensor for key, tensor in unwrapped.items()})
-    return unwrapped
-
-
 def _unexpected_entries(form: Format, content: Any, paths: Iterable[KeyPath]) -> list[str]:
     """Entries along the key paths that hold tensors although the format has none there."""
     on_the_path = {path[: depth + 1] for path in paths for depth in range(len(path))}
     unexpected = []
     for parent in {path[:-1] for path in on_the_path}:
-        for entry, value in _get(content, parent).items():
+        for entry, value in entry_at(content, parent).items():
             explained = (*parent, entry) in on_the_path or entry in form.siblings or entry in TRAINING
             if not explained and holds_tensors(value):
                 unexpected.append(str(entry))

@@ -26,15 +26,13 @@ from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.formats import OWN
 from siamtransfer.checkpoints.match_keys import (
     MatchedKeys,
-    Mismatch,
-    MovingAverage,
     SortedKeys,
-    is_state_dict,
     only_heads,
     select_branch,
     sort_keys,
-    unwrap_keys,
 )
+from siamtransfer.checkpoints.moving_average import MovingAverage
+from siamtransfer.checkpoints.tensor_dicts import Mismatch, is_state_dict, unwrap_keys
 from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
 

@@ -37,7 +37,7 @@ _SETTINGS = re.compile(
     r"|(mmengine|mmcv|pytorch_lightning|lightning|lightning_fabric|lightning_utilities|torchmetrics)\.[\w.]+"
     r"|(classy_vision|vissl|torchvision|timm)\.[\w.]+|torch\._C\._nn\.\w+"
     r"|torch\.(optim|nn\.modules|nn\.functional|nn\.init|utils\.data|distributions)\.[\w.]+"
-    r"|typing\.\w+|pathlib\.(_local\.)?\w*Path|datetime\.\w+|collections\.deque|numpy\.random\.[\w.]+"
+    r"|typing\.\w+|pathlib\.(_local\.)?\w*Path|datetime\.\w+|numpy\.random\.[\w.]+"
     r"|numpy\.(ndarray|dtype|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct)|bool_?|u?(int|float)\d+)"
 )
 _MODULES = re.compile(r"torch\.nn\.modules\.|torchvision\.models\.|timm\.(models|layers)\.")
@@ -56,6 +56,9 @@ _PLAIN = {"collections.defaultdict": collections.defaultdict} | {
 }
 
 
+_DEQUE = "collections.deque"
+
+
 class Inert:
     """Replaces an object of a class on the list of settings. It runs no code of that class, and keeps the
     state that the file has for the object."""
@@ -72,6 +75,11 @@ class Inert:
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+def _new_list(*_: Any) -> list[Any]:
+    """An empty list; PyTorch's restricted reader fills no other sequence."""
+    return []
 
 
 def as_plain(value: Any, depth: int = 8) -> Any:
@@ -96,7 +104,7 @@ def unsafe_globals(path: Path) -> list[str]:
     return sorted(
         name
         for name in set(_globals_in(path))
-        if not (_SAFE.fullmatch(name) or _SETTINGS.fullmatch(name) or name in _PLAIN)
+        if not (_SAFE.fullmatch(name) or _SETTINGS.fullmatch(name) or name in _PLAIN or name == _DEQUE)
     )
 
 
@@ -119,6 +127,7 @@ def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:
         (collections.OrderedDict if _DICTS.fullmatch(name) else Inert, name) for name in settings
     ]
     allowed += [(kind, name) for name, kind in _PLAIN.items()]
+    allowed.append((_new_list, _DEQUE))
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 

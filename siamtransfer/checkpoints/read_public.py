@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.identify import Identified, identify
+from siamtransfer.backbones.identify import Identified
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
 from siamtransfer.backbones.timm import pretrained_config, timm_name, vit_norm_eps
-from siamtransfer.backbones.torchvision import classifier_names, torchvision_name
+from siamtransfer.backbones.torchvision import torchvision_name
 from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, join, resolve
-from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format
+from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.foreign_content import describe_content
-from siamtransfer.checkpoints.formats import FORMATS
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
-from siamtransfer.checkpoints.match_keys import (
-    AVERAGE,
-    MatchedKeys,
-    Mismatch,
-    MovingAverage,
-    find_tensors,
-    match_keys,
-    resolve_average,
-)
+from siamtransfer.checkpoints.match_formats import match_formats
+from siamtransfer.checkpoints.match_keys import MatchedKeys
 from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.preprocessing import of_timm
@@ -44,6 +34,7 @@ from siamtransfer.checkpoints.side_files import (
     settings_beside,
 )
 from siamtransfer.checkpoints.stated_facts import facts_of_content, facts_of_positions
+from siamtransfer.checkpoints.tensor_dicts import Mismatch
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -98,7 +89,7 @@ def read_recorded_backbone(
         UserError: the rest of a sentence that begins with the file's name.
     """
     try:
-        form, keys, (architecture, *_), state = _match(content, branch, record.architecture)
+        form, keys, (architecture, *_), state = match_formats(content, branch, record.architecture)
     except Mismatch as mismatch:
         raise UserError(
             f"{mismatch}: it and {record.where}, which was written for a {record.architecture.name}, do not "
@@ -117,7 +108,7 @@ def _read_unnamed(
 ) -> PublicBackbone:
     """Reads a file of which nothing names the very network."""
     try:
-        form, keys, identified, state = _match(content, branch, None)
+        form, keys, identified, state = match_formats(content, branch, None)
     except Mismatch as mismatch:
         raise UserError(str(mismatch) if mismatch.matched else describe_content(content)) from mismatch
     if form.name == HUGGING_FACE:
@@ -145,7 +136,7 @@ def _read_named(
         Mismatch: the tensors are not those of that network.
     """
     usual = network.name in RESNETS
-    form, keys, (architecture, *_), state = _match(content, branch, None if usual else network)
+    form, keys, (architecture, *_), state = match_formats(content, branch, None if usual else network)
     if usual and (architecture.name, architecture.stem) != (network.name, "imagenet"):
         raise Mismatch(f"looks like {architecture.name} with the stem {architecture.stem}", keys.matched)
     fixed = facts_from(named.source, _facts_of_network(named.value, architecture))
@@ -219,82 +210,6 @@ def _architecture(name: str) -> Architecture:
     return Architecture(bare if bare in RESNETS else timm_name(name))
 
 
-class Matched(NamedTuple):
-    """How a format explains a file: its keys, its network, and the network's complete tensors."""
-
-    form: Format
-    keys: MatchedKeys
-    identified: Identified
-    state: dict[str, Tensor]
-
-
-def _match(content: Any, branch: str | None, network: Architecture | None) -> Matched:
-    """The first format that explains the whole content; `network` where that is known beforehand.
-
-    Raises:
-        Mismatch: none does; the reason is that of the format that explains most keys.
-    """
-    content, average = resolve_average(content, use=branch == AVERAGE)
-    mismatches: list[Mismatch] = []
-    for form, identified in _candidates(content, network):
-        try:
-            return _match_as(form, content, branch, average, identified)
-        except Mismatch as mismatch:
-            mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
-    raise max(mismatches, key=lambda mismatch: mismatch.matched)
-
-
-def _candidates(content: Any, network: Architecture | None) -> Iterator[tuple[Format, Identified | None]]:
-    """The formats that may explain a file, with the network where that is known beforehand."""
-    if network is None:
-        yield from _library_formats(content)
-    elif network.name not in RESNETS:
-        yield _plain_format(network), Identified(network)
-    for form in FORMATS:
-        yield form, None if network is None else Identified(network)
-
-
-def _library_formats(content: Any) -> Iterator[tuple[Format, Identified]]:
-    """The state_dict of a network in the catalogue, with its classifier or without. FORMATS has an entry for
-    the usual ResNets and ViTs."""
-    for path in USUAL_PATHS:
-        with contextlib.suppress(ValueError, Mismatch):
-            tensors = find_tensors(content, path)
-            if tensors is None:
-                continue
-            identified = identify({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-            library, colon, name = identified.architecture.name.partition(":")
-            if colon and identified.architecture.shapes().keys() | identified.head == tensors.keys():
-                drops = dict.fromkeys(identified.head, "classifier")
-                yield Format(library, f"{library}'s {name}", drops=drops), identified
-
-
-def _match_as(
-    form: Format,
-    content: Any,
-    branch: str | None,
-    average: MovingAverage,
-    identified: Identified | None,
-) -> Matched:
-    """Raises Mismatch where a key is not explained or the trunk is not complete, UserError where there is no
-    such branch."""
-    trunk = identified.architecture.shapes().keys() if identified is not None else None
-    keys = match_keys(form, content, branch, average, trunk)
-    try:
-        shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
-        if identified is None:
-            identified = identify(shapes)
-            if form.networks:
-                identified = identified.decided(lambda name: bool(re.search(form.networks, name)))
-        identified = identified.with_pool(form.pool)
-        keys = keys.without(identified.head, "classifier")
-        tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
-        state = identified.architecture.complete(tensors)
-    except (ValueError, UserError) as error:
-        raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
-    return Matched(form, keys, identified, state)
-
-
 def _as_configured(identified: Identified, settings: NetworkSettings) -> Identified:
     """The network with the activation and the epsilon of its norms that Hugging Face's config.json states."""
     activation, eps = settings.activation, settings.norm_eps
@@ -320,29 +235,6 @@ def _refuse_look_alikes(identified: Identified) -> None:
             f"holds tensors that {' and '.join(names)} have, which compute different features from them, and "
             f"nothing says which it is: say {' or '.join(f'--architecture {name}' for name in names)}"
         )
-
-
-def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Detectron2's frozen batch norms, those of the first stages, have no counters; its others have."""
-    norms = [name.removesuffix("running_mean") for name in tensors if name.endswith(".running_mean")]
-    counters = {f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.int64) for norm in norms}
-    return counters | tensors
-
-
-def _plain_format(network: Architecture) -> Format:
-    """The state_dict of a network of timm or torchvision, whose classifier the library names."""
-    import timm
-
-    if network.name.startswith(TORCHVISION):
-        bare = network.name.removeprefix(TORCHVISION)
-        return Format(
-            "torchvision", f"torchvision's {bare}", drops=dict.fromkeys(classifier_names(bare), "classifier")
-        )
-
-    config = timm.get_pretrained_cfg(network.name.removeprefix(TIMM), allow_unregistered=True)
-    classifier = (config.classifier if config else None) or ("head", "fc", "classifier")
-    names = (classifier,) if isinstance(classifier, str) else classifier
-    return Format("timm", f"timm's {network.name}", drops={f"{name}.": "classifier" for name in names})
 
 
 def _to_rgb(state: dict[str, Tensor], architecture: Architecture, reading: Reading) -> dict[str, Tensor]:

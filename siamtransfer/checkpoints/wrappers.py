@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 WRAPPERS = frozenset(
     {
         "module",  # DataParallel, DistributedDataParallel, DeepSpeed, AveragedModel
@@ -12,11 +14,15 @@ WRAPPERS = frozenset(
         "_forward_module",  # Lightning Fabric
     }
 )
-COUNTERS = frozenset({"n_averaged", "initted", "step", "num_updates"})
-"""Tensors without dimensions that moving averages keep beside their weights (torch's AveragedModel,
-ema-pytorch)."""
+# What moving averages keep beside their weights: torch's AveragedModel, ema-pytorch.
+_COUNTERS = frozenset({"n_averaged", "initted", "step", "num_updates"})
 
 
 def without_wrappers(key: str) -> str:
     """A tensor's key without the words of wrappers, wherever they stand."""
     return ".".join(word for word in key.split(".") if word not in WRAPPERS)
+
+
+def is_counter(key: str, tensor: Tensor) -> bool:
+    """Whether it is the number of updates of a moving average, by its name without wrappers."""
+    return key in _COUNTERS and tensor.numel() == 1

@@ -19,7 +19,6 @@ import torch
 from siamtransfer.checkpoints.containers import read_content
 from siamtransfer.checkpoints.foreign_content import describe_content
 from siamtransfer.checkpoints.pickles import Inert
-from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
 
 
@@ -248,13 +247,3 @@ def test_what_unknown_content_is_called(content: Any, message: str) -> None:
     import re
 
     assert re.search(message, describe_content(content)), describe_content(content)
-
-
-def test_wrappers_are_removed_wherever_they_stand() -> None:
-    for key in (
-        "module.backbone.conv1.weight",
-        "_orig_mod.module.backbone.conv1.weight",
-        "backbone._orig_mod.conv1.weight",
-    ):
-        assert without_wrappers(key) == "backbone.conv1.weight"
-    assert without_wrappers("submodule.x") == "submodule.x"
