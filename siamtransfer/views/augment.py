@@ -9,7 +9,11 @@ on float tensors. On 8-bit images torchvision rounds to whole grey levels after 
 never does.
 The blur is the one of PIL's GaussianBlur, which the published PyTorch recipes use, without its rounding.
 
-Legend: n views of S x S pixels, x[n,3,S,S] in RGB; a factor is [n,1,1,1].
+Of images of other than three channels the colours are worked on as the first three of x, whatever their place
+in the image. Saturation, hue, grey and solarize change these alone.
+
+Legend: n views of S x S pixels, x[n,C,S,S], of which x[:,:3] is RGB where there are colours; a factor is
+[n,1,1,1].
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from siamtransfer.views.random_params import NEVER, Column, Grey, Operation
+from siamtransfer.views.view_spec import RGB
 
 LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision
 PIXELS_IN_CACHE = 1 << 16  # whose float32 values and intermediates fit the cache of a core, as measured
@@ -43,17 +49,20 @@ def augment(
     mean: Sequence[float],
     std: Sequence[float],
     *,
+    rgb: Sequence[int] = RGB,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     at_once: int | None = None,
 ) -> Tensor:
-    """Augments and normalises uint8[N,3,S,S] crops, on any device, by float32[N,P] `params`.
+    """Augments and normalises uint8[N,C,S,S] crops, on any device, by float32[N,P] `params`.
 
-    `mean` and `std` are per channel, for values from 0 to 1. The views are computed in groups of `at_once`:
+    `mean` and `std` are per channel, for values from 0 to 1. `rgb` are the channels that are red, green and
+    blue; empty where none is, and then no row of `params` may ask for an operation on colours. The views are
+    computed in groups of `at_once`:
     by default as many as fit the cache of a CPU, or VIEWS_AT_ONCE elsewhere. The grouping changes no value by
     more than the rounding of float32.
 
-    Returns `dtype`[N,3,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
+    Returns `dtype`[N,C,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
     whatever autocast says. Where TF32 is allowed for matrix products, blurred values carry its rounding,
     about 0.1 of a grey level.
     """
@@ -62,18 +71,25 @@ def augment(
     if at_once is None:
         in_cache = PIXELS_IN_CACHE // (crops.shape[-1] * crops.shape[-2])
         at_once = max(1, in_cache) if crops.device.type == "cpu" else VIEWS_AT_ONCE
+    order = colours_first(crops.shape[1], rgb)
     with torch.autocast(crops.device.type, enabled=False):
         for start in range(0, len(crops), at_once):
             chunk = slice(start, start + at_once)
-            x = _augment_chunk(crops[chunk].to(torch.float32).div_(255), params[chunk])
-            for channel in range(3):
-                torch.div(x[:, channel].sub_(mean[channel]), std[channel], out=out[chunk, channel])
+            x = crops[chunk] if order == sorted(order) else crops[chunk][:, order]
+            x = _augment_chunk(x.to(torch.float32).div_(255), params[chunk], colours=len(rgb) > 0)
+            for place, channel in enumerate(order):
+                torch.div(x[:, place].sub_(mean[channel]), std[channel], out=out[chunk, channel])
     return out
 
 
-def _augment_chunk(x: Tensor, params: np.ndarray) -> Tensor:
-    """x[n,3,S,S] changed by params[n,P]; may write into x."""
-    plan = list(_plan(params))
+def colours_first(channels: int, rgb: Sequence[int]) -> list[int]:
+    """The channels of an image in the order in which they are worked on."""
+    return [*rgb, *(channel for channel in range(channels) if channel not in rgb)]
+
+
+def _augment_chunk(x: Tensor, params: np.ndarray, *, colours: bool) -> Tensor:
+    """x[n,C,S,S] changed by params[n,P]; may write into x."""
+    plan = list(_plan(params, _changes_for(x.shape[1], colours=colours)))
     if not plan:
         return x
     changes, rows, factors = zip(*plan, strict=True)
@@ -93,7 +109,7 @@ def _upload(arrays: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor,
     return joined.split([len(array) for array in arrays])
 
 
-def _plan(params: np.ndarray) -> Iterator[RowChange]:
+def _plan(params: np.ndarray, changes: Changes) -> Iterator[RowChange]:
     """Every change of params[n,P], in the order of the chain."""
 
     def step(change: Change, chosen: np.ndarray, values: np.ndarray) -> RowChange:
@@ -102,19 +118,19 @@ def _plan(params: np.ndarray) -> Iterator[RowChange]:
 
     grey, sigma, threshold = (params[:, column] for column in (Column.GREY, Column.SIGMA, Column.SOLARIZE))
     if (early := grey == Grey.BEFORE_JITTER).any():
-        yield step(to_grey, early, grey)
-    for position in range(Column.ORDER, Column.ORDER + len(JITTER)):
+        yield step(changes.grey, early, grey)
+    for position in range(Column.ORDER, Column.ORDER + len(changes.jitter)):
         order = params[:, position]
         for operation in sorted({*order.tolist()} - {-1.0}):
             strength = params[:, Column.STRENGTH + int(operation)]
-            yield step(JITTER[operation], order == operation, strength)
+            yield step(changes.jitter[operation], order == operation, strength)
     if (late := grey == Grey.AFTER_JITTER).any():
-        yield step(to_grey, late, grey)
+        yield step(changes.grey, late, grey)
     if (blurred := sigma > 0).any():
         radius = box_radius(sigma)
         yield step(partial(blur, reach=math.ceil(radius.max())), blurred, radius)
     if (solarized := threshold < NEVER).any():
-        yield step(solarize, solarized, threshold)
+        yield step(changes.solarize, solarized, threshold)
 
 
 # Each change may write into x and returns the result. `torch.where` and boolean masks are avoided:
@@ -131,6 +147,28 @@ def change_contrast(x: Tensor, factor: Tensor) -> Tensor:
     red, green, blue = x.mean(dim=(2, 3), keepdim=True).unbind(1)
     mean = (LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue)[:, None]
     return x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
+
+
+def change_contrast_of_channels(x: Tensor, factor: Tensor, *, colours: bool) -> Tensor:
+    """`change_contrast` of the colours, where there are any; every other channel is blended with its own mean
+    over the view."""
+    others = x[:, 3:] if colours else x
+    mean = others.mean(dim=(2, 3), keepdim=True)
+    others.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
+    if colours:
+        change_contrast(x[:, :3], factor)
+    return x
+
+
+def _in_colours(change: Change) -> Change:
+    """The change of the first three channels alone."""
+
+    def changed(x: Tensor, factor: Tensor) -> Tensor:
+        colours = x[:, :3]
+        colours.copy_(change(colours, factor))  # nothing is copied where the change wrote into them
+        return x
+
+    return changed
 
 
 def change_saturation(x: Tensor, factor: Tensor) -> Tensor:
@@ -220,12 +258,39 @@ def solarize(x: Tensor, threshold: Tensor) -> Tensor:
     return x.add_(bright.mul_(1 - 2 * x))
 
 
+class Changes(NamedTuple):
+    """The changes for images of a number of channels; the jitter's by their Operation."""
+
+    jitter: dict[float, Change]
+    grey: Change
+    solarize: Change
+
+
 JITTER: dict[float, Change] = {
     Operation.BRIGHTNESS: change_brightness,
     Operation.CONTRAST: change_contrast,
     Operation.SATURATION: change_saturation,
     Operation.HUE: change_hue,
 }
+_OF_RGB = Changes(JITTER, to_grey, solarize)
+
+
+def _changes_for(channels: int, *, colours: bool) -> Changes:
+    """Those of RGB images; where there are other channels, operations on colours change the first three."""
+    if channels == 3 and colours:
+        return _OF_RGB
+    jitter = JITTER | {Operation.CONTRAST: partial(change_contrast_of_channels, colours=colours)}
+    if not colours:
+        jitter |= {Operation.SATURATION: _no_colours, Operation.HUE: _no_colours}
+        return Changes(jitter, _no_colours, _no_colours)
+    jitter |= {kind: _in_colours(JITTER[kind]) for kind in (Operation.SATURATION, Operation.HUE)}
+    return Changes(jitter, _in_colours(to_grey), _in_colours(solarize))
+
+
+def _no_colours(x: Tensor, _: Tensor) -> Tensor:
+    raise AssertionError(
+        f"an operation on colours is asked for, and none of the {x.shape[1]} channels is one"
+    )
 
 
 def _luminance(x: Tensor) -> Tensor:

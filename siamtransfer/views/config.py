@@ -45,7 +45,8 @@ class ViewsConfig:
     solarize_threshold: int | None = None
     """Grey levels (of 255) from here upwards are inverted by solarization."""
     mean: list[float] | None = None
-    """Normalisation: mean of each channel, for values from 0 to 1."""
+    """Normalisation: mean of each channel, for values from 0 to 1; null: the recipe's, or, of images of other
+    than three channels, measured."""
     std: list[float] | None = None
     """Normalisation: standard deviation of each channel."""
     per_view: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The part of a view that workers make: crop, antialiased resize and flip, all in 8 bits.
 
-Legend: an image is uint8[H,W,3], a view uint8[3,S,S]. The resize is torch's antialiased one for uint8: it
+Legend: an image is uint8[H,W,C], a view uint8[C,S,S]. The resize is torch's antialiased one for uint8: it
 equals torchvision's (transforms.v2) bit for bit, and PIL's within one grey level where PIL resizes
 horizontally first, too (bicubic values that overshoot black or white are clipped in between; Pillow 13
 chooses the order).
@@ -28,12 +28,12 @@ def crop(
 ) -> Tensor:
     """Crops `box` (top, left, height, width in pixels), resizes it to `size` and flips it if `flip`.
 
-    Returns uint8[3,size,size], which is `out` (contiguous) if there is one.
+    Returns uint8[C,size,size], which is `out` (contiguous) if there is one.
     """
     top, left, height, width = (int(side) for side in box)
     view = _resize(image[top : top + height, left : left + width], size, size, interpolation)
     if out is None:
-        out = torch.empty(3, size, size, dtype=torch.uint8)
+        out = torch.empty(image.shape[2], size, size, dtype=torch.uint8)
     np.copyto(out.numpy(), (view[:, ::-1] if flip else view).transpose(2, 0, 1))
     return out
 
@@ -47,7 +47,7 @@ def centre_crop(
     up to `size`, where torchvision would add a black border. An image over LONGEST times as long as wide
     (torchvision would resize all of it) is first reduced to its middle.
 
-    Returns uint8[3,size,size].
+    Returns uint8[C,size,size].
     """
     height, width = image.shape[:2]
     longest = LONGEST * min(height, width)
@@ -68,7 +68,7 @@ def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
-    """uint8[height,width,3] from uint8[H,W,3]."""
+    """uint8[height,width,C] from uint8[H,W,C]."""
     if image.shape[:2] == (height, width):
         return image
     # torch's vectorised kernel needs a channels-last tensor. The copy makes it contiguous, and also works for

@@ -3,8 +3,8 @@
 A worker decodes an image once, crops all its views in 8 bits and passes the random parameters along; the
 process that trains augments them on its device.
 
-Legend: B samples in a batch, V views a sample, P parameters a view (`random_params.Column`), S_v the side of
-view v.
+Legend: B samples in a batch, C channels, V views a sample, P parameters a view (`random_params.Column`), S_v
+the side of view v.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Failure = tuple[str, str]
 """(where, why) of an image that could not be read."""
 
 Read = Callable[[int], tuple[np.ndarray, list[Failure]]]
-"""Image index to uint8[H,W,3], and the failures on the way if another image had to replace it."""
+"""Image index to uint8[H,W,C], and the failures on the way if another image had to replace it."""
 
 Painting = Literal["exact", "fused", "compiled"]
 """An implementation of the augmentation."""
@@ -43,7 +43,7 @@ class ViewBatch:
     """The views of B samples after the crop and before the augmentation.
 
     Attributes:
-        crops: for each view, uint8[B,3,S_v,S_v].
+        crops: for each view, uint8[B,C,S_v,S_v].
         params: float32[B,V,P], the random parameters of the augmentation; they stay on the CPU.
         index: int64[B], the image of each sample key, even where another image replaced it.
         unreadable: the failures in the order of the sample keys; empty as a rule.
@@ -80,8 +80,10 @@ class ViewSet(Dataset[ViewBatch]):
         return self.__getitems__([sample_key])
 
     def __getitems__(self, sample_keys: Sequence[SampleKey]) -> ViewBatch:
-        views = self.recipe.views
-        crops = [torch.empty(len(sample_keys), 3, view.size, view.size, dtype=torch.uint8) for view in views]
+        views, channels = self.recipe.views, self.recipe.channels
+        crops = [
+            torch.empty(len(sample_keys), channels, view.size, view.size, dtype=torch.uint8) for view in views
+        ]
         epochs, indices = np.array(sample_keys, np.int64).reshape(-1, 2).T
         augmentations = [np.empty((0, len(views), COLUMNS), np.float32)]  # a rank's batch may be empty
         unreadable: list[Failure] = []
@@ -116,7 +118,7 @@ def augment_batch(
     channels_last: bool = False,
     painting: Painting = "exact",
 ) -> list[Tensor]:
-    """Moves a batch to `device` and augments it: for each view, `dtype`[B,3,S_v,S_v], normalised.
+    """Moves a batch to `device` and augments it: for each view, `dtype`[B,C,S_v,S_v], normalised.
 
     Views of one size are augmented together. `painting` chooses the implementation: `augment.augment` (exact)
     or `fused.augment_fused`, as it is or compiled; they are equal to the rounding of float32.
@@ -128,6 +130,14 @@ def augment_batch(
         members = [v for v, view_size in enumerate(sizes) if view_size == size]
         crops = torch.cat([batch.crops[v].to(device, non_blocking=True) for v in members])
         params = np.concatenate([batch.params[:, v] for v in members])
-        views = paint(crops, params, recipe.mean, recipe.std, dtype=dtype, channels_last=channels_last)
+        views = paint(
+            crops,
+            params,
+            recipe.mean,
+            recipe.std,
+            rgb=recipe.rgb,
+            dtype=dtype,
+            channels_last=channels_last,
+        )
         augmented |= dict(zip(members, views.split(len(batch)), strict=True))
     return [augmented[v] for v in range(len(sizes))]

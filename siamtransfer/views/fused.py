@@ -4,20 +4,23 @@
 fast in the cache of a CPU and costs a GPU hundreds of short launches. Here no row is picked. A view that an
 operation leaves alone takes part with numbers by which nothing changes.
 
-Brightness, contrast, saturation and grey are one operation, clamp(A x + c · mean(x)), with a matrix A[3,3]
-and a row c[3] for each view: contrast has c = (1 - f) times the luminance weights, the others c = 0. Hue is
-the only operation of another form, and a view has it once. So the operations of a view before its hue are
-packed into slots, those after it into others, and hue is computed once for all.
+Brightness, contrast, saturation and grey are one operation, clamp(A x + c mean(x)), with matrices A[C,C] and
+c[C,C] for each view: contrast has c = (1 - f) G, the others c = 0, where G takes the luminance of the colours
+into each of them and leaves every other channel as it is (of RGB alone the rows of c are equal, and one is
+kept). Hue is the only operation of another form, and a view has it once. So the operations of a view before
+its hue are packed into slots, those after it into others, and hue is computed once for all.
 
 Values equal those of `augment.augment` to the rounding of float32. TF32 is off.
 
-Legend: n views of S x S pixels, x[n,3,P] with P = S² pixels in RGB.
+Legend: n views of S x S pixels, x[n,C,P] with P = S² pixels; as in `augment`, x[:,:3] is RGB where there are
+colours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +28,9 @@ from torch import Tensor
 
 from siamtransfer.distributed.runtime import exact_matmul
 from siamtransfer.utils.errors import UserError
-from siamtransfer.views.augment import BOXES, LUMINANCE, box_radius
+from siamtransfer.views.augment import BOXES, LUMINANCE, box_radius, colours_first
 from siamtransfer.views.random_params import NEVER, Column, Grey, Operation
+from siamtransfer.views.view_spec import RGB
 
 PIXELS_AT_ONCE = 1 << 25  # of all views of a chunk; bounds the memory for intermediate values
 MOST_BEFORE, MOST_AFTER = 3, 4  # slots before and after the hue that a view can fill
@@ -45,18 +49,19 @@ def augment_fused(
     mean: Sequence[float],
     std: Sequence[float],
     *,
+    rgb: Sequence[int] = RGB,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     compiled: bool = False,
     at_once: int | None = None,
 ) -> Tensor:
-    """Augments and normalises uint8[N,3,S,S] crops by float32[N,P] `params`, as `augment.augment` does.
+    """Augments and normalises uint8[N,C,S,S] crops by float32[N,P] `params`, as `augment.augment` does.
 
     `compiled` fuses the operations by torch.compile, which compiles anew for each shape of a chunk; every
     operation then takes part in every chunk. The views are computed in groups of `at_once`, by default as
     many as have PIXELS_AT_ONCE pixels together.
 
-    Returns `dtype`[N,3,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
+    Returns `dtype`[N,C,S,S] on the device of `crops`; the arithmetic is float32 whatever the dtype and
     whatever autocast says.
 
     Raises:
@@ -67,12 +72,20 @@ def augment_fused(
     out = torch.empty(crops.shape, dtype=dtype, device=crops.device, memory_format=layout)
     at_once = at_once or max(1, PIXELS_AT_ONCE // side**2)
     paint = _compiled_paint() if compiled else _paint
+    order = colours_first(crops.shape[1], rgb)
+    channels = Channels(crops.shape[1], colours=len(rgb) > 0)
+    normalisation = [mean[channel] for channel in order], [std[channel] for channel in order]
+    if order != sorted(order):
+        crops = crops[:, order]
     with torch.autocast(crops.device.type, enabled=False), exact_matmul():
         for start in range(0, len(crops), at_once):
             chunk = slice(start, start + at_once)
-            numbers = _upload(_plan(params[chunk], side, mean, std, whole=compiled), crops.device)
-            paint(crops[chunk], numbers, out[chunk])
-    return out
+            plan = _plan(params[chunk], side, channels, normalisation, whole=compiled)
+            paint(crops[chunk], _upload(plan, crops.device), out[chunk])
+    if order == sorted(order):
+        return out
+    places = torch.tensor(order, device=out.device).argsort()
+    return out[:, places].contiguous(memory_format=layout)
 
 
 @cache
@@ -104,33 +117,60 @@ def _upload(plan: dict[str, np.ndarray], device: torch.device) -> Numbers:
     return {name: part.view(plan[name].shape) for name, part in zip(plan, parts, strict=True)}
 
 
+class Channels(NamedTuple):
+    """The channels of the views, and whether the first three are red, green and blue."""
+
+    count: int
+    colours: bool
+
+    @property
+    def luminance(self) -> np.ndarray:
+        """G[C,C]: the luminance in each of the colours, and every other channel as it is."""
+        matrix = np.eye(self.count, dtype=np.float32)
+        if self.colours:
+            matrix[:3, :3] = np.array(LUMINANCE, np.float32)
+        return matrix
+
+    @property
+    def rows(self) -> int:
+        """The different rows of G, of which those of RGB alone are one."""
+        return 1 if self == (3, True) else self.count
+
+
 def _plan(
-    params: np.ndarray, side: int, mean: Sequence[float], std: Sequence[float], *, whole: bool
+    params: np.ndarray,
+    side: int,
+    channels: Channels,
+    normalisation: tuple[Sequence[float], Sequence[float]],
+    *,
+    whole: bool,
 ) -> dict[str, np.ndarray]:
     """The numbers of all operations on n views, float32; `whole`: of those that no view has, too.
 
-    PHASE SLOT: A[n,3,3], and with ", mean" c[n,1,3] where a view changes its contrast there; PHASE is before
-    or after the hue. hue: [n,3,1], from where each channel's distance on the circle of colours is counted;
-    opponents [2,3] see `_turn_hue`. top, fall, limit: [n,1,1], [n,1,1] and [n,1,S] of the blur's boxes, none,
-    [1], and distance, [S,S], see `_blur`. threshold: [n,1,1,1] of solarize. scale, shift: [1,3,1,1] of the
-    normalisation.
+    PHASE SLOT: A[n,C,C], and with ", mean" c[n,C,C] (of RGB c[n,1,3]) where a view changes its contrast
+    there; PHASE is before or after the hue. hue: [n,3,1], from where each channel's distance on the circle of
+    colours is counted; opponents [2,3] see `_turn_hue`. top, fall, limit: [n,1,1], [n,1,1] and [n,1,S] of the
+    blur's boxes, none, [1], and distance, [S,S], see `_blur`. threshold: [n,1,1,1] of solarize. scale, shift:
+    [1,C,1,1] of the normalisation.
     """
     plan: dict[str, np.ndarray] = {}
     operations, factors = _sequences(params)
     is_hue = operations == Operation.HUE
     early = np.arange(operations.shape[1]) < is_hue.argmax(axis=1)[:, None]  # nothing, in views without hue
     colour = (operations >= 0) & ~is_hue
-    plan |= _slots("before", operations, factors, colour & early, MOST_BEFORE if whole else 0)
-    if whole or is_hue.any():
+    slots = partial(_slots, channels=channels)
+    plan |= slots("before", operations, factors, colour & early, MOST_BEFORE if whole else 0)
+    if (whole and channels.colours) or is_hue.any():
         turn = np.where(is_hue, factors, 0).sum(axis=1)[:, None]
         plan["hue"] = (6 * turn + 3 - np.array([0, 2, 4]))[:, :, None]
         plan["opponents"] = OPPONENTS
-    plan |= _slots("after", operations, factors, colour & ~early, MOST_AFTER if whole else 0)
+    plan |= slots("after", operations, factors, colour & ~early, MOST_AFTER if whole else 0)
     sigma, threshold = params[:, Column.SIGMA], params[:, Column.SOLARIZE]
     if whole or (sigma > 0).any():
         plan |= _boxes(np.where(sigma > 0, box_radius(sigma), 0)[:, None, None], side)
-    if whole or (threshold < NEVER).any():
+    if (whole and channels.colours) or (threshold < NEVER).any():
         plan["threshold"] = threshold[:, None, None, None]
+    mean, std = normalisation
     scale = 1 / np.array(std, np.float64)[None, :, None, None]
     return plan | {"scale": scale, "shift": -np.array(mean)[None, :, None, None] * scale}
 
@@ -147,7 +187,13 @@ def _sequences(params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _slots(
-    phase: str, operations: np.ndarray, factors: np.ndarray, chosen: np.ndarray, at_least: int
+    phase: str,
+    operations: np.ndarray,
+    factors: np.ndarray,
+    chosen: np.ndarray,
+    at_least: int,
+    *,
+    channels: Channels,
 ) -> dict[str, np.ndarray]:
     """The operations bool[n,6] `chosen`, each view's packed to the front; a slot holds one of each view.
     Where slots are asked for, `at_least` so many, each can change the contrast.
@@ -157,7 +203,8 @@ def _slots(
     slots: dict[str, np.ndarray] = {}
     grey_first = chosen[:, :1]
     place = np.where(chosen, (chosen.cumsum(axis=1) - 1 - grey_first).clip(0), -1)
-    identity, luminance = np.eye(3, dtype=np.float32), np.array(LUMINANCE, np.float32)
+    identity, luminance = np.eye(channels.count, dtype=np.float32), channels.luminance
+    colours = np.arange(channels.count)[:, None] < (3 if channels.colours else 0)
     greyed = np.where(grey_first[:, :, None], luminance, identity)
     for slot in range(max(at_least, int(place.max(initial=-1)) + 1)):
         matrices = np.tile(identity, (len(chosen), 1, 1)) if slot else greyed.copy()
@@ -165,10 +212,11 @@ def _slots(
         operation, factor = operations[rows, columns + 1], factors[rows, columns + 1][:, None, None]
         mixes = np.isin(operation, (Operation.SATURATION, GREY))[:, None, None]
         changes = factor * identity + np.where(mixes, (1 - factor) * luminance, 0)
+        changes = np.where(mixes & ~colours, identity, changes)  # exactly, whatever the factor
         contrast = operation == Operation.CONTRAST
         if at_least or contrast.any():
-            weights = np.zeros((len(chosen), 1, 3), np.float32)
-            weights[rows[contrast]] = (1 - factor[contrast]) * luminance
+            weights = np.zeros((len(chosen), channels.rows, channels.count), np.float32)
+            weights[rows[contrast]] = (1 - factor[contrast]) * luminance[: channels.rows]
             slots[f"{phase} {slot}, mean"] = weights @ matrices
         matrices[rows] = changes @ matrices[rows]
         slots[f"{phase} {slot}"] = matrices
@@ -194,21 +242,24 @@ def _boxes(radius: np.ndarray, side: int) -> dict[str, np.ndarray]:
 
 
 def _paint(crops: Tensor, numbers: Numbers, out: Tensor) -> None:
-    """Writes into out[n,3,S,S] what becomes of uint8[n,3,S,S] crops."""
+    """Writes into out[n,C,S,S] what becomes of uint8[n,C,S,S] crops."""
     x = torch.div(crops, 255).flatten(2)
     x = _colours("before", x, numbers)
     if "hue" in numbers:
-        x = _turn_hue(x, numbers["hue"], numbers["opponents"])
+        turned = _turn_hue(x[:, :3], numbers["hue"], numbers["opponents"])
+        x = turned if x.shape[1] == 3 else torch.cat([turned, x[:, 3:]], dim=1)
     x = _colours("after", x, numbers).view(crops.shape)
     if "top" in numbers:
         x = _blur(x, numbers)
     if "threshold" in numbers:
-        x = torch.where(x >= numbers["threshold"], 1 - x, x)
+        colours = x[:, :3]
+        solarized = torch.where(colours >= numbers["threshold"], 1 - colours, colours)
+        x = solarized if x.shape[1] == 3 else torch.cat([solarized, x[:, 3:]], dim=1)
     torch.addcmul(numbers["shift"], x, numbers["scale"], out=out)
 
 
 def _colours(phase: str, x: Tensor, numbers: Numbers) -> Tensor:
-    """clamp(A x + c · mean(x)) for each slot of a phase."""
+    """clamp(A x + c mean(x)) for each slot of a phase."""
     slot = 0
     while f"{phase} {slot}" in numbers:
         changed = torch.bmm(numbers[f"{phase} {slot}"], x)
@@ -238,7 +289,7 @@ def _turn_hue(x: Tensor, start: Tensor, opponents: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, numbers: Numbers) -> Tensor:
-    """PIL's GaussianBlur of x[n,3,S,S]: three box blurs each way, with repeated edges.
+    """PIL's GaussianBlur of x[n,C,S,S]: three box blurs each way, with repeated edges.
 
     A box of radius r is a matrix B[S,S]: the weight of line j in line i is clamp(r + 1 - |i - j|, 0, 1) of
     2 r + 1. The first and the last line also stand for those beyond them, so their weight has no upper limit:
@@ -253,6 +304,6 @@ def _blur(x: Tensor, numbers: Numbers) -> Tensor:
     box = torch.clamp(box, numbers["none"], numbers["limit"])
     kernel = torch.bmm(torch.bmm(box, box), box)
     assert BOXES == 3
-    n, _, side, _ = x.shape
-    x = torch.bmm(kernel, x.reshape(n, 3 * side, side).mT).view(n, 3 * side, side)
-    return torch.bmm(kernel, x.mT).view(n, side, side, 3).permute(0, 3, 1, 2)
+    n, channels, side, _ = x.shape
+    x = torch.bmm(kernel, x.reshape(n, channels * side, side).mT).view(n, channels * side, side)
+    return torch.bmm(kernel, x.mT).view(n, side, side, channels).permute(0, 3, 1, 2)

@@ -15,7 +15,7 @@ from torch import Tensor
 from siamtransfer.views.dataset import ViewBatch
 
 Painted = tuple[ViewBatch, list[Tensor]]
-"""A batch, and its views on the device, each [B, 3, S_v, S_v]."""
+"""A batch, and its views on the device, each [B, C, S_v, S_v]."""
 
 
 def side_stream(device: torch.device) -> torch.cuda.Stream | None:

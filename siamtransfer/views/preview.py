@@ -21,7 +21,8 @@ def write_preview(path: str | Path, views: ViewSet, *, count: int = 8, epoch: in
 
     Each row is the image, as a centred square, and its views, augmented exactly as for training and without
     the normalisation. The PNG's text field `Description` holds the name of the recipe and the parameters of
-    every view. Returns the failures of images that could not be read.
+    every view. Of images of other than three channels it shows the colours, or else the first one in grey.
+    Returns the failures of images that could not be read.
 
     Raises:
         UserError: the file cannot be written.
@@ -30,12 +31,16 @@ def write_preview(path: str | Path, views: ViewSet, *, count: int = 8, epoch: in
     count = min(count, len(views))
     indices = np.linspace(0, len(views) - 1, count).round().astype(int).tolist()
     batch = views.__getitems__([(epoch, index) for index in indices])
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
+    shown = list(recipe.rgb or (0, 0, 0))
     columns = [
-        (view * std + mean).mul(255).round().clamp(0, 255).byte() for view in augment_batch(batch, recipe)
+        (view * std + mean).mul(255).round().clamp(0, 255).byte()[:, shown]
+        for view in augment_batch(batch, recipe)
     ]
     side = max(view.size for view in recipe.views)
-    columns.insert(0, torch.stack([centre_crop(views.read(index)[0], side, side) for index in indices]))
+    columns.insert(
+        0, torch.stack([centre_crop(views.read(index)[0], side, side)[shown] for index in indices])
+    )
 
     widths = [column.shape[-1] + GAP for column in columns]
     sheet = np.full((count * (side + GAP) + GAP, sum(widths) + GAP, 3), 255, np.uint8)

@@ -13,9 +13,9 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.views.view_spec import (
     NORMALISATION,
     VIEW_FIELDS,
+    Numbers,
     Range,
     Recipe,
-    Triple,
     ViewSpec,
     check_setting,
     is_integer,
@@ -35,7 +35,7 @@ _SCENES = ViewSpec(32, scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.8, 0.5), jitter_p=1
 
 
 def _recipe(
-    name: str, source: str, *views: ViewSpec, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGENET_STD
+    name: str, source: str, *views: ViewSpec, mean: Numbers = IMAGENET_MEAN, std: Numbers = IMAGENET_STD
 ) -> Recipe:
     return Recipe(name, views, mean, std, source)
 

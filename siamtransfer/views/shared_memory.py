@@ -19,7 +19,9 @@ SHARED_MEMORY = Path("/dev/shm")
 GIB = 2**30
 
 
-def loader_shared_memory(sides: Sequence[int], batch: int, workers: int, prefetch: int = PREFETCH) -> int:
+def loader_shared_memory(
+    sides: Sequence[int], batch: int, workers: int, prefetch: int = PREFETCH, channels: int = 3
+) -> int:
     """The most bytes of shared memory that a loader takes: 0 without workers.
 
     Args:
@@ -27,8 +29,9 @@ def loader_shared_memory(sides: Sequence[int], batch: int, workers: int, prefetc
         batch: samples in a batch of this rank.
         workers: its worker processes.
         prefetch: batches that each has ready.
+        channels: of an image.
     """
-    sample = 3 * sum(side * side for side in sides) + 8  # crops in 8 bits, and the index
+    sample = channels * sum(side * side for side in sides) + 8  # crops in 8 bits, and the index
     return batch * sample * (workers * prefetch + HELD) if workers else 0
 
 
@@ -37,7 +40,9 @@ def free_shared_memory() -> int | None:
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
-def affordable_prefetch(sides: Sequence[int], batch: int, workers: int, ranks: int = 1) -> int:
+def affordable_prefetch(
+    sides: Sequence[int], batch: int, workers: int, ranks: int = 1, channels: int = 3
+) -> int:
     """Batches that each worker may have ready: PREFETCH, or as many as /dev/shm holds, with a remark.
 
     `ranks` are the processes on this machine that have such a loader. The batches do not depend on it.
@@ -49,10 +54,11 @@ def affordable_prefetch(sides: Sequence[int], batch: int, workers: int, ranks: i
     if free is None or not workers:
         return PREFETCH
     share = free // ranks
-    fitting = [n for n in range(1, PREFETCH + 1) if loader_shared_memory(sides, batch, workers, n) <= share]
+    needs = {n: loader_shared_memory(sides, batch, workers, n, channels) for n in range(1, PREFETCH + 1)}
+    fitting = [n for n, need in needs.items() if need <= share]
     if len(fitting) == PREFETCH:
         return PREFETCH
-    need = loader_shared_memory(sides, batch, workers) * ranks / GIB
+    need = needs[PREFETCH] * ranks / GIB
     cure = f"docker run --shm-size {max(1, round(need * 1.25 + 0.5))}g, or fewer --data.workers"
     loaders = "the loader" if ranks == 1 else f"the loaders of {ranks} ranks"
     text = f"/dev/shm has {free / GIB:.2f} GiB free, and {loaders} would take {need:.2f} GiB"

@@ -22,7 +22,10 @@ from siamtransfer.utils.errors import UserError
 
 Interpolation = Literal["bilinear", "bicubic"]
 Range = tuple[float, float]
-Triple = tuple[float, float, float]
+Numbers = tuple[float, ...]
+"""A number for each channel."""
+RGB = (0, 1, 2)
+"""The channels that are red, green and blue in images of three channels."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ def _are_numbers(value: object, count: int) -> bool:
     return isinstance(value, Sequence) and len(value) == count and all(map(_is_number, value))
 
 
+def _are_per_channel(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) >= 1 and all(map(_is_number, value))
+
+
 def _is_probability(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= 1
 
@@ -103,8 +110,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "blur_sigma": (_is_range, "two rising numbers above 0"),
     "solarize_p": _PROBABILITY,
     "solarize_threshold": (lambda value: is_integer(value, 0, 255), "a grey level from 0 to 255"),
-    "mean": (lambda value: _are_numbers(value, 3), "three numbers"),
-    "std": (lambda value: _are_numbers(value, 3) and min(value) > 0, "three numbers above 0"),
+    "mean": (_are_per_channel, "a number for each channel"),
+    "std": (
+        lambda value: _are_per_channel(value) and min(value) > 0,
+        "a number above 0 for each channel",
+    ),
 }
 """The condition on each setting, and the same in words."""
 
@@ -126,13 +136,28 @@ class Recipe:
     Attributes:
         mean, std: per channel, for values from 0 to 1; evaluation uses the same.
         source: where the numbers come from.
+        rgb: the channels that are red, green and blue; empty where none is. Saturation, hue, grey and
+            solarize change these alone, everything else changes all channels.
     """
 
     name: str
     views: tuple[ViewSpec, ...]
-    mean: Triple
-    std: Triple
+    mean: Numbers
+    std: Numbers
     source: str
+    rgb: tuple[int, ...] = RGB
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise UserError(
+                f"views.mean has {len(self.mean)} numbers and views.std has {len(self.std)}, but both must "
+                "have one for each channel"
+            )
+
+    @property
+    def channels(self) -> int:
+        """The channels of a view."""
+        return len(self.mean)
 
     def describe(self) -> list[str]:
         """The parameters of every view and the normalisation, a line each; equal neighbours share a line."""
@@ -144,7 +169,11 @@ class Recipe:
             numbers = f"view {first + 1}" if first == last else f"views {first + 1} to {last + 1}"
             lines.append(f"{numbers}: {', '.join(_in_words(spec, field) for field in VIEW_FIELDS)}")
             first = last + 1
-        return [*lines, ", ".join(_in_words(self, field) for field in NORMALISATION)]
+        lines.append(", ".join(_in_words(self, field) for field in NORMALISATION))
+        if (self.channels, self.rgb) == (len(RGB), RGB):
+            return lines
+        colours = " ".join(map(str, self.rgb)) or "none"
+        return [*lines, f"channels {self.channels}, red, green and blue are {colours}"]
 
 
 def _in_words(owner: ViewSpec | Recipe, field: str) -> str:

@@ -161,8 +161,9 @@ def test_overrides_reach_every_view_but_scale_only_the_global_ones() -> None:
         ("simsiam", {"jitter": (-0.4, 0.4, 0.4, 0.1)}, "jitter is .*four strengths from 0"),
         ("simsiam", {"interpolation": "cubic"}, "interpolation is cubic, but must be bilinear or bicubic"),
         ("simsiam", {"solarize_threshold": 300}, "solarize_threshold is 300"),
-        ("simsiam", {"std": (0.2, 0.0, 0.2)}, "std is .* three numbers above 0"),
-        ("simsiam", {"mean": (0.5,)}, "mean is .* three numbers"),
+        ("simsiam", {"std": (0.2, 0.0, 0.2)}, "std is .* a number above 0 for each channel"),
+        ("simsiam", {"mean": ()}, "mean is .* a number for each channel"),
+        ("simsiam", {"mean": (0.5,)}, "mean has 1 numbers and views.std has 3"),
     ],
 )
 def test_a_mistake_is_named_in_one_sentence(name: str, overrides: dict, message: str) -> None:

@@ -105,7 +105,7 @@ def test_random_numbers_of_other_operations_stay() -> None:
         ({"scale": [0.2]}, "^views.scale is .*two rising numbers"),
         ({"size": 4}, "^views.size is 4, but must be a number of pixels from 8$"),
         ({"jitter": [0.4, 0.4, 0.4, 0.6]}, "^views.jitter is .*hue"),
-        ({"std": [0.2, 0.0, 0.2]}, "^views.std is .*three numbers above 0$"),
+        ({"std": [0.2, 0.0, 0.2]}, "^views.std is .*a number above 0 for each channel$"),
         ({"per_view": {"1": {"blur": 0.1}}}, "views.per_view.1 called 'blur'; did you mean 'blur_p'"),
         ({"per_view": {"1": {"mean": [0, 0, 0]}}}, "no setting of views.per_view.1 called 'mean'"),
         ({"per_view": {"2": {"grey_p": "often"}}}, "^views.per_view.2.grey_p is often, but must be"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -17,15 +16,15 @@ from siamtransfer.features.extract import Images, Transform
 from siamtransfer.views.dataset import SampleKey, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.sampler import epoch_order
-from siamtransfer.views.view_spec import Recipe, Triple, ViewSpec
+from siamtransfer.views.view_spec import Recipe, ViewSpec
 
 
 def crops_and_flips(transform: Transform) -> Recipe:
     """The usual training transform of classifiers, one bilinear view of the evaluation transform's size: a
     crop of 8 to 100 % of the area, and a flip half of the time."""
     view = ViewSpec(transform.crop, jitter_p=0.0, grey_p=0.0)
-    mean, std = (cast(Triple, tuple(values)) for values in (transform.mean, transform.std))
-    return Recipe("crops-and-flips", (view,), mean, std, "the usual training transform of linear probes")
+    source = "the usual training transform of linear probes"
+    return Recipe("crops-and-flips", (view,), transform.mean, transform.std, source, rgb=())
 
 
 @dataclass

@@ -15,7 +15,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.evaluation.linear.config import ProbeOptimizer
-from siamtransfer.views.view_spec import Interpolation, Triple
+from siamtransfer.views.view_spec import Interpolation, Numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PublishedProtocol:
     weight_decay: float = 0.0
     milestones: tuple[int, ...] = ()
     test_interpolation: Interpolation = "bilinear"
-    std: Triple | None = None
+    std: Numbers | None = None
     vit_lr: float | None = None
 
     def of(self, backbone: Backbone) -> PublishedProtocol:
