@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +18,6 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.layer_depth import layer_count, layer_numbers
 from siamtransfer.detection.pyramid_trunk import PyramidTrunk
 from siamtransfer.utils.errors import UserError
-
-OptimizerName = Literal["SGD", "AdamW"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,8 @@ def parameter_groups(network: nn.Module, settings: GroupSettings) -> list[dict[s
     """Groups for torch's optimizers of all parameters that learn: `params`, `lr`, `weight_decay`, and
     `lr_factor`, by which the group's rate differs from that of the heads.
 
-    Those with `weight_decay` come first, then norms, then those without; in each the factor falls.
+    Those with `weight_decay` come first, then norms, then those without; in each the factor falls. The first
+    two are there even without a parameter, as states of older versions have them.
 
     Raises:
         UserError: a setting means nothing, a name of `no_decay` is that of no parameter, or the layers of the
@@ -61,7 +60,11 @@ def parameter_groups(network: nn.Module, settings: GroupSettings) -> list[dict[s
     settings.check()
     factors = _factors(network, settings.layer_decay)
     decays = {"others": settings.weight_decay, "norms": settings.norm_weight_decay, "spared": 0.0}
-    grouped: dict[str, dict[float, list[nn.Parameter]]] = {kind: {} for kind in decays}
+    grouped: dict[str, dict[float, list[nn.Parameter]]] = {
+        "others": {1.0: []},
+        "norms": {1.0: []},
+        "spared": {},
+    }
     found = set()
     for owner, name, parameter in _own_parameters(network):
         kind = "norms" if _is_norm(owner) else "others"
@@ -84,7 +87,7 @@ def parameter_groups(network: nn.Module, settings: GroupSettings) -> list[dict[s
 
 
 def build_optimizer(
-    name: OptimizerName,
+    name: str,
     groups: list[dict[str, Any]],
     *,
     lr: float,

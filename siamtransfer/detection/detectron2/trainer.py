@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from siamtransfer.detection.detectron2.loader_workers import with_worker_init
+from siamtransfer.detection.detectron2.optimizer import build_own_optimizer, has_own_optimizer
 from siamtransfer.detection.detectron2.poly_lr import POLY, build_poly_lr
 from siamtransfer.detection.detectron2.samplers import ResumedOrder
 from siamtransfer.detection.detectron2.settings import fit_to_run, layout_of
@@ -105,6 +106,13 @@ class Trainer(DefaultTrainer):
         """Detectron2's loader, on the images from `sampler_step` on."""
         skip = self.sampler_step * cfg.SOLVER.IMS_PER_BATCH
         return with_worker_init(self.finetune_run.task.train_loader(cfg, ResumedOrder(self.seed, skip)))
+
+    @classmethod
+    def build_optimizer(cls, cfg: Any, model: Any) -> Any:
+        """Detectron2's SGD, or what this project's keys of SOLVER say."""
+        if has_own_optimizer(cfg):
+            return build_own_optimizer(cfg, model)
+        return super().build_optimizer(cfg, model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: Any, optimizer: Any) -> Any:

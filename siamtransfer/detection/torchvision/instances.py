@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.models.detection import FasterRCNN
 
+from siamtransfer.backbones.names import RESNETS
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.detection.metrics.coco_ap import Backend
 from siamtransfer.detection.metrics.instance_outputs import InstanceOutputs
@@ -84,4 +86,12 @@ class InstancesTransfer(Transfer[Sample]):
         return Evaluation(collectives.broadcast_object(metrics), InstanceOutputs(data, predictions))
 
     def describe(self) -> dict[str, Any]:
-        return {"metric": self.task.metric, "train_images_with_objects": self.count}
+        described = {"metric": self.task.metric, "train_images_with_objects": self.count}
+        return described | ({"trunk": asdict(self.recipe.design.trunk)} if self._runs_timm else {})
+
+    def identity(self) -> dict[str, str]:
+        return super().identity() | ({"trunk": repr(self.recipe.design.trunk)} if self._runs_timm else {})
+
+    @property
+    def _runs_timm(self) -> bool:
+        return self.read.architecture.name not in RESNETS

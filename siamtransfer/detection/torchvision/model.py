@@ -8,7 +8,7 @@ the transfer protocols for Detectron2; torchvision's own recipe would freeze the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
+from siamtransfer.detection.build_pyramid import PyramidOptions
 from siamtransfer.detection.data.dataset_split import ImageRecord, read_image
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.detection.torchvision.trunk import load_resnet, prove_loaded
@@ -47,6 +48,7 @@ class Design:
         short_sides: short side of a training image in pixels, drawn from these.
         short_side: short side of a test image.
         long_side: upper limit of the long side.
+        trunk: what is chosen about a network of timm. (States of older versions do not have it in `repr`.)
     """
 
     masks: bool = False
@@ -58,6 +60,7 @@ class Design:
     short_sides: tuple[int, ...] = (800,)
     short_side: int = 800
     long_side: int = 1333
+    trunk: PyramidOptions = field(default_factory=PyramidOptions, repr=False)
 
 
 def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRCNN:

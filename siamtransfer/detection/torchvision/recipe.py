@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from siamtransfer.detection.build_pyramid import PyramidOptions
 from siamtransfer.detection.data.configured import SCENES
 from siamtransfer.detection.torchvision.model import Design
+from siamtransfer.detection.vit_pyramid import VitOptions
+from siamtransfer.detection.vit_settings import VIT_FIELDS
 from siamtransfer.optim.schedules import milestones, warm_up
 from siamtransfer.utils.errors import UserError
 
@@ -27,6 +30,9 @@ class Recipe:
     are COCO's 1x.
 
     Attributes:
+        optimizer: `SGD`, which takes `momentum`, or `AdamW`, which takes `betas`.
+        layer_decay: factor of the rate from a layer of the trunk to the one before it.
+        no_decay: names of parameters without weight decay.
         precise_batches: over which the norms' statistics are measured before each evaluation; 0: not.
         score_every: steps between evaluations; 0: only at the end.
         save_every: steps between checkpoints.
@@ -42,6 +48,10 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_weight_decay: float = 0.0
+    optimizer: str = "SGD"
+    betas: tuple[float, ...] = (0.9, 0.999)
+    layer_decay: float = 1.0
+    no_decay: tuple[str, ...] = ()
     precise_batches: int = 200
     score_every: int = 0
     save_every: int = 5000
@@ -72,6 +82,8 @@ class Recipe:
             )
         if min(self.momentum, self.weight_decay, self.norm_weight_decay) < 0:
             raise UserError("SOLVER.MOMENTUM, WEIGHT_DECAY and WEIGHT_DECAY_NORM must be at least 0")
+        if self.optimizer not in ("SGD", "AdamW"):
+            raise UserError(f"SOLVER.OPTIMIZER is {self.optimizer!r}; it is SGD or AdamW")
         if self.batch % world_size:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {self.batch} does not divide over {world_size} processes; "
@@ -90,6 +102,12 @@ class DetectorRecipe(Recipe):
 
     design: Design = field(default_factory=Design)
 
+    def as_record(self) -> dict[str, Any]:
+        """All settings but those of the trunk, which only networks of timm have."""
+        record = super().as_record()
+        del record["design"]["trunk"]
+        return record
+
 
 SCHEDULE = {
     "SOLVER.MAX_ITER": "steps",
@@ -101,6 +119,10 @@ SCHEDULE = {
     "SOLVER.MOMENTUM": "momentum",
     "SOLVER.WEIGHT_DECAY": "weight_decay",
     "SOLVER.WEIGHT_DECAY_NORM": "norm_weight_decay",
+    "SOLVER.OPTIMIZER": "optimizer",
+    "SOLVER.BETAS": "betas",
+    "SOLVER.LAYER_DECAY": "layer_decay",
+    "SOLVER.NO_DECAY": "no_decay",
     "SOLVER.CHECKPOINT_PERIOD": "save_every",
     "TEST.EVAL_PERIOD": "score_every",
     "TEST.PRECISE_BN.NUM_ITER": "precise_batches",
@@ -118,6 +140,8 @@ _DESIGN = {
     "INPUT.MIN_SIZE_TEST": "short_side",
     "INPUT.MAX_SIZE_TRAIN": "long_side",
 }
+_DROP_PATH = "MODEL.TIMM.DROP_PATH"
+_LEVEL_NORM = "MODEL.FPN.NORM"
 _ANCHORS = "MODEL.ANCHOR_GENERATOR.SIZES"
 _PROPOSALS = ("MODEL.RPN.POST_NMS_TOPK_TRAIN", "MODEL.RPN.POST_NMS_TOPK_TEST")
 # Settings that this engine cannot change; a file with another value is refused.
@@ -131,7 +155,18 @@ _FIXED = {
     "SOLVER.WARMUP_METHOD": "linear",
     "INPUT.RANDOM_FLIP": "horizontal",
 }
-KNOWN = (*_DESIGN, *SCHEDULE, _ANCHORS, PRECISE, *_PROPOSALS, *DATA, *_FIXED, "MODEL.DEVICE")
+KNOWN = (
+    *_DESIGN,
+    *SCHEDULE,
+    *VIT_FIELDS,
+    _DROP_PATH,
+    _ANCHORS,
+    PRECISE,
+    *_PROPOSALS,
+    *DATA,
+    *_FIXED,
+    "MODEL.DEVICE",
+)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
@@ -153,8 +188,25 @@ def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
             settings.get(key, default) for key, default in zip(_PROPOSALS, design.proposals, strict=True)
         ),
     )
+    design = replace(design, trunk=_trunk_of(settings, design.channels))
     recipe = replaced(DetectorRecipe(design), settings, SCHEDULE)
     return recipe if settings.get(PRECISE, True) else replace(recipe, precise_batches=0)
+
+
+def _trunk_of(settings: Mapping[str, Any], channels: int) -> PyramidOptions:
+    """What the settings choose about a network of timm.
+
+    The norm of a ViT's levels is a layer norm where nothing is stated. Batch norms of several processes are
+    synchronised as those of other trunks are.
+    """
+    trunk = replaced(PyramidOptions(), settings, {_DROP_PATH: "drop_path"})
+    norm = settings.get(_LEVEL_NORM, "LN")
+    vit = VitOptions(
+        drop_path=trunk.drop_path, channels=channels, norm="BN" if norm in ("SyncBN", "nnSyncBN") else norm
+    )
+    vit = replaced(vit, settings, VIT_FIELDS)
+    vit.check()
+    return replace(trunk, vit=vit)
 
 
 def refuse_others(settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
+from siamtransfer.detection.parameter_groups import GroupSettings, build_optimizer, parameter_groups
 from siamtransfer.detection.torchvision.recipe import Recipe
 from siamtransfer.detection.torchvision.transfer import Evaluation, S, Transfer
 from siamtransfer.distributed import collectives
@@ -33,9 +34,7 @@ class TransferTraining(Generic[S]):
         self.transfer, self.network, self.runtime, self.workers = transfer, network, runtime, workers
         self.recipe = transfer.recipe
         model = runtime.distribute(network, synchronise_batch_norm=transfer.synchronises_norms)
-        optimizer = torch.optim.SGD(
-            _parameter_groups(network, self.recipe), lr=self.recipe.lr, momentum=self.recipe.momentum
-        )
+        optimizer = _build_optimizer(network, self.recipe)
         scaler = torch.amp.GradScaler(runtime.device.type, enabled=False)
         self._updater = Updater(model, optimizer, scaler, runtime)
 
@@ -101,7 +100,7 @@ class TransferTraining(Generic[S]):
         runtime, recipe, lr = self.runtime, self.recipe, self.recipe.lr_at(step)
         seed_step(recipe.seed, step, runtime.rank)
         for group in self._updater.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)  # states of older versions have no factor
         self._updater.model.train()
         losses = self.transfer.losses(self._updater.model, batch, runtime)
         loss = sum(losses.values(), start=torch.zeros((), device=runtime.device))
@@ -150,17 +149,18 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """The norms' parameters and all others, each with its weight decay."""
-    norms = [
-        parameter
-        for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for parameter in module.parameters(recurse=False)
-    ]
-    ids_of_norms = set(map(id, norms))
-    others = [parameter for parameter in network.parameters() if id(parameter) not in ids_of_norms]
-    return [
-        {"params": others, "weight_decay": recipe.weight_decay},
-        {"params": norms, "weight_decay": recipe.norm_weight_decay},
-    ]
+def _build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    settings = GroupSettings(
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        norm_weight_decay=recipe.norm_weight_decay,
+        no_decay=recipe.no_decay,
+        layer_decay=recipe.layer_decay,
+    )
+    return build_optimizer(
+        recipe.optimizer,
+        parameter_groups(network, settings),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        betas=recipe.betas,
+    )

@@ -20,6 +20,8 @@ from siamtransfer.views.sampler import StepSampler
 S = TypeVar("S")
 """A sample: an image and its target."""
 _FREE = ("score_every", "save_every", "log_every")
+_LATER = ("optimizer", "betas", "layer_decay", "no_decay")
+"""Fields of a recipe that states of older versions do not have; they are named where they are chosen."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Transfer(ABC, Generic[S]):
             recipe.record_name(field.name): str(getattr(recipe, field.name))
             for field in fields(recipe)
             if field.name not in _FREE
+            and not (field.name in _LATER and getattr(recipe, field.name) == field.default)
         }
         return {
             "weights": self.read.digest,
