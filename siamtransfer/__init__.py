@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from siamtransfer.api import (
         PretrainResult,
         compare,
+        export,
         load_backbone,
         pretrain,
         to_detectron2,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "siamtransfer.api": (
-        "PretrainResult", "compare", "load_backbone", "pretrain", "to_detectron2", "to_torchvision",
+        "PretrainResult", "compare", "export", "load_backbone", "pretrain", "to_detectron2", "to_torchvision",
     ),
     "siamtransfer.data.from_objects": ("from_array", "from_images", "from_torch"),
     "siamtransfer.data.sources": ("open_dataset",),
@@ -71,6 +72,7 @@ __all__ = [
     "__version__",
     "compare",
     "diagnose",
+    "export",
     "extract_features",
     "from_array",
     "from_images",

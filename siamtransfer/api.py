@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from siamtransfer.methods.base import Method
     from siamtransfer.pretraining.monitors import Monitor
 
-__all__ = ["PretrainResult", "compare", "load_backbone", "pretrain", "to_detectron2", "to_torchvision"]
+__all__ = [
+    "PretrainResult",
+    "compare",
+    "export",
+    "load_backbone",
+    "pretrain",
+    "to_detectron2",
+    "to_torchvision",
+]
 
 
 def load_backbone(
@@ -178,6 +186,26 @@ def to_torchvision(source: Backbone | str | Path, out: str | Path, **options: An
     from siamtransfer.checkpoints import to_torchvision as convert
 
     return convert.to_torchvision(_read_of(source), out, **options)
+
+
+def export(
+    source: Backbone | str | Path,
+    out: str | Path,
+    to: Literal["timm", "huggingface", "onnx", "torch-export"],
+    **options: Any,
+) -> Conversion:
+    """Writes the backbone as a folder of timm or for the Hub, as ONNX or by torch.export, and proves that its
+    features are the same; see `siamtransfer.exports.options.ExportOptions` for the options.
+
+    A backbone is exported with the weights that it has now.
+    """
+    from siamtransfer.exports import export as exports
+    from siamtransfer.exports.options import ExportOptions
+
+    read = _read_of(source)
+    if isinstance(read, str | Path):
+        return exports.export(ExportOptions(checkpoint=str(read), out=str(out), to=to, **options))
+    return exports.export(ExportOptions(checkpoint=read.path, out=str(out), to=to, **options), read)
 
 
 def _read_of(source: Backbone | str | Path) -> ReadBackbone | str | Path:

@@ -30,7 +30,10 @@ def export(options: ExportOptions, source: ReadBackbone | None = None) -> Conver
             exported to that target, the output exists or cannot be written, or what was written gives other
             features. Nothing is written then.
     """
-    options.check()
+    if source is None:
+        options.check()
+    else:
+        options.check_target()
     assert options.checkpoint is not None and options.out is not None and options.to is not None
     out = Path(options.out)
     _refuse_early(options, out)
@@ -80,6 +83,18 @@ def _to_timm(network: Network, options: ExportOptions, out: Path) -> Written:
     return {"": proof}, {}, (out,)
 
 
+def _to_hub(network: Network, options: ExportOptions, out: Path) -> Written:
+    from siamtransfer.exports.hub_folder import write_hub_folder
+    from siamtransfer.exports.scores import read_scores
+
+    layout = options.layout or "timm"
+    scores = read_scores(options.records, network)
+    with staged_folder(out) as folder:
+        proofs = write_hub_folder(network, folder, out.resolve().name, layout, scores)
+        write_account(network, "huggingface", proofs, folder)
+    return proofs, {"layout": layout, "records": len(options.records)}, (out,)
+
+
 def _to_onnx(network: Network, options: ExportOptions, out: Path) -> Written:
     from siamtransfer.exports.onnx_file import OPSET, data_file, write_onnx
 
@@ -118,6 +133,7 @@ def _graph_protocol(options: ExportOptions) -> dict[str, Any]:
 
 _WRITERS: dict[str, Callable[[Network, ExportOptions, Path], Written]] = {
     "timm": _to_timm,
+    "huggingface": _to_hub,
     "onnx": _to_onnx,
     "torch-export": _to_torch_export,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from siamtransfer.checkpoints.options import ConversionOptions
 from siamtransfer.utils.errors import UserError
@@ -50,10 +50,19 @@ class ExportOptions(ConversionOptions):
     """Of --to onnx: the version of ONNX's operators; null: 20."""
 
     def check(self) -> None:
-        """Raises UserError for a missing word, or options that do not belong together."""
-        if self.to is None:
-            raise UserError("say what to export to: --to timm, huggingface, onnx or torch-export")
+        """Raises UserError for a missing word or file, or options that do not belong together."""
+        self.check_target()
         super().check()
+
+    def check_target(self) -> None:
+        """Raises UserError for a missing word, or options that do not belong together; the checkpoint is not
+        looked at."""
+        if self.to not in get_args(Target):
+            raise UserError("say what to export to: --to timm, huggingface, onnx or torch-export")
+        if self.out is None:
+            raise UserError("give the folder or the file to write, after the checkpoint")
+        if self.layout not in (None, *get_args(Layout)):
+            raise UserError(f"--layout is timm or transformers, not {self.layout!r}")
         self._check_belonging()
         if self.size is not None and self.size < 1:
             raise UserError(f"--size is {self.size}, and images have at least one pixel")

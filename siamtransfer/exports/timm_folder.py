@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,9 @@ def _write_config(network: Network, model: Any, path: Path) -> None:
             "crop_mode": "center",
         },
     )
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model_args"].pop("num_classes", None)  # stands above already; transformers refuses it twice
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def crop_share(images: Preprocessing) -> float:
