@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from siamtransfer.checkpoints.baselines import RANDOM
-from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
+from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of
 from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.tasks.instances import InstancesTask
 from siamtransfer.detection.tasks.semantic import SemanticTask
@@ -80,5 +82,7 @@ def _backbone_of(run: FinetuneRun) -> ReadBackbone:
     if run.initialization.digest is not None:
         return read
     kind = read.architecture
-    untrained = f"{RANDOM}{kind.name}:width={kind.width}:stem={kind.stem}:seed={run.seed}"
-    return replace(read_backbone(untrained), architecture=kind, reading=read.reading)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        state = kind.build().state_dict()
+    return replace(read, path=f"{RANDOM}{kind.name}", state=state, digest=digest_of(state))

@@ -18,6 +18,7 @@ from siamtransfer.detection.metrics.instance_outputs import InstanceOutputs
 from siamtransfer.detection.metrics.score_predictions import score_predictions
 from siamtransfer.detection.tasks.instances import InstancesTask
 from siamtransfer.detection.torchvision.model import build_detector, predict
+from siamtransfer.detection.torchvision.pyramid import check_pyramid
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
 from siamtransfer.detection.torchvision.training_images import Sample, TrainingImages, usable
 from siamtransfer.detection.torchvision.transfer import Evaluation, Transfer
@@ -54,6 +55,7 @@ class InstancesTransfer(Transfer[Sample]):
         return len(self.images)
 
     def check(self, world_size: int) -> None:
+        check_pyramid(self.read, self.recipe.design.trunk)
         self.recipe.check(self.count, world_size, "images with objects")
         if self.recipe.design.masks and not self.task.data.has_masks:
             raise UserError(

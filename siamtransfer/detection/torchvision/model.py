@@ -3,6 +3,7 @@
 Sources: Ren et al. 2015 (Faster R-CNN), Lin et al. 2017 (feature pyramids), He et al. 2017 (Mask R-CNN), as
 torchvision builds them. The trunk's and the pyramid's batch norms learn and use the batch's statistics, as in
 the transfer protocols for Detectron2; torchvision's own recipe would freeze them and the first layers.
+pyramid.py has the trunk and the pyramid.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
@@ -23,12 +23,11 @@ from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.detection.build_pyramid import PyramidOptions
 from siamtransfer.detection.data.dataset_split import ImageRecord, read_image
 from siamtransfer.detection.metrics.prediction import Prediction
-from siamtransfer.detection.torchvision.trunk import load_resnet, prove_loaded
+from siamtransfer.detection.torchvision.pyramid import LEVELS, build_pyramid
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
 
-LEVELS = 4  # of the pyramid, one a stage of the trunk; pooling the last one gives a fifth to the proposals
 POOLED = 7  # pixels a side that the box head sees of a proposal
 RATIOS = (0.5, 1.0, 2.0)
 MASK_THRESHOLD = 0.5
@@ -69,24 +68,14 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
     Class c of the data is label c+1 here, 0 being the background.
 
     Raises:
-        UserError: the backbone is no ResNet, a tensor of it did not arrive, or the design cannot be built.
+        UserError: no feature pyramid can be built on the backbone, a tensor of it did not arrive, or the
+            design cannot be built.
     """
     if len(design.anchors) != LEVELS + 1:
         raise UserError(
             f"the pyramid has {LEVELS + 1} levels and {len(design.anchors)} anchor sizes were given"
         )
-    if read.width is None:
-        raise UserError(
-            f"{read.path} holds {read.name}, and the feature pyramid here needs the four stages of a ResNet"
-        )
-    trunk = load_resnet(read, read.architecture)
-    pyramid = BackboneWithFPN(
-        trunk,
-        {f"layer{level + 1}": str(level) for level in range(LEVELS)},
-        [trunk.dim >> (LEVELS - 1 - level) for level in range(LEVELS)],
-        design.channels,
-        norm_layer=nn.BatchNorm2d,
-    )
+    pyramid = build_pyramid(read, design.channels, design.trunk)
     mask_parts = {}
     if design.masks:
         mask_parts = {
@@ -94,7 +83,7 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
             "mask_predictor": MaskRCNNPredictor(design.channels, design.channels, classes + 1),
         }
     in_training, in_testing = design.proposals
-    detector = (MaskRCNN if design.masks else FasterRCNN)(
+    return (MaskRCNN if design.masks else FasterRCNN)(
         pyramid,
         min_size=design.short_sides,  # the short side of a test image is set below
         max_size=design.long_side,
@@ -110,8 +99,6 @@ def build_detector(read: ReadBackbone, classes: int, design: Design) -> FasterRC
         box_predictor=FastRCNNPredictor(design.hidden, classes + 1),
         **mask_parts,
     )
-    prove_loaded(detector.backbone.body, read)
-    return detector
 
 
 def as_input(image: np.ndarray) -> Tensor:

@@ -106,8 +106,8 @@ def test_a_tensor_that_did_not_arrive_is_named(read: ReadBackbone) -> None:
 
 
 def test_what_cannot_be_built(read: ReadBackbone) -> None:
-    with pytest.raises(UserError, match="needs the four stages of a ResNet"):
-        build_detector(read_backbone("random:vit_tiny_patch16_224"), 3, SMALL)
+    with pytest.raises(UserError, match=r"holds a network that no detector is built on: visformer_tiny has"):
+        build_detector(read_backbone("random:visformer_tiny"), 3, SMALL)
     with pytest.raises(UserError, match="has 5 levels and 3 anchor sizes were given"):
         build_detector(read, 3, replace(SMALL, anchors=(8, 16, 32)))
 
