@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from siamtransfer.checkpoints.folders import INDEX, weights_in_folder
+from siamtransfer.checkpoints.distributed_checkpoint import read_distributed
+from siamtransfer.checkpoints.folders import DISTRIBUTED, INDEX, weights_in_folder
 from siamtransfer.checkpoints.foreign_content import HAIKU, WHOLE_MODEL
 from siamtransfer.checkpoints.foreign_files import describe_foreign_file
 from siamtransfer.checkpoints.pickles import (
@@ -36,7 +37,7 @@ _QUANTISERS = ("torchao", "bitsandbytes", "quanto", "optimum")
 
 def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
     """The content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix, or of a
-    folder of Hugging Face.
+    folder of Hugging Face or of torch.distributed.checkpoint.
 
     Tensors are on the CPU; NumPy arrays become tensors. With `trust_pickle` the file may hold any Python
     object, and may run any code while it is loaded.
@@ -50,6 +51,8 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
     """
     if path.is_dir():
         path = weights_in_folder(path)
+    if path.name == DISTRIBUTED:
+        return read_distributed(path.parent)
     if path.name.endswith(INDEX):
         return _read_split(path, trust_pickle=trust_pickle)
     head = _first_bytes(path)

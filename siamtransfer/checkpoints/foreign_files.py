@@ -122,6 +122,10 @@ def describe_foreign_file(path: Path) -> str | None:
     Raises:
         OSError: it cannot be read.
     """
+    if path.suffix == ".distcp":
+        return (
+            "is a part of a checkpoint of torch.distributed: give its folder, with the file .metadata in it"
+        )
     with path.open("rb") as file:
         head = file.read(_HEAD)
         for mark in _MARKS:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import codecs
 import collections
+import contextlib
 import io
 import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -122,14 +123,29 @@ def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:
     """
     if trust:
         return torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
-    settings = {name for name in _globals_in(path) if _SETTINGS.fullmatch(name)}
+    with torch.serialization.safe_globals(_allowed(_globals_in(path))):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def read_torch_stream(stream: IO[bytes]) -> Any:
+    """torch.load of bytes in memory onto the CPU, restricted; settings become `Inert` objects.
+
+    Raises:
+        Exception: whatever torch.load raises; UnpicklingError where it holds other Python objects.
+    """
+    names = list(_globals_of(_pickles_in(stream)))
+    stream.seek(0)
+    with torch.serialization.safe_globals(_allowed(names)):
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _allowed(names: Iterable[str]) -> list[Any]:
+    """What PyTorch's restricted reader shall make of those globals that it does not know."""
+    settings = {name for name in names if _SETTINGS.fullmatch(name)}
     allowed: list[Any] = [
         (collections.OrderedDict if _DICTS.fullmatch(name) else Inert, name) for name in settings
     ]
-    allowed += [(kind, name) for name, kind in _PLAIN.items()]
-    allowed.append((_new_list, _DEQUE))
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    return [*allowed, *((kind, name) for name, kind in _PLAIN.items()), (_new_list, _DEQUE)]
 
 
 def is_numpy_pickle(path: Path) -> bool:
@@ -191,8 +207,14 @@ def _as_tensors(value: Any) -> Any:
 
 def _globals_in(path: Path) -> Iterator[str]:
     """Every global that the file's pickles name, as `module.name`."""
-    try:
-        for stream in _pickles(path):
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        yield from _globals_of(_pickles_in(file))
+
+
+def _globals_of(pickles: Iterator[IO[bytes]]) -> Iterator[str]:
+    """The globals of pickles, as far as these can be read: what is no pickle, or damaged, names no more."""
+    with contextlib.suppress(ValueError, OSError, zipfile.BadZipFile):
+        for stream in pickles:
             texts: list[str] = []  # every text in the order in which it comes onto the pickle's stack
             memo: dict[int, str | None] = {}
             last = None
@@ -208,18 +230,16 @@ def _globals_in(path: Path) -> Iterator[str]:
                 elif isinstance(argument, str):
                     texts.append(argument)
                 last = argument if isinstance(argument, str) and opcode.name != "GLOBAL" else None
-    except (ValueError, OSError, zipfile.BadZipFile):
-        return  # no pickle, or damaged from here on: the names so far count
 
 
-def _pickles(path: Path) -> Iterator[IO[bytes]]:
+def _pickles_in(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The pickles of a file: one in a zip file, up to five in a row in PyTorch's older format."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
                 if name.endswith(".pkl"):
                     yield io.BytesIO(archive.read(name))
     else:
-        with path.open("rb") as file:
-            for _ in range(5):
-                yield file
+        file.seek(0)
+        for _ in range(5):
+            yield file

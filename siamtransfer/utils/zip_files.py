@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 BLOCK = 2**20
 
 
-def verify_zip(path: str | Path) -> None:
+def verify_zip(path: str | Path | IO[bytes]) -> None:
     """Compares the checksum of every record of a zip file.
 
     A file in which every checksum is zero was written without them, which PyTorch allows; it is not checked.
