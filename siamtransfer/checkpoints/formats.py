@@ -14,6 +14,7 @@ from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE_FORMATS
 from siamtransfer.checkpoints.layouts import efficientnet
 from siamtransfer.checkpoints.method_formats import METHOD_FORMATS
 from siamtransfer.checkpoints.modern_formats import MODERN_FORMATS
+from siamtransfer.checkpoints.vision_language_formats import VISION_LANGUAGE_FORMATS
 
 # Our own checkpoints from before they declared their keys (see declaration.py); this list grows no more.
 OWN = Format(
@@ -56,6 +57,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     *HUGGING_FACE_FORMATS,
     *MODERN_FORMATS,
+    *VISION_LANGUAGE_FORMATS,
     Format(
         "efficientnet-pytorch",
         "efficientnet-pytorch or efficientnet-lite-pytorch",

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from siamtransfer.checkpoints.file_format import Branch, Format
 from siamtransfer.checkpoints.layouts import meta, open_clip
+from siamtransfer.checkpoints.vision_language_formats import TEXT_TOWER
 
 _RGB = {kind: {"channels": "rgb"} for kind in ("vit", "other")}
-_TEXT_TOWER = {
-    **dict.fromkeys(("transformer.", "token_embedding.", "positional_embedding", "ln_final."), "text tower"),
-    **dict.fromkeys(("text_projection", "logit_scale", "logit_bias"), "contrastive head"),
-    "visual.proj": "contrastive head",
-}
 _DINO = {**_RGB, "vit": {"channels": "rgb", "positions": "bicubic-offset"}}
 _MAE = {**_RGB, "vit": {"channels": "rgb", "positions": "bicubic"}}
 _CLIP = {**_RGB, "vit": {"channels": "rgb", "positions": "antialiased"}}
@@ -92,7 +88,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
             "open-clip",
             f"OpenAI's CLIP or open_clip, {what}",
             {"visual": Branch(prefix)},
-            drops=_TEXT_TOWER if prefix else {"proj": "contrastive head"},
+            drops=TEXT_TOWER if prefix else {"proj": "contrastive head"},
             marks=(f"{prefix}transformer.resblocks.", f"{prefix}class_embedding"),
             fixes=_CLIP,
             convert=open_clip.vision_tower,
