@@ -101,6 +101,17 @@ class SyncedBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(dtype), share)
 
 
+class SyncedBatchNormAct(SyncedBatchNorm):
+    """The same, with the dropout and the activation that timm's BatchNormAct2d has after its norm."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        out: Tensor = self.act(self.drop(super().forward(input)))
+        return out
+
+
 class _Normalise(torch.autograd.Function):
     """x, weight[C], bias[C] -> y of x's shape, and mean[C], biased variance[C] and count of all ranks."""
 
@@ -215,14 +226,36 @@ def _over(channels: Tensor, x: Tensor) -> Tensor:
 
 
 def synchronise(model: nn.Module) -> None:
-    """Replaces every batch norm inside `model` by a `SyncedBatchNorm` that holds the same tensors."""
+    """Replaces every batch norm inside `model` by a `SyncedBatchNorm` that holds the same tensors.
+
+    timm's norms that hold an activation keep it.
+    """
     for name, child in model.named_children():
         if isinstance(child, _BatchNorm) and not isinstance(child, SyncedBatchNorm):
-            synced = SyncedBatchNorm(
+            kind = SyncedBatchNormAct if _is_timms(child) else SyncedBatchNorm
+            synced = kind(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
+            if isinstance(synced, SyncedBatchNormAct):
+                synced.drop, synced.act = child.drop, child.act
             synced._parameters, synced._buffers = child._parameters, child._buffers
             synced.train(child.training)
             setattr(model, name, synced)
         else:
             synchronise(child)
+
+
+def synchronise_by_torch(model: nn.Module) -> nn.Module:
+    """`model` with torch's SyncBatchNorm for every batch norm; timm's norms that hold an activation keep it,
+    which torch's own conversion would leave out."""
+    if not any(_is_timms(module) for module in model.modules()):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    from timm.layers import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(model)
+    return converted
+
+
+def _is_timms(module: nn.Module) -> bool:
+    """Whether it is timm's BatchNormAct2d, which is a batch norm with an activation."""
+    return isinstance(module, _BatchNorm) and hasattr(module, "drop") and hasattr(module, "act")

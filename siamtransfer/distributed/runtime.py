@@ -82,11 +82,11 @@ class Runtime:
         if self.world_size == 1:
             return model
         if synchronise_batch_norm:
-            if self.device.type == "cuda" and kind == "torch":
-                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            else:
-                from siamtransfer.distributed.batchnorm import synchronise
+            from siamtransfer.distributed.batchnorm import synchronise, synchronise_by_torch
 
+            if self.device.type == "cuda" and kind == "torch":
+                model = synchronise_by_torch(model)
+            else:
                 synchronise(model)
         if units is not None:
             shard(model, [model.get_submodule(name) for name in units], self.device)

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.architecture import build_backbone
-from siamtransfer.distributed.batchnorm import SyncedBatchNorm, _Normalise, synchronise
+from siamtransfer.distributed.batchnorm import (
+    SyncedBatchNorm,
+    _Normalise,
+    synchronise,
+    synchronise_by_torch,
+)
 from siamtransfer.methods import SimSiam, SimSiamConfig
 
 
@@ -48,6 +53,25 @@ def test_in_evaluation_it_is_ordinary_batch_norm(kind: type[nn.Module]) -> None:
     norm.get_buffer("running_var").copy_(torch.tensor([1.0, 4.0, 9.0]))
     out = norm(torch.ones(2, 3, 1, 1))
     torch.testing.assert_close(out[0, :, 0, 0], torch.tensor([0.0, -0.5, -2 / 3]), rtol=1e-4, atol=1e-4)
+
+
+def test_timms_norms_keep_their_activation() -> None:
+    """In timm's EfficientNets the activation is part of the norm; without it a network computes otherwise."""
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    original = build_backbone("timm:test_efficientnet").eval()
+    expected = original(x)
+    by_torch = synchronise_by_torch(build_backbone("timm:test_efficientnet"))
+    by_torch.load_state_dict(original.state_dict())
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in by_torch.modules())
+    torch.testing.assert_close(by_torch.eval()(x), expected)
+    in_training = original.train()(x)
+    ours = build_backbone("timm:test_efficientnet")
+    ours.load_state_dict(by_torch.state_dict())  # the statistics of before the training pass
+    synchronise(ours)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in ours.modules())
+    assert ours.state_dict().keys() == original.state_dict().keys()
+    torch.testing.assert_close(ours.eval()(x), expected)
+    torch.testing.assert_close(ours.train()(x), in_training, rtol=1e-4, atol=1e-4)
 
 
 def test_input_without_channels_is_refused() -> None:
