@@ -104,6 +104,18 @@ def _create_model(name: str, options: dict[str, Any], any_size: bool) -> Any:
 
 
 @functools.cache
+def classifier_names(name: str) -> tuple[str, ...]:
+    """The names of the tensors that the classifier of timm's network of a name has."""
+    import timm
+
+    original, _ = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        whole, trunk = timm.create_model(original, num_classes=1), timm.create_model(original, num_classes=0)
+    left = trunk.state_dict().keys()
+    return tuple(key for key in whole.state_dict() if key not in left)
+
+
+@functools.cache
 def head_count(name: str) -> int | None:
     """The number of attention heads in each block of the ViT that `build_backbone` makes of `name`; None for
     any other network."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.identify import Identified, identify
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
+from siamtransfer.backbones.timm import classifier_names as timm_classifier_names
 from siamtransfer.backbones.torchvision import classifier_names
 from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format
 from siamtransfer.checkpoints.formats import FORMATS
@@ -118,4 +119,6 @@ def _plain_format(network: Architecture) -> Format:
     config = timm.get_pretrained_cfg(network.name.removeprefix(TIMM), allow_unregistered=True)
     classifier = (config.classifier if config else None) or ("head", "fc", "classifier")
     names = (classifier,) if isinstance(classifier, str) else classifier
-    return Format("timm", f"timm's {network.name}", drops={f"{name}.": "classifier" for name in names})
+    # timm names the linear layers alone, and a few networks (LeViT, RepViT) have batch norms beside them.
+    starts = [*(f"{name}." for name in names), *timm_classifier_names(network.name)]
+    return Format("timm", f"timm's {network.name}", drops=dict.fromkeys(starts, "classifier"))

@@ -2,7 +2,8 @@
 
 Names and shapes of tensors leave open how images were normalised, in which order the channels came, where a
 bottleneck block has its stride, how a stem pads and pools, whether the last stages are dilated, how many
-heads an attention has, and how its positions are interpolated. Each of these is a `Fact` with its source. A fact of no source is an assumption.
+heads an attention has, and how its positions are interpolated. Each of these is a `Fact` with its source. A
+fact of no source is an assumption.
 """
 
 from __future__ import annotations
@@ -140,10 +141,18 @@ def flag_of(name: str, value: Any = None) -> str:
     return f"{flag} {describe_normalisation(value) if isinstance(value, Normalisation) else value}"
 
 
+def _other_normalisation(value: Normalisation) -> Normalisation:
+    """Another common normalisation of images with as many channels."""
+    channels = len(value.mean)
+    if channels != 3:
+        return Normalisation((0.25,) * channels, (0.2,) * channels)
+    return IMAGENET if value != IMAGENET else HALF
+
+
 def _describe(name: str, value: Any) -> str:
     """An assumed value, and in brackets the flag with the other common value."""
     others: dict[str, Any] = {
-        "normalisation": IMAGENET if value != IMAGENET else HALF,
+        "normalisation": _other_normalisation(value) if name == "normalisation" else None,
         "channels": "bgr" if value == "rgb" else "rgb",
         "stride_in_1x1": value is not True,
         "stem": {"small": "small-pad2", "imagenet": "imagenet-nopool"}.get(str(value), "small"),

@@ -14,13 +14,20 @@ WRAPPERS = frozenset(
         "_forward_module",  # Lightning Fabric
     }
 )
+# The layers of iFormer whose inside is called `module`.
+_IFORMERS = (["cpe"], ["mixer"])
 # What moving averages keep beside their weights: torch's AveragedModel, ema-pytorch.
 _COUNTERS = frozenset({"n_averaged", "initted", "step", "num_updates"})
 
 
 def without_wrappers(key: str) -> str:
     """A tensor's key without the words of wrappers, wherever they stand."""
-    return ".".join(word for word in key.split(".") if word not in WRAPPERS)
+    words: list[str] = []
+    for word in key.split("."):
+        of_iformer = word == "module" and words[-1:] in _IFORMERS
+        if word not in WRAPPERS or of_iformer:
+            words.append(word)
+    return ".".join(words)
 
 
 def is_counter(key: str, tensor: Tensor) -> bool:

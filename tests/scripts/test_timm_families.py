@@ -55,3 +55,11 @@ def test_a_wrong_reading_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [outcome] = check("test_resnet", ["backbone"]).values()
     assert outcome == Outcome(outcome.word, passed=False)
     assert outcome.word.startswith("UserError: ")
+
+
+@pytest.mark.parametrize("name", ["shvit_s1", "iformer_t"])
+def test_networks_whose_names_are_unusual(name: str) -> None:
+    """A batch norm inside the classifier, which timm's own list of its layers leaves out; layers called
+    `module`, which is no wrapper's word there."""
+    outcomes = check(name, ["backbone", "folder"])
+    assert [outcome.word for outcome in outcomes.values()] == ["equal", "equal"]
