@@ -26,6 +26,8 @@ from siamtransfer.utils.errors import UserError
 
 STRIDES = (4, 8, 16, 32)
 """Of the levels p2 to p5."""
+RESAMPLED = 16
+"""The side of patches that have to be resampled."""
 Attention = Literal["windowed", "global"]
 _GROUPS = 32
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -166,12 +168,6 @@ class VitPyramid(PyramidTrunk):
         return features
 
 
-def is_plain_vit(architecture: Architecture) -> bool:
-    """Whether a `VitPyramid` can be built of a network, whatever its patches."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return why_no_plain_vit(architecture.build()) is None
-
-
 def build_vit_pyramid(architecture: Architecture, options: VitOptions) -> VitPyramid:
     """The pyramid with random weights from torch's generator.
 
@@ -179,6 +175,21 @@ def build_vit_pyramid(architecture: Architecture, options: VitOptions) -> VitPyr
         UserError: the network is no plain ViT, or the options do not go with it.
     """
     return VitPyramid(architecture, options)
+
+
+def needed_patch_size(architecture: Architecture) -> int | None:
+    """The side in pixels to which the patches of a plain ViT have to be resampled for levels of strides that
+    are powers of 2; None where its own will do.
+
+    MAE's ViT-H has patches of 14 pixels, and ViTDet took it with 16.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        backbone: Any = architecture.build()
+    return None if why_no_plain_vit(backbone) or _is_power_of_2(own_patch(backbone.model)) else RESAMPLED
+
+
+def _is_power_of_2(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[int, int]:
@@ -196,10 +207,10 @@ def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[i
             f"{backbone.name} takes images of {architecture.in_channels} channels; detectors have 3"
         )
     patch = options.patch_size or own_patch(backbone.model)
-    if patch & (patch - 1):
+    if not _is_power_of_2(patch):
         raise UserError(
             f"{backbone.name} has patches of {patch} pixels, and the levels of a pyramid need strides that "
-            "are powers of 2; set MODEL.VIT.PATCH_SIZE 16, which resamples the patch embedding"
+            f"are powers of 2; set MODEL.VIT.PATCH_SIZE {RESAMPLED}, which resamples the patch embedding"
         )
     return len(backbone.model.blocks), patch
 

@@ -28,11 +28,13 @@ from siamtransfer.checkpoints.conversion import Conversion
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
 from siamtransfer.checkpoints.recorded_reading import recorded
+from siamtransfer.detection.build_pyramid import is_plain_vit
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.convertible import refuse_inconvertible, why_no_c4
 from siamtransfer.detection.detectron2.parity import IMAGE, TOLERANCE, Parity, measure_parity
 from siamtransfer.detection.detectron2.shapes import check_shapes, detectron2_name
 from siamtransfer.detection.detectron2.timm_parity import measure_timm_parity
+from siamtransfer.detection.detectron2.vit_parity import measure_vit_parity
 from siamtransfer.detection.detectron2.weights_config import settings_for, weights_config_text
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
@@ -83,6 +85,11 @@ def to_detectron2(
     say(read.summary())
 
     settings = settings_for(read.architecture, read.normalisation, out.name)
+    if patch := dict(settings).get("MODEL.VIT.PATCH_SIZE"):
+        say(
+            f"its patches are resampled to {patch} pixels in every forward, because the levels of a pyramid "
+            "need strides that are powers of 2; the tensors keep their size"
+        )
     backbone = ConvertedBackbone(read, state, weights, settings, digest_of(state))
     if dry_run:
         say_mapping(state, read.architecture)
@@ -144,7 +151,8 @@ def measure(backbone: ConvertedBackbone, weights: Path, weights_config: Path) ->
     normalisation = backbone.read.normalisation
     if isinstance(original, ResNetBackbone):
         return measure_parity(weights, weights_config, original.eval(), normalisation)
-    return measure_timm_parity(weights, weights_config, original.eval(), normalisation)
+    measure_maps = measure_vit_parity if is_plain_vit(backbone.read.architecture) else measure_timm_parity
+    return measure_maps(weights, weights_config, original.eval(), normalisation)
 
 
 class PlainPickler(pickle.Pickler):

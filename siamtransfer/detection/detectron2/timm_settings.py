@@ -8,7 +8,7 @@ from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.detection.build_pyramid import PyramidOptions, is_plain_vit
 from siamtransfer.detection.pyramid_trunk import LEVELS
 from siamtransfer.detection.stage_trunk import stage_facts
-from siamtransfer.detection.vit_pyramid import VitOptions
+from siamtransfer.detection.vit_pyramid import VitOptions, needed_patch_size
 from siamtransfer.detection.vit_settings import configured_vit
 from siamtransfer.utils.errors import UserError
 
@@ -42,6 +42,8 @@ def timm_settings(architecture: Architecture) -> list[tuple[str, Any]]:
             ],
         ),
     ]
+    if vit and (patch := needed_patch_size(architecture)):
+        settings.append(("MODEL.VIT.PATCH_SIZE", patch))
     if not vit:
         settings += [
             ("MODEL.TIMM.MAP_NORM", stage_facts(architecture).map_norm),

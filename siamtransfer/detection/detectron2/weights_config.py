@@ -112,8 +112,9 @@ def weights_config_text(
             "# Detectron2 runs the network of timm after register_trunks() of "
             "siamtransfer.detection.detectron2.trunk, and knows MODEL.TIMM",
             "# in a configuration made by default_settings() of siamtransfer.detection.detectron2.own_keys.",
-            "# MAP_NORM LN: a new layer norm is on each map below the pyramid.",
         ]
+    if any(key == "MODEL.TIMM.MAP_NORM" for key, _ in settings):
+        lines.append("# MAP_NORM LN: a new layer norm is on each map below the pyramid.")
     tree: dict[str, Any] = {"VERSION": 2}
     for name, value in settings:
         *sections, key = name.split(".")
