@@ -282,6 +282,8 @@ FREE = {
     "hardware.sync_batch_norm_kind", "hardware.compile", "hardware.guard", "hardware.cuda_graph",
     "hardware.activation_checkpointing", "hardware.shard", "hardware.prefetch",
     "monitor.on_collapse",
+    "adapt.max_drop",
+    "adapt.on_forgetting",
 }  # fmt: skip
 
 

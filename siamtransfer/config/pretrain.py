@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from siamtransfer.adaptation.config import AdaptConfig
 from siamtransfer.checkpoints.options import require_checkpoint
 from siamtransfer.cli.parser import Schema, build, parse_values, settings_of_tree
 from siamtransfer.config.sections import (
@@ -72,6 +73,7 @@ class PretrainConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     method_options: Any = field(default=None, metadata={"dynamic": True})  # Options, which imports torch
     optim: OptimConfig = field(default_factory=OptimConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
@@ -112,6 +114,7 @@ class PretrainConfig:
                 f"method.name {self.method.name!r} is not known: choose one of {', '.join(METHODS)}"
             )
         self.options.check(self.optim.batch_size)
+        self.adapt.check(self.backbone.weights, self.optim.epochs, monitor.knn_every)
         views = len(self.views.build().views)
         if views > 2 and not METHODS[self.method.name].multi_crop:
             takers = ", ".join(name for name in METHODS if METHODS[name].multi_crop)

@@ -56,6 +56,8 @@ FREE_ON_RESUME = (
     "hardware.shard",
     "checkpoint.",
     "monitor.on_collapse",
+    "adapt.max_drop",
+    "adapt.on_forgetting",
     "log.",
 )
 """Keys that may differ between a run and its resumption, for they change no number by more than rounding."""

@@ -43,6 +43,17 @@ class DataConfig:
     bit_depth: int | None = None
     """Bits of the grey images with more than eight, in a set of your own; null: 16, with a remark where they
     use few of them."""
+    channels: int | None = None
+    """Channels of the images of a set of your own, or 1 for a grey set: files have exactly so many, and none
+    is converted. null: 3, or what TIFF files of more than four have, with a remark."""
+    value_range: list[float] | None = None
+    """Values that become black and white, of files of more than eight bits or of floating-point numbers, such
+    as [0, 10000]; values beyond are clipped."""
+    axes: Literal["hwc", "chw"] | None = None
+    """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
+    rgb: list[int] | None = None
+    """Channels that are red, green and blue, such as [2, 1, 0]; [] for none. Operations on colours change
+    these alone. null: those of three channels; none of another number."""
     test_split: str | None = None
     """Part of the set that kNN is scored on; null: test or val where there is one, else each training image
     is scored against the others (leave-one-out)."""
@@ -70,6 +81,10 @@ class BackboneConfig:
     weights: str | None = None
     """Checkpoint of any known format whose backbone the run starts from (also --resume-from-backbone); it
     must be of the architecture that name, width and stem say. null: random weights."""
+    first_convolution: Literal["repeat", "colours"] | None = None
+    """How weights for 3 channels start a network for another number. repeat: the filters of red, green and
+    blue are repeated and scaled by 3 / channels, as timm does. colours: they stay those of data.rgb, and
+    other channels start at zero. null: such weights are refused."""
     branch: str | None = None
     """Which backbone of that checkpoint; null: the one that its format names first."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,13 @@ from siamtransfer.checkpoints.normalisation import Normalisation, describe_norma
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.config import BackboneConfig, PretrainConfig
 from siamtransfer.methods import METHODS, Method
+from siamtransfer.pretraining.first_convolution import adapt_first_convolution
 from siamtransfer.utils.errors import UserError
+from siamtransfer.views.view_spec import RGB
 
 
-def build_method(config: PretrainConfig) -> Method:
-    """The method with its backbone, freshly initialised."""
+def build_method(config: PretrainConfig, channels: int = 3) -> Method:
+    """The method with its backbone for images of so many channels, freshly initialised."""
     settings = config.backbone
     backbone = build_backbone(
         settings.name,
@@ -23,20 +26,26 @@ def build_method(config: PretrainConfig) -> Method:
         stem=settings.stem,
         zero_init_residual=settings.zero_init_residual,
         drop_path=settings.drop_path,
+        in_channels=channels,
     )
     return METHODS[config.method.name](backbone, config.options)
 
 
-def fill_backbone(method: Method, settings: BackboneConfig, images: Normalisation) -> str:
+def fill_backbone(
+    method: Method, settings: BackboneConfig, images: Normalisation, rgb: Sequence[int] = RGB
+) -> str:
     """Loads the checkpoint `settings.weights`, of any known format, into the backbone and the target
-    backbone; the heads stay new. Returns a line on what was read. `images` is the run's normalisation.
+    backbone; the heads stay new. Returns a line on what was read. `images` is the run's normalisation, `rgb`
+    the channels that are red, green and blue.
 
     Raises:
-        UserError: there is no such file or branch, or it is of another architecture.
+        UserError: there is no such file or branch, or it is of another architecture, or of another number of
+            channels and nothing says how its first convolution is to be adapted.
     """
     assert settings.weights is not None
     architecture = Architecture.of(method.backbone)
     read = _read_weights(settings, architecture)
+    read, adapted = adapt_first_convolution(read, architecture, settings.first_convolution, rgb)
     if read.architecture != architecture:
         raise UserError(
             f"{settings.weights} holds {read.architecture}, and the run is to train {architecture}: set "
@@ -45,7 +54,7 @@ def fill_backbone(method: Method, settings: BackboneConfig, images: Normalisatio
     for backbone in (method.backbone, getattr(method, "target_backbone", None)):
         if backbone is not None:
             backbone.load_state_dict(read.state, strict=True)
-    remarks = read.reading.assumptions()
+    remarks = [*([adapted] if adapted else []), *read.reading.assumptions()]
     trained, current = map(describe_normalisation, (read.normalisation, images))
     if trained != current:
         remarks.append(f"it was trained with images normalised by {trained}, and this run's are by {current}")
@@ -72,4 +81,6 @@ def describe_backbone(method: Method) -> dict[str, Any]:
     """What a reader of the checkpoint needs to build the same backbone, and which backbone it reads by
     default."""
     backbone = {key: getattr(method.backbone, key) for key in ("name", "width", "stem", "dim")}
+    if method.backbone.in_channels != 3:
+        backbone["in_channels"] = method.backbone.in_channels
     return backbone | {"evaluated": method.evaluated}

@@ -9,8 +9,12 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from siamtransfer.checkpoints.normalisation import Normalisation, describe_normalisation
 from siamtransfer.config import DataConfig, HardwareConfig, PretrainConfig
 from siamtransfer.data import ImageSet, open_images
+from siamtransfer.data.channel_statistics import measure_channels
+from siamtransfer.data.imageset import channels_of
+from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
 from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
@@ -18,29 +22,67 @@ from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.records.record import record
 from siamtransfer.utils.log import say
+from siamtransfer.views.channels import channel_remark, recipe_for
 from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.prefetch import Prefetcher, side_stream
 from siamtransfer.views.preview import write_preview
 from siamtransfer.views.sampler import StepSampler
 from siamtransfer.views.shared_memory import affordable_prefetch
-from siamtransfer.views.view_spec import Recipe
+from siamtransfer.views.view_spec import Numbers, Recipe
 
 
 def open_training_images(data: DataConfig) -> ImageSet:
     """The images to learn from; ranks download one after the other. Labels, where the set has some, are for
     methods whose options use them."""
     with collectives.rank_by_rank("opening the images", needed=data.download):
-        return open_images(
-            data.name,
-            root=data.root,
-            split=data.split,
-            download=data.download,
-            list_file=data.list_file,
-            size=data.size,
-            count=data.count,
-            bit_depth=data.bit_depth,
+        return open_images(data.name, split=data.split, **image_options(data))
+
+
+def image_options(data: DataConfig) -> dict[str, Any]:
+    """The arguments of `open_images` that hold for every split."""
+    keys = ("root", "download", "list_file", "size", "count", *FORM_OPTIONS)
+    return {key: getattr(data, key) for key in keys}
+
+
+def build_recipe(config: PretrainConfig, images: ImageSet, saved: dict[str, Any] | None = None) -> Recipe:
+    """The views of a run, for the channels of its images. Mean and std are those of the configuration, of the
+    recipe for images of three channels, of the checkpoint `saved`, or measured by rank 0, in this order.
+
+    Raises:
+        UserError: the configuration does not suit the channels, or a channel has one value only.
+    """
+    views, rgb, channels = config.views, config.data.rgb, channels_of(images)
+    normalisation = None
+    if channels != 3 and views.mean is None and views.std is None:
+        normalisation = _saved_normalisation(saved, channels) or _measure(images)
+    recipe = recipe_for(views, channels, rgb, normalisation)
+    remark = channel_remark(views, recipe)
+    if remark and collectives.rank() == 0:
+        say(f"remark: {remark}")
+    return recipe
+
+
+def _saved_normalisation(saved: dict[str, Any] | None, channels: int) -> tuple[Numbers, Numbers] | None:
+    """That of the run to be resumed, where its images had so many channels."""
+    if saved is None:
+        return None
+    mean, std = (tuple(saved["normalisation"][key]) for key in ("mean", "std"))
+    return (mean, std) if len(mean) == channels else None
+
+
+def _measure(images: ImageSet) -> tuple[Numbers, Numbers]:
+    with collectives.own_pace("measuring the channels"):
+        measured = measure_channels(images) if collectives.rank() == 0 else None
+    found = collectives.broadcast_object(measured)
+    assert found is not None
+    if collectives.rank() == 0:
+        text = describe_normalisation(Normalisation(found.mean, found.std))
+        say(
+            f"channels: mean/std are {text}, measured from {found.images} images; views.mean and views.std "
+            "state others"
         )
+    return found.mean, found.std
 
 
 def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtime) -> DataLoader[ViewBatch]:
@@ -63,7 +105,7 @@ def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtim
         sampler,
         workers=workers,
         pin_memory=runtime.device.type == "cuda",
-        prefetch=affordable_prefetch(sides, share, workers, runtime.local_world_size),
+        prefetch=affordable_prefetch(sides, share, workers, runtime.local_world_size, state.recipe.channels),
     )
 
 
@@ -92,7 +134,7 @@ def count_workers(data: DataConfig, images: ImageSet, runtime: Runtime) -> int:
 def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
     """Writes a grid of views as the run would see them; returns a record."""
     images = open_training_images(config.data)
-    recipe = config.views.build()
+    recipe = build_recipe(config, images)
     failures = write_preview(path, ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images)))
     for where, why in failures:
         say(f"replaced an unreadable image: {where} ({why})")

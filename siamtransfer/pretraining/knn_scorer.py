@@ -113,7 +113,8 @@ class KnnScorer:
         return [self._bank, Subset(self.test, np.arange(len(self.test)))]
 
     def _pixel_transform(self) -> Transform:
-        return pixel_transform(self.transform, sum(len(split) for split in self._splits()))
+        images = sum(len(split) for split in self._splits())
+        return pixel_transform(self.transform, images, len(self.transform.mean))
 
     def _pass(self, what: str, between_chunks: Callable[[], None] | None) -> Pass:
         return Pass(self.runtime, workers=self.workers, between_batches=between_chunks, what=what)

@@ -23,7 +23,12 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.pretraining.between_steps import BetweenSteps
-from siamtransfer.pretraining.images import build_training_loader, open_training_images, paint_batches
+from siamtransfer.pretraining.images import (
+    build_recipe,
+    build_training_loader,
+    open_training_images,
+    paint_batches,
+)
 from siamtransfer.pretraining.memory_saving import refuse_combinations
 from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
 from siamtransfer.pretraining.run import RunFolder
@@ -57,7 +62,7 @@ def pretrain(
 
         # Data: workers decode and crop, the device augments.
         images = open_training_images(config.data)
-        recipe = config.views.build()
+        recipe = build_recipe(config, images, saved)
         check_monitors(config, recipe)
         refuse_combinations(config, runtime)
         schedule = Schedule(config.optim, len(images), runtime.world_size)
@@ -70,6 +75,7 @@ def pretrain(
                 state.restore(saved)
             elif config.backbone.weights:
                 state.load_backbone(runtime)
+            state.adapt()
         log = run.open_log(state, schedule)
 
         end = partial(end_run, stop, state, schedule, runtime)
@@ -87,6 +93,8 @@ def pretrain(
             log.watch(build_training_loader(state, schedule, runtime)), config.hardware, recipe, runtime
         )
         for step, (batch, views) in enumerate(batches, state.step):
+            if step == state.warm_up_steps > 0:
+                state.end_warm_up(runtime)
             stop.doing = f"finishing step {step + 1}, then saving"
             collectives.set_doing(f"at step {step + 1}")
             lr = schedule.set_lr(updater.optimizer, step)

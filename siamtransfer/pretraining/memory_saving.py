@@ -25,6 +25,11 @@ def refuse_combinations(config: PretrainConfig, runtime: Runtime) -> None:
             "hardware.activation_checkpointing and hardware.compile do not go together, for torch.compile "
             "plans by itself what to recompute: leave one of them out"
         )
+    if hardware.cuda_graph and config.adapt.warmup_epochs:
+        raise UserError(
+            "hardware.cuda_graph records one kind of step, and adapt.warmup_epochs begins with another kind: "
+            "leave one of the two out"
+        )
     if hardware.shard == "none":
         return
     reasons = (
@@ -38,6 +43,14 @@ def refuse_combinations(config: PretrainConfig, runtime: Runtime) -> None:
         (
             hardware.guard == "device",
             "the device's guard keeps a second copy of all weights: take --hardware.guard step",
+        ),
+        (
+            config.adapt.warmup_epochs > 0,
+            "what is shared cannot be frozen and released within a run: leave adapt.warmup_epochs 0",
+        ),
+        (
+            config.adapt.lora_rank > 0,
+            "low-rank corrections are small and merged on one rank: leave adapt.lora_rank 0, or do not shard",
         ),
         (
             not hardware.sync_batch_norm,

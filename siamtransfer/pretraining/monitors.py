@@ -18,7 +18,7 @@ from siamtransfer.evaluation.gradient_view.decomposition import decompose, indic
 from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.features.extract import evaluation_transform
 from siamtransfer.metrics.spread import projection_health
-from siamtransfer.pretraining.images import count_workers
+from siamtransfer.pretraining.images import count_workers, image_options
 from siamtransfer.pretraining.knn_scorer import KnnScorer, choose_bank_dtype
 from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.schedule import Schedule
@@ -200,16 +200,7 @@ def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime, dim: int
 
 def _open_labelled(data: DataConfig) -> Any:
     with collectives.rank_by_rank("opening the labelled images", needed=data.download):
-        return open_labelled(
-            data.name,
-            root=data.root,
-            test_split=data.test_split,
-            download=data.download,
-            list_file=data.list_file,
-            size=data.size,
-            count=data.count,
-            bit_depth=data.bit_depth,
-        )
+        return open_labelled(data.name, test_split=data.test_split, **image_options(data))
 
 
 class _Speaker(Protocol):

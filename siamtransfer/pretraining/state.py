@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from siamtransfer.adaptation.trunk import AdaptedTrunk
 from siamtransfer.checkpoints.declaration import FORMAT, KEYS, VERSION, declare
 from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.config import PretrainConfig, refuse_differences
-from siamtransfer.data.imageset import ImageSet, require_same_images
+from siamtransfer.data.imageset import ImageSet, channels_of, require_same_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.distributed.sharding import whole_state
 from siamtransfer.methods import Method
@@ -37,6 +39,7 @@ class TrainState:
     a run with other ones is refused.
 
     Attributes:
+        trunk: what `adapt.` asks of the backbone; set by `adapt`.
         step: how many steps are done.
         updater: the distributed method with its optimizer and loss scaler; set by `distribute`.
     """
@@ -46,6 +49,7 @@ class TrainState:
     recipe: Recipe
     method: Method
     collapse: CollapseWatch
+    trunk: AdaptedTrunk | None = None
     step: int = 0
     updater: Updater | None = None
     _saved: dict[str, Any] | None = None
@@ -53,7 +57,7 @@ class TrainState:
     @classmethod
     def build(cls, config: PretrainConfig, images: ImageSet, recipe: Recipe) -> TrainState:
         """The state before the first step, on the CPU; initial weights come from torch's generator."""
-        method = build_method(config)
+        method = build_method(config, channels_of(images))
         method.prepare(len(images), None if images.labels is None else torch.tensor(images.labels))
         options = config.options
         collapse = CollapseWatch(options.least_std, options.least_rank_fraction)
@@ -66,7 +70,7 @@ class TrainState:
             UserError: there is no such file or branch, or it is of another architecture.
         """
         images = Normalisation(tuple(self.recipe.mean), tuple(self.recipe.std))
-        summary = fill_backbone(self.method, self.config.backbone, images)
+        summary = fill_backbone(self.method, self.config.backbone, images, self.recipe.rgb)
         if runtime.is_main:
             say(f"the backbone starts from {summary}")
 
@@ -85,34 +89,82 @@ class TrainState:
         self.collapse = CollapseWatch(**saved["progress"]["collapse"])
         self._saved = saved
 
+    def adapt(self) -> None:
+        """Prepares the backbone, whose weights are loaded, for what `adapt.` asks.
+
+        Raises:
+            UserError: it does not go together with this network, or the checkpoint lacks a correction.
+        """
+        self.trunk = AdaptedTrunk(self.method, self.config.adapt)
+        self.trunk.groups()  # refuses networks whose layers are not known
+        if self._saved is not None:
+            self.trunk.load_state_dict(self._saved.get("lora", {}))
+
     def distribute(self, runtime: Runtime) -> Updater:
-        """Moves the method to its device, wraps it for several ranks, and builds what updates it.
+        """Moves the method to its device, wraps it for several ranks, and builds what updates it. During the
+        warm-up the backbone is frozen.
 
         Raises:
             UserError: hardware.guard or hardware.cuda_graph does not go together with the run.
         """
+        assert self.trunk is not None
         hardware = self.config.hardware
-        sharded = hardware.shard == "fsdp2"
         # FSDP2 takes contiguous parameters only.
+        sharded = hardware.shard == "fsdp2"
         self.method.to(memory_format=torch.contiguous_format if sharded else torch.channels_last)
-        model = runtime.distribute(
-            self.method,
-            synchronise_batch_norm=hardware.sync_batch_norm,
-            kind=hardware.sync_batch_norm_kind,
-            units=sharded_units(self.method) if sharded else None,
-        )
+        model = self._wrap(runtime)
         if hardware.activation_checkpointing:
             recompute_blocks(self.method.backbone)
         if hardware.compile:
             compile_backbones(self.method)
-        optimizer = build_optimizer(self.config.optim, self.method.groups())
+        optimizer = build_optimizer(self.config.optim, self.trunk.groups())
         self.updater = self._updater(model, optimizer, runtime)
         if self._saved is not None:
             load_optimizer(optimizer, self._saved["optimizer"])
             saved = self._saved
             load_loss_scale(self.updater.scaler, saved["scaler"], runtime, saved.get("precision"))
             self._saved = None
+        if self.step < self.warm_up_steps:
+            self.trunk.freeze()
+            self._wrap_again(runtime)
         return self.updater
+
+    @property
+    def warm_up_steps(self) -> int:
+        """How many steps at the start leave the backbone as it is: `adapt.warmup_epochs`, rounded, and at
+        least one where that is not 0."""
+        epochs = self.config.adapt.warmup_epochs
+        return max(round(epochs * self._steps_per_epoch), 1 if epochs else 0)
+
+    def end_warm_up(self, runtime: Runtime) -> None:
+        """Lets the backbone learn from the next step on."""
+        assert self.trunk is not None and self.updater is not None
+        self.updater.settle()
+        self.trunk.release()
+        self._wrap_again(runtime)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return len(self.images) // self.config.optim.batch_size
+
+    def _wrap(self, runtime: Runtime) -> nn.Module:
+        """The method on its device, with gradients averaged over the ranks."""
+        hardware = self.config.hardware
+        return runtime.distribute(
+            self.method,
+            synchronise_batch_norm=hardware.sync_batch_norm,
+            kind=hardware.sync_batch_norm_kind,
+            units=sharded_units(self.method) if hardware.shard == "fsdp2" else None,
+        )
+
+    def _wrap_again(self, runtime: Runtime) -> None:
+        """Wraps the method anew after parameters were frozen or released, for torch's wrapper asks once which
+        ones take gradients; the hooks of the wrapper before go with it."""
+        assert self.updater is not None
+        if runtime.world_size > 1:
+            self.updater.model = self.method
+            gc.collect()
+            self.updater.model = self._wrap(runtime)
 
     def _updater(self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime) -> Updater:
         hardware, scaler = self.config.hardware, runtime.scaler()
@@ -131,18 +183,19 @@ class TrainState:
         """The checkpoint: tensors, numbers, strings, lists and dicts only. All ranks must call it; of a
         sharded run rank 0 alone gets the values."""
         assert self.updater is not None
-        images, steps_per_epoch = self.images, len(self.images) // self.config.optim.batch_size
+        assert self.trunk is not None
+        images, corrections = self.images, self.trunk.state_dict()
         return {
             "format": FORMAT,
             "version": VERSION,
             "method": self.config.method.name,
-            "model": whole_state(self.method.state_dict()),
+            "model": self.trunk.plain_state(whole_state(self.method.state_dict())),
             "optimizer": whole_state(self.updater.optimizer.state_dict()),
             "scaler": self.updater.scaler.state_dict(),
             "precision": self.updater.runtime.precision,
             "progress": {
                 "step": self.step,
-                "epoch": self.step // steps_per_epoch,
+                "epoch": self.step // self._steps_per_epoch,
                 "collapse": vars(self.collapse),
             },
             "config": self.config.as_dict(),
@@ -150,4 +203,5 @@ class TrainState:
             "normalisation": {"mean": list(self.recipe.mean), "std": list(self.recipe.std)},
             "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
             KEYS: declare(self.method),
+            **({"lora": corrections} if corrections else {}),
         }

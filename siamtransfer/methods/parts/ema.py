@@ -18,9 +18,14 @@ def momentum_copy(online: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def move(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """ξ ← m ξ + (1 - m) θ over all parameters; buffers (batch-norm statistics) of the target stay."""
-    averages: list[Tensor] = [local(weight) for weight in target.parameters()]
-    weights: list[Tensor] = [local(weight) for weight in online.parameters()]
+    """ξ ← m ξ + (1 - m) θ over all parameters that take gradients online; frozen ones, which are equal in
+    both, would only move by rounding. Buffers (batch-norm statistics) of the target stay."""
+    pairs = zip(target.parameters(), online.parameters(), strict=True)
+    moving = [(local(average), local(weight)) for average, weight in pairs if weight.requires_grad]
+    if not moving:
+        return
+    averages: list[Tensor] = [average for average, _ in moving]
+    weights: list[Tensor] = [weight for _, weight in moving]
     torch._foreach_mul_(averages, momentum)
     torch._foreach_add_(averages, weights, alpha=1 - momentum)
 
