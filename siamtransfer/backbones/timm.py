@@ -154,6 +154,19 @@ def pretrained_config(name: str) -> dict[str, Any] | None:
 
 
 @functools.cache
+def usual_choices(name: str) -> dict[str, Any]:
+    """timm's own pooling, and size of images where a network is built for one, by the names of Choices."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model: Any = TimmBackbone(name).model
+    head = getattr(model, "head", None) or getattr(model, "fc", None)
+    places = (model, head, getattr(head, "global_pool", None), getattr(model, "global_pool", None))
+    pools = [getattr(place, key, None) for place in places for key in ("global_pool", "pool_type")]
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    usual: dict[str, Any] = {"pool": next((pool for pool in pools if isinstance(pool, str)), None)}
+    return {**usual, "image_size": int(size[0])} if size else usual
+
+
+@functools.cache
 def vit_norm_eps(name: str) -> float | None:
     """The epsilon of the layer norms in timm's VisionTransformer of a name; None for any other network."""
     from timm.models.vision_transformer import VisionTransformer

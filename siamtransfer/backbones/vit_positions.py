@@ -36,7 +36,8 @@ def set_positions(model: Any, way: str) -> None:
         raise UserError(
             "the network has no position embeddings that could be interpolated: leave positions out"
         )
-    model._pos_embed = MethodType(functools.partial(_with_positions, way), model)
+    vit: Any = model
+    vit._pos_embed = MethodType(functools.partial(_with_positions, way), vit)
 
 
 def _with_positions(way: str, model: Any, x: Tensor) -> Tensor:

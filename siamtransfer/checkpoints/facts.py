@@ -13,7 +13,7 @@ from typing import Any
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import POSITIONS, RESNETS, STEMS, TIMM
 from siamtransfer.checkpoints.file_format import Format
-from siamtransfer.checkpoints.normalisation import CIFAR10, IMAGENET, Normalisation, parse_normalisation
+from siamtransfer.checkpoints.normalisation import CIFAR10, CLIP, IMAGENET, Normalisation, parse_normalisation
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading, describe_value, flag_of
 from siamtransfer.utils.errors import UserError
@@ -150,6 +150,8 @@ def resolve(
     defaults: dict[str, Any] = {"normalisation": IMAGENET, "channels": "rgb"}
     if form.name.startswith("solo-learn") and kind == "3x3":
         defaults["normalisation"] = CIFAR10  # or CIFAR-100's; no other set has this stem there
+    if form.name == "open-clip":
+        defaults["normalisation"] = CLIP  # of most; some have Inception's, a half
     if kind in ("7x7", "3x3"):
         defaults |= {"stem": architecture.stem, "output_stride": architecture.output_stride}
         if RESNETS[architecture.name].bottleneck:
@@ -165,7 +167,8 @@ def resolve(
 
 def _with_reading(architecture: Architecture, reading: Reading) -> Architecture:
     values = {name: fact.value for name, fact in reading.facts.items()}
-    chosen = {name: values[name] for name in ("stem", "output_stride", "stride_in_1x1") if name in values}
+    stated = ("stem", "output_stride", "stride_in_1x1")
+    chosen: Any = {name: values[name] for name in stated if name in values}
     if "positions" in values:
         chosen["positions"] = None if values["positions"] == POSITIONS[0] else values["positions"]
     architecture = architecture._replace(**chosen)

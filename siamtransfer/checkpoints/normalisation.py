@@ -19,6 +19,8 @@ class Normalisation(NamedTuple):
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SWAV = Normalisation(IMAGENET.mean, (0.228, 0.224, 0.225))
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Of OpenAI's CLIP, and of most weights of open_clip."""
 NONE = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 CAFFE = Normalisation((123.675 / 255, 116.28 / 255, 103.53 / 255), (1 / 255, 1 / 255, 1 / 255))
 """Of MSRA's and Caffe's ResNets: images of 0 to 255 minus the mean. Those networks take BGR."""
@@ -30,6 +32,7 @@ CIFAR10_LOOSE = Normalisation(CIFAR10.mean, (0.2023, 0.1994, 0.201))
 NAMES = {
     "imagenet": IMAGENET,
     "half": HALF,
+    "clip": CLIP,
     "none": NONE,
     "cifar10": CIFAR10,
     "cifar100": Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),

@@ -8,7 +8,9 @@ from typing import ClassVar, Literal
 
 from siamtransfer.utils.errors import UserError
 
-NAMED = ("random:", "torchvision:", "timm:")
+OPEN_CLIP = "openclip:"
+"""Stands before a folder of open_clip, or before open_clip's name of a network, `=` and a file."""
+NAMED = ("random:", "torchvision:", "timm:", OPEN_CLIP)
 """The beginnings of names that stand for weights instead of a file."""
 HF = "hf:"
 """May stand before a folder of Hugging Face."""
@@ -20,8 +22,8 @@ class ReadingOptions:
     refused."""
 
     normalisation: str | None = None
-    """Mean and std of the pretraining images: imagenet, half, none, cifar10, cifar100, stl10, swav, caffe, or
-    m,m,m/s,s,s in [0, 1], red first; null: what the file says, otherwise ImageNet's."""
+    """Mean and std of the pretraining images: imagenet, half, clip, none, cifar10, cifar100, stl10, swav,
+    caffe, or m,m,m/s,s,s in [0, 1], red first; null: what the file says, otherwise ImageNet's."""
     channels: Literal["rgb", "bgr"] | None = None
     """Order of the channels that the file's first convolution takes; null: what the file says, otherwise
     rgb."""
@@ -51,7 +53,7 @@ class ReaderOptions(ReadingOptions):
 
     checkpoint: str | None = None
     """A checkpoint of any known format, or by name: random:NAME, torchvision:NAME or timm:NAME (their
-    weights)."""
+    weights), hf:FOLDER, openclip:FOLDER or openclip:NAME=FILE."""
     branch: str | None = None
     """Which backbone of the file: student, teacher, key, ema …; null: the one that the method's authors
     evaluate."""
@@ -91,8 +93,16 @@ class ConversionOptions(ReaderOptions):
 
 
 def require_checkpoint(source: str) -> None:
-    """Raises UserError for a path without a file behind it; names of baselines have none."""
-    if source != "pixels" and not source.startswith(NAMED) and not Path(source).exists():
+    """Raises UserError for a path without a file behind it, alone or in a name; pixels and names of baselines
+    have none."""
+    if source == "pixels":
+        return
+    if source.startswith(NAMED):
+        _, equals, file = source.partition("=")
+        if equals and not source.startswith("random:") and not Path(file).is_file():
+            raise UserError(f"{source}: there is no file {file}")
+        return
+    if not Path(source.removeprefix(HF)).exists():
         raise UserError(
             f"there is no file {source}; an untrained baseline is asked for by name, as random:resnet50"
         )

@@ -34,7 +34,8 @@ from siamtransfer.checkpoints.foreign_content import describe_unreadable
 from siamtransfer.checkpoints.formats import OWN
 from siamtransfer.checkpoints.match_keys import MatchedKeys
 from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation
-from siamtransfer.checkpoints.options import HF, ReaderOptions, ReadingOptions
+from siamtransfer.checkpoints.open_clip_weights import find_open_clip_weights
+from siamtransfer.checkpoints.options import HF, OPEN_CLIP, ReaderOptions, ReadingOptions
 from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
@@ -122,7 +123,8 @@ def read_backbone(
 
     Args:
         path: a file, a folder of Hugging Face (with or without `hf:` before it), `random:resnet50`,
-            `torchvision:resnet50` (baselines.py has their options) or `timm:NAME` (timm_weights.py).
+            `torchvision:resnet50` (baselines.py has their options), `timm:NAME` (timm_weights.py),
+            `openclip:FOLDER` or `openclip:NAME=FILE` (open_clip_weights.py).
         branch: one of several backbones in the file (student, teacher, query, key ...); by default the one
             that the method's authors evaluate.
         trust_pickle: let the file run Python code while it is loaded.
@@ -141,6 +143,8 @@ def read_backbone(
     if str(path).startswith(TIMM):
         download = isinstance(options, ReaderOptions) and options.download
         return _read_timm(str(path), branch, trust_pickle, facts_of_user(options), download=download)
+    if str(path).startswith(OPEN_CLIP):
+        return _read_open_clip(str(path), branch, trust_pickle, facts_of_user(options))
     return _read_file(Path(str(path).removeprefix(HF)), branch, trust_pickle, facts_of_user(options))
 
 
@@ -328,6 +332,17 @@ def _read_supervised(source: str, branch: str | None, trust_pickle: bool, user: 
     with _naming(Path(source)):
         _, reading = resolve(OWN, architecture, stated, without_architecture(user, architecture))
     return replace(read, reading=reading)
+
+
+def _read_open_clip(source: str, branch: str | None, trust_pickle: bool, user: Facts) -> ReadBackbone:
+    """Weights of open_clip by name."""
+    path, network = find_open_clip_weights(source)
+    if network is None:
+        return _read_file(path, branch, trust_pickle, user)
+    if "architecture" in user:
+        raise UserError(f"{source} names the network itself: leave {user['architecture'].source} out")
+    named = {"architecture": Fact(network, f"the name {source.partition('=')[0]}")}
+    return _read_file(path, branch, trust_pickle, user | named)
 
 
 def _read_timm(

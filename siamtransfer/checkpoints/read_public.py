@@ -21,13 +21,17 @@ from siamtransfer.checkpoints.foreign_content import describe_content
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
 from siamtransfer.checkpoints.match_formats import match_formats
 from siamtransfer.checkpoints.match_keys import MatchedKeys
+from siamtransfer.checkpoints.network_choices import with_choices
 from siamtransfer.checkpoints.normalisation import Normalisation
+from siamtransfer.checkpoints.open_clip_config import SOURCE as OPEN_CLIP_CONFIG
+from siamtransfer.checkpoints.open_clip_config import activation_beside, tower_of_timm
 from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.preprocessing import of_timm
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import RecordedReading
 from siamtransfer.checkpoints.side_files import (
     ACTIVATIONS,
+    OPEN_CLIP_FORMAT,
     NetworkSettings,
     facts_beside,
     facts_of_config_json,
@@ -71,6 +75,7 @@ def read_public(content: Any, path: Path, branch: str | None, user: Facts) -> Pu
             raise UserError(f"cannot be read as {named.value}: {error}") from error
         say(f"note: {path}: {named.source} names {named.value}, which is unknown here; it was not used")
         return _read_unnamed(content, path, branch, user)
+    network = with_choices(network, content, path)
     try:
         return _read_named(content, path, branch, user, network, named)
     except Mismatch as mismatch:
@@ -113,6 +118,8 @@ def _read_unnamed(
         raise UserError(str(mismatch) if mismatch.matched else describe_content(content)) from mismatch
     if form.name == HUGGING_FACE:
         identified = _as_configured(identified, settings_beside(path))
+    elif form.name == OPEN_CLIP_FORMAT:
+        identified = _as_configured(identified, NetworkSettings(activation_beside(path)))
     _refuse_look_alikes(identified)
     architecture = identified.architecture
     facts = _stated(form, content, path, architecture, state, beside=beside)
@@ -183,7 +190,7 @@ def _stated(
 
 def _named(content: Any, path: Path, user: Facts) -> Fact[str] | None:
     """The very network, by the user, by the file's `arch` where that is a model of timm, or by config.json
-    beside the file."""
+    or open_clip_config.json beside the file."""
     if "architecture" in user:
         return user["architecture"]
     if isinstance(content, dict):
@@ -192,7 +199,10 @@ def _named(content: Any, path: Path, user: Facts) -> Fact[str] | None:
         for arch in (content.get("arch"), settings.get("model")):
             if isinstance(arch, str) and arch not in RESNETS and _is_timm_model(arch):
                 return Fact(arch, "arch in the file")
-    return facts_of_config_json(path, quiet=True).get("architecture")
+    stated: Fact[str] | None = facts_of_config_json(path, quiet=True).get("architecture")
+    if stated is None and (tower := tower_of_timm(path)) is not None:
+        return Fact(TIMM + tower.name, OPEN_CLIP_CONFIG)
+    return stated
 
 
 def _is_timm_model(name: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Generic, Literal, TypeVar
 
 from siamtransfer.backbones.names import STEMS
-from siamtransfer.checkpoints.normalisation import HALF, IMAGENET, Normalisation, describe_normalisation
+from siamtransfer.checkpoints.normalisation import CLIP, HALF, IMAGENET, Normalisation, describe_normalisation
 from siamtransfer.checkpoints.preprocessing import Preprocessing
 
 T = TypeVar("T")
@@ -99,7 +99,11 @@ def describe_value(name: str, value: Any) -> str:
     """A value of the fact `name` in words."""
     match name:
         case "normalisation":
-            known = {IMAGENET: "ImageNet's mean and std", HALF: "mean and std of 0.5"}
+            known = {
+                IMAGENET: "ImageNet's mean and std",
+                HALF: "mean and std of 0.5",
+                CLIP: "CLIP's mean and std",
+            }
             return f"images normalised with {known.get(value) or describe_normalisation(value)}"
         case "channels":
             return f"channels in the order {value.upper()}"

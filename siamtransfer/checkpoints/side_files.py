@@ -2,6 +2,7 @@
 
 - OUT.yaml beside OUT.pkl, and config.yaml in the folder, of Detectron2 (for its files alone);
 - config.json (with preprocessor_config.json) of timm and of Hugging Face;
+- open_clip_config.json of open_clip;
 - args.json of solo-learn.
 
 A file that should be one of these and is damaged is refused. One of another kind is left out with a remark.
@@ -9,25 +10,24 @@ A file that should be one of these and is damaged is refused. One of another kin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.facts import Facts, facts_from, join
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
 from siamtransfer.checkpoints.normalisation import from_pixels
+from siamtransfer.checkpoints.open_clip_config import facts_of_open_clip
 from siamtransfer.checkpoints.preprocessing import Preprocessing, of_hugging_face, of_timm
 from siamtransfer.checkpoints.reading import Fact
+from siamtransfer.checkpoints.settings_files import read_json, read_yaml
 from siamtransfer.checkpoints.stated_facts import facts_of_pixels, facts_of_solo_learn
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
-_LARGEST = 2**24
+OPEN_CLIP_FORMAT = "open-clip"
 BARE = ("torchvision", "timm", "prefixed", HUGGING_FACE)
 """Formats of weights alone, which a config.json may describe."""
 
@@ -40,11 +40,13 @@ def facts_beside(form: Format, path: Path, architecture: Architecture) -> Facts:
     """
     if form.name == "detectron2":
         return _detectron2_facts(path)
+    if form.name == OPEN_CLIP_FORMAT:
+        return facts_of_open_clip(path)
     if form.name in BARE:
         return facts_of_config_json(path)
     if form.name.startswith("solo-learn"):
         file = path.parent / "args.json"
-        settings = _read_json(file)
+        settings = read_json(file)
         if settings is not None:
             facts = facts_of_solo_learn(settings, architecture, "args.json beside the file")
             if not facts:
@@ -57,7 +59,7 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
     """What timm's or Hugging Face's config.json in the folder states; its architecture has not been compared
     with the tensors. `quiet` leaves the remark on another file's kind out."""
     file = path.parent / "config.json"
-    config = _read_json(file)
+    config = read_json(file)
     if config is None:
         return {}
     source = "config.json beside the file"
@@ -76,7 +78,7 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
     facts |= _normalisation(pretrained, "mean", "std", source, file)
     facts |= _preprocessing(of_timm, pretrained, source, file)
     beside = path.parent / "preprocessor_config.json"
-    preprocessor = _read_json(beside)
+    preprocessor = read_json(beside)
     if preprocessor is not None:
         source = "preprocessor_config.json beside the file"
         facts = join(facts, _normalisation(preprocessor, "image_mean", "image_std", source, beside))
@@ -98,7 +100,7 @@ ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick
 
 def settings_beside(path: Path) -> NetworkSettings:
     """The settings in the config.json of the folder."""
-    config = _read_json(path.parent / "config.json") or {}
+    config = read_json(path.parent / "config.json") or {}
     tower = config.get("vision_config", config)
     if not isinstance(tower, Mapping):
         return NetworkSettings()
@@ -133,7 +135,7 @@ def _preprocessing(
 def _detectron2_facts(path: Path) -> Facts:
     facts: Facts = {}
     for file in dict.fromkeys((path.with_suffix(".yaml"), path.parent / "config.yaml")):
-        content = _read_yaml(file)
+        content = read_yaml(file)
         if content is None:
             continue
         model, given = content.get("MODEL"), content.get("INPUT")
@@ -163,48 +165,3 @@ def _facts_of_configuration(model: Mapping[str, Any], given: Any, source: str) -
     if "RES5_DILATION" in resnets:
         facts["output_stride"] = Fact({1: 32, 2: 16}[int(resnets["RES5_DILATION"])], source)
     return facts
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no such file."""
-    text = _text(file)
-    if text is None:
-        return None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(file, "JSON") from error
-    if not isinstance(content, dict):
-        raise _damaged(file, "a JSON object")
-    return content
-
-
-def _read_yaml(file: Path) -> dict[str, Any] | None:
-    """The mapping in a YAML file; None where there is no such file."""
-    text = _text(file)
-    if text is None:
-        return None
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _damaged(file, "YAML") from error
-    if not isinstance(content, dict):
-        raise _damaged(file, "a mapping of YAML")
-    return content
-
-
-def _text(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    if file.stat().st_size > _LARGEST:
-        raise _damaged(file, "a file of settings: it is too large")
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(file, "text") from error
-
-
-def _damaged(file: Path, what: str) -> UserError:
-    return UserError(
-        f"lies beside {file}, which may say how to read it and is not {what}: mend or remove that file"
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from support.public_formats import as_open_clip
 from torch import Tensor
 
 from siamtransfer.checkpoints.facts import AmbiguousReading
@@ -58,22 +59,6 @@ def as_dinov3(state: State) -> State:
             official[
                 re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name).replace("reg_token", "storage_tokens")
             ] = tensor
-    return official
-
-
-def as_clip(state: State) -> State:
-    rules = {
-        "patch_embed.proj.": "conv1.", "norm_pre.": "ln_pre.", "attn.qkv.": "attn.in_proj_",
-        "attn.proj.": "attn.out_proj.", "norm1.": "ln_1.", "norm2.": "ln_2.",
-        "mlp.fc1.": "mlp.c_fc.", "mlp.fc2.": "mlp.c_proj.", "blocks.": "transformer.resblocks.",
-    }  # fmt: skip
-    official = {}
-    for name, tensor in state.items():
-        for new, old in rules.items():
-            name = name.replace(new, old)
-        official["ln_post." + name.removeprefix("norm.") if name.startswith("norm.") else name] = tensor
-    official["class_embedding"] = official.pop("cls_token").flatten()
-    official["positional_embedding"] = official.pop("pos_embed")[0]
     return official
 
 
@@ -128,11 +113,11 @@ def mae(state: State) -> Any:
         ("vit_tiny_patch16_224", ibot, "ibot"),
         ("vit_tiny_patch16_224", msn, "msn"),
         ("vit_tiny_patch16_224", mae, "mae"),
-        ("vit_medium_patch32_clip_224", as_clip, "open-clip"),
+        ("vit_medium_patch32_clip_224", as_open_clip, "open-clip"),
         (
             "vit_medium_patch32_clip_224",
             lambda state: (
-                below("visual.", as_clip(state))
+                below("visual.", as_open_clip(state))
                 | {
                     "visual.proj": torch.zeros(4, 4),
                     "logit_scale": torch.ones(()),
@@ -204,7 +189,7 @@ def test_a_clip_without_its_activation_is_refused_until_it_is_named(tmp_path: Pa
     with torch.device("meta"):
         shapes = timm.create_model("vit_base_patch32_clip_224", num_classes=0).state_dict()
     state = {name: torch.zeros(tensor.shape) for name, tensor in shapes.items()}
-    torch.save(as_clip(state), tmp_path / "file.pth")
+    torch.save(as_open_clip(state), tmp_path / "file.pth")
     with pytest.raises(AmbiguousReading, match="clip_quickgelu_224"):
         read_backbone(tmp_path / "file.pth")
     quick = "timm:vit_base_patch32_clip_quickgelu_224"

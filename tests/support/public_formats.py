@@ -200,3 +200,20 @@ PUBLIC_FORMATS: dict[str, tuple[Builder, str, dict[str, str]]] = {
 }
 """By name: a function from two backbones a and b to the content; the format's name; and which of the two each
 branch holds besides the default one, which is a."""
+
+
+def as_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A ViT of timm under the names of open_clip's image tower, without the words before them."""
+    rules = {
+        "patch_embed.proj.": "conv1.", "norm_pre.": "ln_pre.", "attn.qkv.": "attn.in_proj_",
+        "attn.proj.": "attn.out_proj.", "norm1.": "ln_1.", "norm2.": "ln_2.",
+        "mlp.fc1.": "mlp.c_fc.", "mlp.fc2.": "mlp.c_proj.", "blocks.": "transformer.resblocks.",
+    }  # fmt: skip
+    official = {}
+    for name, tensor in state.items():
+        for new, old in rules.items():
+            name = name.replace(new, old)
+        official["ln_post." + name.removeprefix("norm.") if name.startswith("norm.") else name] = tensor
+    official["class_embedding"] = official.pop("cls_token").flatten()
+    official["positional_embedding"] = official.pop("pos_embed")[0]
+    return official
