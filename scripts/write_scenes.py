@@ -10,6 +10,9 @@ writes annotations/panoptic_{train,val}.json and the folders panoptic_train and 
 `coco` writes. `cityscapes` writes leftImg8bit/ and gtFine/, `lvis` writes lvis/ and coco/; masks are outlines
 in both. Objects of the test scenes are in no other.
 
+`channels` writes PNG files of four channels, SPLIT/CLASS/NNNNNN.png, of which the fourth alone shows the
+object: python scripts/write_scenes.py channels scenes/CHANNELS --train 2000 --test 1000 --size 32
+
 `davis` writes videos of moving objects in the folders of DAVIS 2017; --train and --test are numbers of
 videos: python scripts/write_scenes.py davis scenes/DAVIS --train 4 --test 8 --frames 20 --size 128
 """
@@ -23,13 +26,14 @@ from typing import Any
 
 from siamtransfer.cli import run
 from siamtransfer.data.scenes.export import SceneCounts
+from siamtransfer.data.scenes.hidden import write_channels
 from siamtransfer.data.scenes.layouts import WRITERS
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.data.scenes.videos import VideoCounts, write_davis
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
 
-DAVIS = "davis"
+DAVIS, CHANNELS = "davis", "channels"
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("format", choices=sorted([*WRITERS, DAVIS]), help="layout to write")
+    parser.add_argument("format", choices=sorted([*WRITERS, DAVIS, CHANNELS]), help="layout to write")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="new or empty folder")
     for name, kind, what in (
         ("train", int, "number of training scenes; VOC's val is the last tenth of them"),
@@ -73,7 +77,10 @@ def _write(layout: str, folder: Path, given: dict[str, Any]) -> SceneCounts | Vi
     if alone := {"frames", "speed"} & set(given):
         raise UserError(f"--{min(alone)} belongs to the layout davis; leave it out")
     scenes = SceneCounts(**given)
-    WRITERS[layout](folder, scenes)
+    if layout == CHANNELS:
+        write_channels(folder, scenes)
+    else:
+        WRITERS[layout](folder, scenes)
     return scenes
 
 

@@ -63,7 +63,7 @@ class FeatureLayers(nn.Module):
         training = self.backbone.training
         self.backbone.eval()
         with torch.no_grad():
-            self(torch.zeros(1, 3, size, size, device=device))
+            self(torch.zeros(1, self.backbone.in_channels, size, size, device=device))
         self.backbone.train(training)
 
 

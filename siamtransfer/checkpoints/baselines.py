@@ -37,11 +37,15 @@ def build_untrained(source: str) -> tuple[Backbone, int]:
     options = dict(word.split("=", 1) for word in words if "=" in word)
     name, seed = ":".join(word for word in words if "=" not in word), options.pop("seed", "0")
     width, stem = options.pop("width", str(FULL_WIDTH)), options.pop("stem", "imagenet")
-    if options or not (seed.isdecimal() and width.isdecimal()):
-        raise UserError(f"{source}: the options are width=NUMBER, stem=imagenet or small, and seed=NUMBER")
+    channels = options.pop("channels", "3")
+    if options or not (seed.isdecimal() and width.isdecimal() and channels.isdecimal()):
+        raise UserError(
+            f"{source}: the options are width=NUMBER, stem=imagenet or small, channels=NUMBER and seed=NUMBER"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        return build_backbone(name, width=int(width), stem=cast(Stem, stem)), int(seed)
+        backbone = build_backbone(name, width=int(width), stem=cast(Stem, stem), in_channels=int(channels))
+        return backbone, int(seed)
 
 
 def find_torchvision_weights(source: str) -> tuple[str, Path]:

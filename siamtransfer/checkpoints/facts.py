@@ -12,6 +12,12 @@ from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import POSITIONS, RESNETS, STEMS, TIMM
+from siamtransfer.checkpoints.channel_facts import (
+    ORDER_OF_DATA,
+    RGB_CHANNELS,
+    assumed_normalisation,
+    fit_channels,
+)
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.normalisation import CIFAR10, CLIP, IMAGENET, Normalisation, parse_normalisation
 from siamtransfer.checkpoints.options import ReadingOptions
@@ -129,10 +135,8 @@ def resolve(
         UserError: a flag contradicts what is stated or does not apply to the network. Both are the rest of a
             sentence that begins with the file's name.
     """
-    if architecture.in_channels != 3:
-        raise UserError(
-            f"holds a network for images of {architecture.in_channels} channels; images of 3 are read here"
-        )
+    channels = architecture.in_channels
+    stated, user = fit_channels(channels, stated, user)
     for facts in (stated, user):
         _refuse_foreign(architecture, facts, strict=facts is user)
     guessed = {name: fact for name, fact in stated.items() if fact.assumed}
@@ -145,11 +149,17 @@ def resolve(
     if "positions" in by_format and "reg_token" in architecture.shapes():
         # DINOv2's networks with registers are antialiased, in Meta's code and in transformers.
         by_format["positions"] = Fact(POSITIONS[0], by_format["positions"].source)
+    if channels != RGB_CHANNELS:  # the formats' are of RGB images
+        by_format.pop("normalisation", None)
+        guessed.pop("normalisation", None)
     known = guessed | by_format | (fixed or {}) | user | stated
     _refuse_ambiguous(form, architecture, kind, known)
     defaults: dict[str, Any] = {"normalisation": IMAGENET, "channels": "rgb"}
     if form.name.startswith("solo-learn") and kind == "3x3":
         defaults["normalisation"] = CIFAR10  # or CIFAR-100's; no other set has this stem there
+    if channels != RGB_CHANNELS:
+        defaults["normalisation"] = assumed_normalisation(channels)
+        known["channels"] = ORDER_OF_DATA
     if form.name == "open-clip":
         defaults["normalisation"] = CLIP  # of most; some have Inception's, a half
     if kind in ("7x7", "3x3"):
@@ -235,6 +245,6 @@ def _is_vit_small(architecture: Architecture) -> bool:
 
 def _same(first: Any, second: Any) -> bool:
     if isinstance(first, Normalisation) and isinstance(second, Normalisation):
-        pairs = zip((*first.mean, *first.std), (*second.mean, *second.std), strict=True)
-        return all(abs(a - b) < 1e-4 for a, b in pairs)
+        pairs = zip((*first.mean, *first.std), (*second.mean, *second.std), strict=False)
+        return len(first.mean) == len(second.mean) and all(abs(a - b) < 1e-4 for a, b in pairs)
     return bool(first == second)

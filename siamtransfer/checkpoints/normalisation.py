@@ -10,7 +10,7 @@ from siamtransfer.utils.errors import UserError
 
 
 class Normalisation(NamedTuple):
-    """(image - mean) / std for each channel of an RGB image in [0, 1]."""
+    """(image - mean) / std for each channel of an image in [0, 1], which is RGB as a rule."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -44,7 +44,8 @@ NAMES = {
 
 
 def parse_normalisation(text: str) -> Normalisation:
-    """A name of NAMES, or `m,m,m/s,s,s` in units of [0, 1], red first.
+    """A name of NAMES, or `m,m,m/s,s,s` in units of [0, 1], red first; of images of another number of
+    channels a number for each.
 
     Raises:
         UserError: it is neither; says what is expected.
@@ -56,10 +57,11 @@ def parse_normalisation(text: str) -> Normalisation:
     except ValueError:
         mean, std = (), ()
     numbers = (*mean, *std)
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, numbers)) or min(std) <= 0:
+    if not mean or len(mean) != len(std) or not all(map(math.isfinite, numbers)) or min(std) <= 0:
         raise UserError(
             f"normalisation {text!r} is not understood: take {', '.join(NAMES)}, or the mean and the "
-            "positive std of red, green and blue in [0, 1], as 0.5,0.5,0.5/0.25,0.25,0.25"
+            "positive std of red, green and blue (or of each channel) in [0, 1], as "
+            "0.5,0.5,0.5/0.25,0.25,0.25"
         )
     return Normalisation(mean, std)
 

@@ -64,8 +64,8 @@ def read_own(content: Mapping[str, Any], branch: str | None) -> OwnCheckpoint:
         keys, evaluated = _sort(content)
         return OwnCheckpoint(
             select_branch(keys, branch or evaluated, MovingAverage()),
-            _recorded_architecture(content["backbone"]),
-            _recorded_normalisation(content["normalisation"]),
+            architecture := _recorded_architecture(content["backbone"]),
+            _recorded_normalisation(content["normalisation"], architecture.in_channels),
         )
     except Mismatch as mismatch:
         raise UserError(str(mismatch)) from mismatch
@@ -178,18 +178,21 @@ def _recorded_architecture(backbone: Any) -> Architecture:
         case {"name": str(name), "width": None | int() as width, "stem": stem} if (
             stem is None or stem in get_args(Stem)
         ):
-            return Architecture(name, width, stem)
+            channels = backbone.get("in_channels", 3)
+            if isinstance(channels, int) and channels >= 1:
+                return Architecture(name, width, stem, in_channels=channels)
     raise ValueError(f"its entry 'backbone' is not understood: {backbone!r}")
 
 
-def _recorded_normalisation(recorded: Any) -> Normalisation:
+def _recorded_normalisation(recorded: Any, channels: int) -> Normalisation:
     try:
         mean, std = (tuple(float(value) for value in recorded[key]) for key in ("mean", "std"))
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"its entry 'normalisation' is not understood: {recorded!r}") from error
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(
-            f"its normalisation does not give a mean and a positive std per RGB channel: {recorded!r}"
+            f"its normalisation does not give a mean and a positive std for each of {channels} channels: "
+            f"{recorded!r}"
         )
     return Normalisation(mean, std)
 

@@ -26,6 +26,7 @@ from siamtransfer.checkpoints.baselines import (
     find_torchvision_weights,
     torchvision_normalisation,
 )
+from siamtransfer.checkpoints.channel_facts import RGB_CHANNELS, assumed_normalisation
 from siamtransfer.checkpoints.containers import read_content
 from siamtransfer.checkpoints.facts import Facts, facts_of_own, facts_of_user, resolve, without_architecture
 from siamtransfer.checkpoints.file_format import Format
@@ -293,7 +294,9 @@ def _read_untrained(source: str, user: Facts) -> ReadBackbone:
     backbone, seed = build_untrained(source)
     state = backbone.state_dict()
     architecture = Architecture.of(backbone)
-    normalisation = user.get("normalisation", Fact(IMAGENET, "the baseline"))
+    channels = architecture.in_channels
+    usual = IMAGENET if channels == RGB_CHANNELS else assumed_normalisation(channels)
+    normalisation = user.get("normalisation", Fact(usual, "the baseline"))
     facts = facts_of_own(architecture, normalisation.value, "the baseline")
     with _naming(Path(source)):
         _, reading = resolve(OWN, architecture, facts, without_architecture(user, architecture))

@@ -206,7 +206,7 @@ def _reading(content: dict[str, Any]) -> Reading:
         value, source = entry["value"], str(entry["source"])
         if name == "normalisation":
             mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
-            if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
+            if len(mean) != len(std) or not std or not all(map(math.isfinite, mean)) or min(std) <= 0:
                 raise ValueError(name)
             value = Normalisation(mean, std)
         elif name == "preprocessing":

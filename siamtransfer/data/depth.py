@@ -64,16 +64,16 @@ def remark_on_image(low: int, high: int, where: str) -> None:
         remark_once("depth", f"{where} has 16-bit pixels of {low} to {high}, {_consequence(low, high)}")
 
 
-def probed_indices(files: Files) -> list[int]:
-    """Up to PROBED indices of a set, evenly taken."""
-    return np.unique(np.linspace(0, len(files) - 1, min(PROBED, len(files))).round().astype(int)).tolist()
+def evenly(length: int, count: int) -> list[int]:
+    """Up to `count` indices of a set of that length, evenly taken."""
+    return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
 
 
 def remark_on_files(files: Files) -> str | None:
     """Looks at up to PROBED files of a set, evenly taken. Says and returns a remark where any is dim."""
     dim: list[tuple[int, int, str]] = []
     deep = 0
-    indices = probed_indices(files)
+    indices = evenly(len(files), PROBED)
     for index in indices:
         source = files.deep_source(index)
         extremes = None if source is None else _extremes(source)

@@ -62,7 +62,7 @@ def settle_form(files: FormedFiles, form: PixelForm, *, stated: bool) -> None:
 def _headers(files: depth.Files) -> dict[int, TiffHeader]:
     """The headers of those TIFF files that are looked at, by their indices."""
     headers = {}
-    for index in depth.probed_indices(files):
+    for index in depth.evenly(len(files), depth.PROBED):
         source = files.deep_source(index)
         header = None if source is None else _header(source)
         if header is not None:

@@ -78,6 +78,13 @@ def _scenes(request: OpenRequest) -> ImageSet:
     return FashionScenes(request.split, count=request.count, seed=request.seed, **size)
 
 
+def _hidden_scenes(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.scenes.hidden import HiddenScenes
+
+    size = {} if request.size is None else {"size": request.size}
+    return HiddenScenes(request.split, count=request.count, seed=request.seed, **size)
+
+
 def _torchvision(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.torchvision_sets import open_torchvision
 
@@ -241,6 +248,9 @@ def _own(
 NAMED: dict[str, NamedSet] = {
     "fashion-objects": NamedSet(_objects, "28-pixel clothes, embedded", TRAIN_TEST, takes=("channels",)),
     "fashion-scenes": NamedSet(_scenes, "rendered scenes", TRAIN_TEST, takes=("size", "count")),
+    "fashion-scenes-4": NamedSet(
+        _hidden_scenes, "rendered scenes whose fourth channel shows the class", TRAIN_TEST, ("size", "count")
+    ),
     "cifar10": _downloadable(_torchvision, "CIFAR-10"),
     "cifar100": _downloadable(_torchvision, "CIFAR-100"),
     "stl10": _downloadable(_torchvision, "STL-10", splits=STL_SPLITS),

@@ -31,6 +31,14 @@ class EvaluationData:
     bit_depth: int | None = None
     """Bits of the grey images with more than eight, in a set of your own; null: 16, with a remark where they
     use few of them."""
+    channels: int | None = None
+    """Channels of the images of a set of your own, or 1 for a grey set: files have exactly so many, and none
+    is converted. null: 3, or what TIFF files of more than four have, with a remark."""
+    value_range: list[float] | None = None
+    """Values that become black and white, of files of more than eight bits or of floating-point numbers, such
+    as [0, 10000]; values beyond are clipped."""
+    axes: Literal["hwc", "chw"] | None = None
+    """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
     download: bool = False
     """Let torchvision download a missing set."""
     workers: int | None = None

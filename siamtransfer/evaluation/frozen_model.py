@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
@@ -20,7 +21,9 @@ from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.data import ImageSet, UnreadableImage, open_labelled
-from siamtransfer.data.imageset import content_fingerprint
+from siamtransfer.data.imageset import channels_of, content_fingerprint
+from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
+from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
@@ -110,7 +113,7 @@ class FrozenModel:
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
             **self._feature_settings,
-            **_depth_of(train, test),
+            **_form_of(train, test),
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
@@ -206,10 +209,11 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
         train, test = _open_images(config.data, recorded.get("data", {}), source)
     if backbone is not None:
+        require_channels(source, backbone, train, *([test] if test else []))
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
     if read is None and config.crop is None and config.resize is None:
-        transform = pixel_transform(transform, len(train) + (len(test) if test else 0))
+        transform = pixel_transform(transform, len(train) + (len(test) if test else 0), channels_of(train))
     workers = _count_workers(config.data, train, runtime)
     witness = None
     with collectives.own_pace("asking the batch norms how the checkpoint is read"):
@@ -218,14 +222,28 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers, witness)
 
 
+def require_channels(source: str, backbone: nn.Module, *sets: object) -> None:
+    """Raises UserError where images have another number of channels than the backbone takes."""
+    taken = getattr(backbone, "in_channels", 3)
+    for images in sets:
+        channels = channels_of(images)
+        if channels != taken:
+            raise UserError(
+                f"{source} takes images of {taken} channel{'s' * (taken != 1)}, and those of "
+                f"{getattr(images, 'name', 'the set')} have {channels}: say --data.channels {taken} if the "
+                "files have so many, or name other images"
+            )
+
+
 def _ask_witness(
     read: ReadBackbone, images: ImageSet, transform: Transform, runtime: Runtime
 ) -> dict[str, Any] | None:
     """Warns where the batch norms speak against the reading; returns what they say.
 
-    Our own checkpoints record how they were trained, and an untrained network remembers nothing.
+    Our own checkpoints record how they were trained, and an untrained network remembers nothing. Of images
+    that are not RGB there are no usual readings to compare.
     """
-    if read.format in (FORMAT, "random"):
+    if read.format in (FORMAT, "random") or read.architecture.in_channels != 3:
         return None
     from siamtransfer.evaluation.norm_witness import warn_if_unlikely
 
@@ -323,17 +341,17 @@ def _open_images(
     if "name" not in options:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
-        keys = ("name", "root", "list_file", "test_split", "size", "count", "bit_depth")
+        keys = ("name", "root", "list_file", "test_split", "size", "count", *FORM_OPTIONS)
         options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
     return open_labelled(options.pop("name"), **options)
 
 
-def _depth_of(*sets: ImageSet | None) -> dict[str, Any]:
-    """What a record says of grey images with more than eight bits: the depth that they are read with, and
+def _form_of(*sets: ImageSet | None) -> dict[str, Any]:
+    """What a record says of images that are not plain RGB of eight bits: the form that they are read in, and
     remarks on them; nothing as a rule."""
-    depths = [getattr(images, "bit_depth", None) for images in sets]
+    form = getattr(sets[0], "form", PixelForm(channels_of(sets[0]))).as_dict()
     remarks = [remark for images in sets if (remark := getattr(images, "remark", None))]
-    return ({"bit_depth": depths[0]} if depths[0] else {}) | ({"image_remarks": remarks} if remarks else {})
+    return form | ({"image_remarks": remarks} if remarks else {})
 
 
 def _count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:

@@ -1,6 +1,6 @@
 """Images through a frozen backbone: extract(backbone, images) -> features[N, D], in the set's order.
 
-Legend: N images, D features, C classes.
+Legend: N images, D features, C classes, and in a shape of pixels C channels.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ def evaluation_transform(
     return Transform(crop, resize, tuple(mean), tuple(std), interpolation)
 
 
-def pixel_transform(transform: Transform, images: int) -> Transform:
+def pixel_transform(transform: Transform, images: int, channels: int = 3) -> Transform:
     """The transform of the baseline without a network, for `images` images in all: `transform` itself where
     its pixels take at most PIXEL_BYTES in float32 or the crop is small; else the same part of the image,
     resized to a crop of PIXEL_SIDE."""
-    if transform.crop <= PIXEL_SIDE or images * 12 * transform.crop**2 <= PIXEL_BYTES:
+    if transform.crop <= PIXEL_SIDE or images * 4 * channels * transform.crop**2 <= PIXEL_BYTES:
         return transform
     resize = PIXEL_SIDE
     if transform.resize is not None:
@@ -198,7 +198,7 @@ def extract_share(
 def extract_pixels(
     images: Images, transform: Transform, *, workers: int = 0, runtime: Runtime | None = None
 ) -> Tensor:
-    """The baseline without a network: the central crop's pixels in [0, 1], float32[N, 3 * crop * crop], the
+    """The baseline without a network: the central crop's pixels in [0, 1], float32[N, C * crop * crop], the
     same on every rank of `runtime` (None: this process alone)."""
     if runtime is None:
         runtime = Runtime(torch.device("cpu"), torch.float32)
@@ -208,7 +208,7 @@ def extract_pixels(
 
 
 def pixel_share(images: Images, transform: Transform, options: Pass) -> Tensor:
-    """The pixels of this rank's images (rank, rank + world_size, …): uint8[n, 3 * crop * crop].
+    """The pixels of this rank's images (rank, rank + world_size, …): uint8[n, C * crop * crop].
 
     Raises:
         UnreadableImage: an image of some rank cannot be read.
@@ -219,7 +219,7 @@ def pixel_share(images: Images, transform: Transform, options: Pass) -> Tensor:
 def _rows_of_share(
     images: Images, transform: Transform, options: Pass, compute: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """What `compute` makes of the crops uint8[b, 3, crop, crop] of this rank's images, one below the other.
+    """What `compute` makes of the crops uint8[b, C, crop, crop] of this rank's images, one below the other.
 
     The rows are written into one tensor, for a list of batches would be in memory twice when it is joined.
     A rank whose image is bad goes through the remaining rounds without working, so that all ranks call
@@ -265,7 +265,7 @@ def _rows_of_share(
 
 
 class _CentreCrops(Dataset[Tensor]):
-    """The central crops uint8[3, crop, crop] of the images `indices`."""
+    """The central crops uint8[C, crop, crop] of the images `indices`."""
 
     def __init__(self, images: Images, indices: Sequence[int], transform: Transform):
         self.images, self.indices, self.transform = images, indices, transform

@@ -120,13 +120,13 @@ def _upload(plan: dict[str, np.ndarray], device: torch.device) -> Numbers:
 class Channels(NamedTuple):
     """The channels of the views, and whether the first three are red, green and blue."""
 
-    count: int
+    total: int
     colours: bool
 
     @property
     def luminance(self) -> np.ndarray:
         """G[C,C]: the luminance in each of the colours, and every other channel as it is."""
-        matrix = np.eye(self.count, dtype=np.float32)
+        matrix = np.eye(self.total, dtype=np.float32)
         if self.colours:
             matrix[:3, :3] = np.array(LUMINANCE, np.float32)
         return matrix
@@ -134,7 +134,7 @@ class Channels(NamedTuple):
     @property
     def rows(self) -> int:
         """The different rows of G, of which those of RGB alone are one."""
-        return 1 if self == (3, True) else self.count
+        return 1 if self == (3, True) else self.total
 
 
 def _plan(
@@ -203,8 +203,8 @@ def _slots(
     slots: dict[str, np.ndarray] = {}
     grey_first = chosen[:, :1]
     place = np.where(chosen, (chosen.cumsum(axis=1) - 1 - grey_first).clip(0), -1)
-    identity, luminance = np.eye(channels.count, dtype=np.float32), channels.luminance
-    colours = np.arange(channels.count)[:, None] < (3 if channels.colours else 0)
+    identity, luminance = np.eye(channels.total, dtype=np.float32), channels.luminance
+    colours = np.arange(channels.total)[:, None] < (3 if channels.colours else 0)
     greyed = np.where(grey_first[:, :, None], luminance, identity)
     for slot in range(max(at_least, int(place.max(initial=-1)) + 1)):
         matrices = np.tile(identity, (len(chosen), 1, 1)) if slot else greyed.copy()
@@ -215,7 +215,7 @@ def _slots(
         changes = np.where(mixes & ~colours, identity, changes)  # exactly, whatever the factor
         contrast = operation == Operation.CONTRAST
         if at_least or contrast.any():
-            weights = np.zeros((len(chosen), channels.rows, channels.count), np.float32)
+            weights = np.zeros((len(chosen), channels.rows, channels.total), np.float32)
             weights[rows[contrast]] = (1 - factor[contrast]) * luminance[: channels.rows]
             slots[f"{phase} {slot}, mean"] = weights @ matrices
         matrices[rows] = changes @ matrices[rows]

@@ -11,6 +11,7 @@ Legend: n scenes rendered together, S pixels a side, K objects in a scene. Image
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,15 +85,25 @@ class FashionScenes(ArrayImages):
     """
 
     def __init__(self, split: str = "train", size: int = 32, count: int | None = None, seed: int = 0):
-        _require_valid(split, size, seed)
-        count = DEFAULT_COUNTS[split] if count is None else count
-        if count < 1:
-            raise UserError(f"a set of Fashion Scenes needs at least one scene, not {count}; raise the count")
-        pixels = np.empty((count, size, size, 3), np.uint8)
-        for start in range(0, count, _SCENES_AT_ONCE):
-            indices = np.arange(start, min(start + _SCENES_AT_ONCE, count))
-            pixels[indices] = _render_one(split, indices, size, seed)[0]
-        super().__init__("fashion-scenes", split, pixels, np.arange(count) % len(CLASSES), CLASSES)
+        pixels = np.concatenate([images for images, _ in one_object_scenes(split, size, count, seed)])
+        super().__init__("fashion-scenes", split, pixels, np.arange(len(pixels)) % len(CLASSES), CLASSES)
+
+
+def one_object_scenes(
+    split: str, size: int, count: int | None, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and backgrounds uint8[n,S,S,3] of `count` scenes with one object, some at a time.
+
+    Raises:
+        UserError: there is no such split, or size, count or seed is out of range.
+    """
+    _require_valid(split, size, seed)
+    count = DEFAULT_COUNTS[split] if count is None else count
+    if count < 1:
+        raise UserError(f"a set of Fashion Scenes needs at least one scene, not {count}; raise the count")
+    for start in range(0, count, _SCENES_AT_ONCE):
+        indices = np.arange(start, min(start + _SCENES_AT_ONCE, count))
+        yield _render_one(split, indices, size, seed)[:2]
 
 
 def _render_one(split: str, indices: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, ...]:

@@ -41,7 +41,7 @@ def run_frozen(
     """
     mean, std = read.normalisation if read else ((0.0,) * 3, (1.0,) * 3)
     device = runtime.device
-    shift, scale = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in (mean, std))
+    shift, scale = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (mean, std))
     with torch.inference_mode(), runtime.autocast():
         result: Tensor = part((pixels.to(device).float() - shift) / scale).float()
     if not bool(torch.isfinite(result).all()):

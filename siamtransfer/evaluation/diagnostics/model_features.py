@@ -28,6 +28,7 @@ from siamtransfer.evaluation.frozen_model import (
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
+from siamtransfer.views.channels import recipe_for
 from siamtransfer.views.config import ViewsConfig
 from siamtransfer.views.view_spec import Recipe
 
@@ -151,10 +152,12 @@ def _size(representation: Representation) -> dict[str, Any]:
 def _view_recipe(model: FrozenModel, name: str | None) -> Recipe:
     """What makes the views: the recipe of that name, or that of the checkpoint's record, or the default, at
     the size and with the normalisation of the evaluation."""
-    recorded = ((model.read.meta.get("config") or {}).get("views") or {}) if model.read else {}
+    config = (model.read.meta.get("config") or {}) if model.read else {}
+    recorded, rgb = config.get("views") or {}, config.get("data", {}).get("rgb")
     if name or not recorded:
         views = ViewsConfig(name or DEFAULT_RECIPE)
     else:
         views = ViewsConfig.from_dict(recorded)
     transform = model.transform
-    return replace(views, size=transform.crop, mean=list(transform.mean), std=list(transform.std)).build()
+    views = replace(views, size=transform.crop, mean=None, std=None)
+    return recipe_for(views, len(transform.mean), rgb, (transform.mean, transform.std))

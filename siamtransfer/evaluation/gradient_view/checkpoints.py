@@ -12,12 +12,14 @@ from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.checkpoints.training_state import read_state
 from siamtransfer.data import ImageSet, open_images
-from siamtransfer.data.imageset import require_same_images
+from siamtransfer.data.imageset import channels_of, require_same_images
+from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
 from siamtransfer.evaluation.gradient_view.config import GradientsConfig
 from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.methods import METHODS, Method, saved_options, section_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_outputs
+from siamtransfer.views.channels import recipe_for
 from siamtransfer.views.config import ViewsConfig
 from siamtransfer.views.view_spec import Recipe
 
@@ -105,7 +107,7 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
             "pretrain/main.py hold them"
         )
     recorded = read.meta["config"]
-    keys = ("name", "root", "split", "list_file", "size", "count", "bit_depth")
+    keys = ("name", "root", "split", "list_file", "size", "count", *FORM_OPTIONS)
     data = {key: recorded["data"].get(key) for key in keys}
     data |= {key: value for key in ("root", "list_file") if (value := getattr(config.data, key)) is not None}
     key = json.dumps(data)
@@ -113,7 +115,9 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
         opened[key] = open_images(data.pop("name"), **data)
     images, normalisation = opened[key], read.normalisation
     views = ViewsConfig.from_dict(recorded["views"])
-    recipe = replace(views, mean=list(normalisation.mean), std=list(normalisation.std)).build()
+    recipe = recipe_for(
+        replace(views, mean=None, std=None), channels_of(images), recorded["data"].get("rgb"), normalisation
+    )
     require_form(saved_options(recorded)[1], len(recipe.views))
     optim = recorded["optim"]
     batch_size = config.batch_size or optim["batch_size"] // optim["grad_accum_steps"]
