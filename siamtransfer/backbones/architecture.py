@@ -35,7 +35,7 @@ class Choices(TypedDict, total=False):
         pool: what a ViT gives: `token`, `avg` …, of timm's networks.
         activation, norm_eps: of timm's ViTs; the activation by timm's name.
         positions: how a timm ViT interpolates its position embeddings, one of POSITIONS.
-        in_channels: the channels of an image, of the ResNets and timm's networks.
+        in_channels: the channels of an image.
     """
 
     width: int
@@ -100,11 +100,11 @@ def build_backbone(
         _check_resnet(name, **chosen)
         return ResNetBackbone(name, zero_init_residual=zero_init_residual, **chosen)
     if name.startswith(TORCHVISION):
-        _allowed(name, choices, {})
+        chosen = _allowed(name, choices, _CHANNELS)
         known = torchvision_name(name)
         if drop_path:
             raise UserError(f"backbone.drop_path is {drop_path}; it can be chosen for timm's models only")
-        return TorchvisionBackbone(known)
+        return TorchvisionBackbone(known, **chosen)
     known = name if name in VARIANTS else timm_name(name)
     chosen = _allowed(name, choices, _OF_TIMM | _CHANNELS)
     return TimmBackbone(known, zero_init_residual, drop_path, any_size=any_size, **chosen)

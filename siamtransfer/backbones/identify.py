@@ -46,6 +46,17 @@ class Identified(NamedTuple):
             return self
         return self._replace(architecture=self.architecture._replace(name=names[0]), others=(), usual=True)
 
+    def with_channels_of(self, shapes: Mapping[str, Shape]) -> Identified:
+        """The same for images of as many channels as a convolution of `shapes` takes where that of the
+        network takes three. Everything else is compared where the tensors are."""
+        if self.architecture.in_channels != 3:
+            return self
+        for name, own in self.architecture.shapes().items():
+            given = shapes.get(name, ())
+            if len(own) == len(given) == 4 and own[1] == 3 != given[1]:
+                return self._replace(architecture=self.architecture._replace(in_channels=given[1]))
+        return self
+
     def with_pool(self, pool: str | None) -> Identified:
         """The same with another feature than timm's own, where one is given."""
         return self if pool is None else self._replace(architecture=self.architecture._replace(pool=pool))

@@ -6,10 +6,12 @@ import contextlib
 import difflib
 import functools
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
 
+from siamtransfer.backbones.backbone import check_channels
 from siamtransfer.backbones.library_backbone import LibraryBackbone
 from siamtransfer.backbones.names import RESNETS, TORCHVISION
 from siamtransfer.utils.errors import UserError
@@ -26,9 +28,27 @@ class TorchvisionBackbone(LibraryBackbone):
     in a convolution instead; there h is the mean of what that takes.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, in_channels: int = 3):
+        check_channels(in_channels)
         model, dim = without_classifier(name.removeprefix(TORCHVISION))
+        if in_channels != 3:
+            _take_channels(model, in_channels)
         super().__init__(name, model, dim)
+        self.in_channels = in_channels
+
+
+def _take_channels(model: nn.Module, in_channels: int) -> None:
+    """Puts a new convolution of another number of channels in the place of the first."""
+    for path, old in model.named_modules():
+        if isinstance(old, nn.Conv2d) and old.in_channels == 3:
+            settings: Any = {
+                key: getattr(old, key)
+                for key in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+            }
+            new = nn.Conv2d(in_channels, old.out_channels, bias=old.bias is not None, **settings)
+            model.set_submodule(path, new)
+            return
+    raise UserError("the network has no convolution of three channels that could take others")
 
 
 @functools.cache

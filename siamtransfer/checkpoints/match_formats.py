@@ -90,6 +90,8 @@ def _match_as(
             identified = identify(shapes)
             if form.networks:
                 identified = identified.decided(lambda name: bool(re.search(form.networks, name)))
+        else:
+            identified = identified.with_channels_of(shapes)
         identified = identified.with_pool(form.pool)
         keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors

@@ -68,20 +68,23 @@ def parse_normalisation(text: str) -> Normalisation:
 
 def from_pixels(mean: Sequence[float], std: Sequence[float], scale: float, *, bgr: bool) -> Normalisation:
     """The normalisation of images of 0 to `scale` whose channels have this mean and std, as RGB in [0, 1]; a
-    known one, to the bit, where the numbers are those.
+    known one, to the bit, where the numbers are those. Images that are not RGB have a number for each
+    channel.
 
     Raises:
-        ValueError: they are not three finite numbers and three positive ones.
+        ValueError: they are not finite numbers and as many positive ones, or of BGR not three of each.
     """
     parts = [tuple(float(value) / scale for value in (part[::-1] if bgr else part)) for part in (mean, std)]
     numbers = [number for part in parts for number in part]
-    if [len(part) for part in parts] != [3, 3] or not all(map(math.isfinite, numbers)) or min(parts[1]) <= 0:
+    fitting = len(mean) == len(std) == 3 or (len(mean) == len(std) > 0 and not bgr)
+    if not fitting or not all(map(math.isfinite, numbers)) or min(parts[1]) <= 0:
         raise ValueError(
-            f"mean {list(mean)} and std {list(std)} are not three numbers and three positive ones"
+            f"mean {list(mean)} and std {list(std)} are not three numbers and three positive ones (or one of "
+            "each for every channel)"
         )
     for known in NAMES.values():
-        pairs = zip(numbers, (*known.mean, *known.std), strict=True)
-        if all(abs(a - b) < 2e-6 for a, b in pairs):
+        pairs = zip(numbers, (*known.mean, *known.std), strict=False)
+        if len(mean) == 3 and all(abs(a - b) < 2e-6 for a, b in pairs):
             return known
     return Normalisation(*parts)
 

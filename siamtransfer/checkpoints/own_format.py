@@ -179,7 +179,7 @@ def _recorded_architecture(backbone: Any) -> Architecture:
             stem is None or stem in get_args(Stem)
         ):
             channels = backbone.get("in_channels", 3)
-            if isinstance(channels, int) and channels >= 1:
+            if isinstance(channels, int) and not isinstance(channels, bool) and channels >= 1:
                 return Architecture(name, width, stem, in_channels=channels)
     raise ValueError(f"its entry 'backbone' is not understood: {backbone!r}")
 
