@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.feature_layers import OUTPUT
+from siamtransfer.backbones.feature_layers import OUTPUT, has_class_token
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.utils.errors import UserError
 
@@ -79,12 +79,6 @@ class FeatureMaps(nn.Module):
             maps: list[Tensor] = found
             return maps
         return [torch.cat([m, prefix[:, 0, :, None, None].expand_as(m)], dim=1) for m, prefix in found]
-
-
-def has_class_token(backbone: Backbone) -> bool:
-    """Whether the network has a token of the whole image beside its patches."""
-    model = getattr(backbone, "model", None)
-    return bool(getattr(model, "num_prefix_tokens", 0)) and getattr(model, "cls_token", None) is not None
 
 
 def patch_side(backbone: Backbone) -> int | None:

@@ -75,8 +75,8 @@ class EvaluationConfig(ReadingOptions):
     trust_pickle: bool = False
     """Let the checkpoint run Python code on loading; only for files of people you trust."""
     layers: str = "output"
-    """Where the features come from: output, layer1 to layer4 of a ResNet, blockN, lastN or mean of a ViT, or
-    several joined by +."""
+    """Where the features come from: output, layer1 to layer4 of a ResNet, class, mean, blockN or lastN of a
+    ViT (before its last norm with -prenorm behind the name), or several joined by +."""
     crop: int | None = None
     """Side of the central crop; null: the pretraining views' size, or 224."""
     resize: int | None = None

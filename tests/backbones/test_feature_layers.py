@@ -42,6 +42,41 @@ def test_tokens_of_a_vit() -> None:
     torch.testing.assert_close(layers.select(h, "last4")[:, :192], backbone.model.norm(inner)[:, 0])
 
 
+@torch.no_grad()
+def test_the_class_token_of_a_network_that_gives_the_mean_and_tokens_before_the_norm() -> None:
+    """DINOv3's ViTs give the mean of the patches in timm."""
+    backbone = build_backbone("timm:vit_small_patch16_dinov3").eval()
+    torch.nn.init.uniform_(backbone.model.norm.weight, 0.5, 1.5)
+    x = torch.randn(2, 3, 64, 96)
+    layers = FeatureLayers(
+        backbone, ["class+mean", "class-prenorm", "mean-prenorm", "last1-prenorm", "output"]
+    )
+    h = layers(x)
+    as_token = build_backbone("timm:vit_small_patch16_dinov3", pool="token").eval()
+    as_token.load_state_dict(backbone.state_dict())
+    expected = torch.cat([as_token(x), backbone(x)], dim=1)
+    torch.testing.assert_close(layers.select(h, "class+mean"), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layers.select(h, "output"), backbone(x))
+    norm, raw = backbone.model.norm, layers.select(h, "class-prenorm")
+    assert not torch.allclose(raw, as_token(x), atol=0.1)
+    torch.testing.assert_close(norm(raw), as_token(x), atol=1e-5, rtol=1e-5)
+    assert torch.equal(raw, layers.select(h, "last1-prenorm"))
+    tokens, _ = backbone.model.forward_intermediates(
+        x, indices=1, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
+    )[0]
+    torch.testing.assert_close(layers.select(h, "mean-prenorm"), tokens.mean(dim=1))
+
+
+@torch.no_grad()
+def test_registers_are_no_class_token() -> None:
+    backbone = build_backbone("timm:vit_wee_patch16_reg1_gap_256").eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = backbone.model.forward_features(x)[:, 1:].mean(dim=1)
+    torch.testing.assert_close(FeatureLayers(backbone, ["mean"])(x), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="choose from output, mean, with -prenorm behind one"):
+        FeatureLayers(backbone, ["class"])
+
+
 def test_widths_are_measured_without_a_forward_of_ones_own() -> None:
     backbone = build_backbone("resnet18", width=8).train()
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -60,6 +95,9 @@ def test_widths_are_measured_without_a_forward_of_ones_own() -> None:
         ("vit_tiny_patch16_224", "last13", "lastN"),
         ("vit_tiny_patch16_224", "block0", "block1"),
         ("convnext_atto", "mean", "output"),
+        ("convnext_atto", "class-prenorm", "output"),
+        ("resnet18", "layer4-prenorm", "layer1"),
+        ("vit_tiny_patch16_224", "output-prenorm", "class, mean"),
     ],
 )
 def test_no_such_layer(name: str, selection: str, said: str) -> None:
