@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.feature_maps import patch_side
-from siamtransfer.exports.network import Network
+from siamtransfer.exports.network import Network, first_line, refusal_of_size
 from siamtransfer.exports.proof import Proof, Written, prove
 from siamtransfer.utils.errors import UserError
 
@@ -47,6 +47,8 @@ def record_graph(network: Network, *, dynamic_size: bool, with_preprocessing: bo
     """
     from torch.export import Dim
 
+    if dynamic_size:
+        _require_free_size(network)
     side = network.images.size
     pixels = torch.zeros(2, network.channels, side, side, dtype=torch.uint8)  # a batch of 1 would be frozen
     example = pixels if with_preprocessing else network.normalise(pixels)
@@ -66,10 +68,21 @@ def record_graph(network: Network, *, dynamic_size: bool, with_preprocessing: bo
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """What an error of torch's compilers says, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160] if lines else 'without a reason'}"
+def _require_free_size(network: Network) -> None:
+    """Raises UserError where the backbone itself takes images of one size only: torch.export could look for
+    the reason for many minutes."""
+    side, larger = network.images.size, larger_side(network)
+    reason = refusal_of_size(network, larger)
+    if reason is not None:
+        raise UserError(
+            f"{network.read.name} takes images of {side} x {side} pixels and not of {larger} ({reason}): "
+            "leave --dynamic-size out"
+        )
+
+
+def larger_side(network: Network) -> int:
+    """The side of images that are larger than the network's own, by two patches where it has such."""
+    return network.images.size + 2 * (patch_side(network.backbone) or 16)
 
 
 def as_input(network: Network, pixels: Tensor, with_preprocessing: bool) -> Tensor:
@@ -85,6 +98,6 @@ def prove_sizes(network: Network, written: Written, what: str, *, dynamic_size: 
     """
     proofs = {"": prove(network, written, what)}
     if dynamic_size:
-        larger = network.images.size + 2 * (patch_side(network.backbone) or 16)
+        larger = larger_side(network)
         proofs[f"{larger}px/"] = prove(network, written, what, larger)
     return proofs

@@ -104,8 +104,8 @@ def _what(network: Network, account: Mapping[str, Any]) -> str:
     shape = f"{network.channels} channels to features of {network.backbone.dim} numbers"
     return (
         f"The backbone `{read.name}` without a head, from images of {shape}: {read.parameters:,} parameters. "
-        f"Written by siamtransfer {account['versions']['siamtransfer']} from `{account['source']}`; the SHA-256 "
-        f"of the weights is `{read.digest}`."
+        f"Written by siamtransfer {account['versions']['siamtransfer']} from `{account['source']}`. "
+        f"The weights have the SHA-256 `{read.digest}`."
     )
 
 

@@ -76,7 +76,30 @@ def network_of(read: ReadBackbone, size: int | None = None) -> Network:
     if read.stem is not None and STEMS[read.stem].kernel == 3 and stated is None:
         resize = transform.crop  # images that small are not cut
     images = Preprocessing(transform.crop, resize, transform.interpolation)
-    return Network(backbone, read, images, stated is not None)
+    network = Network(backbone, read, images, stated is not None)
+    reason = refusal_of_size(network, images.size)
+    if reason is not None:
+        raise UserError(
+            f"{read.name} takes no images of {images.size} x {images.size} pixels ({reason}): say another "
+            "--size"
+        )
+    return network
+
+
+def refusal_of_size(network: Network, side: int) -> str | None:
+    """What the backbone's code says against images of `side` x `side` pixels; None where it takes them."""
+    try:
+        with torch.inference_mode():
+            network.backbone(torch.zeros(1, network.channels, side, side))
+    except Exception as error:  # assertions and shape errors of each network's own code
+        return first_line(error)
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:160] if lines else 'without a reason'}"
 
 
 def _only_side(backbone: Backbone) -> int | None:

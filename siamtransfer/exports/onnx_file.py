@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from siamtransfer.exports.account import account_of, images_of
-from siamtransfer.exports.graph import INPUT, OUTPUT, as_input, first_line, prove_sizes, record_graph
-from siamtransfer.exports.network import Network
+from siamtransfer.exports.graph import INPUT, OUTPUT, as_input, prove_sizes, record_graph
+from siamtransfer.exports.network import Network, first_line
 from siamtransfer.exports.proof import Proof, Written
 from siamtransfer.utils.errors import UserError
 

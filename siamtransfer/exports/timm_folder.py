@@ -170,10 +170,14 @@ def require_same_reading(network: Network, folder: Path) -> None:
     """Raises UserError unless siamtransfer reads of the folder the same tensors, the same network and the
     same normalisation."""
     read, again = network.read, read_backbone(folder)
-    same = (again.digest, again.architecture, again.normalisation) == (
-        read.digest,
-        read.architecture,
-        read.normalisation,
-    )
-    if not same:
-        raise UserError(f"{folder.name} did not come out as it went in, so it was not written")
+    pairs = {
+        "weights": (again.digest, read.digest),
+        "network": (again.architecture.as_dict(), read.architecture.as_dict()),
+        "normalisation": (again.normalisation, read.normalisation),
+    }
+    for what, (found, wanted) in pairs.items():
+        if found != wanted:
+            raise UserError(
+                f"siamtransfer would read another {what} of the folder, {found} instead of {wanted}: "
+                "nothing was written"
+            )
