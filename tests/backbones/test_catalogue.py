@@ -172,6 +172,17 @@ def test_the_file_depends_on_its_content_alone() -> None:
     assert first == second
 
 
+def test_gemmas_infinite_bounds_are_no_diverged_training() -> None:
+    architecture = Architecture("timm:gemma4_vit_167m")
+    state = {name: torch.zeros(()).expand(shape) for name, shape in architecture.shapes().items()}
+    bound = next(name for name in state if name.endswith(".input_max"))
+    kept = architecture.complete(state | {bound: torch.tensor(float("inf")).expand(state[bound].shape)})
+    assert bool(kept[bound].isinf().all())
+    for name, value in ((bound, float("nan")), (next(iter(state)), float("inf"))):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            architecture.complete(state | {name: torch.tensor(value).expand(state[name].shape)})
+
+
 def test_position_embeddings_of_four_axes_are_no_first_convolution() -> None:
     for classes in (0, 7):
         assert identify(shapes_of("volo_d1_224", classes)).architecture == Architecture("timm:volo_d1_224")
