@@ -30,8 +30,7 @@ class TimmBackbone(LibraryBackbone):
     `image_size` is the side in pixels for which it has position embeddings, where it differs from timm's;
     images of other sizes get interpolated ones. `pool` is timm's `global_pool`. `activation` and `norm_eps`
     replace those of timm's ViT. `positions`, one of POSITIONS, is how position embeddings are interpolated
-    where it is not timm's way. `in_channels` is the 3 of x. With `any_size` a network of windows that timm
-    builds for one size (Swin) takes images of other sizes, too.
+    where it is not timm's way. `in_channels` is the 3 of x.
 
     Raises:
         UserError: `heads` is given for a model that is no plain ViT, or does not divide its width;
@@ -50,7 +49,6 @@ class TimmBackbone(LibraryBackbone):
         norm_eps: float | None = None,
         positions: str | None = None,
         in_channels: int = 3,
-        any_size: bool = False,
     ):
         original, options = VARIANTS.get(name, (name.removeprefix(TIMM), {}))
         if drop_path:
@@ -67,7 +65,7 @@ class TimmBackbone(LibraryBackbone):
         if heads is not None:
             _check_heads(name, heads)
             options = {**options, "num_heads": heads}
-        model = _create_model(original, options, any_size)
+        model = _create_model(original, options)
         super().__init__(name, model, getattr(model, "head_hidden_size", None) or model.num_features)
         self.heads, self.image_size, self.pool, self.in_channels = heads, image_size, pool, in_channels
         self.activation, self.norm_eps, self.positions = activation, norm_eps, positions
@@ -83,18 +81,14 @@ class TimmBackbone(LibraryBackbone):
                     module.zero_init_last()
 
 
-def _create_model(name: str, options: dict[str, Any], any_size: bool) -> Any:
+def _create_model(name: str, options: dict[str, Any]) -> Any:
     """timm's model without a classifier. A ViT takes images of any size, as local views are, by interpolation
-    of its position embeddings; with `any_size` also a Swin, whose windows are padded."""
+    of its position embeddings, and a Swin by padded windows."""
     import timm
 
     options = {"pretrained": False, "num_classes": 0, **options}
-    choices: list[dict[str, Any]] = [{"dynamic_img_size": True}]
-    if any_size:
-        choices.append({"strict_img_size": False})
-    for choice in choices:
-        with contextlib.suppress(TypeError):  # it has no such choice
-            return timm.create_model(name, **choice, **options)
+    with contextlib.suppress(TypeError):  # it has no such choice
+        return timm.create_model(name, dynamic_img_size=True, **options)
     try:
         return timm.create_model(name, **options)
     except TypeError as error:

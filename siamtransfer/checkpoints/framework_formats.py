@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from siamtransfer.checkpoints.detectron2_keys import TIMM_TRUNK, in_model, to_torchvision
 from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format, branches
+from siamtransfer.checkpoints.layouts import openmmlab
 from siamtransfer.checkpoints.layouts.sequential import (
     LIGHTLY_CHILDREN,
     TORCHVISION_CHILDREN,
@@ -72,6 +73,8 @@ _LIGHTLY_TUTORIAL = Format(
     rename=renamed_children(TORCHVISION_CHILDREN),
 )
 
+_MAP_NORMS = {f"backbone.norm{stage}.": "norms of maps" for stage in (0, 1, 2)}  # of detectors alone
+
 FRAMEWORK_FORMATS: tuple[Format, ...] = (
     Format(
         "mmselfsup",
@@ -80,6 +83,7 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
         drops={
             "neck.": "projector",
             "head.": "head",
+            **_MAP_NORMS,
             "encoder_q.": "projector",
             "target_net.": "momentum projector",
             "encoder_k.": "momentum projector",
@@ -89,6 +93,7 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
         },
         marks=("backbone.", "neck.|head.|data_preprocessor.|encoder_q.0."),
         headed=True,
+        convert=openmmlab.to_timm,
     ),
     Format(
         "openmmlab",
@@ -96,6 +101,7 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
         branches(backbone="backbone."),
         drops={
             "neck.": "neck",
+            **_MAP_NORMS,
             "data_preprocessor.": "preprocessing",
             "backbone.fc.": "classifier",
             **{
@@ -112,6 +118,7 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
             **{f"{head}.": "segmenter" for head in ("decode_head", "auxiliary_head")},
         },
         marks=("backbone.", "bbox_head.|rpn_head.|roi_head.|mask_head.|decode_head."),
+        convert=openmmlab.to_timm,
     ),
     Format(
         "lightly",
@@ -177,6 +184,7 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
         },
         marks=("stem.conv1.weight|backbone.stem.|backbone.bottom_up.stem.",),
         fixes={"7x7": {"stem": "imagenet"}},
+        siblings=("trainer",),  # of a checkpoint of a training
         rename=_from_detectron2,
     ),
     Format(
@@ -191,6 +199,7 @@ FRAMEWORK_FORMATS: tuple[Format, ...] = (
             **_DETECTOR,
         },
         marks=("|".join((TIMM_TRUNK, in_model("", "timm"), in_model("", "ViT"))),),
+        siblings=("trainer",),  # of a checkpoint of a training
         rename=_from_timm_trunk,
     ),
 )

@@ -51,11 +51,14 @@ def stage_facts(architecture: Architecture) -> StageFacts:
     """
     name = architecture.name
     if name in RESNETS or name.startswith(TORCHVISION):
-        raise UserError(f"{name} is no network of timm, of which the trunks of feature pyramids are made")
+        raise UserError(
+            f"{name} is torchvision's, and the trunk of a feature pyramid is made of networks of timm here; "
+            f"name timm's, such as {TIMM}{name if name in RESNETS else 'resnet50'}"
+        )
     if architecture.in_channels != 3:
         raise UserError(f"{name} takes images of {architecture.in_channels} channels; detectors have 3")
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        backbone: Any = architecture.build(any_size=True)
+        backbone: Any = architecture.build()
         model = backbone.model.eval()
         indices = _indices(name, model)
         for size in _TRIED:
@@ -135,7 +138,7 @@ class StageMaps(LibraryBackbone):
 
     def __init__(self, architecture: Architecture, drop_path: float = 0.0):
         facts = stage_facts(architecture)
-        backbone: Any = architecture.build(drop_path=drop_path, any_size=True)
+        backbone: Any = architecture.build(drop_path=drop_path)
         super().__init__(backbone.name, backbone.model, backbone.dim)
         self.indices = facts.indices
         for name, parameter in self.model.named_parameters():

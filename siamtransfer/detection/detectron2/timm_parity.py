@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.feature_maps import fixed_size
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.detectron2.convertible import layouts
@@ -37,6 +36,7 @@ from siamtransfer.detection.detectron2.shapes import detectron2_name
 from siamtransfer.detection.pyramid_trunk import LEVELS
 from siamtransfer.detection.stage_trunk import intermediates, stage_facts
 
+_OTHER_SIZE = (160, 64)
 _NORM_EPS = 1e-6  # of timm's layer norms of maps
 
 
@@ -58,23 +58,24 @@ def measure_timm_parity(
     load_weights(model, weights)
     sources = {detectron2_name(name, architecture): value for name, value in backbone.state_dict().items()}
     tensors = {layout: count_loaded(model, layout, sources)}
-    free = architecture.build(any_size=True)
-    free.load_state_dict(backbone.state_dict())
     errors: dict[tuple[torch.dtype, str, str], float] = {}
-    for name, original, size in (
-        (layout, free.eval(), IMAGE[1:]),
-        (f"{layout}-own-size", backbone, fixed_size(backbone) or (160, 64)),
-    ):
+    for name, size in ((layout, IMAGE[1:]), (f"{layout}-own-size", _own_size(backbone))):
         image = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(0))
         for dtype in TOLERANCE:
             seen = image.to(dtype)
-            expected = _original_maps(original.to(dtype), architecture, original_input(normalisation, seen))
+            expected = _original_maps(backbone.to(dtype), architecture, original_input(normalisation, seen))
             given = detectron2_input(cfg, seen)
             for label, found in _detectron2_maps(model.to(dtype), name, given).items():
                 for stage, a, b in zip(LEVELS, found, expected, strict=True):
                     errors[dtype, label, stage] = relative_error(a, b)
     backbone.float()
     return Parity(errors, tensors, detectron2, library="timm")
+
+
+def _own_size(backbone: Any) -> tuple[int, int]:
+    """Height and width of the images that a network of windows is made for; others where it has no size."""
+    height, width = getattr(getattr(backbone.model, "patch_embed", None), "img_size", None) or _OTHER_SIZE
+    return int(height), int(width)
 
 
 def _detectron2_maps(model: nn.Module, name: str, x: Tensor) -> dict[str, list[Tensor]]:

@@ -104,6 +104,8 @@ def check_timm_settings(cfg: Any) -> None:
     if is_plain_vit(architecture) != (name == VIT_PYRAMID):
         other = TIMM_FPN if name == VIT_PYRAMID else VIT_PYRAMID
         raise UserError(f"MODEL.BACKBONE.NAME is {name}, and {architecture.name} needs {other}")
+    if name == TIMM_FPN:
+        stage_facts(architecture)  # refuses a network without the maps
     if cfg.MODEL.BACKBONE.FREEZE_AT != 0:
         raise UserError(
             f"MODEL.BACKBONE.FREEZE_AT is {cfg.MODEL.BACKBONE.FREEZE_AT}, which counts the stages of a "
