@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamtransfer.checkpoints.options import NAMED
+from siamtransfer.checkpoints.options import NAMED, require_checkpoint
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -94,7 +94,9 @@ class DetectionOptions:
         for weight_decay in self.weight_decays:
             at_least("--weight-decays", weight_decay, 0)
         for name in (self.weights, self.compare):
-            baseline = str(name).startswith(NAMED)
-            if name not in (None, "scratch") and not baseline and not Path(str(name)).is_file():
-                hint = ": siamtransfer to-d2 CKPT OUT.pkl writes one" if self.engine == "detectron2" else ""
-                raise UserError(f"there is no file {name}{hint}")
+            if name in (None, "scratch"):
+                continue
+            if self.engine == "torchvision":
+                require_checkpoint(str(name))
+            elif not str(name).startswith(NAMED) and not Path(str(name)).is_file():
+                raise UserError(f"there is no file {name}: siamtransfer to-d2 CKPT OUT.pkl writes one")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture, build_backbone
+from siamtransfer.backbones.names import POSITIONS
 from siamtransfer.checkpoints.facts import AmbiguousReading
 from siamtransfer.checkpoints.normalisation import Normalisation, describe_normalisation
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
@@ -47,10 +48,7 @@ def fill_backbone(
     read = _read_weights(settings, architecture)
     read, adapted = adapt_first_convolution(read, architecture, settings.first_convolution, rgb)
     if read.architecture != architecture:
-        raise UserError(
-            f"{settings.weights} holds {read.architecture}, and the run is to train {architecture}: set "
-            "--backbone.name, --backbone.width and --backbone.stem to the file's"
-        )
+        raise UserError(f"{settings.weights} {_difference(read.architecture, architecture)}")
     for backbone in (method.backbone, getattr(method, "target_backbone", None)):
         if backbone is not None:
             backbone.load_state_dict(read.state, strict=True)
@@ -59,6 +57,29 @@ def fill_backbone(
     if trained != current:
         remarks.append(f"it was trained with images normalised by {trained}, and this run's are by {current}")
     return "; ".join([read.summary(), *remarks])
+
+
+def _difference(read: Architecture, trained: Architecture) -> str:
+    """How the network in a file differs from the one that the run is to train, and the cure; the rest of a
+    sentence that begins with the file's name."""
+    named = ("name", "width", "stem")
+    if any(getattr(read, field) != getattr(trained, field) for field in named):
+        theirs, ours = (
+            ", ".join(str(getattr(network, field)) for field in named if getattr(network, field) is not None)
+            for network in (read, trained)
+        )
+        return (
+            f"holds {theirs}, and the run is to train {ours}: set --backbone.name, --backbone.width and "
+            "--backbone.stem to the file's"
+        )
+    differing = {field: value for field, value in read._asdict().items() if value != getattr(trained, field)}
+    choices = ", ".join(f"{field} {value}" for field, value in differing.items())
+    if set(differing) == {"positions"}:
+        return (
+            f"holds {read.name} with {choices}, and a run interpolates as timm does: say "
+            f"--backbone.reading.positions {POSITIONS[0]}"
+        )
+    return f"holds {read.name} with {choices}, and a run trains that network as timm or torchvision has it"
 
 
 def _read_weights(settings: BackboneConfig, architecture: Architecture) -> ReadBackbone:
