@@ -14,17 +14,25 @@ from siamtransfer.detection.dilations import output_stride
 from siamtransfer.utils.errors import UserError
 
 _DETECTRON2S = "build_resnet_backbone"
+_CHANNELS = 32  # of a norm that is tried; a multiple of GN's groups
 
 
 def check_settings(cfg: Any) -> None:
     """Checks Detectron2's CfgNode of a run, fitted to its data.
 
     Raises:
-        UserError: no trunk has the dilations, the head takes a feature that the trunk does not give, or the
-            rate ends above its beginning.
+        UserError: no trunk has the dilations, the head takes a feature that the trunk does not give, a norm
+            does not exist, images cannot be jittered, or the rate ends above its beginning.
     """
     _check_dilations(cfg)
     check_timm_settings(cfg)
+    _check_norms(cfg)
+    jittered, architecture = cfg.INPUT.LARGE_JITTER.SIZE, cfg.MODEL.META_ARCHITECTURE
+    if jittered and architecture not in ("GeneralizedRCNN", "RetinaNet"):
+        raise UserError(
+            f"INPUT.LARGE_JITTER.SIZE is {jittered}, and {architecture} has a mapper of images that does not "
+            "jitter; set it to 0"
+        )
     if cfg.SOLVER.LR_SCHEDULER_NAME == POLY:
         check_poly_lr(cfg.SOLVER)
     if cfg.MODEL.META_ARCHITECTURE == SEGMENTOR:
@@ -32,6 +40,21 @@ def check_settings(cfg: Any) -> None:
 
         with torch.device("meta"):  # shapes only: no memory, no time
             META_ARCH_REGISTRY.get(SEGMENTOR)(cfg)
+
+
+def _check_norms(cfg: Any) -> None:
+    """Release 0.6 has no layer norm for heads; building the model would end in a KeyError."""
+    from detectron2.layers import get_norm
+
+    for section in ("ROI_BOX_HEAD", "ROI_MASK_HEAD"):
+        norm = cfg.MODEL[section].NORM
+        try:
+            get_norm(norm, _CHANNELS)
+        except KeyError as error:
+            raise UserError(
+                f"MODEL.{section}.NORM is {norm!r}, which this Detectron2 does not have; take GN, or for LN "
+                "Detectron2's main branch"
+            ) from error
 
 
 def _check_dilations(cfg: Any) -> None:

@@ -29,6 +29,9 @@ def default_settings() -> Any:
     that differ from the usual, as a list NAME, VALUE, NAME ...; MAP_NORM, `LN` where a layer norm is on each
     map below the pyramid; DROP_PATH, the rate of stochastic depth in training.
 
+    INPUT.LARGE_JITTER, of training images with objects: SIZE, the side of the square that is cut out (0:
+    images are resized to MIN_SIZE_TRAIN instead); SCALES, the range of the random factor before.
+
     MODEL.VIT, of a trunk that is a plain ViT: the fields of VitOptions (vit_pyramid.py).
 
     SOLVER.POLY_POWER and POLY_END_LR belong to the schedule PolyLR. OPTIMIZER is SGD, or AdamW with BETAS;
@@ -45,6 +48,7 @@ def default_settings() -> Any:
     head.ALIGN_CORNERS, head.MEAN_OVER_IGNORED = False, False
     cfg.MODEL.TIMM = CfgNode({"NAME": "", "OPTIONS": [], "MAP_NORM": "", "DROP_PATH": 0.0})
     cfg.MODEL.VIT = CfgNode({key.split(".")[-1]: value for key, value in VIT_KEYS.items()})
+    cfg.INPUT.LARGE_JITTER = CfgNode({"SIZE": 0, "SCALES": (0.1, 2.0)})
     cfg.INPUT.MASKS = CfgNode(
         {
             "SCALES": (0.5, 2.0),

@@ -95,7 +95,11 @@ class ObjectsTask(Task):
 
     def mapper(self, cfg: Any) -> Any:
         """Makes of a record what the model trains on; None: Detectron2's own."""
-        return None
+        if not cfg.INPUT.LARGE_JITTER.SIZE:
+            return None
+        from siamtransfer.detection.detectron2.large_jitter import jittered_mapper
+
+        return jittered_mapper(cfg)
 
     def test_loader(self, cfg: Any) -> Any:
         from detectron2.data import build_detection_test_loader

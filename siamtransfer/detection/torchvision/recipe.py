@@ -154,6 +154,7 @@ _FIXED = {
     "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
     "SOLVER.WARMUP_METHOD": "linear",
     "INPUT.RANDOM_FLIP": "horizontal",
+    "INPUT.LARGE_JITTER.SIZE": 0,
 }
 KNOWN = (
     *_DESIGN,
