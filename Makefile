@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal timm-families clean
+.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal timm-families export-families clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -61,6 +61,7 @@ bench: $(VENV)/.test
 	$(PY) -m benchmarks.coco_eval
 	$(PY) -m benchmarks.miou
 	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.checkpoints
 	$(PY) -m benchmarks.launches
 	$(PY) -m benchmarks.activation_memory
 	$(PY) -m benchmarks.synchronisation
@@ -73,6 +74,10 @@ faults-ranks: $(VENV)/.test
 # ImageNet at full counts with narrow networks under a memory limit: an hour or two on two cores.
 rehearsal: $(VENV)/.test
 	$(PY) -m benchmarks.rehearsal
+
+# A network of every kind to every target of siamtransfer export: half an hour on one core.
+export-families: $(VENV)/.test
+	$(PY) scripts/export_families.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

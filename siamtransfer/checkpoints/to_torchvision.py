@@ -146,6 +146,7 @@ def write_state(state: dict[str, Tensor], suffix: str, file: IO[bytes], record: 
         import safetensors.torch
 
         metadata = {"format": "pt", METADATA: record_text(record)}
-        file.write(safetensors.torch.save(state, metadata=metadata))
+        contiguous = {name: tensor.contiguous() for name, tensor in state.items()}  # a module's need not be
+        file.write(safetensors.torch.save(contiguous, metadata=metadata))
     else:
         torch.save(state, file)
