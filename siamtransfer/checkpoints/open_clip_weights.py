@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from siamtransfer.backbones.names import TIMM
 from siamtransfer.backbones.timm import timm_name
-from siamtransfer.checkpoints.open_clip_config import CONFIG
+from siamtransfer.checkpoints.open_clip_config import CONFIG, activation_beside
 from siamtransfer.checkpoints.options import OPEN_CLIP
 from siamtransfer.utils.errors import UserError
 
@@ -48,7 +48,9 @@ def find_open_clip_weights(source: str) -> OpenClipWeights:
     if equals:
         if not Path(path).is_file():
             raise UserError(f"{source}: there is no file {path}")
-        return OpenClipWeights(Path(path), _network(source, name))
+        network = _network(source, name)
+        _refuse_other_activation(source, Path(path), network)
+        return OpenClipWeights(Path(path), network)
     folder = Path(name)
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
@@ -58,6 +60,19 @@ def find_open_clip_weights(source: str) -> OpenClipWeights:
         f"{source}: there is no folder {name}, and nothing is downloaded here: give {OPEN_CLIP}FOLDER, or "
         f"{OPEN_CLIP}NAME=FILE with open_clip's name of the network, as {OPEN_CLIP}ViT-B-32=FILE"
     )
+
+
+def _refuse_other_activation(source: str, path: Path, network: str) -> None:
+    """Raises UserError where the configuration beside the file says another activation than the name."""
+    try:
+        stated = activation_beside(path)
+    except UserError as error:
+        raise UserError(f"{path} {error}") from error
+    if stated is not None and "vit_" in network and (stated == "quick_gelu") != ("quickgelu" in network):
+        raise UserError(
+            f"{source}: {CONFIG} beside the file says that the activation is {stated}, and the name says "
+            f"another: give {OPEN_CLIP}{path.parent} or the name that fits"
+        )
 
 
 def _network(source: str, name: str) -> str:

@@ -98,6 +98,10 @@ def test_a_file_and_the_name_of_its_network(tower: tuple[Any, dict[str, Tensor]]
     read = read_backbone(f"openclip:ViT-M-32={tmp_path}/open_clip_pytorch_model.bin")
     assert read.name == "timm:vit_medium_patch32_clip_224"
     assert read.reading.normalisation == Fact(CLIP, ASSUMED)
+    quick = write(tmp_path, state, model_cfg={"quick_gelu": True, "vision_cfg": VISION})
+    with pytest.raises(UserError, match="says that the activation is quick_gelu, and the name says another"):
+        read_backbone(f"openclip:ViT-M-32={quick}/open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").unlink()
     with pytest.raises(
         UserError, match=r"is not timm:vit_base_patch32_clip_224, as the name openclip:ViT-B-32"
     ):
