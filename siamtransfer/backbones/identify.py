@@ -61,6 +61,13 @@ class Identified(NamedTuple):
         """The same with another feature than timm's own, where one is given."""
         return self if pool is None else self._replace(architecture=self.architecture._replace(pool=pool))
 
+    def with_norm_eps(self, eps: float | None) -> Identified:
+        """The same with another epsilon of its layer norms than timm's own, where one is given and timm has
+        the network."""
+        if eps is None or not self.architecture.name.startswith(TIMM):
+            return self
+        return self._replace(architecture=self.architecture._replace(norm_eps=eps))
+
 
 def identify(shapes: Mapping[str, Shape]) -> Identified:
     """The network that has tensors of these names and shapes, a classifier's among them or not.
@@ -72,6 +79,11 @@ def identify(shapes: Mapping[str, Shape]) -> Identified:
     if entry is None:
         channels = _channels(shapes) or 3
         entry = load_catalogue().find(_with_channels(shapes, 3)) if channels != 3 else None
+    pool = None
+    if entry is None and "norm.weight" in shapes:  # timm's BEiTs have theirs after the mean of the patches
+        renamed = {re.sub(r"^norm\.", "fc_norm.", name): shape for name, shape in shapes.items()}
+        entry = load_catalogue().find(renamed)
+        pool = "token" if entry is not None else None
     try:
         usual = architecture_of(shapes)
     except ValueError:
@@ -83,7 +95,7 @@ def identify(shapes: Mapping[str, Shape]) -> Identified:
     assert entry is not None
     plain = [group[0] for group in entry.groups if not _ANTI_ALIASED.search(group[0])]
     name = plain[0] if plain else entry.name
-    architecture = Architecture(name, in_channels=channels)
+    architecture = Architecture(name, in_channels=channels, pool=pool)
     if not entry.exact:
         architecture = architecture._replace(image_size=_image_size(name, shapes["pos_embed"]))
     return Identified(architecture, entry.head, _others(entry, name), usual=len(plain) == 1)

@@ -33,6 +33,7 @@ TABLE = (
     ModuleNames("{stage}.{block}.downsample.1", "{stage}.{block}.shortcut.norm", _NORM),
 )
 _FIELDS = {"stage": r"(?P<stage>\w+)", "block": r"(?P<block>\d+)", "number": r"(?P<number>[123])"}
+_CAFFE2 = {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}
 LAYOUTS = ("C4", "FPN")
 TIMM_TRUNK = "bottom_up."
 """Stands before timm's names of the tensors of a converted network of timm. Detectron2 matches names by their
@@ -48,6 +49,23 @@ def to_detectron2(key: str) -> str:
 def to_torchvision(key: str) -> str:
     """`res2.0.conv1.norm.bias` to `layer1.0.bn1.bias`; raises ValueError for a name that no trunk has."""
     return _translate(key, "detectron2", "torchvision")
+
+
+def from_caffe2(key: str) -> str:
+    """`res2_0_branch2a_bn_s` to `layer1.0.bn1.weight`; raises ValueError for a name that no trunk has. The
+    projection of a stage is `branch1` there; `rm` and `riv` are the running mean and variance."""
+    stem = re.fullmatch(r"(?:conv1_(w)|res_conv1_bn_(s|b|rm|riv))", key)
+    if stem:
+        return "conv1.weight" if stem[1] else f"bn1.{_CAFFE2[stem[2]]}"
+    block = re.fullmatch(r"res([2-5])_(\d+)_branch(1|2[abc])_(?:(w)|bn_(s|b|rm|riv))", key)
+    if not block:
+        raise ValueError(f"its tensor {key!r} is none of a ResNet's in Caffe2")
+    stage, number, branch, weight, norm = block.groups()
+    beginning = f"layer{int(stage) - 1}.{number}"
+    tensor = "weight" if weight else _CAFFE2[norm]
+    if branch == "1":
+        return f"{beginning}.downsample.{0 if weight else 1}.{tensor}"
+    return f"{beginning}.{'conv' if weight else 'bn'}{'abc'.index(branch[1]) + 1}.{tensor}"
 
 
 def in_model(key: str, layout: str) -> str:

@@ -157,11 +157,11 @@ def resolve(
     defaults: dict[str, Any] = {"normalisation": IMAGENET, "channels": "rgb"}
     if form.name.startswith("solo-learn") and kind == "3x3":
         defaults["normalisation"] = CIFAR10  # or CIFAR-100's; no other set has this stem there
+    if form.name == "open-clip":
+        defaults["normalisation"] = CLIP  # of most; some have Inception's, a half
     if channels != RGB_CHANNELS:
         defaults["normalisation"] = assumed_normalisation(channels)
         known["channels"] = ORDER_OF_DATA
-    if form.name == "open-clip":
-        defaults["normalisation"] = CLIP  # of most; some have Inception's, a half
     if kind in ("7x7", "3x3"):
         defaults |= {"stem": architecture.stem, "output_stride": architecture.output_stride}
         if RESNETS[architecture.name].bottleneck:
@@ -171,7 +171,7 @@ def resolve(
         if has_positions(architecture):
             defaults["positions"] = architecture.positions or POSITIONS[0]
     complete: Any = {name: known.get(name, Fact(value, ASSUMED)) for name, value in defaults.items()}
-    reading = Reading(**complete, preprocessing=known.get("preprocessing"))
+    reading = Reading(**complete, preprocessing=known.get("preprocessing"), notes=form.notes)
     return _with_reading(architecture, reading), reading
 
 

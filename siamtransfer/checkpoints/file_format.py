@@ -109,6 +109,8 @@ class Format:
         networks: a regular expression for a part of the names of its networks, which decides between networks
             with the same tensors.
         pool: what the authors take as the feature where timm takes something else: `token`, the class token.
+        norm_eps: the epsilon of the layer norms of timm's networks, where timm's own is another.
+        notes: sentences on what differs from the authors' network, which every reading states.
     """
 
     name: str
@@ -126,3 +128,5 @@ class Format:
     convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     networks: str = ""
     pool: str | None = None
+    norm_eps: float | None = None
+    notes: tuple[str, ...] = ()

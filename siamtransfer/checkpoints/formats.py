@@ -1,19 +1,23 @@
 """The table of checkpoint formats: where a public code base stores its backbones, and which keys it adds.
 
 All names of tensors are those without `module.` and `_orig_mod.`, the prefixes of wrappers, which may occur
-in any file. A new format is a new entry in one of the tables that FORMATS joins (method_formats.py,
-framework_formats.py, hugging_face_formats.py, modern_formats.py), and a test that builds such a file.
+in any file. A new format is a new entry in one of the tables that FORMATS joins, and a test that builds such
+a file.
 """
 
 from __future__ import annotations
 
 from siamtransfer.checkpoints.declaration import FORMAT
+from siamtransfer.checkpoints.detector_formats import DETECTOR_FORMATS
 from siamtransfer.checkpoints.file_format import Branch, Format, branches
 from siamtransfer.checkpoints.framework_formats import FRAMEWORK_FORMATS
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE_FORMATS
 from siamtransfer.checkpoints.layouts import efficientnet
+from siamtransfer.checkpoints.masked_formats import MASKED_FORMATS
 from siamtransfer.checkpoints.method_formats import METHOD_FORMATS
 from siamtransfer.checkpoints.modern_formats import MODERN_FORMATS
+from siamtransfer.checkpoints.trainer_formats import TRAINER_FORMATS
+from siamtransfer.checkpoints.view_formats import VIEW_FORMATS
 from siamtransfer.checkpoints.vision_language_formats import VISION_LANGUAGE_FORMATS
 
 # Our own checkpoints from before they declared their keys (see declaration.py); this list grows no more.
@@ -44,6 +48,10 @@ OWN = Format(
 
 # The first entry whose rules explain everything in a file is its format.
 FORMATS: tuple[Format, ...] = (
+    *DETECTOR_FORMATS,
+    *VIEW_FORMATS,
+    *MASKED_FORMATS,
+    *TRAINER_FORMATS,
     *METHOD_FORMATS,
     *FRAMEWORK_FORMATS,
     *(

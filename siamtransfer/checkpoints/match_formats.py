@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -87,18 +87,29 @@ def _match_as(
     try:
         shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
         if identified is None:
-            identified = identify(shapes)
+            identified = _identified(shapes)
             if form.networks:
                 identified = identified.decided(lambda name: bool(re.search(form.networks, name)))
         else:
             identified = identified.with_channels_of(shapes)
-        identified = identified.with_pool(form.pool)
+        identified = identified.with_pool(form.pool).with_norm_eps(form.norm_eps)
         keys = keys.without(identified.head, "classifier")
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
         state = identified.architecture.complete(tensors)
     except (ValueError, UserError) as error:
         raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
     return Matched(form, keys, identified, state)
+
+
+def _identified(shapes: Mapping[str, tuple[int, ...]]) -> Identified:
+    """The network of these tensors; the ValueError of a network that is not known says what a user can do."""
+    try:
+        return identify(shapes)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; if you know which network it is, say --architecture timm:NAME, and the first tensor "
+            "that differs from it is named"
+        ) from error
 
 
 def _with_counters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -180,12 +180,10 @@ def _rename(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under torchvision's or timm's names."""
     try:
         converted = form.convert(tensors)
-    except ValueError as error:
-        raise Mismatch(f"looks like {form.what}, but {error}", 1) from error
-    try:
         renamed = {form.rename(name): tensor for name, tensor in converted.items()}
     except ValueError as error:
-        raise Mismatch(f"looks like {form.what}, but {error}") from error
+        explained = len(tensors) if form.marks else 0  # without a mark any file may come here
+        raise Mismatch(f"looks like {form.what}, but {error}", explained) from error
     if len(renamed) < len(converted):
         raise Mismatch(f"looks like {form.what}, but holds some tensors twice under different names", 1)
     return renamed

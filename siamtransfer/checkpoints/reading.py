@@ -51,6 +51,7 @@ class Reading:
         positions: how a ViT interpolates its position embeddings for images of other sizes, one of POSITIONS.
         preprocessing: how the authors prepare an image, where that is stated.
         look_alikes: names of less common networks with the same tensors, which compute something else.
+        notes: what differs from the authors' network, a sentence each.
     """
 
     normalisation: Fact[Normalisation]
@@ -62,6 +63,7 @@ class Reading:
     positions: Fact[str] | None = None
     preprocessing: Fact[Preprocessing] | None = None
     look_alikes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Fact[Any]]:
@@ -70,8 +72,8 @@ class Reading:
         return {name: fact for name, fact in values.items() if isinstance(fact, Fact)}
 
     def assumptions(self) -> list[str]:
-        """What was assumed, in one sentence that gives with each value the flag that says otherwise; empty
-        where all is known."""
+        """What was assumed, in one sentence that gives with each value the flag that says otherwise, and the
+        notes; empty where all is known."""
         parts = [_describe(name, fact.value) for name, fact in self.facts.items() if fact.assumed]
         if self.stem is not None and self.stem.assumed:
             parts.append("no anti-aliasing (if it has: --architecture timm:NAME)")
@@ -79,8 +81,8 @@ class Reading:
             names = " or ".join(f"--architecture {name}" for name in self.look_alikes)
             parts.append(f"the plain one of the networks with these tensors (otherwise say {names})")
         if not parts:
-            return []
-        return [f"assumed, for neither the file nor its format says: {'; '.join(parts)}"]
+            return [*self.notes]
+        return [*self.notes, f"assumed, for neither the file nor its format says: {'; '.join(parts)}"]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """For records: {name: {"value": ..., "source": ...}}."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.facts import Facts, facts_from, join, kind_of
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Format
-from siamtransfer.checkpoints.normalisation import IMAGENET, NAMES, from_pixels
+from siamtransfer.checkpoints.normalisation import CAFFE, IMAGENET, NAMES, from_pixels
 from siamtransfer.checkpoints.openmmlab_config import facts_of_config
 from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.reading import ASSUMED, Fact
@@ -55,6 +55,8 @@ def facts_of_content(form: Format, content: Any, architecture: Architecture) -> 
     facts: Facts = {}
     if form.name == "detectron2":
         facts = join(_pixel_facts(content), _author_facts(content))
+    if form.name == "caffe2":
+        facts = facts_from("Detectron2's configurations of that network", _caffe2_facts(architecture))
     if form.name in ("mmselfsup", "openmmlab", "prefixed", "torchvision"):
         facts = join(facts, _openmmlab_facts(content))
     for entry in _SETTINGS:
@@ -64,6 +66,16 @@ def facts_of_content(form: Format, content: Any, architecture: Architecture) -> 
     if set(content) == _PROBE and content["arch"] in ("vit_small", "vit_base"):
         facts = join(facts, facts_from("the entries of MoCo v3's main_lincls.py in the file", _MOCO_V3))
     return facts
+
+
+def _caffe2_facts(architecture: Architecture) -> dict[str, Any]:
+    """Of Caffe2's networks in Detectron2's model zoo those by MSRA have a std of 1 and their stride in the
+    1x1 convolutions, and ResNeXt-101 32x8d by Facebook neither."""
+    if architecture.name == "resnext101_32x8d":
+        return {"normalisation": IMAGENET, "stride_in_1x1": False}
+    if architecture.name in ("resnet50", "resnet101", "resnet152"):
+        return {"normalisation": CAFFE, "stride_in_1x1": True}
+    raise UserError(f"holds a {architecture.name} of Caffe2, of which Detectron2 has no weights")
 
 
 _MOCO_V3: dict[str, Any] = {

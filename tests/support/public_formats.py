@@ -196,6 +196,117 @@ PUBLIC_FORMATS: dict[str, tuple[Builder, str, dict[str, str]]] = {
         {},
     ),
     "only a moving average": (lambda a, b: {"ema": {"module": a}, "epoch": 3}, "torchvision", {}),
+    "pixpro": (
+        lambda a, b: {
+            "opt": None,
+            "model": {
+                **under("module.encoder.", a),
+                **under("module.encoder_k.", b),
+                **under("module.projector.linear1.", HEAD),
+                **under("module.projector_k.linear1.", HEAD),
+                "module.value_transform.weight": torch.ones(4, 4, 1, 1),
+                **under("module.projector_instance.linear1.", HEAD),
+                **under("module.projector_instance_k.linear1.", HEAD),
+                **under("module.predictor.linear1.", HEAD),
+            },
+            "optimizer": {},
+            "scheduler": {},
+            "epoch": 100,
+        },
+        "pixpro",
+        {"momentum": "b"},
+    ),
+    "ressl": (
+        lambda a, b: {
+            "model": {
+                **under("module.encoder_q.net.", {**a, "fc.weight": torch.ones(5, 4)}),
+                **under("module.encoder_q.head.linear1.", HEAD),
+                **under("module.encoder_k.net.", {**b, "fc.weight": torch.ones(5, 4)}),
+                **under("module.encoder_k.head.linear1.", HEAD),
+                "module.queue": torch.ones(4, 8),
+                "module.queue_ptr": torch.zeros(1, dtype=torch.int64),
+            },
+            "optimizer": {},
+            "epoch": 200,
+        },
+        "ressl",
+        {"key": "b"},
+    ),
+    "densecl": (
+        lambda a, b: {
+            "meta": {"epoch": 200},
+            "state_dict": {
+                "queue": torch.ones(4, 8),
+                "queue_ptr": torch.zeros(1, dtype=torch.int64),
+                "queue2": torch.ones(4, 8),
+                "queue2_ptr": torch.zeros(1, dtype=torch.int64),
+                **under("encoder_q.0.", a),
+                **under("encoder_q.1.mlp.", HEAD),
+                **under("encoder_q.1.mlp2.", HEAD),
+                **under("encoder_k.0.", b),
+                **under("encoder_k.1.mlp2.", HEAD),
+                **under("backbone.", a),
+            },
+            "optimizer": {},
+        },
+        "mmselfsup",
+        {"query": "a", "key": "b"},
+    ),
+    "lightly-train's dino": (
+        lambda a, b: {
+            "state_dict": {
+                **under("teacher_embedding_model.wrapped_model._model.", a),
+                **under("teacher_projection_head.layers.", HEAD),
+                **under("student_embedding_model.wrapped_model._model.", b),
+                **under("student_projection_head.layers.", HEAD),
+                "criterion.center.center": torch.ones(1, 4),
+            },
+            "hyper_parameters": {},
+        },
+        "lightly-train",
+        {"student": "b"},
+    ),
+    "lightly-train's densecl": (
+        lambda a, b: {
+            "state_dict": {
+                **under("query_encoder.embedding_model.wrapped_model._model.", a),
+                **under("query_encoder.local_projection_head.", HEAD),
+                **under("key_encoder.embedding_model.wrapped_model._model.", b),
+                **under("key_encoder.global_projection_head.", HEAD),
+                "memory_bank.bank": torch.ones(4, 4),
+            }
+        },
+        "lightly-train",
+        {"key": "b"},
+    ),
+    "lightly-train's export": (
+        lambda a, b: {**under("wrapped_model._model.", a), **under("embed_head.", HEAD)},
+        "lightly-train",
+        {},
+    ),
+    "stable-pretraining": (
+        lambda a, b: {
+            "state_dict": {
+                **under("backbone.student.", b),
+                **under("backbone.teacher.", a),
+                **under("projector.", HEAD),
+                **under("callbacks_modules.linear_probe.", HEAD),
+                "callbacks_metrics.linear_probe.val.top1.tp": torch.ones(4),
+            },
+            "pytorch-lightning_version": "2.5",
+        },
+        "stable-pretraining",
+        {"student": "b"},
+    ),
+    "a segmenter of torchvision": (
+        lambda a, b: {
+            **under("backbone.", a),
+            "classifier.0.weight": torch.ones(4, 4, 3, 3),
+            "aux_classifier.0.weight": torch.ones(4, 4, 3, 3),
+        },
+        "torchvision-segmentation",
+        {},
+    ),
     "a bare prefix": (lambda a, b: {"state_dict": under("module.encoder.", a)}, "prefixed", {}),
 }
 """By name: a function from two backbones a and b to the content; the format's name; and which of the two each
