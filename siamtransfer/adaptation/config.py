@@ -59,7 +59,11 @@ class AdaptConfig:
         above("adapt.trunk_lr", self.trunk_lr, 0)
         at_least("adapt.lora_rank", self.lora_rank, 0)
         above("adapt.lora_alpha", self.lora_alpha, 0)
-        at_least("adapt.cka_images", self.cka_images, 0)
+        if self.cka_images < 2 and self.cka_images:
+            raise UserError(
+                f"adapt.cka_images is {self.cka_images}, but must be 0 or at least 2: features of one image "
+                "cannot be compared"
+            )
         above("adapt.max_drop", self.max_drop, 0)
         self._require_weights(weights)
         if self.warmup_epochs >= epochs:

@@ -94,6 +94,13 @@ class StateFiles:
         if path is not None and not (self.published.exists() and self.published.samefile(path)):
             self._publish(path, memoryview(path.read_bytes()))
 
+    def publish_as(self, path: Path, step: int) -> None:
+        """Keeps the newest valid state, which has to be that of `step`, under another name too; it stays when
+        later saves remove the others."""
+        newest = self._newest_valid(lambda _: None)
+        assert newest is not None and step_of(newest) == step, f"the state of step {step} is not saved"
+        self._link(newest, path, memoryview(newest.read_bytes()))
+
     def any(self) -> bool:
         """Whether the folder holds checkpoints, valid or damaged."""
         return self.published.exists() or bool(self._by_age())
@@ -106,14 +113,19 @@ class StateFiles:
                     stray.unlink(missing_ok=True)
 
     def _publish(self, path: Path, content: memoryview) -> None:
-        """Makes checkpoint.pth the same file as `path` by one rename; a copy where links are not possible."""
-        link = temporary_path(self.published)
+        """Makes checkpoint.pth the same file as `path`."""
+        self._link(path, self.published, content)
+
+    @staticmethod
+    def _link(path: Path, name: Path, content: memoryview) -> None:
+        """Makes `name` the same file as `path` by one rename; a copy where links are not possible."""
+        link = temporary_path(name)
         try:
             os.link(path, link)  # refused where the name exists
-            link.replace(self.published)
+            link.replace(name)
         except OSError:
             link.unlink(missing_ok=True)
-            with atomic_write(self.published) as file:
+            with atomic_write(name) as file:
                 file.write(content)
 
     def _newest_valid(self, warn: Callable[[str], None]) -> Path | None:

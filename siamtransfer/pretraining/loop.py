@@ -31,6 +31,7 @@ from siamtransfer.pretraining.images import (
 )
 from siamtransfer.pretraining.memory_saving import refuse_combinations
 from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
+from siamtransfer.pretraining.retention import watch_retention
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
@@ -80,7 +81,11 @@ def pretrain(
 
         end = partial(end_run, stop, state, schedule, runtime)
         look = look_for_signal(stop, runtime, end)
-        monitors = [*build_monitors(config, state, schedule, log, runtime, look), *extra_monitors]
+        monitors = [
+            *build_monitors(config, state, schedule, log, runtime, look),
+            *watch_retention(config, state, schedule, log, runtime, run, look),
+            *extra_monitors,
+        ]
         updater = state.distribute(runtime)
         with collectives.own_pace("checking the state"):
             check_readable(state.state_dict())  # before any step is spent on one that could not be saved

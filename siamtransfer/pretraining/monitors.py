@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from siamtransfer.config import DataConfig, PretrainConfig
-from siamtransfer.data import open_labelled
+from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.gradient_view.decomposition import decompose, indicators
@@ -174,14 +174,26 @@ def build_monitors(
 def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime, dim: int) -> KnnScorer | None:
     """The kNN scorer of `dim` features on the labelled split, or None (with a message) where there are no
     labels."""
-    data, settings = config.data, config.monitor
-    if not settings.knn_every:
+    data = config.data
+    if not config.monitor.knn_every:
         return None
     if data.name == "flat":
         if runtime.is_main:
             say("no kNN check: a flat folder has no labels")
         return None
-    bank, test = _open_labelled(data)
+    return build_scorer(config, recipe, runtime, dim, *_open_labelled(data))
+
+
+def build_scorer(
+    config: PretrainConfig,
+    recipe: Recipe,
+    runtime: Runtime,
+    dim: int,
+    bank: ImageSet,
+    test: ImageSet | None,
+) -> KnnScorer:
+    """The scorer of `dim` features of `test` among those of `bank`, by the run's transform and `monitor.`"""
+    data, settings = config.data, config.monitor
     view = recipe.views[0]
     transform = evaluation_transform(view.size, bank.image_size, recipe.mean, recipe.std, view.interpolation)
     size = min(settings.knn_bank or len(bank), len(bank))
@@ -198,7 +210,7 @@ def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime, dim: int
     )
 
 
-def _open_labelled(data: DataConfig) -> Any:
+def _open_labelled(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
     with collectives.rank_by_rank("opening the labelled images", needed=data.download):
         return open_labelled(data.name, test_split=data.test_split, **image_options(data))
 

@@ -115,6 +115,17 @@ class RunFolder(contextlib.ExitStack):
             say(f"saving takes {self._saved_at - began:.1f} s")
         self._told_time = True
 
+    @property
+    def good(self) -> Path:
+        """The state that an adaptation keeps as good (pretraining/retention.py)."""
+        return self.path / "good.pth"
+
+    def keep_good(self, step: int) -> None:
+        """Makes the state of `step`, which is the newest saved, the good one."""
+        with collectives.own_pace("keeping the good state"):
+            if self.runtime.is_main:
+                self.checkpoints.publish_as(self.good, step)
+
     def record(self, state: TrainState, log: Logger, monitors: Sequence[Monitor]) -> dict[str, Any]:
         """The record of a finished run: its last numbers, the configuration, and where the checkpoint is."""
         metrics = log.latest(*HEADLINE)
@@ -123,6 +134,11 @@ class RunFolder(contextlib.ExitStack):
             metrics |= log.latest(*monitor.headline)
             protocol |= monitor.protocol
         metrics["collapse_alarms"] = len(state.collapse.alarms)
+        kept = state.forgetting
+        if kept.start is not None:
+            metrics["forgetting_alarms"] = len(kept.alarms)
+        if kept.kept_step is not None:
+            say(f"the good state, of step {kept.kept_step}, is {self.good}")
         log.summarise_unreadable()
         say(f"done: {self.checkpoints.published}")
         return record(
@@ -130,5 +146,6 @@ class RunFolder(contextlib.ExitStack):
             with_aliases(metrics),
             protocol,
             checkpoint=str(self.checkpoints.published),
+            **({} if kept.kept_step is None else {"good_checkpoint": str(self.good)}),
             data_fingerprint=state.images.fingerprint,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from siamtransfer.adaptation.forgetting import ForgettingWatch
 from siamtransfer.adaptation.trunk import AdaptedTrunk
 from siamtransfer.checkpoints.declaration import FORMAT, KEYS, VERSION, declare
 from siamtransfer.checkpoints.normalisation import Normalisation
@@ -33,13 +34,15 @@ from siamtransfer.views.view_spec import Recipe
 
 @dataclass
 class TrainState:
-    """The method's parameters and buffers, the optimizer, the loss scaler, the step and the collapse watch.
+    """The method's parameters and buffers, the optimizer, the loss scaler, the step and the watches.
 
     The configuration, the images and the views' recipe are not restored. They go into the checkpoint so that
     a run with other ones is refused.
 
     Attributes:
         trunk: what `adapt.` asks of the backbone; set by `adapt`.
+        forgetting, start_features: the watch over the retention set, and the features float32[n, D] of its
+            fixed images by the network of the start; None without such a set.
         step: how many steps are done.
         updater: the distributed method with its optimizer and loss scaler; set by `distribute`.
     """
@@ -49,6 +52,8 @@ class TrainState:
     recipe: Recipe
     method: Method
     collapse: CollapseWatch
+    forgetting: ForgettingWatch = field(default_factory=ForgettingWatch)
+    start_features: Tensor | None = None
     trunk: AdaptedTrunk | None = None
     step: int = 0
     updater: Updater | None = None
@@ -87,6 +92,8 @@ class TrainState:
         self.method.load_state_dict(saved["model"])
         self.step = saved["progress"]["step"]
         self.collapse = CollapseWatch(**saved["progress"]["collapse"])
+        self.forgetting = ForgettingWatch(**saved["progress"].get("forgetting", {}))
+        self.start_features = saved.get("start_features")
         self._saved = saved
 
     def adapt(self) -> None:
@@ -197,6 +204,7 @@ class TrainState:
                 "step": self.step,
                 "epoch": self.step // self._steps_per_epoch,
                 "collapse": vars(self.collapse),
+                **({"forgetting": vars(self.forgetting)} if self.forgetting.start is not None else {}),
             },
             "config": self.config.as_dict(),
             "backbone": describe_backbone(self.method),
@@ -204,4 +212,5 @@ class TrainState:
             "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
             KEYS: declare(self.method),
             **({"lora": corrections} if corrections else {}),
+            **({} if self.start_features is None else {"start_features": self.start_features}),
         }

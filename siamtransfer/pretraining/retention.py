@@ -1,0 +1,215 @@
+"""What an adaptation keeps of its start: kNN on a retention set, and how alike the features have stayed.
+
+At each check the backbone that is evaluated is scored on the retention set, and its features of some fixed
+images are compared by linear CKA with those of the network that the run started from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from siamtransfer.config import PretrainConfig
+from siamtransfer.data.imageset import ImageSet, channels_of
+from siamtransfer.data.sources import open_dataset
+from siamtransfer.data.subset import Subset
+from siamtransfer.distributed import collectives
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.features.extract import Pass, extract_share
+from siamtransfer.metrics.cka import linear_cka
+from siamtransfer.pretraining.knn_scorer import KnnScorer
+from siamtransfer.pretraining.logger import Logger
+from siamtransfer.pretraining.monitors import Monitor, build_scorer
+from siamtransfer.pretraining.run import RunFolder
+from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.state import TrainState
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.utils.errors import UserError
+
+DROP, CKA = "retention/drop", "retention/cka"
+
+
+class RetentionMonitor(Monitor):
+    """Scores the backbone on the retention set as often as kNN on the new images, after it, and raises the
+    alarm.
+
+    `between_chunks` is called in the pauses of a check, on all ranks, and may end the program.
+    """
+
+    takes_long = True
+
+    def __init__(
+        self,
+        knn: KnnScorer,
+        state: TrainState,
+        schedule: Schedule,
+        log: Logger,
+        run: RunFolder,
+        between_chunks: Callable[[], None] | None = None,
+    ):
+        self.knn, self.state, self.schedule, self.log, self.run = knn, state, schedule, log, run
+        self.settings, self.every = state.config.adapt, state.config.monitor.knn_every
+        self.between_chunks = between_chunks
+        self.name = f"retention/{knn.name}"
+        images = knn.test or knn.bank
+        order = np.random.Generator(np.random.Philox(0)).permutation(len(images))
+        self.compared = Subset(images, np.sort(order[: self.settings.cka_images]))
+        protocol: dict[str, Any] = {f"retention_{key}": value for key, value in knn.protocol.items()}
+        protocol["retention_cka_images"] = len(self.compared)
+        protocol["retention_max_drop"] = self.settings.max_drop
+        super().__init__((self.name, DROP, CKA), protocol)
+
+    def measure_start(self) -> None:
+        """The row of the network before the first step, which all later checks are compared with."""
+        backbone = self.state.method.backbone.to(self.knn.runtime.device)
+        scores = self.knn.score(backbone, between_chunks=self.between_chunks)
+        self.state.forgetting.start = scores[self.knn.name]
+        self.state.start_features = self._features(backbone)
+        self.log.row(0, self._row(scores, self.state.start_features))
+        self.log.say(f"kNN on the retention set at the start: {scores[self.knn.name]:.2f} % ({self.name})")
+
+    def begin(self) -> dict[str, float]:
+        """The check that is missing when a run was stopped between a step and its check. Where it was made,
+        its verdict is repeated, for the state was saved before it."""
+        step = self.state.step
+        if not step or not self.schedule.ends_epochs(step, self.every):
+            return {}
+        row = collectives.broadcast_object(self._logged(step))
+        if row is None:
+            return self._score(step)
+        self._judge(step, row)
+        return {}
+
+    def due(self, result: StepResult) -> bool:
+        return not result.stopping and self.schedule.ends_epochs(result.step, self.every)
+
+    def check(self, result: StepResult) -> dict[str, float]:
+        """Raises UserError on an alarm where `adapt.on_forgetting` is stop."""
+        return self._score(result.step)
+
+    def _score(self, step: int) -> dict[str, float]:
+        backbone = self.state.method.evaluated_backbone
+        scores = self.knn.score(backbone, between_chunks=self.between_chunks)
+        row = self._row(scores, self._features(backbone))
+        likeness = f", CKA to the start {row[CKA]:.3f}" if CKA in row else ""
+        self.log.say(
+            f"kNN on the retention set after {step // self.schedule.steps_per_epoch} epochs: "
+            f"{row[self.name]:.2f} % ({row[DROP]:+.2f} points lost{likeness})"
+        )
+        self.log.row(step, row)  # before a verdict that may end the run
+        self._judge(step, row)
+        return {}
+
+    def _row(self, scores: dict[str, float], features: Tensor | None) -> dict[str, float]:
+        row = {f"retention/{name}": value for name, value in scores.items()}
+        row[DROP] = self.state.forgetting.drop(scores[self.knn.name])
+        if features is not None and self.state.start_features is not None:
+            row[CKA] = linear_cka(self.state.start_features, features)
+        return row
+
+    def _logged(self, step: int) -> dict[str, float] | None:
+        """The row of a check of this step that the journal holds."""
+        return next((r for r in self.log.journal.rows if r["step"] == step and self.name in r), None)
+
+    def _judge(self, step: int, row: dict[str, float]) -> None:
+        """Keeps the state of this check as the good one, or raises the alarm."""
+        settings, watch = self.settings, self.state.forgetting
+        if settings.max_drop is None:
+            return
+        text = watch.check(step, row[self.name], settings.max_drop)
+        accuracy = self._accuracy_on_new(step) if settings.on_forgetting == "keep-best" else None
+        if watch.deserves_keeping(accuracy):
+            self.run.keep_good(step)
+            watch.keep(step, accuracy)
+        if text is None:
+            return
+        kept = (
+            "no check before it was within the bound, so the network of the start is the good one"
+            if watch.kept_step is None
+            else f"the good state is {self.run.good} of step {watch.kept_step}"
+        )
+        if settings.on_forgetting == "stop":
+            raise UserError(f"{text}; stopped as adapt.on_forgetting asks; {kept}")
+        self.log.say(f"{text}; {kept}")
+
+    def _accuracy_on_new(self, step: int) -> float:
+        """kNN on the new images in the check of this step, which came before."""
+        found = [
+            value
+            for row in self.log.journal.rows
+            if row["step"] == step
+            for name, value in row.items()
+            if name.startswith("knn/k=") and name.endswith("/top1")
+        ]
+        accuracy = collectives.broadcast_object(found[-1] if found else None)
+        assert accuracy is not None, f"kNN on the new images was not measured at step {step}"
+        return accuracy
+
+    def _features(self, backbone: nn.Module) -> Tensor | None:
+        """The features of the fixed images, float32[n, D] on the CPU, the same on every rank; None where
+        there are none to compare."""
+        if not len(self.compared):
+            return None
+        runtime = self.knn.runtime
+        options = Pass(
+            runtime,
+            workers=self.knn.workers,
+            between_batches=self.between_chunks,
+            what="features to compare",
+        )
+        share = extract_share(backbone, self.compared, self.knn.transform, options)
+        return collectives.all_gather_rows(share, len(self.compared), runtime.device)
+
+
+def watch_retention(
+    config: PretrainConfig,
+    state: TrainState,
+    schedule: Schedule,
+    log: Logger,
+    runtime: Runtime,
+    run: RunFolder,
+    between_chunks: Callable[[], None] | None = None,
+) -> list[Monitor]:
+    """The monitor of `adapt.retention`, or none. The start of a new run is measured here, before the method
+    is distributed.
+
+    Raises:
+        UserError: the retention set cannot be opened, has no labels, or is not like the new images.
+    """
+    if config.adapt.retention is None:
+        return []
+    if config.adapt.on_forgetting == "keep-best" and config.data.name == "flat":
+        raise UserError(
+            "adapt.on_forgetting keep-best chooses by kNN on the new images, and a flat folder has no "
+            "labels: take stop, or give the new images in one folder a class by --data.name folder"
+        )
+    bank, test = _open_retention(config.adapt.retention, config.adapt.retention_root)
+    channels = len(state.recipe.mean)
+    if channels_of(bank) != channels:
+        raise UserError(
+            f"adapt.retention {config.adapt.retention} has images of {channels_of(bank)} channels, and the "
+            f"new images have {channels}: give retention images of the same kind"
+        )
+    knn = build_scorer(config, state.recipe, runtime, state.method.backbone.dim, bank, test)
+    monitor = RetentionMonitor(knn, state, schedule, log, run, between_chunks)
+    if state.step == 0:
+        monitor.measure_start()
+    return [monitor]
+
+
+def _open_retention(source: str, root: str | None) -> tuple[ImageSet, ImageSet | None]:
+    """The bank and the queries; None for leave-one-out."""
+    if "/" in source and not Path(source).expanduser().exists():
+        raise UserError(f"adapt.retention: there is no folder {source}")
+    with collectives.rank_by_rank("opening the retention images", needed=False):
+        bank, test = open_dataset(source, root)
+    if bank.labels is None:
+        raise UserError(
+            f"adapt.retention {source} has no labels, so nothing shows whether it is forgotten: give a "
+            "folder with one folder a class, or a labelled set"
+        )
+    return bank, test

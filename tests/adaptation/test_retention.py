@@ -1,0 +1,153 @@
+"""The forgetting guard: what is measured, when the alarm sounds, which state is kept, and a resumed run."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_runs import assert_same_run, complete, images_of, launch, newest, rows, stop_at
+
+from siamtransfer.adaptation.forgetting import ForgettingWatch
+from siamtransfer.checkpoints.read_backbone import load_backbone
+from siamtransfer.data.sources import open_dataset
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.features.extract import evaluation_transform, extract
+from siamtransfer.metrics.cka import linear_cka
+from siamtransfer.pretraining.knn_scorer import KnnScorer
+
+TOP1 = "retention/knn/k=5/T=0.07/top1"
+
+
+def test_the_watch_sounds_once_until_a_check_is_within_again():
+    watch = ForgettingWatch(start=60.0)
+    said = [watch.check(step, accuracy, 2.0) for step, accuracy in enumerate([59, 58, 57.9, 50, 58.5, 57])]
+    assert [step for step, text in enumerate(said) if text] == watch.alarms == [2, 5]
+    assert said[2] is not None
+    assert said[2].startswith(
+        "FORGETTING at step 2: kNN on the retention set is 57.90 %, 2.10 points below the start's 60.00 %"
+    )
+
+
+def test_the_state_that_is_kept():
+    watch = ForgettingWatch(start=60.0)
+    kept = []
+    for step, (old, new) in enumerate([(60, 30.0), (59, 35.0), (59, 34.0), (50, 90.0), (58, 36.0)]):
+        watch.check(step, old, 2.0)
+        if watch.deserves_keeping(new):
+            watch.keep(step, new)
+            kept.append(step)
+    assert kept == [0, 1, 4] and watch.kept_accuracy == 36.0
+    watch = ForgettingWatch(start=60.0)
+    watch.check(1, 57.0, 2.0)
+    assert not watch.deserves_keeping(None)
+    watch.check(2, 58.0, 2.0)
+    assert watch.deserves_keeping(None)
+
+
+@pytest.fixture(scope="module")
+def options(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """An adaptation of a network that has seen the retention set, at a rate that spoils it."""
+    start = tmp_path_factory.mktemp("start") / "run"
+    complete(start, *images_of(shapes_folder))
+    return [
+        f"--backbone.weights={start / 'checkpoint.pth'}",
+        f"--adapt.retention={shapes_folder}",
+        "--adapt.cka_images=30",
+        "--monitor.knn_every=1",
+        "--monitor.knn_k=5",
+        "--optim.lr=20",
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("retention") / "run"
+    complete(folder, *options, "--adapt.max_drop=0.1")
+    return folder
+
+
+def test_the_numbers_are_those_of_the_networks(options: list[str], undisturbed: Path) -> None:
+    logged = {row["step"]: row for row in rows(undisturbed) if TOP1 in row}
+    assert list(logged) == [0, 5, 10, 15]
+    state = newest(undisturbed)
+    images, none = open_dataset(options[1].partition("=")[2])
+    assert none is None
+    normalisation = state["normalisation"]
+    transform = evaluation_transform(16, images.image_size, normalisation["mean"], normalisation["std"])
+    runtime = Runtime(torch.device("cpu"), torch.float32)
+    scorer = KnnScorer(images, None, transform, runtime, 5, 0.07)
+    features = {}
+    for step, file in ((0, options[0].partition("=")[2]), (15, undisturbed / "checkpoint.pth")):
+        backbone, _ = load_backbone(file)
+        assert scorer.score(backbone)[scorer.name] == pytest.approx(logged[step][TOP1])
+        features[step] = extract(backbone, images, transform, runtime)
+    assert logged[0]["retention/drop"] == 0 and logged[0]["retention/cka"] == pytest.approx(1)
+    assert logged[15]["retention/drop"] == pytest.approx(logged[0][TOP1] - logged[15][TOP1])
+    chosen = state["start_features"]
+    assert chosen.shape == (30, features[0].shape[1])
+    at = [int((features[0] - row).abs().sum(dim=1).argmin()) for row in chosen]
+    torch.testing.assert_close(features[0][at], chosen, rtol=1e-4, atol=1e-5)
+    assert len(set(at)) == 30
+    assert logged[15]["retention/cka"] == pytest.approx(linear_cka(chosen, features[15][at]), abs=1e-4)
+
+
+def test_the_alarm_is_said_counted_and_kept_in_the_record(options: list[str], tmp_path: Path) -> None:
+    run = complete(tmp_path / "run", *options, "--adapt.max_drop=0.1")
+    drops = [row["retention/drop"] for row in rows(run.folder) if TOP1 in row][1:]
+    assert max(drops) > 0.1, "the rate spoils nothing, so nothing is tested"
+    crossings = sum(now > 0.1 >= before for before, now in zip([0, *drops], drops, strict=False))
+    assert run.said.count("FORGETTING at step") == crossings
+    metrics = run.record["metrics"]
+    assert metrics["forgetting_alarms"] == crossings and metrics["retention/drop"] == drops[-1]
+    assert run.record["protocol"]["retention_max_drop"] == 0.1
+
+
+def test_stop_ends_the_run_and_names_the_good_state(options: list[str], tmp_path: Path) -> None:
+    guarded = [*options, "--adapt.max_drop=0.1", "--adapt.on_forgetting=stop", "--adapt.warmup_epochs=1"]
+    run = launch(tmp_path / "run", *guarded)
+    assert run.wait() == 2, run.said
+    assert "stopped as adapt.on_forgetting asks" in run.said
+    assert f"the good state is {run.folder / 'good.pth'} of step 5" in run.said
+    drops = {row["step"]: row["retention/drop"] for row in rows(run.folder) if TOP1 in row}
+    assert drops[5] == 0 and drops[max(drops)] > 0.1  # the warm-up loses nothing
+    good = torch.load(run.folder / "good.pth", weights_only=True)
+    assert good["progress"]["step"] == 5
+    before, _ = load_backbone(options[0].partition("=")[2])
+    kept, _ = load_backbone(run.folder / "good.pth")
+    assert all(torch.equal(p, q) for p, q in zip(before.parameters(), kept.parameters(), strict=True))
+    again = launch(run.folder, *guarded, "--resume")
+    assert again.wait() == 2 and "FORGETTING" in again.said
+    on = launch(run.folder, *[o for o in guarded if "on_forgetting" not in o], "--resume")
+    assert on.wait() == 0, on.said
+    assert newest(run.folder)["progress"]["step"] == 15
+
+
+@pytest.mark.parametrize("step", [3, 5, 12])
+def test_a_run_goes_on_to_the_bit(step: int, options: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    folder, guarded = tmp_path / "run", [*options, "--adapt.max_drop=0.1"]
+    assert launch(folder, *guarded, fault=stop_at(step)).wait() == 128 + signal.SIGTERM
+    complete(folder, *guarded, "--resume")
+    assert_same_run(folder, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--adapt.retention=FLAT"], "has no labels, so nothing shows whether it is forgotten"),
+        (["--adapt.retention=no/such"], "adapt.retention: there is no folder no/such"),
+        (["--adapt.retention=no-such-set"], "no-such-set"),
+        (["--backbone.width=16"], "set --backbone.name, --backbone.width and --backbone.stem to the file's"),
+        (["--adapt.lora_rank=4"], "has batch norm"),
+    ],
+)
+def test_wrong_arguments_end_before_the_first_step(
+    more: list[str], sentence: str, options: list[str], shapes_folder: Path, tmp_path: Path
+) -> None:
+    flat = next(path for path in shapes_folder.iterdir() if path.is_dir())
+    words = [*options, *(word.replace("FLAT", str(flat)) for word in more)]
+    run = launch(tmp_path / "run", *words)
+    assert run.wait() == 2
+    assert run.said.splitlines()[-1].startswith("error: ") and sentence in run.said
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
