@@ -180,3 +180,41 @@ def test_what_cannot_be_chosen_is_refused(tmp_path: Path) -> None:
             build_backbone(name, positions="bicubic")
     with pytest.raises(UserError, match="positions 'nearest' are unknown"):
         build_backbone("timm:test_vit", positions="nearest")
+
+
+@pytest.mark.parametrize(
+    ("form", "way"),
+    [
+        ("dino", "bicubic-offset"),
+        ("ibot", "bicubic-offset"),
+        ("msn", "bicubic"),
+        ("mae", "bicubic"),
+        ("moco-v3", "antialiased"),
+    ],
+)
+def test_the_way_of_a_code_base(form: str, way: str, tmp_path: Path) -> None:
+    trunk = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {f"{prefix}{name}": tensor for name, tensor in trunk.items()}
+
+    one = torch.zeros(3, 192)
+    files: dict[str, dict[str, Any]] = {
+        "dino": {
+            "teacher": below("backbone."),
+            "student": below("module.backbone."),
+            "dino_loss": {"center": one},
+        },
+        "ibot": {
+            name: below("backbone.") | {"backbone.masked_embed": one} for name in ("teacher", "student")
+        },
+        "msn": {name: trunk | {"fc.weight": one} for name in ("target_encoder", "encoder")},
+        "mae": {"model": trunk | {"decoder_embed.weight": one}},
+        "moco-v3": {"state_dict": below("module.base_encoder.") | {"module.predictor.0.weight": one}},
+    }
+    torch.save(files[form], tmp_path / "file.pth")
+    read = read_backbone(
+        tmp_path / "file.pth", options=ReadingOptions(heads=3) if form == "moco-v3" else None
+    )
+    assert read.format == form
+    assert read.reading.positions == Fact(way, f"the format {form}")
