@@ -8,6 +8,9 @@ the digest of the weights). Before either file appears, Detectron2 builds its C4
 and its res2 to res5 have to equal torchvision's. Without Detectron2 every name and shape is still checked
 against the list of what its trunk has, and the missing proof is mentioned.
 
+Networks of timm with maps of strides 4, 8, 16 and 32 (ConvNeXt, Swin, RegNet ...) and plain ViTs keep timm's
+names: Detectron2 runs timm's module, and its maps have to equal timm's (docs/DETECTION.md).
+
 The proof compares our reading of the checkpoint with Detectron2's network. What neither the file nor its
 format says (normalisation, stride ...) is assumed, printed, recorded, and set by a flag (--help-all).
 """

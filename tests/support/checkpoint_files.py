@@ -38,6 +38,17 @@ def random_state(name: str, width: int = 64, stem: Stem = "imagenet", seed: int 
     return state
 
 
+def timm_file(folder: Path, name: str) -> Path:
+    """A file of the tensors of a network of timm, none of which has the value with which timm begins: a layer
+    scale near zero would hide its block, and a norm of ones another norm."""
+    generator = torch.Generator().manual_seed(0)
+    state = Architecture(name).build().state_dict()
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            tensor.add_(0.1 * torch.rand(tensor.shape, generator=generator))
+    return save(state, folder, "source.pth")
+
+
 def save(content: Any, folder: Path, name: str = "x.pth") -> Path:
     """Saves `content` with torch.save; returns the file."""
     torch.save(content, folder / name)

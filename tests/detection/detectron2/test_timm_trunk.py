@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support import paths
+from support.checkpoint_files import timm_file
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.conversion import Conversion
@@ -37,27 +38,16 @@ CONVNEXT = "timm:test_convnext"
 CONFIGS = paths.CONFIGS / "detection"
 
 
-def checkpoint(folder: Path, name: str) -> str:
-    """A file of a network's tensors, none of which has the value with which timm begins."""
-    generator = torch.Generator().manual_seed(0)
-    state = Architecture(name).build().state_dict()
-    for tensor in state.values():
-        if tensor.is_floating_point():
-            tensor.add_(0.1 * torch.rand(tensor.shape, generator=generator))
-    torch.save(state, folder / "source.pth")
-    return str(folder / "source.pth")
-
-
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Conversion]:
     """OUT.pkl of a small ConvNeXt, and what the proved conversion returned; source.pth is beside it."""
     folder = tmp_path_factory.mktemp("timm")
-    return folder / "out.pkl", to_detectron2(checkpoint(folder, CONVNEXT), folder / "out.pkl")
+    return folder / "out.pkl", to_detectron2(timm_file(folder, CONVNEXT), folder / "out.pkl")
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet", "regnety_002"])
 def test_the_proof_passes(tmp_path: Path, name: str) -> None:
-    source = checkpoint(tmp_path, f"timm:{name}")
+    source = timm_file(tmp_path, f"timm:{name}")
     conversion = to_detectron2(source, tmp_path / "out.pkl")
     assert conversion.protocol["proof"] == "passed" and conversion.protocol["layouts"] == ["timm"]
     errors = {key: value for key, value in conversion.metrics.items() if key.startswith("parity")}
@@ -164,7 +154,7 @@ def test_another_padding_with_the_same_tensors_fails_by_its_numbers(tmp_path: Pa
     """Names, shapes and values all arrive; only the maps can show that it is another network."""
     out = tmp_path / "out.pkl"
     options = ReadingOptions(architecture="timm:mobilenetv3_small_075")
-    to_detectron2(checkpoint(tmp_path, "timm:mobilenetv3_small_075"), out, options=options)
+    to_detectron2(timm_file(tmp_path, "timm:mobilenetv3_small_075"), out, options=options)
     text = (tmp_path / "out.yaml").read_text().replace('NAME: "timm:mob', 'NAME: "timm:tf_mob')
     (tmp_path / "settings").write_text(text)
     read = read_backbone(out)

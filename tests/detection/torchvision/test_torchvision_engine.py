@@ -96,6 +96,29 @@ def test_trunk_is_the_backbone(source: str) -> None:
     assert trained == {name for name, _ in detector.named_parameters()}  # nothing is frozen
 
 
+@pytest.mark.parametrize("name", ["timm:test_convnext", "timm:test_efficientnet"])
+def test_networks_of_timm_have_a_pyramid(name: str) -> None:
+    backbone, read = load_backbone(f"random:{name}:seed=4")
+    detector = build_detector(read, 3, SMALL).eval()
+    assert digest_of(detector.backbone.body.bottom_up.state_dict()) == read.digest
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = backbone.model.forward_intermediates(x, intermediates_only=True)[-4:]
+        for features, theirs in zip(detector.backbone.body.bottom_up(x), expected, strict=True):
+            torch.testing.assert_close(features, theirs)
+        levels = detector.backbone(x)
+        assert {level: tuple(found.shape[1:]) for level, found in levels.items()} == {
+            "0": (16, 16, 24), "1": (16, 8, 12), "2": (16, 4, 6), "3": (16, 2, 3), "pool": (16, 1, 2),
+        }  # fmt: skip
+        assert [len(detector([x[0]])[0][key]) > 0 for key in ("boxes", "masks")] == [True, True]
+    resting = {key for key, value in detector.named_parameters() if not value.requires_grad}
+    assert {key.split(".")[4] for key in resting} <= {"head", "conv_head", "bn2"} and resting
+    tampered = detector.backbone.body.bottom_up
+    next(iter(tampered.parameters())).data.flatten()[0] += 1e-3
+    with pytest.raises(UserError, match=r"1 tensors of the trunk are not those of random:timm:"):
+        prove_loaded(tampered, read)
+
+
 def test_a_tensor_that_did_not_arrive_is_named(read: ReadBackbone) -> None:
     detector = build_detector(read, 3, SMALL)
     detector.backbone.body["layer2"][0].conv1.weight.data[0, 0, 0, 0] += 1e-3
