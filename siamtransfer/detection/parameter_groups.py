@@ -98,15 +98,20 @@ def build_optimizer(
     """torch's SGD or AdamW over the groups; `momentum` and `nesterov` are SGD's, `betas` AdamW's.
 
     Raises:
-        UserError: there is no such optimizer here, or a value means nothing.
+        UserError: see `check_optimizer`.
     """
+    check_optimizer(name, betas)
     if name == "SGD":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
-    if name != "AdamW":
+    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]))
+
+
+def check_optimizer(name: str, betas: tuple[float, ...]) -> None:
+    """Raises UserError for an optimizer that there is not here, and for betas that mean nothing."""
+    if name not in ("SGD", "AdamW"):
         raise UserError(f"SOLVER.OPTIMIZER is {name!r}; it is SGD or AdamW")
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise UserError(f"SOLVER.BETAS is {betas}; it has to be two numbers of at least 0 and below 1")
-    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]))
 
 
 def _own_parameters(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

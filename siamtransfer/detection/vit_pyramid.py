@@ -182,21 +182,22 @@ def needed_patch_size(architecture: Architecture) -> int | None:
     are powers of 2; None where its own will do.
 
     MAE's ViT-H has patches of 14 pixels, and ViTDet took it with 16.
+
+    Raises:
+        UserError: no pyramid can be built on the network.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        backbone: Any = architecture.build()
-    return None if why_no_plain_vit(backbone) or _is_power_of_2(own_patch(backbone.model)) else RESAMPLED
+    return None if _is_power_of_2(own_patch(_checked(architecture))) else RESAMPLED
 
 
 def _is_power_of_2(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[int, int]:
-    """The number of blocks of a plain ViT, and the side in pixels of its patches in the detector.
+def _checked(architecture: Architecture) -> Any:
+    """timm's model of a plain ViT, without numbers.
 
     Raises:
-        UserError: it is no plain ViT, or levels of these patches do not exist.
+        UserError: it is no plain ViT for images of three channels.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         backbone: Any = architecture.build()
@@ -206,13 +207,23 @@ def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[i
         raise UserError(
             f"{backbone.name} takes images of {architecture.in_channels} channels; detectors have 3"
         )
-    patch = options.patch_size or own_patch(backbone.model)
+    return backbone.model
+
+
+def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[int, int]:
+    """The number of blocks of a plain ViT, and the side in pixels of its patches in the detector.
+
+    Raises:
+        UserError: it is no plain ViT, or levels of these patches do not exist.
+    """
+    model = _checked(architecture)
+    patch = options.patch_size or own_patch(model)
     if not _is_power_of_2(patch):
         raise UserError(
-            f"{backbone.name} has patches of {patch} pixels, and the levels of a pyramid need strides that "
-            f"are powers of 2; set MODEL.VIT.PATCH_SIZE {RESAMPLED}, which resamples the patch embedding"
+            f"{architecture.name} has patches of {patch} pixels, and the levels of a pyramid need strides "
+            f"that are powers of 2; set MODEL.VIT.PATCH_SIZE {RESAMPLED}, which resamples the patch embedding"
         )
-    return len(backbone.model.blocks), patch
+    return len(model.blocks), patch
 
 
 def _level(channels: int, patch: int, stride: int, options: VitOptions) -> nn.Sequential:

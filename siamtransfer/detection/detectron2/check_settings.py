@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from siamtransfer.detection.detectron2.optimizer import check_own_optimizer
 from siamtransfer.detection.detectron2.poly_lr import POLY, check_poly_lr
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
 from siamtransfer.detection.detectron2.timm_settings import check_timm_settings
@@ -26,6 +27,7 @@ def check_settings(cfg: Any) -> None:
     """
     _check_dilations(cfg)
     check_timm_settings(cfg)
+    check_own_optimizer(cfg)
     _check_norms(cfg)
     jittered, architecture = cfg.INPUT.LARGE_JITTER.SIZE, cfg.MODEL.META_ARCHITECTURE
     if jittered and architecture not in ("GeneralizedRCNN", "RetinaNet"):

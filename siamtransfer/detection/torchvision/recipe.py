@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from siamtransfer.detection.build_pyramid import PyramidOptions
 from siamtransfer.detection.data.configured import SCENES
+from siamtransfer.detection.parameter_groups import GroupSettings, check_optimizer
 from siamtransfer.detection.torchvision.model import Design
 from siamtransfer.detection.vit_pyramid import VitOptions
 from siamtransfer.detection.vit_settings import VIT_FIELDS
@@ -64,6 +65,16 @@ class Recipe:
         factor = warm_up(self.warm_up_from, step, self.warm_up, reaches_peak=False) if warming_up else 1
         return self.lr * factor * milestones(step, self.drops)
 
+    def groups(self) -> GroupSettings:
+        """How parameters learn."""
+        return GroupSettings(
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            norm_weight_decay=self.norm_weight_decay,
+            no_decay=self.no_decay,
+            layer_decay=self.layer_decay,
+        )
+
     def as_record(self) -> dict[str, Any]:
         """All settings, as records hold them."""
         return {self.record_name(name): value for name, value in asdict(self).items()}
@@ -82,8 +93,8 @@ class Recipe:
             )
         if min(self.momentum, self.weight_decay, self.norm_weight_decay) < 0:
             raise UserError("SOLVER.MOMENTUM, WEIGHT_DECAY and WEIGHT_DECAY_NORM must be at least 0")
-        if self.optimizer not in ("SGD", "AdamW"):
-            raise UserError(f"SOLVER.OPTIMIZER is {self.optimizer!r}; it is SGD or AdamW")
+        check_optimizer(self.optimizer, self.betas)
+        self.groups().check()
         if self.batch % world_size:
             raise UserError(
                 f"SOLVER.IMS_PER_BATCH {self.batch} does not divide over {world_size} processes; "

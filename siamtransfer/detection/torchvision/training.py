@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
-from siamtransfer.detection.parameter_groups import GroupSettings, build_optimizer, parameter_groups
+from siamtransfer.detection.parameter_groups import build_optimizer, parameter_groups
 from siamtransfer.detection.torchvision.recipe import Recipe
 from siamtransfer.detection.torchvision.transfer import Evaluation, S, Transfer
 from siamtransfer.distributed import collectives
@@ -150,16 +150,9 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    settings = GroupSettings(
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        norm_weight_decay=recipe.norm_weight_decay,
-        no_decay=recipe.no_decay,
-        layer_decay=recipe.layer_decay,
-    )
     return build_optimizer(
         recipe.optimizer,
-        parameter_groups(network, settings),
+        parameter_groups(network, recipe.groups()),
         lr=recipe.lr,
         momentum=recipe.momentum,
         betas=recipe.betas,

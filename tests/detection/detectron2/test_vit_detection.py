@@ -20,6 +20,7 @@ from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.detection.detectron2.check_settings import check_settings
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.convert import to_detectron2
+from siamtransfer.detection.detectron2.convertible import refuse_inconvertible
 from siamtransfer.detection.detectron2.optimizer import build_own_optimizer, has_own_optimizer
 from siamtransfer.detection.detectron2.settings import build_settings, fit_to_device
 from siamtransfer.detection.detectron2.trunk import register_trunks
@@ -27,6 +28,7 @@ from siamtransfer.detection.detectron2.vit_parity import measure_vit_parity
 from siamtransfer.detection.detectron2.weights import load_proved, read_converted
 from siamtransfer.detection.detectron2.weights_config import merge_weights_config
 from siamtransfer.detection.layered_config import read_layered_config
+from siamtransfer.detection.vit_pyramid import VitOptions, build_vit_pyramid
 from siamtransfer.utils.errors import UserError
 
 pytestmark = [
@@ -60,6 +62,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(errors) == 2
     assert max(errors.values()) < 1e-12
     return folder / "vit.pkl"
+
+
+def pyramid() -> torch.nn.Module:
+    return build_vit_pyramid(Architecture(NAME), VitOptions(channels=8))
 
 
 def settings(file: Path, weights: Path, *overrides: str) -> Any:
@@ -129,6 +135,15 @@ def test_a_detector_holds_the_weights_and_starts_with_their_rates(file: Path, we
         assert rates == pytest.approx([0.001 * 0.8**n for n in range(11)])  # heads, 9 blocks, the stem
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("beit_base_patch16_224", "no plain ViT"), ("vit_pwee_patch16_reg1_gap_256", "Parallel")],
+)
+def test_networks_that_are_not_run_are_refused_before_the_proof(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        refuse_inconvertible(Architecture(f"timm:{name}"), "weights.pth")
+
+
 def test_what_the_layout_cannot_hold_is_refused(weights: Path) -> None:
     with pytest.raises(UserError, match="choose an FPN configuration"):
         settings(CONFIGS / "voc07-c4-9k.yaml", weights)
@@ -165,13 +180,16 @@ def test_the_published_protocol_is_built_where_the_norms_exist(weights: Path) ->
 
 
 def test_settings_of_the_optimizer_that_do_not_go_together_are_refused(weights: Path) -> None:
-    model = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match=r"BIAS_LR_FACTOR is 2\.0"):
-        build_own_optimizer(settings(SCENES, weights, "SOLVER.BIAS_LR_FACTOR", "2.0"), model)
+        check_settings(settings(SCENES, weights, "SOLVER.BIAS_LR_FACTOR", "2.0"))
     with pytest.raises(UserError, match="SGD or AdamW"):
-        cfg = settings(SCENES, weights, "SOLVER.OPTIMIZER", "Adam", "SOLVER.NO_DECAY", "()")
-        cfg.SOLVER.LAYER_DECAY = 1.0
-        build_own_optimizer(cfg, model)
+        check_settings(settings(SCENES, weights, "SOLVER.OPTIMIZER", "Adam"))
+    with pytest.raises(UserError, match=r"LAYER_DECAY is 2\.0"):
+        check_settings(settings(SCENES, weights, "SOLVER.LAYER_DECAY", "2.0"))
+    with pytest.raises(UserError, match="the layers of build_resnet_fpn_backbone are not counted"):
+        check_settings(build_settings(read_layered_config([SCENES], [])))
+    with pytest.raises(UserError, match="names pos_embeds"):
+        build_own_optimizer(settings(SCENES, weights, "SOLVER.NO_DECAY", "['pos_embeds']"), pyramid())
 
 
 def test_jittered_images_fit_their_square(weights: Path, tmp_path: Path) -> None:
