@@ -121,6 +121,8 @@ def facts_of_solo_learn(settings: Mapping[str, Any], architecture: Architecture,
     if kind in ("7x7", "3x3"):
         values |= {"stem": "small-pad2" if kind == "3x3" else "imagenet", "output_stride": 32}
         values["stride_in_1x1"] = False
+    if kind == "vit":
+        values["positions"] = "antialiased"  # its ViTs are timm's
     if kind == "vit" and method != "linear":
         usual = architecture.attention_heads or 0
         values["heads"] = max(12, usual) if method in ("mocov3", "mae") else usual

@@ -186,10 +186,14 @@ def test_split_weights_that_are_not_complete_are_refused(tmp_path: Path) -> None
         read_backbone(tmp_path)
 
 
-def test_images_of_other_channels_are_refused_in_one_sentence(tmp_path: Path) -> None:
-    file = write(timm.create_model("resnet18", in_chans=4).state_dict(), tmp_path / "file.pth")
-    with pytest.raises(UserError, match="holds a network for images of 4 channels"):
-        read_backbone(file)
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "test_vit"])
+def test_a_network_for_images_of_four_channels(name: str, tmp_path: Path) -> None:
+    model = network(name, in_chans=4)
+    backbone, read = load_backbone(write(model.state_dict(), tmp_path / "file.pth"))
+    assert read.architecture.in_channels == 4
+    images = torch.randn(1, 4, 160, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), features(model, images), atol=1e-5, rtol=1e-5)
 
 
 def authors_efficientnet() -> tuple[nn.Module, dict[str, Tensor]]:
