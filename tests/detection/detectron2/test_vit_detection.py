@@ -5,6 +5,7 @@ python -m pytest tests/detection/detectron2/test_vit_detection.py
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,43 @@ def test_jittered_images_fit_their_square(weights: Path, tmp_path: Path) -> None
                 SCENES, weights, "INPUT.LARGE_JITTER.SIZE", "64", "INPUT.LARGE_JITTER.SCALES", "(2.0, 0.1)"
             )
         )
+
+
+@torch.no_grad()
+def test_windows_positions_and_levels_are_those_of_detectron2s_own_vit() -> None:
+    """Its main branch has ViTDet's ViT, without a class token; here ours goes without one too."""
+    vit: Any = pytest.importorskip("detectron2.modeling.backbone.vit", reason="release 0.6 has no ViT")
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+    from timm.layers import LayerNorm2d
+
+    torch.manual_seed(0)
+    options = VitOptions(window=7, image_size=224, final_norm=False, channels=16)
+    ours = build_vit_pyramid(Architecture("timm:vit_tiny_patch16_224"), options).double().eval()
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim < 2 else 0.05)
+    model: Any = ours.bottom_up.model
+    positions = model.pos_embed.clone()
+    model.cls_token, model.num_prefix_tokens = None, 0
+    model.pos_embed = torch.nn.Parameter(positions[:, 1:])
+    net = vit.ViT(
+        img_size=224, embed_dim=192, depth=12, num_heads=3, use_rel_pos=True, window_size=7,
+        window_block_indexes=[0, 1, 3, 4, 6, 7, 9, 10],
+        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    theirs = vit.SimpleFeaturePyramid(
+        net, "last_feat", 16, (4.0, 2.0, 1.0, 0.5), LastLevelMaxPool(), norm=LayerNorm2d
+    )
+    theirs.double().eval()
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("norm.")}
+    state["pos_embed"] = positions
+    for block, relative in ours.relative.items():
+        state[f"blocks.{block}.attn.rel_pos_h"] = relative.height
+        state[f"blocks.{block}.attn.rel_pos_w"] = relative.width
+    net.load_state_dict(state, strict=True)
+    for level, stage in zip(ours.levels.values(), theirs.stages, strict=True):
+        for source, target in zip(level.parameters(), stage.parameters(), strict=True):
+            target.copy_(source)
+    image = torch.randn(1, 3, 224, 224, dtype=torch.float64)
+    expected = theirs(image)
+    for name, found in ours(image).items():
+        assert torch.allclose(found, expected[name], rtol=1e-9, atol=1e-9), name
