@@ -237,7 +237,7 @@ def synchronise(model: nn.Module) -> None:
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
             if isinstance(synced, SyncedBatchNormAct):
-                synced.drop, synced.act = child.drop, child.act
+                synced.drop, synced.act = child.get_submodule("drop"), child.get_submodule("act")
             synced._parameters, synced._buffers = child._parameters, child._buffers
             synced.train(child.training)
             setattr(model, name, synced)
