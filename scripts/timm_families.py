@@ -8,6 +8,7 @@ images by timm and by the reader, at the size of the weights and at another one 
     python scripts/timm_families.py                 every family, two hours of one core
     python scripts/timm_families.py --part 3/20     every 20th family, from the third one
     python scripts/timm_families.py convnext vit_tiny_patch16_224     families or networks
+    python scripts/timm_families.py deepseek_vit --kinds backbone folder      some kinds of files only
 """
 
 from __future__ import annotations
@@ -70,13 +71,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", help="families or networks; none: every family")
     parser.add_argument("--part", default="1/1", help="I/N: the I-th, and from there every N-th")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="of files")
     options = parser.parse_args()
     first, step = (int(number) for number in options.part.split("/"))
     families = sorted(list_modules())
     passed, failed = 0, 0
     for name in (options.names or families)[first - 1 :: step]:
         network = smallest(name) if name in families else name
-        outcomes = check(network)
+        outcomes = check(network, options.kinds)
         whole = all(outcome.passed for outcome in outcomes.values())
         passed, failed = passed + whole, failed + (not whole)
         words = (f"{kind}: {outcome.word}" for kind, outcome in outcomes.items())
@@ -205,12 +207,11 @@ def check(name: str, kinds: Iterable[str] = tuple(KINDS)) -> dict[str, Outcome]:
     """Writes, reads and compares the files of a network, and names what came of each kind."""
     model = as_trained(network_of(name, num_classes=CLASSES))
     model.pretrained_cfg["architecture"] = name
-    with tempfile.TemporaryDirectory() as folder:
-        files = {kind: KINDS[kind](model, Path(folder)) for kind in kinds}
-        return {
-            kind: _outcome(name, file, other_size=file is next(iter(files.values())))
-            for kind, file in files.items()
-        }
+    outcomes: dict[str, Outcome] = {}
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            outcomes[kind] = _outcome(name, KINDS[kind](model, Path(folder)), other_size=not outcomes)
+    return outcomes
 
 
 def _outcome(name: str, written: Written, *, other_size: bool) -> Outcome:
