@@ -52,7 +52,7 @@ from siamtransfer.data.bands import (
 )
 from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.data.sizes import too_large
-from siamtransfer.data.tiff import TIFF_STARTS, TiffHeader, tiff_header
+from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, TIFF_STARTS, TiffHeader, tiff_header
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -157,7 +157,7 @@ def _is_beyond_pillow(header: TiffHeader, form: PixelForm) -> bool:
     """Whether a TIFF has more than four channels, or colours of more than eight bits whose scale is stated:
     Pillow reads their upper eight bits only, and no floating-point numbers."""
     scaled = form.bit_depth is not None or form.value_range is not None
-    return header.samples > 4 or (scaled and header.samples >= 3 and header.bits > 8)
+    return header.samples > MOST_CHANNELS_OF_PILLOW or (scaled and header.samples >= 3 and header.bits > 8)
 
 
 def to_rgb(image: Image.Image, where: str, form: PixelForm = RGB) -> np.ndarray:

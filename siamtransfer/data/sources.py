@@ -34,12 +34,13 @@ def open_dataset(
         source: the name of a set (`cifar10`, `imagenet`, `flat` ...; see `siamtransfer.data.registry`), with
             its folder as `root`; a folder, whose subfolders are classes if it has any; a tar shard, a zip
             archive or a parquet file, or a folder of such, or one of Hugging Face's `save_to_disk`; a text
-            file of paths; a map-style torch Dataset; a list of PIL images or paths; an array uint8[N,H,W,3]
+            file of paths; a map-style torch Dataset; a list of PIL images or paths; an array uint8[N,H,W,C]
             or uint8[N,H,W]; or an ImageSet, which is returned as it is.
         split: opens this split alone; without it, train and the test or validation split if there is one.
         labels: integers or names, one an image, for a list or an array.
         options: `download`, `list_file`, `size`, `count`, `seed` of a named set; `name`, and `classes` of a
-            Dataset, for other objects.
+            Dataset, for other objects; `channels`, where an image has another number than three, and of files
+            `bit_depth`, `value_range` and `axes` (see `PixelForm`).
 
     Raises:
         UserError: there is no such set, folder or split, an option does not belong to the source, or an image

@@ -21,18 +21,25 @@ from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_SAMPLES, _BITS, _PHOTOMETRIC, _INKS = 277, 258, 262, 5  # tags of TIFF, and a value of the last
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 277  # tags of TIFF
+_INKS = 5  # of the tag Photometric
 _UNCOMPRESSED = 1  # of the tag Compression
+MOST_CHANNELS_OF_PILLOW = 4
 _EXTRA = "pip install 'siamtransfer[multichannel]'"
 
 
 class TiffHeader(NamedTuple):
-    """What the header of a TIFF file says of its first page, and whether more pages follow."""
+    """What the header of a TIFF file says of its first page, and whether more pages follow.
+
+    Attributes:
+        size: width and height in pixels.
+    """
 
     samples: int
     bits: int
     inks: bool
     more_pages: bool
+    size: tuple[int, int] = (0, 0)
 
 
 def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
@@ -48,7 +55,8 @@ def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
             directory.load(stream)
             bits = max(map(int, directory.get(_BITS, (1,))))
             samples = int(directory.get(_SAMPLES, 1))
-            return TiffHeader(samples, bits, directory.get(_PHOTOMETRIC) == _INKS, bool(directory.next))
+            size = int(directory[_WIDTH]), int(directory[_HEIGHT])
+            return TiffHeader(samples, bits, directory.get(_PHOTOMETRIC) == _INKS, bool(directory.next), size)
     except Exception:  # Pillow raises errors of many types for damaged files
         return None
 

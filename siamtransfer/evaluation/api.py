@@ -24,7 +24,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT
 from siamtransfer.checkpoints.assumptions import reading_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
-from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
 from siamtransfer.evaluation.api_inputs import (
     BackboneSource,
@@ -75,12 +75,19 @@ def extract_features(
             imagenet, half, none, cifar10 ..., or m,m,m/s,s,s. `load_backbone` takes whatever else is open.
 
     Raises:
-        UserError: the checkpoint, the images or the layers cannot be used, or a feature is not finite.
+        UserError: the checkpoint, the images or the layers cannot be used, the images have another number of
+            channels than the backbone takes, or a feature is not finite.
         UnreadableImage: an image cannot be read.
     """
     backbone, read = open_backbone(backbone_or_source, normalisation)
     image_set = as_image_set(images)
     transform = choose_transform(read, image_set.image_size, crop=crop, resize=resize)
+    taken, channels = len(transform.mean), channels_of(image_set)
+    if taken != channels:
+        raise UserError(
+            f"{read.path} takes images normalised in {taken} channels, and these have {channels}: give "
+            f"others, or, of a module of your own, a normalisation of {channels} numbers"
+        )
     with start_runtime(device, precision) as runtime, moved(backbone, runtime.device):
         config = EvaluationConfig(layers=layers, forward_batch_size=batch_size, cache="none")
         if isinstance(backbone, Backbone):

@@ -80,7 +80,7 @@ def test_compiled_parts_of_own_checkpoints(tmp_path: Path) -> None:
         ("backbone", {"name": "resnet34", "width": 8, "stem": "imagenet"}, "lacks the tensor"),
         ("backbone", {"name": "resnet18", "width": 8, "stem": "small"}, r"has shape \(8, 3, 7, 7\)"),
         ("backbone", {"name": "resnet81", "width": 8, "stem": "imagenet"}, "resnet81.*did you mean"),
-        ("normalisation", {"mean": [0.5], "std": [0.5]}, "per RGB channel"),
+        ("normalisation", {"mean": [0.5], "std": [0.5]}, "for each of 3 channels"),
         ("normalisation", {"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]}, "positive std"),
         ("normalisation", {"mean": 0.5}, "'normalisation' is not understood"),
         ("model", [1, 2], "no dict of tensors"),

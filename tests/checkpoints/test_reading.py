@@ -315,10 +315,11 @@ def test_directpreds_images_are_not_normalised(tmp_path: Path) -> None:
         assert not read.reading.assumptions()
 
 
-def test_normalisations_are_names_or_six_numbers() -> None:
+def test_normalisations_are_names_or_a_mean_and_a_std_for_each_channel() -> None:
     assert parse_normalisation("half") == HALF
     assert parse_normalisation("0.1,0.2,0.3/1,2,3") == ((0.1, 0.2, 0.3), (1, 2, 3))
-    for text in ("", "Imagenet", "1,2,3", "1,2/1,2", "0,0,0/1,1,0", "nan,0,0/1,1,1", "0,0,0/1,1,inf"):
+    assert parse_normalisation("0.1,0.2/1,2") == ((0.1, 0.2), (1, 2))
+    for text in ("", "Imagenet", "1,2,3", "1,2/1,2,3", "0,0,0/1,1,0", "nan,0,0/1,1,1", "0,0,0/1,1,inf"):
         with pytest.raises(UserError, match="normalisation"):
             parse_normalisation(text)
 

@@ -19,6 +19,11 @@ def refuse_inconvertible(architecture: Architecture, path: str) -> None:
     Raises:
         UserError: it has none; the message names the file `path` and the reason.
     """
+    if architecture.in_channels != 3:
+        raise UserError(
+            f"{path} holds a network for images of {architecture.in_channels} channels, and detectors take "
+            "three; convert one that was trained on RGB images"
+        )
     if architecture.name.startswith(TORCHVISION):
         raise UserError(
             f"{path} holds {architecture.name}, and of torchvision's networks only ResNets are converted; "

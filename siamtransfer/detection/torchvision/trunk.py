@@ -51,6 +51,11 @@ def dilated_architecture(read: ReadBackbone, output_stride: int, *, contracted: 
         UserError: the backbone is no ResNet, or was trained with other dilations.
     """
     own = read.architecture
+    if own.in_channels != 3:
+        raise UserError(
+            f"{read.path} holds a network for images of {own.in_channels} channels, and detectors take "
+            "three; take weights that were trained on RGB images"
+        )
     if read.width is None:
         raise UserError(f"{read.path} holds {read.name}, and the segmentation here needs a ResNet")
     if own.output_stride != 32 and (own.output_stride != output_stride or not contracted):

@@ -33,13 +33,20 @@ def read_frozen(options: FrozenConfig, runtime: Runtime) -> tuple[Backbone, Read
 def run_frozen(
     part: nn.Module, pixels: Tensor, read: ReadBackbone | None, runtime: Runtime, source: str
 ) -> Tensor:
-    """float32 on the device of `runtime`: what `part` makes of pixels uint8[b, 3, h, w], normalised as `read`
+    """float32 on the device of `runtime`: what `part` makes of pixels uint8[b, C, h, w], normalised as `read`
     says; without it they are in [0, 1].
 
     Raises:
-        UserError: a number is not finite; `source` names the network.
+        UserError: a number is not finite, or the network takes another number of channels; `source` names
+            the network.
     """
-    mean, std = read.normalisation if read else ((0.0,) * 3, (1.0,) * 3)
+    if read is not None and pixels.shape[1] != read.architecture.in_channels:
+        raise UserError(
+            f"{source} takes images of {read.architecture.in_channels} channels, and these have "
+            f"{pixels.shape[1]}: name other images, or state their channels where the program has "
+            "--data.channels"
+        )
+    mean, std = read.normalisation if read else ((0.0,), (1.0,))
     device = runtime.device
     shift, scale = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (mean, std))
     with torch.inference_mode(), runtime.autocast():

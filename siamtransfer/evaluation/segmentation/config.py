@@ -25,6 +25,12 @@ class MaskedData(MaskSet):
     """Number of images of the train split, spread evenly over it; null: all."""
     test_count: int | None = None
     """The same of the split that is scored."""
+    channels: int | None = None
+    """Channels of the images of a folder of your own; null: 3, or what TIFF files of more than four have."""
+    value_range: list[float] | None = None
+    """Values that become black and white, of files of more than eight bits or of floating-point numbers."""
+    axes: Literal["hwc", "chw"] | None = None
+    """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
 
 
 @dataclass

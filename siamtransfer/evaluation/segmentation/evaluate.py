@@ -103,6 +103,9 @@ def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
         ignore=data.ignore,
         size=data.size,
         count=data.count if train else data.test_count,
+        channels=data.channels,
+        value_range=data.value_range,
+        axes=data.axes,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from joblib import Parallel, cpu_count, delayed
 from PIL import Image
 
 from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, tiff_header
 from siamtransfer.segmentation.data.class_values import VALUES, ClassValues
 from siamtransfer.segmentation.data.mask_files import MaskFiles
 from siamtransfer.segmentation.data.masked_images import MaskedImages, size_mismatch
@@ -92,14 +94,23 @@ def check_masks(
     return tally.report(name)
 
 
+def _size_and_turn(image: str) -> tuple[int, int, bool]:
+    """Width and height of an image, and whether its EXIF orientation swaps them. Pillow knows no TIFF file of
+    many channels, and such a file has no orientation of a photograph."""
+    with Path(image).open("rb") as file:
+        header = tiff_header(file)
+        if header is not None and header.samples > MOST_CHANNELS_OF_PILLOW:
+            return *header.size, False
+    with Image.open(image, formats=FORMATS) as opened:
+        return *opened.size, opened.getexif().get(_EXIF_ORIENTATION, 1) >= _TURNED
+
+
 def look_at(image: str, mask: str) -> Look:
     """Looks at the files of an image, of which only the header is read, and of its mask."""
     none = np.zeros(0, np.int64)
     try:
         raw = read_mask(mask)
-        with Image.open(image, formats=FORMATS) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(_EXIF_ORIENTATION, 1) >= _TURNED
+        width, height, turned = _size_and_turn(image)
     except UserError as error:
         return Look(str(error), none, none)
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from siamtransfer.data.files_form import settle_form
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, Listing, PathTable
+from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.segmentation.data.class_values import ClassValues
 from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
@@ -60,8 +62,17 @@ class MaskFiles:
         return len(self._images)
 
     def image(self, index: int) -> np.ndarray:
-        """Image `index` as uint8[H,W,3]; raises UnreadableImage."""
+        """Image `index` as uint8[H,W,C]; raises UnreadableImage, or WrongChannels."""
         return self._images.image(index)
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self._images.channels
+
+    def settle_form(self, form: PixelForm, *, stated: bool) -> None:
+        """Gives the images their form, see `files_form.settle_form`; what a user should know is a remark."""
+        settle_form(self._images, form, stated=stated)
 
     def mask(self, index: int) -> np.ndarray:
         """The mask of image `index`: class numbers and `ignore`; raises UserError, see MaskedImages."""
@@ -89,6 +100,7 @@ class MaskFiles:
             return self
         images, masks = self._image_paths.spread(count), self._mask_paths.spread(count)
         part = MaskFiles(self.name, self.split, images, masks, self.values)
+        part._images.form = self._images.form
         part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
         return part
 

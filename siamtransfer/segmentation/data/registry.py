@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from siamtransfer.data.pixel_form import OPTIONS, pixel_form
 from siamtransfer.segmentation.data.mask_files import MaskFiles
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.segmentation.data.own_masks import open_own_masks
@@ -77,7 +78,7 @@ def _coco_stuff(request: MaskRequest) -> MaskFiles:
     return open_coco_stuff(request.root, request.split)
 
 
-SCENES = "fashion-scenes"
+SCENES, OWN = "fashion-scenes", "masks"
 NAMED_MASKS: dict[str, NamedMasks] = {
     "voc2012": NamedMasks(_voc2012, "Pascal VOC 2012", tuple(VOC_COUNTS), own_classes=True),
     "voc2012-aug": NamedMasks(
@@ -86,7 +87,7 @@ NAMED_MASKS: dict[str, NamedMasks] = {
     "cityscapes": NamedMasks(_cityscapes, "Cityscapes, 19 classes", tuple(CITYSCAPES_COUNTS)),
     "ade20k": NamedMasks(_ade20k, "ADE20K, 150 classes", tuple(ADE20K_COUNTS)),
     "coco-stuff": NamedMasks(_coco_stuff, "COCO-Stuff, 171 classes", tuple(COCO_STUFF_COUNTS)),
-    "masks": NamedMasks(_own, "a folder of your own", None, own_classes=True),
+    OWN: NamedMasks(_own, "a folder of your own", None, own_classes=True),
 }
 
 
@@ -99,12 +100,16 @@ def open_segmentation(
     ignore: int | None = None,
     size: int | None = None,
     count: int | None = None,
+    channels: int | None = None,
+    value_range: Sequence[float] | None = None,
+    axes: str | None = None,
 ) -> MaskedImages:
     """Opens a set of images with masks by its name: `fashion-scenes`, or one of NAMED_MASKS.
 
     `root` is the folder of a set on disk. `classes`, a file with a class a line, and `ignore`, the value of
     ignored pixels, belong to masks of your own. `size` in pixels belongs to `fashion-scenes`. `count` scenes
-    are rendered; of files it is the number that is taken, spread evenly over the set.
+    are rendered; of files it is the number that is taken, spread evenly over the set. `channels`,
+    `value_range` and `axes` are of images of your own, see `PixelForm`.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -112,7 +117,9 @@ def open_segmentation(
     """
     if count is not None and count < 1:
         raise UserError(f"data.count is {count}, but at least one image is needed; raise it")
-    given = {"root": root, "classes": classes, "ignore": ignore, "size": size}
+    given: dict[str, object] = {"root": root, "classes": classes, "ignore": ignore, "size": size}
+    given |= {"channels": channels, "value_range": value_range, "axes": axes}
+    form = pixel_form(channels, None, value_range, axes)
     if name == SCENES:
         _refuse(name, given, "size")
         return SceneMasks(split, size, count)
@@ -124,14 +131,17 @@ def open_segmentation(
     entry = NAMED_MASKS[name]
     if entry.splits and split not in entry.splits:
         raise UserError(f"data.split: {name} has no split {split!r}; choose from {', '.join(entry.splits)}")
-    _refuse(name, given, "root", *(("classes", "ignore") if entry.own_classes else ()))
+    own = ("classes", "ignore") if entry.own_classes else ()
+    _refuse(name, given, "root", *own, *(OPTIONS if name == OWN else ()))
     if root is None:
         raise UserError(f"data.root: {name} ({entry.description}) needs it; name the folder of the set")
     pairs = entry.open(MaskRequest(name, split, root, classes, ignore))
+    if name == OWN:
+        pairs.settle_form(form, stated=channels is not None)
     return pairs if count is None else pairs.part(count)
 
 
-def _refuse(name: str, given: dict[str, str | Path | int | None], *taken: str) -> None:
+def _refuse(name: str, given: Mapping[str, object], *taken: str) -> None:
     """Raises UserError where an argument is given that the set does not take."""
     for key, value in given.items():
         if value is not None and key not in taken:
