@@ -38,7 +38,7 @@ def randomise(backbone: torch.nn.Module) -> None:
     ("name", "targets", "layers"),
     [
         ("timm:vit_tiny_patch16_224", ["qkv", "proj"], 24),
-        ("timm:test_convnext", ["fc1", "fc2"], 12),
+        ("timm:test_convnext", ["fc1", "fc2"], 18),
         ("timm:test_efficientnet_ln", ["conv_pw"], None),  # convolutions of 1 x 1
     ],
 )
@@ -127,10 +127,9 @@ def test_a_checkpoint_holds_plain_weights_and_what_a_resumed_run_needs(undisturb
     read_backbone(undisturbed / "checkpoint.pth", branch="target")
 
 
-@pytest.mark.parametrize("step", [2, 7])  # within the warm-up of 3 steps, and after it
-def test_a_run_goes_on_to_the_bit(step: int, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_to_the_bit(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert launch(folder, *RUN, fault=stop_at(step)).wait() == 128 + signal.SIGTERM
+    assert launch(folder, *RUN, fault=stop_at(7)).wait() == 128 + signal.SIGTERM
     complete(folder, *RUN, "--resume")
     assert_same_run(folder, undisturbed)
 
