@@ -9,7 +9,7 @@ import torch
 from siamtransfer.detection.detectron2.optimizer import check_own_optimizer
 from siamtransfer.detection.detectron2.poly_lr import POLY, check_poly_lr
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
-from siamtransfer.detection.detectron2.timm_settings import check_timm_settings
+from siamtransfer.detection.detectron2.timm_settings import TIMM_LAYOUTS, check_timm_settings
 from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_PLAIN
 from siamtransfer.detection.dilations import output_stride
 from siamtransfer.utils.errors import UserError
@@ -69,6 +69,6 @@ def _check_dilations(cfg: Any) -> None:
         raise UserError(
             f"MODEL.RESNETS.RES4_DILATION, RES5_DILATION and CONTRACT_DILATION are {resnets.RES4_DILATION}, "
             f"{resnets.RES5_DILATION} and {resnets.CONTRACT_DILATION}, and {name} of "
-            f"{cfg.MODEL.META_ARCHITECTURE} has no such trunk; leave them out, or take a configuration of "
-            "FCNSegmentor"
+            f"{cfg.MODEL.META_ARCHITECTURE} has no such trunk; leave them out"
+            + ("" if name in TIMM_LAYOUTS else ", or take a configuration of FCNSegmentor")
         )
