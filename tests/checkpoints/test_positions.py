@@ -17,6 +17,7 @@ from siamtransfer.backbones.vit_positions import interpolated
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
 from siamtransfer.checkpoints.reading import ASSUMED, Fact
+from siamtransfer.programs import to_torchvision
 from siamtransfer.utils.errors import UserError
 
 TINY = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
@@ -218,3 +219,13 @@ def test_the_way_of_a_code_base(form: str, way: str, tmp_path: Path) -> None:
     )
     assert read.format == form
     assert read.reading.positions == Fact(way, f"the format {form}")
+
+
+@pytest.mark.parametrize("out", ["out.pth", "out.safetensors"])
+def test_a_converted_file_keeps_its_way(out: str, tmp_path: Path) -> None:
+    trunk = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    torch.save(trunk | {"decoder_embed.weight": torch.zeros(3, 192)}, tmp_path / "mae.pth")
+    to_torchvision.main([str(tmp_path / "mae.pth"), str(tmp_path / out)])
+    read = read_backbone(tmp_path / out)
+    assert read.architecture.positions == "bicubic"
+    assert read.reading.positions == Fact("bicubic", "recorded at conversion: the format mae")
