@@ -107,8 +107,9 @@ class RetentionMonitor(Monitor):
     def _row(self, scores: dict[str, float], features: Tensor | None) -> dict[str, float]:
         row = {f"retention/{name}": value for name, value in scores.items()}
         row[DROP] = self.state.forgetting.drop(scores[self.knn.name])
-        if features is not None and self.state.start_features is not None:
-            row[CKA] = linear_cka(self.state.start_features, features)
+        start = self.state.start_features
+        if features is not None and start is not None and all(map(_differ, (start, features))):
+            row[CKA] = linear_cka(start, features)
         return row
 
     def _logged(self, step: int) -> dict[str, float] | None:
@@ -163,6 +164,11 @@ class RetentionMonitor(Monitor):
         )
         share = extract_share(backbone, self.compared, self.knn.transform, options)
         return collectives.all_gather_rows(share, len(self.compared), runtime.device)
+
+
+def _differ(features: Tensor) -> bool:
+    """Whether not all rows are equal, as those of a collapsed network are, of which CKA is not defined."""
+    return bool((features != features[0]).any())
 
 
 def watch_retention(
