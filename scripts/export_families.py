@@ -29,7 +29,13 @@ NETWORKS = (
     *("resnet18", "resnet18:width=16:stem=small", "resnet50:width=8", "torchvision:mobilenet_v3_small"),
     *("timm:test_vit", "timm:vit_tiny_patch16_224", "timm:deit_tiny_patch16_224", "timm:test_resnet"),
     *("timm:vit_small_patch16_dinov3", "timm:test_convnext", "timm:convnext_atto", "timm:convnextv2_atto"),
-    *("timm:swin_tiny_patch4_window7_224", "timm:test_efficientnet", "timm:regnety_002", "timm:resnet26d"),
+    *(
+        "timm:convnext_tiny",
+        "timm:swin_tiny_patch4_window7_224",
+        "timm:test_efficientnet",
+        "timm:regnety_002",
+        "timm:resnet26d",
+    ),
     *("timm:test_maxvit", "timm:test_coatnet", "timm:test_mambaout", "timm:test_nfnet", "timm:mixer_s32_224"),
 )
 """Names behind `random:`."""

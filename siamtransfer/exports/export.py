@@ -52,7 +52,7 @@ def export(options: ExportOptions, source: ReadBackbone | None = None) -> Conver
     return _conversion(network, options, proofs, protocol, paths)
 
 
-Written = tuple[dict[str, Proof], dict[str, Any], tuple[Path, ...]]
+Outcome = tuple[dict[str, Proof], dict[str, Any], tuple[Path, ...]]
 """Of a target: proofs by a prefix of their names, further choices for the record, and what was written."""
 
 
@@ -76,14 +76,14 @@ def _say_images(network: Network) -> None:
     say(f"images of {network.channels} channels: {str(images).removeprefix('images ')}{known}")
 
 
-def _to_timm(network: Network, options: ExportOptions, out: Path) -> Written:
+def _to_timm(network: Network, options: ExportOptions, out: Path) -> Outcome:
     with staged_folder(out) as folder:
         proof = write_timm_folder(network, folder)
         write_account(network, "timm", {"": proof}, folder)
     return {"": proof}, {}, (out,)
 
 
-def _to_hub(network: Network, options: ExportOptions, out: Path) -> Written:
+def _to_hub(network: Network, options: ExportOptions, out: Path) -> Outcome:
     from siamtransfer.exports.hub_folder import write_hub_folder
     from siamtransfer.exports.scores import read_scores
 
@@ -95,7 +95,7 @@ def _to_hub(network: Network, options: ExportOptions, out: Path) -> Written:
     return proofs, {"layout": layout, "records": len(options.records)}, (out,)
 
 
-def _to_onnx(network: Network, options: ExportOptions, out: Path) -> Written:
+def _to_onnx(network: Network, options: ExportOptions, out: Path) -> Outcome:
     from siamtransfer.exports.onnx_file import OPSET, data_file, write_onnx
 
     opset = options.opset or OPSET
@@ -111,7 +111,7 @@ def _to_onnx(network: Network, options: ExportOptions, out: Path) -> Written:
     return proofs, {"opset": opset, **_graph_protocol(options)}, paths
 
 
-def _to_torch_export(network: Network, options: ExportOptions, out: Path) -> Written:
+def _to_torch_export(network: Network, options: ExportOptions, out: Path) -> Outcome:
     from siamtransfer.exports.torch_export_file import write_torch_export
 
     with staged_files(network.read.path, out, force=options.force) as path:
@@ -131,7 +131,7 @@ def _graph_protocol(options: ExportOptions) -> dict[str, Any]:
     }
 
 
-_WRITERS: dict[str, Callable[[Network, ExportOptions, Path], Written]] = {
+_WRITERS: dict[str, Callable[[Network, ExportOptions, Path], Outcome]] = {
     "timm": _to_timm,
     "huggingface": _to_hub,
     "onnx": _to_onnx,

@@ -105,7 +105,7 @@ def _what(network: Network, account: Mapping[str, Any]) -> str:
     return (
         f"The backbone `{read.name}` without a head, from images of {shape}: {read.parameters:,} parameters. "
         f"Written by siamtransfer {account['versions']['siamtransfer']} from `{account['source']}`. "
-        f"The weights have the SHA-256 `{read.digest}`."
+        f"The digest of its weights (SHA-256 over names, shapes and numbers) is `{read.digest}`."
     )
 
 

@@ -79,6 +79,11 @@ def timm_model(network: Network) -> Any:
             f"note: the norms of this network have an epsilon of {architecture.norm_eps:g}, which timm's "
             "config.json cannot state; timm takes its own, and the proof covers that"
         )
+    if architecture.positions is not None:
+        say(
+            f"note: positions are interpolated as {architecture.positions} here, which timm's config.json "
+            f"cannot state: at other sizes than {network.images.size} pixels timm gives other features"
+        )
     return backbone.model
 
 
