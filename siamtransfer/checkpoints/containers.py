@@ -11,13 +11,13 @@ import struct
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from siamtransfer.checkpoints.distributed_checkpoint import read_distributed
 from siamtransfer.checkpoints.folders import DISTRIBUTED, INDEX, weights_in_folder
-from siamtransfer.checkpoints.foreign_content import HAIKU, WHOLE_MODEL
+from siamtransfer.checkpoints.foreign_content import HAIKU, WHOLE_MODEL, size_of_model
 from siamtransfer.checkpoints.foreign_files import describe_foreign_file
 from siamtransfer.checkpoints.pickles import (
     Inert,
@@ -32,19 +32,33 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.zip_files import verify_zip
 
 _JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
+# The share of a file from which on it is read as a whole, and the bytes of safetensors mapped at once.
+_MOST, _MAPPED_BYTES = 0.75, 2**27
 _QUANTISERS = ("torchao", "bitsandbytes", "quanto", "optimum")
 
 
+class OpenedFile(NamedTuple):
+    """The content of a file; `mapped` where its tensors are a view of the file's bytes on the disk."""
+
+    content: Any
+    mapped: bool = False
+
+
 def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
+    """The content of a file, see `open_file`."""
+    return open_file(path, trust_pickle=trust_pickle).content
+
+
+def open_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
     """The content of a .pth, .pt, .ckpt, .safetensors or Detectron2's .pkl file, whatever its suffix, or of a
     folder of Hugging Face or of torch.distributed.checkpoint.
 
     Tensors are on the CPU; NumPy arrays become tensors. With `trust_pickle` the file may hold any Python
     object, and may run any code while it is loaded.
 
-    Tensors of a zip file (PyTorch's format since 1.6) are mapped into memory, not read, so that unused ones
-    take no memory; changes of them do not reach the file. PyTorch stores a checksum with every tensor and
-    never compares it; here it is compared first.
+    A zip file (PyTorch's format since 1.6) most of which is a training's state is mapped into memory, so that
+    tensors which nobody uses take none; changes of them do not reach the file. PyTorch stores a checksum with
+    every tensor and never compares it; here it is compared first.
 
     Raises:
         UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
@@ -52,33 +66,45 @@ def read_content(path: Path, *, trust_pickle: bool = False) -> Any:
     if path.is_dir():
         path = weights_in_folder(path)
     if path.name == DISTRIBUTED:
-        return read_distributed(path.parent)
+        return OpenedFile(read_distributed(path.parent))
     if path.name.endswith(INDEX):
-        return _read_split(path, trust_pickle=trust_pickle)
+        return OpenedFile(_read_split(path, trust_pickle=trust_pickle))
     head = _first_bytes(path)
     if _is_safetensors(head):
-        return _read_safetensors(path)
+        return OpenedFile(_read_safetensors(path))
     sentence = describe_foreign_file(path)
     if sentence is not None:
         raise UserError(f"{path} {sentence}")
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(f"{path} is not a checkpoint: it is neither a PyTorch file nor safetensors")
     try:
-        zipped = head.startswith(b"PK")
-        if zipped:
-            _verify_checksums(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols
-            if not zipped and is_numpy_pickle(path):
-                return read_numpy_pickle(path)
-            content = read_torch(path, mmap=zipped, trust=trust_pickle)
-            if isinstance(content, Inert) and modules_in(path):
-                raise UserError(f"{path} holds {WHOLE_MODEL} (it names {', '.join(modules_in(path)[:5])})")
-            return content.state_dict() if isinstance(content, nn.Module) else content  # only when trusted
+        return _open_pickled(path, trust_pickle=trust_pickle)
     except UserError:
         raise
     except Exception as error:  # torch.load raises a dozen types, KeyError and struct.error among them
         raise UserError(_explain(path, error)) from error
+
+
+def _open_pickled(path: Path, *, trust_pickle: bool) -> OpenedFile:
+    """The content of a file of PyTorch or of NumPy's arrays.
+
+    Raises:
+        Exception: whatever torch.load raises.
+    """
+    zipped = _first_bytes(path).startswith(b"PK")
+    if zipped:
+        _verify_checksums(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols
+        if not zipped and is_numpy_pickle(path):
+            return OpenedFile(read_numpy_pickle(path))
+        mapped = zipped and not trust_pickle  # a trusted file runs its code once
+        content = read_torch(path, mmap=mapped, trust=trust_pickle)
+        if mapped and size_of_model(content) >= _MOST * path.stat().st_size:
+            mapped, content = False, read_torch(path, mmap=False, trust=False)
+    if isinstance(content, Inert) and modules_in(path):
+        raise UserError(f"{path} holds {WHOLE_MODEL} (it names {', '.join(modules_in(path)[:5])})")
+    return OpenedFile(content.state_dict() if isinstance(content, nn.Module) else content, mapped)
 
 
 def _read_split(index: Path, *, trust_pickle: bool) -> dict[str, Any]:
@@ -125,10 +151,10 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    import safetensors.torch
+    import safetensors
 
     try:
-        return safetensors.torch.load_file(path)
+        return _copied(path)
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         size, whole = path.stat().st_size, _whole_size(path)
         if whole > size:
@@ -136,6 +162,28 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
                 f"{path} is a truncated safetensors file, {size:,} bytes of at least {whole:,}: get it again"
             ) from error
         raise UserError(f"{path} is a damaged safetensors file ({error}): get it again") from error
+
+
+def _copied(path: Path) -> dict[str, Any]:
+    """All tensors of a safetensors file in memory of their own.
+
+    The library maps the file into memory. It is closed and opened again every 128 MiB, so that no more than
+    that counts twice. A tensor that stayed mapped would change with the file.
+    """
+    import safetensors
+
+    tensors: dict[str, Any] = {}
+    with safetensors.safe_open(path, framework="pt") as file:
+        names = iter(file.keys())
+    name = next(names, None)
+    while name is not None:
+        copied = 0
+        with safetensors.safe_open(path, framework="pt") as file:
+            while name is not None and copied < _MAPPED_BYTES:
+                tensors[name] = file.get_tensor(name).clone()
+                copied += tensors[name].nbytes
+                name = next(names, None)
+    return tensors
 
 
 def _whole_size(path: Path) -> int:

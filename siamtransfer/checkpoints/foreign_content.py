@@ -60,7 +60,6 @@ _KINDS = (
         re.compile(r"\.(weight_scale(_inv)?|weight_packed|input_scale)$"), f"scaled numbers, {_QUANTISED}"
     ),
 )
-_WHOLE_NUMBERS = (torch.int8, torch.uint8)
 
 
 def describe_unreadable(content: Any) -> str | None:
@@ -74,7 +73,8 @@ def describe_unreadable(content: Any) -> str | None:
         for kind in _KINDS:
             if kind.pattern.search(name):
                 return f"has a tensor {name!r} of {kind.sentence}"
-        if tensor.is_quantized or (tensor.ndim > 1 and tensor.dtype in _WHOLE_NUMBERS):
+        in_a_byte = tensor.dtype.itemsize == 1 and tensor.dtype != torch.bool
+        if tensor.is_quantized or (tensor.ndim > 1 and in_a_byte):
             return f"has a tensor {name!r} of type {tensor.dtype}, {_QUANTISED}"
         if tensor.numel() == 0 and "ds_version" in content:
             return f"is one rank's file of DeepSpeed's ZeRO stage 3, whose weights {_ZERO}"
@@ -118,6 +118,12 @@ def _is_module(value: Any) -> bool:
 def holds_tensors(value: Any) -> bool:
     """Whether a tensor with dimensions is anywhere inside."""
     return any(tensor.ndim > 0 for _, tensor in _tensors(value))  # a recorded accuracy has none
+
+
+def size_of_model(content: Any) -> int:
+    """Bytes of all tensors outside the entries of the training."""
+    tensors = _model_tensors(content) if isinstance(content, dict) else _tensors(content)
+    return sum({id(tensor): tensor.nbytes for _, tensor in tensors}.values())
 
 
 def _model_tensors(content: dict[Any, Any]) -> Iterator[tuple[str, Tensor]]:

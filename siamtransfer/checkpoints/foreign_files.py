@@ -46,6 +46,9 @@ ORBAX = (
     "the names of a PyTorch network, and save them with torch.save"
 )
 _CAFFE = "is a model of Caffe: convert it to PyTorch first, and give the .pth file"
+_PACKED = "unpack it and give the checkpoint file in it"
+_ARCHIVED = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl")
+"""Endings of names that come first where an archive's content is listed."""
 _PAGE = "is a web page, probably an error page saved under this name: download the file again"
 _TORCHSCRIPT = (
     "is a TorchScript program, not a checkpoint: if you trust it, save its weights alone with "
@@ -84,8 +87,8 @@ _MARKS = (
     _Mark(b"\xfd7zXZ\0", "is compressed with xz: decompress it first, with xz -d"),
     _Mark(b"BZh", "is compressed with bzip2: decompress it first, with bzip2 -d"),
     _Mark(b"\x28\xb5\x2f\xfd", "is compressed with Zstandard: decompress it first, with zstd -d"),
-    _Mark(b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive: unpack it and give the checkpoint file in it"),
-    _Mark(b"Rar!\x1a\x07", "is a RAR archive: unpack it and give the checkpoint file in it"),
+    _Mark(b"7z\xbc\xaf\x27\x1c", f"is a 7-Zip archive: {_PACKED}"),
+    _Mark(b"Rar!\x1a\x07", f"is a RAR archive: {_PACKED}"),
     _Mark(b"GGUF", _GGML),
     *(_Mark(magic, _GGML) for magic in (b"lmgg", b"fmgg", b"tjgg", b"algg")),
     *(_Mark(magic, TENSORRT) for magic in (b"ftrt", b"ptrt")),
@@ -110,10 +113,6 @@ _TEXTS = {
 }
 # The last eight bytes of a table of LevelDB, which the index of a TensorFlow checkpoint is.
 _LEVELDB = bytes.fromhex("57fb808b247547db")
-
-
-_ARCHIVED = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".pkl")
-_PACKED = "unpack it and give the checkpoint file in it"
 
 
 def describe_foreign_file(path: Path) -> str | None:

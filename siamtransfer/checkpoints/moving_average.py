@@ -44,16 +44,15 @@ def resolve_average(content: Any, branch: str | None) -> tuple[Any, MovingAverag
     """
     if not isinstance(content, dict):
         return content, MovingAverage()
-    if is_state_dict(content.get(_PLAIN)) and is_state_dict(content.get("state_dict")):
-        average, plain = content["state_dict"], content[_PLAIN]
+    average: Any = content.get("state_dict")
+    plain: Any = content.get(_PLAIN)
+    if is_state_dict(average) and is_state_dict(plain) and average.keys() == plain.keys():
         use = branch in (None, AVERAGE)
         rest = {key: value for key, value in content.items() if key not in (_PLAIN, "averaging_state")}
         left_out = plain if use else average
         return rest | {"state_dict": average if use else plain}, MovingAverage(use, len(left_out))
-    content, average = _resolve_entries(content, use=branch == AVERAGE)
-    return (
-        (content, average) if average.dropped or average.used else _resolve_words(content, branch == AVERAGE)
-    )
+    resolved, found = _resolve_entries(content, use=branch == AVERAGE)
+    return (resolved, found) if found != MovingAverage() else _resolve_words(content, branch == AVERAGE)
 
 
 def _resolve_entries(content: dict[Any, Any], *, use: bool) -> tuple[dict[Any, Any], MovingAverage]:
@@ -81,7 +80,9 @@ def _resolve_words(content: dict[Any, Any], use: bool) -> tuple[dict[Any, Any], 
         tensors = entry_at(content, path)
         if not is_state_dict(tensors):
             continue
-        names = {without_wrappers(key): key for key in tensors}
+        names = {without_wrappers(str(key)): key for key in tensors}
+        if len(names) < len(tensors):
+            continue  # some tensors are there twice, which is refused later
         for word in _WORDS:
             average = {name: tensors[key] for name, key in names.items() if name.startswith(f"{word}.")}
             rest = {name: tensors[key] for name, key in names.items() if name not in average}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.backbone import Backbone
+from siamtransfer.backbones.filled import build_filled
 from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, TIMM, TORCHVISION, Stem
 from siamtransfer.checkpoints.baselines import (
     RANDOM,
@@ -27,9 +28,9 @@ from siamtransfer.checkpoints.baselines import (
     torchvision_normalisation,
 )
 from siamtransfer.checkpoints.channel_facts import RGB_CHANNELS, assumed_normalisation
-from siamtransfer.checkpoints.containers import read_content
+from siamtransfer.checkpoints.containers import OpenedFile, open_file
 from siamtransfer.checkpoints.facts import Facts, facts_of_own, facts_of_user, resolve, without_architecture
-from siamtransfer.checkpoints.file_format import Format
+from siamtransfer.checkpoints.file_values import as_float32, meta_of
 from siamtransfer.checkpoints.folders import weights_in_folder
 from siamtransfer.checkpoints.foreign_content import describe_unreadable
 from siamtransfer.checkpoints.formats import OWN
@@ -38,7 +39,6 @@ from siamtransfer.checkpoints.normalisation import IMAGENET, Normalisation
 from siamtransfer.checkpoints.open_clip_weights import find_open_clip_weights
 from siamtransfer.checkpoints.options import HF, OPEN_CLIP, ReaderOptions, ReadingOptions
 from siamtransfer.checkpoints.own_format import is_own, read_own
-from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import read_recorded
@@ -161,13 +161,11 @@ def load_backbone(
     The arguments and errors are those of `read_backbone`. The random state of the caller does not change.
 
     Returns:
-        The module, and the record of what was read. Changes of the module do not reach `ReadBackbone.state`.
+        The module, and the record of what was read, whose `state` has the module's own memory: a training of
+        the module changes both.
     """
     read = read_backbone(path, branch=branch, trust_pickle=trust_pickle, options=options)
-    with torch.random.fork_rng(devices=[]):  # `build` draws weights, which are then replaced
-        backbone = read.architecture.build()
-    backbone.load_state_dict(read.state, strict=True)
-    return backbone.eval(), read
+    return build_filled(read.architecture, read.state), read
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
@@ -184,10 +182,11 @@ def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) 
     """Reads a file, or the one in a folder; `user` is what the user's flags say about it."""
     if path.is_dir():
         path = weights_in_folder(path)
-    content = read_content(path, trust_pickle=trust_pickle)
+    opened = open_file(path, trust_pickle=trust_pickle)
+    content = opened.content
     if is_own(content):
         with _naming(path):
-            return _read_own(content, str(path), branch, user)
+            return _read_own(opened, str(path), branch, user)
     record = read_recorded(path)
     with _naming(path):
         unreadable = describe_unreadable(content)
@@ -197,8 +196,8 @@ def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) 
             public = read_public(content, path, branch, user)
         else:
             public = read_recorded_backbone(content, path, branch, user, record)
-        meta = _meta(public.form, content)
-        state = _as_float32(public.state)
+        meta = meta_of(public.form, content)
+        state = as_float32(public.state, copy=opened.mapped)
         read = _record(
             str(path), state, public.architecture, public.keys, public.form.name, public.reading, meta
         )
@@ -216,8 +215,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path} {error}") from error
 
 
-def _read_own(content: dict[str, Any], path: str, branch: str | None, user: Facts) -> ReadBackbone:
+def _read_own(opened: OpenedFile, path: str, branch: str | None, user: Facts) -> ReadBackbone:
     """Reads a checkpoint of this program, by its own declaration."""
+    content = opened.content
     own = read_own(content, branch)
     try:
         state = own.architecture.complete(own.keys.tensors)
@@ -225,23 +225,9 @@ def _read_own(content: dict[str, Any], path: str, branch: str | None, user: Fact
         raise UserError(f"looks like {OWN.what}, but {error}") from error
     facts = facts_of_own(own.architecture, own.normalisation, "the file's own record")
     _, reading = resolve(OWN, own.architecture, facts, without_architecture(user, own.architecture))
-    meta = _meta(OWN, content, kept=("config", "progress"))
-    return _record(path, _as_float32(state), own.architecture, own.keys, OWN.name, reading, meta)
-
-
-def _as_float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in float32, whatever precision the file has; counters stay integers.
-
-    Raises:
-        UserError: a float64 number is beyond float32's range.
-    """
-    converted = {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()
-    }
-    for name, tensor in converted.items():
-        if state[name].dtype == torch.float64 and not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"has a tensor {name!r} with numbers beyond the range of float32")
-    return converted
+    meta = meta_of(OWN, content, kept=("config", "progress"))
+    state = as_float32(state, copy=opened.mapped)
+    return _record(path, state, own.architecture, own.keys, OWN.name, reading, meta)
 
 
 def _record(
@@ -267,26 +253,6 @@ def _record(
         dropped=keys.dropped,
         meta=meta,
     )
-
-
-def _meta(form: Format, content: dict[str, Any], kept: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What is recorded beside the tensors: numbers, texts, the entries `kept`, and of parsed arguments the
-    architecture. `epochs` is the number of epochs of the training, where it is known."""
-    meta: dict[str, Any] = {"method": form.method}
-    only_tensors = all(isinstance(value, Tensor) for value in content.values())  # scalars are weights then
-    for entry, value in content.items():
-        if isinstance(value, Tensor) and value.ndim == 0 and not only_tensors:
-            meta[entry] = value.item()
-        elif isinstance(value, str | int | float) or entry in kept:
-            meta[entry] = value
-    arguments = content.get("args")
-    if isinstance(arguments, Inert) and isinstance(arguments.state, dict):
-        settings = {key: arguments.state.get(key) for key in ("arch", "epochs")}
-        meta = {key: value for key, value in settings.items() if isinstance(value, str | int)} | meta
-    for recorded in (meta.get("progress"), meta, content.get("meta")):  # ours, most scripts', MMEngine's
-        if isinstance(recorded, dict) and isinstance(recorded.get("epoch"), int):
-            return {**meta, "epochs": recorded["epoch"]}
-    return meta
 
 
 def _read_untrained(source: str, user: Facts) -> ReadBackbone:

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as pixels
 
-from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import RESNETS
+from siamtransfer.backbones.filled import build_filled
 from siamtransfer.evaluation.norm_candidates import Candidate
 from siamtransfer.features.extract import Images
 
@@ -79,11 +77,11 @@ def measure(
 ) -> Measurement:
     """The divergence at every batch norm for crops uint8[N,3,S,S], which go through the network of `state`
     in eval mode under one reading."""
-    network = build_network(candidate.architecture, state)
+    network = build_filled(candidate.architecture, state)
     if candidate.reversed_channels:
         first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
         first.weight.data = first.weight.data.flip(1)
-    network.to(device).eval()
+    network.to(device)
     kept = trained_norms(state)
     moments: dict[str, Moments] = {}  # in the order of the forward
     hooks = [
@@ -130,15 +128,6 @@ def trained_norms(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor
             if bool((mean != 0).any()) and bool((var - var.mean()).abs().max() > 1e-6):
                 kept[name] = (mean, var)
     return kept
-
-
-def build_network(architecture: Architecture, state: Mapping[str, Tensor]) -> Backbone:
-    """The network with these tensors on the CPU; the caller's random state does not change."""
-    plain = architecture.name in RESNETS  # timm's models hold more than their state says
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if plain else "cpu"):
-        network = architecture.build()
-    network.load_state_dict(dict(state), strict=True, assign=plain)
-    return network
 
 
 class Moments:

@@ -73,6 +73,16 @@ def test_other_python_objects_are_named(tmp_path: Path) -> None:
     assert (trusted["args"].lr, trusted["when"]) == (1, fractions.Fraction(1, 2))
 
 
+def test_a_trusted_file_runs_its_code_once(tmp_path: Path) -> None:
+    class Noisy:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"echo run >> {tmp_path / 'log'}",)
+
+    torch.save({"a": torch.ones(3), "noise": Noisy()}, tmp_path / "x.pth")
+    assert torch.equal(read_content(tmp_path / "x.pth", trust_pickle=True)["a"], torch.ones(3))
+    assert (tmp_path / "log").read_text() == "run\n"
+
+
 class Disguised:
     """Pickled under the name of a setting, whose class it would run if it could."""
 

@@ -260,11 +260,15 @@ def test_tensors_that_are_no_plain_weights(tmp_path: Path, suffix: str, message:
         read_backbone(save(content, tmp_path))
 
 
-def test_whole_numbers_are_quantised_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_numbers_of_a_byte_are_quantised_weights(tmp_path: Path, dtype: torch.dtype) -> None:
     state = random_state("resnet18", 8)
-    state["layer1.0.conv1.weight"] = state["layer1.0.conv1.weight"].to(torch.int8)
-    with pytest.raises(UserError, match=r"'layer1\.0\.conv1\.weight' of type torch\.int8.*quantised"):
+    state["layer1.0.conv1.weight"] = state["layer1.0.conv1.weight"].to(dtype)
+    with pytest.raises(UserError, match=rf"'layer1\.0\.conv1\.weight' of type {dtype}.*quantised"):
         read_backbone(save(state, tmp_path))
+
+
+def test_weights_that_pytorch_quantised(tmp_path: Path) -> None:
     network = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})
     with pytest.raises(UserError, match="quantised"):
         read_backbone(save(network.state_dict(), tmp_path))

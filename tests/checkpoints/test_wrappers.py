@@ -152,7 +152,16 @@ def test_an_average_alone_is_the_backbone(tmp_path: Path) -> None:
     assert same_tensors(read.state, OTHER)
 
 
+def test_an_average_does_not_hide_a_tensor_that_is_there_twice(tmp_path: Path) -> None:
+    twice = {**prefixed("model."), "module.model.conv1.weight": STATE["conv1.weight"], **prefixed("ema.")}
+    with pytest.raises(UserError, match="twice"):
+        read_backbone(save({"state_dict": twice}, tmp_path))
+
+
 def test_an_average_of_something_else_is_refused(tmp_path: Path) -> None:
+    half = {"state_dict": prefixed("model."), "current_model_state": {"model.fc.weight": torch.ones(2, 2)}}
+    with pytest.raises(UserError, match="no rule explains its key 'current_model_state'"):
+        read_backbone(save(half, tmp_path))
     content = {"state_dict": {**prefixed("model."), "ema_model.conv1.weight": torch.ones(8, 3, 7, 7)}}
     with pytest.raises(UserError, match=r"called model\.conv1.*ema_model\.conv1\.weight"):
         read_backbone(save(content, tmp_path))
