@@ -211,8 +211,14 @@ def _open_retention(source: str, root: str | None) -> tuple[ImageSet, ImageSet |
     """The bank and the queries; None for leave-one-out."""
     if "/" in source and not Path(source).expanduser().exists():
         raise UserError(f"adapt.retention: there is no folder {source}")
-    with collectives.rank_by_rank("opening the retention images", needed=False):
-        bank, test = open_dataset(source, root)
+    try:
+        with collectives.rank_by_rank("opening the retention images", needed=False):
+            bank, test = open_dataset(source, root)
+    except UserError as error:
+        raise UserError(
+            f"adapt.retention {source}: {error}; the folder of a set by name is given by "
+            "--adapt.retention-root"
+        ) from error
     if bank.labels is None:
         raise UserError(
             f"adapt.retention {source} has no labels, so nothing shows whether it is forgotten: give a "

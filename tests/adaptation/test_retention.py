@@ -162,7 +162,8 @@ def test_a_run_goes_on_to_the_bit(step: int, options: list[str], undisturbed: Pa
     [
         (["--adapt.retention=FLAT"], "has no labels, so nothing shows whether it is forgotten"),
         (["--adapt.retention=no/such"], "adapt.retention: there is no folder no/such"),
-        (["--adapt.retention=no-such-set"], "no-such-set"),
+        (["--adapt.retention=no-such-set"], "adapt.retention no-such-set: "),
+        (["--adapt.retention=cifar10"], "the folder of a set by name is given by --adapt.retention-root"),
         (["--backbone.width=16"], "set --backbone.name, --backbone.width and --backbone.stem to the file's"),
         (["--adapt.lora_rank=4"], "has batch norm"),
     ],
