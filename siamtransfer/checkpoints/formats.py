@@ -12,7 +12,7 @@ from siamtransfer.checkpoints.detector_formats import DETECTOR_FORMATS
 from siamtransfer.checkpoints.file_format import Branch, Format, branches
 from siamtransfer.checkpoints.framework_formats import FRAMEWORK_FORMATS
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE_FORMATS
-from siamtransfer.checkpoints.layouts import efficientnet
+from siamtransfer.checkpoints.layouts import efficientnet, openmmlab
 from siamtransfer.checkpoints.masked_formats import MASKED_FORMATS
 from siamtransfer.checkpoints.method_formats import METHOD_FORMATS
 from siamtransfer.checkpoints.modern_formats import MODERN_FORMATS
@@ -59,6 +59,7 @@ FORMATS: tuple[Format, ...] = (
             "prefixed",
             f"a backbone called {word}, without a method's heads",
             {"backbone": Branch(f"{word}.", head="classifier")},
+            convert=openmmlab.to_timm,
             marks=(f"{word}.",),
         )
         for word in ("backbone", "encoder", "trunk")

@@ -39,6 +39,7 @@ _DETECTOR = {
     "roi_heads.mask": "detector",
     "roi_heads.keypoint": "detector",
     "head.": "detector",
+    "anchor_generator.": "detector",
     "pixel_mean": "normalisation",
     "pixel_std": "normalisation",
 }

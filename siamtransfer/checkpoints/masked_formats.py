@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from siamtransfer.checkpoints.file_format import Branch, Format
-from siamtransfer.checkpoints.layouts import official
+from siamtransfer.checkpoints.layouts import official, openmmlab
 from siamtransfer.checkpoints.normalisation import IMAGENET
 
 _IMAGENET = {"normalisation": IMAGENET, "channels": "rgb"}
@@ -46,6 +46,15 @@ MASKED_FORMATS: tuple[Format, ...] = (
         notes=official.FCMAE_NOTES,
     ),
     Format(
+        "vjepa",
+        "V-JEPA's official code",
+        {"target": Branch("backbone.", ("target_encoder",)), "encoder": Branch("backbone.", ("encoder",))},
+        siblings=("predictor", "opt"),
+        marks=("backbone.patch_embed.",),
+        method="vjepa",
+        convert=official.of_images,
+    ),
+    Format(
         "beit",
         "BEiT's or data2vec's official code, pretrained",
         key_paths=(("model",), ("module",), ()),
@@ -60,7 +69,7 @@ MASKED_FORMATS: tuple[Format, ...] = (
         "official",
         "a network in its authors' own layout",
         {"model": Branch("", head="classifier")},
-        marks=("|".join(official.FIRST_WORDS),),
-        convert=official.to_timm,
+        marks=("|".join(openmmlab.FIRST_WORDS),),
+        convert=openmmlab.to_timm,
     ),
 )

@@ -6,6 +6,7 @@ The input is the content of a file, the result one backbone's tensors under torc
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -105,7 +106,9 @@ def _without_heads(form: Format, keys: SortedKeys, trunk: Set[str] | None) -> di
     classifier, where the format has a head, are counted as dropped."""
     branches: dict[str, dict[str, Tensor]] = {}
     for name, tensors in keys.branches.items():
-        renamed, rule = _rename(form, tensors) if tensors else {}, form.branches[name].head
+        if not tensors:
+            continue
+        renamed, rule = _rename(form, tensors, keys.dropped.total()), form.branches[name].head
         if rule is not None:
             renamed, head = split_at_classifier(renamed, trunk)
             keys.dropped.update({rule: len(head)} if head else {})
@@ -176,17 +179,26 @@ def _starts_with_words(key: str, start: str) -> bool:
     return key.startswith(start) and (start[-1] == "." or not rest or not rest[0].isalpha())
 
 
-def _rename(form: Format, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under torchvision's or timm's names."""
+def _rename(form: Format, tensors: dict[str, Tensor], dropped: int) -> dict[str, Tensor]:
+    """The tensors under torchvision's or timm's names; the rules of the format drop `dropped` others."""
     try:
         converted = form.convert(tensors)
         renamed = {form.rename(name): tensor for name, tensor in converted.items()}
     except ValueError as error:
-        explained = len(tensors) if form.marks else 0  # without a mark any file may come here
-        raise Mismatch(f"looks like {form.what}, but {error}", explained) from error
+        known = sum(_is_known(form, name, tensor) for name, tensor in tensors.items()) if form.marks else 0
+        raise Mismatch(f"looks like {form.what}, but {error}", known and known + dropped) from error
     if len(renamed) < len(converted):
         raise Mismatch(f"looks like {form.what}, but holds some tensors twice under different names", 1)
     return renamed
+
+
+def _is_known(form: Format, name: str, tensor: Tensor) -> bool:
+    """Whether the layout of the format has a name for a tensor."""
+    with contextlib.suppress(ValueError):
+        for converted in form.convert({name: tensor}):
+            form.rename(converted)
+        return True
+    return False
 
 
 def count_trunk_keys(names: Iterable[str]) -> int:

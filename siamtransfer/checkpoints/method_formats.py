@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, Branch, Format, branches
+from siamtransfer.checkpoints.layouts import official
 from siamtransfer.checkpoints.layouts.sequential import TORCHVISION_CHILDREN, renamed_children
 from siamtransfer.checkpoints.normalisation import CIFAR10_LOOSE, IMAGENET, NONE, SWAV
 
@@ -55,6 +56,7 @@ METHOD_FORMATS: tuple[Format, ...] = (
         drops={"predictor.": "predictor"},
         marks=("base_encoder.",),
         method="moco-v3",
+        convert=official.to_timm,
         # Its ViTs take images of one size, so that timm's positions at other sizes are as good as any.
         fixes={**_RESNET, "vit": {**_VIT, "heads": 12, "positions": "antialiased"}},
     ),
@@ -76,6 +78,7 @@ METHOD_FORMATS: tuple[Format, ...] = (
         drops={"head.": "projector"},
         siblings=("dino_loss",),
         method="dino",
+        convert=official.to_timm,
         fixes={**_RESNET, "vit": {**_VIT, "heads": None, "positions": "bicubic-offset"}},
     ),
     Format(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from siamtransfer.checkpoints.file_format import Branch, Format
-from siamtransfer.checkpoints.layouts import meta, open_clip
+from siamtransfer.checkpoints.layouts import meta, official, open_clip
 from siamtransfer.checkpoints.vision_language_formats import TEXT_TOWER
 
 _RGB = {kind: {"channels": "rgb"} for kind in ("vit", "other")}
@@ -53,6 +53,7 @@ MODERN_FORMATS: tuple[Format, ...] = (
         siblings=("ibot_loss",),
         marks=("backbone.masked_embed",),
         method="ibot",
+        convert=official.to_timm,
         fixes={"vit": {**_DINO["vit"], "heads": None}},
     ),
     Format(

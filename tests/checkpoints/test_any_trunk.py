@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from siamtransfer.utils.errors import UserError
 State = dict[str, Tensor]
 
 
+@functools.cache
 def trunk(name: str) -> State:
     """A timm network's tensors without a classifier, with batch norms that do something."""
     torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +35,9 @@ AIMV2 = {
 }  # fmt: skip
 
 
+@functools.cache
 def network(name: str, **options: Any) -> tuple[Any, State]:
-    """timm's network without a classifier, and its tensors, none of which is zero or one."""
+    """timm's network without a classifier, and its tensors, none of which is zero or one; not to change."""
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=0, **options).eval()
     for tensor in model.state_dict().values():
@@ -161,6 +164,37 @@ def fcmae(state: State) -> Any:
     return {"model": under("encoder.", as_sparse(state)) | heads | under("decoder.0.", HEAD)}
 
 
+def dino(state: State) -> Any:
+    whole = under("backbone.", as_xcit(state)) | under("head.", HEAD)
+    return {"teacher": whole, "student": under("module.", whole), "dino_loss": {"center": torch.ones(1, 4)}}
+
+
+def ibot(state: State) -> Any:
+    swin = as_swin(state) | {"masked_embed": torch.ones(1, 96)}
+    whole = under("backbone.", swin) | under("head.", HEAD)
+    return {"teacher": whole, "student": under("module.", whole), "ibot_loss": {"center": torch.ones(1, 4)}}
+
+
+@pytest.mark.parametrize(
+    ("as_stored", "name"), [(dino, "xcit_nano_12_p16_224"), (ibot, "swin_tiny_patch4_window7_224")]
+)
+def test_a_method_around_an_official_layout(as_stored: Any, name: str, tmp_path: Path) -> None:
+    _, state = network(name)
+    read = read_backbone(save(as_stored(state), tmp_path))
+    assert (read.format, read.name, read.branch) == (as_stored.__name__, f"timm:{name}", "teacher")
+    assert same_tensors(read.state, state)
+
+
+def test_networks_for_videos_are_refused(tmp_path: Path) -> None:
+    encoder = {
+        "module.backbone.patch_embed.proj.weight": torch.ones(8, 3, 2, 16, 16),
+        "module.backbone.blocks.0.norm1.weight": torch.ones(8),
+    }
+    content = {"encoder": encoder, "target_encoder": encoder, "predictor": {"module.x": torch.ones(2)}}
+    with pytest.raises(UserError, match=r"V-JEPA.* takes videos, .*'patch_embed\.proj\.weight'"):
+        read_backbone(save(content | {"opt": {}}, tmp_path))
+
+
 def vicregl(state: State) -> Any:
     whole = under("module.backbone.", as_convnext(state)) | under("module.classifier.", HEAD)
     return {
@@ -237,10 +271,13 @@ def test_networks_of_openmmlab(name: str, rules: dict[str, str], tmp_path: Path)
         assert same_tensors(read.state, state)
         with pytest.raises(UserError, match=r"gate\.weight"):
             read_backbone(save({"state_dict": content | {"backbone.gate.weight": torch.ones(4)}}, tmp_path))
+    assert same_tensors(read_backbone(save(under("backbone.", stored), tmp_path)).state, state)
+    assert same_tensors(read_backbone(save({"state_dict": stored}, tmp_path)).state, state)
 
 
 def test_fcmae_has_a_norm_of_its_own_and_says_so(tmp_path: Path) -> None:
     model, state = network("convnextv2_atto")
+    model = copy.deepcopy(model)
     model.head.norm.load_state_dict({"weight": torch.ones(320), "bias": torch.zeros(320)})
     encoder = {name: tensor for name, tensor in state.items() if not name.startswith("head.norm.")}
     images = torch.randn(1, 3, 64, 64)
@@ -257,7 +294,8 @@ def test_fcmae_has_a_norm_of_its_own_and_says_so(tmp_path: Path) -> None:
 
 
 def test_vicregls_convnexts_have_no_layer_scale(tmp_path: Path) -> None:
-    model, scaled = network("convnext_atto")
+    model = copy.deepcopy(network("convnext_atto")[0])
+    scaled = model.state_dict()
     for name, tensor in scaled.items():
         if name.endswith(".gamma"):
             tensor.fill_(1.0)

@@ -185,6 +185,20 @@ PUBLIC_FORMATS: dict[str, tuple[Builder, str, dict[str, str]]] = {
         "detectron2",
         {},
     ),
+    "a RetinaNet": (
+        lambda a, b: {
+            "model": {
+                **under("backbone.bottom_up.", {to_detectron2(key): tensor for key, tensor in a.items()}),
+                "backbone.fpn_lateral3.weight": torch.ones(4, 4, 1, 1),
+                "backbone.top_block.p6.weight": torch.ones(4, 4, 3, 3),
+                "head.cls_subnet.0.weight": torch.ones(4, 4, 3, 3),
+                "anchor_generator.cell_anchors.0": torch.ones(9, 4),
+            },
+            "trainer": {"iteration": 10},
+        },
+        "detectron2",
+        {},
+    ),
     "a detector of the C4 layout": (
         lambda a, b: {
             "model": {

@@ -106,7 +106,7 @@ def fcmae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensor for name, tensor in result.items() if re.match(r"stages\.\d+\.blocks\.0\.norm\.bias", name)
     ]
     if not widths:
-        raise ValueError("it has no stages")
+        return result
     return result | {
         "head.norm.weight": torch.ones_like(widths[-1]),
         "head.norm.bias": torch.zeros_like(widths[-1]),
@@ -181,6 +181,20 @@ def beit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def of_images(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, which are those of a network for images.
+
+    Raises:
+        ValueError: a convolution has an axis of time.
+    """
+    for name, tensor in tensors.items():
+        if tensor.ndim == 5:
+            raise ValueError(
+                f"it takes videos, for its tensor {name!r} has an axis of time: such are not read"
+            )
+    return to_timm(tensors)
+
+
 def aimv2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """AIMv2's vision transformers.
 
@@ -192,7 +206,7 @@ def aimv2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 LAYOUTS: Mapping[str, Layout] = {
     r"downsample_layers\.\d+\.\d+\.kernel$": sparse_convnext,
-    r"downsample_layers\.": convnext,
+    r"stages\.\d+\.\d+\.dwconv\.": convnext,
     r"layers\.\d+\.blocks\.\d+\.attn\.relative_position_index$": swin,
     r"layers\.0\.downsample\.": swin,
     r"cls_attn_blocks\.\d+\.attn\.qkv\.": xcit,
@@ -200,13 +214,3 @@ LAYOUTS: Mapping[str, Layout] = {
     r"preprocessor\.patchifier\.": aimv2,
 }
 """The layouts by a regular expression for the beginning of a name that no other has."""
-
-FIRST_WORDS = (
-    "downsample_layers.",
-    "layers.0.",
-    "cls_attn_blocks.",
-    "rel_pos_bias.",
-    "blocks.0.attn.",
-    "preprocessor.",
-)
-"""Beginnings of names of which a file in one of these layouts has one."""

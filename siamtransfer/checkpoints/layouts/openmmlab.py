@@ -100,3 +100,10 @@ def _neighbours_first(tensor: Tensor) -> Tensor:
     *rest, width = tensor.shape
     by_channel = tensor.reshape(*rest, width // 4, 4)[..., [0, 2, 1, 3]]
     return by_channel.transpose(-1, -2).reshape(tensor.shape).contiguous()
+
+
+FIRST_WORDS = (
+    *("downsample_layers.", "layers.0.downsample.", "cls_attn_blocks.", "rel_pos_bias.", "preprocessor."),
+    *("blocks.0.attn.relative_position_index", "layers.0.ln1.", "stages.0.blocks.0.attn.w_msa."),
+)
+"""Beginnings of names; a file in one of these layouts, or of those of official.py, has one of them."""
