@@ -24,6 +24,7 @@ OPTIONAL = ("detectron2", "wandb", "faiss", "peft")
 LATE = {  # modules that import Detectron2 at their top
     "siamtransfer.detection.detectron2.cityscapes_collector",
     "siamtransfer.detection.detectron2.keypoint_collector",
+    "siamtransfer.detection.detectron2.large_jitter",
     "siamtransfer.detection.detectron2.lvis_collector",
     "siamtransfer.detection.detectron2.mask_collector",
     "siamtransfer.detection.detectron2.panoptic_collector",
