@@ -102,6 +102,8 @@ def describe(read: ReadBackbone) -> dict[str, Any]:
     """What a file holds, by the name of each fact."""
     others = [name for name in read.branches if name != read.branch]
     width = "" if read.width is None else f", width {read.width}, {read.stem} stem"
+    channels = read.architecture.in_channels
+    width += "" if channels == 3 else f", images of {channels} channel{'s' * (channels != 1)}"
     return {
         "file": read.path,
         "format": read.format,

@@ -103,7 +103,8 @@ def one_object_scenes(
         raise UserError(f"a set of Fashion Scenes needs at least one scene, not {count}; raise the count")
     for start in range(0, count, _SCENES_AT_ONCE):
         indices = np.arange(start, min(start + _SCENES_AT_ONCE, count))
-        yield _render_one(split, indices, size, seed)[:2]
+        images, backgrounds, _, _ = _render_one(split, indices, size, seed)
+        yield images, backgrounds
 
 
 def _render_one(split: str, indices: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, ...]:
