@@ -35,7 +35,7 @@ def build_filled(architecture: Architecture, state: Mapping[str, Tensor]) -> Bac
 
 def _build_without_memory(architecture: Architecture) -> Backbone | None:
     """The network with parameters on the device meta; None where a buffer takes its device or its numbers
-    from a parameter (timm's swinv2_cr)."""
+    from a parameter (timm's Swin v2)."""
     try:
         with _parameters_without_memory():
             network = architecture.build()
