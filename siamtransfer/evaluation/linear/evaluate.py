@@ -144,8 +144,8 @@ def _published(
     std = protocol.std or model.transform.std
     if len(std) != len(model.transform.std):
         raise UserError(
-            f"the protocol {config.protocol} has a std of its own for red, green and blue, and the images have "
-            f"{len(model.transform.std)} channels: choose another protocol"
+            f"the protocol {config.protocol} has a std of its own for red, green and blue, and the images "
+            f"have {len(model.transform.std)} channels: choose another protocol"
         )
     model.transform = replace(model.transform, interpolation=protocol.test_interpolation, std=std)
     network = _measured_layers(model, [layers])
