@@ -68,8 +68,9 @@ class DetectionOptions:
     """Rewrite the schedule, which is for 8 GPUs, for so many."""
     search: bool = False
     """Choose learning rate and weight decay on a held-out part of train."""
-    lrs: list[float] = field(default_factory=lambda: [0.01, 0.02, 0.04, 0.08])
-    """Search: learning rates (SOLVER.BASE_LR)."""
+    lrs: list[float] = field(default_factory=list)
+    """Search: learning rates (SOLVER.BASE_LR); none: 0.01, 0.02, 0.04 and 0.08, with AdamW the
+    configuration's rate times 0.5, 1, 2 and 4."""
     weight_decays: list[float] = field(default_factory=lambda: [1e-4])
     """Search: weight decays (SOLVER.WEIGHT_DECAY)."""
     held_out: float = 0.1

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.detection.config import DetectionOptions
+from siamtransfer.detection.detectron2.lr_scaling import PUBLISHED_GPUS
 from siamtransfer.detection.engines import SCRATCH, DetectionEngine, Detectron2Engine, TorchvisionEngine
 from siamtransfer.detection.finetune_run import Initialization
 from siamtransfer.detection.layered_config import LayeredConfig, read_layered_config
-from siamtransfer.detection.lr_search import SearchGrid
+from siamtransfer.detection.lr_search import SearchGrid, default_rates
 from siamtransfer.detection.study import DetectionStudy
 from siamtransfer.detection.tasks.registry import open_task
 from siamtransfer.detection.trials import (
@@ -37,9 +38,7 @@ def evaluate(options: DetectionOptions, files: Sequence[Path]) -> dict[str, Any]
         task,
         Path(options.run) if options.run else default_folder(files, initializations),
         range(options.seed, options.seed + options.trials),
-        SearchGrid(tuple(options.lrs), tuple(options.weight_decays), options.held_out)
-        if options.search
-        else None,
+        build_grid(options, layered) if options.search else None,
         options.eval_only,
     )
     for sentence in initializations[0].remarks():
@@ -108,6 +107,15 @@ def build_engine(options: DetectionOptions, layered: LayeredConfig) -> Detection
     return TorchvisionEngine(layered, options.head)
 
 
+def build_grid(options: DetectionOptions, layered: LayeredConfig) -> SearchGrid:
+    """What --search tries."""
+    scale = options.scale_to / PUBLISHED_GPUS if options.scale_to else 1.0
+    lrs = tuple(options.lrs) or default_rates(layered, scale)
+    if not options.lrs:
+        say(f"--search tries the learning rates {', '.join(f'{lr:g}' for lr in lrs)}; --lrs gives others")
+    return SearchGrid(lrs, tuple(options.weight_decays), options.held_out)
+
+
 def build_initializations(options: DetectionOptions, engine: DetectionEngine) -> list[Initialization]:
     """That of --weights and that of --compare, each under a name of its own."""
     if options.weights == SCRATCH:
@@ -140,9 +148,9 @@ def describe(
     """The record."""
     first = study.initializations[0]
     search = {}
-    if options.search:
+    if study.grid is not None:
         search = {
-            "search": {"rates": options.lrs, "decays": options.weight_decays},
+            "search": {"rates": list(study.grid.lrs), "decays": list(study.grid.weight_decays)},
             "chosen_on": f"{options.held_out:g} of the training images, held out, by {study.task.headline}",
             "chosen": {start.name: keys for start, keys in zip(study.initializations, chosen, strict=True)},
         }

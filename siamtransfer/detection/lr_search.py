@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 
 from siamtransfer.detection.data.dataset_split import DetectionSplit, ImageRecord
 from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.detection.layered_config import LayeredConfig
 from siamtransfer.utils.errors import UserError
 
 SEED = 0  # of the split, the same for all weights and trials
+SGD_RATES = (0.01, 0.02, 0.04, 0.08)
+_FACTORS = (0.5, 1.0, 2.0, 4.0)  # the spacing of SGD_RATES around 0.02, the rate of COCO's 1x
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,26 @@ class SearchGrid:
         for lr in self.lrs:
             for weight_decay in self.weight_decays:
                 yield lr, weight_decay
+
+
+def default_rates(layered: LayeredConfig, scale: float = 1.0) -> tuple[float, ...]:
+    """The learning rates to try where none are given: SGD_RATES, and with AdamW, whose rates are smaller by
+    orders, 0.5, 1, 2 and 4 times that of the configuration.
+
+    `scale`: by which the configuration's rate is multiplied for another number of GPUs.
+
+    Raises:
+        UserError: the optimizer is AdamW, and the configuration states no rate.
+    """
+    optimizer = layered["SOLVER.OPTIMIZER"].value if "SOLVER.OPTIMIZER" in layered else "SGD"
+    if optimizer == "SGD":
+        return SGD_RATES
+    rate = layered["SOLVER.BASE_LR"].value if "SOLVER.BASE_LR" in layered else None
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0:
+        raise UserError(
+            f"--search has no rates of {optimizer} to try, because SOLVER.BASE_LR is {rate!r}: give --lrs"
+        )
+    return tuple(float(f"{rate * scale * factor:.6g}") for factor in _FACTORS)
 
 
 def hold_out(data: DetectionData, fraction: float) -> DetectionData:

@@ -6,6 +6,7 @@ build_pyramid.py chooses between them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ LEVELS = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 """The maps below a feature pyramid by Detectron2's names, with their strides in pixels."""
 
 
-class PyramidTrunk(nn.Module):
+class PyramidTrunk(nn.Module, ABC):
     """x[N, 3, H, W], normalised -> maps by their names, each [N, channels, H / stride, W / stride].
 
     H and W are multiples of `size_divisibility`.
@@ -37,6 +38,6 @@ class PyramidTrunk(nn.Module):
     size_divisibility: int
     is_pyramid: ClassVar[bool] = False
 
+    @abstractmethod
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The maps, from the finest to the coarsest."""
-        raise NotImplementedError

@@ -106,18 +106,41 @@ def test_torchvision_trains_stops_resumes_and_scores(
     assert [arm["name"] for arm in whole["provenance"]["arms"]] == ["a", "scratch"]
     assert {"detection/AP", "segmentation/AP", "compare/detection/AP/difference"} <= whole["metrics"].keys()
 
-    steps = stop_after_two_steps(monkeypatch, TransferTraining, "step")
-    with pytest.raises(SystemExit) as stopped:
-        measure(weights, tmp_path / "run", engine="torchvision")
-    assert stopped.value.code == 143 and len(steps) < 4
-    measure(weights, tmp_path / "run", "--resume", engine="torchvision")
-    assert len(steps) == 4
-    first, second = (
-        torch.load(tmp_path / name / "a" / "trial-0" / "detector.pth", weights_only=True)["model"]
-        for name in ("whole", "run")
-    )
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    first = resumed_as_whole(weights, tmp_path, monkeypatch)
     start = read_backbone(weights).state
     prefix = "backbone.body.bottom_up."
     moved = {name for name, value in start.items() if not torch.equal(value, first[prefix + name])}
     assert moved == start.keys() - {"head.norm.weight", "head.norm.bias"}
+
+
+def resumed_as_whole(
+    weights: Path | str, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> dict[str, Any]:
+    """The model of folder/whole, after a run that stops and resumes has ended in it to the bit."""
+    steps = stop_after_two_steps(monkeypatch, TransferTraining, "step")
+    with pytest.raises(SystemExit) as stopped:
+        measure(weights, folder / "run", *more, engine="torchvision")
+    assert stopped.value.code == 143 and len(steps) < 4
+    measure(weights, folder / "run", "--resume", *more, engine="torchvision")
+    assert len(steps) == 4
+    first, second = (
+        torch.load(next((folder / name).glob("*/trial-0/detector.pth")), weights_only=True)["model"]
+        for name in ("run", "whole")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    return second
+
+
+def test_a_plain_vit_stops_and_resumes_in_torchvision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stochastic depth, rates by layer and AdamW, whose moments have to come back too."""
+    source, small = "random:timm:test_vit4", ["--config", "scenes-vit-fpn", "MODEL.MASK_ON", "False"]
+    measure(source, tmp_path / "whole", *small, engine="torchvision")
+    trained = resumed_as_whole(source, tmp_path, monkeypatch, *small)
+    relative = [value for name, value in trained.items() if ".relative." in name]
+    assert relative and all(bool(value.any()) for value in relative)  # they begin at zero
+    assert not torch.equal(
+        trained["backbone.body.bottom_up.pos_embed"], read_backbone(source).state["pos_embed"]
+    )
