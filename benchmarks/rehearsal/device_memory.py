@@ -16,6 +16,7 @@ from torch import Tensor
 from siamtransfer.config import PretrainConfig
 from siamtransfer.methods.base import Method, StepInfo
 from siamtransfer.pretraining.build import build_method
+from siamtransfer.pretraining.start import configured_network
 from siamtransfer.training.recompute import recompute_blocks
 
 FEW, MORE = 2, 4  # images of the two passes
@@ -38,7 +39,7 @@ class DeviceMemory:
 def count_device_memory(config: PretrainConfig, share: int, images: int) -> DeviceMemory:
     """The memory of a step of `config` on one GPU with `share` images, of a set of `images`, in bfloat16."""
     torch.manual_seed(0)
-    method = build_method(config)
+    method = build_method(config, configured_network(config.backbone))
     method.prepare(images, None)
     method.to(memory_format=torch.channels_last)
     if config.hardware.activation_checkpointing:

@@ -15,9 +15,18 @@ import torch
 from torch import Tensor
 
 from siamtransfer.backbones.backbone import Backbone, check_channels
-from siamtransfer.backbones.names import FULL_WIDTH, OUTPUT_STRIDES, RESNETS, STEMS, TIMM, TORCHVISION, Stem
-from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, head_count, timm_name
+from siamtransfer.backbones.names import (
+    FULL_WIDTH,
+    OUTPUT_STRIDES,
+    POSITIONS,
+    RESNETS,
+    STEMS,
+    TIMM,
+    TORCHVISION,
+    Stem,
+)
+from siamtransfer.backbones.resnet import ResNetBackbone, resnet_tensors
+from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, head_count, known_outline, timm_name
 from siamtransfer.backbones.torchvision import TorchvisionBackbone, torchvision_name
 from siamtransfer.utils.errors import UserError
 
@@ -96,15 +105,25 @@ def build_backbone(
             )
         _check_resnet(name, **chosen)
         return ResNetBackbone(name, zero_init_residual=zero_init_residual, **chosen)
-    if name.startswith(TORCHVISION):
+    known = known_name(name)
+    if known.startswith(TORCHVISION):
         chosen = _allowed(name, choices, _CHANNELS)
-        known = torchvision_name(name)
         if drop_path:
             raise UserError(f"backbone.drop_path is {drop_path}; it can be chosen for timm's models only")
         return TorchvisionBackbone(known, **chosen)
-    known = name if name in VARIANTS else timm_name(name)
     chosen = _allowed(name, choices, _OF_TIMM | _CHANNELS)
     return TimmBackbone(known, zero_init_residual, drop_path, **chosen)
+
+
+def known_name(name: str) -> str:
+    """The name of a network as its backbone and its `Architecture` have it: timm's with their prefix.
+
+    Raises:
+        UserError: the name is unknown; the nearest known ones are named.
+    """
+    if name in RESNETS or name in VARIANTS:
+        return name
+    return torchvision_name(name) if name.startswith(TORCHVISION) else timm_name(name)
 
 
 def _allowed(name: str, choices: Choices, own: Choices) -> dict[str, Any]:
@@ -143,6 +162,10 @@ def _check_resnet(
         strides = ", ".join(map(str, OUTPUT_STRIDES))
         raise UserError(f"output stride {output_stride} is none of {strides}")
     check_channels(in_channels)
+
+
+_SHOWN = ("name", "width", "stem")
+"""Fields of an Architecture that `as_dict` has for every network."""
 
 
 class Architecture(NamedTuple):
@@ -194,12 +217,36 @@ class Architecture(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """For records: name, width and stem, and of the others what differs from the usual."""
         usual = Architecture(self.name)
-        shown = ("name", "width", "stem")
         return {
             field: value
             for field, value in self._asdict().items()
-            if field in shown or value != getattr(usual, field)
+            if field in _SHOWN or value != getattr(usual, field)
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Architecture:
+        """The architecture that `as_dict` made this of.
+
+        Raises:
+            ValueError: the name, the width or the stem is absent, a field is unknown, or a value is none of
+                its field's; says which.
+        """
+        for field in _SHOWN:
+            if field not in content:
+                raise ValueError(f"it lacks {field}")
+        for field, value in content.items():
+            if field not in cls._fields:
+                raise ValueError(f"a choice {field!r} is not known to this version of siamtransfer")
+            if not _is_possible(field, value):
+                raise ValueError(f"{field} is {value!r}")
+        return cls(**content)
+
+    @property
+    def hidden_choices(self) -> dict[str, Any]:
+        """What name, width, stem and channels do not say, where it is not the library's choice:
+        {field: value}."""
+        named = Architecture(self.name, self.width, self.stem, in_channels=self.in_channels)
+        return {field: value for field, value in self._asdict().items() if value != getattr(named, field)}
 
     def build(self, *, zero_init_residual: bool = False, drop_path: float = 0.0) -> Backbone:
         """The network with random weights from the global generator."""
@@ -256,6 +303,27 @@ class Architecture(NamedTuple):
         return complete
 
 
+def _is_possible(field: str, value: Any) -> bool:
+    """Whether a field of an Architecture can have this value."""
+    match field:
+        case "name":
+            return isinstance(value, str)
+        case "stem":
+            return value is None or value in STEMS
+        case "stride_in_1x1":
+            return isinstance(value, bool)
+        case "output_stride":
+            return value in OUTPUT_STRIDES
+        case "pool" | "activation":
+            return value is None or isinstance(value, str)
+        case "norm_eps":
+            return value is None or (isinstance(value, float) and 0 < value < 1)
+        case "positions":
+            return value is None or value in POSITIONS
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return whole or (value is None and field != "in_channels")
+
+
 def _is_finite(tensor: Tensor) -> bool:
     """Whether no number is NaN or infinite: an eighth of the time of torch.isfinite, and no memory. The
     extremes of numbers with a NaN among them are NaN."""
@@ -266,6 +334,15 @@ def _is_finite(tensor: Tensor) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _tensors_of(architecture: Architecture) -> dict[str, Tensor]:
-    """The tensors of a network in the layers' order, without numbers; not to be changed."""
+    """The tensors of a network in the layers' order, without numbers; not to be changed. It is built where
+    its tensors are not known otherwise."""
+    name, width, stem = architecture[:3]
+    if name in RESNETS and width is not None and stem is not None:
+        choices: Any = {key: value for key, value in architecture._asdict().items() if key != "name"}
+        _check_resnet(name, **_allowed(name, choices, _OF_RESNETS | _CHANNELS))
+        return resnet_tensors(name, width, stem, architecture.in_channels)
+    known = known_outline(name) if architecture == Architecture(name) else None
+    if known is not None:
+        return known.tensors
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return dict(architecture.build().state_dict())

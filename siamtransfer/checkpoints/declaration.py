@@ -23,6 +23,9 @@ from siamtransfer.utils.errors import UserError
 
 FORMAT = "siamtransfer"
 VERSION = 1
+VERSION_OF_CHOICES = 2
+"""Of files whose network has choices beyond its name, width, stem and channels. Programs that know version 1
+only would leave them out without a word, so they refuse such files."""
 KEYS = "keys"
 """The entry of a checkpoint that holds the declaration; files from before it have no such entry."""
 

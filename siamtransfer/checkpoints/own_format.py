@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.names import Stem
 from siamtransfer.checkpoints.declaration import (
     FORMAT,
     KEYS,
     VERSION,
+    VERSION_OF_CHOICES,
     Declaration,
     first_word,
     read_declaration,
@@ -38,6 +38,8 @@ from siamtransfer.utils.errors import UserError
 
 DECLARED_HEAD = "head (declared)"
 """The rule that drops the keys of declared heads."""
+_BESIDE_ARCHITECTURE = ("dim", "evaluated")
+"""What the entry "backbone" of a checkpoint has besides the fields of an Architecture."""
 
 
 class OwnCheckpoint(NamedTuple):
@@ -64,7 +66,7 @@ def read_own(content: Mapping[str, Any], branch: str | None) -> OwnCheckpoint:
         keys, evaluated = _sort(content)
         return OwnCheckpoint(
             select_branch(keys, branch or evaluated, MovingAverage()),
-            architecture := _recorded_architecture(content["backbone"]),
+            architecture := recorded_architecture(content["backbone"]),
             _recorded_normalisation(content["normalisation"], architecture.in_channels),
         )
     except Mismatch as mismatch:
@@ -84,7 +86,7 @@ def check_readable(state: Mapping[str, Any]) -> None:
     try:
         read_own(state, None)
         keys, _ = _sort(state)
-        architecture = _recorded_architecture(state["backbone"])
+        architecture = recorded_architecture(state["backbone"])
         for tensors in keys.branches.values():
             _compare_shapes(tensors, architecture)
     except UserError as error:
@@ -97,7 +99,7 @@ def _sort(content: Mapping[str, Any]) -> tuple[SortedKeys, str | None]:
     missing = [entry for entry in OWN.needs if entry not in content]
     if missing:
         raise Mismatch(f"looks like {OWN.what}, but lacks its entry {missing[0]!r}")
-    if content["version"] != VERSION:
+    if content["version"] not in (VERSION, VERSION_OF_CHOICES):
         raise Mismatch(
             f"was written by another version of siamtransfer ({content['version']}): update to read it"
         )
@@ -173,15 +175,26 @@ def _evaluated_before_declarations(backbone: Any) -> str | None:
     raise UserError(f"says that {backbone['evaluated']!r} is evaluated, and there is no such network")
 
 
-def _recorded_architecture(backbone: Any) -> Architecture:
-    match backbone:
-        case {"name": str(name), "width": None | int() as width, "stem": stem} if (
-            stem is None or stem in get_args(Stem)
-        ):
-            channels = backbone.get("in_channels", 3)
-            if isinstance(channels, int) and not isinstance(channels, bool) and channels >= 1:
-                return Architecture(name, width, stem, in_channels=channels)
-    raise ValueError(f"its entry 'backbone' is not understood: {backbone!r}")
+def recorded_architecture(backbone: Any) -> Architecture:
+    """The network that the entry "backbone" of a checkpoint records.
+
+    Raises:
+        ValueError: the entry is not understood; the message is the rest of a sentence that begins with the
+            file's name.
+    """
+    if not isinstance(backbone, dict):
+        raise ValueError(f"its entry 'backbone' is not understood: {backbone!r}")
+    try:
+        return Architecture.from_dict(
+            {name: value for name, value in backbone.items() if name not in _BESIDE_ARCHITECTURE}
+        )
+    except ValueError as error:
+        raise ValueError(f"its entry 'backbone' is not understood: {error}") from error
+
+
+def record_architecture(architecture: Architecture) -> tuple[dict[str, Any], int]:
+    """The entry "backbone" of a checkpoint, as far as the network makes it, and the file's version."""
+    return architecture.as_dict(), VERSION_OF_CHOICES if architecture.hidden_choices else VERSION
 
 
 def _recorded_normalisation(recorded: Any, channels: int) -> Normalisation:

@@ -184,7 +184,10 @@ def parse_record(text: str, where: str, path: Path) -> RecordedReading:
         if content.pop("checksum") != _checksum(content):
             raise ValueError("checksum")
         return RecordedReading(
-            _architecture(content["architecture"]), _reading(content["reading"]), content["weights"], where
+            Architecture.from_dict(content["architecture"]),
+            _reading(content["reading"]),
+            content["weights"],
+            where,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"does not hold an intact record of the conversion ({where})") from error
@@ -193,10 +196,6 @@ def parse_record(text: str, where: str, path: Path) -> RecordedReading:
 def _checksum(content: dict[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _architecture(content: dict[str, Any]) -> Architecture:
-    return Architecture(**content)
 
 
 def _reading(content: dict[str, Any]) -> Reading:

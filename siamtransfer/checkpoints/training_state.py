@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from siamtransfer.checkpoints.declaration import FORMAT, VERSION
+from siamtransfer.checkpoints.declaration import FORMAT, VERSION_OF_CHOICES
 from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.checkpoints.state_names import is_state_name, state_name, step_of, verify_name
 from siamtransfer.utils.errors import UserError
@@ -189,6 +189,6 @@ def read_state(path: Path) -> dict[str, Any]:
     state = load_state(path)
     if state.get("format") != FORMAT:
         raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
-    if state.get("version", 0) > VERSION:
+    if state.get("version", 0) > VERSION_OF_CHOICES:
         raise UserError(f"{path} was written by a newer version of siamtransfer: update to read it")
     return state

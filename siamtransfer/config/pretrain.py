@@ -132,6 +132,7 @@ class PretrainConfig:
                 tree[section_of(self.method.name)] = dataclasses.asdict(self.options)
             else:
                 tree[each.name] = dataclasses.asdict(getattr(self, each.name))
+        tree["backbone"] = dataclasses.asdict(self.backbone.completed())
         return tree
 
     @classmethod
@@ -184,6 +185,7 @@ class PretrainConfig:
     def assemble(cls, values: Mapping[str, Any]) -> PretrainConfig:
         """The configuration of parsed values."""
         config = build(cls, dict(values))
+        config.backbone = config.backbone.completed()
         kind = METHODS[config.method.name].Config
         config.method_options = build(kind, dict(values), prefix=f"{section_of(config.method.name)}.")
         return config

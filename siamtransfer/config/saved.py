@@ -63,6 +63,10 @@ FREE_ON_RESUME = (
 """Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
 
 
+NETWORK = ("backbone.name", "backbone.width", "backbone.stem")
+"""Keys that may be null in a run from weights, and say then what the file says."""
+
+
 def _number_of_views(saved: Mapping[str, Any]) -> int:
     """Views of an image in a saved configuration; 2 where its section of views is not known."""
     try:
@@ -74,12 +78,16 @@ def _number_of_views(saved: Mapping[str, Any]) -> int:
 def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raises UserError when two configurations (as dicts) differ in a key that matters; lists all such keys.
 
-    `saved` may be an older version's: keys that it lacks count as having had their defaults.
+    `saved` may be an older version's: keys that it lacks count as having had their defaults. A key of NETWORK
+    that is null on one side is not compared: `require_network` (pretraining/start.py) compares the network.
     """
     saved = current_names(saved, views=_number_of_views(saved))
     method = saved["method"]["name"]
     defaults = PretrainConfig(method=MethodConfig(method)).as_dict()
     old, new = flatten(defaults) | flatten(dict(saved)), flatten(dict(current))
+    for key in NETWORK:
+        if old.get(key) is None or new.get(key) is None:  # that of the weights, which the checkpoint records
+            old[key] = new[key]
     free: tuple[str, ...] = FREE_ON_RESUME
     if method != current["method"]["name"]:
         free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough

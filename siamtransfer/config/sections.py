@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from siamtransfer.backbones.names import Stem
+from siamtransfer.backbones.names import FULL_WIDTH, Stem
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.methods.registry import METHODS
 
@@ -67,20 +67,21 @@ class DataConfig:
 class BackboneConfig:
     """The network to be trained."""
 
-    name: str = "resnet50"
-    """resnet18, resnet34, resnet50, resnet101, or any timm model by name."""
-    width: int = 64
-    """Channels of a ResNet's first stage; 64 is the published one."""
-    stem: Stem = "imagenet"
+    name: str | None = None
+    """resnet18, resnet34, resnet50, resnet101, or any timm model by name; null: the network in weights, or
+    resnet50 without."""
+    width: int | None = None
+    """Channels of a ResNet's first stage; null: as in weights, or the published 64 without."""
+    stem: Stem | None = None
     """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for images of 32 pixels or so; small-pad2:
-    the same with solo-learn's padding of 2."""
+    the same with solo-learn's padding of 2. null: as in weights, or imagenet without."""
     zero_init_residual: bool = True
     """Start every residual block as the identity, as SimSiam does."""
     drop_path: float = 0.0
     """Rate of stochastic depth in training, for timm's models only (DINO's ViTs: 0.1)."""
     weights: str | None = None
-    """Checkpoint of any known format whose backbone the run starts from (also --resume-from-backbone); it
-    must be of the architecture that name, width and stem say. null: random weights."""
+    """Checkpoint of any known format whose backbone the run starts from (also --resume-from-backbone). What
+    the file says of its network beyond name, width and stem is taken over. null: random weights."""
     first_convolution: Literal["repeat", "colours"] | None = None
     """How weights for 3 channels start a network for another number. repeat: the filters of red, green and
     blue are repeated and scaled by 3 / channels, as timm does. colours: they stay those of data.rgb, and
@@ -88,6 +89,17 @@ class BackboneConfig:
     branch: str | None = None
     """Which backbone of that checkpoint; null: the one that its format names first."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    def completed(self) -> BackboneConfig:
+        """With the usual network in place of null, where no weights say which it is."""
+        if self.weights is not None:
+            return self
+        return replace(
+            self,
+            name=self.name or "resnet50",
+            width=FULL_WIDTH if self.width is None else self.width,
+            stem=self.stem or "imagenet",
+        )
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Logger:
             return
         weights = sum(p.numel() for p in state.method.parameters()) / 1e6
         say(
-            f"{config.method.name} · {config.backbone.name} ({weights:.1f} M weights with heads) · "
+            f"{config.method.name} · {state.method.backbone.name} ({weights:.1f} M weights with heads) · "
             f"{len(state.images)} images of {state.images.name}/{state.images.split} · batch size "
             f"{config.optim.batch_size} on {runtime.world_size} x {runtime.device.type} in "
             f"{runtime.precision} · steps {state.step} to {self.schedule.steps} · {config.run.dir}"

@@ -34,6 +34,7 @@ from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_mon
 from siamtransfer.pretraining.retention import watch_retention
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
+from siamtransfer.pretraining.start import find_start
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.guard import StepContext
@@ -69,14 +70,15 @@ def pretrain(
         schedule = Schedule(config.optim, len(images), runtime.world_size)
 
         # Model: the method with its backbone, then its optimizer and loss scaler.
-        torch.manual_seed(config.run.seed)
         with collectives.own_pace("building the state"):
-            state = TrainState.build(config, images, recipe)
+            start = find_start(config.backbone, recipe, saved)
+            torch.manual_seed(config.run.seed)
+            state = TrainState.build(config, images, recipe, start.architecture)
+            state.load_backbone(start, runtime)
             if saved is not None:
                 state.restore(saved)
-            elif config.backbone.weights:
-                state.load_backbone(runtime)
             state.adapt()
+            del start  # and with it a copy of the weights
         log = run.open_log(state, schedule)
 
         end = partial(end_run, stop, state, schedule, runtime)

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from siamtransfer.config import PretrainConfig
+from siamtransfer.config import DataConfig, PretrainConfig
 from siamtransfer.data.imageset import ImageSet, channels_of
+from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
+from siamtransfer.data.registry import NAMED
 from siamtransfer.data.sources import open_dataset
 from siamtransfer.data.subset import Subset
+from siamtransfer.data.unreadable import WrongChannels
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Pass, extract_share
@@ -193,13 +196,7 @@ def watch_retention(
             "adapt.on_forgetting keep-best chooses by kNN on the new images, and a flat folder has no "
             "labels: take stop, or give the new images in one folder a class by --data.name folder"
         )
-    bank, test = _open_retention(config.adapt.retention, config.adapt.retention_root)
-    channels = len(state.recipe.mean)
-    if channels_of(bank) != channels:
-        raise UserError(
-            f"adapt.retention {config.adapt.retention} has images of {channels_of(bank)} channels, and the "
-            f"new images have {channels}: give retention images of the same kind"
-        )
+    bank, test = _open_retention(config, state.recipe.channels)
     knn = build_scorer(config, state.recipe, runtime, state.method.backbone.dim, bank, test)
     monitor = RetentionMonitor(knn, state, schedule, log, run, between_chunks)
     if state.step == 0:
@@ -207,21 +204,43 @@ def watch_retention(
     return [monitor]
 
 
-def _open_retention(source: str, root: str | None) -> tuple[ImageSet, ImageSet | None]:
-    """The bank and the queries; None for leave-one-out."""
+def _open_retention(config: PretrainConfig, channels: int) -> tuple[ImageSet, ImageSet | None]:
+    """The bank and the queries, read like the new images, which have so many channels; None for
+    leave-one-out."""
+    source, root = config.adapt.retention, config.adapt.retention_root
+    assert source is not None
     if "/" in source and not Path(source).expanduser().exists():
         raise UserError(f"adapt.retention: there is no folder {source}")
     try:
         with collectives.rank_by_rank("opening the retention images", needed=False):
-            bank, test = open_dataset(source, root)
+            bank, test = open_dataset(source, root, **_form_of(config.data, source, channels))
+    except WrongChannels as error:
+        raise UserError(
+            f"adapt.retention {source} has to have images of {channels} channels like the new ones, and has "
+            f"others: {error}"
+        ) from error
     except UserError as error:
         raise UserError(
             f"adapt.retention {source}: {error}; the folder of a set by name is given by "
             "--adapt.retention-root"
         ) from error
+    if channels_of(bank) != channels:
+        raise UserError(
+            f"adapt.retention {source} has images of {channels_of(bank)} channels, and the new images have "
+            f"{channels}: give retention images of the same kind"
+        )
     if bank.labels is None:
         raise UserError(
             f"adapt.retention {source} has no labels, so nothing shows whether it is forgotten: give a "
             "folder with one folder a class, or a labelled set"
         )
     return bank, test
+
+
+def _form_of(data: DataConfig, source: str, channels: int) -> dict[str, Any]:
+    """The options of the new images' form that a retention set takes: files take all, a set by name its
+    own."""
+    form = {key: getattr(data, key) for key in FORM_OPTIONS}
+    if form["channels"] is None and channels != 3:
+        form["channels"] = channels  # which the files of the new images show
+    return {key: value for key, value in form.items() if source not in NAMED or key in NAMED[source].takes}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from siamtransfer.adaptation.forgetting import ForgettingWatch
 from siamtransfer.adaptation.trunk import AdaptedTrunk
-from siamtransfer.checkpoints.declaration import FORMAT, KEYS, VERSION, declare
-from siamtransfer.checkpoints.normalisation import Normalisation
+from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.checkpoints.declaration import FORMAT, KEYS, declare
 from siamtransfer.config import PretrainConfig, refuse_differences
-from siamtransfer.data.imageset import ImageSet, channels_of, require_same_images
+from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.distributed.sharding import whole_state
 from siamtransfer.methods import Method
@@ -22,6 +22,7 @@ from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
 from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
 from siamtransfer.pretraining.collapse import CollapseWatch
 from siamtransfer.pretraining.memory_saving import sharded_units
+from siamtransfer.pretraining.start import Start, require_network
 from siamtransfer.training.compiling import compile_backbones
 from siamtransfer.training.device_guard import DeviceGuard, refuse_late_guard
 from siamtransfer.training.loss_scale import load_loss_scale
@@ -60,33 +61,35 @@ class TrainState:
     _saved: dict[str, Any] | None = None
 
     @classmethod
-    def build(cls, config: PretrainConfig, images: ImageSet, recipe: Recipe) -> TrainState:
+    def build(
+        cls, config: PretrainConfig, images: ImageSet, recipe: Recipe, network: Architecture
+    ) -> TrainState:
         """The state before the first step, on the CPU; initial weights come from torch's generator."""
-        method = build_method(config, channels_of(images))
+        method = build_method(config, network)
         method.prepare(len(images), None if images.labels is None else torch.tensor(images.labels))
         options = config.options
         collapse = CollapseWatch(options.least_std, options.least_rank_fraction)
         return cls(config, images, recipe, method, collapse)
 
-    def load_backbone(self, runtime: Runtime) -> None:
-        """Takes the backbone's weights from the checkpoint `backbone.weights`; the heads stay new.
-
-        Raises:
-            UserError: there is no such file or branch, or it is of another architecture.
-        """
-        images = Normalisation(tuple(self.recipe.mean), tuple(self.recipe.std))
-        summary = fill_backbone(self.method, self.config.backbone, images, self.recipe.rgb)
+    def load_backbone(self, start: Start, runtime: Runtime) -> None:
+        """Takes the backbone's weights from the start of the run, where it has some; the heads stay new."""
+        if start.weights is None:
+            return
+        fill_backbone(self.method, start.weights)
         if runtime.is_main:
-            say(f"the backbone starts from {summary}")
+            say(f"the backbone starts from {start.account}")
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Continues from the checkpoint `saved`. The optimizer and the scaler, which are built on the device,
         take their part of it in `distribute`.
 
         Raises:
-            UserError: the checkpoint is of another configuration or of other images.
+            UserError: the checkpoint is of another configuration or network, or of other images.
         """
         refuse_differences(saved["config"], self.config.as_dict())
+        require_network(
+            self.config.backbone, Architecture.of(self.method.backbone), "the checkpoint to resume from"
+        )
         data = saved["data"]
         require_same_images(self.images, fingerprint=data["fingerprint"], count=data["images"])
         self.method.load_state_dict(saved["model"])
@@ -194,7 +197,6 @@ class TrainState:
         images, corrections = self.images, self.trunk.state_dict()
         return {
             "format": FORMAT,
-            "version": VERSION,
             "method": self.config.method.name,
             "model": self.trunk.plain_state(whole_state(self.method.state_dict())),
             "optimizer": whole_state(self.updater.optimizer.state_dict()),
@@ -207,7 +209,7 @@ class TrainState:
                 **({"forgetting": vars(self.forgetting)} if self.forgetting.start is not None else {}),
             },
             "config": self.config.as_dict(),
-            "backbone": describe_backbone(self.method),
+            **describe_backbone(self.method),
             "normalisation": {"mean": list(self.recipe.mean), "std": list(self.recipe.std)},
             "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
             KEYS: declare(self.method),

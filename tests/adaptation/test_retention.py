@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.small_runs import assert_same_run, complete, images_of, launch, newest, rows, stop_at
 
 from siamtransfer.adaptation.forgetting import ForgettingWatch
@@ -177,3 +179,38 @@ def test_wrong_arguments_end_before_the_first_step(
     assert run.wait() == 2
     assert run.said.splitlines()[-1].startswith("error: ") and sentence in run.said
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.fixture(scope="module")
+def rgba(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of four channels in two class folders."""
+    folder, generator = tmp_path_factory.mktemp("rgba"), np.random.default_rng(0)
+    for number in range(12):
+        (folder / f"class{number % 2}").mkdir(exist_ok=True)
+        pixels = generator.integers(0, 256, (20, 20, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"class{number % 2}" / f"{number}.png")
+    return folder
+
+
+def test_retention_images_are_read_like_the_new_ones(rgba: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    words = [
+        *images_of(rgba),
+        "--data.channels=4",
+        "--backbone.weights=random:resnet18:width=8:channels=4",
+        "--monitor.knn_every=1",
+        "--optim.epochs=1",
+        "--log.every=1",
+    ]
+    run = complete(tmp_path / "run", *words, f"--adapt.retention={rgba}")
+    assert [row["step"] for row in rows(run.folder) if "retention/drop" in row] == [0, 1]
+    for number, (other, sentence) in enumerate(
+        (
+            (shapes_folder, "has to have images of 4 channels like the new ones, and has others: "),
+            ("fashion-objects", "data.channels is 4, and the images of fashion-objects have 1 channel"),
+            ("fashion-scenes", "has images of 3 channels, and the new images have 4"),
+        )
+    ):
+        refused = launch(tmp_path / f"run{number}", *words, f"--adapt.retention={other}")
+        assert refused.wait() == 2
+        assert f"adapt.retention {other}" in refused.said.splitlines()[-1]
+        assert sentence in refused.said.splitlines()[-1]

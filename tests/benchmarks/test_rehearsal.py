@@ -15,6 +15,7 @@ from benchmarks.rehearsal.device_memory import count_device_memory, saved_bytes
 from benchmarks.rehearsal.watch import run_watched
 from siamtransfer.methods import METHODS
 from siamtransfer.pretraining.build import build_method
+from siamtransfer.pretraining.start import configured_network
 from siamtransfer.programs.pretrain import main as pretrain_program
 
 COUNTS = ["--images=240", "--queries=40", "--classes=4", "--share=2", "--bank=60", "--evaluated=40"]
@@ -66,7 +67,7 @@ def test_every_method_has_an_imagenet_configuration_whose_header_states_the_shar
 
 def test_the_extrapolated_activations_are_those_that_a_step_of_that_size_saves() -> None:
     config = _parse(SIMSIAM, "--backbone.width=8", "--views.size=64")
-    method = build_method(config)
+    method = build_method(config, configured_network(config.backbone))
 
     counted = count_device_memory(config, 12, images=1000)
 

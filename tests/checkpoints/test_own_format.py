@@ -9,9 +9,19 @@ import pytest
 import torch
 from support.checkpoint_files import own_checkpoint, random_state, same_tensors, save
 
-from siamtransfer.backbones.architecture import build_backbone
+from siamtransfer.backbones.architecture import Architecture, build_backbone
 from siamtransfer.checkpoints.read_backbone import digest_of, load_backbone, read_backbone
+from siamtransfer.methods import METHODS
+from siamtransfer.pretraining.build import describe_backbone
 from siamtransfer.utils.errors import UserError
+
+NARROW = {"name": "resnet18", "width": 8, "stem": "imagenet"}
+CHOSEN = (
+    Architecture("timm:test_vit", heads=4, image_size=96, pool="avg", activation="quick_gelu",
+                 norm_eps=1e-12, positions="bicubic-offset"),
+    Architecture("resnet50", 8, "imagenet", stride_in_1x1=True, output_stride=16),
+)  # fmt: skip
+"""Networks that name, width and stem do not describe."""
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
@@ -73,9 +83,19 @@ def test_compiled_parts_of_own_checkpoints(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "value", "message"),
     [
-        ("version", 2, "another version"),
+        ("version", 3, "another version"),
         ("backbone", None, "'backbone' is not understood"),
         ("backbone", {"name": "resnet18", "width": "8", "stem": "imagenet"}, "'backbone' is not understood"),
+        ("backbone", {"name": "resnet18", "width": True, "stem": "imagenet"}, "width is True"),
+        ("backbone", {"name": "resnet18", "width": 8}, "'backbone' is not understood: it lacks stem"),
+        ("backbone", {**NARROW, "gates": 3}, "a choice 'gates' is not known to this version"),
+        ("backbone", {**NARROW, "stride_in_1x1": 1}, "stride_in_1x1 is 1"),
+        ("backbone", {**NARROW, "output_stride": 24}, "output_stride is 24"),
+        ("backbone", {**NARROW, "positions": "nearest"}, "positions is 'nearest'"),
+        ("backbone", {**NARROW, "norm_eps": 0}, "norm_eps is 0"),
+        ("backbone", {**NARROW, "heads": 0}, "heads is 0"),
+        ("backbone", {**NARROW, "in_channels": None}, "in_channels is None"),
+        ("backbone", {**NARROW, "heads": 4}, "resnet18 has no attention heads"),
         ("backbone", {"name": "resnet18", "width": 16, "stem": "imagenet"}, "has shape"),
         ("backbone", {"name": "resnet34", "width": 8, "stem": "imagenet"}, "lacks the tensor"),
         ("backbone", {"name": "resnet18", "width": 8, "stem": "small"}, r"has shape \(8, 3, 7, 7\)"),
@@ -95,3 +115,28 @@ def test_own_checkpoints_that_contradict_themselves(
     without = {key: item for key, item in content.items() if key != entry}
     with pytest.raises(UserError, match=f"lacks its entry '{entry}'|no dict of tensors"):
         read_backbone(save(without, tmp_path))
+
+
+@pytest.mark.parametrize("architecture", CHOSEN)
+def test_all_choices_of_a_network_are_recorded(architecture: Architecture, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = architecture.build().eval()
+    method = METHODS["simsiam"](backbone, METHODS["simsiam"].Config(dim=32))
+    recorded = describe_backbone(method)
+    assert recorded["version"] == 2  # programs that know version 1 would build another network
+    content = own_checkpoint(dict(backbone.state_dict()), "", None, None) | recorded
+    module, read = load_backbone(save(content, tmp_path))
+    assert read.architecture == architecture
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(module(images), backbone(images))
+
+
+def test_a_network_without_further_choices_is_recorded_as_before() -> None:
+    for architecture in (Architecture("timm:test_vit"), Architecture("resnet18", 8, "small", in_channels=4)):
+        method = METHODS["simsiam"](architecture.build(), METHODS["simsiam"].Config(dim=32))
+        recorded = describe_backbone(method)
+        channels = {} if architecture.in_channels == 3 else {"in_channels": 4}
+        named = {key: getattr(architecture, key) for key in ("name", "width", "stem")}
+        more = {"dim": method.backbone.dim, "evaluated": "backbone"}
+        assert recorded == {"backbone": named | channels | more, "version": 1}

@@ -505,8 +505,8 @@ def silence_predictors() -> None:
     """A fault: every predictor that is built answers zero."""
     original = state.build_method
 
-    def build_method(config: Any) -> Method:
-        method = original(config)
+    def build_method(config: Any, network: Any) -> Method:
+        method = original(config, network)
         for parameter in method.get_submodule("predictor").parameters():
             parameter.detach().zero_()
         return method

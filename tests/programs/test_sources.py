@@ -12,11 +12,11 @@ import torch
 from timm.models import save_for_hf
 
 import siamtransfer
-from siamtransfer.checkpoints.normalisation import IMAGENET
 from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.config import BackboneConfig, PretrainConfig
 from siamtransfer.detection.engines import TorchvisionEngine
 from siamtransfer.pretraining.build import build_method, fill_backbone
+from siamtransfer.pretraining.start import find_start
 from siamtransfer.programs import pretrain
 from siamtransfer.utils.errors import UserError
 
@@ -82,29 +82,42 @@ def test_they_hold_the_same_network(sources: Any) -> None:
 def test_a_run_starts_from_them(sources: Any, kind: str) -> None:
     source = sources[0][kind]
     pretrain.main.parse(["--backbone.name", f"timm:{NAME}", "--backbone.weights", source])
-    settings = BackboneConfig(name=f"timm:{NAME}", weights=source)
-    method = build_method(PretrainConfig(backbone=settings))
-    fill_backbone(method, settings, IMAGENET)
-    assert all(torch.equal(t, sources[1][key]) for key, t in method.backbone.state_dict().items())
+    for name in (f"timm:{NAME}", None):
+        config = PretrainConfig(backbone=BackboneConfig(name=name, weights=source))
+        start = find_start(config.backbone, config.views.build())
+        assert start.weights is not None
+        method = build_method(config, start.architecture)
+        fill_backbone(method, start.weights)
+        assert all(torch.equal(t, sources[1][key]) for key, t in method.backbone.state_dict().items())
 
 
 def test_a_run_says_what_it_cannot_start_from(tmp_path: Path) -> None:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     torch.save(model.state_dict() | {"decoder_embed.weight": torch.zeros(3, 3)}, tmp_path / "mae.pth")
-    settings = BackboneConfig(name="vit_tiny_patch16_224", weights=str(tmp_path / "mae.pth"))
-    method = build_method(PretrainConfig(backbone=settings))
-    with pytest.raises(
-        UserError, match=r"with positions bicubic, .*--backbone.reading.positions antialiased"
+    others: list[dict[str, Any]] = [{"name": "vit_small_patch16_224"}, {"width": 32}, {"stem": "small"}]
+    for other in others:
+        settings = BackboneConfig(weights=str(tmp_path / "mae.pth"), **other)
+        said = next(iter(other.values()))
+        sentence = rf"holds timm:vit_tiny_patch16_224, and the run is to train (timm:)?{said}: set"
+        with pytest.raises(UserError, match=sentence):
+            find_start(settings, PretrainConfig().views.build())
+    unknown = BackboneConfig(name="vit_tiny_patch16_242", weights=str(tmp_path / "mae.pth"))
+    with pytest.raises(UserError, match="did you mean vit_tiny_patch16_224"):
+        find_start(unknown, PretrainConfig().views.build())
+
+
+def test_what_the_configuration_says_decides_an_ambiguous_file(tmp_path: Path) -> None:
+    torch.save(timm.create_model("vit_small_patch16_224", num_classes=0).state_dict(), tmp_path / "vit.pth")
+    torch.save(timm.create_model("efficientnet_b0", num_classes=0).state_dict(), tmp_path / "net.pth")
+    views = PretrainConfig().views.build()
+    for file, name, found in (
+        ("vit.pth", "vit_small_moco_v3", "vit_small_moco_v3"),
+        ("net.pth", "tf_efficientnet_b0", "timm:tf_efficientnet_b0"),
     ):
-        fill_backbone(method, settings, IMAGENET)
-    settings.reading.positions = "antialiased"
-    fill_backbone(method, settings, IMAGENET)
-    assert all(torch.equal(t, model.state_dict()[key]) for key, t in method.backbone.state_dict().items())
-    other = BackboneConfig(name="vit_small_patch16_224", weights=str(tmp_path / "mae.pth"))
-    with pytest.raises(
-        UserError, match=r"holds timm:vit_tiny_patch16_224, and the run is to train timm:vit_small"
-    ):
-        fill_backbone(build_method(PretrainConfig(backbone=other)), other, IMAGENET)
+        start = find_start(BackboneConfig(name=name, weights=str(tmp_path / file)), views)
+        assert start.architecture.name == found
+        with pytest.raises(UserError, match=r"begin with --backbone.reading.\), or name the network by"):
+            find_start(BackboneConfig(weights=str(tmp_path / file)), views)
 
 
 def test_detection_takes_them(sources: Any) -> None:
