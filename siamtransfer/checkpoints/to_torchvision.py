@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from siamtransfer.backbones.identify import architecture_of
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
-from siamtransfer.checkpoints.conversion import Conversion
+from siamtransfer.checkpoints.assumptions import say_assumptions
+from siamtransfer.checkpoints.conversion import Conversion, provenance_of
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
 from siamtransfer.checkpoints.recorded_reading import METADATA, record_text, recorded, side_file
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.utils.files import atomic_write, refuse_outputs
 from siamtransfer.utils.log import say
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -79,15 +79,7 @@ def to_torchvision(
             if dry_run
             else "the written tensors were read back, equal to the bit",
         },
-        provenance={
-            "checkpoint": read.path,
-            "checkpoint_digest": digest_of_file(read.path) if Path(read.path).is_file() else None,
-            "format": read.format,
-            "backbone": read.architecture.as_dict(),
-            "weights_digest": read.digest,
-            **reading_provenance(read),
-            "out": None if dry_run else str(out),
-        },
+        provenance=provenance_of(read, read.digest, ()) | {"out": None if dry_run else str(out)},
         paths=() if dry_run else tuple(outputs),
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
-from siamtransfer.checkpoints.conversion import Conversion
+from siamtransfer.checkpoints.assumptions import say_assumptions
+from siamtransfer.checkpoints.conversion import Conversion, provenance_of
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.exports.account import NAME, account_of, account_text, images_of
 from siamtransfer.exports.network import Network, network_of
@@ -15,7 +15,7 @@ from siamtransfer.exports.options import ExportOptions
 from siamtransfer.exports.proof import BATCHES, TOLERANCE, Proof
 from siamtransfer.exports.staging import refuse_folder, staged_files, staged_folder
 from siamtransfer.exports.timm_folder import CONFIG, WEIGHTS, write_timm_folder
-from siamtransfer.utils.files import digest_of_file, refuse_outputs
+from siamtransfer.utils.files import refuse_outputs
 from siamtransfer.utils.log import say
 
 FOLDER_FILES = (CONFIG, WEIGHTS, "preprocessor_config.json", "README.md", NAME)
@@ -171,14 +171,6 @@ def _conversion(
             "images": images_of(network),
             "proof": ran if proofs else "not run: --dry-run",
         },
-        provenance={
-            "checkpoint": read.path,
-            "checkpoint_digest": digest_of_file(read.path) if Path(read.path).is_file() else None,
-            "format": read.format,
-            "backbone": read.architecture.as_dict(),
-            "weights_digest": read.digest,
-            **reading_provenance(read),
-            "out": [str(path) for path in paths] or None,
-        },
+        provenance=provenance_of(read, read.digest, paths),
         paths=paths,
     )

@@ -80,8 +80,8 @@ def network_of(read: ReadBackbone, size: int | None = None) -> Network:
     reason = refusal_of_size(network, images.size)
     if reason is not None:
         raise UserError(
-            f"{read.name} takes no images of {images.size} x {images.size} pixels ({reason}): say another "
-            "--size"
+            f"{read.name} takes no images of {images.size} x {images.size} pixels ({reason}): "
+            "say another --size"
         )
     return network
 

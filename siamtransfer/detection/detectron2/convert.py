@@ -11,20 +11,18 @@ that of the training: what was assumed of it is printed beside the proof, and re
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
-from siamtransfer.checkpoints.conversion import Conversion
+from siamtransfer.checkpoints.assumptions import say_assumptions
+from siamtransfer.checkpoints.conversion import Conversion, provenance_of
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
 from siamtransfer.checkpoints.recorded_reading import recorded
@@ -35,11 +33,11 @@ from siamtransfer.detection.detectron2.parity import IMAGE, TOLERANCE, Parity, m
 from siamtransfer.detection.detectron2.shapes import check_shapes, detectron2_name
 from siamtransfer.detection.detectron2.timm_parity import measure_timm_parity
 from siamtransfer.detection.detectron2.vit_parity import measure_vit_parity
+from siamtransfer.detection.detectron2.vitdet import LAYOUT, write_vitdet
 from siamtransfer.detection.detectron2.weights_config import settings_for, weights_config_text
-from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, digest_of_file, refuse_outputs
+from siamtransfer.detection.detectron2.weights_file import check_suffix, to_float32, write_pickle
+from siamtransfer.utils.files import atomic_write, refuse_outputs
 from siamtransfer.utils.log import say
-from siamtransfer.version import __version__
 
 PROOF_COMPARES = "our reading of the checkpoint, and Detectron2's network with the converted files"
 
@@ -53,6 +51,7 @@ def to_detectron2(
     dry_run: bool = False,
     trust_pickle: bool = False,
     options: ReadingOptions | None = None,
+    layout: Literal["vitdet"] | None = None,
 ) -> Conversion:
     """Writes OUT.pkl and OUT.yaml for the backbone in `source`; both files appear, or neither.
 
@@ -64,20 +63,22 @@ def to_detectron2(
         dry_run: print which tensor becomes which and write nothing.
         trust_pickle: let `source` run Python code on loading.
         options: what is known of the network that `source` does not say.
+        layout: vitdet writes OUT.pkl alone, a plain ViT for the ViT of Detectron2's main branch (vitdet.py).
 
     Raises:
         UserError: `source` cannot be read, Detectron2 has no trunk for it, a file exists, or the proof fails.
     """
     out = Path(out)
     config_path = out.with_suffix(".yaml")
-    if out.suffix != ".pkl":
-        raise UserError(f"{out} must end in .pkl, by which Detectron2 recognises its own format")
+    check_suffix(out)
     path = source.path if isinstance(source, ReadBackbone) else str(source)
-    refuse_outputs(path, [out, config_path], force=force)
+    refuse_outputs(path, [out] if layout == LAYOUT else [out, config_path], force=force)
 
     if not isinstance(source, ReadBackbone):
         source = read_backbone(source, branch=branch, trust_pickle=trust_pickle, options=options)
     read = source
+    if layout == LAYOUT:
+        return write_vitdet(read, out, dry_run=dry_run)
     refuse_inconvertible(read.architecture, read.path)
     state = {name: to_float32(tensor) for name, tensor in read.state.items()}
     weights = {detectron2_name(name, read.architecture): tensor for name, tensor in state.items()}
@@ -139,11 +140,6 @@ def write_proved(backbone: ConvertedBackbone, out: Path, config_path: Path) -> P
     return parity
 
 
-def to_float32(tensor: Tensor) -> Tensor:
-    """The dtype in which Detectron2 trains, whatever the file's was; batch counters stay integers."""
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
 def measure(backbone: ConvertedBackbone, weights: Path, weights_config: Path) -> Parity:
     """The proof of the written files, whatever their names: Detectron2's network against the original one."""
     original = backbone.read.architecture.build()
@@ -153,31 +149,6 @@ def measure(backbone: ConvertedBackbone, weights: Path, weights_config: Path) ->
         return measure_parity(weights, weights_config, original.eval(), normalisation)
     measure_maps = measure_vit_parity if is_plain_vit(backbone.read.architecture) else measure_timm_parity
     return measure_maps(weights, weights_config, original.eval(), normalisation)
-
-
-class PlainPickler(pickle.Pickler):
-    """Pickles an array as a call of `numpy.ndarray` on its bytes, and nothing else by a call.
-
-    NumPy's own way names a private function that moved in NumPy 2, so that older versions cannot read it.
-    """
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            content = bytearray(value.reshape(-1).view(np.uint8).data)
-            return np.ndarray, (value.shape, value.dtype.str, content)
-        return NotImplemented
-
-
-def write_pickle(weights: Mapping[str, Tensor], file: IO[bytes]) -> None:
-    """Writes the dict that Detectron2's checkpointer takes for its own format, matched by names' ends."""
-    content = {
-        "model": {name: tensor.contiguous().numpy() for name, tensor in weights.items()},
-        "__author__": f"siamtransfer {__version__}",  # its presence marks the format
-        "matching_heuristics": True,
-    }
-    pickler = PlainPickler(file, protocol=5)
-    pickler.fast = True  # without a memo, which would keep every array's bytes until the end
-    pickler.dump(content)
 
 
 def say_mapping(state: Mapping[str, Tensor], architecture: Architecture) -> None:
@@ -224,13 +195,7 @@ def describe(
             "settings": dict(backbone.settings),
         },
         provenance={
-            "checkpoint": read.path,
-            "checkpoint_digest": digest_of_file(read.path) if Path(read.path).is_file() else None,
-            "format": read.format,
-            "backbone": read.architecture.as_dict(),
-            "weights_digest": backbone.digest,
-            **reading_provenance(read),
-            "out": [str(path) for path in paths] or None,
+            **provenance_of(read, backbone.digest, paths),
             "detectron2": str(parity.detectron2) if parity else None,
         },
         paths=paths,
