@@ -119,6 +119,7 @@ def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
         UnreadableImage: their range is not stated, they are not finite, or beyond the bit depth.
     """
     if values.dtype == np.uint8:
+        remark_on_plain(where, form)
         return np.array(values, order="C")
     if values.dtype == np.bool_:
         return np.array(values, dtype=np.uint8, order="C") * np.uint8(255)
@@ -145,6 +146,16 @@ def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
             where, f"its pixels reach {high}, which {form.bit_depth} bits (data.bit_depth) do not hold"
         )
     return np.array(to_eight_bits(values, form.bit_depth or FULL), order="C")
+
+
+def remark_on_plain(where: str, form: PixelForm) -> None:
+    """Says, for an image of eight bits, that the range which the set states does not change it."""
+    if form.value_range is not None:
+        remark_once(
+            "plain bytes",
+            f"{where} has values of eight bits, which are taken as they are; --data.value-range is for more "
+            "bits and for floating-point numbers",
+        )
 
 
 def _from_range(values: np.ndarray, where: str, low: float, high: float) -> np.ndarray:

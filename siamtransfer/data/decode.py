@@ -46,6 +46,7 @@ from siamtransfer.data.bands import (
     NPY_START,
     is_array_or_tiff,
     refuse_deep_png,
+    remark_on_plain,
     to_bytes,
     values_of_array,
     values_of_picture,
@@ -105,7 +106,10 @@ def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
         return to_bytes(values_of_array(data, where, form), where, form)
     is_jpeg = data.startswith(JPEG_START) and form.channels in (1, 3)
     pixels = _decode_plain_jpeg(data, where, form) if is_jpeg else None
-    return _decode_with_pillow(data, where, form) if pixels is None else pixels
+    if pixels is None:
+        return _decode_with_pillow(data, where, form)
+    remark_on_plain(where, form)
+    return pixels
 
 
 def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray | None:
@@ -168,4 +172,5 @@ def to_rgb(image: Image.Image, where: str, form: PixelForm = RGB) -> np.ndarray:
     """
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         return np.repeat(to_bytes(np.asarray(image), where, form)[..., None], 3, axis=2)
+    remark_on_plain(where, form)
     return np.array(image.convert("RGB"))

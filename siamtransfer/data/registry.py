@@ -9,31 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from siamtransfer.data import openers
 from siamtransfer.data.files_form import settle_form
 from siamtransfer.data.imageset import ArrayImages, ImageSet
+from siamtransfer.data.openers import OpenRequest
 from siamtransfer.data.pixel_form import OPTIONS, pixel_form
 from siamtransfer.utils.errors import UserError
-
-
-@dataclass(frozen=True)
-class OpenRequest:
-    """The arguments of `open_images`, after the check against the set's entry in NAMED."""
-
-    name: str
-    split: str
-    root: str | Path | None
-    download: bool
-    list_file: str | Path | None
-    size: int | None
-    count: int | None
-    seed: int
-
-    @property
-    def folder(self) -> str | Path:
-        """`root`, for a set that needs it; `open_images` has checked that there is one."""
-        assert self.root is not None
-        return self.root
-
 
 PublishedMetric = Literal["top1", "mean_per_class", "mAP_11point"]
 """The metric by which the literature compares on a set: accuracy, mean accuracy over classes, or the mean
@@ -63,146 +44,6 @@ class NamedSet:
     needs: tuple[str, ...] = ()
     metric: PublishedMetric = "top1"
     find_test_split: Callable[[Path], str | None] | None = None
-
-
-def _objects(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.scenes.objects import FashionObjects
-
-    return FashionObjects(request.split)
-
-
-def _scenes(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.scenes.scenes import FashionScenes
-
-    size = {} if request.size is None else {"size": request.size}
-    return FashionScenes(request.split, count=request.count, seed=request.seed, **size)
-
-
-def _hidden_scenes(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.scenes.hidden import HiddenScenes
-
-    size = {} if request.size is None else {"size": request.size}
-    return HiddenScenes(request.split, count=request.count, seed=request.seed, **size)
-
-
-def _torchvision(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.torchvision_sets import open_torchvision
-
-    return open_torchvision(request.name, request.folder, request.split, download=request.download)
-
-
-def _official(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.transfer_sets import open_official
-
-    return open_official(request.name, request.folder, request.split, download=request.download)
-
-
-def _drawn(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.transfer_sets import open_drawn
-
-    return open_drawn(request.name, request.folder, request.split, download=request.download)
-
-
-def _voc07(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.voc import VocImages
-
-    return VocImages(request.folder, request.split, name=request.name, download=request.download)
-
-
-def _inaturalist(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.transfer_sets import open_inaturalist
-
-    return open_inaturalist(request.name, request.folder, request.split)
-
-
-def _folder(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.folders import ClassFolder
-
-    return ClassFolder(request.folder, request.split)
-
-
-def _imagenet(request: OpenRequest) -> ImageSet:
-    """The test split is the 50,000 validation images; a list selects a part of the training images."""
-    from siamtransfer.data.folders import ClassFolder
-
-    if request.list_file is None:
-        return ClassFolder(request.folder, "train" if request.split == "train" else "val", name="imagenet")
-    if request.split != "train":
-        raise UserError(
-            "data.list_file picks training images of imagenet, so it cannot go with the split "
-            f"{request.split}"
-        )
-    return _list(request)
-
-
-def _flat(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.folders import FlatFolder
-
-    return FlatFolder(request.folder)
-
-
-def _list(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.lists import ListedImages
-
-    assert request.list_file is not None
-    return ListedImages(request.list_file, request.root, name=request.name, split=request.split)
-
-
-def _shards(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.containers.shards import ShardImages
-
-    return ShardImages(request.folder, request.split)
-
-
-def _zip(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.containers.zip_images import ZipImages
-
-    return ZipImages(request.folder, request.split)
-
-
-def _parquet(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.containers.parquet import ParquetImages
-
-    return ParquetImages(request.folder, request.split)
-
-
-def _huggingface(request: OpenRequest) -> ImageSet:
-    from siamtransfer.data.containers.huggingface import HuggingFaceImages
-
-    return HuggingFaceImages(request.folder, request.split)
-
-
-def _test_folder(root: Path) -> str | None:
-    """The test split of a tree of class folders."""
-    from siamtransfer.data.containers.splits import TEST_SPLITS
-
-    if not (root / "train").is_dir():
-        return None
-    return next((split for split in TEST_SPLITS if (root / split).is_dir()), None)
-
-
-def _test_shards(root: Path) -> str | None:
-    from siamtransfer.data.containers.splits import files_of_splits, test_split
-
-    return test_split(files_of_splits(root, ".tar"))
-
-
-def _test_zip(root: Path) -> str | None:
-    from siamtransfer.data.containers.zip_images import splits_of_zip
-
-    return splits_of_zip(root)
-
-
-def _test_parquet(root: Path) -> str | None:
-    from siamtransfer.data.containers.splits import files_of_splits, test_split
-
-    return test_split(files_of_splits(root, ".parquet"))
-
-
-def _test_huggingface(root: Path) -> str | None:
-    from siamtransfer.data.containers.huggingface import split_of_huggingface
-
-    return split_of_huggingface(root)
 
 
 TRAIN_TEST = ("train", "test")
@@ -246,48 +87,63 @@ def _own(
 
 
 NAMED: dict[str, NamedSet] = {
-    "fashion-objects": NamedSet(_objects, "28-pixel clothes, embedded", TRAIN_TEST, takes=("channels",)),
-    "fashion-scenes": NamedSet(_scenes, "rendered scenes", TRAIN_TEST, takes=("size", "count")),
+    "fashion-objects": NamedSet(
+        openers.objects, "28-pixel clothes, embedded", TRAIN_TEST, takes=("channels",)
+    ),
+    "fashion-scenes": NamedSet(openers.scenes, "rendered scenes", TRAIN_TEST, takes=("size", "count")),
     "fashion-scenes-4": NamedSet(
-        _hidden_scenes, "rendered scenes whose fourth channel shows the class", TRAIN_TEST, ("size", "count")
+        openers.hidden_scenes,
+        "rendered scenes whose fourth channel shows the class",
+        TRAIN_TEST,
+        ("size", "count"),
     ),
-    "cifar10": _downloadable(_torchvision, "CIFAR-10"),
-    "cifar100": _downloadable(_torchvision, "CIFAR-100"),
-    "stl10": _downloadable(_torchvision, "STL-10", splits=STL_SPLITS),
-    "mnist": _downloadable(_torchvision, "MNIST", takes=("channels",)),
-    "fashion-mnist": _downloadable(_torchvision, "Fashion-MNIST", takes=("channels",)),
-    "svhn": _downloadable(_torchvision, "SVHN's cropped digits, without its extra part"),
-    "food101": _downloadable(_official, "Food-101"),
-    "sun397": _downloadable(_drawn, "SUN397: the first official partition, else 50 + 50 a class drawn"),
-    "cars": _on_disk(_official, "Stanford Cars"),
+    "cifar10": _downloadable(openers.torchvision, "CIFAR-10"),
+    "cifar100": _downloadable(openers.torchvision, "CIFAR-100"),
+    "stl10": _downloadable(openers.torchvision, "STL-10", splits=STL_SPLITS),
+    "mnist": _downloadable(openers.torchvision, "MNIST", takes=("channels",)),
+    "fashion-mnist": _downloadable(openers.torchvision, "Fashion-MNIST", takes=("channels",)),
+    "svhn": _downloadable(openers.torchvision, "SVHN's cropped digits, without its extra part"),
+    "food101": _downloadable(openers.official, "Food-101"),
+    "sun397": _downloadable(
+        openers.drawn, "SUN397: the first official partition, else 50 + 50 a class drawn"
+    ),
+    "cars": _on_disk(openers.official, "Stanford Cars"),
     "aircraft": _downloadable(
-        _official, "FGVC-Aircraft by variant; train is train and val", "mean_per_class"
+        openers.official, "FGVC-Aircraft by variant; train is train and val", "mean_per_class"
     ),
-    "voc07": _downloadable(_voc07, "PASCAL VOC 2007, several labels; train is trainval", "mAP_11point"),
-    "dtd": _downloadable(_official, "Describable Textures, split 1; train is train and val"),
-    "pets": _downloadable(_official, "Oxford-IIIT Pets; train is trainval", "mean_per_class"),
+    "voc07": _downloadable(
+        openers.voc07, "PASCAL VOC 2007, several labels; train is trainval", "mAP_11point"
+    ),
+    "dtd": _downloadable(openers.official, "Describable Textures, split 1; train is train and val"),
+    "pets": _downloadable(openers.official, "Oxford-IIIT Pets; train is trainval", "mean_per_class"),
     "caltech101": _downloadable(
-        _drawn, "Caltech-101: train is 30 a class drawn, test the rest", "mean_per_class"
+        openers.drawn, "Caltech-101: train is 30 a class drawn, test the rest", "mean_per_class"
     ),
-    "flowers102": _downloadable(_official, "Oxford 102 Flowers; train is train and val", "mean_per_class"),
-    "eurosat": _downloadable(_drawn, "EuroSAT: train is 80 % of each class drawn, test the rest"),
-    "country211": _downloadable(_official, "Country211; train is train and valid"),
-    "gtsrb": _downloadable(_official, "German traffic signs"),
-    "rendered-sst2": _downloadable(_official, "Rendered SST2; train is train and val"),
-    "places365": _downloadable(_official, "Places365-Standard of 256 pixels; test is val"),
-    "inat18": _on_disk(_inaturalist, "iNaturalist 2018; test is val"),
-    "inat21": _on_disk(_inaturalist, "iNaturalist 2021; test is val"),
-    "inat21-mini": _on_disk(_inaturalist, "iNaturalist 2021, the small train part; test is val"),
+    "flowers102": _downloadable(
+        openers.official, "Oxford 102 Flowers; train is train and val", "mean_per_class"
+    ),
+    "eurosat": _downloadable(openers.drawn, "EuroSAT: train is 80 % of each class drawn, test the rest"),
+    "country211": _downloadable(openers.official, "Country211; train is train and valid"),
+    "gtsrb": _downloadable(openers.official, "German traffic signs"),
+    "rendered-sst2": _downloadable(openers.official, "Rendered SST2; train is train and val"),
+    "places365": _downloadable(openers.official, "Places365-Standard of 256 pixels; test is val"),
+    "inat18": _on_disk(openers.inaturalist, "iNaturalist 2018; test is val"),
+    "inat21": _on_disk(openers.inaturalist, "iNaturalist 2021; test is val"),
+    "inat21-mini": _on_disk(openers.inaturalist, "iNaturalist 2021, the small train part; test is val"),
     "imagenet": NamedSet(
-        _imagenet, "root/train and root/val", IMAGENET_SPLITS, ("root", "list_file"), ("root",)
+        openers.imagenet, "root/train and root/val", IMAGENET_SPLITS, ("root", "list_file"), ("root",)
     ),
-    "folder": _own(_folder, "a folder for each class", _test_folder),
-    "flat": NamedSet(_flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",)),
-    "list": NamedSet(_list, "a text file of paths", None, ("root", "list_file", *OPTIONS), ("list_file",)),
-    "shards": _own(_shards, "tar shards in WebDataset's layout", _test_shards),
-    "zip": _own(_zip, "zip archives, a folder for each class or flat", _test_zip),
-    "parquet": _own(_parquet, "parquet files with a column of images", _test_parquet),
-    "huggingface": _own(_huggingface, "a folder of Hugging Face's save_to_disk", _test_huggingface),
+    "folder": _own(openers.folder, "a folder for each class", openers.test_folder),
+    "flat": NamedSet(openers.flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",)),
+    "list": NamedSet(
+        openers.listed, "a text file of paths", None, ("root", "list_file", *OPTIONS), ("list_file",)
+    ),
+    "shards": _own(openers.shards, "tar shards in WebDataset's layout", openers.test_shards),
+    "zip": _own(openers.zipped, "zip archives, a folder for each class or flat", openers.test_zip),
+    "parquet": _own(openers.parquet, "parquet files with a column of images", openers.test_parquet),
+    "huggingface": _own(
+        openers.huggingface, "a folder of Hugging Face's save_to_disk", openers.test_huggingface
+    ),
 }
 
 CURES = {

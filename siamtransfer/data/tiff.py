@@ -72,8 +72,8 @@ def read_tiff(data: bytes, where: str) -> tuple[np.ndarray, int | None]:
         import tifffile
     except ImportError as error:
         raise UserError(
-            f"{where} is a TIFF file of many channels or of a stated range, and tifffile is not installed: "
-            f"{_EXTRA}"
+            f"{where} is a TIFF file of many channels or of a stated range, "
+            f"and tifffile is not installed: {_EXTRA}"
         ) from error
     try:
         with _damages() as found, tifffile.TiffFile(io.BytesIO(data)) as file:

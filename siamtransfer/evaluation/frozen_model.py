@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
@@ -20,14 +19,13 @@ from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumpt
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
-from siamtransfer.data import ImageSet, UnreadableImage, open_labelled
+from siamtransfer.data import ImageSet, UnreadableImage
 from siamtransfer.data.imageset import channels_of, content_fingerprint
-from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
-from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed import collectives
-from siamtransfer.distributed.runtime import Runtime, cpu_count
-from siamtransfer.evaluation.config import EvaluationConfig, EvaluationData
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.evaluation.labelled_images import count_workers, form_of, open_images, require_channels
 from siamtransfer.features.cache import FeatureCache
 from siamtransfer.features.extract import (
     FeatureOrigin,
@@ -113,7 +111,7 @@ class FrozenModel:
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
             **self._feature_settings,
-            **_form_of(train, test),
+            **form_of(train, test),
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
@@ -191,8 +189,8 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     """
     if source is None:
         raise UserError(
-            "give a checkpoint, a baseline (random:NAME, torchvision:NAME, pixels), or --train-features and "
-            "--test-features"
+            "give a checkpoint, a baseline (random:NAME, torchvision:NAME, pixels), "
+            "or --train-features and --test-features"
         )
     backbone, read = (
         (None, None)
@@ -207,32 +205,19 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
     recorded = _recorded_config(read)
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
-        train, test = _open_images(config.data, recorded.get("data", {}), source)
+        train, test = open_images(config.data, recorded.get("data", {}), source)
     if backbone is not None:
         require_channels(source, backbone, train, *([test] if test else []))
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
     if read is None and config.crop is None and config.resize is None:
         transform = pixel_transform(transform, len(train) + (len(test) if test else 0), channels_of(train))
-    workers = _count_workers(config.data, train, runtime)
+    workers = count_workers(config.data, train, runtime)
     witness = None
     with collectives.own_pace("asking the batch norms how the checkpoint is read"):
         if read is not None and runtime.is_main:
             witness = _ask_witness(read, train, transform, runtime)
     return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers, witness)
-
-
-def require_channels(source: str, backbone: nn.Module, *sets: object) -> None:
-    """Raises UserError where images have another number of channels than the backbone takes."""
-    taken = getattr(backbone, "in_channels", 3)
-    for images in sets:
-        channels = channels_of(images)
-        if channels != taken:
-            raise UserError(
-                f"{source} takes images of {taken} channel{'s' * (taken != 1)}, and those of "
-                f"{getattr(images, 'name', 'the set')} have {channels}: say --data.channels {taken} if the "
-                "files have so many, or name other images"
-            )
 
 
 def _ask_witness(
@@ -327,37 +312,9 @@ def _read_files(config: EvaluationConfig, *, mapped: bool) -> LabelledFeatures:
 
 
 def _recorded_config(read: ReadBackbone | None) -> dict[str, Any]:
-    """The pretraining configuration that our own checkpoints carry."""
-    return (read.meta.get("config") or {}) if read else {}
-
-
-def _open_images(
-    data: EvaluationData, recorded: dict[str, Any], source: str
-) -> tuple[ImageSet, ImageSet | None]:
-    """The labelled sets that the options name; without a name, those that the checkpoint records."""
-    options = {
-        key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)
-    }
-    if "name" not in options:
-        if not recorded.get("name"):
-            raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
-        keys = ("name", "root", "list_file", "test_split", "size", "count", *FORM_OPTIONS)
-        options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
-    return open_labelled(options.pop("name"), **options)
-
-
-def _form_of(*sets: ImageSet | None) -> dict[str, Any]:
-    """What a record says of images that are not plain RGB of eight bits: the form that they are read in, and
-    remarks on them; nothing as a rule."""
-    form = getattr(sets[0], "form", PixelForm(channels_of(sets[0]))).as_dict()
-    remarks = [remark for images in sets if (remark := getattr(images, "remark", None))]
-    return form | ({"image_remarks": remarks} if remarks else {})
-
-
-def _count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:
-    if data.workers is not None:
-        return data.workers
-    return 0 if images.image_size is not None else min(8, max(1, cpu_count() // runtime.local_world_size))
+    """The pretraining configuration that our own checkpoints carry; empty for other files."""
+    recorded = read.meta.get("config") if read and read.format == FORMAT else None
+    return recorded or {}
 
 
 def _feature_cache(folder: str | None) -> FeatureCache | None:

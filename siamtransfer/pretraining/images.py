@@ -79,8 +79,8 @@ def _measure(images: ImageSet) -> tuple[Numbers, Numbers]:
     if collectives.rank() == 0:
         text = describe_normalisation(Normalisation(found.mean, found.std))
         say(
-            f"channels: mean/std are {text}, measured from {found.images} images; views.mean and views.std "
-            "state others"
+            f"channels: mean/std are {text}, measured from {found.images} images; "
+            "views.mean and views.std state others"
         )
     return found.mean, found.std
 

@@ -147,6 +147,26 @@ def test_floating_point_channels_need_a_range(channels):
         decode(npy(values), form=form)
 
 
+def test_a_range_leaves_eight_bits_as_they_are_and_says_so(messages):
+    values, out = pixels(4, np.uint8), io.BytesIO()
+    np.testing.assert_array_equal(decode(npy(values), form=PixelForm(4, value_range=(0.0, 80.0))), values)
+    assert messages.text.count("has values of eight bits, which are taken as they are") == 1
+    Image.fromarray(values[..., :3]).save(out, "PNG")
+    for form in (PixelForm(), PixelForm(value_range=(0.0, 80.0))):
+        np.testing.assert_array_equal(decode(out.getvalue(), form=form), values[..., :3])
+    assert messages.text.count("eight bits") == 1  # once in a process
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_no_file_of_eight_bits_is_silent_about_a_range(messages, kind):
+    out = io.BytesIO()
+    Image.fromarray(pixels(3, np.uint8)).save(out, kind)
+    decode(out.getvalue())
+    assert not messages.text
+    decode(out.getvalue(), form=PixelForm(value_range=(0.0, 80.0)))
+    assert "has values of eight bits" in messages.text
+
+
 def test_a_range_scales_grey_depth_that_becomes_three_channels():
     values = np.linspace(0, 80, H * W, dtype=np.float32).reshape(H, W)
     out = io.BytesIO()

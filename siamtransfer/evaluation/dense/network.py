@@ -43,8 +43,7 @@ def run_frozen(
     if read is not None and pixels.shape[1] != read.architecture.in_channels:
         raise UserError(
             f"{source} takes images of {read.architecture.in_channels} channels, and these have "
-            f"{pixels.shape[1]}: name other images, or state their channels where the program has "
-            "--data.channels"
+            f"{pixels.shape[1]}: name other images, or state --data.channels where the program has it"
         )
     mean, std = read.normalisation if read else ((0.0,), (1.0,))
     device = runtime.device

@@ -133,8 +133,8 @@ def pair_by_name(
         if earlier != number:
             pair = (printable(os.fsdecode(images.paths[n])) for n in (earlier, number))
             raise UserError(
-                f"{printable(image_folder)} has two images of one mask, {' and '.join(pair)}; take one of "
-                "them out"
+                f"{printable(image_folder)} has two images of one mask, {' and '.join(pair)}; "
+                "take one of them out"
             )
     if missing := [number for number, stem in enumerate(stems) if stem not in numbers]:
         first, stem = os.fsdecode(images.paths[missing[0]]), stems[missing[0]]

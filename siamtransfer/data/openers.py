@@ -1,0 +1,172 @@
+"""What opens each set of images that has a name, and finds the test split of a set of one's own.
+
+A set's module is imported when the set is opened: each needs libraries of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamtransfer.data.imageset import ImageSet
+from siamtransfer.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """The arguments of `open_images`, after the check against the set's entry in NAMED."""
+
+    name: str
+    split: str
+    root: str | Path | None
+    download: bool
+    list_file: str | Path | None
+    size: int | None
+    count: int | None
+    seed: int
+
+    @property
+    def folder(self) -> str | Path:
+        """`root`, for a set that needs it; `open_images` has checked that there is one."""
+        assert self.root is not None
+        return self.root
+
+
+def objects(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.scenes.objects import FashionObjects
+
+    return FashionObjects(request.split)
+
+
+def scenes(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.scenes.scenes import FashionScenes
+
+    size = {} if request.size is None else {"size": request.size}
+    return FashionScenes(request.split, count=request.count, seed=request.seed, **size)
+
+
+def hidden_scenes(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.scenes.hidden import HiddenScenes
+
+    size = {} if request.size is None else {"size": request.size}
+    return HiddenScenes(request.split, count=request.count, seed=request.seed, **size)
+
+
+def torchvision(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.torchvision_sets import open_torchvision
+
+    return open_torchvision(request.name, request.folder, request.split, download=request.download)
+
+
+def official(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.transfer_sets import open_official
+
+    return open_official(request.name, request.folder, request.split, download=request.download)
+
+
+def drawn(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.transfer_sets import open_drawn
+
+    return open_drawn(request.name, request.folder, request.split, download=request.download)
+
+
+def voc07(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.voc import VocImages
+
+    return VocImages(request.folder, request.split, name=request.name, download=request.download)
+
+
+def inaturalist(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.transfer_sets import open_inaturalist
+
+    return open_inaturalist(request.name, request.folder, request.split)
+
+
+def folder(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.folders import ClassFolder
+
+    return ClassFolder(request.folder, request.split)
+
+
+def imagenet(request: OpenRequest) -> ImageSet:
+    """The test split is the 50,000 validation images; a list selects a part of the training images."""
+    from siamtransfer.data.folders import ClassFolder
+
+    if request.list_file is None:
+        return ClassFolder(request.folder, "train" if request.split == "train" else "val", name="imagenet")
+    if request.split != "train":
+        raise UserError(
+            "data.list_file picks training images of imagenet, "
+            f"so it cannot go with the split {request.split}"
+        )
+    return listed(request)
+
+
+def flat(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.folders import FlatFolder
+
+    return FlatFolder(request.folder)
+
+
+def listed(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.lists import ListedImages
+
+    assert request.list_file is not None
+    return ListedImages(request.list_file, request.root, name=request.name, split=request.split)
+
+
+def shards(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.shards import ShardImages
+
+    return ShardImages(request.folder, request.split)
+
+
+def zipped(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.zip_images import ZipImages
+
+    return ZipImages(request.folder, request.split)
+
+
+def parquet(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.parquet import ParquetImages
+
+    return ParquetImages(request.folder, request.split)
+
+
+def huggingface(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.containers.huggingface import HuggingFaceImages
+
+    return HuggingFaceImages(request.folder, request.split)
+
+
+def test_folder(root: Path) -> str | None:
+    """The test split of a tree of class folders."""
+    from siamtransfer.data.containers.splits import TEST_SPLITS
+
+    if not (root / "train").is_dir():
+        return None
+    return next((split for split in TEST_SPLITS if (root / split).is_dir()), None)
+
+
+def test_shards(root: Path) -> str | None:
+    from siamtransfer.data.containers.splits import files_of_splits, test_split
+
+    return test_split(files_of_splits(root, ".tar"))
+
+
+def test_zip(root: Path) -> str | None:
+    from siamtransfer.data.containers.zip_images import splits_of_zip
+
+    return splits_of_zip(root)
+
+
+def test_parquet(root: Path) -> str | None:
+    from siamtransfer.data.containers.splits import files_of_splits, test_split
+
+    return test_split(files_of_splits(root, ".parquet"))
+
+
+def test_huggingface(root: Path) -> str | None:
+    from siamtransfer.data.containers.huggingface import split_of_huggingface
+
+    return split_of_huggingface(root)

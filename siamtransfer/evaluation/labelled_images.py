@@ -1,0 +1,59 @@
+"""The labelled images that an evaluator scores a backbone on: opened, checked, and described for a record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from siamtransfer.data import ImageSet, open_labelled
+from siamtransfer.data.imageset import channels_of
+from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
+from siamtransfer.data.pixel_form import PixelForm
+from siamtransfer.distributed.runtime import Runtime, cpu_count
+from siamtransfer.evaluation.config import EvaluationData
+from siamtransfer.utils.errors import UserError
+
+
+def open_images(
+    data: EvaluationData, recorded: dict[str, Any], source: str
+) -> tuple[ImageSet, ImageSet | None]:
+    """The labelled sets that the options name; without a name, those that the checkpoint records."""
+    options = {
+        key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)
+    }
+    if "name" not in options:
+        if not recorded.get("name"):
+            raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
+        keys = ("name", "root", "list_file", "test_split", "size", "count", *FORM_OPTIONS)
+        options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
+    return open_labelled(options.pop("name"), **options)
+
+
+def form_of(*sets: ImageSet | None) -> dict[str, Any]:
+    """What a record says of images that are not plain RGB of eight bits: the form that they are read in, and
+    remarks on them; nothing as a rule."""
+    form = getattr(sets[0], "form", PixelForm(channels_of(sets[0]))).as_dict()
+    remarks = [remark for images in sets if (remark := getattr(images, "remark", None))]
+    return form | ({"image_remarks": remarks} if remarks else {})
+
+
+def count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:
+    """The processes that decode: those that the options state, or none for images in memory."""
+    if data.workers is not None:
+        return data.workers
+    return 0 if images.image_size is not None else min(8, max(1, cpu_count() // runtime.local_world_size))
+
+
+def require_channels(source: str, backbone: nn.Module, *sets: object) -> None:
+    """Raises UserError where images have another number of channels than the backbone takes."""
+    taken = getattr(backbone, "in_channels", 3)
+    for images in sets:
+        channels = channels_of(images)
+        if channels != taken:
+            raise UserError(
+                f"{source} takes images of {taken} channel{'s' * (taken != 1)}, and those of "
+                f"{getattr(images, 'name', 'the set')} have {channels}: say --data.channels {taken} if the "
+                "files have so many, or name other images"
+            )
