@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Rebuilds siamtransfer/backbones/catalogue.json.xz, the fingerprints of timm's and torchvision's networks.
+"""Rebuilds siamtransfer/backbones/catalogue.json.xz, the fingerprints of timm's and torchvision's networks,
+and outlines.json.xz beside it, their tensors and numbers of attention heads.
 
 Every network is built on torch's device "meta", which has shapes and no numbers, with its classifier and
 without. Two networks of one fingerprint stand in one group where their modules have equal classes and equal
 attributes (rates of dropout and the like, which act in training alone, are left out), or else where they turn
 an image into equal features, each with the weights of the first, at the sizes of both.
 
-    python scripts/build_catalogue.py             writes the file, about ten minutes of one core
-    python scripts/build_catalogue.py --check 20  compares every 20th network with the file instead
+    python scripts/build_catalogue.py             writes both files, about ten minutes of one core
+    python scripts/build_catalogue.py --check 20  compares every 20th network with the files instead
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from tqdm import tqdm
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.catalogue import FILE, Shape, fingerprint, load_catalogue, pack, without_size
 from siamtransfer.backbones.names import TIMM, TORCHVISION
+from siamtransfer.backbones.outlines import FILE as OUTLINES_FILE
+from siamtransfer.backbones.outlines import Row, find_outline, pack_outlines, rows_of
+from siamtransfer.backbones.timm import attention_of
 from siamtransfer.backbones.torchvision import classifiers, with_classifier, without_classifier
 from siamtransfer.cli import run
 from siamtransfer.utils.errors import UserError
@@ -37,6 +41,7 @@ from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
 
 CATALOGUE = Path(__file__).resolve().parent.parent / "siamtransfer" / "backbones" / FILE
+OUTLINES = CATALOGUE.with_name(OUTLINES_FILE)
 LARGEST = 400_000_000
 _TRAINING_ONLY = ("drop", "training", "num_classes", "grad_checkpointing", "checkpoint", "pretrained_cfg")
 _SIZES = ("img_size", "grid_size", "num_patches", "seq_len", "feat_shape", "input_resolution")
@@ -51,12 +56,16 @@ class Network(NamedTuple):
         head: the names of its classifier's tensors.
         exact: its fingerprint, and the digest of its modules.
         sizeless: the same without the size of its images; None where its tensors do not depend on that.
+        rows: the tensors of the network without its classifier, in their order.
+        heads: the number of attention heads of a plain ViT; None for any other network.
     """
 
     name: str
     head: frozenset[str]
     exact: tuple[str, str]
     sizeless: tuple[str, str] | None
+    rows: tuple[Row, ...]
+    heads: int | None
 
 
 def main() -> None:
@@ -73,7 +82,10 @@ def main() -> None:
     sizeless = _groups((network.name, *network.sizeless) for network in found if network.sizeless)
     with atomic_write(CATALOGUE) as file:
         file.write(pack(made_from, exact, sizeless, {network.head for network in found} | {frozenset()}))
-    say(f"{CATALOGUE}: {len(found)} networks, {CATALOGUE.stat().st_size} bytes")
+    with atomic_write(OUTLINES) as file:
+        file.write(pack_outlines((network.name, network.rows, network.heads) for network in found))
+    for path in (CATALOGUE, OUTLINES):
+        say(f"{path}: {len(found)} networks, {path.stat().st_size} bytes")
 
 
 def describe(names: Iterable[str]) -> Iterator[Network]:
@@ -84,7 +96,8 @@ def describe(names: Iterable[str]) -> Iterator[Network]:
         head = frozenset(shapes_of(whole).keys() - shapes.keys())
         free = without_size(shapes)
         sizeless = (fingerprint(free), modules_of(trunk, sizes=False)) if free != shapes else None
-        yield Network(name, head, (fingerprint(shapes), modules_of(trunk)), sizeless)
+        exact = fingerprint(shapes), modules_of(trunk)
+        yield Network(name, head, exact, sizeless, rows_of(trunk.state_dict()), attention_of(trunk)[1])
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module]:
@@ -200,14 +213,20 @@ def _check(networks: Iterable[Network]) -> None:
     wrong = [
         network.name
         for network in networks
-        if network.name not in sum(catalogue.exact.get(network.exact[0], ()), ())
+        if network.name not in sum(catalogue.exact.get(network.exact[0], ()), ()) or not _is_outlined(network)
     ]
     if wrong:
         raise UserError(
-            f"{CATALOGUE.name} has not {', '.join(wrong)} as they are built here; made from "
-            f"{catalogue.made_from}"
+            f"{CATALOGUE.name} or {OUTLINES.name} has not {', '.join(wrong)} as they are built here; "
+            f"made from {catalogue.made_from}"
         )
     say("every network is in the catalogue as it is built here")
+
+
+def _is_outlined(network: Network) -> bool:
+    """Whether the network's outline in the file has the tensors and heads with which it is built here."""
+    known = find_outline(network.name)
+    return known is not None and (rows_of(known.tensors), known.heads) == (network.rows, network.heads)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.catalogue import Entry, Shape, load_catalogue
 from siamtransfer.backbones.names import RESNETS, TIMM, Stem
-from siamtransfer.backbones.timm import position_count
+from siamtransfer.backbones.timm import is_timm_model, position_count
 
 _VITS = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge"}
 """timm's plain ViTs by the width of a token and the number of blocks."""
@@ -140,7 +140,10 @@ def _image_size(name: str, shape: Shape) -> int:
     patches = shape[1] - usual.others
     side = math.isqrt(max(patches, 0))
     if len(shape) != 3 or side * side != patches:
-        raise ValueError(f"its {patches} position embeddings are those of no square of patches")
+        raise ValueError(
+            f"its tensor 'pos_embed' has shape {shape}, and {patches} positions are those of no square of "
+            "patches"
+        )
     return side * usual.patch
 
 
@@ -182,18 +185,23 @@ def architecture_of(shapes: Mapping[str, Shape]) -> Architecture:
 
 
 def _vit_of(shapes: Mapping[str, Shape]) -> Architecture:
-    import timm
-
     if "patch_embed.proj.0.weight" in shapes:
         raise ValueError("its ViT has a convolutional stem, which no model of timm has")
     patches, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
+    if len(patches) == 4 and "pos_embed" not in shapes:
+        blocks = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+        tokens = shapes["reg_token"][1] if len(shapes.get("reg_token", ())) == 3 else 0
+        raise ValueError(
+            f"a ViT of {blocks} blocks of width {patches[0]} without learned position embeddings and with "
+            f"{tokens} register tokens is none of timm's"
+        )
     if len(patches) != 4 or len(positions) != 3:
         raise ValueError("it lacks the first layers of a ViT, patch_embed.proj.weight and pos_embed")
     dim, channels, patch, _ = patches
     blocks = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
     side = patch * math.isqrt(max(positions[1] - 1, 0))
     name = f"vit_{_VITS.get((dim, blocks), 'unknown')}_patch{patch}_{side}"
-    if not timm.is_model(name):
+    if not is_timm_model(name):
         raise ValueError(
             f"a ViT of {blocks} blocks of width {dim} with patches of {patch} pixels for images of {side} is "
             "none of timm's plain ones"

@@ -86,6 +86,41 @@ class ResNetBackbone(Backbone):
         return torch.flatten(self.avgpool(self.stages(x)[-1]), 1)
 
 
+def resnet_tensors(name: str, width: int, stem: Stem, in_channels: int = 3) -> dict[str, Tensor]:
+    """The tensors of `ResNetBackbone` in its order, on the device meta; torchvision is not imported."""
+    spec, kernel = RESNETS[name], STEMS[stem].kernel
+    tensors = _convolution_and_norm("conv1", "bn1", in_channels, width, kernel)
+    channels = width
+    for stage, count in enumerate(spec.blocks):
+        inner, out = spec.inner_width(width << stage), (width << stage) * spec.expansion
+        for block in range(count):
+            path = f"layer{stage + 1}.{block}."
+            sizes = [(channels, inner, 3), (inner, out, 3)]
+            if spec.bottleneck:
+                sizes = [(channels, inner, 1), (inner, inner, 3), (inner, out, 1)]
+            for place, (before, after, side) in enumerate(sizes, start=1):
+                groups = spec.groups if side == 3 else 1
+                tensors |= _convolution_and_norm(
+                    f"{path}conv{place}", f"{path}bn{place}", before // groups, after, side
+                )
+            if block == 0 and (stage > 0 or channels != out):
+                projection = f"{path}downsample."
+                tensors |= _convolution_and_norm(f"{projection}0", f"{projection}1", channels, out, 1)
+            channels = out
+    return tensors
+
+
+def _convolution_and_norm(
+    convolution: str, norm: str, before: int, after: int, side: int
+) -> dict[str, Tensor]:
+    """The tensors of a convolution without a bias and of the batch norm behind it, on the device meta."""
+    tensors = {f"{convolution}.weight": torch.empty(after, before, side, side, device="meta")}
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        tensors[f"{norm}.{name}"] = torch.empty(after, device="meta")
+    tensors[f"{norm}.num_batches_tracked"] = torch.empty((), dtype=torch.int64, device="meta")
+    return tensors
+
+
 def _build_stage(spec: ResNetSpec, index: int, channels: int, planes: int, stride: int) -> nn.Sequential:
     """A stage of torchvision's blocks; the first one changes stride and channels and so has a projection."""
     from torchvision.models.resnet import BasicBlock, Bottleneck

@@ -14,6 +14,7 @@ from torch import nn
 from siamtransfer.backbones.backbone import check_channels
 from siamtransfer.backbones.library_backbone import LibraryBackbone
 from siamtransfer.backbones.names import RESNETS, TIMM
+from siamtransfer.backbones.outlines import Outline, find_outline
 from siamtransfer.backbones.vit_positions import set_positions
 from siamtransfer.utils.errors import UserError
 
@@ -109,14 +110,35 @@ def classifier_names(name: str) -> tuple[str, ...]:
     return tuple(key for key in whole.state_dict() if key not in left)
 
 
+def known_outline(name: str) -> Outline | None:
+    """`find_outline` of a network that `build_backbone` makes, also of one of VARIANTS."""
+    if name not in VARIANTS:
+        return find_outline(name)
+    original, options = VARIANTS[name]
+    known = find_outline(TIMM + original)
+    return None if known is None else known._replace(heads=options["num_heads"])
+
+
+def is_timm_model(name: str) -> bool:
+    """Whether timm has a model of that name, which has no prefix."""
+    if find_outline(TIMM + name) is not None:
+        return True
+    import timm
+
+    return bool(timm.is_model(name))
+
+
 @functools.cache
 def head_count(name: str) -> int | None:
     """The number of attention heads in each block of the ViT that `build_backbone` makes of `name`; None for
     any other network."""
     if name not in VARIANTS and not name.startswith(TIMM):
         return None
+    known = known_outline(name)
+    if known is not None:
+        return known.heads
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _attention(TimmBackbone(name).model)[1]
+        return attention_of(TimmBackbone(name).model)[1]
 
 
 class PositionCount(NamedTuple):
@@ -175,7 +197,7 @@ def vit_norm_eps(name: str) -> float | None:
     return float(norm.eps)
 
 
-def _attention(model: Any) -> tuple[int, int | None]:
+def attention_of(model: Any) -> tuple[int, int | None]:
     """The width of a plain ViT's tokens and the number of its heads; (0, None) for another model."""
     from timm.models.vision_transformer import Attention, VisionTransformer
 
@@ -188,7 +210,7 @@ def _attention(model: Any) -> tuple[int, int | None]:
 @functools.cache
 def _vit_width(name: str) -> int:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _attention(TimmBackbone(name).model)[0]
+        return attention_of(TimmBackbone(name).model)[0]
 
 
 def _check_heads(name: str, heads: int) -> None:
