@@ -13,7 +13,7 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.identify import Identified
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
-from siamtransfer.backbones.timm import pretrained_config, timm_name, vit_norm_eps
+from siamtransfer.backbones.timm import is_timm_model, pretrained_config, timm_name, vit_norm_eps
 from siamtransfer.backbones.torchvision import torchvision_name
 from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, join, resolve
 from siamtransfer.checkpoints.file_format import Format
@@ -197,18 +197,12 @@ def _named(content: Any, path: Path, user: Facts) -> Fact[str] | None:
         arguments = as_plain(content.get("args"))
         settings = arguments if isinstance(arguments, dict) else {}
         for arch in (content.get("arch"), settings.get("model")):
-            if isinstance(arch, str) and arch not in RESNETS and _is_timm_model(arch):
+            if isinstance(arch, str) and arch not in RESNETS and is_timm_model(arch):
                 return Fact(arch, "arch in the file")
     stated: Fact[str] | None = facts_of_config_json(path, quiet=True).get("architecture")
     if stated is None and (tower := tower_of_timm(path)) is not None:
         return Fact(TIMM + tower.name, OPEN_CLIP_CONFIG)
     return stated
-
-
-def _is_timm_model(name: str) -> bool:
-    import timm
-
-    return bool(timm.is_model(name))
 
 
 def _architecture(name: str) -> Architecture:

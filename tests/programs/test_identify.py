@@ -12,6 +12,7 @@ import torch
 from support import paths
 from support.checkpoint_files import build_content, own_checkpoint, random_state, read_golden
 
+from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.read_backbone import digest_of
 from siamtransfer.programs import identify
 from siamtransfer.utils.errors import UserError
@@ -113,3 +114,30 @@ def test_on_the_command_line(tmp_path: Path) -> None:
             assert (
                 json.loads(done.stdout.splitlines()[-1])["provenance"]["architecture"]["name"] == "resnet18"
             )
+
+
+def test_a_plain_network_is_identified_without_the_libraries_that_build_it(tmp_path: Path) -> None:
+    """Their import is most of the time that it would take."""
+    probe = (
+        "import sys; from siamtransfer.checkpoints.read_backbone import read_backbone\n"
+        "for path in sys.argv[1:]: print(read_backbone(path).name)\n"
+        "print([name for name in ('timm', 'torchvision', 'torch._dynamo') if name in sys.modules])"
+    )
+    timms = ("timm:vit_tiny_patch16_224", "timm:convnext_atto")
+    states = [random_state("resnet18", 16), *map(zeros_of, timms)]
+    files = [tmp_path / f"{number}.pth" for number in range(len(states))]
+    for file, state in zip(files, states, strict=True):
+        torch.save(state, file)
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *map(str, files)],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[:4] == ["resnet18", *timms, "[]"]
+
+
+def zeros_of(name: str) -> dict[str, torch.Tensor]:
+    """Zeros under the names of a network of timm."""
+    return {key: torch.zeros(shape) for key, shape in Architecture(name).shapes().items()}
