@@ -78,8 +78,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     if options.out.exists():
         sys.exit(f"error: {options.out} is there already: choose another folder or remove it")
-    if options.noise < 0 or options.blur < 0:
-        sys.exit("error: --noise and --blur must be at least 0")
+    if not (0 <= options.noise <= 255 and 0 <= options.blur <= 32):
+        sys.exit("error: --noise must be 0 to 255, and --blur 0 to 32, the side of an image")
     if not 0 < options.contrast <= 1:
         sys.exit("error: --contrast must be above 0 and at most 1, which changes nothing")
     if min(options.train, options.test) < 10:
