@@ -73,6 +73,8 @@ def describe_unreadable(content: Any) -> str | None:
         for kind in _KINDS:
             if kind.pattern.search(name):
                 return f"has a tensor {name!r} of {kind.sentence}"
+        if tensor.is_meta:
+            return f"has a tensor {name!r} of no values (on the device meta): save the loaded weights"
         in_a_byte = tensor.dtype.itemsize == 1 and tensor.dtype != torch.bool
         if tensor.is_quantized or (tensor.ndim > 1 and in_a_byte):
             return f"has a tensor {name!r} of type {tensor.dtype}, {_QUANTISED}"
@@ -94,11 +96,30 @@ def describe_content(content: Any) -> str:
     holders = {str(entry) for entry, value in content.items() if holds_tensors(value)}
     if holders <= TRAINING | {"state", "param_groups"}:
         return "holds the state of an optimiser only, no backbone: give the file with the model's weights"
+    stray = _stray_value(content)
+    if stray is not None:
+        return stray
     names = list(dict.fromkeys(name for name, _ in _tensors(content)))
     words = {without_wrappers(name).split(".")[0] for name in names}
     if words <= _HEADS:
         return f"holds only heads ({', '.join(sorted(words))}), no backbone"
     return f"is of no known format; its tensors are called {_samples(names)}"
+
+
+def _stray_value(content: dict[Any, Any]) -> str | None:
+    """The sentence on a dict of tensors, the content or an entry of it, with a value among them that is none;
+    None where there is no such dict."""
+    for tensors in (content, *content.values()):
+        if not isinstance(tensors, dict):
+            continue
+        strays = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
+        named = [key for key in strays if "." in str(key)]  # as tensors are, and entries are not
+        if named and len(strays) < len(tensors) / 2:
+            kind = type(tensors[named[0]]).__name__
+            return (
+                f"has among its tensors an entry {named[0]!r} that is no tensor but of type {kind}: remove it"
+            )
+    return None
 
 
 def _samples(names: list[str]) -> str:

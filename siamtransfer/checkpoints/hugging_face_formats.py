@@ -60,6 +60,15 @@ def _family(
 
 HUGGING_FACE_FORMATS: tuple[Format, ...] = (
     *_family("ViT or MAE", "vit", layouts.vit, "embeddings.cls_token", _POOLER, _HEADS),
+    *_family(
+        "I-JEPA",
+        "ijepa",
+        layouts.vit,
+        "embeddings.position_embeddings",
+        _POOLER,
+        _HEADS,
+        networks=r"patch\d+_gap",
+    ),
     *_family("DeiT", "deit", layouts.vit, "embeddings.cls_token", _POOLER, _HEADS),
     *_family("DINOv2", "dinov2", layouts.vit, "embeddings.cls_token", _POOLER, _HEADS),
     *_family(

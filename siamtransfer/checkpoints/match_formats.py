@@ -13,14 +13,17 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.identify import Identified, identify
 from siamtransfer.backbones.names import RESNETS, TIMM, TORCHVISION
+from siamtransfer.backbones.nearest import find_nearest
 from siamtransfer.backbones.timm import classifier_names as timm_classifier_names
 from siamtransfer.backbones.torchvision import classifier_names
 from siamtransfer.checkpoints.file_format import USUAL_PATHS, Format
 from siamtransfer.checkpoints.formats import FORMATS
 from siamtransfer.checkpoints.match_keys import MatchedKeys, match_keys
 from siamtransfer.checkpoints.moving_average import MovingAverage, resolve_average
-from siamtransfer.checkpoints.tensor_dicts import Mismatch, find_tensors
+from siamtransfer.checkpoints.tensor_dicts import Mismatch, Unknown, find_tensors
 from siamtransfer.utils.errors import UserError
+
+_PLAIN = "a state_dict"
 
 
 class Matched(NamedTuple):
@@ -45,7 +48,35 @@ def match_formats(content: Any, branch: str | None, network: Architecture | None
             return _match_as(form, content, branch, average, identified)
         except Mismatch as mismatch:
             mismatches.append(mismatch.with_traceback(None))  # the traceback would keep the content in memory
-    raise max(mismatches, key=lambda mismatch: mismatch.matched)
+    most = max(mismatches, key=lambda mismatch: mismatch.matched)
+    raise most if network is not None else _with_nearest(most, content)
+
+
+def _with_nearest(mismatch: Mismatch, content: Any) -> Mismatch:
+    """The reason why a file is of no format; of tensors that are almost those of a known network what differs
+    first."""
+    unknown = mismatch.unknown or (_first_tensors(content) if mismatch.matched == 0 else None)
+    if unknown is None:
+        return mismatch
+    nearest = find_nearest({name: tuple(tensor.shape) for name, tensor in unknown.tensors.items()})
+    if nearest is None:
+        return mismatch
+    trunk = {name: tensor for name, tensor in unknown.tensors.items() if name not in nearest.head}
+    try:
+        nearest.architecture.complete(trunk)
+    except ValueError as error:
+        return Mismatch(f"looks like {unknown.what} ({nearest.architecture.name}), but {error}", 1)
+    return mismatch
+
+
+def _first_tensors(content: Any) -> Unknown | None:
+    """The state_dict in one of the usual places; None where there is none."""
+    for path in USUAL_PATHS:
+        with contextlib.suppress(Mismatch):
+            tensors = find_tensors(content, path)
+            if tensors is not None:
+                return Unknown(_PLAIN, tensors)
+    return None
 
 
 def _candidates(content: Any, network: Architecture | None) -> Iterator[tuple[Format, Identified | None]]:
@@ -84,8 +115,8 @@ def _match_as(
     such branch."""
     trunk = identified.architecture.shapes().keys() if identified is not None else None
     keys = match_keys(form, content, branch, average, trunk)
+    shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
     try:
-        shapes = {name: tuple(tensor.shape) for name, tensor in keys.tensors.items()}
         if identified is None:
             identified = _identified(shapes)
             if form.networks:
@@ -97,7 +128,8 @@ def _match_as(
         tensors = _with_counters(keys.tensors) if form.name == "detectron2" else keys.tensors
         state = identified.architecture.complete(tensors)
     except (ValueError, UserError) as error:
-        raise Mismatch(f"looks like {form.what}, but {error}", keys.matched) from error
+        unknown = Unknown(form.what if form.marks else _PLAIN, keys.tensors) if identified is None else None
+        raise Mismatch(f"looks like {form.what}, but {error}", keys.matched, unknown) from error
     return Matched(form, keys, identified, state)
 
 

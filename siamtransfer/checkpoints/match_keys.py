@@ -20,7 +20,7 @@ from siamtransfer.checkpoints.classifier_place import split_at_classifier
 from siamtransfer.checkpoints.file_format import TRAINING, Format, KeyPath
 from siamtransfer.checkpoints.foreign_content import holds_tensors
 from siamtransfer.checkpoints.moving_average import AVERAGE, MovingAverage
-from siamtransfer.checkpoints.tensor_dicts import Mismatch, entry_at, is_state_dict, unwrap_keys
+from siamtransfer.checkpoints.tensor_dicts import Mismatch, Unknown, entry_at, is_state_dict, unwrap_keys
 from siamtransfer.checkpoints.wrappers import is_counter
 from siamtransfer.utils.errors import UserError
 
@@ -90,10 +90,12 @@ def match_keys(
     matched = max((_matched(tensors, trunk) for tensors in branches.values()), default=0)
     if matched == 0:
         found = next(iter(branches.values()), {})
-        known = form.marks and found  # a format without marks says nothing of a file
+        if not (form.marks and found):  # a format without marks says nothing of a file
+            raise Mismatch(only_heads(form, keys.dropped), len(keys.dropped))
         raise Mismatch(
-            unknown_trunk(form, found) if known else only_heads(form, keys.dropped),
-            len(keys.dropped) + bool(known),
+            unknown_trunk(form, found),
+            len(keys.dropped) + (1 if keys.unexpected else 2),
+            Unknown(form.what, found),
         )
     unexpected = keys.unexpected + _unexpected_entries(form, content, dicts)
     if unexpected:
@@ -122,8 +124,9 @@ def _matched(tensors: Mapping[str, Tensor], trunk: Set[str] | None) -> int:
     if trunk is not None:
         return len(trunk & tensors.keys())
     count = count_trunk_keys(tensors)
-    if count == 0 and load_catalogue().find({name: tuple(t.shape) for name, t in tensors.items()}):
-        return len(tensors)
+    if count == 0:
+        entry = load_catalogue().find({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        return 0 if entry is None else len(tensors) - len(entry.head)
     return count
 
 

@@ -19,6 +19,7 @@ from siamtransfer.checkpoints.facts import AmbiguousReading, Facts, facts_from, 
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.foreign_content import describe_content
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
+from siamtransfer.checkpoints.hugging_face_settings import ACTIVATIONS, refuse_unread_settings
 from siamtransfer.checkpoints.match_formats import match_formats
 from siamtransfer.checkpoints.match_keys import MatchedKeys
 from siamtransfer.checkpoints.network_choices import with_choices
@@ -30,7 +31,6 @@ from siamtransfer.checkpoints.preprocessing import of_timm
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import RecordedReading
 from siamtransfer.checkpoints.side_files import (
-    ACTIVATIONS,
     OPEN_CLIP_FORMAT,
     NetworkSettings,
     facts_beside,
@@ -117,6 +117,7 @@ def _read_unnamed(
     except Mismatch as mismatch:
         raise UserError(str(mismatch) if mismatch.matched else describe_content(content)) from mismatch
     if form.name == HUGGING_FACE:
+        refuse_unread_settings(path)
         identified = _as_configured(identified, settings_beside(path))
     elif form.name == OPEN_CLIP_FORMAT:
         identified = _as_configured(identified, NetworkSettings(activation_beside(path)))

@@ -18,6 +18,7 @@ from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.facts import Facts, facts_from, join
 from siamtransfer.checkpoints.file_format import Format
 from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE
+from siamtransfer.checkpoints.hugging_face_settings import vision_settings
 from siamtransfer.checkpoints.normalisation import from_pixels
 from siamtransfer.checkpoints.open_clip_config import facts_of_open_clip
 from siamtransfer.checkpoints.preprocessing import Preprocessing, of_hugging_face, of_timm
@@ -70,8 +71,9 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
         if not quiet:
             say(f"note: {file} is neither timm's nor Hugging Face's; nothing of it was used")
         return {}
-    if isinstance(config.get("num_attention_heads"), int):
-        facts["heads"] = Fact(config["num_attention_heads"], source)
+    heads = vision_settings(config).get("num_attention_heads")
+    if isinstance(heads, int):
+        facts["heads"] = Fact(heads, source)
     if isinstance(config.get("downsample_in_bottleneck"), bool):
         facts["stride_in_1x1"] = Fact(config["downsample_in_bottleneck"], source)
     pretrained = config.get("pretrained_cfg", config)
@@ -94,16 +96,9 @@ class NetworkSettings(NamedTuple):
     norm_eps: float | None = None
 
 
-ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
-"""timm's names of the activations that are not its ViTs' own."""
-
-
 def settings_beside(path: Path) -> NetworkSettings:
     """The settings in the config.json of the folder."""
-    config = read_json(path.parent / "config.json") or {}
-    tower = config.get("vision_config", config)
-    if not isinstance(tower, Mapping):
-        return NetworkSettings()
+    tower = vision_settings(read_json(path.parent / "config.json") or {})
     activation, eps = tower.get("hidden_act"), tower.get("layer_norm_eps")
     return NetworkSettings(
         activation if isinstance(activation, str) else None, float(eps) if isinstance(eps, float) else None

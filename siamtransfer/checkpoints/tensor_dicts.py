@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,16 +14,25 @@ _MODEL_WORDS = ("model.", "net.", "network.", "timm_model.")
 """How a training script's module calls the model that it holds."""
 
 
+class Unknown(NamedTuple):
+    """Tensors that together are those of no known network, and in words what holds them."""
+
+    what: str
+    tensors: Mapping[str, Tensor]
+
+
 class Mismatch(Exception):
     """Why a file is not of a certain format.
 
     `matched` is the number of keys that the format explains; of several formats' reasons, that of the format
-    with most of them is reported.
+    with most of them is reported. `unknown` are the tensors of its backbone where they are no
+    known network's.
     """
 
-    def __init__(self, reason: str, matched: int = 0):
+    def __init__(self, reason: str, matched: int = 0, unknown: Unknown | None = None):
         super().__init__(reason)
         self.matched = matched
+        self.unknown = unknown
 
 
 def find_tensors(content: Any, path: KeyPath) -> dict[str, Tensor] | None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.identify import Identified
+from siamtransfer.checkpoints.containers import read_content
 from siamtransfer.checkpoints.facts import AmbiguousReading
+from siamtransfer.checkpoints.layouts import hugging_face as layouts
 from siamtransfer.checkpoints.read_backbone import load_backbone, read_backbone
 from siamtransfer.checkpoints.reading import Fact
 from siamtransfer.utils.errors import UserError
@@ -76,6 +79,71 @@ def test_a_folder_of_a_family(
         else:
             expected = feature(output)
         torch.testing.assert_close(backbone(images), expected, atol=3e-5, rtol=1e-5)
+
+
+ATTO = {"depths": [2, 2, 6, 2], "hidden_sizes": [40, 80, 160, 320]}
+
+
+def test_i_jepa_has_the_tensors_and_features_of_timms_network(tmp_path: Path) -> None:
+    """The networks that Meta published are too large for a test, and timm has no small one: what is read of a
+    small one's file goes into timm's class."""
+    network = write("IJepa", tmp_path, **TINY, num_hidden_layers=2, image_size=32)
+    tensors = read_content(tmp_path / "model.safetensors")
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
+    gap = {"class_token": False, "global_pool": "avg", "fc_norm": False, "num_classes": 0}
+    theirs = VisionTransformer(img_size=32, embed_dim=192, depth=2, num_heads=3, **gap).eval()
+    theirs.load_state_dict(layouts.vit(own))
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(images).last_hidden_state.mean(dim=1)
+        torch.testing.assert_close(theirs(images), expected, atol=3e-5, rtol=1e-5)
+    with pytest.raises(
+        UserError, match=r"looks like transformers' I-JEPA, but a ViT of 2 blocks of width 192"
+    ):
+        read_backbone(tmp_path)
+
+
+def test_a_state_dict_in_memory_has_the_names_of_version_5(tmp_path: Path) -> None:
+    network = write("ViT", tmp_path, **TINY)
+    torch.save(network.state_dict(), tmp_path / "memory.pth")
+    assert read_backbone(tmp_path / "memory.pth").digest == read_backbone(tmp_path).digest
+
+
+def test_a_small_convnext_v2_has_convolutions_in_timm(tmp_path: Path) -> None:
+    network = write("ConvNextV2", tmp_path, **ATTO)
+    backbone, read = load_backbone(tmp_path)
+    assert read.name == "timm:convnextv2_atto"
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), pooled(network(images)), atol=3e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "setting"),
+    [
+        ("ViT", {**TINY, "hidden_act": "relu"}, "hidden_act='relu'"),
+        ("ConvNextV2", {**ATTO, "hidden_act": "silu"}, "hidden_act='silu'"),
+        ("ResNet", {"depths": [2, 2, 2, 2], "downsample_in_first_stage": True}, "downsample_in_first_stage"),
+        ("DINOv3ViT", {**SMALL, "num_register_tokens": 4, "rope_theta": 50.0}, "rope_theta=50.0"),
+    ],
+)
+def test_a_setting_that_tensors_do_not_show_is_refused(
+    family: str, options: dict[str, Any], setting: str, tmp_path: Path
+) -> None:
+    write(family, tmp_path, **options)
+    with pytest.raises(UserError, match=rf"was built with {setting}.*, as config.json beside it says"):
+        read_backbone(tmp_path)
+
+
+def test_the_heads_of_both_towers_network_are_those_of_vision_config(tmp_path: Path) -> None:
+    write(
+        "CLIP",
+        tmp_path,
+        text_config={"num_hidden_layers": 1, "vocab_size": 64},
+        vision_config={**CLIP, "num_attention_heads": 4, "hidden_act": "gelu"},
+    )
+    read = read_backbone(tmp_path)
+    assert read.reading.heads == Fact(4, "config.json beside the file")
 
 
 def test_vision_towers(tmp_path: Path) -> None:

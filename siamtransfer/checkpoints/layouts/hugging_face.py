@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from siamtransfer.checkpoints.layouts.renaming import Rules, with_batch_axis
+from siamtransfer.checkpoints.layouts.renaming import Rules, shaped_as_timms_convnext, with_batch_axis
 from siamtransfer.checkpoints.layouts.renaming import renamed as renamed_by
 
 Layout = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 _SWIN_BLOCK = r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."
 _CONVNEXT_BLOCK = r"encoder\.stages\.(\d+)\.layers\.(\d+)\."
-_BLOCK = r"encoder\.layers?\.(\d+)\."
+_BLOCK = r"(?:encoder\.)?layers?\.(\d+)\."  # in memory transformers 5 has no `encoder.`, and its files have
 _VIT: Rules = (
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.distillation_token", "dist_token"),
@@ -27,7 +27,10 @@ _VIT: Rules = (
     (r"embeddings\.position_embeddings", "pos_embed"),
     (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (_BLOCK + r"attention\.attention\.(query|key|value)\.", r"blocks.\1.attn.\2."),
-    (_BLOCK + r"attention\.output\.dense\.", r"blocks.\1.attn.proj."),
+    (_BLOCK + r"attention\.q_proj\.", r"blocks.\1.attn.query."),
+    (_BLOCK + r"attention\.k_proj\.", r"blocks.\1.attn.key."),
+    (_BLOCK + r"attention\.v_proj\.", r"blocks.\1.attn.value."),
+    (_BLOCK + r"attention\.(?:output\.dense|o_proj)\.", r"blocks.\1.attn.proj."),
     (_BLOCK + r"intermediate\.dense\.", r"blocks.\1.mlp.fc1."),
     (_BLOCK + r"output\.dense\.", r"blocks.\1.mlp.fc2."),
     (_BLOCK + r"layernorm_before\.", r"blocks.\1.norm1."),
@@ -158,9 +161,8 @@ def swin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convnext(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """ConvNeXt; its second version has a global response normalisation of other shapes."""
-    renamed = renamed_by(tensors, _CONVNEXT)
-    return {name: tensor.flatten() if ".mlp.grn." in name else tensor for name, tensor in renamed.items()}
+    """ConvNeXt, its second version too."""
+    return shaped_as_timms_convnext(renamed_by(tensors, _CONVNEXT))
 
 
 def dinov3_convnext(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from siamtransfer.checkpoints.layouts.renaming import Rules, renamed
+from siamtransfer.checkpoints.layouts.renaming import Rules, renamed, shaped_as_timms_convnext
 
 Layout = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
@@ -70,9 +70,7 @@ def convnext(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: a name is none of a ConvNeXt's.
     """
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith("norms.")}
-    result = renamed(own, _CONVNEXT)
-    flat = [name for name in result if ".mlp.grn." in name or name.endswith(".bias")]
-    return result | {name: result[name].flatten() for name in flat}
+    return shaped_as_timms_convnext(renamed(own, _CONVNEXT))
 
 
 def vicregl(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from siamtransfer.checkpoints.layouts.official import to_timm as official_to_timm
-from siamtransfer.checkpoints.layouts.renaming import Rules, renamed
+from siamtransfer.checkpoints.layouts.renaming import Rules, renamed, shaped_as_timms_convnext
 
 _VIT_LAYER = r"layers\.(\d+)\."
 _VIT: Rules = (
@@ -72,8 +72,7 @@ def convnext(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a name is none of a ConvNeXt's.
     """
-    result = renamed(tensors, _CONVNEXT)
-    return {name: tensor.flatten() if ".mlp.grn." in name else tensor for name, tensor in result.items()}
+    return shaped_as_timms_convnext(renamed(tensors, _CONVNEXT))
 
 
 def swin(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
