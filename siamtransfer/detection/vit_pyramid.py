@@ -218,6 +218,11 @@ def _depth_and_patch(architecture: Architecture, options: VitOptions) -> tuple[i
     """
     model = _checked(architecture)
     patch = options.patch_size or own_patch(model)
+    if options.patch_size and not _is_power_of_2(patch):
+        raise UserError(
+            f"MODEL.VIT.PATCH_SIZE is {patch}, and the levels of a pyramid need strides that are powers of "
+            f"2; set it to {RESAMPLED}, or to 0 for the network's own patches"
+        )
     if not _is_power_of_2(patch):
         raise UserError(
             f"{architecture.name} has patches of {patch} pixels, and the levels of a pyramid need strides "

@@ -249,7 +249,7 @@ def test_stochastic_depth_grows_over_the_blocks() -> None:
         (PLAIN, {"global_blocks": 7}, "GLOBAL_BLOCKS is 7"),
         (PLAIN, {"global_blocks": -1}, "GLOBAL_BLOCKS is -1"),
         (PLAIN, {"attention": "local"}, "ATTENTION is 'local'"),
-        (PLAIN, {"patch_size": 12}, "patches of 12 pixels"),
+        (PLAIN, {"patch_size": 12}, "PATCH_SIZE is 12"),
         (PLAIN, {"drop_path": 1.0}, "TIMM.DROP_PATH is 1.0"),
         (PLAIN, {"norm": "IN"}, "FPN.NORM is .IN."),
         (PLAIN, {"norm": "GN"}, "32 groups, which do not divide 8"),

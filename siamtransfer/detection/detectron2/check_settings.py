@@ -9,7 +9,7 @@ import torch
 from siamtransfer.detection.detectron2.optimizer import check_own_optimizer
 from siamtransfer.detection.detectron2.poly_lr import POLY, check_poly_lr
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
-from siamtransfer.detection.detectron2.timm_settings import TIMM_LAYOUTS, check_timm_settings
+from siamtransfer.detection.detectron2.timm_settings import TIMM_LAYOUTS, VIT_PYRAMID, check_timm_settings
 from siamtransfer.detection.detectron2.trunk import PLAIN, SMALL_STEM_PLAIN
 from siamtransfer.detection.dilations import output_stride
 from siamtransfer.utils.errors import UserError
@@ -45,10 +45,19 @@ def check_settings(cfg: Any) -> None:
 
 
 def _check_norms(cfg: Any) -> None:
-    """Release 0.6 has no layer norm for heads; building the model would end in a KeyError."""
+    """Release 0.6 has no layer norm; building the model would end in a KeyError.
+
+    A network of timm and the levels of a ViT have their norms checked by `check_timm_settings`.
+    """
     from detectron2.layers import get_norm
 
-    for section in ("ROI_BOX_HEAD", "ROI_MASK_HEAD"):
+    trunk = cfg.MODEL.BACKBONE.NAME
+    sections = ["ROI_BOX_HEAD", "ROI_MASK_HEAD", "SEM_SEG_HEAD"]
+    if trunk not in TIMM_LAYOUTS:
+        sections.append("RESNETS")
+    if trunk != VIT_PYRAMID:
+        sections.append("FPN")
+    for section in sections:
         norm = cfg.MODEL[section].NORM
         try:
             get_norm(norm, _CHANNELS)

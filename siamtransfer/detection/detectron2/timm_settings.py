@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.detection.build_pyramid import PyramidOptions, is_plain_vit
 from siamtransfer.detection.pyramid_trunk import LEVELS
 from siamtransfer.detection.stage_trunk import stage_facts
-from siamtransfer.detection.vit_pyramid import VitOptions, needed_patch_size
+from siamtransfer.detection.vit_pyramid import VitOptions, build_vit_pyramid, needed_patch_size
 from siamtransfer.detection.vit_settings import configured_vit
 from siamtransfer.utils.errors import UserError
 
@@ -116,4 +118,7 @@ def check_timm_settings(cfg: Any) -> None:
             f"MODEL.RESNETS.NORM is {cfg.MODEL.RESNETS.NORM!r}, and {architecture.name} keeps its own norms; "
             f"take {', '.join(_NORMS)}, which says how batch norms among them train"
         )
-    pyramid_options(cfg)
+    options = pyramid_options(cfg)
+    if name == VIT_PYRAMID:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # refuses windows, patches and levels
+            build_vit_pyramid(architecture, options.vit)

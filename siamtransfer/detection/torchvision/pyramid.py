@@ -14,7 +14,7 @@ from siamtransfer.backbones.names import RESNETS
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.detection.build_pyramid import PyramidOptions, build_pyramid_trunk
 from siamtransfer.detection.pyramid_trunk import PyramidTrunk
-from siamtransfer.detection.torchvision.trunk import load_resnet, prove_loaded
+from siamtransfer.detection.torchvision.trunk import load_resnet, prove_loaded, require_rgb
 from siamtransfer.utils.errors import UserError
 
 LEVELS = 4  # of the pyramid, one a stage of the trunk; pooling the last one gives a fifth to the proposals
@@ -54,8 +54,10 @@ def build_pyramid(read: ReadBackbone, channels: int, options: PyramidOptions) ->
     """A feature pyramid whose trunk holds the tensors of `read`; the rest is drawn from torch's generator.
 
     Raises:
-        UserError: no pyramid can be built on the network, or a tensor of it did not arrive.
+        UserError: no pyramid can be built on the network, it takes images of other than three channels, or a
+            tensor of it did not arrive.
     """
+    require_rgb(read)
     if read.architecture.name in RESNETS:
         resnet = load_resnet(read, read.architecture)
         pyramid = BackboneWithFPN(
@@ -75,6 +77,7 @@ def build_pyramid(read: ReadBackbone, channels: int, options: PyramidOptions) ->
 
 def check_pyramid(read: ReadBackbone, options: PyramidOptions) -> None:
     """Raises UserError where `build_pyramid` would; takes no memory, and leaves torch's generator."""
+    require_rgb(read)
     if read.architecture.name not in RESNETS:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             _build_trunk(read, options)

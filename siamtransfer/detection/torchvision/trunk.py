@@ -24,6 +24,16 @@ def load_resnet(read: ReadBackbone, architecture: Architecture) -> ResNetBackbon
     return trunk
 
 
+def require_rgb(read: ReadBackbone) -> None:
+    """Raises UserError for a network of images of other than three channels."""
+    channels = read.architecture.in_channels
+    if channels != 3:
+        raise UserError(
+            f"{read.path} holds a network for images of {channels} channels, and detectors take three; take "
+            "weights that were trained on RGB images"
+        )
+
+
 def prove_loaded(trunk: nn.Module, read: ReadBackbone) -> None:
     """Raises UserError unless the trunk has exactly the tensors of `read`, equal to the bit.
 
@@ -51,11 +61,7 @@ def dilated_architecture(read: ReadBackbone, output_stride: int, *, contracted: 
         UserError: the backbone is no ResNet, or was trained with other dilations.
     """
     own = read.architecture
-    if own.in_channels != 3:
-        raise UserError(
-            f"{read.path} holds a network for images of {own.in_channels} channels, and detectors take "
-            "three; take weights that were trained on RGB images"
-        )
+    require_rgb(read)
     if read.width is None:
         raise UserError(f"{read.path} holds {read.name}, and the segmentation here needs a ResNet")
     if own.output_stride != 32 and (own.output_stride != output_stride or not contracted):

@@ -319,10 +319,12 @@ def test_names_that_end_alike_elsewhere_are_not_loaded(tmp_path: Path) -> None:
     """Detectron2 matches names by their ends: a `norm.weight` of 64 channels would go into its pyramid."""
     to_detectron2("random:timm:test_mambaout", tmp_path / "out.pkl")
     model, _ = small_detector(tmp_path / "out.pkl")
-    for name, norm in model.named_modules():
-        if "fpn_" in name and name.endswith("norm"):
-            assert torch.equal(norm.weight, torch.ones(64)), name
+    above = {n: m for n, m in model.named_modules() if "fpn_" in n and n.endswith("norm")}
+    assert len(above) == 8
+    for name, norm in above.items():
+        assert torch.equal(norm.weight, torch.ones(64)), name
     norms = model.backbone.bottom_up.pyramid.norms
+    assert len(norms) == 4
     assert all(torch.equal(norm.weight, torch.ones_like(norm.weight)) for norm in norms.values())
 
 

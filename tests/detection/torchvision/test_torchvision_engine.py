@@ -128,9 +128,12 @@ def test_a_tensor_that_did_not_arrive_is_named(read: ReadBackbone) -> None:
         prove_loaded(detector.backbone.body, read)
 
 
-def test_what_cannot_be_built(read: ReadBackbone) -> None:
+def test_what_cannot_be_built(read: ReadBackbone, data: DetectionData) -> None:
     with pytest.raises(UserError, match=r"holds a network that no detector is built on: visformer_tiny has"):
         build_detector(read_backbone("random:visformer_tiny"), 3, SMALL)
+    for source in ("random:resnet18:width=8:channels=4", "random:timm:test_convnext:channels=1"):
+        with pytest.raises(UserError, match=r"images of [41] channels, and detectors take three"):
+            transfer(read_backbone(source), data, RECIPE).check(1)
     with pytest.raises(UserError, match="has 5 levels and 3 anchor sizes were given"):
         build_detector(read, 3, replace(SMALL, anchors=(8, 16, 32)))
 
