@@ -18,6 +18,7 @@ from support import paths
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import read_backbone
+from siamtransfer.detection.detectron2 import vit_parity
 from siamtransfer.detection.detectron2.check_settings import check_settings
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.detection.detectron2.convert import to_detectron2
@@ -98,8 +99,9 @@ def test_the_proof_fails_for_a_tensor_of_another_value(weights: Path) -> None:
 
 
 def test_patches_of_14_pixels_are_converted_with_the_size_that_they_get(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(vit_parity, "PATCHES", ((3, 4),))  # of a whole ViT-S, the smallest with such patches
     conversion = to_detectron2("random:timm:vit_small_patch14_dinov2", tmp_path / "vit.pkl")
     assert conversion.protocol["proof"] == "passed"
     assert conversion.protocol["settings"]["MODEL.VIT.PATCH_SIZE"] == 16
@@ -152,8 +154,19 @@ def test_what_the_layout_cannot_hold_is_refused(weights: Path) -> None:
         check_settings(settings(SCENES, weights, "MODEL.BACKBONE.FREEZE_AT", "2"))
     with pytest.raises(UserError, match=r"VIT.ATTENTION is 'local'"):
         check_settings(settings(SCENES, weights, "MODEL.VIT.ATTENTION", "local"))
+    with pytest.raises(UserError, match=r"PATCH_SIZE is 14"):
+        check_settings(settings(SCENES, weights, "MODEL.VIT.PATCH_SIZE", "14"))
+    with pytest.raises(UserError, match=r"GLOBAL_BLOCKS is 40, and the network has 9 blocks"):
+        check_settings(settings(COCO, weights, "MODEL.VIT.GLOBAL_BLOCKS", "40"))
     with pytest.raises(UserError, match=r"FPN.NORM is 'IN'"):
         check_settings(settings(SCENES, weights, "MODEL.FPN.NORM", "IN"))
+
+
+@pytest.mark.parametrize("section", ["FPN", "RESNETS", "SEM_SEG_HEAD", "ROI_MASK_HEAD"])
+def test_a_norm_that_detectron2_lacks_is_named_before_anything_is_built(section: str) -> None:
+    cfg = build_settings(read_layered_config([COCO], [f"MODEL.{section}.NORM", "IN"]))
+    with pytest.raises(UserError, match=rf"MODEL\.{section}\.NORM is 'IN', which this Detectron2 does not"):
+        check_settings(cfg)
 
 
 def test_the_published_protocol_is_built_where_the_norms_exist(weights: Path) -> None:
