@@ -134,7 +134,7 @@ def test_networks_for_other_channels_are_found(name: str) -> None:
     ("choices", "message"),
     [
         ({"name": "torchvision:convnext_tin"}, "did you mean convnext_tiny"),
-        ({"name": "torchvision:alexnet", "in_channels": 4}, "in_channels cannot be chosen"),
+        ({"name": "torchvision:alexnet", "in_channels": 0}, "one channel or more"),
         ({"name": "torchvision:alexnet", "width": 32}, "torchvision's ResNets only"),
         ({"name": "torchvision:alexnet", "drop_path": 0.1}, "timm's models only"),
         ({"name": "resnet18", "in_channels": 0}, "one channel or more"),
