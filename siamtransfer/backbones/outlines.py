@@ -11,14 +11,14 @@ from __future__ import annotations
 import functools
 import json
 import lzma
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata, resources
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.catalogue import load_catalogue
+from siamtransfer.backbones.catalogue import Shape, load_catalogue
 from siamtransfer.backbones.names import TORCHVISION
 
 FILE = "outlines.json.xz"
@@ -49,7 +49,7 @@ def find_outline(name: str) -> Outline | None:
     """
     if not _is_of_installed(name):
         return None
-    text = lzma.decompress(resources.files(__package__).joinpath(FILE).read_bytes())
+    text = _content()
     place = text.find(f"{json.dumps(name)}:".encode())
     if place < 0:
         return None
@@ -59,6 +59,19 @@ def find_outline(name: str) -> Outline | None:
         for key, shape, *kind in line["tensors"]
     }
     return Outline(tensors, line["networks"][name])
+
+
+def read_outlines(counts: Container[int]) -> Iterator[tuple[list[str], dict[str, Shape]]]:
+    """The names and shapes of every list that has so many tensors, with the networks that have it."""
+    for text in _content().splitlines():
+        line = json.loads(text)
+        if len(line["tensors"]) in counts:
+            yield list(line["networks"]), {key: tuple(shape) for key, shape, *_ in line["tensors"]}
+
+
+def _content() -> bytes:
+    """A line of JSON for every list of tensors."""
+    return lzma.decompress(resources.files(__package__).joinpath(FILE).read_bytes())
 
 
 def _is_of_installed(name: str) -> bool:
