@@ -47,9 +47,9 @@ def main() -> dict[str, Any]:
     )
     if knn:
         curve(middle, rows, knn, "trained backbone", marker="o")
-        for name, style in (("pixels", ":"), ("untrained", "--")):
-            value = next(row[key] for row in rows if (key := f"baseline/{name}/{knn}") in row)
-            middle.axhline(value, linestyle=style, color="grey", label=name)
+        for name, style in (("pixels", ":"), ("untrained", "--"), ("start", "--")):
+            for value in [row[key] for row in rows if (key := f"baseline/{name}/{knn}") in row]:
+                middle.axhline(value, linestyle=style, color="grey", label=name)
         middle.legend()
     middle.set(title="kNN top-1 (%)", xlabel="step")
     curve(right, rows, "health/std", "output std x sqrt(d)")

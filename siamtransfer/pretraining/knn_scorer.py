@@ -68,9 +68,10 @@ class KnnScorer:
         return self._accuracies(shares, between_chunks)
 
     def baselines(
-        self, untrained: nn.Module, *, between_chunks: Callable[[], None] | None = None
+        self, start: nn.Module, called: str = "untrained", *, between_chunks: Callable[[], None] | None = None
     ) -> dict[str, float]:
-        """The same numbers for raw pixels and for the backbone before training, under `baseline/…`."""
+        """The same numbers for raw pixels and for the backbone before training, under `baseline/pixels/` and
+        `baseline/CALLED/`."""
         of_pixels = self._accuracies(
             [
                 pixel_share(
@@ -82,9 +83,9 @@ class KnnScorer:
             ],
             between_chunks,
         )
-        of_untrained = self.score(untrained, between_chunks=between_chunks)
+        of_start = self.score(start, between_chunks=between_chunks)
         return {f"baseline/pixels/{name}": value for name, value in of_pixels.items()} | {
-            f"baseline/untrained/{name}": value for name, value in of_untrained.items()
+            f"baseline/{called}/{name}": value for name, value in of_start.items()
         }
 
     @property

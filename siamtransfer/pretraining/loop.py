@@ -19,6 +19,7 @@ import torch
 
 from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.config import PretrainConfig
+from siamtransfer.data.imageset import ImageSet
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import StopSignal
@@ -40,6 +41,7 @@ from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import train_step
 from siamtransfer.training.stopping import exit_stopped, look_for_signal
+from siamtransfer.views.view_spec import Recipe
 
 
 def pretrain(
@@ -69,16 +71,7 @@ def pretrain(
         refuse_combinations(config, runtime)
         schedule = Schedule(config.optim, len(images), runtime.world_size)
 
-        # Model: the method with its backbone, then its optimizer and loss scaler.
-        with collectives.own_pace("building the state"):
-            start = find_start(config.backbone, recipe, saved)
-            torch.manual_seed(config.run.seed)
-            state = TrainState.build(config, images, recipe, start.architecture)
-            state.load_backbone(start, runtime)
-            if saved is not None:
-                state.restore(saved)
-            state.adapt()
-            del start  # and with it a copy of the weights
+        state = build_state(config, images, recipe, saved, runtime)
         log = run.open_log(state, schedule)
 
         end = partial(end_run, stop, state, schedule, runtime)
@@ -127,6 +120,26 @@ def pretrain(
             end(exit_status)
         collectives.barrier("the last step")
         return run.record(state, log, monitors) if runtime.is_main else None
+
+
+def build_state(
+    config: PretrainConfig,
+    images: ImageSet,
+    recipe: Recipe,
+    saved: dict[str, Any] | None,
+    runtime: Runtime,
+) -> TrainState:
+    """The method with its backbone, its optimizer and loss scaler: new, from the weights of a file, or as
+    `saved`."""
+    with collectives.own_pace("building the state"):
+        start = find_start(config.backbone, recipe, saved)
+        torch.manual_seed(config.run.seed)
+        state = TrainState.build(config, images, recipe, start.architecture)
+        state.load_backbone(start, runtime)
+        if saved is not None:
+            state.restore(saved)
+        state.adapt()
+    return state
 
 
 def end_run(

@@ -114,7 +114,8 @@ class KnnMonitor(Monitor):
         between_chunks: Callable[[], None] | None = None,
     ):
         top1, top5 = knn.name, knn.name.replace("top1", "top5")
-        super().__init__((top1, top5, f"baseline/pixels/{top1}", f"baseline/untrained/{top1}"), knn.protocol)
+        baselines = (f"baseline/{name}/{top1}" for name in ("pixels", name_of_start(state.config)))
+        super().__init__((top1, top5, *baselines), knn.protocol)
         self.knn, self.state, self.schedule, self.log = knn, state, schedule, log
         self.every = state.config.monitor.knn_every
         self.between_chunks = between_chunks
@@ -137,6 +138,11 @@ class KnnMonitor(Monitor):
         epochs = step // self.schedule.steps_per_epoch
         self.log.say(f"kNN after {epochs} epochs: {scores[self.knn.name]:.2f} % ({self.knn.name})")
         return scores
+
+
+def name_of_start(config: PretrainConfig) -> str:
+    """What the backbone before the first step is called among the baselines."""
+    return "start" if config.backbone.weights else "untrained"
 
 
 def check_monitors(config: PretrainConfig, recipe: Recipe) -> None:
@@ -165,8 +171,8 @@ def build_monitors(
     knn = build_knn(config, state.recipe, runtime, state.method.backbone.dim)
     if knn is not None:
         if state.step == 0:
-            untrained = state.method.backbone.to(runtime.device)
-            log.row(0, knn.baselines(untrained, between_chunks=between_chunks))
+            start = state.method.backbone.to(runtime.device)
+            log.row(0, knn.baselines(start, name_of_start(config), between_chunks=between_chunks))
         monitors.append(KnnMonitor(knn, state, schedule, log, between_chunks))
     return monitors
 

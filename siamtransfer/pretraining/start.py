@@ -88,8 +88,8 @@ def require_network(settings: BackboneConfig, network: Architecture, holder: str
     if all(value in (None, getattr(network, key), usual.get(key)) for key, value in stated.items()):
         return
     theirs, ours = (
-        ", ".join(str(value) for value in values if value is not None)
-        for values in ((network.name, network.width, network.stem), stated.values())
+        ", ".join(f"{key} {value}" for key, value in choices.items() if value is not None)
+        for choices in ({key: getattr(network, key) for key in stated}, stated)
     )
     raise UserError(
         f"{holder} holds {theirs}, and the run is to train {ours}: set --backbone.name, --backbone.width and "

@@ -117,7 +117,10 @@ def test_a_run_goes_on_to_the_bit(chosen: Path, undisturbed: Path, tmp_path: Pat
     assert launch(folder, *words, fault=stop_at(7)).wait() == 128 + signal.SIGTERM
     other = launch(folder, *words, "--backbone.name=null", "--backbone.stem=small", "--resume")
     assert other.wait() == 2
-    assert "the checkpoint to resume from holds timm:test_vit, and the run is to train small" in other.said
+    assert (
+        "the checkpoint to resume from holds name timm:test_vit, and the run is to train stem small"
+        in other.said
+    )
     moved = chosen.rename(chosen.parent / "moved")
     complete(folder, *words, "--resume")
     moved.rename(chosen)
@@ -145,8 +148,11 @@ def test_ranks_take_the_same_network(chosen: Path, tmp_path: Path) -> None:
 def test_what_contradicts_the_file_is_refused(chosen: Path, tmp_path: Path) -> None:
     for number, (more, sentence) in enumerate(
         (
-            ("--backbone.name=resnet18", "holds timm:test_vit, and the run is to train resnet18: set "),
-            ("--backbone.width=8", "holds timm:test_vit, and the run is to train timm:test_vit, 8: set "),
+            (
+                "--backbone.name=resnet18",
+                "holds name timm:test_vit, and the run is to train name resnet18: set ",
+            ),
+            ("--backbone.width=8", "the run is to train name timm:test_vit, width 8: set "),
             ("--backbone.reading.heads=8", "heads"),
         )
     ):

@@ -99,6 +99,7 @@ def undisturbed(options: list[str], tmp_path_factory: pytest.TempPathFactory) ->
 def test_the_numbers_are_those_of_the_networks(options: list[str], undisturbed: Path) -> None:
     logged = {row["step"]: row for row in rows(undisturbed) if TOP1 in row}
     assert list(logged) == [0, 5, 10, 15]
+    assert {f"baseline/{name}/knn/k=5/T=0.07/top1" for name in ("pixels", "start")} <= {*rows(undisturbed)[0]}
     state = newest(undisturbed)
     images, none = open_dataset(options[1].partition("=")[2])
     assert none is None

@@ -322,7 +322,7 @@ def test_a_run_starts_from_any_known_backbone(tmp_path: Path) -> None:
         if key.endswith(("weight", "bias")):
             assert torch.equal(model[f"backbone.{key}"], tensor), key
     for change, words in (
-        ("--backbone.width=16", r"holds .*width=8.* is to train .*width=16"),
+        ("--backbone.width=16", r"holds .*width 8,.* is to train .*width 16,"),
         ("--backbone.branch=key", "no branch 'key'"),
         (f"--resume-from-backbone={tmp_path / 'none.pth'}", "there is no file"),
     ):

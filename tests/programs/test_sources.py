@@ -97,8 +97,8 @@ def test_a_run_says_what_it_cannot_start_from(tmp_path: Path) -> None:
     others: list[dict[str, Any]] = [{"name": "vit_small_patch16_224"}, {"width": 32}, {"stem": "small"}]
     for other in others:
         settings = BackboneConfig(weights=str(tmp_path / "mae.pth"), **other)
-        said = next(iter(other.values()))
-        sentence = rf"holds timm:vit_tiny_patch16_224, and the run is to train (timm:)?{said}: set"
+        [(key, said)] = other.items()
+        sentence = rf"holds name timm:vit_tiny_patch16_224, and the run is to train {key} (timm:)?{said}: set"
         with pytest.raises(UserError, match=sentence):
             find_start(settings, PretrainConfig().views.build())
     unknown = BackboneConfig(name="vit_tiny_patch16_242", weights=str(tmp_path / "mae.pth"))
