@@ -15,6 +15,7 @@ reading: a witness and not a judge (docs/WITNESS.md).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,9 +71,16 @@ def identify(options: IdentifyOptions) -> dict[str, Any]:
 
     assert options.checkpoint is not None
     images = open_witness_images(options) if options.images is not None else None
-    read = read_backbone(
-        options.checkpoint, branch=options.branch, trust_pickle=options.trust_pickle, options=options
-    )
+    with ThreadPoolExecutor(1) as beside:  # both digests of a large file take as long as reading it
+        given = Path(options.checkpoint)
+        hashed = beside.submit(digest_of_file, given) if given.is_file() else None
+        read = read_backbone(
+            options.checkpoint, branch=options.branch, trust_pickle=options.trust_pickle, options=options
+        )
+    if hashed is not None:
+        digest = hashed.result()
+    else:
+        digest = digest_of_file(read.path) if Path(read.path).is_file() else None
     for name, value in describe(read).items():
         say(f"{name:16}{value}")
     say_reading(read)
@@ -85,7 +93,7 @@ def identify(options: IdentifyOptions) -> dict[str, Any]:
         {"tensors": float(len(read.state)), "parameters": float(read.parameters)},
         {"branch": read.branch, "branches": list(read.branches)},
         checkpoint=read.path,
-        checkpoint_digest=digest_of_file(read.path) if Path(read.path).is_file() else None,
+        checkpoint_digest=digest,
         format=read.format,
         method=read.meta.get("method"),
         epochs=read.meta.get("epochs"),
