@@ -32,8 +32,8 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
     Attributes:
         checkpoint: checkpoint of any known format, or random:NAME or torchvision:NAME.
         branch: which backbone of the checkpoint; None: the one that its format names first.
-        normalisation, channels, stride_in_1x1, stem, output_stride, heads, architecture: what is known of the
-            network that its file does not say; see `siamtransfer.load_backbone`.
+        normalisation, channels, stride_in_1x1, stem, output_stride, heads, positions, architecture: what is
+            known of the network that its file does not say; see `siamtransfer.load_backbone`.
         layers: where the features come from, such as `output`, `layer3` or `last4`.
         crop: side of the central crop; None: the size of the views in pretraining, or 224.
         resize: length of the shorter side before the crop; None: 8/7 of the crop, and none for images of that
@@ -54,6 +54,7 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
         stem: str | None = None,
         output_stride: int | None = None,
         heads: int | None = None,
+        positions: str | None = None,
         architecture: str | None = None,
         layers: str = OUTPUT,
         crop: int | None = None,
@@ -71,6 +72,7 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):
         self.stem = stem
         self.output_stride = output_stride
         self.heads = heads
+        self.positions = positions
         self.architecture = architecture
         self.layers = layers
         self.crop = crop

@@ -141,6 +141,9 @@ def _convnext(network: Network, model: Any) -> Family:
 
     if not isinstance(model.stem[0], nn.Conv2d) or len(model.stem) != 2:
         raise _refusal(network, "its first layers are not those of ConvNeXt")
+    last = getattr(model.head, "norm", None)
+    if last is None:
+        raise _refusal(network, "its last norm comes before the mean of the map, and theirs after it")
     eps = {module.eps for stage in model.stages for module in stage.modules() if hasattr(module, "eps")}
     if eps != {_CONVNEXT_EPS}:
         raise _refusal(network, f"its norms have an epsilon of {min(eps):g}, and theirs {_CONVNEXT_EPS:g}")
@@ -152,7 +155,7 @@ def _convnext(network: Network, model: Any) -> Family:
         "hidden_sizes": [int(stage.blocks[0].conv_dw.out_channels) for stage in model.stages],
         "depths": [len(stage.blocks) for stage in model.stages],
         "hidden_act": _activation(network, model.stages[0].blocks[0].mlp.act),
-        "layer_norm_eps": model.head.norm.eps,
+        "layer_norm_eps": last.eps,
         "image_size": network.images.size,
     }
     if second:

@@ -122,9 +122,8 @@ def test_a_changed_network_is_refused_and_its_name_finds_the_tensor(tmp_path: Pa
     state = trunk("convnext_atto")
     lost = {name: tensor for name, tensor in state.items() if name != "stages.2.blocks.3.mlp.fc1.bias"}
     path = save(moco_v3(lost, "head.fc"), tmp_path)
-    with pytest.raises(
-        UserError, match=r"looks like MoCo v3's official code.*\(stem\.0\.weight, .*--architecture"
-    ):
+    lacks = r"lacks the tensor 'stages\.2\.blocks\.3\.mlp\.fc1\.bias' of timm:convnext_atto"
+    with pytest.raises(UserError, match=lacks):
         read_backbone(path)
     named = ReadingOptions(architecture="timm:convnext_atto")
     with pytest.raises(UserError, match=r"lacks the tensor 'stages\.2\.blocks\.3\.mlp\.fc1\.bias'"):
@@ -135,6 +134,10 @@ def test_a_changed_network_is_refused_and_its_name_finds_the_tensor(tmp_path: Pa
     wrong = ReadingOptions(architecture="timm:convnext_pico")
     with pytest.raises(UserError, match=r"is not timm:convnext_pico"):
         read_backbone(save(moco_v3(state, "head.fc"), tmp_path), options=wrong)
+    renamed = {name.replace("stages", "floors"): tensor for name, tensor in state.items()}
+    unknown = r"looks like MoCo v3's official code.*\(stem\.0\.weight, .*--architecture"
+    with pytest.raises(UserError, match=unknown):
+        read_backbone(save(moco_v3(renamed, "head.fc"), tmp_path))
 
 
 def test_the_place_of_a_classifier() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.small_runs import differences
 
-from siamtransfer.checkpoints.declaration import FORMAT, VERSION
+from siamtransfer.checkpoints.declaration import FORMAT, VERSION, VERSION_OF_CHOICES
 from siamtransfer.checkpoints.training_state import Checkpoints, read_state
 from siamtransfer.utils.errors import UserError
 
@@ -168,7 +168,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     [
         ({"state_dict": {}}, "not a training state"),
         ([1, 2], "not a training state"),
-        ({**state_of(1), "version": VERSION + 1}, "newer version"),
+        ({**state_of(1), "version": VERSION_OF_CHOICES + 1}, "newer version"),
     ],
 )
 def test_other_files_are_refused_with_a_reason(content: Any, words: str, tmp_path: Path) -> None:
