@@ -16,8 +16,12 @@ from torch import Tensor, nn
 
 NORMALISATIONS = {"swav": (IMAGENET[0], (0.228, 0.224, 0.225)), "directpred": ((0.0,) * 3, (1.0,) * 3)}
 """Of the formats that fix another than ImageNet's."""
-SAID = {"detectron2": {"channels": "rgb", "normalisation": "imagenet"}}
-"""What the user says where a format leaves it open and two readings are common."""
+SAID: dict[str, dict[str, Any]] = {
+    "detectron2": {"channels": "rgb", "normalisation": "imagenet"},
+    "torchvision-segmentation": {"output_stride": 32},
+}
+"""What the user says where a format leaves it open and two readings are common, or where the file is not as
+usual: segmenters have dilated trunks, and torchvision's ResNet-18 has none."""
 
 
 def build(name: str, seed: int = 0, **choices: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.timm import TimmBackbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.attention.attention_pictures import show_attention
@@ -129,6 +130,7 @@ def test_a_head_that_sees_the_objects_reaches_a_hundred(tmp_path: Path) -> None:
 
     class Read:
         normalisation = ((0.0,) * 3, (1.0,) * 3)
+        architecture = Architecture("timm:test_vit")
 
     network = Network("by hand", backbone.eval(), Read(), Runtime(torch.device("cpu"), torch.float32))  # type: ignore[arg-type]
     bright = Bright()
