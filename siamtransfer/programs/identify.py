@@ -77,10 +77,11 @@ def identify(options: IdentifyOptions) -> dict[str, Any]:
         read = read_backbone(
             options.checkpoint, branch=options.branch, trust_pickle=options.trust_pickle, options=options
         )
+    digest: str | None = None  # of a folder or a baseline
     if hashed is not None:
         digest = hashed.result()
-    else:
-        digest = digest_of_file(read.path) if Path(read.path).is_file() else None
+    elif Path(read.path).is_file():
+        digest = digest_of_file(read.path)
     for name, value in describe(read).items():
         say(f"{name:16}{value}")
     say_reading(read)
