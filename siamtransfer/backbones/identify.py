@@ -141,8 +141,8 @@ def _image_size(name: str, shape: Shape) -> int:
     side = math.isqrt(max(patches, 0))
     if len(shape) != 3 or side * side != patches:
         raise ValueError(
-            f"its tensor 'pos_embed' has shape {shape}, and {patches} positions are those of no square of "
-            "patches"
+            f"its tensor 'pos_embed' has shape {shape}, "
+            f"and {patches} positions are those of no square of patches"
         )
     return side * usual.patch
 

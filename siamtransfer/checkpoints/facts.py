@@ -245,6 +245,8 @@ def _is_vit_small(architecture: Architecture) -> bool:
 
 def _same(first: Any, second: Any) -> bool:
     if isinstance(first, Normalisation) and isinstance(second, Normalisation):
-        pairs = zip((*first.mean, *first.std), (*second.mean, *second.std), strict=False)
-        return len(first.mean) == len(second.mean) and all(abs(a - b) < 1e-4 for a, b in pairs)
+        if len(first.mean) != len(second.mean):
+            return False
+        pairs = zip((*first.mean, *first.std), (*second.mean, *second.std), strict=True)
+        return all(abs(a - b) < 1e-4 for a, b in pairs)
     return bool(first == second)

@@ -82,9 +82,9 @@ def from_pixels(mean: Sequence[float], std: Sequence[float], scale: float, *, bg
             f"mean {list(mean)} and std {list(std)} are not three numbers and three positive ones (or one of "
             "each for every channel)"
         )
-    for known in NAMES.values():
-        pairs = zip(numbers, (*known.mean, *known.std), strict=False)
-        if len(mean) == 3 and all(abs(a - b) < 2e-6 for a, b in pairs):
+    for known in NAMES.values() if len(mean) == 3 else ():
+        pairs = zip(numbers, (*known.mean, *known.std), strict=True)
+        if all(abs(a - b) < 2e-6 for a, b in pairs):
             return known
     return Normalisation(*parts)
 

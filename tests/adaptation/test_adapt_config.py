@@ -47,4 +47,6 @@ def test_a_retention_set_that_is_never_scored():
 
 
 def test_an_ordinary_run_needs_nothing():
-    AdaptConfig().check(None, 1, 0)
+    usual = AdaptConfig()
+    usual.check(None, 1, 0)
+    assert (usual.warmup_epochs, usual.lora_rank, usual.retention) == (0, 0, None)
