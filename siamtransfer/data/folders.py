@@ -114,6 +114,10 @@ class FileImages:
         """The path of image `index` below the folder of the set."""
         return self._files.relative(index)
 
+    def path(self, index: int) -> str:
+        """The full path of image `index`; bytes that are not UTF-8 are surrogates (os.fsencode)."""
+        return self._files[index]
+
     def deep_source(self, index: int) -> str | None:
         """The file of image `index` where its ending is that of a format with more than eight bits."""
         path = self._files[index]

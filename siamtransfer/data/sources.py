@@ -13,9 +13,11 @@ from siamtransfer.data.containers.splits import files_of_splits
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.labelled import open_pair
-from siamtransfer.data.listing import list_folders
+from siamtransfer.data.listing import ARRAY_ENDINGS, ENDINGS, has_image_ending, list_folders
+from siamtransfer.data.pixel_form import OPTIONS, pixel_form
 from siamtransfer.data.registry import NAMED, open_images, unknown_set
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 Source = str | os.PathLike[str] | ImageSet | MapDataset | Sequence[Any] | np.ndarray
 
@@ -33,9 +35,9 @@ def open_dataset(
     Args:
         source: the name of a set (`cifar10`, `imagenet`, `flat` ...; see `siamtransfer.data.registry`), with
             its folder as `root`; a folder, whose subfolders are classes if it has any; a tar shard, a zip
-            archive or a parquet file, or a folder of such, or one of Hugging Face's `save_to_disk`; a text
-            file of paths; a map-style torch Dataset; a list of PIL images or paths; an array uint8[N,H,W,C]
-            or uint8[N,H,W]; or an ImageSet, which is returned as it is.
+            archive or a parquet file, or a folder of such, or one of Hugging Face's `save_to_disk`; a single
+            image file; a text file of paths; a map-style torch Dataset; a list of PIL images or paths; an
+            array uint8[N,H,W,C] or uint8[N,H,W]; or an ImageSet, which is returned as it is.
         split: opens this split alone; without it, train and the test or validation split if there is one.
         labels: integers or names, one an image, for a list or an array.
         options: `download`, `list_file`, `size`, `count`, `seed` of a named set; `name`, and `classes` of a
@@ -94,6 +96,8 @@ def _open_by_name(
             name, root = _kind_of_folder(path), path
         elif path.is_file() and path.suffix in CONTAINERS:
             name, root = CONTAINERS[path.suffix], path
+        elif path.is_file() and has_image_ending(path.name, ENDINGS | ARRAY_ENDINGS):
+            return _open_file(path, split, options), None
         elif path.is_file():
             name, options = "list", {"list_file": path, **options}
         else:
@@ -101,3 +105,20 @@ def _open_by_name(
     if split is not None:
         return open_images(name, root=root, split=split, **options), None
     return open_pair(name, root=root, **options)
+
+
+def _open_file(path: Path, split: str | None, options: dict[str, Any]) -> ImageSet:
+    """One image file as a set of its own, called `file`."""
+    from siamtransfer.data.files_form import settle_form
+    from siamtransfer.data.folders import FileImages
+    from siamtransfer.data.listing import PathTable
+
+    path = path.absolute()
+    if split not in (None, "train"):
+        raise UserError(f"{printable(path)} is a single image, which has no split {split}")
+    if others := [key for key, value in options.items() if key not in OPTIONS and value is not None]:
+        raise UserError(f"data.{others[0]}: a single image does not take it; leave it out")
+    images = FileImages("file", "train", PathTable(path.parent, [os.fsencode(path.name)]))
+    stated = {key: options.get(key) for key in OPTIONS}
+    settle_form(images, pixel_form(**stated), stated=stated["channels"] is not None)
+    return images

@@ -52,6 +52,17 @@ def test_a_text_file_is_a_list_of_paths(shapes_folder: Path, tmp_path: Path) -> 
     assert open_dataset(shapes_folder_copy / "list.txt")[0].fingerprint == images.fingerprint
 
 
+def test_an_image_file_is_a_set_of_one(shapes_folder: Path) -> None:
+    path = next(iter(sorted((shapes_folder / "left").iterdir())))
+    images, nothing = open_dataset(path)
+    assert (len(images), images.labels, images.describe(0), nothing) == (1, None, str(path), None)
+    assert np.array_equal(images.image(0), np.asarray(Image.open(path).convert("RGB")))
+    with pytest.raises(UserError, match=r"a single image, which has no split val"):
+        open_dataset(path, split="val")
+    with pytest.raises(UserError, match=r"data.size: a single image does not take it"):
+        open_dataset(path, size=3)
+
+
 def test_objects_give_one_set() -> None:
     labels = [1, 0, 0, 1]
     sets = [
