@@ -51,12 +51,13 @@ class FileImages:
     files hold, too.
     `skipped` counts the files whose ending is not an image's. `form` says how their pixels become
     uint8[H,W,C]; the fingerprint covers what is not usual in it. `remark` is what was remarked about the
-    images when the set was opened.
+    images when the set was opened, `set_remarks` what about names, classes and parts.
     """
 
     image_size: int | None = None
     form: PixelForm = RGB
     remark: str | None = None
+    set_remarks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -94,6 +95,11 @@ class FileImages:
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             digests = pool.map(_digest, (self._files[index] for index in range(len(self))))
             return hashlib.sha256("\n".join([self.fingerprint, *digests]).encode()).hexdigest()
+
+    @property
+    def file_sizes(self) -> np.ndarray:
+        """int64[N]: bytes of each file; negative where there is none."""
+        return self._sizes_and_times[:, 0]
 
     @cached_property
     def _sizes_and_times(self) -> np.ndarray:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from siamtransfer.data.class_names import similar_names
 from siamtransfer.data.folders import FileImages
-from siamtransfer.data.listing import ENDINGS, MISSING, PathTable, list_folders, require_folder
+from siamtransfer.data.label_table import LabelTable, ListedFiles, shortest, table_of
+from siamtransfer.data.list_text import read_entries
+from siamtransfer.data.listing import MISSING, list_folders, require_folder
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
 MAX_CLASSES = 1_000_000  # a larger integer label is taken for a mistake
-LINE = re.compile(rf"(?P<path>.*\.(?:{'|'.join(sorted(ENDINGS))}))(?:\s+(?P<label>.*))?", re.IGNORECASE)
 IMAGENET_NAME = re.compile(r"(?P<wnid>n\d{8})_\w+\.\w+")
 
 
 class ListedImages(FileImages):
-    """The images that a text file names, in its order: on each line a path and, optionally, a label.
+    """The images that a text file names, in its order: on each line a path and, optionally, a label; or a
+    table (CSV, TSV) with a column of paths and one of labels.
 
     Paths begin in `root` (by default the list's own folder) or at `/`; blank lines and lines that begin with
-    `#` are skipped. Labels are integers, taken as they are, or names, numbered in sorted order.
+    `#` are skipped; `label_table.read_label_table` says what else is understood. Labels are integers, taken
+    as they are, or names, numbered in sorted order.
     ImageNet's subsets need no labels: the class of `n01440764_10026.JPEG` is the part before the underscore,
     the class folders may lie in `root/train` as well as in `root` and need not be in the list, and `classes`
     are all the folders there, so that the labels are those of the full set.
@@ -42,74 +45,31 @@ class ListedImages(FileImages):
         split: str = "train",
     ):
         list_path = Path(list_file).expanduser().absolute()
-        lines = _read_lines(list_path)
         base = list_path.parent if root is None else require_folder(root)
-        paths = [_relative(path, base) for _, path, _ in lines]
-        if len(set(paths)) < len(paths):
-            path, times = Counter(paths).most_common(1)[0]
-            raise UserError(
-                f"{printable(list_path)} names {len(paths) - len(set(paths))} files more than once "
-                f"({printable(path)} {times} times); leave each in once"
-            )
-        labels, classes = _read_labels(list_path, lines)
+        entries, remarks = read_entries(list_path, ListedFiles(list_path, base).probe)
+        paths = [shortest(entry.path, base) for entry in entries]
         names = [IMAGENET_NAME.fullmatch(PurePosixPath(path).name) for path in paths]
         wnids = [match["wnid"] for match in names if match]
         base, paths = _locate(base, paths, wnids if len(wnids) == len(paths) else None)
+        entries = [replace(entry, path=path) for entry, path in zip(entries, paths, strict=True)]
+        table = ListedFiles(list_path, base).table(entries, remarks)
+        labels, classes = _read_labels(list_path, table)
         if labels is None and len(wnids) == len(paths) and set(wnids) <= set(folders := list_folders(base)):
             classes = folders
             labels = np.searchsorted(np.array(folders), np.array(wnids)).astype(np.int64)
-        files = _table(base, paths)
-        missing = np.flatnonzero(files.sizes() == MISSING)
-        if len(missing):
-            raise UserError(
-                f"{len(missing)} of the {len(files)} files in {printable(list_path)} are missing, the first "
-                f"is {printable(files[int(missing[0])])}; --data.root is the folder in which the paths begin"
-            )
-        super().__init__(name, split, files, labels=labels, classes=classes)
+        super().__init__(name, split, table_of(base, table.paths), labels=labels, classes=classes)
+        self.set_remarks = (*table.remarks, *similar_names(classes))
 
 
-def _read_lines(list_path: Path) -> list[tuple[int, str, str | None]]:
-    """(number, path, label or None) of each line that is neither blank nor a comment."""
-    try:
-        text = list_path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise UserError(
-            f"cannot read the list {printable(list_path)} ({error.strerror}); check --data.list_file"
-        ) from error
-    if b"\0" in text:
-        raise UserError(
-            f"{printable(list_path)} is not a text file; a list has the path of one image on each line"
-        )
-    lines = []
-    for number, line in enumerate(os.fsdecode(text).split("\n"), start=1):
-        line = line.strip()
-        if line and not line.startswith("#"):
-            match = LINE.fullmatch(line)
-            lines.append((number, match["path"], match["label"]) if match else (number, line, None))
-    if not lines:
-        raise UserError(
-            f"the list {printable(list_path)} is empty; it has the path of one image on each line"
-        )
-    return lines
-
-
-def _relative(path: str, root: Path) -> str:
-    """The path in its shortest form, from `root` on when it lies below."""
-    pure = PurePosixPath(path)
-    return str(pure.relative_to(root) if pure.is_relative_to(root) else pure)
-
-
-def _read_labels(
-    list_path: Path, lines: list[tuple[int, str, str | None]]
-) -> tuple[np.ndarray | None, list[str]]:
+def _read_labels(list_path: Path, table: LabelTable) -> tuple[np.ndarray | None, list[str]]:
     """int64[N] and the class names; (None, []) when no line has a label."""
-    texts = [label for _, _, label in lines if label is not None]
-    if not texts:
+    texts = table.labels
+    if texts is None or not any(texts):
         return None, []
-    if len(texts) < len(lines):
-        number = next(number for number, _, label in lines if label is None)
+    if "" in texts:
+        number, labelled = table.lines[texts.index("")], sum(map(bool, texts))
         raise UserError(
-            f"line {number} of {printable(list_path)} has no label although {len(texts)} other lines have "
+            f"line {number} of {printable(list_path)} has no label although {labelled} other lines have "
             "one; give each line a label, or none"
         )
     if all(re.fullmatch(r"[0-9]+", label) for label in texts):
@@ -131,10 +91,6 @@ def _locate(root: Path, paths: list[str], wnids: list[str] | None) -> tuple[Path
         forms.append([f"{wnid}/{path}" for wnid, path in zip(wnids, paths, strict=True)])
     for form in forms:
         for base in (root, root / "train"):
-            if (_table(base, form[:100]).sizes() != MISSING).any():
+            if (table_of(base, form[:100]).sizes() != MISSING).any():
                 return base, form
     return root, paths
-
-
-def _table(base: Path, paths: list[str]) -> PathTable:
-    return PathTable(base, [os.fsencode(path) for path in paths])

@@ -107,13 +107,13 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "is empty; it has the path of one image on each line"),
     "comments only": ("# nothing\n\n", "is empty"),
     "not text": (b"\x89PNG\r\n\x1a\n\0\0\0", "is not a text file"),
-    "missing files": ("a.png\ngone.png\nnot here.png", r"2 of the 3 files .* first is .*/gone\.png; --data"),
+    "missing files": ("a.png\ngone.png\nnot here.png", r"2 of the 3 files .* first that of line 2, .*/gone\.png; --data"),
     "very long line": ("x" * 5000, "1 of the 1 files in .* are missing"),
-    "twice": ("a.png\nb/c.png\n./a.png", r"names 1 files more than once \(a\.png 2 times\)"),
+    "twice": ("a.png\nb/c.png\n./a.png", r"names 1 files more than once \(a\.png 2 times, in lines 1 and 3\)"),
     "twice with other labels": ("a.png 0\na.png 1", "more than once"),
     "labels for some": ("a.png 1\n\nb/c.png", "line 3 of .* has no label although 1 other"),
     "absurd label": ("a.png 99999999999", "has the label 99999999999"),
-    "class unknown to the set": ("n99999999_1.JPEG", r"missing, the first is .*n99999999_1\.JPEG"),
+    "class unknown to the set": ("n99999999_1.JPEG", r"missing, first that of line 1, .*n99999999_1\.JPEG"),
 }  # fmt: skip
 
 
