@@ -1,6 +1,7 @@
-"""Two ways to read an image by its index, as a data-loader worker calls them.
+"""Three ways to read an image by its index, as a data-loader worker calls them.
 
-Pretraining may use another image in place of an unreadable one. An evaluation may not.
+Pretraining may use another image in place of an unreadable one. An evaluation may not: it stops there, or
+leaves the image out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from siamtransfer.data.imageset import ImageSet
-from siamtransfer.data.unreadable import read_or_replace
+from siamtransfer.data.unreadable import BadImage, UnreadableImage, read_or_replace
 
 
 class IndexedImages(Protocol):
@@ -42,3 +43,16 @@ class StrictReader:
 
     def __call__(self, index: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
         return self.images.image(index), []
+
+
+class ReportingReader:
+    """Reads image `index`, uint8[H, W, C]; of an unreadable one it returns what is wrong with it."""
+
+    def __init__(self, images: IndexedImages):
+        self.images = images
+
+    def __call__(self, index: int) -> np.ndarray | BadImage:
+        try:
+            return self.images.image(index)
+        except UnreadableImage as failure:
+            return BadImage(index, failure.where, failure.why)

@@ -7,11 +7,16 @@ from functools import cached_property
 import numpy as np
 
 from siamtransfer.data.imageset import ImageSet, channels_of, content_fingerprint, fingerprint_of_arrays
+from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.utils.errors import UserError
 
 
 class Subset:
-    """The images of `images` named by `indices` int64[n], in that order, as an ImageSet."""
+    """The images of `images` named by `indices` int64[n], in that order, as an ImageSet.
+
+    `form`, `remark`, `set_remarks` and `ignored` are those of `images`, where it has them (see
+    `folders.FileImages` and `voc.VocImages`).
+    """
 
     def __init__(self, images: ImageSet, indices: np.ndarray):
         assert images.labels is not None
@@ -19,6 +24,11 @@ class Subset:
         self.name, self.split, self.classes = images.name, images.split, images.classes
         self.image_size, self.channels = images.image_size, channels_of(images)
         self.labels = images.labels[indices]
+        self.form: PixelForm = getattr(images, "form", PixelForm(self.channels))
+        self.remark: str | None = getattr(images, "remark", None)
+        self.set_remarks: tuple[str, ...] = getattr(images, "set_remarks", ())
+        ignored = getattr(images, "ignored", None)
+        self.ignored: np.ndarray | None = None if ignored is None else ignored[indices]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,6 +35,15 @@ class UnreadableImage(UserError):
 
 
 _HEAD, _BECAUSE, _CURE = "cannot read the image ", " because ", "; mend the file or take it out of the set"
+
+
+@dataclass(frozen=True, order=True)
+class BadImage:
+    """An image of a set that cannot be read: its index, what names it (see `ImageSet.describe`), and why."""
+
+    index: int
+    where: str
+    why: str
 
 
 class NothingReadable(UserError):
@@ -127,6 +138,18 @@ class UnreadableImages:
                 "mend or remove these files, or raise the limit"
             )
         return new
+
+    def add_all(self, failures: Iterable[BadImage]) -> None:
+        """Counts failures that are all known at once, so that the error is of the whole number.
+
+        Raises:
+            UserError: see `add`.
+        """
+        last = None
+        for last in failures:
+            self.reasons.setdefault(last.where, last.why)
+        if last is not None:
+            self.add(last.where, last.why)
 
     def summary(self) -> str:
         """One line with count, percentage and the first few files; empty when every image was readable."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
-from siamtransfer.utils.checks import check_timeout
+from siamtransfer.utils.checks import check_timeout, within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
@@ -29,16 +29,28 @@ class EvaluationData:
     count: int | None = None
     """Number of embedded scenes in the train split."""
     bit_depth: int | None = None
-    """Bits of the grey images with more than eight, in a set of your own; null: 16, with a remark where they
-    use few of them."""
+    """Bits of the images with more than eight, in a set of your own; null: as many as its files use, found
+    in a part of them and said."""
     channels: int | None = None
     """Channels of the images of a set of your own, or 1 for a grey set: files have exactly so many, and none
     is converted. null: 3, or what TIFF files of more than four have, with a remark."""
     value_range: list[float] | None = None
-    """Values that become black and white, of files of more than eight bits or of floating-point numbers, such
-    as [0, 10000]; values beyond are clipped."""
+    """Values that become black and white, of floating-point numbers and, without data.bit_depth, of files of
+    more than eight bits, such as [0, 10000]; values beyond are clipped. null: of floating-point numbers 0 to
+    1, or to 255, as the files show."""
     axes: Literal["hwc", "chw"] | None = None
     """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
+    orientation: Literal["shown", "stored"] | None = None
+    """shown: turn images as their EXIF orientation says, as viewers do; stored: take pixels as they lie in
+    the file. null: shown for images of your own, stored for published sets."""
+    background: str | None = None
+    """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
+    of your own, drop for published sets."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """What becomes of images that cannot be read: stop ends the evaluation at the first, skip leaves them out
+    and names them. skip reads every image once more."""
+    max_unreadable: float = 0.05
+    """Share of unreadable images of train or test above which skip stops, too."""
     download: bool = False
     """Let torchvision download a missing set."""
     workers: int | None = None
@@ -114,6 +126,9 @@ class EvaluationConfig(ReadingOptions):
         for source in self.sources:
             require_checkpoint(source)
         self._refuse_reading_of_nothing()
+        if self.feature_files and self.data.unreadable == "skip":
+            raise UserError("--data.unreadable skip is of images, and feature files hold none: leave it out")
+        within("--data.max-unreadable", self.data.max_unreadable, 0, 1)
         refuse_record(self.record)
 
     def _refuse_reading_of_nothing(self) -> None:

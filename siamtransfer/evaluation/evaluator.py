@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
+from siamtransfer.evaluation.unreadable import CURE
 from siamtransfer.records.predictions import publish
 from siamtransfer.records.result import Result
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
 
@@ -34,8 +37,15 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
         UserError: the options mean nothing, or whatever `evaluate` raises.
     """
     config.check()
-    with start_runtime(config.device, config.precision, timeout_minutes=config.timeout_minutes) as runtime:
-        result = evaluate(config, runtime)
+    try:
+        with start_runtime(
+            config.device, config.precision, timeout_minutes=config.timeout_minutes
+        ) as runtime:
+            result = evaluate(config, runtime)
+    except UnreadableImage as error:
+        if not hasattr(getattr(config, "data", None), "unreadable"):
+            raise
+        raise UserError(f"{error} ({CURE})") from error
     if result is None:
         return None
     return publish(result.record(), result.predictions, config.record)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.config import EvaluationConfig
 from siamtransfer.evaluation.labelled_images import count_workers, form_of, open_images, require_channels
+from siamtransfer.evaluation.unreadable import leave_out_unreadable
 from siamtransfer.features.cache import FeatureCache
 from siamtransfer.features.extract import (
     FeatureOrigin,
@@ -38,6 +39,7 @@ from siamtransfer.features.extract import (
     pixel_transform,
 )
 from siamtransfer.features.feature_file import read_feature_file
+from siamtransfer.features.readable import FeatureBlock, feature_blocks
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.log import say
@@ -72,6 +74,7 @@ class FrozenModel:
         workers: processes that decode.
         witness: what the batch norms say of the reading (see norm_witness.py), for the record; None where
             they were not asked.
+        left_out: what the protocol says of images that could not be read (see unreadable.py).
     """
 
     source: str
@@ -84,6 +87,7 @@ class FrozenModel:
     config: EvaluationConfig
     workers: int
     witness: dict[str, Any] | None = None
+    left_out: dict[str, Any] = field(default_factory=dict)
 
     def features(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> Features:
         """The features of a labelled set, in its order; several selections of layers side by side.
@@ -112,6 +116,7 @@ class FrozenModel:
             "test_images": len(test or train),
             **self._feature_settings,
             **form_of(train, test),
+            **self.left_out,
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
         }
 
@@ -171,14 +176,32 @@ class FrozenModel:
         )
 
     def _forward_share(self, images: ImageSet, layers: FeatureLayers) -> torch.Tensor:
-        runtime = self.runtime
-        if runtime.is_main:
+        if self.runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
+        return extract_share(self._prepared(layers), images, self.transform, self._pass)
+
+    def feature_blocks(
+        self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)
+    ) -> Iterator[FeatureBlock]:
+        """The rows of `features` of the readable images, a batch at a time and without the cache, and what is
+        wrong with the others; see `siamtransfer.features.readable.feature_blocks`. For one process.
+
+        Raises:
+            UserError: a feature is not finite.
+        """
+        layers = None if self.backbone is None else self._prepared(FeatureLayers(self.backbone, selections))
+        return feature_blocks(layers, images, self.transform, self._pass)
+
+    def _prepared(self, layers: FeatureLayers) -> FeatureLayers:
+        """`layers` as a pass over many images runs them."""
         if isinstance(self.backbone, ResNetBackbone):
             layers.backbone = fold_batchnorm(self.backbone)
         layers.to(memory_format=torch.channels_last)
-        options = Pass(runtime, self.config.forward_batch_size, self.workers)
-        return extract_share(layers, images, self.transform, options)
+        return layers
+
+    @property
+    def _pass(self) -> Pass:
+        return Pass(self.runtime, self.config.forward_batch_size, self.workers)
 
 
 def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Runtime) -> FrozenModel:
@@ -213,11 +236,16 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     if read is None and config.crop is None and config.resize is None:
         transform = pixel_transform(transform, len(train) + (len(test) if test else 0), channels_of(train))
     workers = count_workers(config.data, train, runtime)
+    readable = leave_out_unreadable(train, test, config.data, runtime, workers)
+    train, test = readable.train, readable.test
     witness = None
     with collectives.own_pace("asking the batch norms how the checkpoint is read"):
         if read is not None and runtime.is_main:
             witness = _ask_witness(read, train, transform, runtime)
-    return FrozenModel(source, backbone, read, train, test, transform, runtime, config, workers, witness)
+    left_out = readable.record
+    return FrozenModel(
+        source, backbone, read, train, test, transform, runtime, config, workers, witness, left_out
+    )
 
 
 def _ask_witness(

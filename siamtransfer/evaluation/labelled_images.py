@@ -15,13 +15,18 @@ from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.utils.errors import UserError
 
+NOT_OF_THE_SET = ("workers", "unreadable", "max_unreadable")
+"""Options of EvaluationData that say how a set is read, and not which it is."""
+
 
 def open_images(
     data: EvaluationData, recorded: dict[str, Any], source: str
 ) -> tuple[ImageSet, ImageSet | None]:
     """The labelled sets that the options name; without a name, those that the checkpoint records."""
     options = {
-        key: value for key, value in asdict(data).items() if key != "workers" and value not in (None, False)
+        key: value
+        for key, value in asdict(data).items()
+        if key not in NOT_OF_THE_SET and value not in (None, False)
     }
     if "name" not in options:
         if not recorded.get("name"):

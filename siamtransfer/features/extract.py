@@ -172,6 +172,24 @@ def extract_share(
         UnreadableImage, UserError: see `extract`; where one rank raises, all do.
     """
     runtime = options.runtime
+    forward = forward_of(backbone, transform, runtime, store)
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            return _rows_of_share(images, transform, options, forward)
+    finally:
+        backbone.train(was_training)
+
+
+def forward_of(
+    backbone: nn.Module,
+    transform: Transform,
+    runtime: Runtime,
+    store: Callable[[Tensor], Tensor] | None = None,
+) -> Callable[[Tensor], Tensor]:
+    """What makes features float32[b, D], on the CPU, of crops uint8[b, C, crop, crop]; for a backbone in eval
+    mode. `store`: see `extract_share`. It raises UserError where a feature is not finite."""
     mean = torch.tensor(transform.mean, device=runtime.device).view(1, -1, 1, 1) * 255
     std = torch.tensor(transform.std, device=runtime.device).view(1, -1, 1, 1) * 255
 
@@ -186,13 +204,7 @@ def extract_share(
             )
         return kept
 
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        with torch.inference_mode(), runtime.autocast():
-            return _rows_of_share(images, transform, options, forward)
-    finally:
-        backbone.train(was_training)
+    return forward
 
 
 def extract_pixels(
