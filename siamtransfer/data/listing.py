@@ -16,13 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from siamtransfer.data.file_kinds import PACKAGES, PLAIN
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-ENDINGS = {
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "dib", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
-    "pnm",
-}  # fmt: skip
+ENDINGS = PLAIN | PACKAGES.keys()
 ARRAY_ENDINGS = {"npy"}
 """Of arrays, which are images in a set that holds no other: beside images they may be anything."""
 MISSING = -1  # the size of a file that is not there, or of a link to nothing
