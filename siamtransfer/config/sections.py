@@ -41,16 +41,23 @@ class DataConfig:
     count: int | None = None
     """How many embedded scenes to generate for training."""
     bit_depth: int | None = None
-    """Bits of the grey images with more than eight, in a set of your own; null: 16, with a remark where they
-    use few of them."""
+    """Bits of the images with more than eight, in a set of your own; null: as many as its files use, found
+    in a part of them and said."""
     channels: int | None = None
     """Channels of the images of a set of your own, or 1 for a grey set: files have exactly so many, and none
     is converted. null: 3, or what TIFF files of more than four have, with a remark."""
     value_range: list[float] | None = None
-    """Values that become black and white, of files of more than eight bits or of floating-point numbers, such
-    as [0, 10000]; values beyond are clipped."""
+    """Values that become black and white, of floating-point numbers and, without data.bit_depth, of files of
+    more than eight bits, such as [0, 10000]; values beyond are clipped. null: of floating-point numbers 0 to
+    1, or to 255, as the files show."""
     axes: Literal["hwc", "chw"] | None = None
     """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
+    orientation: Literal["shown", "stored"] | None = None
+    """shown: turn images as their EXIF orientation says, as viewers do; stored: take pixels as they lie in
+    the file. null: shown for images of your own, stored for published sets."""
+    background: str | None = None
+    """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
+    of your own, drop for published sets."""
     rgb: list[int] | None = None
     """Channels that are red, green and blue, such as [2, 1, 0]; [] for none. Operations on colours change
     these alone. null: those of three channels; none of another number."""

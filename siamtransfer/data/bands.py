@@ -5,8 +5,8 @@ TIFF files are read by tifffile (the extra `multichannel`), for Pillow knows fou
 16-bit colours as eight bits. Of a TIFF file the first series counts; pages of one size are its channels.
 
 Values become eight bits, as everywhere (see `PixelForm`): integers up to 16 bits by their upper eight bits or
-those of `bit_depth`; whatever has a `value_range` linearly from it, and values beyond are clipped. Files of
-eight bits are taken as they are.
+those of `bit_depth`; floating-point numbers, and integers of a set without a bit depth, linearly from
+`value_range`, and values beyond are clipped. Files of eight bits are taken as they are.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from siamtransfer.data.depth import FULL, remark_on_image, remark_once, to_eight_bits
+from siamtransfer.data.depth import FULL, depth_for, remark_on_image, remark_once, to_eight_bits
 from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.sizes import reason_of, require_size
 from siamtransfer.data.tiff import TIFF_STARTS, read_tiff
-from siamtransfer.data.unreadable import UnreadableImage, WrongChannels
+from siamtransfer.data.transparency import flatten_values
+from siamtransfer.data.unreadable import BeyondFound, UnreadableImage, WrongChannels
 
 NPY_START = b"\x93NUMPY"
 _CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "I": 1, "F": 1}
 """Channels of Pillow's modes whose values are those of the file; `I;16…` are one channel, too."""
-_DEEP_PNG = {4: "grey and alpha", 2: "colours", 6: "colours and alpha"}
 
 
 def is_array_or_tiff(data: bytes) -> bool:
@@ -100,16 +100,26 @@ def values_of_picture(image: Image.Image, where: str, form: PixelForm) -> np.nda
     return values if values.ndim == 3 else values[..., None]
 
 
-def refuse_deep_png(data: bytes, where: str, form: PixelForm) -> None:
-    """Raises WrongChannels for a PNG of 16-bit colours whose scale is stated: Pillow reads their upper eight
-    bits only."""
-    if not data.startswith(b"\x89PNG") or len(data) < 26 or data[24] != 16 or data[25] not in _DEEP_PNG:
-        return
-    if form.bit_depth is not None or form.value_range is not None:
-        raise WrongChannels(
-            f"{where} is a PNG of 16-bit {_DEEP_PNG[data[25]]}, of which only the upper eight bits are read: "
-            "save it as TIFF, or leave --data.bit-depth and --data.value-range out"
-        )
+def to_three_channels(
+    values: np.ndarray, where: str, form: PixelForm, *, premultiplied: bool = False
+) -> np.ndarray:
+    """uint8[H,W,3] of [H,W,C] of any type, where C is 1 or 3, or one more for alpha.
+
+    Alpha is that of `form.background`, or left out. `premultiplied`: the colours are multiplied by it.
+
+    Raises:
+        UnreadableImage: see `to_bytes`.
+    """
+    pixels = to_bytes(values, where, form)
+    if pixels.shape[2] in (1, 3):
+        return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    colours, alpha = pixels[..., :-1], pixels[..., -1]
+    if premultiplied:
+        shares = np.maximum(alpha, 1)[..., None] / 255
+        colours = np.minimum(np.rint(colours / shares), 255).astype(np.uint8)
+    if form.background is None:
+        return np.array(np.broadcast_to(colours, (*colours.shape[:2], 3)))
+    return flatten_values(colours, alpha, form.background)
 
 
 def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
@@ -117,6 +127,7 @@ def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
 
     Raises:
         UnreadableImage: their range is not stated, they are not finite, or beyond the bit depth.
+        BeyondFound: they are beyond what the set was found to have.
     """
     if values.dtype == np.uint8:
         remark_on_plain(where, form)
@@ -125,9 +136,10 @@ def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
         return np.array(values, dtype=np.uint8, order="C") * np.uint8(255)
     if values.dtype.kind not in "iuf":
         raise UnreadableImage(where, f"its pixels are of type {values.dtype}, which are no numbers")
-    if form.value_range is not None:
-        return _from_range(values, where, *form.value_range)
-    if values.dtype.kind == "f":
+    is_float = values.dtype.kind == "f"
+    if form.value_range is not None and (is_float or form.bit_depth is None):
+        return _from_range(values, where, form)
+    if is_float:
         raise UnreadableImage(
             where,
             "its pixels are floating-point numbers without a stated range (say --data.value-range LOW HIGH)",
@@ -142,8 +154,15 @@ def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
     if form.bit_depth is None:
         remark_on_image(low, high, where)
     elif high >> form.bit_depth:
+        if form.found:
+            raise BeyondFound(
+                f"{where} has pixels that reach {high}, and the files of its set that were looked at have no "
+                f"more than {form.bit_depth} bits: say --data.bit-depth {depth_for(high)}"
+            )
         raise UnreadableImage(
-            where, f"its pixels reach {high}, which {form.bit_depth} bits (data.bit_depth) do not hold"
+            where,
+            f"its pixels reach {high}, which {form.bit_depth} bits (data.bit_depth) do not hold "
+            f"(say --data.bit-depth {depth_for(high)})",
         )
     return np.array(to_eight_bits(values, form.bit_depth or FULL), order="C")
 
@@ -158,12 +177,18 @@ def remark_on_plain(where: str, form: PixelForm) -> None:
         )
 
 
-def _from_range(values: np.ndarray, where: str, low: float, high: float) -> np.ndarray:
-    numbers = values.astype(np.float64)
+def _from_range(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
+    assert form.value_range is not None
+    (low, high), numbers = form.value_range, values.astype(np.float64)
     if not np.isfinite(numbers).all():
-        raise UnreadableImage(where, "its pixels are not all finite numbers")
+        raise UnreadableImage(where, "its pixels are not all finite numbers (give every pixel a number)")
     least, most = float(numbers.min()), float(numbers.max())
     if least < low or most > high:
+        if form.found:
+            raise BeyondFound(
+                f"{where} has values of {least:g} to {most:g}, and the files of its set that were looked at "
+                f"have floating-point numbers of {low:g} to {high:g}: say --data.value-range LOW HIGH"
+            )
         remark_once(
             "value range",
             f"{where} has values of {least:g} to {most:g}; those beyond --data.value-range {low:g} {high:g} "

@@ -4,18 +4,18 @@ The content decides, never the file's ending. Ordinary JPEGs go through simplejp
 through Pillow), with the accurate transform and the smooth chroma upsampling that Pillow uses too, so the
 pixels are equal to Pillow's. Everything else goes through Pillow.
 
-Images that are not plain 8-bit RGB are read as torchvision's ImageFolder reads them, unless noted:
+The rules for transparency, orientation and depth are those of the set, `PixelForm`, and docs/IMAGES.md
+explains them. In short, of images that are not plain 8-bit RGB:
   grey, 1-bit, palette   the colour they show, in three channels
-  alpha                  dropped, not blended: the colours stored under transparent pixels appear
+  alpha                  on the background of the set; without one it is left out, as torchvision's
+                         ImageFolder does, and the colours stored under transparent pixels appear
+  EXIF orientation       turned, or as stored; see orientation.py
   CMYK, YCCK             Pillow's conversion, which knows no colour profile
-  16-bit                 the upper eight bits, for grey images too (ImageFolder clips those to white); of
-                         a set whose images use fewer bits, `PixelForm.bit_depth` says how many, and
-                         `PixelForm.value_range` which values become black and white
+  16-bit                 the upper eight bits of 16, or of the bits that `PixelForm.bit_depth` states
   arrays (.npy)          of three channels only
   32-bit integer         as 16-bit when its values fit, otherwise refused
-  floating point         refused, for a file does not state the range of its values, unless the set does
+  floating point         refused, unless the set has a `PixelForm.value_range`
   several frames         the first
-  EXIF orientation       not applied: the pixels are taken as they are stored
 Of a set of another number of channels than three nothing is converted; see bands.py.
 A truncated file is refused and never filled up with grey; so is an image of more pixels than
 `Image.MAX_IMAGE_PIXELS`, before any memory is taken for it.
@@ -26,6 +26,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,26 @@ from PIL import (
 from siamtransfer.data.bands import (
     NPY_START,
     is_array_or_tiff,
-    refuse_deep_png,
     remark_on_plain,
+    require_channels,
     to_bytes,
+    to_three_channels,
     values_of_array,
     values_of_picture,
+)
+from siamtransfer.data.deep_png import is_deep_png, read_deep_png
+from siamtransfer.data.depth import FULL, remark_once
+from siamtransfer.data.orientation import (
+    UPRIGHT,
+    orientation_of_jpeg,
+    orientation_of_picture,
+    turn,
+    turn_back,
 )
 from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.data.sizes import too_large
 from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, TIFF_STARTS, TiffHeader, tiff_header
+from siamtransfer.data.transparency import flatten, flatten_values, has_transparency, lost_on
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -103,13 +115,28 @@ def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
     if not data:
         raise UnreadableImage(where, "the file is empty")
     if data.startswith(NPY_START) or (form.channels != 3 and is_array_or_tiff(data)):
-        return to_bytes(values_of_array(data, where, form), where, form)
+        return _decode_values(data, where, form)
     is_jpeg = data.startswith(JPEG_START) and form.channels in (1, 3)
     pixels = _decode_plain_jpeg(data, where, form) if is_jpeg else None
     if pixels is None:
         return _decode_with_pillow(data, where, form)
     remark_on_plain(where, form)
-    return pixels
+    return turn(pixels, orientation_of_jpeg(data)) if form.orientation == "shown" else pixels
+
+
+def _decode_values(data: bytes, where: str, form: PixelForm, header: TiffHeader | None = None) -> np.ndarray:
+    """An .npy array, or a TIFF file through tifffile. With three channels the file may have one to four."""
+    if not data.startswith(NPY_START):
+        header = header or tiff_header(io.BytesIO(data))
+    if header is not None and form.channels == 3 and header.samples in range(1, 5) and not header.inks:
+        values = values_of_array(data, where, replace(form, channels=header.samples))
+        if header.samples in (2, 4) and not header.alpha:  # as Pillow does, which leaves such a channel out
+            values = values[..., :-1]
+        pixels = to_three_channels(values, where, form, premultiplied=header.premultiplied)
+    else:
+        pixels = to_bytes(values_of_array(data, where, form), where, form)
+    orientation = header.orientation if header is not None else UPRIGHT
+    return turn(pixels, orientation) if form.orientation == "shown" else pixels
 
 
 def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray | None:
@@ -131,25 +158,22 @@ def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray |
 
 
 def _decode_with_pillow(data: bytes, where: str, form: PixelForm) -> np.ndarray:
-    refuse_deep_png(data, where, form)
     header = tiff_header(io.BytesIO(data)) if data.startswith(TIFF_STARTS) else None
     if header is not None and _is_beyond_pillow(header, form):
-        return to_bytes(values_of_array(data, where, form), where, form)
+        return _decode_values(data, where, form, header)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about EXIF blocks and palettes; nothing that changes a pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if form.channels == 3:
-                    return to_rgb(image, where, form)
-                return to_bytes(values_of_picture(image, where, form), where, form)
+                return _pixels_of_file(image, data, where, form)
         except UserError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise UnreadableImage(where, too_large()) from error
         except UnidentifiedImageError as error:
             if header is not None and (header.samples == 2 or header.bits > 16):
-                return to_bytes(values_of_array(data, where, form), where, form)
+                return _decode_values(data, where, form, header)
             kinds = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
             raise UnreadableImage(where, f"its content is no {kinds} image, or is too damaged") from error
         except Exception as error:  # Pillow's readers raise errors of many types for damaged files
@@ -157,20 +181,75 @@ def _decode_with_pillow(data: bytes, where: str, form: PixelForm) -> np.ndarray:
             raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error
 
 
+def _pixels_of_file(image: Image.Image, data: bytes, where: str, form: PixelForm) -> np.ndarray:
+    """uint8[H,W,C] of a file that Pillow has opened, turned as the set says."""
+    turned_by_pillow = image.format == "TIFF"
+    orientation = orientation_of_picture(image) if turned_by_pillow else UPRIGHT
+    if is_deep_png(data) and _needs_all_bits(image, form):
+        pixels = _deep_pixels(data, where, form)
+    elif form.channels == 3:
+        pixels = to_rgb(image, where, form)
+    else:
+        pixels = to_bytes(values_of_picture(image, where, form), where, form)
+    if turned_by_pillow:
+        return turn_back(pixels, orientation) if form.orientation == "stored" else pixels
+    if form.orientation == "stored":
+        return pixels
+    image.load()  # the block of a PNG may stand behind its pixels
+    return turn(pixels, orientation_of_picture(image))
+
+
+def _is_scaled(form: PixelForm) -> bool:
+    """Whether values of 16 bits become others than their upper eight bits."""
+    return form.value_range is not None if form.bit_depth is None else form.bit_depth != FULL
+
+
+def _needs_all_bits(image: Image.Image, form: PixelForm) -> bool:
+    """Whether the upper eight bits of a PNG of 16-bit colours are not enough: to scale them, or to find the
+    colour that counts as transparent."""
+    keyed = form.channels == 3 and form.background is not None and "transparency" in image.info
+    return _is_scaled(form) or keyed
+
+
+def _deep_pixels(data: bytes, where: str, form: PixelForm) -> np.ndarray:
+    values, key = read_deep_png(data)
+    if form.channels == 3:
+        if key is not None:
+            visible = (values != np.array(key, np.uint16)).any(axis=2, keepdims=True)
+            values = np.dstack([values, visible * np.uint16(0xFFFF)])
+        return to_three_channels(values, where, form)
+    require_channels(values.shape[2], where, form)
+    return to_bytes(values, where, form)
+
+
 def _is_beyond_pillow(header: TiffHeader, form: PixelForm) -> bool:
     """Whether a TIFF has more than four channels, or colours of more than eight bits whose scale is stated:
     Pillow reads their upper eight bits only, and no floating-point numbers."""
-    scaled = form.bit_depth is not None or form.value_range is not None
-    return header.samples > MOST_CHANNELS_OF_PILLOW or (scaled and header.samples >= 3 and header.bits > 8)
+    return header.samples > MOST_CHANNELS_OF_PILLOW or (
+        header.samples >= 3 and header.bits > 8 and (_is_scaled(form) or form.value_range is not None)
+    )
 
 
 def to_rgb(image: Image.Image, where: str, form: PixelForm = RGB) -> np.ndarray:
-    """uint8[H,W,3] of a Pillow image by the rules above; `where` names it in errors.
+    """uint8[H,W,3] of a Pillow image by the rules above, not turned; `where` names it in errors.
 
     Raises:
         UnreadableImage: the range of its values is not known, or they have more bits than the set.
     """
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        return np.repeat(to_bytes(np.asarray(image), where, form)[..., None], 3, axis=2)
+        values, key = np.asarray(image), image.info.get("transparency")
+        grey = to_bytes(values, where, form)[..., None]
+        if form.background is not None and isinstance(key, int):
+            return flatten_values(grey, np.where(values == key, 0, 255).astype(np.uint8), form.background)
+        return np.repeat(grey, 3, axis=2)
     remark_on_plain(where, form)
-    return np.array(image.convert("RGB"))
+    if form.background is None or not has_transparency(image):
+        return np.array(image.convert("RGB"))
+    pixels = flatten(image, form.background)
+    if (other := lost_on(image, pixels, form.background)) is not None:
+        remark_once(
+            "one colour",
+            f"{where} shows nothing on {form.background_name}, for its visible pixels have that colour: "
+            f"--data.background {other} shows them; other images may be such, too",
+        )
+    return pixels

@@ -16,6 +16,7 @@ from PIL import Image
 from siamtransfer.utils.log import say
 
 FULL = 16  # bits, where nothing else is said
+COMMON = (8, 10, 12, 14, FULL)  # bits that cameras and programs have
 FEW = 16  # grey levels of 256 that an image should have more of
 PROBED = 32  # files of a set that are looked at when it is opened
 ENDINGS = (".png", ".tif", ".tiff", ".pgm", ".pnm")  # of formats that have 16 bits
@@ -43,6 +44,12 @@ def to_eight_bits(values: np.ndarray, bit_depth: int) -> np.ndarray:
     """uint8 of integers of `bit_depth` bits: their upper eight bits."""
     shift = bit_depth - 8
     return (values >> shift if shift >= 0 else values << -shift).astype(np.uint8)
+
+
+def depth_for(high: int) -> int:
+    """The bits of the camera or program that values up to `high` come from: the least of COMMON that holds
+    them."""
+    return next((bits for bits in COMMON if not int(high) >> bits), FULL)
 
 
 def is_dim(low: int, high: int) -> bool:

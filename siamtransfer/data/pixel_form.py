@@ -9,10 +9,26 @@ from typing import Any, Literal, get_args
 from siamtransfer.data.depth import FULL
 from siamtransfer.utils.errors import UserError
 
+Colour = tuple[int, int, int]
+"""Red, green and blue from 0 to 255."""
+
+Orientation = Literal["shown", "stored"]
+"""Whether pixels are turned as the EXIF orientation says, as viewers show them, or stay as stored."""
+
+BACKGROUNDS: dict[str, Colour] = {"white": (255, 255, 255), "black": (0, 0, 0)}
+DROP = "drop"
+"""The background that is none: alpha is left out, and the colours below transparent pixels appear."""
+
 Axes = Literal["hwc", "chw"]
 """The order of the axes of an array: height, width, channels, or channels first."""
 
-OPTIONS = ("channels", "bit_depth", "value_range", "axes")
+VIEW_OPTIONS = ("orientation", "background")
+"""The options that every set of files takes: how a picture that is no plain rectangle of colours is seen."""
+
+DEPTH_OPTIONS = ("bit_depth", "value_range")
+"""The options that a set of files of one's own finds for itself where they are not stated."""
+
+OPTIONS = ("channels", *DEPTH_OPTIONS, "axes", *VIEW_OPTIONS)
 """The options of a set of files of one's own that make its PixelForm."""
 
 
@@ -24,37 +40,83 @@ class PixelForm:
         channels: C. With 3, images are RGB, and others are converted as decode.py says; with any other
             number nothing is converted, and every file has exactly so many.
         bit_depth: bits of integers with more than eight; None is 16, with a remark where few are used.
-        value_range: the values that become 0 and 255, of files with more than eight bits or floating-point
-            numbers; None: the integers of `bit_depth` bits.
+        value_range: the values that become 0 and 255, of floating-point numbers and, without a bit depth, of
+            integers with more than eight bits; None: floating-point numbers are refused.
         axes: of arrays and of TIFF files that do not name their axes; None: the one order in which one
             axis has C entries.
+        orientation: see Orientation.
+        background: the colour under transparent pixels of images of three channels; None: see DROP.
+        found: bit depth and range were found in a part of the files, so an image beyond them ends the
+            reading with a sentence instead of being clipped or taken for a damaged one.
     """
 
     channels: int = 3
     bit_depth: int | None = None
     value_range: tuple[float, float] | None = None
     axes: Axes | None = None
+    orientation: Orientation = "stored"
+    background: Colour | None = None
+    found: bool = False
 
     @property
     def text(self) -> str:
-        """What a fingerprint covers of it: lines, and nothing for RGB images of 16 bits."""
+        """What the fingerprint of a set covers of it: lines, and nothing for RGB images of 16 bits.
+
+        Orientation and background are left out: they say how the same images are looked at. A run's
+        configuration and a record have them, and the key of a cache covers them (`view_text`).
+        """
         parts = [
-            f"\n{self.bit_depth} bits" if self.bit_depth else "",
+            f"\n{self.bit_depth} bits" if self.bit_depth not in (None, FULL) else "",
             f"\n{self.channels} channels" if self.channels != 3 else "",
             f"\nvalues {self.value_range[0]!r} to {self.value_range[1]!r}" if self.value_range else "",
             f"\naxes {self.axes}" if self.axes else "",
         ]
         return "".join(parts)
 
+    @property
+    def view_text(self) -> str:
+        """What the key of a cache covers beyond the fingerprint; nothing for the published reading."""
+        return "".join(
+            f"\n{key} {getattr(self, key)}" for key in VIEW_OPTIONS if getattr(self, key) != getattr(RGB, key)
+        )
+
+    @property
+    def background_name(self) -> str:
+        """The background as the option says it."""
+        if self.background is None:
+            return DROP
+        names = {colour: name for name, colour in BACKGROUNDS.items()}
+        return names.get(self.background) or ",".join(map(str, self.background))
+
     def as_dict(self) -> dict[str, Any]:
-        """What a record says of it: whatever differs from the usual."""
-        values = {"channels": self.channels, "bit_depth": self.bit_depth, "axes": self.axes}
+        """What a record says of it: whatever differs from the published reading of photographs."""
+        values = {
+            "channels": self.channels,
+            "bit_depth": self.bit_depth,
+            "axes": self.axes,
+            "orientation": self.orientation,
+        }
         shown = {key: value for key, value in values.items() if value != getattr(RGB, key)}
+        if self.channels == 3 and self.background is not None:
+            shown["background"] = self.background_name
         return shown | ({"value_range": list(self.value_range)} if self.value_range else {})
+
+    def as_options(self) -> dict[str, Any]:
+        """The values of DEPTH_OPTIONS and VIEW_OPTIONS that make this form."""
+        return {
+            "bit_depth": self.bit_depth,
+            "value_range": list(self.value_range) if self.value_range else None,
+            "orientation": self.orientation,
+            "background": self.background_name if self.channels == 3 else None,
+        }
 
 
 RGB = PixelForm()
-"""The form of photographs."""
+"""The published reading of photographs: what torchvision's ImageFolder shows. Pixels lie as they are stored,
+and alpha is left out."""
+
+SHOWN = PixelForm(orientation="shown", background=BACKGROUNDS["white"])
+"""The form of images of one's own: as viewers show them, transparency on white."""
 
 
 def pixel_form(
@@ -62,11 +124,16 @@ def pixel_form(
     bit_depth: int | None = None,
     value_range: Sequence[float] | None = None,
     axes: str | None = None,
+    orientation: str | None = None,
+    background: str | None = None,
+    *,
+    usual: PixelForm = SHOWN,
 ) -> PixelForm:
-    """The form that the options of a set state; None leaves the usual.
+    """The form that the options of a set state; None leaves the usual. `usual` is that of the set: SHOWN for
+    images of one's own, RGB for published sets.
 
     Raises:
-        UserError: a value is out of its range, or two contradict each other.
+        UserError: a value is out of its range, or two do not go together.
     """
     if channels is not None and channels < 1:
         raise UserError(f"data.channels is {channels}; an image has one channel or more")
@@ -74,14 +141,39 @@ def pixel_form(
         raise UserError(f"data.bit_depth is {bit_depth}, but must be from 1 to {FULL}, or null for {FULL}")
     if axes is not None and axes not in get_args(Axes):
         raise UserError(f"data.axes is {axes!r}, but must be {' or '.join(get_args(Axes))}")
-    if value_range is None:
-        return PixelForm(channels or 3, bit_depth, None, axes)  # type: ignore[arg-type]
-    if bit_depth is not None:
+    if orientation is not None and orientation not in get_args(Orientation):
         raise UserError(
-            "data.bit_depth and data.value_range both say which value becomes white: leave one of them out"
+            f"data.orientation is {orientation!r}, but must be {' or '.join(get_args(Orientation))}"
         )
-    low, high = _range(value_range)
-    return PixelForm(channels or 3, None, (low, high), axes)  # type: ignore[arg-type]
+    if background is not None and channels not in (None, 3):
+        raise UserError(
+            f"data.background is for images of three channels; of {channels} every one is taken as it is "
+            "stored, alpha too: leave data.background out"
+        )
+    return PixelForm(
+        channels or 3,
+        bit_depth,
+        None if value_range is None else _range(value_range),
+        axes,  # type: ignore[arg-type]
+        orientation or usual.orientation,  # type: ignore[arg-type]
+        usual.background if background is None else _background(background),
+    )
+
+
+def _background(text: str) -> Colour | None:
+    """The colour that the option names, or None for DROP."""
+    if text == DROP:
+        return None
+    if text in BACKGROUNDS:
+        return BACKGROUNDS[text]
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) == 3 and all(part.isascii() and part.isdigit() and int(part) <= 255 for part in parts):
+        red, green, blue = map(int, parts)
+        return red, green, blue
+    raise UserError(
+        f"data.background is {text!r}, but must be white, black, three numbers from 0 to 255 such as "
+        f"255,240,200, or {DROP}"
+    )
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from siamtransfer.data import openers
 from siamtransfer.data.files_form import settle_form
 from siamtransfer.data.imageset import ArrayImages, ImageSet
 from siamtransfer.data.openers import OpenRequest
-from siamtransfer.data.pixel_form import OPTIONS, pixel_form
+from siamtransfer.data.pixel_form import OPTIONS, RGB, SHOWN, VIEW_OPTIONS, PixelForm, pixel_form
 from siamtransfer.utils.errors import UserError
 
 PublishedMetric = Literal["top1", "mean_per_class", "mAP_11point"]
@@ -33,6 +33,8 @@ class NamedSet:
             a PixelForm.
         needs: those that it cannot do without, of root and list_file.
         metric: the metric by which the literature compares on it.
+        form: of the pixels where no option says otherwise. The files of published sets are read as the
+            code of their papers reads them, so their numbers stay comparable.
         find_test_split: where folders decide, the name of the test or validation split below a root, None
             where there is none.
     """
@@ -43,6 +45,7 @@ class NamedSet:
     takes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     metric: PublishedMetric = "top1"
+    form: PixelForm = RGB
     find_test_split: Callable[[Path], str | None] | None = None
 
 
@@ -58,7 +61,9 @@ def _downloadable(
     splits: tuple[str, ...] = TRAIN_TEST,
     takes: tuple[str, ...] = (),
 ) -> NamedSet:
-    """A set below `root` that torchvision can download."""
+    """A set below `root` that torchvision can download; files, or an array."""
+    if open_set is not openers.torchvision:
+        takes = (*takes, *VIEW_OPTIONS)
     takes = ("root", "download", *takes)
     return NamedSet(open_set, description, splits, takes=takes, needs=("root",), metric=metric)
 
@@ -66,8 +71,8 @@ def _downloadable(
 def _on_disk(
     open_set: Callable[[OpenRequest], ImageSet], description: str, splits: tuple[str, ...] | None = TRAIN_TEST
 ) -> NamedSet:
-    """A set below `root` that cannot be downloaded."""
-    return NamedSet(open_set, description, splits, takes=("root",), needs=("root",))
+    """A set of files below `root` that cannot be downloaded."""
+    return NamedSet(open_set, description, splits, takes=("root", *VIEW_OPTIONS), needs=("root",))
 
 
 def _own(
@@ -82,6 +87,7 @@ def _own(
         None,
         takes=("root", *OPTIONS),
         needs=("root",),
+        form=SHOWN,
         find_test_split=find_test_split,
     )
 
@@ -131,12 +137,23 @@ NAMED: dict[str, NamedSet] = {
     "inat21": _on_disk(openers.inaturalist, "iNaturalist 2021; test is val"),
     "inat21-mini": _on_disk(openers.inaturalist, "iNaturalist 2021, the small train part; test is val"),
     "imagenet": NamedSet(
-        openers.imagenet, "root/train and root/val", IMAGENET_SPLITS, ("root", "list_file"), ("root",)
+        openers.imagenet,
+        "root/train and root/val",
+        IMAGENET_SPLITS,
+        ("root", "list_file", *VIEW_OPTIONS),
+        ("root",),
     ),
     "folder": _own(openers.folder, "a folder for each class", openers.test_folder),
-    "flat": NamedSet(openers.flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",)),
+    "flat": NamedSet(
+        openers.flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",), form=SHOWN
+    ),
     "list": NamedSet(
-        openers.listed, "a text file of paths", None, ("root", "list_file", *OPTIONS), ("list_file",)
+        openers.listed,
+        "a text file of paths",
+        None,
+        ("root", "list_file", *OPTIONS),
+        ("list_file",),
+        form=SHOWN,
     ),
     "shards": _own(openers.shards, "tar shards in WebDataset's layout", openers.test_shards),
     "zip": _own(openers.zipped, "zip archives, a folder for each class or flat", openers.test_zip),
@@ -166,15 +183,20 @@ def open_images(
     channels: int | None = None,
     value_range: Sequence[float] | None = None,
     axes: str | None = None,
+    orientation: str | None = None,
+    background: str | None = None,
 ) -> ImageSet:
     """Opens a set of images by its name in NAMED.
 
     `root` is the folder of a set on disk; `list_file` the text file of `list`, or of a part of `imagenet`.
     `size` (in pixels; None is the set's own), `count` and `seed` say how `fashion-scenes` is rendered; the
-    seed means nothing to the other sets. The last four are of a set of your own (see `PixelForm`): its number
-    of channels, where None is 3, or what TIFF files of many channels have, with a remark; the bits of
-    integers with more than eight, where None is 16, with a remark where they use few of them; the values that
-    become black and white; and the order of axes of arrays. Sets of grey images take `channels` 1, too.
+    seed means nothing to the other sets. The others are of sets of files (see `PixelForm`). Images of your
+    own take all: the bits of integers with more than eight, where None is what their files use, with a
+    remark; their number of channels, where None is 3, or what TIFF files of many channels have, with a
+    remark; the values that become black and white, where None is found for floating-point numbers; the order
+    of axes of arrays; whether EXIF orientation turns images (`shown`, or `stored`), and the background under
+    transparent pixels (`white`, `black`, `R,G,B` or `drop`). Published sets take the last two: None is shown
+    on white for images of your own, stored and drop for those. Sets of grey images take `channels` 1, too.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -195,20 +217,25 @@ def open_images(
         "channels": channels,
         "value_range": value_range,
         "axes": axes,
+        "orientation": orientation,
+        "background": background,
     }
-    form = pixel_form(channels, bit_depth, value_range, axes)
+    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background, usual=entry.form)
     for key, value in arguments.items():
         if value is not None and key not in entry.takes:
             raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
         if value is None and key in entry.needs:
             raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
     images = entry.open(OpenRequest(name, split, root, download, list_file, size, count, seed))
-    if "bit_depth" in entry.takes:
+    if "orientation" in entry.takes:
         from siamtransfer.data.containers.contained import ContainedImages
         from siamtransfer.data.folders import FileImages
 
         assert isinstance(images, FileImages | ContainedImages)
-        settle_form(images, form, stated=channels is not None)
+        if "bit_depth" in entry.takes:
+            settle_form(images, form, stated=channels is not None)
+        else:
+            images.form = form
     elif channels is not None and isinstance(images, ArrayImages):
         images.keep_channels(channels)
     return images

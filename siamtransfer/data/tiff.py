@@ -21,7 +21,12 @@ from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 262, 277  # tags of TIFF
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277  # tags of TIFF
+_LARGEST, _EXTRA_SAMPLES = 281, 338  # MaxSampleValue, ExtraSamples
+_ASSOCIATED, _UNASSOCIATED = (
+    1,
+    2,
+)  # of the tag ExtraSamples: alpha, by which the colours are multiplied or not
 _INKS = 5  # of the tag Photometric
 _UNCOMPRESSED = 1  # of the tag Compression
 MOST_CHANNELS_OF_PILLOW = 4
@@ -32,7 +37,11 @@ class TiffHeader(NamedTuple):
     """What the header of a TIFF file says of its first page, and whether more pages follow.
 
     Attributes:
-        size: width and height in pixels.
+        size: width and height in pixels, as they are stored.
+        orientation: as EXIF's; 1 where the file states none, or a value that there is not.
+        alpha: the last channel is alpha.
+        premultiplied: the colours are multiplied by it.
+        largest: the value that no pixel exceeds, where the file states it, else None.
     """
 
     samples: int
@@ -40,6 +49,10 @@ class TiffHeader(NamedTuple):
     inks: bool
     more_pages: bool
     size: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    alpha: bool = False
+    premultiplied: bool = False
+    largest: int | None = None
 
 
 def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
@@ -56,7 +69,23 @@ def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
             bits = max(map(int, directory.get(_BITS, (1,))))
             samples = int(directory.get(_SAMPLES, 1))
             size = int(directory[_WIDTH]), int(directory[_HEIGHT])
-            return TiffHeader(samples, bits, directory.get(_PHOTOMETRIC) == _INKS, bool(directory.next), size)
+            inks, orientation = directory.get(_PHOTOMETRIC) == _INKS, directory.get(_ORIENTATION, 1)
+            orientation = orientation if orientation in range(1, 9) else 1
+            extra = directory.get(_EXTRA_SAMPLES, ())
+            alpha = {_ASSOCIATED, _UNASSOCIATED}.intersection(extra)
+            stated = directory.get(_LARGEST)
+            largest = max(map(int, stated)) if isinstance(stated, tuple) else stated
+            return TiffHeader(
+                samples,
+                bits,
+                inks,
+                bool(directory.next),
+                size,
+                orientation,
+                alpha=bool(alpha),
+                premultiplied=_ASSOCIATED in alpha,
+                largest=largest,
+            )
     except Exception:  # Pillow raises errors of many types for damaged files
         return None
 

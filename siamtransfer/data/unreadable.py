@@ -61,6 +61,14 @@ class WrongChannels(UserError):
         super().__init__(_message_of(sentence, type(self)))
 
 
+class BeyondFound(UserError):
+    """An image has values beyond the depth or the range that was found in other files of its set. Pretraining
+    replaces no such image: the set needs another depth, and the image is intact."""
+
+    def __init__(self, sentence: str):
+        super().__init__(_message_of(sentence, type(self)))
+
+
 def _message_of(text: str, kind: type[Exception]) -> str:
     """The message of an error that PyTorch's DataLoader raises again for a worker process.
 

@@ -346,7 +346,11 @@ def test_without_the_extra_a_file_of_many_bands_names_it(tmp_path, monkeypatch):
         ({"value_range": [1.0, 1.0]}, "two rising numbers"),
         ({"value_range": [0.0]}, "two rising numbers"),
         ({"value_range": [0.0, float("nan")]}, "two rising numbers"),
-        ({"value_range": [0.0, 1.0], "bit_depth": 12}, "leave one of them out"),
+        ({"orientation": "turned"}, "shown or stored"),
+        ({"background": "red"}, "white, black, three numbers"),
+        ({"background": "1,2"}, "white, black, three numbers"),
+        ({"background": "0,0,256"}, "white, black, three numbers"),
+        ({"background": "white", "channels": 4}, "for images of three channels"),
         ({"axes": "cwh"}, "hwc or chw"),
     ],
 )

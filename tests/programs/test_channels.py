@@ -170,7 +170,7 @@ def test_weights_for_colours_start_a_run_by_a_stated_rule_only(scenes, tmp_path,
         (["--data.rgb=[0,1,7]"], "data.rgb"),
         (["--views.grey_p=0.5"], "views.grey_p asks for an operation on colours"),
         (["--views.mean=[0.5,0.5,0.5]", "--views.std=[0.5,0.5,0.5]"], "views.mean has 3 numbers"),
-        (["--data.value_range=[0,1]", "--data.bit_depth=12"], "leave one of them out"),
+        (["--data.background=white", "--data.channels=4"], "for images of three channels"),
         (["--data.channels=13"], "has 4 channels"),
     ],
 )
