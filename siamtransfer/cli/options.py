@@ -8,6 +8,7 @@ A configuration class may say more, in class attributes:
     positional: ClassVar[tuple[str, ...]]     keys that are given without a flag, in their order
     common: ClassVar[tuple[str, ...]]         keys that the short help shows, in order
     aliases: ClassVar[dict[str, str]]         older spellings of keys, still read
+    auto: ClassVar[tuple[str, ...]]           keys that take the word auto, too, which is then their value
 
 The metadata `may_be_empty` of a field that is a list lets its flag stand alone, for an empty list.
 """
@@ -25,6 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+AUTO = "auto"
+"""The value of an option that is decided later."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -40,6 +44,7 @@ class Option:
     append: bool = False
     choices: tuple[str, ...] = ()
     may_be_empty: bool = False
+    may_be_auto: bool = False
 
     @property
     def flag(self) -> str:
@@ -69,7 +74,8 @@ class Option:
         """What stands for the value in help: INT, FLOAT, a|b …; empty for a bare flag."""
         if self.choices:
             return "NAME"
-        return "" if self.is_bool else _metavar(self.type)
+        shown = "" if self.is_bool else _metavar(self.type)
+        return f"{AUTO}|{shown}" if self.may_be_auto and shown != "TEXT" else shown
 
 
 def options_of(config: type | object, prefix: str = "", *, defaults: Any = None) -> list[Option]:
@@ -83,6 +89,7 @@ def options_of(config: type | object, prefix: str = "", *, defaults: Any = None)
 def _walk(kind: type, defaults: Any, prefix: str, root: type) -> typing.Iterator[Option]:
     hints, helps = typing.get_type_hints(kind), field_docs(kind)
     positional, common = getattr(root, "positional", ()), getattr(root, "common", ())
+    auto = getattr(root, "auto", ())
     for field in dataclasses.fields(kind):
         if field.metadata.get("dynamic"):
             continue
@@ -95,6 +102,7 @@ def _walk(kind: type, defaults: Any, prefix: str, root: type) -> typing.Iterator
             key, hints[field.name], value, helps.get(field.name, ""), kind,
             key in positional, common.index(key) if key in common else None,
             field.metadata.get("append", False), tuple(choices), field.metadata.get("may_be_empty", False),
+            key in auto,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from siamtransfer.cli.options import Option, options_of
+from siamtransfer.cli.options import AUTO, Option, options_of
 from siamtransfer.cli.yaml_file import read_yaml
 from siamtransfer.utils.errors import UserError
 
@@ -176,28 +176,59 @@ def settings_of_tree(path: str, content: Mapping[str, Any], schema: Schema) -> S
     return settings
 
 
+def words_by_key(argv: Sequence[str], schema: Schema) -> dict[str, list[str]]:
+    """The words after each flag by its key, as they stand, and under "" those without a flag. Nothing is
+    checked; of a flag that `schema` does not know, as its section comes later, one word may follow."""
+    found: dict[str, list[str]] = {}
+    queue = [word for word in argv if word != "--"]
+    while queue:
+        name, equals, value = queue.pop(0).partition("=")
+        if not name.startswith("--"):
+            found.setdefault("", []).append(f"{name}{equals}{value}")
+            continue
+        option = schema.options.get(schema.canonical(name[2:]))
+        values = found.setdefault(schema.canonical(name[2:]), [])
+        if equals:
+            values.append(value)
+            continue
+        many = option is not None and option.item is not None
+        while queue and not queue[0].startswith("--"):
+            if option is not None and option.is_bool and queue[0].lower() not in ("true", "false"):
+                break
+            values.append(queue.pop(0))
+            if not many:
+                break
+    return found
+
+
 def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
     """All values as their types ask for them, later groups over earlier ones; keys that nobody set are left
-    out.
+    out. An option that may be `auto`, and is, has that word whatever its type.
 
     Raises:
         UserError: a value of the wrong type; names the key, the value and its origin.
     """
     import jsonargparse
 
+    groups = list(groups)
+    given = {key for group in groups for key in group.values}
     parser = jsonargparse.ArgumentParser(exit_on_error=False, add_help=False)
-    for option in schema.options.values():
+    for option in (option for option in schema.options.values() if option.key in given):
         parser.add_argument(f"--{option.key}", type=option.type, default=option.default)
     values: dict[str, Any] = {}
     for group in groups:
-        for key, value in group.values.items():
+        auto = {
+            key for key, value in group.values.items() if value == AUTO and schema.options[key].may_be_auto
+        }
+        stated = {key: value for key, value in group.values.items() if key not in auto}
+        for key, value in stated.items():
             _refuse_surprise(schema.options[key], value, group.origin)
         try:
-            words = [f"--{key}={_word(value)}" for key, value in group.values.items()]
+            words = [f"--{key}={_word(value)}" for key, value in stated.items()]
             namespace = parser.parse_args(words)
         except (argparse.ArgumentError, jsonargparse.ArgumentError, ValueError) as error:
             raise UserError(_one_sentence(error, group, schema)) from error
-        values |= {key: namespace[key] for key in group.values}
+        values |= {key: namespace[key] for key in stated} | dict.fromkeys(auto, AUTO)
     for key, value in values.items():
         choices = schema.options[key].choices
         if choices and value not in choices:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from siamtransfer.adaptation.config import AdaptConfig
 from siamtransfer.checkpoints.options import require_checkpoint
+from siamtransfer.cli.options import AUTO
 from siamtransfer.cli.parser import Schema, build, parse_values, settings_of_tree
 from siamtransfer.config.sections import (
     BackboneConfig,
@@ -65,6 +66,19 @@ class PretrainConfig:
         "log.wandb",
     )
     aliases: ClassVar[dict[str, str]] = {**RENAMED, "resume_from_backbone": "backbone.weights"}
+    auto: ClassVar[tuple[str, ...]] = (
+        "data.name",
+        "backbone.name",
+        "backbone.width",
+        "backbone.stem",
+        "views.size",
+        "optim.batch_size",
+        "optim.epochs",
+        "monitor.knn_every",
+        "log.every",
+    )
+    """Keys that may be `auto`: the run chooses their values from the images and the machine
+    (pretraining/chosen_values.py)."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -72,6 +86,8 @@ class PretrainConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     method_options: Any = field(default=None, metadata={"dynamic": True})  # Options, which imports torch
+    undecided: tuple[str, ...] = field(default=(), metadata={"dynamic": True})
+    """Which keys are `auto` still; each has its default until the run chooses."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
@@ -125,15 +141,26 @@ class PretrainConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts, as checkpoints and records hold them; the options under the method's
-        section."""
+        section, and `auto` for what is undecided."""
         tree: dict[str, Any] = {}
         for each in dataclasses.fields(PretrainConfig):
-            if each.metadata.get("dynamic"):
+            if each.name == "method_options":
                 tree[section_of(self.method.name)] = dataclasses.asdict(self.options)
-            else:
+            elif not each.metadata.get("dynamic"):
                 tree[each.name] = dataclasses.asdict(getattr(self, each.name))
         tree["backbone"] = dataclasses.asdict(self.backbone.completed())
+        for key in self.undecided:
+            section, name = key.split(".")
+            tree[section][name] = AUTO
         return tree
+
+    def decide(self, values: Mapping[str, Any]) -> None:
+        """Sets keys that are undecided."""
+        for key, value in values.items():
+            assert key in self.undecided, f"{key} is decided"
+            section, name = key.split(".")
+            setattr(getattr(self, section), name, value)
+        self.undecided = tuple(key for key in self.undecided if key not in values)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> PretrainConfig:
@@ -184,10 +211,13 @@ class PretrainConfig:
     @classmethod
     def assemble(cls, values: Mapping[str, Any]) -> PretrainConfig:
         """The configuration of parsed values."""
-        config = build(cls, dict(values))
+        undecided = tuple(key for key in cls.auto if values.get(key) == AUTO)
+        values = {key: value for key, value in values.items() if key not in undecided}
+        config = build(cls, values)
+        config.undecided = undecided
         config.backbone = config.backbone.completed()
         kind = METHODS[config.method.name].Config
-        config.method_options = build(kind, dict(values), prefix=f"{section_of(config.method.name)}.")
+        config.method_options = build(kind, values, prefix=f"{section_of(config.method.name)}.")
         return config
 
     @classmethod
@@ -201,7 +231,10 @@ class PretrainConfig:
     @classmethod
     def more_help(cls) -> str:
         """Where a method's options are listed."""
-        return "A method's own options are in the section of its name: --help METHOD lists them."
+        return (
+            "A method's own options are in the section of its name: --help METHOD lists them. The run itself "
+            "chooses what is auto, and says why."
+        )
 
 
 def _refuse_missing_files(words: Sequence[str]) -> None:
