@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal timm-families export-families clean
+.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal timm-families export-families docs docs-serve clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -79,8 +79,15 @@ rehearsal: $(VENV)/.test
 export-families: $(VENV)/.test
 	$(PY) scripts/export_families.py
 
+# The site of the documentation, in site/; a warning (a dead link, a page without a place) is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf site $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version) if sys.version_info < (3, 11) else None"
@@ -91,6 +98,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt scripts/get_detectron2.py | $(VENV
 	-$(PY) -m pip uninstall --quiet --yes faiss-$(OTHER_FAISS)
 	$(PIP) -e ".[$(FAISS)]" || echo "faiss-$(FAISS) cannot be installed here: kNN will use torch's exact search"
 	$(PY) scripts/get_detectron2.py || echo "no Detectron2: the conversion will be checked by keys and shapes only"
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e ".[docs]"
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo

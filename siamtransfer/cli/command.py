@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 
 from siamtransfer.cli import help as helps
+from siamtransfer.cli.options import Option
 from siamtransfer.cli.parser import (
     Schema,
     Settings,
@@ -38,8 +39,9 @@ class Command(Generic[C]):
     Attributes:
         config: a dataclass; `cli.options` says how its fields become options. It may define `check()`, and
             where its sections depend on what is set, `extend(schema, words, trees) -> forced values` and
-            `assemble(values) -> config`; `base_trees(words)` gives settings that come before all others
-            (siamtransfer/config/ and programs/pretrain.py have examples).
+            `assemble(values) -> config`; `base_trees(words)` gives settings that come before all others, and
+            `choose_default(words, schema)` the name of another default configuration than `default_config`,
+            or None (siamtransfer/config/ and programs/pretrain.py have examples).
         work: what the program does with a configuration; imports what it needs when it is called.
         doc: the description in the help.
         kinds: folders of configs/ in which --config NAME looks.
@@ -70,8 +72,8 @@ class Command(Generic[C]):
             self._print_help(words, schema)
         base: dict[str, Any] = getattr(self.config, "base_trees", lambda words: {})(words)
         files = [str(find_config(file, self.kinds)) for file in _config_files(words, schema)]
-        if not files and not base and self.default_config is not None:
-            files = [str(find_config(self.default_config, self.kinds))]
+        if not files and not base and (default := self._default(words, schema)) is not None:
+            files = [str(find_config(default, self.kinds))]
             words = ["--config", files[0], *words]
         extend = getattr(self.config, "extend", None)
         trees = base | {file: read_yaml(Path(file)) for file in files}
@@ -92,9 +94,31 @@ class Command(Generic[C]):
             self._print_settings(config)
         return config
 
+    def _default(self, words: Sequence[str], schema: Schema) -> str | None:
+        """The shipped configuration that is read where no other is given."""
+        choose = getattr(self.config, "choose_default", lambda words, schema: None)
+        chosen: str | None = choose(words, schema)
+        return chosen or self.default_config
+
     def flags(self) -> list[str]:
         """Every option's flag, for shell completion."""
         return [option.flag for option in Schema(self.config).options.values() if not option.positional]
+
+    def described(self) -> tuple[list[Option], dict[str, Any]]:
+        """Every option, and the defaults that the default configuration puts in place of the options' own."""
+        schema = Schema(self.config)
+        return list(schema.options.values()), self._defaults_of_files((), schema)
+
+    def _defaults_of_files(self, words: Sequence[str], schema: Schema) -> dict[str, Any]:
+        """What the files of settings that the words name say, else what the default configuration says."""
+        files = [find_config(file, self.kinds) for file in _config_files(words, schema)]
+        if not files and self.default_config is not None:
+            files = [find_config(self.default_config, self.kinds)]
+        defaults: dict[str, Any] = {}
+        for file in files:
+            tree = {schema.canonical(key): value for key, value in flatten(read_yaml(file)).items()}
+            defaults |= {key: value for key, value in tree.items() if key in schema.options}
+        return defaults
 
     def _print_help(self, words: Sequence[str], schema: Schema) -> None:
         topics = [word for word in words if not word.startswith("-")]
@@ -105,13 +129,7 @@ class Command(Generic[C]):
             own = [option for key, option in schema.options.items() if key.startswith(f"{name}.")]
             print(helps.section_help(name, own))
             sys.exit(0)
-        files = [find_config(file, self.kinds) for file in _config_files(words, schema)]
-        if not files and self.default_config is not None:
-            files = [find_config(self.default_config, self.kinds)]
-        defaults: dict[str, Any] = {}
-        for file in files:
-            tree = {schema.canonical(key): value for key, value in flatten(read_yaml(file)).items()}
-            defaults |= {key: value for key, value in tree.items() if key in schema.options}
+        defaults = self._defaults_of_files(words, schema)
         write = helps.full_help if "--help-all" in words else helps.short_help
         more = getattr(self.config, "more_help", str)()
         print(write(self.name, self.doc, list(schema.options.values()), defaults, more))

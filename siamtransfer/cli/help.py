@@ -30,7 +30,7 @@ def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, A
     )
     common = [option for option in options if option.positional] + common
     hidden = len(options) - len(common)
-    lines = [_usage(name, options), "", doc.strip(), "", "Common options:", *_rows(common, defaults)]
+    lines = [usage(name, options), "", doc.strip(), "", "Common options:", *_rows(common, defaults)]
     if all(option.key != "config" for option in options):
         lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
     if more:
@@ -42,7 +42,7 @@ def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, A
 
 def full_help(name: str, doc: str, options: list[Option], defaults: dict[str, Any], more: str = "") -> str:
     """Usage, description and every option, section by section."""
-    lines = [_usage(name, options), "", doc.strip()]
+    lines = [usage(name, options), "", doc.strip()]
     sections = dict.fromkeys(option.key.rpartition(".")[0] for option in options)
     for section in sections:
         own = [option for option in options if option.key.rpartition(".")[0] == section]
@@ -78,27 +78,35 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _usage(name: str, options: list[Option]) -> str:
+def usage(name: str, options: list[Option]) -> str:
+    """The line that says how the program is called: its name, the words without a flag, then options."""
     places = [
         f"[{option.key.upper()}{' ...' if option.item else ''}]" for option in options if option.positional
     ]
     return " ".join(["usage:", program_name(name), *places, "[--option VALUE ...]"])
 
 
+def heading_of(option: Option, default: Any) -> str:
+    """What a user types for the option: `CHECKPOINT`, `--k INT ...`; of a switch that is on, the word that
+    turns it off."""
+    if option.positional:
+        return option.key.upper()
+    if option.is_bool and default:
+        section, _, last = option.key.rpartition(".")
+        return "--" + ".".join(filter(None, [section, f"no_{last}"])).replace("_", "-")
+    return f"{option.flag} {option.metavar}".strip()
+
+
 def _rows(options: Iterable[Option], defaults: dict[str, Any]) -> list[str]:
     rows = []
     for option in options:
         default = defaults.get(option.key, option.default)
-        heading = option.key.upper() if option.positional else f"{option.flag} {option.metavar}".strip()
-        if option.is_bool and default:
-            section, _, last = option.key.rpartition(".")
-            heading = "--" + ".".join(filter(None, [section, f"no_{last}"])).replace("_", "-")
         text = option.help
         if not (option.positional or option.is_bool or default is None):
             text += f" [{show(default)}]"
         if option.choices:
             text += f" One of {', '.join(option.choices)}."
-        rows += _row(heading, text)
+        rows += _row(heading_of(option, default), text)
     return rows
 
 

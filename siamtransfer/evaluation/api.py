@@ -67,7 +67,7 @@ def extract_features(
     Args:
         layers: where they come from, such as `output`, `layer3`, `last4` or several joined by `+`.
         crop: side of the central crop; None is the size of the views in pretraining, or of the images, or
-        224.
+            224.
         resize: length of the shorter side before the crop; None is 8/7 of the crop, and none for images of
             that very size.
         workers: processes that decode.

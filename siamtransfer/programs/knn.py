@@ -2,11 +2,11 @@
 
     siamtransfer knn runs/demo/checkpoint.pth
     siamtransfer knn checkpoint_0099.pth.tar --data.name imagenet --data.root /data/imagenet --k 20 200
-    siamtransfer knn --train-features train.npz --test-features test.npz       features of any framework
-    siamtransfer knn random:resnet50 --data.name cifar10 --data.root data      an untrained baseline
-    siamtransfer knn torchvision:resnet50 --data.name cifar10 --data.root data a supervised baseline
-    siamtransfer knn runs/demo/checkpoint.pth --neighbours grid.png            a picture of the neighbours
-    siamtransfer knn runs/demo/checkpoint.pth --record knn.json                keeps record and predictions
+    siamtransfer knn --train-features train.npz --test-features test.npz        features of any framework
+    siamtransfer knn random:resnet50 --data.name cifar10 --data.root data       an untrained baseline
+    siamtransfer knn torchvision:resnet50 --data.name cifar10 --data.root data  a supervised baseline
+    siamtransfer knn runs/demo/checkpoint.pth --neighbours grid.png             a picture of the neighbours
+    siamtransfer knn runs/demo/checkpoint.pth --record knn.json                 keeps record and predictions
 
 One search at the largest k serves every k, temperature and way of voting. Where the set has no test split,
 every image is scored against all others (leave-one-out). Labels[N,C] of 0 and 1 in feature files give mAP.

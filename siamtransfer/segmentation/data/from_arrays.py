@@ -41,7 +41,8 @@ def from_masks(
         masks: integers[N,H,W], or a sequence of integers[H,W], PIL images with a palette or grey, or paths:
             a class from 0 to C - 1, or `ignore`, for every pixel.
         classes: C names.
-        name, split: for messages and records.
+        name: of the set, for messages and records.
+        split: its part, likewise.
 
     Raises:
         UserError: there is no image, there are other numbers of images and masks, or a class is named twice.
