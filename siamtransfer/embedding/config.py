@@ -1,0 +1,91 @@
+"""The options of the programs that take images of any source. This module imports neither torch nor NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from siamtransfer.evaluation.config import EvaluationData, OneCheckpointConfig
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import refuse_outputs
+from siamtransfer.utils.text import printable
+
+NOT_OF_SOURCES = ("name", "test_split", "workers", "unreadable", "max_unreadable")
+"""Fields of the section `data` that do not open images here: the source names them, or they say how a set is
+read."""
+
+
+@dataclass
+class SourceConfig(OneCheckpointConfig):
+    """A checkpoint, a source of images, a file to write, and the options that they share."""
+
+    positional: ClassVar[tuple[str, ...]] = ("checkpoint", "images", "out")
+
+    data: EvaluationData = field(
+        default_factory=lambda: EvaluationData(unreadable="skip", max_unreadable=1.0)
+    )
+    images: str | None = None
+    """A folder, a zip archive, a tar shard, a parquet file, a text file of paths, a single image, or the name
+    of a set (with its folder as --data.root)."""
+    out: str | None = None
+    """The file to write."""
+    split: str | None = None
+    """The split of the images that is taken, such as train or val; null: all of them."""
+    force: bool = False
+    """Replace the file where it exists."""
+
+    def source_options(self) -> dict[str, Any]:
+        """The options that `siamtransfer.embedding.sources.open_parts` takes beside the source."""
+        given = {key: value for key, value in asdict(self.data).items() if value not in (None, False)}
+        return {key: value for key, value in given.items() if key not in NOT_OF_SOURCES} | {
+            "split": self.split
+        }
+
+    def check_source(self, program: str, endings: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
+        """Refuses what is missing or contradicts itself, before any work. `more` are endings of files that
+        are written beside `out`.
+
+        Raises:
+            UserError: names the option and the cure.
+        """
+        super().check()
+        if self.feature_files:
+            raise UserError(f"siamtransfer {program} reads images: leave feature files out")
+        if self.cache is not None:
+            raise UserError(f"siamtransfer {program} keeps no features: leave --cache out")
+        if self.checkpoint is None or self.images is None or self.out is None:
+            raise UserError(
+                f"siamtransfer {program} needs a checkpoint (or a baseline), the images, and the file to "
+                f"write, which ends in {' or '.join(endings)}"
+            )
+        if self.data.name is not None:
+            raise UserError(
+                "the images are named by the second word, as a folder, a file or a set: leave --data.name out"
+            )
+        if self.data.test_split is not None:
+            raise UserError("--split chooses the split of the images: leave --data.test-split out")
+        out = Path(self.out)
+        if out.suffix not in endings:
+            raise UserError(f"{printable(out)} must end in {' or '.join(endings)}")
+        if out.exists() and Path(self.images).exists() and out.samefile(self.images):
+            raise UserError(f"{printable(out)} is the source of the images; choose another name")
+        refuse_outputs(
+            self.checkpoint, [out, *(out.with_suffix(ending) for ending in more)], force=self.force
+        )
+
+
+TABLES = (".npz", ".parquet", ".csv")
+
+
+@dataclass
+class EmbedConfig(SourceConfig):
+    """The options of `embed`."""
+
+    common: ClassVar[tuple[str, ...]] = (
+        *("checkpoint", "images", "out", "split", "layers", "branch", "crop", "force", "device"),
+    )
+
+    def check(self) -> None:
+        beside = (".json",) if self.out is not None and self.out.endswith(".csv") else ()
+        self.check_source("embed", TABLES, beside)

@@ -1,0 +1,97 @@
+"""Every image of a source, labelled or not: its parts in order, and the path of each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.listing import list_folders, list_images
+from siamtransfer.data.sources import Source, open_dataset
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+from siamtransfer.utils.text import printable
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split of a source.
+
+    Attributes:
+        images: the set.
+        folder: the folder that paths of files begin in; None where there is none.
+    """
+
+    images: ImageSet
+    folder: Path | None = None
+
+    def path(self, index: int) -> str:
+        """The path of image `index` below the folder of the source, or its name inside an archive, or what
+        the set calls it. Bytes that are not UTF-8 are surrogates (os.fsencode gives them back)."""
+        full = getattr(self.images, "path", None)
+        if full is not None and self.folder is not None:
+            return str(full(index)).removeprefix(f"{self.folder}/")
+        name = getattr(self.images, "relative_name", None)
+        return str(self.images.describe(index) if name is None else name(index))
+
+    def class_of(self, index: int) -> str | None:
+        """The name of the class of image `index`, several joined by |; None without labels."""
+        if self.images.labels is None:
+            return None
+        label = self.images.labels[index]
+        if np.ndim(label):
+            return "|".join(self.images.classes[int(c)] for c in np.flatnonzero(label))
+        return self.images.classes[int(label)]
+
+
+def open_parts(source: Source, *, split: str | None = None, **options: Any) -> list[Part]:
+    """The splits of a source that `open_dataset` takes, or the one that `split` names; train comes first.
+
+    A folder of images beside folders is no tree of classes: all its images are taken, in the order of their
+    paths and without labels, with a remark.
+
+    Raises:
+        UserError: the source cannot be opened.
+    """
+    folder = _folder_of(source, options)
+    by_path = folder is not None and folder == Path(str(source)).expanduser().absolute()
+    if split is None and by_path and folder is not None and _holds_images_beside_folders(folder):
+        say(
+            f"remark: {printable(folder)} holds images beside its folders, so the folders are taken for no "
+            "classes"
+        )
+        flat, _ = open_dataset("flat", folder, **options)
+        return [Part(flat, folder)]
+    train, test = open_dataset(source, split=split, **options)
+    parts = [train] if test is None else [train, test]
+    return [Part(images, folder) for images in parts]
+
+
+def require_one_kind(parts: list[Part]) -> None:
+    """Raises UserError where the splits of a source have other classes than its first."""
+    first = parts[0].images
+    for part in parts[1:]:
+        if part.images.classes != first.classes or (part.images.labels is None) != (first.labels is None):
+            raise UserError(
+                f"{first.name}/{first.split} and {part.images.name}/{part.images.split} have other classes: "
+                "name one of them with --split"
+            )
+
+
+def _folder_of(source: Source, options: dict[str, Any]) -> Path | None:
+    """The folder in which the paths of files are to begin; None for what is no folder or list of files."""
+    if options.get("root") is not None:
+        path = Path(options["root"])
+    elif isinstance(source, str | Path):
+        path = Path(source)
+    else:
+        return None
+    path = path.expanduser().absolute()
+    return path if path.is_dir() else path.parent if path.is_file() else None
+
+
+def _holds_images_beside_folders(folder: Path) -> bool:
+    return folder.is_dir() and bool(list_folders(folder)) and bool(list_images(folder, nested=False).paths)
