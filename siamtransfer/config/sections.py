@@ -32,6 +32,9 @@ class DataConfig:
     """Folder of the images, or of the files that hold them; embedded sets need none."""
     split: str = "train"
     """Part of the set to train on."""
+    parts: Literal["auto", "none"] | None = None
+    """none: all folders are classes, also those named train or test; null: such names are parts of the set,
+    in any spelling (Train, training_set, valid), and refused where that is not clear."""
     list_file: str | None = None
     """Text file of image paths for the set `list`."""
     download: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
 
@@ -43,3 +44,77 @@ def similar_names(names: Sequence[str]) -> list[str]:
         f"classes differ in upper and lower case or blanks only ({printable(named)}) and are kept as "
         "different classes; give them one name if they are one"
     ]
+
+
+def classes_of(filled: Sequence[str], empty: Sequence[str], where: str) -> tuple[list[str], list[str]]:
+    """The classes that the folders of a set name, in the order of their labels, and remarks. A folder without
+    images is no class.
+
+    Raises:
+        UserError: two names look the same.
+    """
+    if same := alike(filled, same_text):
+        raise UserError(
+            f"{len(same[0])} folders of {where} have names that look the same, {printable(same[0][0])}, and "
+            "differ in the bytes of their letters (composed and decomposed); move the images of one into "
+            "the other"
+        )
+    remarks = similar_names(filled)
+    if empty:
+        remarks.append(
+            f"{len(empty)} folders of {where} hold no image and are no classes "
+            f"({printable(first_few(empty))})"
+        )
+    return in_order(filled), remarks
+
+
+def match_to_train(
+    names: Sequence[str], train: Sequence[str], split: str, where: str
+) -> tuple[dict[str, int], list[str]]:
+    """The label of each class that a part has images of: its position among the classes `train`; and remarks.
+
+    Raises:
+        UserError: train has no such class, or two names look the same.
+    """
+    _, remarks = classes_of(names, [], where)
+    exact = {name: label for label, name in enumerate(train)}
+    composed = {same_text(name): label for label, name in enumerate(train)}
+    labels = {name: exact.get(name, composed.get(same_text(name), -1)) for name in names}
+    unknown = [name for name, label in labels.items() if label < 0]
+    if unknown:
+        raise UserError(_unknown_classes(unknown, names, train, split, where))
+    other_bytes = [name for name in names if name not in exact]
+    if other_bytes:
+        remarks.append(
+            f"{len(other_bytes)} classes of {split} ({printable(first_few(other_bytes))}) have the names of "
+            "train in other bytes of the same letters (composed and decomposed)"
+        )
+    present = set(labels.values())
+    missing = [name for label, name in enumerate(train) if label not in present]
+    if missing:
+        remarks.append(
+            f"{len(missing)} of the {len(train)} classes have no image in {split} "
+            f"({printable(first_few(missing))}), so nothing is measured on them"
+        )
+    return labels, remarks
+
+
+def _unknown_classes(
+    unknown: Sequence[str], names: Sequence[str], train: Sequence[str], split: str, where: str
+) -> str:
+    folded = {same_text(name).casefold(): name for name in train}
+    first = unknown[0]
+    near = folded.get(same_text(first).casefold())
+    if near is not None:
+        cure = f"train has {printable(near)}, in other letters: give both one name"
+    elif len(names) > 1 and all(name.isascii() and name.isdigit() for name in names):
+        cure = (
+            "they are numbers and the classes of train are names; if a number is the position of a class in "
+            "the sorted names (as in ImageNet-V2), rename each folder to that name"
+        )
+    else:
+        cure = f"put images of it into train, or take it out of {split}"
+    return (
+        f"{len(unknown)} classes of {split} in {where} are not among those of train "
+        f"({printable(first_few(unknown))}), so nothing was learned of them; {cure}"
+    )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from siamtransfer.data import depth
+from siamtransfer.data.class_names import classes_of, match_to_train
+from siamtransfer.data.class_tree import filled_folders, find_split, no_images
 from siamtransfer.data.decode import decode, read_file
-from siamtransfer.data.imageset import class_difference, fingerprint_of_arrays
+from siamtransfer.data.imageset import fingerprint_of_arrays
 from siamtransfer.data.listing import (
     ARRAY_ENDINGS,
     ENDINGS,
@@ -24,22 +26,15 @@ from siamtransfer.data.listing import (
     list_images,
     require_folder,
 )
+from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
-from siamtransfer.utils.text import first_few, printable
+from siamtransfer.utils.text import printable
 
-# Folders of a split, in the order of preference. `test` may be the folder `val`, because ImageNet's labelled
-# test images are there; `val` is never the folder `test`, because nothing may be selected on test images.
-SPLIT_FOLDERS = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "val", "valid", "validation"),
-}
 CONTENT_LIMIT = (
     2**28
 )  # bytes of a set whose files are read for `FileImages.content_fingerprint`: half a second
-FOLDERS_OF_SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 class FileImages:
@@ -87,14 +82,15 @@ class FileImages:
 
     @cached_property
     def content_fingerprint(self) -> str:
-        """SHA-256 over the fingerprint and the bytes of all files; of a set larger than CONTENT_LIMIT, over
-        the times of their last changes instead. See `content_fingerprint`."""
+        """SHA-256 over the fingerprint, how pixels are looked at, and the bytes of all files; of a set larger
+        than CONTENT_LIMIT, over the times of their last changes instead. See `content_fingerprint`."""
         sizes, times = self._sizes_and_times.T
+        text = self.fingerprint + self.form.view_text
         if sizes.sum() > CONTENT_LIMIT:
-            return fingerprint_of_arrays(np.ascontiguousarray(times), text=self.fingerprint)
+            return fingerprint_of_arrays(np.ascontiguousarray(times), text=text)
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             digests = pool.map(_digest, (self._files[index] for index in range(len(self))))
-            return hashlib.sha256("\n".join([self.fingerprint, *digests]).encode()).hexdigest()
+            return hashlib.sha256("\n".join([text, *digests]).encode()).hexdigest()
 
     @property
     def file_sizes(self) -> np.ndarray:
@@ -124,10 +120,9 @@ class FileImages:
         """The full path of image `index`; bytes that are not UTF-8 are surrogates (os.fsencode)."""
         return self._files[index]
 
-    def deep_source(self, index: int) -> str | None:
-        """The file of image `index` where its ending is that of a format with more than eight bits."""
-        path = self._files[index]
-        return path if path.lower().endswith(depth.ENDINGS) else None
+    def opened(self, index: int) -> IO[bytes]:
+        """The file of image `index`, to be read and closed; raises OSError."""
+        return Path(self._files[index]).open("rb")
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""
@@ -168,7 +163,7 @@ class FlatFolder(FileImages):
         if arrays.paths:
             listing = arrays
         if not listing.paths:
-            raise UserError(_no_images(folder, listing))
+            raise UserError(no_images(folder, listing.skipped, listing.skipped_example))
         super().__init__(
             name,
             split,
@@ -181,93 +176,78 @@ class FlatFolder(FileImages):
 class ClassFolder(FileImages):
     """A tree with one folder for each class: `root/<split>/<class>/…`, or `root/<class>/…` as split train.
 
-    Classes are sorted by name, images by class and then by path; folders below a class belong to it. `split`
-    is the name of the folder: `val` if the argument is `test` and there is only `val`.
+    Folders are splits if their names say so (see parts.py); `parts` "none" takes all folders as classes.
+    Classes are sorted by name, as numbers if all are numbers; images by class and then by path; folders below
+    a class belong to it. A folder without images is no class. The classes of any split are those of train:
+    one of them may have no image in another split. `split` is the name of the folder, or `train`, `val` or
+    `test` if that is spelled in another way; it is `val` if the argument is `test` and there is only `val`.
+    `set_remarks` says what of this is not plain.
 
     Raises:
-        UserError: no such folder or split, no class folders, a class without images, or classes other than
-            those of the train split.
+        UserError: no such folder or split, no class folders, a class with images that train has none of,
+            or folders of which it is not clear whether they are parts or classes.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", *, name: str = "folder"):
-        root = require_folder(root)
-        folder, split = _folder_of_split(root, split)
-        classes = list_folders(folder)
-        listing, counts = _list_classes(folder, classes, frozenset(ENDINGS))
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        *,
+        name: str = "folder",
+        parts: PartsOption = "auto",
+    ):
+        place = find_split(require_folder(root), split, parts)
+        folder = place.folder
+        names = list_folders(folder)
+        listing, counts = _list_classes(folder, names, frozenset(ENDINGS))
         if not listing.paths:
-            arrays, array_counts = _list_classes(folder, classes, ARRAY_ENDINGS)
+            arrays, array_counts = _list_classes(folder, names, ARRAY_ENDINGS)
             if not arrays.paths:
-                raise UserError(_no_images(folder, listing))
+                raise UserError(no_images(folder, listing.skipped, listing.skipped_example))
             listing, counts = arrays, array_counts
-        if empty := [class_name for class_name, count in zip(classes, counts, strict=True) if count == 0]:
-            raise UserError(
-                f"{len(empty)} of the {len(classes)} class folders of {printable(folder)} hold no image "
-                f"({printable(first_few(empty))}); remove them or put images in"
-            )
-        train_classes = list_folders(root / "train") if folder != root and (root / "train").is_dir() else []
-        if train_classes and (difference := class_difference(split, classes, "train", train_classes)):
-            raise UserError(
-                f"the class folders of {printable(folder)} and {printable(root / 'train')} differ "
-                f"({printable(difference)}); make them the same, as a label is the position in their order"
-            )
+        filled = [each for each in names if counts[each]]
+        if place.train is None:
+            empty = [each for each in names if not counts[each]]
+            classes, remarks = classes_of(filled, empty, printable(folder))
+            numbers = {each: number for number, each in enumerate(classes)}
+        else:
+            classes, _ = classes_of(filled_folders(place.train), [], printable(place.train))
+            numbers, remarks = match_to_train(filled, classes, place.split, printable(folder))
+        order = sorted(filled, key=numbers.__getitem__)
+        labels = np.repeat(
+            np.array([numbers[each] for each in order], dtype=np.int64), [counts[each] for each in order]
+        )
         super().__init__(
             name,
-            split,
-            PathTable(folder, listing.paths),
-            labels=np.repeat(np.arange(len(classes), dtype=np.int64), counts),
+            place.split,
+            PathTable(folder, in_order_of(order, filled, counts, listing.paths)),
+            labels=labels,
             classes=classes,
             skipped=listing.skipped,
             skipped_example=listing.skipped_example,
         )
+        self.set_remarks = (*place.remarks, *remarks)
 
 
-def _list_classes(folder: Path, classes: Sequence[str], endings: Set[str]) -> tuple[Listing, list[int]]:
-    """The files in the class folders, and how many each has."""
+def _list_classes(folder: Path, names: Sequence[str], endings: Set[str]) -> tuple[Listing, dict[str, int]]:
+    """The files in the class folders, in the order of `names`, and how many each has."""
     listing = list_images(folder, nested=False, endings=endings)
     for path in listing.paths:  # a file beside the class folders belongs to no class
         listing.skip(f"{folder}/{os.fsdecode(path)}")
     listing.paths = []
-    counts = []
-    for class_name in classes:
-        listing.add(inside := list_images(folder / class_name, endings=endings), class_name)
-        counts.append(len(inside.paths))
+    counts = {}
+    for name in names:
+        listing.add(inside := list_images(folder / name, endings=endings), name)
+        counts[name] = len(inside.paths)
     return listing, counts
 
 
-def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:
-    """The folder that holds the class folders of a split, and the split's name there."""
-    folder_names = SPLIT_FOLDERS.get(split, (split,))
-    for name in folder_names:
-        if (root / name).is_dir() and list_folders(root / name):
-            return root / name, name
-    present = [name for name in FOLDERS_OF_SPLITS if (root / name).is_dir() and list_folders(root / name)]
-    folders = list_folders(root)
-    flat = [name for name in folder_names if (root / name).is_dir()]
-    if flat and (present or set(folders) <= set(FOLDERS_OF_SPLITS)):
-        raise UserError(
-            f"{printable(root / flat[0])} holds no class folders; sort its images into a folder for each "
-            f"class, or, without labels, use --data.name flat --data.root {printable(root / flat[0])}"
-        )
-    if present:
-        raise UserError(f"{printable(root)} has no split {split}; its splits are {', '.join(present)}")
-    if not folders:
-        listing = list_images(root)
-        raise UserError(
-            f"{printable(root)} holds no class folders; for images without labels use --data.name flat"
-            if listing.paths
-            else _no_images(root, listing)
-        )
-    if split == "train":
-        return root, split
-    above = "; give the folder above it" if root.name in FOLDERS_OF_SPLITS else ""
-    raise UserError(
-        f"{printable(root)} has no split {split}, as it holds {printable(first_few(folders))} and no folders "
-        f"named train and {split}{above}"
-    )
-
-
-def _no_images(folder: Path, listing: Listing) -> str:
-    skipped = (
-        f" ({listing.skipped} other files, such as {listing.skipped_example})" if listing.skipped else ""
-    )
-    return f"there are no images below {printable(folder)}{skipped}; check --data.root"
+def in_order_of(
+    order: Sequence[str], names: Sequence[str], counts: Mapping[str, int], paths: list[bytes]
+) -> list[bytes]:
+    """The paths of classes listed as `names`, in another order of the classes."""
+    if list(order) == list(names):
+        return paths
+    ends = np.cumsum([counts[name] for name in names]).tolist()
+    lists = {name: paths[end - counts[name] : end] for name, end in zip(names, ends, strict=True)}
+    return [path for name in order for path in lists[name]]

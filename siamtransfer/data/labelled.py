@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from siamtransfer.data.class_names import match_to_train
+from siamtransfer.data.containers.contained import ContainedImages
 from siamtransfer.data.containers.splits import TEST_SPLITS
+from siamtransfer.data.files_form import found_options
 from siamtransfer.data.imageset import ImageSet, require_same_classes
 from siamtransfer.data.registry import NAMED, open_images
 from siamtransfer.utils.errors import UserError
@@ -23,11 +28,13 @@ def open_pair(
         UserError: as `open_images`, or the two splits have different classes.
     """
     train = open_images(name, root=root, split="train", **options)
-    split = test_split or _find_test_split(name, root)
+    split = test_split or _find_test_split(name, root, options.get("parts"))
     if split is None:
         return train, None
     test_options = {key: value for key, value in options.items() if key not in ("count", "list_file")}
+    test_options |= found_options(train)  # one depth for both, or equal values would not be equally bright
     test = open_images(name, root=root, split=split, **test_options)
+    _adopt_classes(train, test)
     require_same_classes(train, test)
     return train, test
 
@@ -48,10 +55,31 @@ def open_labelled(
     return train, test
 
 
-def _find_test_split(name: str, root: str | Path | None) -> str | None:
+def _adopt_classes(train: ImageSet, test: ImageSet) -> None:
+    """Gives the test images of a container the labels of train, whose classes may be more.
+
+    A folder or an archive of class folders has done so when it was opened. Others name their classes alone.
+
+    Raises:
+        UserError: a class of the test images is none of train's.
+    """
+    if not isinstance(test, ContainedImages) or train.labels is None or test.labels is None:
+        return
+    if train.classes == test.classes:
+        return
+    present = np.unique(test.labels)
+    names = [test.classes[label] for label in present]
+    labels, remarks = match_to_train(names, train.classes, test.split, f"the set {test.name}")
+    new_labels = np.array([labels[name] for name in names], dtype=np.int64)
+    test.labels = new_labels[np.searchsorted(present, test.labels)]
+    test.classes = train.classes
+    test.set_remarks = (*test.set_remarks, *remarks)
+
+
+def _find_test_split(name: str, root: str | Path | None, parts: str | None) -> str | None:
     entry = NAMED[name]
     if entry.splits is not None:
         return next((split for split in TEST_SPLITS if split in entry.splits), None)
-    if entry.find_test_split is None or root is None:
+    if entry.find_test_split is None or root is None or parts == "none":
         return None
     return entry.find_test_split(Path(root).expanduser().absolute())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.parts import PartsOption
 from siamtransfer.utils.errors import UserError
 
 
@@ -24,6 +25,7 @@ class OpenRequest:
     size: int | None
     count: int | None
     seed: int
+    parts: PartsOption = "auto"
 
     @property
     def folder(self) -> str | Path:
@@ -85,7 +87,7 @@ def inaturalist(request: OpenRequest) -> ImageSet:
 def folder(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.folders import ClassFolder
 
-    return ClassFolder(request.folder, request.split)
+    return ClassFolder(request.folder, request.split, parts=request.parts)
 
 
 def imagenet(request: OpenRequest) -> ImageSet:
@@ -118,19 +120,19 @@ def listed(request: OpenRequest) -> ImageSet:
 def shards(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.containers.shards import ShardImages
 
-    return ShardImages(request.folder, request.split)
+    return ShardImages(request.folder, request.split, parts=request.parts)
 
 
 def zipped(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.containers.zip_images import ZipImages
 
-    return ZipImages(request.folder, request.split)
+    return ZipImages(request.folder, request.split, parts=request.parts)
 
 
 def parquet(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.containers.parquet import ParquetImages
 
-    return ParquetImages(request.folder, request.split)
+    return ParquetImages(request.folder, request.split, parts=request.parts)
 
 
 def huggingface(request: OpenRequest) -> ImageSet:
@@ -141,11 +143,9 @@ def huggingface(request: OpenRequest) -> ImageSet:
 
 def test_folder(root: Path) -> str | None:
     """The test split of a tree of class folders."""
-    from siamtransfer.data.containers.splits import TEST_SPLITS
+    from siamtransfer.data.class_tree import find_test_folder
 
-    if not (root / "train").is_dir():
-        return None
-    return next((split for split in TEST_SPLITS if (root / split).is_dir()), None)
+    return find_test_folder(root)
 
 
 def test_shards(root: Path) -> str | None:

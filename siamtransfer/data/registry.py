@@ -13,6 +13,7 @@ from siamtransfer.data import openers
 from siamtransfer.data.files_form import settle_form
 from siamtransfer.data.imageset import ArrayImages, ImageSet
 from siamtransfer.data.openers import OpenRequest
+from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.pixel_form import OPTIONS, RGB, SHOWN, VIEW_OPTIONS, PixelForm, pixel_form
 from siamtransfer.utils.errors import UserError
 
@@ -29,8 +30,8 @@ class NamedSet:
         open: makes the set.
         description: a few words for error messages.
         splits: the names of its splits; None if the folders decide.
-        takes: the arguments that it takes, of root, download, list_file, size, count and the OPTIONS of
-            a PixelForm.
+        takes: the arguments that it takes, of root, download, list_file, size, count, parts and the OPTIONS
+            of a PixelForm.
         needs: those that it cannot do without, of root and list_file.
         metric: the metric by which the literature compares on it.
         form: of the pixels where no option says otherwise. The files of published sets are read as the
@@ -85,7 +86,7 @@ def _own(
         open_set,
         description,
         None,
-        takes=("root", *OPTIONS),
+        takes=("root", *(() if open_set is openers.huggingface else ("parts",)), *OPTIONS),
         needs=("root",),
         form=SHOWN,
         find_test_split=find_test_split,
@@ -185,6 +186,7 @@ def open_images(
     axes: str | None = None,
     orientation: str | None = None,
     background: str | None = None,
+    parts: PartsOption | None = None,
 ) -> ImageSet:
     """Opens a set of images by its name in NAMED.
 
@@ -197,6 +199,8 @@ def open_images(
     of axes of arrays; whether EXIF orientation turns images (`shown`, or `stored`), and the background under
     transparent pixels (`white`, `black`, `R,G,B` or `drop`). Published sets take the last two: None is shown
     on white for images of your own, stored and drop for those. Sets of grey images take `channels` 1, too.
+    `parts` "none" takes all folders or files of your own as one split, where None looks for names of parts
+    (see parts.py).
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -219,6 +223,7 @@ def open_images(
         "axes": axes,
         "orientation": orientation,
         "background": background,
+        "parts": parts,
     }
     form = pixel_form(channels, bit_depth, value_range, axes, orientation, background, usual=entry.form)
     for key, value in arguments.items():
@@ -226,7 +231,9 @@ def open_images(
             raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
         if value is None and key in entry.needs:
             raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
-    images = entry.open(OpenRequest(name, split, root, download, list_file, size, count, seed))
+    images = entry.open(
+        OpenRequest(name, split, root, download, list_file, size, count, seed, parts or "auto")
+    )
     if "orientation" in entry.takes:
         from siamtransfer.data.containers.contained import ContainedImages
         from siamtransfer.data.folders import FileImages

@@ -9,8 +9,8 @@ from torch import nn
 
 from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.imageset import channels_of
-from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
 from siamtransfer.data.pixel_form import PixelForm
+from siamtransfer.data.recorded_form import form_as_recorded
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.utils.errors import UserError
@@ -31,8 +31,9 @@ def open_images(
     if "name" not in options:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
-        keys = ("name", "root", "list_file", "test_split", "size", "count", *FORM_OPTIONS)
-        options = {key: recorded[key] for key in keys if recorded.get(key) is not None} | options
+        keys = ("name", "root", "list_file", "test_split", "size", "count")
+        known = {key: recorded[key] for key in keys if recorded.get(key) is not None}
+        options = known | form_as_recorded(recorded, recorded["name"]) | options
     return open_labelled(options.pop("name"), **options)
 
 

@@ -21,12 +21,10 @@ from typing import Any
 import numpy as np
 
 from siamtransfer.data.decode import decode
-from siamtransfer.data.depth import ENDINGS, STARTS
 from siamtransfer.data.folders import CONTENT_LIMIT, fingerprint_of_files
 from siamtransfer.data.imageset import fingerprint_of_arrays
-from siamtransfer.data.listing import STAT_THREADS, PathTable, has_image_ending
+from siamtransfer.data.listing import STAT_THREADS, PathTable
 from siamtransfer.data.pixel_form import RGB, PixelForm
-from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.text import printable
 
@@ -38,12 +36,13 @@ class ContainedImages(ABC):
 
     The fingerprint covers names, sizes, labels and class names, as that of a folder does, and is the same for
     a copy. `content_fingerprint` covers the bytes of the containers or, of large ones, the times of their
-    last changes. `form` and `remark` are those of `folders.FileImages`.
+    last changes. `form`, `remark` and `set_remarks` are those of `folders.FileImages`.
     """
 
     image_size: int | None = None
     form: PixelForm = RGB
     remark: str | None = None
+    set_remarks: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -81,13 +80,14 @@ class ContainedImages(ABC):
     def content_fingerprint(self) -> str:
         """SHA-256 over the fingerprint and the bytes of the containers; where they are larger than
         CONTENT_LIMIT, over the times of their last changes instead."""
+        text = self.fingerprint + self.form.view_text
         status = [Path(path).stat() for path in self.containers]
         if sum(entry.st_size for entry in status) > CONTENT_LIMIT:
             times = np.array([entry.st_mtime_ns for entry in status], dtype=np.int64)
-            return fingerprint_of_arrays(times, text=self.fingerprint)
+            return fingerprint_of_arrays(times, text=text)
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             digests = list(pool.map(digest_of_file, self.containers))
-        return hashlib.sha256("\n".join([self.fingerprint, *digests]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([text, *digests]).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -104,16 +104,9 @@ class ContainedImages(ABC):
         """The container and the name in it, such as `/data/train-000003.tar:n01440764/x.JPEG`."""
         return printable(f"{self.containers[self.container_of(index)]}:{self.names.relative(index)}")
 
-    def deep_source(self, index: int) -> io.BytesIO | None:
-        """The file of image `index` where its format may have more than eight bits; see `depth`."""
-        name = self.names.relative(index).lower()
-        if has_image_ending(name) and not name.endswith(ENDINGS):
-            return None
-        try:
-            data = self.encoded(index)
-        except UnreadableImage:
-            return None
-        return io.BytesIO(data) if data.startswith(STARTS) else None
+    def opened(self, index: int) -> io.BytesIO:
+        """The file of image `index`; raises UnreadableImage."""
+        return io.BytesIO(self.encoded(index))
 
 
 class Handles:

@@ -18,7 +18,7 @@ from siamtransfer.data.containers.columns import find_columns, import_pyarrow, l
 from siamtransfer.data.containers.contained import ContainedImages
 from siamtransfer.data.containers.parquet import bytes_of, explain_arrow, names_of_rows
 from siamtransfer.data.containers.splits import test_split
-from siamtransfer.data.folders import SPLIT_FOLDERS
+from siamtransfer.data.parts import choose_part, named_parts, split_name
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -102,7 +102,9 @@ class _Rows:
 
 def split_of_huggingface(root: Path) -> str | None:
     """The test or validation split of a data set on disk, None where there is none."""
-    return test_split({name: [] for name in _splits(root)}) if (root / SPLITS_FILE).exists() else None
+    if not (root / SPLITS_FILE).exists():
+        return None
+    return test_split({part: [] for part in named_parts(_splits(root), printable(root))})
 
 
 def _splits(root: Path) -> list[str]:
@@ -113,9 +115,12 @@ def _splits(root: Path) -> list[str]:
 def _folder_of_split(root: Path, split: str) -> tuple[Path, str]:
     if (root / SPLITS_FILE).exists():
         splits = _splits(root)
-        for name in SPLIT_FOLDERS.get(split, (split,)):
-            if name in splits:
-                return root / name, name
+        if split in splits:
+            return root / split, split
+        parts = named_parts(splits, printable(root))
+        part = choose_part(parts, split)
+        if part is not None:
+            return root / parts[part], split_name(parts[part], part)
         raise UserError(f"{printable(root)} has no split {split}; its splits are {', '.join(splits)}")
     if (root / STATE_FILE).exists():
         if split != "train":

@@ -19,6 +19,7 @@ from siamtransfer.data.containers.columns import Columns, find_columns, import_p
 from siamtransfer.data.containers.contained import ContainedImages
 from siamtransfer.data.containers.splits import find_files
 from siamtransfer.data.listing import PathTable
+from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -42,9 +43,11 @@ class ParquetImages(ContainedImages):
             images, files with different columns, or labels that are none.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", *, name: str = "parquet"):
+    def __init__(
+        self, root: str | Path, split: str = "train", *, name: str = "parquet", parts: PartsOption = "auto"
+    ):
         import_pyarrow()
-        files, split = find_files(root, split, ".parquet", "parquet files")
+        files, split = find_files(root, split, ".parquet", "parquet files", parts)
         where = printable(files[0].parent if len(files) > 1 else files[0])
         table, groups, self._columns = _read_footers(files)
         rows = groups[:, 1]

@@ -13,6 +13,7 @@ from siamtransfer.data.containers.label_texts import read_labels
 from siamtransfer.data.containers.splits import find_files
 from siamtransfer.data.containers.tar_index import BLOCK, ShardIndex, read_indices
 from siamtransfer.data.listing import PathTable
+from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -34,8 +35,10 @@ class ShardImages(ContainedImages):
             was not finished.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", *, name: str = "shards"):
-        shards, split = find_files(root, split, ".tar", "tar shards")
+    def __init__(
+        self, root: str | Path, split: str = "train", *, name: str = "shards", parts: PartsOption = "auto"
+    ):
+        shards, split = find_files(root, split, ".tar", "tar shards", parts)
         _require_finished(shards[0].parent)
         indices = read_indices(shards)
         counts = np.array([len(index.names) for index in indices], dtype=np.int64)

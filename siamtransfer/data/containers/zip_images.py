@@ -11,13 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
+from siamtransfer.data.class_names import classes_of, match_to_train
 from siamtransfer.data.containers.contained import ContainedImages, Handles
 from siamtransfer.data.containers.splits import files_of_splits, find_files, test_split
-from siamtransfer.data.folders import FOLDERS_OF_SPLITS, SPLIT_FOLDERS
 from siamtransfer.data.listing import PathTable, has_image_ending, is_hidden
+from siamtransfer.data.parts import (
+    Inside,
+    Part,
+    PartsOption,
+    choose_part,
+    find_parts,
+    part_of,
+    split_name,
+)
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.text import first_few, printable
+from siamtransfer.utils.text import printable
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 ENCRYPTED = 1  # a flag of a member
@@ -35,25 +44,27 @@ class Member:
 class ZipImages(ContainedImages):
     """The images of a split in zip archives, labelled by the first folder of their paths.
 
-    The splits are folders in one archive, or archives (`train.zip`, `val.zip`). A folder that holds all else
-    is passed over. Classes and order are those of the same tree on disk, so the fingerprint is equal, too.
-    Images beside class folders are skipped; where no image is in a folder, there are no labels.
+    The splits are folders in one archive, or archives (`train.zip`, `val.zip`); see parts.py for their
+    names. A folder that holds all else is passed over. Classes and order are those of the same tree on disk,
+    so the fingerprint is equal, too. Images beside class folders are skipped; where no image is in a folder,
+    there are no labels.
 
     Raises:
         UserError: no such archive or split, no image, an archive is damaged, a name stands twice, all images
             are encrypted, or the classes differ from those of train.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", *, name: str = "zip"):
-        archives, split, prefix = _archives_of_split(Path(root).expanduser().absolute(), split)
-        trees = [_read_directory(path) for path in archives]
+    def __init__(
+        self, root: str | Path, split: str = "train", *, name: str = "zip", parts: PartsOption = "auto"
+    ):
+        place = _place_of_split(Path(root).expanduser().absolute(), split, parts)
         members = [
-            Member(path.removeprefix(prefix), number, info)
-            for number, tree in enumerate(trees)
-            for path, info in tree.items()
-            if path.startswith(prefix)
+            Member(path.removeprefix(place.prefix), number, info)
+            for number, archive in enumerate(place.archives)
+            for path, info in _read_directory(archive).items()
+            if path.startswith(place.prefix)
         ]
-        where = printable(archives[0])
+        where = printable(place.archives[0])
         self.skipped, self.skipped_example = 0, ""
         if any("/" in member.path for member in members):
             beside = [member.path for member in members if "/" not in member.path]
@@ -61,13 +72,17 @@ class ZipImages(ContainedImages):
             members = [member for member in members if "/" in member.path]
         if not members:
             raise UserError(f"there are no images in {where}; check --data.root")
-        members.sort(key=lambda member: _order(member.path))
+        label_of, classes, remarks = _classes(members, place, where)
+        members.sort(key=lambda member: _order(member.path, label_of))
         _require_readable(where, members)
         self._set_arrays(members)
-        labels, classes = _labels(members)
+        labels = None
+        if label_of is not None:
+            labels = np.array([label_of[_folder(member.path)] for member in members], dtype=np.int64)
         names = PathTable("", [os.fsencode(member.path) for member in members])
         sizes = np.array([member.info.file_size for member in members], dtype=np.int64)
-        super().__init__(name, split, archives, names, sizes, labels=labels, classes=classes)
+        super().__init__(name, place.split, place.archives, names, sizes, labels=labels, classes=classes)
+        self.set_remarks = tuple(remarks)
         self._handles = Handles(self.containers)
 
     def _set_arrays(self, members: list[Member]) -> None:
@@ -121,51 +136,51 @@ def splits_of_zip(root: Path) -> str | None:
         if list(groups) != ["train"] or len(single) != 1:
             return test_split(groups)
         root = single[0]
-    folders = _split_folders(_read_directory(root))
-    return test_split({name: [root] for name in folders})
+    _, parts = _parts_of(list(_read_directory(root)), root)
+    return test_split({part: [root] for part in parts})
 
 
-def _archives_of_split(root: Path, split: str) -> tuple[list[Path], str, str]:
-    """The archives, the name of the split, and the folder in the archives that holds it."""
-    groups = files_of_splits(root, ".zip")
+@dataclass(frozen=True)
+class _Place:
+    """The archives of a split, its name, the folder in them that holds it, and, for another split than train,
+    the paths of the images of train below its own folder."""
+
+    archives: list[Path]
+    split: str
+    prefix: str
+    train: list[str]
+
+
+def _place_of_split(root: Path, split: str, parts: PartsOption) -> _Place:
+    groups = files_of_splits(root, ".zip", parts)
     if root.is_file():
-        archives = [root]
+        archive = root
     elif list(groups) == ["train"] and len(groups["train"]) == 1:
-        archives = groups["train"]
+        archive = groups["train"][0]
     else:
-        archives, split = find_files(root, split, ".zip", "zip archives")
-        return archives, split, _common_folder([path for a in archives for path in _read_directory(a)])
-    paths = list(_read_directory(archives[0]))
-    folders = _split_folders(paths)
-    common = _common_folder(paths, stop=FOLDERS_OF_SPLITS)
+        archives, found = find_files(root, split, ".zip", "zip archives", parts)
+        inside = [path for each in archives for path in _read_directory(each)]
+        train = [path for each in groups.get("train", []) for path in _read_directory(each)]
+        if found == "train":
+            return _Place(archives, found, _common_folder(inside), [])
+        return _Place(archives, found, _common_folder(inside), _below(train, _common_folder(train)))
+    paths = list(_read_directory(archive))
+    common, folders = ("", {}) if parts == "none" else _parts_of(paths, archive)
     if not folders:
         if split != "train":
-            raise UserError(
-                f"{printable(archives[0])} has no split {split}, as no folder in it names a split"
-            )
-        return archives, split, _common_folder(paths)
-    for name in SPLIT_FOLDERS.get(split, (split,)):
-        if name in folders:
-            inside = [path for path in paths if path.startswith(f"{common}{name}/")]
-            _require_classes_of_train(archives[0], paths, common, name)
-            return archives, name, f"{common}{name}/" if inside else common
-    raise UserError(f"{printable(archives[0])} has no split {split}; its splits are {', '.join(folders)}")
+            raise UserError(f"{printable(archive)} has no split {split}, as no folder in it names a split")
+        return _Place([archive], split, _common_folder(paths), [])
+    part = choose_part(folders, split)
+    if part is None:
+        names = ", ".join(split_name(name, each) for each, name in folders.items())
+        raise UserError(f"{printable(archive)} has no split {split}; its splits are {names}")
+    name = folders[part]
+    train = [] if part == "train" else _below(paths, f"{common}{folders['train']}/")
+    return _Place([archive], split_name(name, part), f"{common}{name}/", train)
 
 
-def _require_classes_of_train(archive: Path, paths: list[str], common: str, split: str) -> None:
-    classes = {
-        name: {
-            rest.partition("/")[0]
-            for path in paths
-            if path.startswith(f"{common}{name}/") and "/" in (rest := path.removeprefix(f"{common}{name}/"))
-        }
-        for name in (split, "train")
-    }
-    if classes["train"] and (different := sorted(classes[split] ^ classes["train"])):
-        raise UserError(
-            f"the class folders of {split} and train in {printable(archive)} differ "
-            f"({printable(first_few(different))}); make them the same: a label is the position in their order"
-        )
+def _below(paths: list[str], prefix: str) -> list[str]:
+    return [path.removeprefix(prefix) for path in paths if path.startswith(prefix)]
 
 
 def _read_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -188,33 +203,45 @@ def _read_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
     return images
 
 
-def _split_folders(paths: list[str] | dict[str, zipfile.ZipInfo]) -> list[str]:
-    """The folders in an archive that name a split; empty without a train folder."""
-    common = _common_folder(list(paths), stop=FOLDERS_OF_SPLITS)
-    firsts = {
-        path.removeprefix(common).partition("/")[0] for path in paths if "/" in path.removeprefix(common)
-    }
-    found = [name for name in FOLDERS_OF_SPLITS if name in firsts]
-    return found if "train" in found else []
+def _parts_of(paths: list[str], archive: Path) -> tuple[str, dict[Part, str]]:
+    """The folder in an archive that holds the parts, and the folder of each; none without a train part.
+
+    Raises:
+        UserError: it is not clear which folders are parts.
+    """
+    common = _common_folder(paths, above_parts=True)
+    rest = [path.removeprefix(common).split("/") for path in paths]
+    names = sorted({parts[0] for parts in rest if len(parts) > 1})
+    flat = {parts[0] for parts in rest if len(parts) == 2}
+    deep = {parts[0] for parts in rest if len(parts) > 2}
+    found, _ = find_parts(names, lambda name: Inside(name in flat, name in deep), printable(archive))
+    return common, found if "train" in found else {}
 
 
-def _common_folder(paths: list[str], stop: tuple[str, ...] = ()) -> str:
-    """The folder that holds all paths, with a slash at its end; it ends above a folder named in `stop`."""
+def _common_folder(paths: list[str], *, above_parts: bool = False) -> str:
+    """The folder that holds all paths, with a slash at its end; `above_parts` ends it above a folder that
+    names a part."""
     if not paths:
         return ""
     parts = os.path.commonpath([str(Path("/", path).parent) for path in paths]).split("/")[1:]
     taken: list[str] = []
     for part in parts:
-        if not part or part in stop:
+        if not part or (above_parts and part_of(part)):
             break
         taken.append(part)
     return "".join(f"{part}/" for part in taken)
 
 
-def _order(path: str) -> tuple[str, bytes]:
+def _folder(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _order(path: str, labels: dict[str, int] | None) -> tuple[int, bytes]:
     """The order of a tree of class folders on disk: by class, then by the bytes of the path."""
+    if labels is None:
+        return 0, os.fsencode(path)
     folder, _, rest = path.partition("/")
-    return (folder, os.fsencode(rest)) if rest else ("", os.fsencode(path))
+    return labels[folder], os.fsencode(rest)
 
 
 def _require_readable(where: str, members: list[Member]) -> None:
@@ -222,10 +249,17 @@ def _require_readable(where: str, members: list[Member]) -> None:
         raise UserError(f"the images in {where} are encrypted; unpack it, or make it anew without a password")
 
 
-def _labels(members: list[Member]) -> tuple[np.ndarray | None, list[str]]:
-    if "/" not in members[0].path:
-        return None, []
-    folders = [member.path.partition("/")[0] for member in members]
-    classes = sorted(set(folders))
-    number = {name: position for position, name in enumerate(classes)}
-    return np.array([number[folder] for folder in folders], dtype=np.int64), classes
+def _classes(
+    members: list[Member], place: _Place, where: str
+) -> tuple[dict[str, int] | None, list[str], list[str]]:
+    """The label of each class folder, the class names and remarks; no labels where no image is in a "
+    "folder."""
+    if not members or "/" not in members[0].path:
+        return None, [], []
+    filled = sorted({_folder(member.path) for member in members})
+    if not any("/" in path for path in place.train):
+        classes, remarks = classes_of(filled, [], where)
+        return {name: label for label, name in enumerate(classes)}, classes, remarks
+    classes, _ = classes_of(sorted({_folder(path) for path in place.train if "/" in path}), [], where)
+    labels, remarks = match_to_train(filled, classes, place.split, where)
+    return labels, classes, remarks

@@ -13,7 +13,7 @@ from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.checkpoints.training_state import read_state
 from siamtransfer.data import ImageSet, open_images
 from siamtransfer.data.imageset import channels_of, require_same_images
-from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
+from siamtransfer.data.recorded_form import form_as_recorded
 from siamtransfer.evaluation.gradient_view.config import GradientsConfig
 from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.methods import METHODS, Method, saved_options, section_of
@@ -107,8 +107,9 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
             "pretrain/main.py hold them"
         )
     recorded = read.meta["config"]
-    keys = ("name", "root", "split", "list_file", "size", "count", *FORM_OPTIONS)
+    keys = ("name", "root", "split", "list_file", "size", "count")
     data = {key: recorded["data"].get(key) for key in keys}
+    data |= form_as_recorded(recorded["data"], recorded["data"]["name"])
     data |= {key: value for key in ("root", "list_file") if (value := getattr(config.data, key)) is not None}
     key = json.dumps(data)
     if key not in opened:

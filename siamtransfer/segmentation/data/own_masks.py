@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from siamtransfer.data.folders import FOLDERS_OF_SPLITS
 from siamtransfer.data.listing import PathTable, list_folders, list_images, require_folder
+from siamtransfer.data.parts import PART_NAMES
 from siamtransfer.segmentation.data.class_values import read_class_list
 from siamtransfer.segmentation.data.mask_files import MaskFiles, pair_by_name, unused_masks
 from siamtransfer.utils.errors import UserError
@@ -100,7 +100,7 @@ def _in_split(image_folder: Path, mask_folder: Path, split: str) -> tuple[Path, 
 
 def _has_splits(folder: Path) -> bool:
     """Whether a folder of images is divided into splits, so that images of train may not be all of them."""
-    return any(name in FOLDERS_OF_SPLITS for name in list_folders(folder))
+    return any(name in PART_NAMES for name in list_folders(folder))
 
 
 def _no_split(image_folder: Path, mask_folder: Path, split: str) -> str:

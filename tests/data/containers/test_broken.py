@@ -192,7 +192,11 @@ def test_zip_splits_whose_classes_differ(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("train/a/0.jpg", "train/b/0.jpg", "val/a/0.jpg"):
             archive.writestr(name, jpeg(0))
-    assert "differ (b)" in refused("zip", tmp_path / "a.zip", "val")
+    val = open_images("zip", root=tmp_path / "a.zip", split="val")
+    assert val.classes == ("a", "b") and val.labels is not None and val.labels.tolist() == [0]
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr("val/c/0.jpg", jpeg(0))
+    assert "not among those of train (c)" in refused("zip", tmp_path / "a.zip", "val")
     assert "its splits are train, val" in refused("zip", tmp_path / "a.zip", "extra")
 
 

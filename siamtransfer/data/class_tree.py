@@ -1,0 +1,203 @@
+"""Where the class folders of a split are in a tree of folders, and what their layout gives away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from siamtransfer.data.listing import (
+    ARRAY_ENDINGS,
+    ENDINGS,
+    has_image_ending,
+    is_hidden,
+    list_folders,
+    list_images,
+)
+from siamtransfer.data.parts import (
+    Inside,
+    Part,
+    PartsOption,
+    choose_part,
+    find_parts,
+    part_of,
+    split_name,
+)
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few, printable
+
+LOOKED_INTO = 20  # class folders whose inner folders are looked at
+
+
+@dataclass(frozen=True)
+class SplitFolder:
+    """Where a split is.
+
+    Attributes:
+        folder: holds a folder for each class.
+        split: the name of the split there, which may be `val` where `test` was asked for.
+        train: the folder of the train split, where that is another one; its classes give the labels.
+        remarks: what a user should know of the way it was found.
+    """
+
+    folder: Path
+    split: str
+    train: Path | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+def find_split(root: Path, split: str, parts: PartsOption) -> SplitFolder:
+    """The folder of a split below `root`, or `root` itself as the split train.
+
+    Raises:
+        UserError: there is no such split, no class folders, or it is not clear which folders are parts.
+    """
+    folders = list_folders(root)
+    found, others = _find(root, folders, parts)
+    labelled = {part: name for part, name in found.items() if list_folders(root / name)}
+    train = root / labelled["train"] if "train" in labelled else None
+    if parts == "auto" and split in folders and split != "train" and list_folders(root / split) and found:
+        return SplitFolder(root / split, split, train)  # by its own name, whatever it means
+    part = choose_part(labelled, split)
+    if part is not None:
+        folder = root / labelled[part]
+        remarks = [_beside(root, others)] if others else []
+        if part == "train":
+            remarks += [_unlabelled(root, name) for each, name in found.items() if each not in labelled]
+        return SplitFolder(folder, split_name(folder.name, part), train if folder != train else None, remarks)
+    flat = choose_part(found, split)
+    if flat is not None:
+        raise UserError(
+            f"{printable(root / found[flat])} holds no class folders; sort its images into a folder for each "
+            f"class, or, without labels, use --data.name flat --data.root {printable(root / found[flat])}"
+        )
+    if labelled:
+        names = ", ".join(split_name(name, part) for part, name in labelled.items())
+        raise UserError(f"{printable(root)} has no split {split}; its splits are {names}")
+    if not folders:
+        raise UserError(
+            f"{printable(root)} holds no class folders; for images without labels use --data.name flat"
+            if list_images(root).paths
+            else no_images(root)
+        )
+    if split == "train":
+        return SplitFolder(root, split, remarks=_layout_remarks(root, folders) if parts == "auto" else [])
+    above = "; give the folder above it" if part_of(root.name) else ""
+    raise UserError(
+        f"{printable(root)} has no split {split}, as it holds {printable(first_few(folders))} and no folders "
+        f"named train and {split}{above}"
+    )
+
+
+def find_test_folder(root: Path) -> str | None:
+    """The name of the test or validation split with class folders below `root`, None without one or without a
+    train split.
+
+    Raises:
+        UserError: it is not clear which folders are parts.
+    """
+    found, _ = _find(root, list_folders(root), "auto") if root.is_dir() else ({}, [])
+    labelled = {part: name for part, name in found.items() if list_folders(root / name)}
+    part = choose_part(labelled, "test") if "train" in labelled else None
+    return None if part is None else split_name(labelled[part], part)
+
+
+def filled_folders(folder: Path) -> list[str]:
+    """The names of the folders in `folder` that hold an image, sorted; arrays count where nothing else is."""
+    names = list_folders(folder)
+    for endings in (ENDINGS, ARRAY_ENDINGS):
+        filled = [name for name in names if _holds_image(folder / name, endings)]
+        if filled:
+            return filled
+    return []
+
+
+def no_images(folder: Path, skipped: int | None = None, example: str = "") -> str:
+    """The sentence that says that nothing below a folder is an image."""
+    if skipped is None:
+        listing = list_images(folder)
+        skipped, example = listing.skipped, listing.skipped_example
+    beside = f" ({skipped} other files, such as {example})" if skipped else ""
+    return f"there are no images below {printable(folder)}{beside}; check --data.root"
+
+
+def _find(root: Path, folders: list[str], parts: PartsOption) -> tuple[dict[Part, str], list[str]]:
+    if parts == "none":
+        return {}, []
+
+    @cache
+    def look(name: str) -> Inside:
+        folder = root / name
+        endings = ENDINGS | ARRAY_ENDINGS
+        return Inside(
+            any(True for _ in _images_in(folder, endings)),
+            any(_holds_image(folder / inner, endings) for inner in list_folders(folder)),
+        )
+
+    return find_parts(folders, look, printable(root))
+
+
+def _beside(root: Path, others: list[str]) -> str:
+    return (
+        f"{printable(root)} has parts, and {printable(first_few(others))} beside them holds images that "
+        "belong to none and are not read"
+    )
+
+
+def _unlabelled(root: Path, name: str) -> str:
+    return (
+        f"{printable(root / name)} names a part and holds no class folders, so it has no labels and nothing "
+        "is measured on it"
+    )
+
+
+def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
+    """What the folders inside class folders give away.
+
+    Raises:
+        UserError: the parts lie inside the classes, or the whole set inside its only folder.
+    """
+    inner = {name: list_folders(root / name) for name in folders[:LOOKED_INTO]}
+    inner = {name: inside for name, inside in inner.items() if inside or _holds_image(root / name, ENDINGS)}
+    parts = {name: {part for each in inside if (part := part_of(each))} for name, inside in inner.items()}
+    if inner and all("train" in each and len(each) > 1 for each in parts.values()):
+        name, inside = next(iter(inner.items()))
+        if len(inner) == 1:
+            raise UserError(
+                f"{printable(root)} holds images in one folder, whose folders are parts "
+                f"({printable(first_few(inside))}); give --data.root {printable(root / name)}"
+            )
+        raise UserError(
+            f"the folders of {printable(root)} hold parts ({printable(name)} has "
+            f"{printable(first_few(inside))}); put the parts above the classes (train/CLASS, test/CLASS), "
+            "or say --data.parts none to take all images of a folder as one class"
+        )
+    sets = {frozenset(inside) for inside in inner.values()}
+    if len(inner) > 1 and len(sets) == 1 and len(next(iter(sets))) > 1:
+        return [
+            f"each of the classes of {printable(root)} holds folders of the same names "
+            f"({printable(first_few(sorted(next(iter(sets)))))}); if those are the classes, name the folder "
+            "of one part with --data.root"
+        ]
+    return []
+
+
+def _images_in(folder: Path, endings: Set[str]) -> Iterable[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if has_image_ending(entry.name, endings) and not is_hidden(entry.name) and not entry.is_dir():
+                    yield entry.name
+    except OSError:  # listing the split names the folder
+        return
+
+
+def _holds_image(folder: Path, endings: Set[str], depth: int = 0) -> bool:
+    """Whether an image is in a folder or below it; stops at the first."""
+    if any(True for _ in _images_in(folder, endings)):
+        return True
+    return depth < 16 and any(
+        _holds_image(folder / name, endings, depth + 1) for name in list_folders(folder)
+    )
