@@ -77,6 +77,16 @@ CONTAINERS = {".tar": "shards", ".zip": "zip", ".parquet": "parquet"}
 """Ending of a file that holds images to the name of such a set."""
 
 
+def kind_of_files(path: Path) -> str | None:
+    """The name of the set that a path is: of a folder see `open_dataset`; `list` of a text file; None where
+    there is nothing, or a single image."""
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if not path.is_file() or has_image_ending(path.name, ENDINGS | ARRAY_ENDINGS):
+        return None
+    return CONTAINERS.get(path.suffix, "list")
+
+
 def _kind_of_folder(path: Path) -> str:
     """The name of the set that a folder is: by the files in it, otherwise by its having subfolders."""
     if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
@@ -92,16 +102,16 @@ def _open_by_name(
     if name not in NAMED:
         if root is not None:
             raise unknown_set(name)
-        if path.is_dir():
-            name, root = _kind_of_folder(path), path
-        elif path.is_file() and path.suffix in CONTAINERS:
-            name, root = CONTAINERS[path.suffix], path
-        elif path.is_file() and has_image_ending(path.name, ENDINGS | ARRAY_ENDINGS):
+        kind = kind_of_files(path)
+        if kind is None and path.is_file():
             return _open_file(path, split, options), None
-        elif path.is_file():
-            name, options = "list", {"list_file": path, **options}
-        else:
+        if kind is None:
             raise unknown_set(name)
+        name = kind
+        if kind == "list":
+            options = {"list_file": path, **options}
+        else:
+            root = path
     if split is not None:
         return open_images(name, root=root, split=split, **options), None
     return open_pair(name, root=root, **options)
@@ -119,6 +129,6 @@ def _open_file(path: Path, split: str | None, options: dict[str, Any]) -> ImageS
     if others := [key for key, value in options.items() if key not in OPTIONS and value is not None]:
         raise UserError(f"data.{others[0]}: a single image does not take it; leave it out")
     images = FileImages("file", "train", PathTable(path.parent, [os.fsencode(path.name)]))
-    stated = {key: options.get(key) for key in OPTIONS}
+    stated: dict[str, Any] = {key: options.get(key) for key in OPTIONS}
     settle_form(images, pixel_form(**stated), stated=stated["channels"] is not None)
     return images

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from siamtransfer.checkpoints.normalisation import Normalisation, describe_normalisation
@@ -16,8 +18,11 @@ from siamtransfer.data.channel_statistics import measure_channels
 from siamtransfer.data.imageset import channels_of
 from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
 from siamtransfer.data.readers import ReplacingReader
+from siamtransfer.data.recorded_form import form_as_recorded
+from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
+from siamtransfer.pretraining.auto import say_chosen, settle_from, settle_source, settle_values
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.records.record import record
@@ -32,11 +37,44 @@ from siamtransfer.views.shared_memory import affordable_prefetch
 from siamtransfer.views.view_spec import Numbers, Recipe
 
 
-def open_training_images(data: DataConfig) -> ImageSet:
+def open_training_images(data: DataConfig, saved: dict[str, Any] | None = None) -> ImageSet:
     """The images to learn from; ranks download one after the other. Labels, where the set has some, are for
-    methods whose options use them."""
+    methods whose options use them.
+
+    What `data` leaves open of the form of the pixels is that of the checkpoint `saved`, or that of the set.
+    It is written into `data`, so that the run's checkpoints say it.
+    """
+    if saved is not None:
+        for key, value in form_as_recorded(saved["config"]["data"], data.name).items():
+            if getattr(data, key) is None:
+                setattr(data, key, value)
     with collectives.rank_by_rank("opening the images", needed=data.download):
-        return open_images(data.name, split=data.split, **image_options(data))
+        images = open_images(data.name, split=data.split, **image_options(data))
+    form = getattr(images, "form", None)
+    if form is not None:
+        for key, value in form.as_options().items():
+            if key in NAMED[data.name].takes:
+                setattr(data, key, value)
+    return images
+
+
+def open_chosen_images(
+    config: PretrainConfig, device: torch.device, saved: dict[str, Any] | None = None
+) -> tuple[ImageSet, dict[str, str]]:
+    """`open_training_images`, on the way to which what `config` leaves `auto` is decided, said and set: as in
+    the checkpoint `saved`, or for these images on this device. Also the reason of each choice by its key.
+
+    Raises:
+        UserError: there are no images, or too few.
+    """
+    settle_from(saved, config)
+    source = settle_source(config)
+    chosen = {} if source is None else {"data.name": source}
+    say_chosen(chosen)
+    images = open_training_images(config.data, saved)
+    values = settle_values(config, images, device)
+    say_chosen(values)
+    return images, {key: choice.reason for key, choice in (chosen | values).items()}
 
 
 def image_options(data: DataConfig) -> dict[str, Any]:
@@ -133,7 +171,9 @@ def count_workers(data: DataConfig, images: ImageSet, runtime: Runtime) -> int:
 
 def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
     """Writes a grid of views as the run would see them; returns a record."""
-    images = open_training_images(config.data)
+    config = copy.deepcopy(config)  # what is auto is filled in here
+    on_gpu = config.hardware.device != "cpu" and torch.cuda.is_available()
+    images, _ = open_chosen_images(config, torch.device("cuda" if on_gpu else "cpu"))
     recipe = build_recipe(config, images)
     failures = write_preview(path, ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images)))
     for where, why in failures:

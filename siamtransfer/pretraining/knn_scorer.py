@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.subset import Subset
+from siamtransfer.data.unreadable import UnreadableImages
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn.search import search_shares
 from siamtransfer.evaluation.knn.searchers import SearchOptions
 from siamtransfer.evaluation.knn.vote import top_accuracies
 from siamtransfer.features.extract import Pass, Transform, extract_share, pixel_share, pixel_transform
+from siamtransfer.features.readable import find_unreadable
 from siamtransfer.metrics.unit_rows import unit_half_rows
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
 
 BANK_BYTES = 4 << 30  # of a bank in float32, over all ranks; a larger one is kept in half precision
 
@@ -32,9 +36,10 @@ class KnnScorer:
     Attributes:
         bank_size: how many images of the bank to use, the first of a fixed shuffle; 0 for all.
         bank_dtype: float16 keeps the bank's features scaled to length one and rounded to half precision.
+        max_unreadable: share of the bank or of the queries that may be left out because it cannot be read.
 
-    Every rank has its share of the bank and of the queries on the CPU, and searches its share of the bank for
-    all queries.
+    Images that cannot be read are looked for when one is met, said, and left out from then on. Every rank has
+    its share of the bank and of the queries on the CPU, and searches its share of the bank for all queries.
     """
 
     bank: ImageSet
@@ -46,11 +51,13 @@ class KnnScorer:
     bank_size: int = 0
     workers: int = 0
     bank_dtype: Literal["float32", "float16"] = "float32"
+    max_unreadable: float = 0.05
 
     def __post_init__(self) -> None:
         order = np.random.Generator(np.random.Philox(0)).permutation(len(self.bank))
         size = min(self.bank_size or len(self.bank), len(self.bank))
         self._bank = Subset(self.bank, np.sort(order[:size]))
+        self._queries = None if self.test is None else Subset(self.test, np.arange(len(self.test)))
         self.k = min(self.k, size - (self.test is None))
 
     def score(
@@ -61,28 +68,25 @@ class KnnScorer:
         `between_chunks` is called before every batch and every block of the search, equally often on every
         rank. What it raises (on all ranks alike) ends the check.
         """
-        shares = []
-        for split, store in zip(self._splits(), (self._half_rows(), None), strict=False):
+
+        def share(split: Subset) -> Tensor:
             options = self._pass(f"kNN check, {split.split}", between_chunks)
-            shares.append(extract_share(backbone, split, self.transform, options, store))
-        return self._accuracies(shares, between_chunks)
+            store = self._half_rows() if split is self._bank else None
+            return extract_share(backbone, split, self.transform, options, store)
+
+        return self._accuracies(self._shares(share), between_chunks)
 
     def baselines(
         self, start: nn.Module, called: str = "untrained", *, between_chunks: Callable[[], None] | None = None
     ) -> dict[str, float]:
         """The same numbers for raw pixels and for the backbone before training, under `baseline/pixels/` and
         `baseline/CALLED/`."""
-        of_pixels = self._accuracies(
-            [
-                pixel_share(
-                    split,
-                    self._pixel_transform(),
-                    self._pass(f"pixel baseline, {split.split}", between_chunks),
-                )
-                for split in self._splits()
-            ],
-            between_chunks,
-        )
+
+        def share(split: Subset) -> Tensor:
+            options = self._pass(f"pixel baseline, {split.split}", between_chunks)
+            return pixel_share(split, self._pixel_transform(), options)
+
+        of_pixels = self._accuracies(self._shares(share), between_chunks)
         of_start = self.score(start, between_chunks=between_chunks)
         return {f"baseline/pixels/{name}": value for name, value in of_pixels.items()} | {
             f"baseline/{called}/{name}": value for name, value in of_start.items()
@@ -101,6 +105,7 @@ class KnnScorer:
             "knn_bank": f"{self.bank.name}/{self.bank.split}",
             "knn_bank_images": len(self._bank),
             "knn_queries": f"{test.name}/{test.split}",
+            "knn_query_images": len(self._queries or self._bank),
             "knn_leave_one_out": self.test is None,
             "knn_bank_dtype": self.bank_dtype,
             "knn_transform": vars(self.transform),
@@ -109,9 +114,41 @@ class KnnScorer:
 
     def _splits(self) -> list[Subset]:
         """The bank, and the queries where they are another split."""
-        if self.test is None:
-            return [self._bank]
-        return [self._bank, Subset(self.test, np.arange(len(self.test)))]
+        return [self._bank] if self._queries is None else [self._bank, self._queries]
+
+    def _shares(self, share: Callable[[Subset], Tensor]) -> list[Tensor]:
+        """What `share` computes of the bank and of the queries, without the images that cannot be read."""
+        try:
+            return [share(split) for split in self._splits()]
+        except UserError:  # on every rank, whatever it was on one
+            if not self._leave_out_unreadable():
+                raise
+            return [share(split) for split in self._splits()]
+
+    def _leave_out_unreadable(self) -> bool:
+        """Takes images that cannot be read out of bank and queries; whether there are any.
+
+        Raises:
+            UserError: they are more than `max_unreadable` of them.
+        """
+        self._bank, of_bank = self._readable(self._bank)
+        of_queries = 0
+        if self._queries is not None:
+            self._queries, of_queries = self._readable(self._queries)
+        self.k = min(self.k, len(self._bank) - (self.test is None))
+        return of_bank + of_queries > 0
+
+    def _readable(self, split: Subset) -> tuple[Subset, int]:
+        """The images of a split that can be read, and the number of the others."""
+        bad = find_unreadable(split, self.runtime, workers=self.workers)
+        unreadable = UnreadableImages(len(split), self.max_unreadable)
+        unreadable.add_all(bad)
+        if not bad:
+            return split, 0
+        if self.runtime.is_main:
+            say(f"kNN check: {unreadable.summary()}; the check is without them")
+        kept = np.setdiff1d(np.arange(len(split)), [image.index for image in bad])
+        return Subset(split.images, split.indices[kept]), len(bad)
 
     def _pixel_transform(self) -> Transform:
         images = sum(len(split) for split in self._splits())

@@ -11,6 +11,7 @@ BetweenSteps  measurements and saves
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ from siamtransfer.pretraining.between_steps import BetweenSteps
 from siamtransfer.pretraining.images import (
     build_recipe,
     build_training_loader,
-    open_training_images,
+    open_chosen_images,
     paint_batches,
 )
 from siamtransfer.pretraining.memory_saving import refuse_combinations
@@ -61,17 +62,19 @@ def pretrain(
         UserError: something that the user can change, before the first step as a rule.
         SystemExit: a signal arrived; the step in progress was completed and the state is saved.
     """
+    config = copy.deepcopy(config)  # what is auto is filled in here
     with RunFolder(config, runtime) as run:
         saved = run.find_checkpoint(resume=resume)
 
         # Data: workers decode and crop, the device augments.
-        images = open_training_images(config.data)
+        images, chosen = open_chosen_images(config, runtime.device, saved)
         recipe = build_recipe(config, images, saved)
         check_monitors(config, recipe)
         refuse_combinations(config, runtime)
         schedule = Schedule(config.optim, len(images), runtime.world_size)
 
         state = build_state(config, images, recipe, saved, runtime)
+        state.chosen = state.chosen or chosen
         log = run.open_log(state, schedule)
 
         end = partial(end_run, stop, state, schedule, runtime)

@@ -213,6 +213,7 @@ def build_scorer(
         settings.knn_bank,
         workers=count_workers(data, bank, runtime),
         bank_dtype=choose_bank_dtype(settings.knn_bank_dtype, size, dim),
+        max_unreadable=data.max_unreadable,
     )
 
 

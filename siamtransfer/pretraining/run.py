@@ -133,6 +133,7 @@ class RunFolder(contextlib.ExitStack):
         for monitor in monitors:
             metrics |= log.latest(*monitor.headline)
             protocol |= monitor.protocol
+        protocol |= {"chosen": state.chosen} if state.chosen else {}
         metrics["collapse_alarms"] = len(state.collapse.alarms)
         kept = state.forgetting
         if kept.start is not None:

@@ -45,6 +45,7 @@ class TrainState:
         forgetting, start_features: the watch over the retention set, and the features float32[n, D] of its
             fixed images by the network of the start; None without such a set.
         step: how many steps are done.
+        chosen: why each value has been chosen that the configuration left `auto`, by key.
         updater: the distributed method with its optimizer and loss scaler; set by `distribute`.
     """
 
@@ -57,6 +58,7 @@ class TrainState:
     start_features: Tensor | None = None
     trunk: AdaptedTrunk | None = None
     step: int = 0
+    chosen: dict[str, str] = field(default_factory=dict)
     updater: Updater | None = None
     _saved: dict[str, Any] | None = None
 
@@ -97,6 +99,7 @@ class TrainState:
         self.collapse = CollapseWatch(**saved["progress"]["collapse"])
         self.forgetting = ForgettingWatch(**saved["progress"].get("forgetting", {}))
         self.start_features = saved.get("start_features")
+        self.chosen = saved.get("chosen", {})
         self._saved = saved
 
     def adapt(self) -> None:
@@ -214,5 +217,6 @@ class TrainState:
             "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
             KEYS: declare(self.method),
             **({"lora": corrections} if corrections else {}),
+            **({"chosen": self.chosen} if self.chosen else {}),
             **({} if self.start_features is None else {"start_features": self.start_features}),
         }

@@ -2,7 +2,7 @@
 
     siamtransfer pretrain                                          the demo: SimSiam on the embedded scenes
     siamtransfer pretrain --config imagenet-resnet50-100ep --data.root /data/imagenet
-    siamtransfer pretrain --config own-folder --data.root my_images
+    siamtransfer pretrain my_images                                your own images; the run chooses what suits
     torchrun --nproc-per-node 8 pretrain/main.py --config …        one process a GPU
     siamtransfer pretrain --resume runs/demo                       continue after a stop, a crash or a kill
     siamtransfer pretrain … --preview views.png                    look at the views before training
@@ -13,13 +13,18 @@ This file holds the command line. The story of a run is siamtransfer/pretraining
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from siamtransfer.cli import Command, run
+from siamtransfer.cli.parser import Schema, words_by_key
 from siamtransfer.config import PretrainConfig, read_saved_config
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.log import say
+
+OWN_IMAGES = "own-folder"  # the configuration of a run that names images and no configuration
 
 
 @dataclass
@@ -27,7 +32,10 @@ class PretrainOptions(PretrainConfig):
     """A run's configuration, and what to do with it."""
 
     common: ClassVar[tuple[str, ...]] = (*PretrainConfig.common, "resume", "preview")
+    positional: ClassVar[tuple[str, ...]] = ("images",)
 
+    images: str | None = None
+    """Folder of your images, an archive or a text file of paths; the same as --data.root."""
     resume: bool | str = False
     """Continue from the newest valid checkpoint of run.dir; --resume FOLDER takes the run's configuration
     too, and needs no other word."""
@@ -48,6 +56,32 @@ class PretrainOptions(PretrainConfig):
         tree = read_saved_config(Path(folder))
         tree["run"] = {**tree.get("run", {}), "dir": folder}
         return {str(Path(folder) / "config.json"): tree}
+
+    @classmethod
+    def choose_default(cls, words: Sequence[str], schema: Schema) -> str | None:
+        """OWN_IMAGES where the words name images that are not embedded, and say it; else None."""
+        found = words_by_key(words, schema)
+        names = found.get("data.name", [])
+        embedded = bool(names) and names[-1].startswith("fashion-")
+        named = bool(names) or any(key in found for key in ("", "images", "data.root", "data.list_file"))
+        if embedded or not named:
+            return None
+        say(f"the configuration is {OWN_IMAGES}, for images are named and no --config is")
+        return OWN_IMAGES
+
+    @classmethod
+    def assemble(cls, values: Mapping[str, Any]) -> PretrainConfig:
+        """The configuration of parsed values; `images` is its data.root."""
+        config = super().assemble(values)
+        assert isinstance(config, PretrainOptions)
+        if config.images is not None:
+            if values.get("data.root") not in (None, config.images):
+                raise UserError(
+                    f"the images are named twice, as {config.images} and by --data.root as "
+                    f"{config.data.root}: leave one out"
+                )
+            config.data.root = config.images
+        return config
 
 
 def work(options: PretrainOptions) -> dict[str, Any] | None:
