@@ -49,22 +49,8 @@ class SourceConfig(OneCheckpointConfig):
         Raises:
             UserError: names the option and the cure.
         """
-        super().check()
-        if self.feature_files:
-            raise UserError(f"siamtransfer {program} reads images: leave feature files out")
-        if self.cache is not None:
-            raise UserError(f"siamtransfer {program} keeps no features: leave --cache out")
-        if self.checkpoint is None or self.images is None or self.out is None:
-            raise UserError(
-                f"siamtransfer {program} needs a checkpoint (or a baseline), the images, and the file to "
-                f"write, which ends in {' or '.join(endings)}"
-            )
-        if self.data.name is not None:
-            raise UserError(
-                "the images are named by the second word, as a folder, a file or a set: leave --data.name out"
-            )
-        if self.data.test_split is not None:
-            raise UserError("--split chooses the split of the images: leave --data.test-split out")
+        self.check_images(program, f"the file to write, which ends in {' or '.join(endings)}")
+        assert self.checkpoint is not None and self.images is not None and self.out is not None
         out = Path(self.out)
         if out.suffix not in endings:
             raise UserError(f"{printable(out)} must end in {' or '.join(endings)}")
@@ -73,6 +59,28 @@ class SourceConfig(OneCheckpointConfig):
         refuse_outputs(
             self.checkpoint, [out, *(out.with_suffix(ending) for ending in more)], force=self.force
         )
+
+    def check_images(self, program: str, output: str | None) -> None:
+        """Refuses, before any work, words that are missing (`output` says which is the last; None where none
+        is needed) and options that mean nothing here.
+
+        Raises:
+            UserError: names the option and the cure.
+        """
+        super().check()
+        if self.feature_files:
+            raise UserError(f"siamtransfer {program} reads images: leave feature files out")
+        if self.cache is not None:
+            raise UserError(f"siamtransfer {program} keeps no features: leave --cache out")
+        if self.checkpoint is None or self.images is None or (output is not None and self.out is None):
+            needed = ["a checkpoint (or a baseline)", "the images"] + ([output] if output else [])
+            raise UserError(f"siamtransfer {program} needs {', '.join(needed[:-1])} and {needed[-1]}")
+        if self.data.name is not None:
+            raise UserError(
+                "the images are named by the second word, as a folder, a file or a set: leave --data.name out"
+            )
+        if self.data.test_split is not None:
+            raise UserError("--split chooses the split of the images: leave --data.test-split out")
 
 
 TABLES = (".npz", ".parquet", ".csv")
