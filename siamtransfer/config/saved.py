@@ -9,6 +9,7 @@ from typing import Any
 
 from siamtransfer.config.pretrain import PretrainConfig
 from siamtransfer.config.sections import MethodConfig
+from siamtransfer.data.pixel_form import DEPTH_OPTIONS, VIEW_OPTIONS, recorded_form
 from siamtransfer.methods.registry import METHODS, current_names, section_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import read_checked_text
@@ -88,6 +89,10 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     for key in NETWORK:
         if old.get(key) is None or new.get(key) is None:  # that of the weights, which the checkpoint records
             old[key] = new[key]
+    form = recorded_form(saved.get("data", {}))
+    for key in (*DEPTH_OPTIONS, *VIEW_OPTIONS):  # what is left open is that of the checkpoint or of the set
+        name = f"data.{key}"
+        old[name] = new.get(name) if new.get(name) is None else form.get(key)
     free: tuple[str, ...] = FREE_ON_RESUME
     if method != current["method"]["name"]:
         free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough

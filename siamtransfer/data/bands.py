@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from siamtransfer.data.depth import FULL, depth_for, remark_on_image, remark_once, to_eight_bits
-from siamtransfer.data.pixel_form import PixelForm
+from siamtransfer.data.depth import depth_for, remark_on_image, remark_once, to_eight_bits
+from siamtransfer.data.pixel_form import FULL, PixelForm
 from siamtransfer.data.sizes import reason_of, require_size
 from siamtransfer.data.tiff import TIFF_STARTS, read_tiff
 from siamtransfer.data.transparency import flatten_values
@@ -42,7 +42,7 @@ def values_of_array(data: bytes, where: str, form: PixelForm) -> np.ndarray:
         WrongChannels: it has another number of channels than the set, or the order of axes is not clear.
     """
     read = _read_npy if data.startswith(NPY_START) else read_tiff
-    values, axis = read(data, where)
+    values, axis = read(data, where, form.max_pixels)
     if values.ndim not in (2, 3) or not values.size:
         raise UnreadableImage(where, f"it is an array of shape {list(values.shape)}, not [H,W,C] or [C,H,W]")
     if values.ndim == 2:
@@ -169,7 +169,7 @@ def to_bytes(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
 
 def remark_on_plain(where: str, form: PixelForm) -> None:
     """Says, for an image of eight bits, that the range which the set states does not change it."""
-    if form.value_range is not None:
+    if form.value_range is not None and not form.found:
         remark_once(
             "plain bytes",
             f"{where} has values of eight bits, which are taken as they are; --data.value-range is for more "
@@ -198,7 +198,7 @@ def _from_range(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
     return np.clip(scaled, 0, 255).astype(np.uint8, order="C")
 
 
-def _read_npy(data: bytes, where: str) -> tuple[np.ndarray, None]:
+def _read_npy(data: bytes, where: str, max_pixels: int | None) -> tuple[np.ndarray, None]:
     """The array of an .npy file."""
     try:
         stream = io.BytesIO(data)
@@ -210,7 +210,7 @@ def _read_npy(data: bytes, where: str) -> tuple[np.ndarray, None]:
         shape, _, dtype = header(stream)
         if dtype.hasobject:
             raise ValueError("it holds Python objects")
-        require_size(shape, where)
+        require_size(shape, where, max_pixels)
         if int(np.prod(shape, dtype=np.float64)) * dtype.itemsize > len(data):
             raise ValueError("its end is missing")
         return np.load(io.BytesIO(data), allow_pickle=False), None

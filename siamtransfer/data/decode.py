@@ -17,8 +17,8 @@ explains them. In short, of images that are not plain 8-bit RGB:
   floating point         refused, unless the set has a `PixelForm.value_range`
   several frames         the first
 Of a set of another number of channels than three nothing is converted; see bands.py.
-A truncated file is refused and never filled up with grey; so is an image of more pixels than
-`Image.MAX_IMAGE_PIXELS`, before any memory is taken for it.
+A truncated file is refused and never filled up with grey; so is an image of more pixels than the set allows,
+before any memory is taken for it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -54,7 +56,9 @@ from siamtransfer.data.bands import (
     values_of_picture,
 )
 from siamtransfer.data.deep_png import is_deep_png, read_deep_png
-from siamtransfer.data.depth import FULL, remark_once
+from siamtransfer.data.depth import remark_once
+from siamtransfer.data.dicom import is_dicom, read_dicom
+from siamtransfer.data.heif import is_heif, open_heif
 from siamtransfer.data.orientation import (
     UPRIGHT,
     orientation_of_jpeg,
@@ -62,8 +66,10 @@ from siamtransfer.data.orientation import (
     turn,
     turn_back,
 )
-from siamtransfer.data.pixel_form import RGB, PixelForm
-from siamtransfer.data.sizes import too_large
+from siamtransfer.data.pixel_form import FULL, RGB, PixelForm
+from siamtransfer.data.sizes import is_raised, raised_limit, refused_by_pillow, require_size
+from siamtransfer.data.tga import FORMAT as TGA
+from siamtransfer.data.tga import is_tga
 from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, TIFF_STARTS, TiffHeader, tiff_header
 from siamtransfer.data.transparency import flatten, flatten_values, has_transparency, lost_on
 from siamtransfer.data.unreadable import UnreadableImage
@@ -79,8 +85,11 @@ READERS = (
     TiffImagePlugin.TiffImageFile,
     GifImagePlugin.GifImageFile,
     PpmImagePlugin.PpmImageFile,
+    AvifImagePlugin.AvifImageFile,
+    Jpeg2KImagePlugin.Jpeg2KImageFile,
 )
 FORMATS = tuple(reader.format for reader in READERS)
+KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, AVIF, HEIC, TGA, JPEG 2000 or DICOM"
 JPEG_START = b"\xff\xd8\xff"
 
 
@@ -116,6 +125,8 @@ def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
         raise UnreadableImage(where, "the file is empty")
     if data.startswith(NPY_START) or (form.channels != 3 and is_array_or_tiff(data)):
         return _decode_values(data, where, form)
+    if is_dicom(data):
+        return read_dicom(data, where, form)
     is_jpeg = data.startswith(JPEG_START) and form.channels in (1, 3)
     pixels = _decode_plain_jpeg(data, where, form) if is_jpeg else None
     if pixels is None:
@@ -146,8 +157,7 @@ def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray |
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
         if colour != "Gray" and (colour != "YCbCr" or form.channels != 3):
             return None
-        if Image.MAX_IMAGE_PIXELS is not None and height * width > Image.MAX_IMAGE_PIXELS:
-            raise UnreadableImage(where, too_large(height * width))
+        require_size((height, width), where, form.max_pixels)
         space = "RGB" if form.channels == 3 else "GRAY"
         return simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False)
     except ValueError as error:
@@ -165,20 +175,36 @@ def _decode_with_pillow(data: bytes, where: str, form: PixelForm) -> np.ndarray:
         warnings.simplefilter("ignore")  # about EXIF blocks and palettes; nothing that changes a pixel
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with _open_picture(data, where, form) as image:
+                require_size((image.height, image.width), where, form.max_pixels)
                 return _pixels_of_file(image, data, where, form)
         except UserError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UnreadableImage(where, too_large()) from error
+            if is_raised(form.max_pixels):
+                assert form.max_pixels is not None
+                with raised_limit(form.max_pixels):
+                    return _decode_with_pillow(data, where, form)
+            raise refused_by_pillow(error, where, form.max_pixels) from error
         except UnidentifiedImageError as error:
             if header is not None and (header.samples == 2 or header.bits > 16):
                 return _decode_values(data, where, form, header)
-            kinds = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
-            raise UnreadableImage(where, f"its content is no {kinds} image, or is too damaged") from error
+            raise UnreadableImage(where, f"its content is no {KINDS} image, or is too damaged") from error
         except Exception as error:  # Pillow's readers raise errors of many types for damaged files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error
+
+
+def _open_picture(data: bytes, where: str, form: PixelForm) -> Image.Image:
+    """A file, opened by Pillow or for it; its pixels are not decoded yet, those of HEIC excepted."""
+    if is_heif(data):
+        return open_heif(data, where, form.max_pixels)
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if not is_tga(data):
+            raise
+        return Image.open(io.BytesIO(data), formats=(TGA,))
 
 
 def _pixels_of_file(image: Image.Image, data: bytes, where: str, form: PixelForm) -> np.ndarray:
@@ -223,10 +249,10 @@ def _deep_pixels(data: bytes, where: str, form: PixelForm) -> np.ndarray:
 
 
 def _is_beyond_pillow(header: TiffHeader, form: PixelForm) -> bool:
-    """Whether a TIFF has more than four channels, or colours of more than eight bits whose scale is stated:
-    Pillow reads their upper eight bits only, and no floating-point numbers."""
+    """Whether a TIFF has more than four channels, or colours that are scaled or have more than 16 bits: of
+    those Pillow reads the upper eight bits only, and of these none."""
     return header.samples > MOST_CHANNELS_OF_PILLOW or (
-        header.samples >= 3 and header.bits > 8 and (_is_scaled(form) or form.value_range is not None)
+        header.samples >= 3 and header.bits > 8 and (_is_scaled(form) or header.bits > 16)
     )
 
 

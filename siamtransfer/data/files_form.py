@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from siamtransfer.data import depth
-from siamtransfer.data.pixel_form import PixelForm
-from siamtransfer.data.tiff import TiffHeader, tiff_header
+from siamtransfer.data.depth import remark_once
+from siamtransfer.data.first_look import Files, Look, look_at
+from siamtransfer.data.found_depth import find_depth
+from siamtransfer.data.orientation import UPRIGHT
+from siamtransfer.data.pixel_form import BACKGROUNDS, DEPTH_OPTIONS, PixelForm
+from siamtransfer.data.tiff import TiffHeader
 from siamtransfer.data.unreadable import UnreadableImage, WrongChannels
 
-_PNG_CHANNELS = {0: 1, 4: 2, 2: 3, 6: 4}  # by its types of colour; a palette is none of these
 
-
-class FormedFiles(depth.Files, Protocol):
+class FormedFiles(Files, Protocol):
     """A set of image files whose form is settled here."""
 
     form: PixelForm
@@ -31,13 +30,15 @@ def settle_form(files: FormedFiles, form: PixelForm, *, stated: bool) -> None:
     is the user's.
 
     Where it is not, TIFF files of more than four channels, which are never RGB, decide it, with a line that
-    says so. Up to `depth.PROBED` files are looked at.
+    says so. So do files of more than eight bits and of floating-point numbers decide their depth.
 
     Raises:
         WrongChannels: two files have another number of channels, or the first has not the stated one.
+        UserError: see `find_depth`.
     """
     where = f"{files.name}/{files.split}"
-    headers = _headers(files)
+    looks = look_at(files, form)
+    headers = {index: look.header for index, look in looks.items() if look.header is not None}
     remarks = []
     if not stated:
         first = next((index for index, header in headers.items() if header.samples > 4), None)
@@ -47,41 +48,25 @@ def settle_form(files: FormedFiles, form: PixelForm, *, stated: bool) -> None:
                 f"{where}: its images have {form.channels} channels, as {files.describe(first)} has, and no "
                 "other number is read (--data.channels states it)"
             )
-    files.form = form
+    found = find_depth(files, form, looks)
+    files.form = form = found.form
+    remarks += found.remarks
     if form.channels != 3:
         _check(files, headers)
     elif not stated:
         remarks += _left_out(files, where, headers)
+    remarks += [*_turned(files, where, looks), *_transparent(files, where, looks, stated=stated)]
     for remark in remarks:
-        depth.remark_once(remark, remark)
-    probed = form.channels in (1, 3) and form.bit_depth is None and form.value_range is None
-    dim = depth.remark_on_files(files) if probed else None
-    files.remark = "; ".join([*remarks, *([dim] if dim else [])]) or None
+        remark_once(remark, remark)
+    files.remark = "; ".join(remarks) or None
 
 
-def _headers(files: depth.Files) -> dict[int, TiffHeader]:
-    """The headers of those TIFF files that are looked at, by their indices."""
-    headers = {}
-    for index in depth.evenly(len(files), depth.PROBED):
-        source = files.deep_source(index)
-        header = None if source is None else _header(source)
-        if header is not None:
-            headers[index] = header
-    return headers
-
-
-def _header(source: str | io.BytesIO) -> TiffHeader | None:
-    """The header of a TIFF file, or what that of a PNG says in the same terms; None for any other file."""
-    try:
-        with source if isinstance(source, io.BytesIO) else Path(source).open("rb") as stream:
-            start = stream.read(26)
-            if start.startswith(b"\x89PNG") and len(start) == 26:
-                samples = _PNG_CHANNELS.get(start[25])
-                return None if samples is None else TiffHeader(samples, start[24], False, False)
-            stream.seek(0)
-            return tiff_header(stream)
-    except OSError:  # reading the image will name the file
-        return None
+def found_options(images: object) -> dict[str, Any]:
+    """The options that state the depth which was found for a set; nothing where none was found."""
+    form = getattr(images, "form", None)
+    if form is None or not form.found:
+        return {}
+    return {key: value for key, value in form.as_options().items() if key in DEPTH_OPTIONS}
 
 
 def _check(files: FormedFiles, headers: dict[int, TiffHeader]) -> None:
@@ -100,20 +85,60 @@ def _check(files: FormedFiles, headers: dict[int, TiffHeader]) -> None:
         return
 
 
-def _left_out(files: depth.Files, where: str, headers: dict[int, TiffHeader]) -> list[str]:
+def _left_out(files: FormedFiles, where: str, headers: dict[int, TiffHeader]) -> list[str]:
     """The remarks on channels and pages that RGB images leave out."""
     remarks = []
-    alpha = [index for index, header in headers.items() if header.samples in (2, 4) and not header.inks]
-    if alpha:
-        samples = headers[alpha[0]].samples
+    shown = files.form.background is not None
+    left = [
+        index
+        for index, header in headers.items()
+        if header.samples in (2, 4) and not header.inks and not (header.alpha and shown)
+    ]
+    if left:
+        samples, alpha = headers[left[0]].samples, headers[left[0]].alpha
         remarks.append(
-            f"{where}: {len(alpha)} of the files that were looked at, such as {files.describe(alpha[0])}, "
-            f"have {samples} channels, and the last is left out as alpha; --data.channels {samples} takes it"
+            f"{where}: {len(left)} of the files that were looked at, such as {files.describe(left[0])}, have "
+            f"{samples} channels, and the last is left out{' as alpha' if alpha else ''}; --data.channels "
+            f"{samples} takes it"
         )
     paged = [index for index, header in headers.items() if header.more_pages]
     if paged:
         remarks.append(
             f"{where}: {len(paged)} of the files that were looked at, such as {files.describe(paged[0])}, "
             "have several pages, of which the first is taken; --data.channels N takes N pages as channels"
+        )
+    return remarks
+
+
+def _turned(files: FormedFiles, where: str, looks: dict[int, Look]) -> list[str]:
+    """The remark on images that are turned."""
+    turned = [index for index, look in looks.items() if look.orientation != UPRIGHT]
+    if not turned or files.form.orientation == "stored":
+        return []
+    return [
+        f"{where}: {len(turned)} of {len(looks)} files that were looked at, such as "
+        f"{files.describe(turned[0])}, are turned as their EXIF orientation says (--data.orientation stored "
+        "takes them as they lie in the file)"
+    ]
+
+
+def _transparent(files: FormedFiles, where: str, looks: dict[int, Look], *, stated: bool) -> list[str]:
+    """The remarks on transparent pixels and on images that show nothing on the background."""
+    transparent = [index for index, look in looks.items() if look.transparent]
+    if not transparent or files.form.background is None:
+        return []
+    name = files.form.background_name
+    channel = "" if stated else "; --data.channels 4 takes alpha of RGBA files as a channel"
+    remarks = [
+        f"{where}: {len(transparent)} of {len(looks)} files that were looked at, such as "
+        f"{files.describe(transparent[0])}, have transparent pixels, which show {name} (--data.background "
+        f"states another colour{channel})"
+    ]
+    lost = [index for index, look in looks.items() if look.lost_on_background]
+    if lost:
+        other = "white" if files.form.background == BACKGROUNDS["black"] else "black"
+        remarks.append(
+            f"{where}: {len(lost)} of these, such as {files.describe(lost[0])}, show nothing on {name}, for "
+            f"their visible pixels have that colour: --data.background {other} shows them"
         )
     return remarks

@@ -28,7 +28,8 @@ _INVERSE = {6: 8, 8: 6}
 _EXIF_START, _PNG_START = b"Exif\0\0", b"\x89PNG\r\n\x1a\n"
 _APP1, _SCAN = 0xE1, 0xDA
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
-_HEAD = 2**18  # bytes of a JPEG in which its EXIF block stands: it is one of the first segments of 64 KiB
+JPEG_HEAD = 2**18
+"""Bytes of a JPEG in which its EXIF block stands: it is one of the first segments, of 64 KiB at most."""
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -133,13 +134,13 @@ def stored_size(path: str | Path, formats: tuple[str, ...]) -> StoredSize:
                 kind, orientation = image.format, orientation_of_picture(image)
         file.seek(0)
         if kind == "JPEG":
-            orientation = orientation_of_jpeg(file.read(_HEAD))
+            orientation = orientation_of_jpeg(file.read(JPEG_HEAD))
         elif kind == "PNG":
-            orientation = _orientation_of_png(file)
+            orientation = orientation_of_png(file)
         return StoredSize(height, width, orientation)
 
 
-def _orientation_of_png(file: IO[bytes]) -> int:
+def orientation_of_png(file: IO[bytes]) -> int:
     """The orientation that a PNG states, before its pixels or behind them; they are passed over."""
     file.seek(len(_PNG_START))
     while len(head := file.read(8)) == 8:

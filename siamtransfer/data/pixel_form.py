@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from siamtransfer.data.depth import FULL
 from siamtransfer.utils.errors import UserError
+
+FULL = 16
+"""Bits of integers with more than eight, where nothing else is said."""
 
 Colour = tuple[int, int, int]
 """Red, green and blue from 0 to 255."""
@@ -23,12 +25,15 @@ Axes = Literal["hwc", "chw"]
 """The order of the axes of an array: height, width, channels, or channels first."""
 
 VIEW_OPTIONS = ("orientation", "background")
-"""The options that every set of files takes: how a picture that is no plain rectangle of colours is seen."""
+"""How a picture that is no plain rectangle of colours is seen."""
 
 DEPTH_OPTIONS = ("bit_depth", "value_range")
 """The options that a set of files of one's own finds for itself where they are not stated."""
 
-OPTIONS = ("channels", *DEPTH_OPTIONS, "axes", *VIEW_OPTIONS)
+FILE_OPTIONS = (*VIEW_OPTIONS, "max_pixels")
+"""The options that every set of files takes."""
+
+OPTIONS = ("channels", *DEPTH_OPTIONS, "axes", *FILE_OPTIONS)
 """The options of a set of files of one's own that make its PixelForm."""
 
 
@@ -48,6 +53,7 @@ class PixelForm:
         background: the colour under transparent pixels of images of three channels; None: see DROP.
         found: bit depth and range were found in a part of the files, so an image beyond them ends the
             reading with a sentence instead of being clipped or taken for a damaged one.
+        max_pixels: the most pixels that an image may have; None: those that Pillow allows.
     """
 
     channels: int = 3
@@ -57,6 +63,7 @@ class PixelForm:
     orientation: Orientation = "stored"
     background: Colour | None = None
     found: bool = False
+    max_pixels: int | None = None
 
     @property
     def text(self) -> str:
@@ -95,6 +102,7 @@ class PixelForm:
             "bit_depth": self.bit_depth,
             "axes": self.axes,
             "orientation": self.orientation,
+            "max_pixels": self.max_pixels,
         }
         shown = {key: value for key, value in values.items() if value != getattr(RGB, key)}
         if self.channels == 3 and self.background is not None:
@@ -119,6 +127,27 @@ SHOWN = PixelForm(orientation="shown", background=BACKGROUNDS["white"])
 """The form of images of one's own: as viewers show them, transparency on white."""
 
 
+BEFORE: dict[str, Any] = {"orientation": "stored", "background": DROP, "bit_depth": FULL}
+"""The reading of runs that were made before orientation and background were options."""
+
+
+def recorded_form(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The OPTIONS that a run recorded with its images, without those that say nothing; of an older run, which
+    has no orientation, with the reading of that time."""
+    stated = {key: recorded[key] for key in OPTIONS if recorded.get(key) is not None}
+    if is_older(recorded):
+        scaled = stated.keys() & {"bit_depth", "value_range"}
+        stated |= {key: value for key, value in BEFORE.items() if key != "bit_depth" or not scaled}
+        if stated.get("channels", 3) != 3:
+            del stated["background"]
+    return stated
+
+
+def is_older(recorded: Mapping[str, Any]) -> bool:
+    """Whether a run was made before orientation and background were options."""
+    return "orientation" not in recorded
+
+
 def pixel_form(
     channels: int | None = None,
     bit_depth: int | None = None,
@@ -126,6 +155,7 @@ def pixel_form(
     axes: str | None = None,
     orientation: str | None = None,
     background: str | None = None,
+    max_pixels: int | None = None,
     *,
     usual: PixelForm = SHOWN,
 ) -> PixelForm:
@@ -145,6 +175,8 @@ def pixel_form(
         raise UserError(
             f"data.orientation is {orientation!r}, but must be {' or '.join(get_args(Orientation))}"
         )
+    if max_pixels is not None and max_pixels < 1:
+        raise UserError(f"data.max_pixels is {max_pixels}; an image has one pixel or more")
     if background is not None and channels not in (None, 3):
         raise UserError(
             f"data.background is for images of three channels; of {channels} every one is taken as it is "
@@ -157,6 +189,7 @@ def pixel_form(
         axes,  # type: ignore[arg-type]
         orientation or usual.orientation,  # type: ignore[arg-type]
         usual.background if background is None else _background(background),
+        max_pixels=max_pixels,
     )
 
 

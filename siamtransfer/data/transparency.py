@@ -23,9 +23,14 @@ def has_transparency(image: Image.Image) -> bool:
     return mode in _ALPHA_MODES or "transparency" in image.info or in_palette
 
 
+def is_opaque(image: Image.Image) -> bool:
+    """Whether no pixel of a picture is transparent; decodes it."""
+    return _with_alpha(image).getchannel("A").getextrema() == (OPAQUE, OPAQUE)
+
+
 def flatten(image: Image.Image, background: Colour) -> np.ndarray:
     """uint8[H,W,3] of a picture with transparency on a background, as Pillow's alpha_composite has it."""
-    image = image.convert(_PREMULTIPLIED.get(image.mode, image.mode)).convert("RGBA")
+    image = _with_alpha(image)
     if image.getchannel("A").getextrema() == (OPAQUE, OPAQUE):
         return np.array(image.convert("RGB"))
     below = Image.new("RGBA", image.size, (*background, OPAQUE))
@@ -47,3 +52,7 @@ def lost_on(image: Image.Image, pixels: np.ndarray, background: Colour) -> str |
         return None
     other = "black" if background != BACKGROUNDS["black"] else "white"
     return other if (flatten(image, BACKGROUNDS[other]) != BACKGROUNDS[other]).any() else None
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    return image.convert(_PREMULTIPLIED.get(image.mode, image.mode)).convert("RGBA")

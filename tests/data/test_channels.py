@@ -309,11 +309,13 @@ def test_alpha_and_pages_that_are_left_out_are_said(tmp_path, messages):
     write(tmp_path / "alpha", {"a.png": picture("RGBA")[1], "b.png": picture("RGB")[1]})
     images = open_images("flat", root=tmp_path / "alpha")
     assert images.image(0).shape == (H, W, 3)
-    assert "a.png, have 4 channels, and the last is left out as alpha" in messages.text
-    assert "left out as alpha" in images.remark  # type: ignore[attr-defined]
+    assert "a.png, have transparent pixels, which show white" in messages.text
+    assert "--data.channels 4 takes alpha" in images.remark  # type: ignore[attr-defined]
     messages.clear()
-    open_images("flat", root=tmp_path / "alpha", channels=3)
-    assert not messages.text, "three were asked for"
+    open_images("flat", root=tmp_path / "alpha", channels=3, background="drop")
+    assert not messages.text, "three without alpha were asked for"
+    open_images("flat", root=tmp_path / "alpha", background="drop")
+    assert "a.png, have 4 channels, and the last is left out as alpha" in messages.text
     write(tmp_path / "pages", {"a.tif": tiff(pixels(5).transpose(2, 0, 1).copy(), photometric="minisblack")})
     assert open_images("flat", root=tmp_path / "pages").image(0).shape == (H, W, 3)
     assert "several pages, of which the first is taken" in messages.text

@@ -8,7 +8,6 @@ import os
 import random
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
+from support.png import png_by_hand
 from torchvision.datasets.folder import pil_loader
 
 from siamtransfer.data.decode import decode
@@ -136,18 +136,6 @@ def test_big_endian_16_bit_tiff() -> None:
 def test_16_bit_rgb_png_keeps_its_upper_eight_bits() -> None:
     values = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3), dtype=np.uint16)
     np.testing.assert_array_equal(decode(png_by_hand(7, 5, 16, 2, values.astype(">u2"))), values >> 8)
-
-
-def png_by_hand(width: int, height: int, depth: int, colour: int, rows: np.ndarray | None) -> bytes:
-    """A PNG written chunk by chunk; without rows it has no pixels at all, whatever size it claims."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    pixels = b"" if rows is None else b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def jpeg_claiming(width: int, height: int) -> bytes:

@@ -1,18 +1,26 @@
-"""Grey images of more than eight bits: one depth for a set, and no image becomes black without a word."""
+"""Images of more than eight bits: one depth for a set, found in its files, and none becomes black without a
+word."""
 
 from __future__ import annotations
 
+import io
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.png import png_by_hand
 
-from siamtransfer.data import depth, open_images
+from siamtransfer.data import depth, open_dataset, open_images
 from siamtransfer.data.decode import decode, to_rgb
+from siamtransfer.data.first_look import LOOKED_AT, evenly
+from siamtransfer.data.found_depth import MORE_FILES
 from siamtransfer.data.from_objects import from_images, to_pixels
-from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.data.readers import ReplacingReader
+from siamtransfer.data.unreadable import BeyondFound, UnreadableImage
 from siamtransfer.utils.errors import UserError
 
 
@@ -41,34 +49,140 @@ def write(folder: Path, low: int, high: int, dtype: type = np.uint16, count: int
 
 @pytest.mark.parametrize(
     ("low", "high", "dtype", "bits"),
+    [(0, 4095, np.uint16, 12), (0, 900, np.uint16, 10), (9000, 16000, np.uint16, 14), (0, 255, np.int32, 8)],
+)
+def test_the_depth_of_a_set_is_found_and_said(tmp_path, messages, low, high, dtype, bits):
+    train, test = open_dataset(write(tmp_path, low, high, dtype))
+    expected = ramp(low, high).astype(np.int64) >> (bits - 8)
+    for images in (train, test):
+        assert images.form.bit_depth == bits and images.form.found == (images is train)
+        assert images.image(0)[..., 0].tolist() == expected.tolist()
+    assert f"the largest is {high}, so they are read as of {bits} bits" in messages.text
+    assert messages.text.count("so they are read as of") == 1, "test is read as train is, without a word"
+    assert train.remark is not None and train.remark in messages.text
+    stated = open_images("folder", root=tmp_path, bit_depth=bits)
+    assert stated.fingerprint == train.fingerprint
+    assert stated.fingerprint != open_images("folder", root=tmp_path, bit_depth=16).fingerprint
+    old = ramp(low, high).astype(np.int64) >> 8
+    assert open_images("folder", root=tmp_path, bit_depth=16).image(0)[..., 0].tolist() == old.tolist()
+
+
+def test_files_of_8_and_16_bits_come_out_equally_bright(tmp_path):
+    for name, values in {
+        "8.png": (ramp(0, 1) * 255).astype(np.uint8),
+        "12.png": (ramp(0, 1) * 4095).astype(np.uint16),
+    }.items():
+        Image.fromarray(values).save(tmp_path / name)
+    eight, twelve = (
+        image.astype(int)
+        for image in map(open_images("flat", root=tmp_path).image, (1, 0))  # by their names, 12 comes first
+    )
+    assert np.abs(eight - twelve).max() <= 1
+
+
+def test_an_image_beyond_the_depth_that_was_found_says_what_to_state(tmp_path):
+    bright = min({*range(300)} - {*evenly(300, LOOKED_AT), *evenly(300, MORE_FILES)})
+    for number in range(300):
+        top = 60000 if number == bright else 1000
+        Image.fromarray(ramp(0, top).astype(np.uint16)).save(tmp_path / f"{number}.png".rjust(7, "0"))
+    images = open_images("flat", root=tmp_path)
+    assert images.form.bit_depth == 10
+    for read in (images.image, ReplacingReader(images)):
+        with pytest.raises(BeyondFound, match=r"png .* reach 60000.* 10 bits: say --data\.bit-depth 16"):
+            read(bright)
+    assert open_images("flat", root=tmp_path, bit_depth=16).image(bright).max() == 60000 >> 8
+
+
+@pytest.mark.parametrize(("values", "top"), [((0.0, 0.9), 1), ((0.0, 200.0), 255), ((0.0, 0.0), 1)])
+@pytest.mark.parametrize("kind", ["tif", "npy"])
+def test_the_range_of_floating_point_numbers_is_found(tmp_path, messages, values, top, kind):
+    pixels = np.repeat(ramp(*values).astype(np.float32)[..., None], 3, axis=2)
+    if kind == "npy":
+        np.save(tmp_path / "1.npy", pixels)
+    else:
+        Image.fromarray(pixels[..., 0]).save(tmp_path / "1.tif")
+    images = open_images("flat", root=tmp_path)
+    assert images.form.value_range == (0, top)
+    assert np.abs(images.image(0) - pixels * (255 / top)).max() <= 0.5001
+    assert f"read as of 0 to {top}" in messages.text
+    assert images.fingerprint == open_images("flat", root=tmp_path, value_range=[0, top]).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("tops", "reason"),
     [
-        (0, 4095, np.uint16, 12),
-        (0, 1023, np.uint16, 10),
-        (7000, 8000, np.uint16, 13),
-        (0, 255, np.int32, 8),
-        (0, 1, np.uint16, 1),
+        ([(-1, 1)], r"0\.tif has floating-point numbers of -1 to 1, .* --data\.value-range LOW HIGH"),
+        ([(0, 4000)], "neither from 0 to 1 nor from 0 to 255"),
+        ([(0, 0.8), (0, 240)], r"0\.tif .* up to 0\.8 and .*1\.tif up to 240, so it is not clear"),
     ],
 )
-def test_a_set_that_uses_few_bits_is_remarked_with_the_cure(tmp_path, messages, low, high, dtype, bits):
-    images = open_images("folder", root=write(tmp_path, low, high, dtype))
-    assert f"--data.bit-depth {bits} " in messages.text
-    assert "3 of 3 files that were looked at have 16-bit pixels" in messages.text
-    assert images.remark is not None and images.remark in messages.text  # type: ignore[attr-defined]
-    image = images.image(0)
-    open_images("folder", root=tmp_path)
-    assert messages.text.count("remark: ") == 1, "neither the image nor the set is remarked again"
-    messages.clear()
-
-    deep = open_images("folder", root=tmp_path, bit_depth=bits)
-    assert not messages.text
-    assert deep.fingerprint != images.fingerprint
-    assert np.ptp(deep.image(0)) > 2 * np.ptp(image)
-    expected = ramp(low, high).astype(np.int64)
-    expected = expected >> (bits - 8) if bits >= 8 else expected << (8 - bits)
-    assert deep.image(0)[..., 0].tolist() == expected.tolist()
+def test_other_floating_point_numbers_need_a_range(tmp_path, tops, reason):
+    for number, (low, high) in enumerate(tops):
+        Image.fromarray(ramp(low, high).astype(np.float32)).save(tmp_path / f"{number}.tif")
+    with pytest.raises(UserError, match=reason):
+        open_images("flat", root=tmp_path)
+    low, high = tops[0]
+    images = open_images("flat", root=tmp_path, value_range=[low, high])
+    assert images.image(0).min() == 0 and images.image(0).max() == 255
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 65535), (30000, 50000), (5000, 5000), (0, 0)])
+def test_a_floating_point_image_that_does_not_fit_is_refused(tmp_path):
+    for number, top in enumerate([0.5, 0.9, 0.7]):
+        Image.fromarray(ramp(0, top).astype(np.float32)).save(tmp_path / f"{number}.tif")
+    images = open_images("flat", root=tmp_path)
+    Image.fromarray(ramp(-3, 0.5).astype(np.float32)).save(tmp_path / "1.tif")
+    with pytest.raises(BeyondFound, match=r"1\.tif has values of -3 to 0\.5.*--data\.value-range LOW HIGH"):
+        images.image(1)
+    hole = ramp(0, 1).astype(np.float32)
+    hole[2, 3] = np.nan
+    Image.fromarray(hole).save(tmp_path / "1.tif")
+    with pytest.raises(UnreadableImage, match="not all finite"):
+        images.image(1)
+
+
+def png_with_significant_bits(values: np.ndarray, bits: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, "PNG")
+    data, body = out.getvalue(), b"sBIT" + bytes([bits])
+    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:33] + chunk + data[33:]  # behind the header
+
+
+@pytest.mark.parametrize(("high", "bits"), [(900, 12), (60000, None)])
+def test_bits_that_a_png_states_are_those_of_the_set_where_its_values_fit(tmp_path, high, bits):
+    data = png_with_significant_bits(ramp(0, high).astype(np.uint16), 12)
+    (tmp_path / "a.png").write_bytes(data)
+    assert open_images("flat", root=tmp_path).form.bit_depth == bits
+
+
+def test_bits_that_a_tiff_states_are_those_of_the_set(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    values = ramp(0, 900).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(281, "H", 1, 4095, True)])
+    assert open_images("flat", root=tmp_path).form.bit_depth == 12
+
+
+def test_sixteen_bit_colours_of_a_png_are_scaled_as_grey_is(tmp_path):
+    colours = np.stack([ramp(0, 4095), ramp(4095, 0), ramp(9, 2000)], -1).astype(np.uint16)
+    (tmp_path / "a.png").write_bytes(png_by_hand(8, 8, 16, 2, colours.astype(">u2")))
+    images = open_images("flat", root=tmp_path)
+    assert images.form.bit_depth == 12
+    np.testing.assert_array_equal(images.image(0), colours >> 4)
+    np.testing.assert_array_equal(
+        open_images("flat", root=tmp_path, value_range=[0, 2000]).image(0),
+        np.rint(np.clip(colours / 2000, 0, 1) * 255),
+    )
+
+
+def test_narrow_values_are_remarked_with_the_range_that_spreads_them(tmp_path, messages):
+    images = open_images("flat", root=write(tmp_path, 7000, 7900))
+    assert images.form.bit_depth == 14
+    assert "use only 7000 to 7900, which become 15 of 256 grey levels" in messages.text
+    assert "say --data.value-range 7000 7900, which spreads these values" in messages.text
+    assert np.ptp(open_images("flat", root=tmp_path, value_range=[7000, 7900]).image(0)) == 255
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 65535), (30000, 50000)])
 def test_images_that_use_their_bits_and_plain_ones_are_not_remarked(tmp_path, messages, low, high):
     images = open_images("folder", root=write(tmp_path, low, high))
     assert images.image(0)[..., 0].tolist() == (ramp(low, high).astype(np.uint16) >> 8).tolist()

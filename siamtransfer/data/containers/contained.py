@@ -42,6 +42,7 @@ class ContainedImages(ABC):
     image_size: int | None = None
     form: PixelForm = RGB
     remark: str | None = None
+    _handles: Handles | None = None
     set_remarks: tuple[str, ...] = ()
 
     def __init__(
@@ -105,8 +106,11 @@ class ContainedImages(ABC):
         return printable(f"{self.containers[self.container_of(index)]}:{self.names.relative(index)}")
 
     def opened(self, index: int) -> io.BytesIO:
-        """The file of image `index`; raises UnreadableImage."""
-        return io.BytesIO(self.encoded(index))
+        """The file of image `index`; raises UnreadableImage. The container does not stay open."""
+        data = self.encoded(index)
+        if self._handles is not None:
+            self._handles.close()
+        return io.BytesIO(data)
 
 
 class Handles:
