@@ -14,6 +14,10 @@ from siamtransfer.cli.options import Option, section_doc
 FOLDERS = ("pretrain", "eval", "convert")
 """Folders of the files by which programs are called in a checkout."""
 
+FIRST_IN_SEARCH = """---
+search:
+  boost: 3
+---"""
 PROGRAMS_INTRODUCTION = """# Programs
 
 `siamtransfer PROGRAM` and the files of the repository are the same: `siamtransfer knn` is
@@ -52,6 +56,7 @@ def program_page(name: str) -> str:
         (o for o in options if o.common is not None and not o.positional), key=lambda o: o.common or 0
     )
     parts = [
+        FIRST_IN_SEARCH,
         f"# siamtransfer {name}",
         docstring(inspect.cleandoc(command.doc), page),
         _called(name, options),
