@@ -4,7 +4,7 @@ What names a split:
   fashion-scenes             the embedded scenes; the section SCENES has number and size
   voc2012-aug:train …        the name of a set of siamtransfer.segmentation and a split; --root is its folder
   FOLDER:SPLIT               images and masks of your own; MASKS.CLASSES is the file of the class list,
-                             MASKS.IGNORE the ignored value
+                             MASKS.IGNORE the ignored value, MASKS.ORIENTATION shown or stored
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from siamtransfer.segmentation.data.scenes import SceneMasks
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few
 
-KEYS = ("CLASSES", "IGNORE")
+KEYS = ("CLASSES", "IGNORE", "ORIENTATION")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ def _open(
 
 
 def _masks_section(layered: LayeredConfig) -> dict[str, Any]:
-    """`classes` and `ignore` of open_segmentation, from the section MASKS."""
+    """`classes`, `ignore` and `orientation` of open_segmentation, from the section MASKS."""
     values: dict[str, Any] = {}
     for key, stated in layered.items():
         if not key.startswith("MASKS."):
@@ -154,8 +154,9 @@ def _masks_section(layered: LayeredConfig) -> dict[str, Any]:
         name = key.removeprefix("MASKS.")
         if name not in KEYS:
             raise UserError(f"{stated.where} has the key {key}; the section has {', '.join(KEYS)}")
-        if not isinstance(stated.value, str if name == "CLASSES" else int):
-            kind = "the path of a file" if name == "CLASSES" else "a whole number"
+        kinds = {"CLASSES": "the path of a file", "IGNORE": "a whole number"}
+        if not isinstance(stated.value, int if name == "IGNORE" else str):
+            kind = kinds.get(name, "shown or stored")
             raise UserError(f"{key} by {stated.where} is {stated.value!r}; give {kind}")
         values[name.lower()] = stated.value
     return values

@@ -27,10 +27,19 @@ class MaskedData(MaskSet):
     """The same of the split that is scored."""
     channels: int | None = None
     """Channels of the images of a folder of your own; null: 3, or what TIFF files of more than four have."""
+    bit_depth: int | None = None
+    """Bits of the images with more than eight, in a folder of your own; null: as many as its files use."""
     value_range: list[float] | None = None
     """Values that become black and white, of files of more than eight bits or of floating-point numbers."""
     axes: Literal["hwc", "chw"] | None = None
     """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
+    orientation: Literal["shown", "stored"] | None = None
+    """shown: turn images as their EXIF orientation says; stored: take pixels as they lie in the file. A mask
+    of the other size is turned with its image. null: shown for images of your own, stored for published
+    sets."""
+    background: str | None = None
+    """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
+    of your own, drop for published sets."""
 
 
 @dataclass

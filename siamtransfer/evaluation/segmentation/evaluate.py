@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from siamtransfer.data.files_form import found_options
+from siamtransfer.data.pixel_form import RGB
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.input_size import SCORED_SPLITS, spread
@@ -44,7 +47,7 @@ def evaluate(config: SegmentationConfig, runtime: Runtime) -> Result | None:
         UserError: whatever reading checkpoint, images and masks finds; see `score`.
     """
     model = open_model(config, runtime)
-    train, test = _open_split(config.data, train=True), _open_split(config.data, train=False)
+    train, test = _open_splits(config.data)
     return score(model, train, test, config)
 
 
@@ -87,6 +90,12 @@ def score(
     return Result("segmentation", metrics, protocol, provenance, areas)
 
 
+def _open_splits(data: MaskedData) -> tuple[MaskedImages, MaskedImages]:
+    """The split that is fitted on and the one that is scored, of one depth."""
+    train = _open_split(data, train=True)
+    return train, _open_split(replace(data, **found_options(train)), train=False)
+
+
 def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
     """The split that is fitted on, or the one that is scored."""
     assert data.name is not None
@@ -106,6 +115,9 @@ def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
         channels=data.channels,
         value_range=data.value_range,
         axes=data.axes,
+        orientation=data.orientation,
+        background=data.background,
+        bit_depth=data.bit_depth,
     )
 
 
@@ -205,5 +217,6 @@ def _protocol(
         "absent_classes": "left out of the mean where neither true nor predicted",
         "interval": f"95 %, {RESAMPLES} resamples of the images",
         "seed": config.seed,
+        **getattr(train, "form", RGB).as_dict(),
         **({"image_remarks": remarks} if remarks else {}),
     }

@@ -10,24 +10,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
-from PIL import Image
 
-from siamtransfer.data.decode import FORMATS
-from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, tiff_header
+from siamtransfer.data.orientation import is_sideways
 from siamtransfer.segmentation.data.class_values import VALUES, ClassValues
 from siamtransfer.segmentation.data.mask_files import MaskFiles
+from siamtransfer.segmentation.data.mask_orientation import (
+    AS_STORED,
+    MaskReading,
+    as_image_is_read,
+    size_of_image,
+)
 from siamtransfer.segmentation.data.masked_images import MaskedImages, size_mismatch
 from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few, printable
 
-_EXIF_ORIENTATION, _TURNED = 274, 5  # a tag, and the least of its values that swap height and width
 _ALONE = 4000  # masks that one process looks at in the time that others need to start
 _AT_ONCE = 32  # pairs a task
 _MOST_PROCESSES = 8
@@ -85,7 +87,7 @@ def check_masks(
     name, tally = f"{images.name}/{images.split}", _Tally(images.values)
     paths = [(images.path(index), images.mask_path(index)) for index in chosen]
     began = said = time.monotonic()
-    for (image, mask), look in zip(paths, _looks(paths, processes), strict=True):
+    for (image, mask), look in zip(paths, _looks(paths, images.reading, processes), strict=True):
         tally.add(image, mask, look)
         if time.monotonic() - said > _PROGRESS_SECONDS:
             said = time.monotonic()
@@ -94,51 +96,46 @@ def check_masks(
     return tally.report(name)
 
 
-def _size_and_turn(image: str) -> tuple[int, int, bool]:
-    """Width and height of an image, and whether its EXIF orientation swaps them. Pillow knows no TIFF file of
-    many channels, and such a file has no orientation of a photograph."""
-    with Path(image).open("rb") as file:
-        header = tiff_header(file)
-        if header is not None and header.samples > MOST_CHANNELS_OF_PILLOW:
-            return *header.size, False
-    with Image.open(image, formats=FORMATS) as opened:
-        return *opened.size, opened.getexif().get(_EXIF_ORIENTATION, 1) >= _TURNED
-
-
-def look_at(image: str, mask: str) -> Look:
+def look_at(image: str, mask: str, reading: MaskReading = AS_STORED) -> Look:
     """Looks at the files of an image, of which only the header is read, and of its mask."""
     none = np.zeros(0, np.int64)
     try:
         raw = read_mask(mask)
-        width, height, turned = _size_and_turn(image)
+        size = size_of_image(image)
+        raw = as_image_is_read(raw, size, reading, image, mask)
     except UserError as error:
         return Look(str(error), none, none)
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files
         why = " ".join(str(error).split()) or type(error).__name__
         return Look(f"cannot read the image {printable(image)}: {why}; mend the file", none, none)
-    if raw.shape != (height, width):
-        sentence = size_mismatch(printable(image), (height, width), printable(mask), raw.shape, turned)
-        return Look(sentence, none, none)
+    read = size.size(reading.orientation)
+    if raw.shape != read:
+        turned = is_sideways(size.orientation)
+        return Look(size_mismatch(printable(image), read, printable(mask), raw.shape, turned), none, none)
     counts = np.bincount(raw.ravel())
     values = np.flatnonzero(counts)
     return Look(None, values, counts[values])
 
 
-def _looks(paths: list[tuple[str, str]], processes: int | None) -> Iterator[Look]:
+def _looks(paths: list[tuple[str, str]], reading: MaskReading, processes: int | None) -> Iterator[Look]:
     """A look at every pair, in their order."""
     if processes is None:
         processes = 1 if len(paths) < _ALONE else min(_MOST_PROCESSES, cpu_count())
     if processes == 1:
-        yield from (look_at(*pair) for pair in paths)
+        yield from _look_at_some(paths, reading)
         return
     tasks = (paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE))
     parallel = Parallel(processes, return_as="generator", pre_dispatch=4 * processes, batch_size=1)
-    for looks in parallel(delayed(_look_at_some)(task) for task in tasks):
+    for looks in parallel(delayed(_list_of_looks)(task, reading) for task in tasks):
         yield from looks
 
 
-def _look_at_some(paths: list[tuple[str, str]]) -> list[Look]:
-    return [look_at(*pair) for pair in paths]
+def _look_at_some(paths: list[tuple[str, str]], reading: MaskReading) -> Iterator[Look]:
+    return (look_at(*pair, reading) for pair in paths)
+
+
+def _list_of_looks(paths: list[tuple[str, str]], reading: MaskReading) -> list[Look]:
+    return list(_look_at_some(paths, reading))
 
 
 class _Tally:

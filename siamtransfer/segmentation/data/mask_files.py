@@ -15,6 +15,7 @@ from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, Listing, PathTable
 from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.segmentation.data.class_values import ClassValues
+from siamtransfer.segmentation.data.mask_orientation import MaskReading, as_image_is_read, size_of_image
 from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
@@ -28,6 +29,7 @@ class MaskFiles:
 
     Attributes:
         values: the meaning of the values in the files.
+        reading: how images are turned, and masks with them.
     """
 
     def __init__(self, name: str, split: str, images: PathTable, masks: PathTable, values: ClassValues):
@@ -39,6 +41,7 @@ class MaskFiles:
         self.name, self.split, self.values = name, split, values
         self.classes, self.ignore = values.classes, values.ignore
         self.remarks: list[str] = []
+        self.reading = MaskReading()
         self._images, self._masks = FileImages(name, split, images), FileImages(name, split, masks)
         self._image_paths, self._mask_paths = images, masks
         if not len(images):
@@ -70,17 +73,36 @@ class MaskFiles:
         """C."""
         return self._images.channels
 
-    def settle_form(self, form: PixelForm, *, stated: bool) -> None:
+    @property
+    def form(self) -> PixelForm:
+        """How the pixels of the images are read."""
+        return self._images.form
+
+    def settle_form(self, form: PixelForm, *, stated: bool, orientation_stated: bool) -> None:
         """Gives the images their form, see `files_form.settle_form`; what a user should know is a remark."""
         settle_form(self._images, form, stated=stated)
+        self.reading = MaskReading(form.orientation, orientation_stated)
+
+    def take_form(self, form: PixelForm, *, orientation_stated: bool) -> None:
+        """Gives the images of a published set their form."""
+        self._images.form = form
+        self.reading = MaskReading(form.orientation, orientation_stated)
 
     def mask(self, index: int) -> np.ndarray:
         """The mask of image `index`: class numbers and `ignore`; raises UserError, see MaskedImages."""
         return self.values.apply(self.raw_mask(index), f"the mask {printable(self.mask_path(index))}")
 
     def raw_mask(self, index: int) -> np.ndarray:
-        """The values in the mask's file as they stand there; raises UserError, see `read_mask`."""
-        return read_mask(self.mask_path(index))
+        """The values in the mask's file, turned as the image is read; raises UserError, see `read_mask` and
+        `as_image_is_read`."""
+        mask = read_mask(self.mask_path(index))
+        if not self.reading.may_turn:
+            return mask
+        try:
+            size = size_of_image(self.path(index))
+        except Exception:  # Pillow raises errors of many types for damaged files; reading the image says more
+            return mask
+        return as_image_is_read(mask, size, self.reading, self.path(index), self.mask_path(index))
 
     def path(self, index: int) -> str:
         """The file of image `index`."""
@@ -100,7 +122,7 @@ class MaskFiles:
             return self
         images, masks = self._image_paths.spread(count), self._mask_paths.spread(count)
         part = MaskFiles(self.name, self.split, images, masks, self.values)
-        part._images.form = self._images.form
+        part._images.form, part.reading = self._images.form, self.reading
         part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
         return part
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from siamtransfer.data.pixel_form import OPTIONS, pixel_form
+from siamtransfer.data.pixel_form import OPTIONS, RGB, SHOWN, VIEW_OPTIONS, pixel_form
 from siamtransfer.segmentation.data.mask_files import MaskFiles
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.segmentation.data.own_masks import open_own_masks
@@ -103,13 +103,18 @@ def open_segmentation(
     channels: int | None = None,
     value_range: Sequence[float] | None = None,
     axes: str | None = None,
+    orientation: str | None = None,
+    background: str | None = None,
+    bit_depth: int | None = None,
 ) -> MaskedImages:
     """Opens a set of images with masks by its name: `fashion-scenes`, or one of NAMED_MASKS.
 
     `root` is the folder of a set on disk. `classes`, a file with a class a line, and `ignore`, the value of
     ignored pixels, belong to masks of your own. `size` in pixels belongs to `fashion-scenes`. `count` scenes
     are rendered; of files it is the number that is taken, spread evenly over the set. `channels`,
-    `value_range` and `axes` are of images of your own, see `PixelForm`.
+    `value_range`, `axes` and `bit_depth` are of images of your own, see `PixelForm`; `orientation` and
+    `background` of all files: None is shown on white for images of your own, stored and drop for published
+    sets.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -119,7 +124,9 @@ def open_segmentation(
         raise UserError(f"data.count is {count}, but at least one image is needed; raise it")
     given: dict[str, object] = {"root": root, "classes": classes, "ignore": ignore, "size": size}
     given |= {"channels": channels, "value_range": value_range, "axes": axes}
-    form = pixel_form(channels, None, value_range, axes)
+    given |= {"orientation": orientation, "background": background, "bit_depth": bit_depth}
+    usual = SHOWN if name == OWN else RGB
+    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background, usual=usual)
     if name == SCENES:
         _refuse(name, given, "size")
         return SceneMasks(split, size, count)
@@ -132,12 +139,14 @@ def open_segmentation(
     if entry.splits and split not in entry.splits:
         raise UserError(f"data.split: {name} has no split {split!r}; choose from {', '.join(entry.splits)}")
     own = ("classes", "ignore") if entry.own_classes else ()
-    _refuse(name, given, "root", *own, *(OPTIONS if name == OWN else ()))
+    _refuse(name, given, "root", *own, *(OPTIONS if name == OWN else VIEW_OPTIONS))
     if root is None:
         raise UserError(f"data.root: {name} ({entry.description}) needs it; name the folder of the set")
     pairs = entry.open(MaskRequest(name, split, root, classes, ignore))
     if name == OWN:
-        pairs.settle_form(form, stated=channels is not None)
+        pairs.settle_form(form, stated=channels is not None, orientation_stated=orientation is not None)
+    else:
+        pairs.take_form(form, orientation_stated=orientation is not None)
     return pairs if count is None else pairs.part(count)
 
 

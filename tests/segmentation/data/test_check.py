@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from support.mask_layouts import mask_of, write_mask, write_own
 
 from siamtransfer.segmentation.data.check import MaskReport, check_masks
+from siamtransfer.segmentation.data.masked_images import read_pair
 from siamtransfer.segmentation.data.registry import open_segmentation
 from siamtransfer.utils.errors import UserError
 
@@ -85,14 +86,58 @@ def test_pairs_of_different_sizes_are_counted(tmp_path: Path):
         check_masks(open_segmentation("masks", root=tmp_path))
 
 
-def test_an_exif_rotation_is_named(tmp_path: Path):
-    write_own(tmp_path, [mask_of([0, 1])], CLASSES)
+def turned_photo(folder: Path, orientation: int, mask: np.ndarray, side: int = 12) -> np.ndarray:
+    """Writes an image of one's own, its stored pixels uint8[side,16,3] with this orientation, and a mask.
+    Returns the mask as the image is shown, which marks the pixels that are bright."""
+    write_own(folder, [mask], CLASSES)
+    stored = np.zeros((side, 16), np.uint8)
+    stored[1:4, 2:9] = 255
     exif = Image.Exif()
-    exif[274] = 6
-    Image.open(tmp_path / "images/train/0.jpg").transpose(Image.Transpose.ROTATE_90).save(
-        tmp_path / "images/train/0.jpg", exif=exif
-    )
-    with pytest.raises(UserError, match=r"0\.jpg has 12 x 16 pixels .* EXIF rotation, which is not applied"):
+    exif[274] = orientation
+    (folder / "images/train/0.jpg").unlink()
+    Image.fromarray(stored).convert("RGB").save(folder / "images/train/0.png", exif=exif)
+    with Image.open(folder / "images/train/0.png") as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("L")) // 255
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("drawn_on", ["shown", "stored"])
+@pytest.mark.parametrize("reading", [None, "shown", "stored"])
+def test_a_mask_is_turned_with_its_photo_whichever_way_it_was_drawn(
+    tmp_path: Path, orientation: int, drawn_on: str, reading: str | None
+):
+    shown = turned_photo(tmp_path, orientation, mask_of([0]))
+    stored = np.zeros((12, 16), np.uint8)
+    stored[1:4, 2:9] = 1
+    write_mask(tmp_path / "masks/train/0.png", shown if drawn_on == "shown" else stored)
+    images = open_segmentation("masks", root=tmp_path, orientation=reading)
+    assert check_masks(images).pixels.tolist() == [12 * 16 - 21, 21, 0]
+    image, mask = read_pair(images, 0)
+    assert image.shape[:2] == ((12, 16) if reading == "stored" else (16, 12))
+    np.testing.assert_array_equal(mask, image[..., 0] // 255)
+
+
+@pytest.mark.parametrize(("orientation", "side"), [(2, 12), (3, 12), (4, 12), (6, 16)])
+def test_where_the_size_does_not_tell_how_a_mask_was_drawn_the_user_has_to_say_it(
+    tmp_path: Path, orientation: int, side: int
+):
+    shown = turned_photo(tmp_path, orientation, mask_of([0], (side, 16)), side)
+    write_mask(tmp_path / "masks/train/0.png", shown)
+    for use in (check_masks, lambda images: images.mask(0)):
+        with pytest.raises(
+            UserError, match=rf"0\.png has the EXIF orientation {orientation}, which keeps .*"
+        ):
+            use(open_segmentation("masks", root=tmp_path))
+    images = open_segmentation("masks", root=tmp_path, orientation="shown")
+    check_masks(images)
+    image, mask = read_pair(images, 0)
+    np.testing.assert_array_equal(mask, image[..., 0] // 255)
+
+
+def test_a_mask_that_fits_neither_way_is_named(tmp_path: Path):
+    turned_photo(tmp_path, 6, mask_of([0]))
+    write_mask(tmp_path / "masks/train/0.png", mask_of([0], (11, 16)))
+    with pytest.raises(UserError, match=r"0\.png has 12 x 16 pixels and .* has 16 x 11"):
         check_masks(open_segmentation("masks", root=tmp_path))
 
 
