@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from siamtransfer.data.depth import evenly
+from siamtransfer.data.first_look import evenly
 from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
