@@ -61,6 +61,9 @@ class DataConfig:
     background: str | None = None
     """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
     of your own, drop for published sets."""
+    max_pixels: int | None = None
+    """The most pixels that an image of a file may have; larger ones count as unreadable. null: 89 million,
+    as in Pillow."""
     rgb: list[int] | None = None
     """Channels that are red, green and blue, such as [2, 1, 0]; [] for none. Operations on colours change
     these alone. null: those of three channels; none of another number."""

@@ -39,14 +39,11 @@ class Package:
 PILLOW_HEIF = Package("pillow-heif", "pillow_heif", "heic")
 PYDICOM = Package("pydicom", "pydicom", "dicom")
 
-PLAIN = frozenset(
-    "jpg jpeg jpe jfif png webp bmp dib tif tiff gif ppm pgm pbm pnm avif tga jp2 j2k j2c jpc jpf jpx".split()
-)
+_PLAIN = "jpg jpeg jpe jfif png webp bmp dib tif tiff gif ppm pgm pbm pnm avif tga jp2 j2k j2c jpc jpf jpx"
+PLAIN = frozenset(_PLAIN.split())
 """Endings of images that are read without another package."""
 
-PACKAGES = {ending: PILLOW_HEIF for ending in ("heic", "heif", "hif")} | {
-    ending: PYDICOM for ending in ("dcm", "dicom")
-}
+PACKAGES = {"heic": PILLOW_HEIF, "heif": PILLOW_HEIF, "hif": PILLOW_HEIF, "dcm": PYDICOM, "dicom": PYDICOM}
 """Endings of images that a package of an extra reads. They count as images whether it is installed or not, so
 that a missing package is said instead of files left out in silence."""
 
@@ -56,27 +53,25 @@ _FRAMES = "a video: take frames out of it, for example with ffmpeg"
 _LAYERS = "a document of an image editor: export it as PNG or TIFF"
 _VOLUME = "a volume: write its slices as .npy or TIFF"
 _PACKED = "an archive"
-_NOT_READ = {
-    **dict.fromkeys(
-        "3fr arw cr2 cr3 crw dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw "
-        "x3f".split(),
-        _RAW,
-    ),
-    **dict.fromkeys("ai emf eps pdf ps svg svgz wmf".split(), _VECTOR),
-    **dict.fromkeys("3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv".split(), _FRAMES),
-    **dict.fromkeys("kra ora psb psd xcf".split(), _LAYERS),
-    **dict.fromkeys("mha mhd nhdr nii nrrd".split(), _VOLUME),
-    **dict.fromkeys("fit fits".split(), "a table or image of astronomy: write its image as .npy or TIFF"),
-    **dict.fromkeys("mrxs ndpi scn svs vsi".split(), "a whole slide: cut it into tiles"),
-    **dict.fromkeys("exr hdr".split(), "an image of high dynamic range: write it as 16-bit PNG or TIFF"),
-    "jxl": "a JPEG XL image, which Pillow does not read: convert it to PNG or JPEG",
-    **dict.fromkeys("cur icns ico".split(), "an icon: convert it to PNG"),
-    **dict.fromkeys("dds djvu ktx pcx sgi xbm xpm".split(), "an image of a rare format: convert it to PNG"),
-    "zip": f"{_PACKED}: --data.name zip reads the images in it",
-    "tar": f"{_PACKED}: --data.name shards reads the images in it",
-    "parquet": "a table: --data.name parquet reads the images in it",
-    **dict.fromkeys("7z bz2 gz rar tgz xz zst".split(), f"{_PACKED}: unpack it"),
-}
+_NOT_READ_TABLE = (
+    ("3fr arw cr2 cr3 crw dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw", _RAW),
+    ("x3f", _RAW),
+    ("ai emf eps pdf ps svg svgz wmf", _VECTOR),
+    ("3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv webm wmv", _FRAMES),
+    ("kra ora psb psd xcf", _LAYERS),
+    ("mha mhd nhdr nii nrrd", _VOLUME),
+    ("fit fits", "a table or image of astronomy: write its image as .npy or TIFF"),
+    ("mrxs ndpi scn svs vsi", "a whole slide: cut it into tiles"),
+    ("exr hdr", "an image of high dynamic range: write it as 16-bit PNG or TIFF"),
+    ("jxl", "a JPEG XL image, which Pillow does not read: convert it to PNG or JPEG"),
+    ("cur icns ico", "an icon: convert it to PNG"),
+    ("dds djvu ktx pcx sgi xbm xpm", "an image of a rare format: convert it to PNG"),
+    ("zip", f"{_PACKED}: --data.name zip reads the images in it"),
+    ("tar", f"{_PACKED}: --data.name shards reads the images in it"),
+    ("parquet", "a table: --data.name parquet reads the images in it"),
+    ("7z bz2 gz rar tgz xz zst", f"{_PACKED}: unpack it"),
+)
+_NOT_READ = {ending: advice for endings, advice in _NOT_READ_TABLE for ending in endings.split()}
 """Endings of images and the like that are not read, and what a user can do."""
 
 

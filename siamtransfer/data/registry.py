@@ -14,7 +14,7 @@ from siamtransfer.data.files_form import settle_form
 from siamtransfer.data.imageset import ArrayImages, ImageSet
 from siamtransfer.data.openers import OpenRequest
 from siamtransfer.data.parts import PartsOption
-from siamtransfer.data.pixel_form import OPTIONS, RGB, SHOWN, VIEW_OPTIONS, PixelForm, pixel_form
+from siamtransfer.data.pixel_form import FILE_OPTIONS, OPTIONS, RGB, SHOWN, PixelForm, pixel_form
 from siamtransfer.utils.errors import UserError
 
 PublishedMetric = Literal["top1", "mean_per_class", "mAP_11point"]
@@ -36,8 +36,7 @@ class NamedSet:
         metric: the metric by which the literature compares on it.
         form: of the pixels where no option says otherwise. The files of published sets are read as the
             code of their papers reads them, so their numbers stay comparable.
-        find_test_split: where folders decide, the name of the test or validation split below a root, None
-            where there is none.
+        find_parts: where the names of folders or files decide, the names of the splits below a root.
     """
 
     open: Callable[[OpenRequest], ImageSet]
@@ -47,7 +46,7 @@ class NamedSet:
     needs: tuple[str, ...] = ()
     metric: PublishedMetric = "top1"
     form: PixelForm = RGB
-    find_test_split: Callable[[Path], str | None] | None = None
+    find_parts: Callable[[Path], list[str]] | None = None
 
 
 TRAIN_TEST = ("train", "test")
@@ -64,7 +63,7 @@ def _downloadable(
 ) -> NamedSet:
     """A set below `root` that torchvision can download; files, or an array."""
     if open_set is not openers.torchvision:
-        takes = (*takes, *VIEW_OPTIONS)
+        takes = (*takes, *FILE_OPTIONS)
     takes = ("root", "download", *takes)
     return NamedSet(open_set, description, splits, takes=takes, needs=("root",), metric=metric)
 
@@ -73,13 +72,13 @@ def _on_disk(
     open_set: Callable[[OpenRequest], ImageSet], description: str, splits: tuple[str, ...] | None = TRAIN_TEST
 ) -> NamedSet:
     """A set of files below `root` that cannot be downloaded."""
-    return NamedSet(open_set, description, splits, takes=("root", *VIEW_OPTIONS), needs=("root",))
+    return NamedSet(open_set, description, splits, takes=("root", *FILE_OPTIONS), needs=("root",))
 
 
 def _own(
     open_set: Callable[[OpenRequest], ImageSet],
     description: str,
-    find_test_split: Callable[[Path], str | None],
+    find_parts: Callable[[Path], list[str]],
 ) -> NamedSet:
     """Images below `root` of which the names of files or folders decide the splits."""
     return NamedSet(
@@ -89,7 +88,7 @@ def _own(
         takes=("root", *(() if open_set is openers.huggingface else ("parts",)), *OPTIONS),
         needs=("root",),
         form=SHOWN,
-        find_test_split=find_test_split,
+        find_parts=find_parts,
     )
 
 
@@ -141,10 +140,10 @@ NAMED: dict[str, NamedSet] = {
         openers.imagenet,
         "root/train and root/val",
         IMAGENET_SPLITS,
-        ("root", "list_file", *VIEW_OPTIONS),
+        ("root", "list_file", *FILE_OPTIONS),
         ("root",),
     ),
-    "folder": _own(openers.folder, "a folder for each class", openers.test_folder),
+    "folder": _own(openers.folder, "a folder for each class", openers.parts_of_folder),
     "flat": NamedSet(
         openers.flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",), form=SHOWN
     ),
@@ -156,11 +155,11 @@ NAMED: dict[str, NamedSet] = {
         ("list_file",),
         form=SHOWN,
     ),
-    "shards": _own(openers.shards, "tar shards in WebDataset's layout", openers.test_shards),
-    "zip": _own(openers.zipped, "zip archives, a folder for each class or flat", openers.test_zip),
-    "parquet": _own(openers.parquet, "parquet files with a column of images", openers.test_parquet),
+    "shards": _own(openers.shards, "tar shards in WebDataset's layout", openers.parts_of_shards),
+    "zip": _own(openers.zipped, "zip archives, a folder for each class or flat", openers.parts_of_zip),
+    "parquet": _own(openers.parquet, "parquet files with a column of images", openers.parts_of_parquet),
     "huggingface": _own(
-        openers.huggingface, "a folder of Hugging Face's save_to_disk", openers.test_huggingface
+        openers.huggingface, "a folder of Hugging Face's save_to_disk", openers.parts_of_huggingface
     ),
 }
 
@@ -186,6 +185,7 @@ def open_images(
     axes: str | None = None,
     orientation: str | None = None,
     background: str | None = None,
+    max_pixels: int | None = None,
     parts: PartsOption | None = None,
 ) -> ImageSet:
     """Opens a set of images by its name in NAMED.
@@ -199,6 +199,7 @@ def open_images(
     of axes of arrays; whether EXIF orientation turns images (`shown`, or `stored`), and the background under
     transparent pixels (`white`, `black`, `R,G,B` or `drop`). Published sets take the last two: None is shown
     on white for images of your own, stored and drop for those. Sets of grey images take `channels` 1, too.
+    Every set of files takes `max_pixels`, the most that an image may have, where None is what Pillow allows.
     `parts` "none" takes all folders or files of your own as one split, where None looks for names of parts
     (see parts.py).
 
@@ -223,9 +224,12 @@ def open_images(
         "axes": axes,
         "orientation": orientation,
         "background": background,
+        "max_pixels": max_pixels,
         "parts": parts,
     }
-    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background, usual=entry.form)
+    form = pixel_form(
+        channels, bit_depth, value_range, axes, orientation, background, max_pixels, usual=entry.form
+    )
     for key, value in arguments.items():
         if value is not None and key not in entry.takes:
             raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")

@@ -1,8 +1,15 @@
-"""Images that claim to be too large are refused before any memory is taken for them."""
+"""Images that claim to be too large are refused before any memory is taken for them.
+
+The limit is that of the set (`PixelForm.max_pixels`), or where it states none that of Pillow,
+`Image.MAX_IMAGE_PIXELS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -11,20 +18,56 @@ from siamtransfer.data.unreadable import UnreadableImage
 
 MOST_CHANNELS = 512  # a hyperspectral camera has some hundred
 
-
-def too_large(pixels: int | None = None) -> str:
-    """Why an image of so many pixels is not read; None where their number is not known."""
-    claim = "more" if pixels is None else f"{pixels:,} pixels, more"
-    return f"it claims to have {claim} than the {Image.MAX_IMAGE_PIXELS:,} pixels allowed"
+_lifting = threading.RLock()
 
 
-def require_size(shape: Sequence[int], where: str) -> None:
+def pixel_limit(stated: int | None) -> int | None:
+    """The most pixels that an image may have; None for any number."""
+    return Image.MAX_IMAGE_PIXELS if stated is None else stated
+
+
+def too_large(pixels: int, stated: int | None) -> str:
+    """Why an image of so many pixels is not read. `stated` is the limit of the set."""
+    return (
+        f"it claims to have {pixels:,} pixels, more than the {pixel_limit(stated):,} pixels allowed "
+        f"(--data.max-pixels {pixels} allows it)"
+    )
+
+
+def refused_by_pillow(error: Exception, where: str, stated: int | None) -> UnreadableImage:
+    """The error for an image that Pillow's own check refused; its message has the number of pixels."""
+    found = re.search(r"(\d+) pixels", str(error))
+    if found is None:
+        return UnreadableImage(where, f"it claims to have more than {pixel_limit(stated):,} pixels")
+    return UnreadableImage(where, too_large(int(found[1]), stated))
+
+
+def require_size(shape: Sequence[int], where: str, stated: int | None) -> None:
     """Refuses an array of too many pixels, or of MOST_CHANNELS times as many values, before any memory is
-    taken for it."""
+    taken for it. `stated` is the limit of the set."""
     pixels, values = (int(np.prod(sides, dtype=np.float64)) for sides in (sorted(shape)[-2:], shape))
-    most = Image.MAX_IMAGE_PIXELS
+    most = pixel_limit(stated)
     if most is not None and (pixels > most or values > MOST_CHANNELS * most):
-        raise UnreadableImage(where, too_large(pixels))
+        raise UnreadableImage(where, too_large(pixels, stated))
+
+
+def is_raised(stated: int | None) -> bool:
+    """Whether a set allows larger images than Pillow does by itself."""
+    return stated is not None and Image.MAX_IMAGE_PIXELS is not None and stated > Image.MAX_IMAGE_PIXELS
+
+
+@contextlib.contextmanager
+def raised_limit(stated: int) -> Iterator[None]:
+    """Pillow allows `stated` pixels in the body, which one thread at a time can be in.
+
+    Pillow's limit is one for the whole process, so it is raised for single images that need it alone.
+    """
+    with _lifting:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, stated
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
 
 
 def reason_of(error: Exception) -> str:

@@ -90,8 +90,9 @@ def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
         return None
 
 
-def read_tiff(data: bytes, where: str) -> tuple[np.ndarray, int | None]:
+def read_tiff(data: bytes, where: str, max_pixels: int | None) -> tuple[np.ndarray, int | None]:
     """The first series of a TIFF file, and the axis of its channels where the file says which it is.
+    `max_pixels` is the limit of the set, see `require_size`.
 
     Raises:
         UnreadableImage: it is damaged, or a part of it is missing.
@@ -107,7 +108,7 @@ def read_tiff(data: bytes, where: str) -> tuple[np.ndarray, int | None]:
     try:
         with _damages() as found, tifffile.TiffFile(io.BytesIO(data)) as file:
             series = file.series[0]
-            require_size(series.shape, where)
+            require_size(series.shape, where, max_pixels)
             for page in series.pages:
                 _require_complete(page, len(data))
             values, axes = series.asarray(), series.axes

@@ -49,6 +49,9 @@ class EvaluationData:
     background: str | None = None
     """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
     of your own, drop for published sets."""
+    max_pixels: int | None = None
+    """The most pixels that an image of a file may have; larger ones count as unreadable. null: 89 million,
+    as in Pillow."""
     unreadable: Literal["stop", "skip"] = "stop"
     """What becomes of images that cannot be read: stop ends the evaluation at the first, skip leaves them out
     and names them. skip reads every image once more."""

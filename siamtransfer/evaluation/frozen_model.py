@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.config import EvaluationConfig
 from siamtransfer.evaluation.labelled_images import count_workers, form_of, open_images, require_channels
 from siamtransfer.evaluation.unreadable import leave_out_unreadable
-from siamtransfer.features.cache import FeatureCache
+from siamtransfer.features.cache import feature_cache
 from siamtransfer.features.extract import (
     FeatureOrigin,
     Features,
@@ -158,7 +156,7 @@ class FrozenModel:
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
             return extract_pixels(images, self.transform, workers=self.workers, runtime=self.runtime)
-        layers, cache = FeatureLayers(self.backbone, selections), _feature_cache(self.config.cache)
+        layers, cache = FeatureLayers(self.backbone, selections), feature_cache(self.config.cache)
         if cache is None:
             share = self._forward_share(images, layers)
             return collectives.all_gather_rows(share, len(images), self.runtime.device)
@@ -343,15 +341,3 @@ def _recorded_config(read: ReadBackbone | None) -> dict[str, Any]:
     """The pretraining configuration that our own checkpoints carry; empty for other files."""
     recorded = read.meta.get("config") if read and read.format == FORMAT else None
     return recorded or {}
-
-
-def _feature_cache(folder: str | None) -> FeatureCache | None:
-    if folder == "none":
-        return None
-    if folder:
-        return FeatureCache(Path(folder))
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # the user has no home, as in some containers
-        return None
-    return FeatureCache(home / "siamtransfer" / "features")

@@ -153,6 +153,20 @@ class FeatureCache:
             _FOLDERS_REMARKED.add(self.folder)
 
 
+def feature_cache(folder: str | None) -> FeatureCache | None:
+    """The cache in `folder`, or in the user's cache folder where it is None; none for the word `none`, and
+    for a user without a home."""
+    if folder == "none":
+        return None
+    if folder:
+        return FeatureCache(Path(folder))
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # as in some containers
+        return None
+    return FeatureCache(home / "siamtransfer" / "features")
+
+
 def _is_intact(path: Path) -> bool:
     """Whether the file's bytes are those that `FeatureCache.write` wrote under this name."""
     with path.open("rb") as file:

@@ -21,6 +21,9 @@ class RecordedImages:
     """Text file of paths, where one was recorded; null: that one."""
     workers: int = 0
     """Processes that decode and crop."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """What becomes of images that cannot be read: stop ends the program, skip takes the image that replaced
+    it in pretraining, and names it."""
 
 
 @dataclass
