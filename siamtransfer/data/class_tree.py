@@ -91,17 +91,14 @@ def find_split(root: Path, split: str, parts: PartsOption) -> SplitFolder:
     )
 
 
-def find_test_folder(root: Path) -> str | None:
-    """The name of the test or validation split with class folders below `root`, None without one or without a
-    train split.
+def labelled_splits(root: Path) -> list[str]:
+    """The names of the splits with class folders below `root`; none where its folders are classes.
 
     Raises:
         UserError: it is not clear which folders are parts.
     """
     found, _ = _find(root, list_folders(root), "auto") if root.is_dir() else ({}, [])
-    labelled = {part: name for part, name in found.items() if list_folders(root / name)}
-    part = choose_part(labelled, "test") if "train" in labelled else None
-    return None if part is None else split_name(labelled[part], part)
+    return [split_name(name, part) for part, name in found.items() if list_folders(root / name)]
 
 
 def filled_folders(folder: Path) -> list[str]:

@@ -80,6 +80,7 @@ def _find_test_split(name: str, root: str | Path | None, parts: str | None) -> s
     entry = NAMED[name]
     if entry.splits is not None:
         return next((split for split in TEST_SPLITS if split in entry.splits), None)
-    if entry.find_test_split is None or root is None or parts == "none":
+    if entry.find_parts is None or root is None or parts == "none":
         return None
-    return entry.find_test_split(Path(root).expanduser().absolute())
+    there = entry.find_parts(Path(root).expanduser().absolute())
+    return next((split for split in TEST_SPLITS if split in there), None) if "train" in there else None

@@ -1,4 +1,4 @@
-"""What opens each set of images that has a name, and finds the test split of a set of one's own.
+"""What opens each set of images that has a name, and finds the splits of a set of one's own.
 
 A set's module is imported when the set is opened: each needs libraries of its own.
 """
@@ -141,32 +141,32 @@ def huggingface(request: OpenRequest) -> ImageSet:
     return HuggingFaceImages(request.folder, request.split)
 
 
-def test_folder(root: Path) -> str | None:
-    """The test split of a tree of class folders."""
-    from siamtransfer.data.class_tree import find_test_folder
+def parts_of_folder(root: Path) -> list[str]:
+    """The splits with labels in a tree of class folders."""
+    from siamtransfer.data.class_tree import labelled_splits
 
-    return find_test_folder(root)
-
-
-def test_shards(root: Path) -> str | None:
-    from siamtransfer.data.containers.splits import files_of_splits, test_split
-
-    return test_split(files_of_splits(root, ".tar"))
+    return labelled_splits(root)
 
 
-def test_zip(root: Path) -> str | None:
+def parts_of_shards(root: Path) -> list[str]:
+    from siamtransfer.data.containers.splits import files_of_splits
+
+    return list(files_of_splits(root, ".tar"))
+
+
+def parts_of_zip(root: Path) -> list[str]:
     from siamtransfer.data.containers.zip_images import splits_of_zip
 
     return splits_of_zip(root)
 
 
-def test_parquet(root: Path) -> str | None:
-    from siamtransfer.data.containers.splits import files_of_splits, test_split
+def parts_of_parquet(root: Path) -> list[str]:
+    from siamtransfer.data.containers.splits import files_of_splits
 
-    return test_split(files_of_splits(root, ".parquet"))
+    return list(files_of_splits(root, ".parquet"))
 
 
-def test_huggingface(root: Path) -> str | None:
-    from siamtransfer.data.containers.huggingface import split_of_huggingface
+def parts_of_huggingface(root: Path) -> list[str]:
+    from siamtransfer.data.containers.huggingface import splits_of_huggingface
 
-    return split_of_huggingface(root)
+    return splits_of_huggingface(root)

@@ -31,7 +31,7 @@ def open_images(
     if "name" not in options:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
-        keys = ("name", "root", "list_file", "test_split", "size", "count")
+        keys = ("name", "root", "list_file", "test_split", "parts", "size", "count")
         known = {key: recorded[key] for key in keys if recorded.get(key) is not None}
         options = known | form_as_recorded(recorded, recorded["name"]) | options
     return open_labelled(options.pop("name"), **options)

@@ -79,7 +79,7 @@ def open_chosen_images(
 
 def image_options(data: DataConfig) -> dict[str, Any]:
     """The arguments of `open_images` that hold for every split."""
-    keys = ("root", "download", "list_file", "size", "count", *FORM_OPTIONS)
+    keys = ("root", "download", "list_file", "parts", "size", "count", *FORM_OPTIONS)
     return {key: getattr(data, key) for key in keys}
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from siamtransfer.data.containers.columns import find_columns, import_pyarrow, labels_of
 from siamtransfer.data.containers.contained import ContainedImages
 from siamtransfer.data.containers.parquet import bytes_of, explain_arrow, names_of_rows
-from siamtransfer.data.containers.splits import test_split
 from siamtransfer.data.parts import choose_part, named_parts, split_name
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
@@ -100,11 +99,11 @@ class _Rows:
         return self._chunks[chunk][row - (int(self._ends[chunk - 1]) if chunk else 0)]
 
 
-def split_of_huggingface(root: Path) -> str | None:
-    """The test or validation split of a data set on disk, None where there is none."""
+def splits_of_huggingface(root: Path) -> list[str]:
+    """The splits of a data set on disk that are parts; none where it has no splits."""
     if not (root / SPLITS_FILE).exists():
-        return None
-    return test_split({part: [] for part in named_parts(_splits(root), printable(root))})
+        return []
+    return [split_name(name, part) for part, name in named_parts(_splits(root), printable(root)).items()]
 
 
 def _splits(root: Path) -> list[str]:

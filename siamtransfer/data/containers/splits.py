@@ -92,11 +92,6 @@ def files_of_splits(root: Path, ending: str, parts: PartsOption = "auto") -> dic
     return {part: groups[part] for part in TAKEN_FOR if part in groups}
 
 
-def test_split(splits: dict[Part, list[Path]]) -> str | None:
-    """The test or validation split, None where there is none or no train split."""
-    return choose_part(splits, "test") if "train" in splits else None
-
-
 def _files(folder: Path, ending: str) -> list[Path]:
     if not folder.is_dir():
         return []

@@ -13,7 +13,7 @@ import numpy as np
 
 from siamtransfer.data.class_names import classes_of, match_to_train
 from siamtransfer.data.containers.contained import ContainedImages, Handles
-from siamtransfer.data.containers.splits import files_of_splits, find_files, test_split
+from siamtransfer.data.containers.splits import files_of_splits, find_files
 from siamtransfer.data.listing import PathTable, has_image_ending, is_hidden
 from siamtransfer.data.parts import (
     Inside,
@@ -128,16 +128,16 @@ class ZipImages(ContainedImages):
         return self._handles.read(archive, offset + len(header) + name + extra, int(self._stored[index]))
 
 
-def splits_of_zip(root: Path) -> str | None:
-    """The test or validation split of archives, None where there is none."""
+def splits_of_zip(root: Path) -> list[str]:
+    """The splits of archives below a folder, or in one archive."""
     if root.is_dir():
         groups = files_of_splits(root, ".zip")
         single = [path for paths in groups.values() for path in paths]
         if list(groups) != ["train"] or len(single) != 1:
-            return test_split(groups)
+            return list(groups)
         root = single[0]
     _, parts = _parts_of(list(_read_directory(root)), root)
-    return test_split({part: [root] for part in parts})
+    return [split_name(name, part) for part, name in parts.items()]
 
 
 @dataclass(frozen=True)

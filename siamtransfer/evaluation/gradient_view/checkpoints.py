@@ -107,7 +107,7 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
             "pretrain/main.py hold them"
         )
     recorded = read.meta["config"]
-    keys = ("name", "root", "split", "list_file", "size", "count")
+    keys = ("name", "root", "split", "list_file", "parts", "size", "count")
     data = {key: recorded["data"].get(key) for key in keys}
     data |= form_as_recorded(recorded["data"], recorded["data"]["name"])
     data |= {key: value for key in ("root", "list_file") if (value := getattr(config.data, key)) is not None}
