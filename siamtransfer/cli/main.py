@@ -30,6 +30,7 @@ PROGRAMS = {
     "depth": "probe its patches for depth in metres",
     "compare": "compare two records, sample by sample",
     "features": "write features to an .npz for any other tool",
+    "curate": "find copies and outliers in a folder, choose a coreset",
     "embed": "write features of any images as a table",
     "detection": "fine-tune a detector from it, and score that",
     "pack": "pack images into tar shards",

@@ -228,3 +228,12 @@ def refuse_record(path: str | None) -> None:
         raise UserError(f"--record {out} cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"--record {out} cannot be written: the folder {folder} is read-only for you")
+
+
+def refuse_out_folder(out: Path) -> None:
+    """Raises UserError where `out` is a file, or a folder that holds something: files of two pieces of work
+    never lie in one folder."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, and the output is a folder: name a new one")
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"the folder {out} is not empty: name a new one")

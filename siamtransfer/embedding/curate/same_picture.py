@@ -1,8 +1,9 @@
-"""Whether two images show the same picture: resized, recompressed, mirrored, or with a little cut off its edges.
+"""Whether two images show one picture: resized, recompressed, mirrored, or with a little cut off its edges.
 
 Neighbouring features say that two images are alike, not that one is a copy. So the pixels of both are laid on
-each other, at 32 pixels a side: for every window that leaves out up to a fifth of one image's width and of its
-height, mirrored or not, the similarity with the other image; the best window is then moved in finer steps.
+each other, at 32 pixels a side: for every window that leaves out up to a fifth of one image's width and of
+its height, mirrored or not, the similarity with the other image; the best window is then moved in finer
+steps.
 Both are brought to a square first, so a window also undoes another ratio of the sides.
 
 The similarity of two pictures x and y of one size is (2 cov + c) / (var x + var y + (mean x - mean y)^2 + c),
@@ -41,7 +42,7 @@ FLAT_FLOOR, COARSE_FLOOR = 0.5, 0.85  # similarities below which a pair is not l
 CLOSE_WAY = 0.05  # how much less similar than the best way another may be at 8 pixels to be looked at, too
 CONSTANT = 0.03**2  # SSIM's, for values from 0 to 1
 PARTS = 4  # a side: parts of the picture that have to be alike each
-PAIRS_AT_ONCE = 32
+PAIRS_AT_ONCE = 8
 
 
 class PairSimilarity(NamedTuple):

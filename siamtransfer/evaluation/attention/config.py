@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from siamtransfer.evaluation.dense.config import DenseConfig, MaskSet
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import refuse_out_folder
 
 Subject = Literal["attention", "pca", "similarity"]
 RECORD = "record.json"
@@ -104,7 +105,7 @@ class AttentionConfig(DenseConfig):
             raise UserError("give either images (files or folders, after the output folder) or --data.name")
         self._check_numbers()
         self._check_patch()
-        self._refuse_out(Path(self.out))
+        refuse_out_folder(Path(self.out))
         if self.record is None:
             self.record = str(Path(self.out) / RECORD)
         self.check_reading()
@@ -128,10 +129,3 @@ class AttentionConfig(DenseConfig):
         if self.show and "similarity" not in self.show:
             raise UserError("--patch belongs to similarity: add it to --show, or leave --patch out")
         at_least("--patch-image", self.patch_image, 1)
-
-    def _refuse_out(self, out: Path) -> None:
-        """Pictures of two measurements never lie in one folder."""
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file; the output is a folder, which comes before the images")
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"the folder {out} is not empty; name a new one for the pictures")
