@@ -26,6 +26,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ from siamtransfer.data.sizes import is_raised, raised_limit, refused_by_pillow, 
 from siamtransfer.data.tga import FORMAT as TGA
 from siamtransfer.data.tga import is_tga
 from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, TIFF_STARTS, TiffHeader, tiff_header
-from siamtransfer.data.transparency import flatten, flatten_values, has_transparency, lost_on
+from siamtransfer.data.transparency import flatten, flatten_values, has_transparency, lost_on, straight
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -209,20 +210,33 @@ def _open_picture(data: bytes, where: str, form: PixelForm) -> Image.Image:
 
 def _pixels_of_file(image: Image.Image, data: bytes, where: str, form: PixelForm) -> np.ndarray:
     """uint8[H,W,C] of a file that Pillow has opened, turned as the set says."""
-    turned_by_pillow = image.format == "TIFF"
-    orientation = orientation_of_picture(image) if turned_by_pillow else UPRIGHT
     if is_deep_png(data) and _needs_all_bits(image, form):
-        pixels = _deep_pixels(data, where, form)
-    elif form.channels == 3:
-        pixels = to_rgb(image, where, form)
-    else:
-        pixels = to_bytes(values_of_picture(image, where, form), where, form)
-    if turned_by_pillow:
+        return turned(image, form, lambda: _deep_pixels(data, where, form))
+    return turned(image, form, lambda: to_channels(image, where, form))
+
+
+def turned(image: Image.Image, form: PixelForm, read: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `read` makes of a picture that Pillow has opened, turned as the form says."""
+    by_pillow = image.format == "TIFF"  # such files Pillow turns when it loads them
+    orientation = orientation_of_picture(image) if by_pillow else UPRIGHT
+    pixels = read()
+    if by_pillow:
         return turn_back(pixels, orientation) if form.orientation == "stored" else pixels
     if form.orientation == "stored":
         return pixels
     image.load()  # the block of a PNG may stand behind its pixels
     return turn(pixels, orientation_of_picture(image))
+
+
+def to_channels(image: Image.Image, where: str, form: PixelForm) -> np.ndarray:
+    """uint8[H,W,C] of a Pillow image, not turned.
+
+    Raises:
+        UnreadableImage, WrongChannels: see `to_rgb`, `values_of_picture` and `to_bytes`.
+    """
+    if form.channels == 3:
+        return to_rgb(image, where, form)
+    return to_bytes(values_of_picture(image, where, form), where, form)
 
 
 def _is_scaled(form: PixelForm) -> bool:
@@ -270,7 +284,7 @@ def to_rgb(image: Image.Image, where: str, form: PixelForm = RGB) -> np.ndarray:
         return np.repeat(grey, 3, axis=2)
     remark_on_plain(where, form)
     if form.background is None or not has_transparency(image):
-        return np.array(image.convert("RGB"))
+        return np.array(straight(image).convert("RGB"))
     pixels = flatten(image, form.background)
     if (other := lost_on(image, pixels, form.background)) is not None:
         remark_once(

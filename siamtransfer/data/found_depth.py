@@ -47,8 +47,8 @@ def find_depth(files: Files, form: PixelForm, looks: dict[int, Look]) -> Found:
     floating = {index: e for index, e in deep.items() if e.floating}
     remarks = []
     if form.bit_depth is None and whole:
-        form, remark = _with_bits(files, form, whole, looked_at)
-        remarks += remark
+        form, said = _with_bits(files, form, whole, looked_at)
+        remarks += said
     if floating:
         form, remark = _with_range(files, form, floating, looked_at)
         remarks.append(remark)

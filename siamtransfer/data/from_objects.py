@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
-from siamtransfer.data.bands import to_bytes, values_of_picture
-from siamtransfer.data.decode import decode, to_rgb
+from siamtransfer.data.decode import decode, to_channels, turned
 from siamtransfer.data.depth import remark_once
 from siamtransfer.data.imageset import ArrayImages, ImageSet, fingerprint_of_arrays
-from siamtransfer.data.pixel_form import RGB, Axes, PixelForm, pixel_form
+from siamtransfer.data.pixel_form import RGB, Axes, Orientation, PixelForm, pixel_form
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -113,13 +113,16 @@ def from_torch(
     split: str = "train",
     classes: Sequence[str] | None = None,
     channels: int | None = None,
+    background: str | None = None,
 ) -> ImageSet:
     """A map-style Dataset of torch or torchvision as an ImageSet.
 
     An item is (image, label), or an image alone, for a set without labels. An image is a PIL image, an array
     uint8[H,W,3] or uint8[H,W], or a tensor [3,H,W] or [1,H,W] of uint8 or of floating-point values from 0 to
     1. With another number of `channels` C than three it is uint8[H,W,C], or a tensor [C,H,W], and nothing is
-    converted. A label is an integer.
+    converted. A label is an integer. Transparent pixels of PIL images show `background`, by default white. A
+    PIL image that comes straight from `Image.open` is turned by its EXIF orientation, one that was worked on
+    is not.
 
     The Dataset must give the same image for an index at every call: it must have no random transform. Its
     labels are taken from its attribute `targets` if it has one, else every item is read once. Without
@@ -129,7 +132,7 @@ def from_torch(
     Raises:
         UserError: the Dataset is empty, an item is none of the above, or its values look normalised.
     """
-    form, length = pixel_form(channels), len(dataset)
+    form, length = pixel_form(channels, background=background), len(dataset)
     if not length:
         raise UserError(f"{name}/{split} holds no images; there must be at least one")
     has_label = _is_pair(dataset[0])
@@ -157,17 +160,20 @@ def from_images(
     channels: int | None = None,
     value_range: Sequence[float] | None = None,
     axes: Axes | None = None,
+    orientation: Orientation | None = None,
+    background: str | None = None,
 ) -> ImageSet:
     """A list of PIL images or paths as an ImageSet; files are read when their images are used.
 
     `labels` are integers, or names, which are numbered in sorted order. The fingerprint covers the content:
-    its first use reads every image once. `bit_depth`, `channels`, `value_range` and `axes` say how files
-    become uint8[H,W,C], see `PixelForm`; `channels` None is 3.
+    its first use reads every image once. The others say how files become uint8[H,W,C], see `PixelForm`;
+    `channels` None is 3, `orientation` None shown, `background` None white. A PIL image that comes straight
+    from `Image.open` is read as its file; one that was worked on is not turned.
 
     Raises:
         UserError: the list is empty, an entry is neither an image nor a path, or the labels do not fit.
     """
-    form = pixel_form(channels, bit_depth, value_range, axes)
+    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background)
     for index, image in enumerate(images):
         if not isinstance(image, Image.Image | str | os.PathLike):
             raise UserError(
@@ -256,10 +262,10 @@ def to_pixels(image: Any, where: str, form: PixelForm = RGB) -> np.ndarray:
 
 
 def _picture(image: Image.Image, where: str, form: PixelForm) -> np.ndarray:
-    """uint8[H,W,C] of a PIL image."""
-    if form.channels == 3:
-        return to_rgb(image, where, form)
-    return to_bytes(values_of_picture(image, where, form), where, form)
+    """uint8[H,W,C] of a PIL image; what `Image.open` returned is turned as the form says."""
+    if isinstance(image, ImageFile):
+        return turned(image, form, lambda: to_channels(image, where, form))
+    return to_channels(image, where, form)
 
 
 def _from_unit(pixels: np.ndarray, where: str) -> np.ndarray:

@@ -97,7 +97,7 @@ class PixelForm:
 
     def as_dict(self) -> dict[str, Any]:
         """What a record says of it: whatever differs from the published reading of photographs."""
-        values = {
+        values: dict[str, Any] = {
             "channels": self.channels,
             "bit_depth": self.bit_depth,
             "axes": self.axes,

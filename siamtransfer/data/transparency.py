@@ -54,5 +54,10 @@ def lost_on(image: Image.Image, pixels: np.ndarray, background: Colour) -> str |
     return other if (flatten(image, BACKGROUNDS[other]) != BACKGROUNDS[other]).any() else None
 
 
+def straight(image: Image.Image) -> Image.Image:
+    """The picture with colours that are not multiplied by alpha."""
+    return image.convert(_PREMULTIPLIED[image.mode]) if image.mode in _PREMULTIPLIED else image
+
+
 def _with_alpha(image: Image.Image) -> Image.Image:
-    return image.convert(_PREMULTIPLIED.get(image.mode, image.mode)).convert("RGBA")
+    return straight(image).convert("RGBA")

@@ -42,7 +42,6 @@ class ContainedImages(ABC):
     image_size: int | None = None
     form: PixelForm = RGB
     remark: str | None = None
-    _handles: Handles | None = None
     set_remarks: tuple[str, ...] = ()
 
     def __init__(
@@ -108,8 +107,9 @@ class ContainedImages(ABC):
     def opened(self, index: int) -> io.BytesIO:
         """The file of image `index`; raises UnreadableImage. The container does not stay open."""
         data = self.encoded(index)
-        if self._handles is not None:
-            self._handles.close()
+        handles = getattr(self, "_handles", None)
+        if isinstance(handles, Handles):
+            handles.close()
         return io.BytesIO(data)
 
 
