@@ -124,10 +124,10 @@ def read_file(path: str | os.PathLike[str], where: str | None = None) -> bytes:
 def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
     if not data:
         raise UnreadableImage(where, "the file is empty")
+    if is_dicom(data):  # which may begin like a TIFF image
+        return read_dicom(data, where, form)
     if data.startswith(NPY_START) or (form.channels != 3 and is_array_or_tiff(data)):
         return _decode_values(data, where, form)
-    if is_dicom(data):
-        return read_dicom(data, where, form)
     is_jpeg = data.startswith(JPEG_START) and form.channels in (1, 3)
     pixels = _decode_plain_jpeg(data, where, form) if is_jpeg else None
     if pixels is None:
@@ -168,7 +168,8 @@ def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray |
         return None
 
 
-def _decode_with_pillow(data: bytes, where: str, form: PixelForm) -> np.ndarray:
+def _decode_with_pillow(data: bytes, where: str, form: PixelForm, *, raised: bool = False) -> np.ndarray:
+    """`raised` says that Pillow's own limit is that of the set already."""
     header = tiff_header(io.BytesIO(data)) if data.startswith(TIFF_STARTS) else None
     if header is not None and _is_beyond_pillow(header, form):
         return _decode_values(data, where, form, header)
@@ -182,10 +183,9 @@ def _decode_with_pillow(data: bytes, where: str, form: PixelForm) -> np.ndarray:
         except UserError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            if is_raised(form.max_pixels):
-                assert form.max_pixels is not None
+            if form.max_pixels is not None and is_raised(form.max_pixels) and not raised:
                 with raised_limit(form.max_pixels):
-                    return _decode_with_pillow(data, where, form)
+                    return _decode_with_pillow(data, where, form, raised=True)
             raise refused_by_pillow(error, where, form.max_pixels) from error
         except UnidentifiedImageError as error:
             if header is not None and (header.samples == 2 or header.bits > 16):

@@ -18,12 +18,18 @@ from siamtransfer.data.unreadable import UnreadableImage
 
 MOST_CHANNELS = 512  # a hyperspectral camera has some hundred
 
-_lifting = threading.RLock()
+_lifting = threading.Lock()
+_state = threading.Lock()
+_usual: list[int | None] = []
+"""Pillow's limit, while it is raised."""
 
 
 def pixel_limit(stated: int | None) -> int | None:
     """The most pixels that an image may have; None for any number."""
-    return Image.MAX_IMAGE_PIXELS if stated is None else stated
+    if stated is not None:
+        return stated
+    with _state:
+        return _usual[0] if _usual else Image.MAX_IMAGE_PIXELS
 
 
 def too_large(pixels: int, stated: int | None) -> str:
@@ -51,23 +57,28 @@ def require_size(shape: Sequence[int], where: str, stated: int | None) -> None:
         raise UnreadableImage(where, too_large(pixels, stated))
 
 
-def is_raised(stated: int | None) -> bool:
+def is_raised(stated: int) -> bool:
     """Whether a set allows larger images than Pillow does by itself."""
-    return stated is not None and Image.MAX_IMAGE_PIXELS is not None and stated > Image.MAX_IMAGE_PIXELS
+    usual = pixel_limit(None)
+    return usual is not None and stated > usual
 
 
 @contextlib.contextmanager
 def raised_limit(stated: int) -> Iterator[None]:
     """Pillow allows `stated` pixels in the body, which one thread at a time can be in.
 
-    Pillow's limit is one for the whole process, so it is raised for single images that need it alone.
+    Pillow's limit is one for the whole process, so it is raised for single images that need it alone, and
+    meanwhile `pixel_limit` tells the other threads the usual one.
     """
     with _lifting:
-        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, stated
+        with _state:
+            _usual.append(Image.MAX_IMAGE_PIXELS)
+            Image.MAX_IMAGE_PIXELS = stated
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = usual
+            with _state:
+                Image.MAX_IMAGE_PIXELS = _usual.pop()
 
 
 def reason_of(error: Exception) -> str:

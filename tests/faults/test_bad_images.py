@@ -142,8 +142,9 @@ def test_evaluation_stops_and_names_the_file(workers: int, folder: Path) -> None
     with pytest.raises(UnreadableImage) as caught:
         extract_pixels(images, Transform(16, 18, (0.5,) * 3, (0.5,) * 3), workers=workers)
     assert str(caught.value) == (
-        f"cannot read the image {folder}/bad/bomb.png because it claims to have more than the 89,478,485 "
-        "pixels allowed; mend the file or take it out of the set"
+        f"cannot read the image {folder}/bad/bomb.png because it claims to have 3,600,000,000 pixels, "
+        "more than the 89,478,485 pixels allowed (--data.max-pixels 3600000000 allows it); mend the file or "
+        "take it out of the set"
     )
 
 
