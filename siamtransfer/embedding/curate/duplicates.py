@@ -20,7 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from siamtransfer.embedding.curate.collection import Collection
+from siamtransfer.embedding.collection import Collection
 from siamtransfer.embedding.curate.same_picture import THUMBNAIL, compare, thumbnail
 from siamtransfer.evaluation.knn.search import search
 from siamtransfer.features.progress import PassProgress

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.embedding.collection import Collection
 from siamtransfer.embedding.curate import same_picture
-from siamtransfer.embedding.curate.collection import Collection
 from siamtransfer.embedding.curate.config import CurateConfig
 from siamtransfer.embedding.curate.coreset import Coreset, choose
 from siamtransfer.embedding.curate.duplicates import (
@@ -25,7 +25,7 @@ from siamtransfer.embedding.curate.duplicates import (
     group,
     links_of,
 )
-from siamtransfer.embedding.curate.lists import classes_fit, write_list, write_table
+from siamtransfer.embedding.curate.lists import classes_fit, write_list
 from siamtransfer.embedding.curate.outliers import Outliers, find_outliers
 from siamtransfer.embedding.embed import (
     embedder_of,
@@ -35,6 +35,7 @@ from siamtransfer.embedding.embed import (
     provenance_of,
 )
 from siamtransfer.embedding.sources import Part, open_parts
+from siamtransfer.embedding.tables.csv_table import write_csv
 from siamtransfer.evaluation.labelled_images import count_workers
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
@@ -211,13 +212,13 @@ def write(
         if left_out:
             names = first_few([printable(path) for path in left_out])
             say(f"remark: {name} cannot name paths that hold a line break: {names}")
-    write_table(out / "duplicates.csv", DUPLICATES, _duplicate_rows(collection, found))
+    write_csv(out / "duplicates.csv", DUPLICATES, _duplicate_rows(collection, found))
     copies = sum(len(each.members) - 1 for each in found.groups)
     say(f"wrote {printable(out / 'duplicates.csv')}: {copies} copies in {len(found.groups)} groups")
-    write_table(out / "outliers.csv", OUTLIERS, _outlier_rows(collection, found))
+    write_csv(out / "outliers.csv", OUTLIERS, _outlier_rows(collection, found))
     say(f"wrote {printable(out / 'outliers.csv')}: {len(found.outlying)} images")
     if test is not None:
-        write_table(out / "leaks.csv", LEAKS, _leak_rows(collection, test, found))
+        write_csv(out / "leaks.csv", LEAKS, _leak_rows(collection, test, found))
         say(f"wrote {printable(out / 'leaks.csv')}: {len(found.leaks)} pairs of the two sets")
     if not hasattr(collection.listing.parts[0].images, "path"):
         say("remark: the names are inside an archive or a set, and pretrain reads lists of files only")

@@ -1,13 +1,12 @@
-"""The files that `curate` writes: lists of paths that `pretrain --data.name list` reads, and tables."""
+"""Lists of paths, as `pretrain --data.name list` reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from siamtransfer.data.listing import has_image_ending
-from siamtransfer.embedding.tables.csv_table import BYTES_AS_THEY_ARE, CsvRows
+from siamtransfer.embedding.tables.csv_table import BYTES_AS_THEY_ARE
 from siamtransfer.embedding.tables.table import Row
 from siamtransfer.utils.files import atomic_write
 
@@ -38,12 +37,3 @@ def classes_fit(rows: Sequence[Row]) -> bool:
         and has_image_ending(row.path)
         for row in rows
     )
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV; numbers that are not whole have six digits."""
-    with atomic_write(path) as file:
-        table = CsvRows(file)
-        table.write(list(header))
-        for row in rows:
-            table.write([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row])

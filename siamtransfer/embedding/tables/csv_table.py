@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,12 @@ def csv_table(out: Path, columns: Columns) -> Iterator[_CsvTable]:
     """A CSV that appears under `out` at the end, and the record beside it."""
     with atomic_write(out) as file, atomic_write(out.with_suffix(".json")) as beside:
         yield _CsvTable(file, beside, columns)
+
+
+def write_record_beside(file: IO[bytes], record: dict[str, Any], missing: list[Missing]) -> None:
+    """Writes a record with the images that have no row, as one line of JSON."""
+    unreadable = [{"index": image.index, "path": image.path, "why": image.why} for image in missing]
+    file.write(f"{to_json({**record, 'unreadable': unreadable})}\n".encode())
 
 
 class CsvRows:
@@ -48,6 +54,19 @@ class CsvRows:
         self._file.write(f"{line}\n".encode(errors=BYTES_AS_THEY_ARE))
 
 
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV of any cells; None is an empty cell, and floats have six digits behind the point.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_write(path) as file:
+        table = CsvRows(file)
+        table.write(list(header))
+        for row in rows:
+            table.write([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row])
+
+
 class _CsvTable:
     def __init__(self, file: IO[bytes], beside: IO[bytes], columns: Columns):
         self._rows, self._beside, self._columns = CsvRows(file), beside, columns
@@ -63,8 +82,7 @@ class _CsvTable:
 
     def finish(self, record: dict[str, Any], missing: list[Missing]) -> None:
         """Writes the record, with the images that have no row, into the file beside the table."""
-        unreadable = [{"index": image.index, "path": image.path, "why": image.why} for image in missing]
-        self._beside.write(f"{to_json({**record, 'unreadable': unreadable})}\n".encode())
+        write_record_beside(self._beside, record, missing)
 
     @property
     def _names(self) -> list[str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from siamtransfer.records.sample_values import SampleValues
+from siamtransfer.utils.captions import caption_font, drawable, fitted
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
@@ -25,12 +26,20 @@ MAP = "viridis"
 DIMMED = 0.25  # brightness of an image outside a mask
 
 
+Colour = tuple[int, int, int]
+
+
 class Cell(NamedTuple):
-    """A picture with its caption; a green frame where it is `marked`."""
+    """A picture with its caption, shortened in the middle to its width, and a second line, the `note`.
+
+    A `marked` cell has a green frame and a green caption; `frame` is the colour of any other frame.
+    """
 
     picture: np.ndarray
     caption: str = ""
     marked: bool = False
+    note: str = ""
+    frame: Colour | None = None
 
 
 class Scale(NamedTuple):
@@ -66,9 +75,9 @@ class Sheet:
 
     def draw(self) -> np.ndarray:
         """The sheet as a picture."""
-        font = ImageFont.load_default(11)
+        font = caption_font()
         rows = [[cell._replace(picture=_fit(cell.picture)) for cell in row] for row in self.rows]
-        heights = [max(len(cell.picture) for cell in row) + LINE + GAP for row in rows]
+        heights = [max(len(cell.picture) for cell in row) + _head_of(row) + GAP for row in rows]
         columns = max(len(row) for row in rows)
         widths = [
             max((row[c].picture.shape[1] for row in rows if c < len(row)), default=CELL) + GAP
@@ -76,19 +85,19 @@ class Sheet:
         ]
         widths = [max(width, CELL // 2) for width in widths]
         head = LINE * (len(self.lines) + (self.scale is not None)) + GAP
-        text_width = max((font.getlength(line) for line in self.lines), default=0)
+        text_width = max((font.getlength(drawable(line)) for line in self.lines), default=0)
         width = max(sum(widths) + GAP, int(text_width) + 2 * GAP, BAR[0] + 330 if self.scale else 0)
         sheet = Image.new("RGB", (width, head + sum(heights) + GAP), WHITE)
         draw = ImageDraw.Draw(sheet)
         for number, line in enumerate(self.lines):
-            draw.text((GAP, GAP // 2 + number * LINE), line, BLACK, font)
+            draw.text((GAP, GAP // 2 + number * LINE), drawable(line), BLACK, font)
         if self.scale is not None:
-            _draw_scale(sheet, draw, self.scale, GAP // 2 + len(self.lines) * LINE, font)
+            _draw_scale(sheet, draw, self.scale, GAP // 2 + len(self.lines) * LINE)
         top = head
         for row, height in zip(rows, heights, strict=True):
             left = GAP
             for cell, space in zip(row, widths, strict=False):
-                _draw_cell(sheet, draw, cell, (left, top), (space, font))
+                _draw_cell(sheet, draw, cell, (left, top), (space, _head_of(row)))
                 left += space
             top += height
         return np.asarray(sheet)
@@ -127,33 +136,33 @@ def write_sheets(sheets: Mapping[str, Sheet], folder: Path) -> None:
         say(f"wrote {folder / name}: {len(sheet.rows)} images")
 
 
+def _head_of(row: Sequence[Cell]) -> int:
+    """Pixels of the text above the pictures of a row."""
+    return LINE * (2 if any(cell.note for cell in row) else 1)
+
+
 def _draw_cell(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    cell: Cell,
-    corner: tuple[int, int],
-    space: tuple[int, ImageFont.FreeTypeFont | ImageFont.ImageFont],
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, corner: tuple[int, int], space: tuple[int, int]
 ) -> None:
-    left, top = corner
-    width, font = space
-    caption = cell.caption
-    while caption and font.getlength(caption) > width - 2:
-        caption = "…" + caption.removeprefix("…")[1:]  # the end of a path says most
-    draw.text((left, top), caption, GREEN if cell.marked else BLACK, font)
-    picture = cell.picture
-    sheet.paste(Image.fromarray(picture), (left, top + LINE))
-    if cell.marked:
-        right, bottom = left + picture.shape[1], top + LINE + picture.shape[0]
-        draw.rectangle((left - 2, top + LINE - 2, right + 1, bottom + 1), outline=GREEN, width=2)
+    """Draws a cell with its text at `corner`; `space` is its width and the height of its text."""
+    (left, top), (width, head) = corner, space
+    colour = GREEN if cell.marked else cell.frame
+    for number, text in enumerate((cell.caption, cell.note)):
+        draw.text(
+            (left, top + number * LINE),
+            fitted(text, width - 2),
+            GREEN if cell.marked else BLACK,
+            caption_font(),
+        )
+    picture, top = cell.picture, top + head
+    sheet.paste(Image.fromarray(picture), (left, top))
+    if colour is not None:
+        right, bottom = left + picture.shape[1], top + picture.shape[0]
+        draw.rectangle((left - 2, top - 2, right + 1, bottom + 1), outline=colour, width=2)
 
 
-def _draw_scale(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    scale: Scale,
-    top: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
+def _draw_scale(sheet: Image.Image, draw: ImageDraw.ImageDraw, scale: Scale, top: int) -> None:
+    font = caption_font()
     ramp = np.repeat(np.linspace(0, 1, BAR[0])[None], BAR[1], axis=0)
     low = f"{scale.low:.3g}"
     draw.text((GAP, top), low, BLACK, font)

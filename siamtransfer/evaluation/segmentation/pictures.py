@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from siamtransfer.evaluation.dense.sheet import BLACK, GAP, LINE, WHITE, Cell, Sheet
 from siamtransfer.evaluation.segmentation.scoring import Scored
 from siamtransfer.segmentation.data.masked_images import MaskedImages
+from siamtransfer.utils.captions import caption_font, drawable
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
 
@@ -74,8 +75,8 @@ def write_pictures(
 
 def _legend(width: int, classes: Sequence[str], present: Sequence[int], colours: np.ndarray) -> np.ndarray:
     """uint8[h, width, 3]: a swatch and a name for each class that is in a picture, and for ignored pixels."""
-    font = ImageFont.load_default(11)
-    entries = [(classes[label], tuple(int(c) for c in colours[label])) for label in present]
+    font = caption_font()
+    entries = [(drawable(classes[label]), tuple(int(c) for c in colours[label])) for label in present]
     entries.append(("ignored", IGNORED))
     places, left, top = [], GAP, GAP
     for name, _ in entries:

@@ -71,11 +71,16 @@ class Collection:
 
     @cached_property
     def contents(self) -> list[Content]:
-        """Of each readable image the digest of its file, or of its pixels where it has no file of its own."""
+        """`content` of every readable image."""
         with ThreadPoolExecutor(READING_THREADS) as pool:
-            return list(pool.map(self._content, range(len(self))))
+            return list(pool.map(self.content, range(len(self))))
 
-    def _content(self, row: int) -> Content:
+    def content(self, row: int) -> Content:
+        """The digest of a readable image's file, or of its pixels where it has no file of its own.
+
+        Raises:
+            UnreadableImage: the file can no longer be read.
+        """
         images, index = self.place(row)
         encoded = getattr(images, "encoded", None)
         if encoded is not None:

@@ -1,0 +1,1 @@
+"""The images of a source that are most like some others."""
