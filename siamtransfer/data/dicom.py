@@ -24,6 +24,14 @@ from siamtransfer.data.unreadable import UnreadableImage, WrongChannels
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+WINDOWS = "dicom"
+"""The kind of the remark on windows."""
+
+OWN_WINDOWS = (
+    "through its own window, or from its least to its largest value where it has more than eight bits and no "
+    "window, so contrast differs from file to file; --data.value-range LOW HIGH states one window for all, "
+    "such as -160 240 of soft tissue in CT"
+)
 _SIGNATURE = b"DICM"  # behind a preamble of 128 bytes
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
@@ -125,10 +133,7 @@ def _as_viewers_show(values: np.ndarray, file: Dataset, where: str) -> tuple[np.
 
     if int(file.BitsStored) > 8:
         remark_once(
-            "dicom",
-            f"{where} is a DICOM image of {file.BitsStored} bits: such files are shown through their own "
-            "windows or ranges, as by viewers, so contrast differs from file to file; --data.value-range LOW "
-            "HIGH states one window for all, such as -160 240 of soft tissue in CT",
+            WINDOWS, f"{where} is a DICOM image of {file.BitsStored} bits, shown as viewers do: {OWN_WINDOWS}"
         )
     if file.get("WindowCenter") not in (None, "") and file.get("WindowWidth") not in (None, ""):
         beyond = np.array([-1e9, 1e9])  # which become the two ends of the window's output

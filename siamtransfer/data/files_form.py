@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from siamtransfer.data.depth import remark_once
+from siamtransfer.data.dicom import OWN_WINDOWS, WINDOWS
 from siamtransfer.data.first_look import Files, Look, look_at
 from siamtransfer.data.found_depth import find_depth
 from siamtransfer.data.orientation import UPRIGHT
@@ -58,7 +59,21 @@ def settle_form(files: FormedFiles, form: PixelForm, *, stated: bool) -> None:
     remarks += [*_turned(files, where, looks), *_transparent(files, where, looks, stated=stated)]
     for remark in remarks:
         remark_once(remark, remark)
+    if windowed := _windowed(files, where, looks):
+        remark_once(WINDOWS, windowed)
+        remarks.append(windowed)
     files.remark = "; ".join(remarks) or None
+
+
+def _windowed(files: FormedFiles, where: str, looks: dict[int, Look]) -> str:
+    """The remark on DICOM files that no stated window shows; empty where there are none."""
+    found = [index for index, look in looks.items() if look.dicom]
+    if not found or files.form.value_range is not None:
+        return ""
+    return (
+        f"{where}: {len(found)} of {len(looks)} files that were looked at, such as "
+        f"{files.describe(found[0])}, are DICOM files, shown as viewers do: {OWN_WINDOWS}"
+    )
 
 
 def found_options(images: object) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from siamtransfer.data.deep_png import PNG_START
 from siamtransfer.data.deep_values import DEEP_STARTS, Extremes, extremes_of
+from siamtransfer.data.dicom import is_dicom
 from siamtransfer.data.orientation import (
     JPEG_HEAD,
     UPRIGHT,
@@ -59,6 +60,7 @@ class Look(NamedTuple):
         transparent: whether a pixel is not opaque.
         lost_on_background: whether it shows nothing on the background of the set, and would on another one.
         extremes: of an image of more than eight bits.
+        dicom: whether it is a DICOM file.
     """
 
     header: TiffHeader | None = None
@@ -66,6 +68,7 @@ class Look(NamedTuple):
     transparent: bool = False
     lost_on_background: bool = False
     extremes: Extremes | None = None
+    dicom: bool = False
 
 
 def evenly(length: int, count: int) -> list[int]:
@@ -93,6 +96,8 @@ def look_at(files: Files, form: PixelForm) -> dict[int, Look]:
 
 
 def _look(data: bytes, form: PixelForm) -> Look:
+    if is_dicom(data):
+        return Look(dicom=True)
     if data.startswith(b"\xff\xd8"):
         return Look(orientation=orientation_of_jpeg(data))
     if not data.startswith((*DEEP_STARTS, *_SHOWN_STARTS)):

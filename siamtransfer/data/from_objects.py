@@ -162,18 +162,20 @@ def from_images(
     axes: Axes | None = None,
     orientation: Orientation | None = None,
     background: str | None = None,
+    max_pixels: int | None = None,
 ) -> ImageSet:
     """A list of PIL images or paths as an ImageSet; files are read when their images are used.
 
     `labels` are integers, or names, which are numbered in sorted order. The fingerprint covers the content:
     its first use reads every image once. The others say how files become uint8[H,W,C], see `PixelForm`;
-    `channels` None is 3, `orientation` None shown, `background` None white. A PIL image that comes straight
-    from `Image.open` is read as its file; one that was worked on is not turned.
+    `channels` None is 3, `orientation` None shown, `background` None white, and
+    `max_pixels` None what Pillow allows. A PIL image that comes straight from `Image.open` is read as its
+    file; one that was worked on is not turned.
 
     Raises:
         UserError: the list is empty, an entry is neither an image nor a path, or the labels do not fit.
     """
-    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background)
+    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background, max_pixels)
     for index, image in enumerate(images):
         if not isinstance(image, Image.Image | str | os.PathLike):
             raise UserError(

@@ -59,6 +59,8 @@ class PackOptions:
     """JPEG quality of reduced images."""
     max_unreadable: float = 0.05
     """Share of images that may be left out because they cannot be read."""
+    max_pixels: int | None = None
+    """The most pixels of an image that is reduced; null: 89 million, as in Pillow."""
     threads: int | None = None
     """Threads that read and reduce; null: one a processor, up to 16."""
     resume: bool = False
@@ -92,7 +94,8 @@ def pack_images(options: PackOptions) -> dict[str, Any]:
     assert options.source is not None
     assert options.out is not None
     shard_bytes = parse_bytes(options.shard_size)
-    train, test = open_dataset(options.source, options.root, split=options.split)
+    limit: dict[str, Any] = {} if options.max_pixels is None else {"max_pixels": options.max_pixels}
+    train, test = open_dataset(options.source, options.root, split=options.split, **limit)
     sets: list[ImageSet] = [train] if test is None else [train, test]
     threads = options.threads or min(16, os.cpu_count() or 1)
     settings = PackSettings(shard_bytes, options.size, options.quality, options.max_unreadable, threads)
