@@ -9,7 +9,7 @@ from typing import Any
 
 from siamtransfer.config.pretrain import PretrainConfig
 from siamtransfer.config.sections import MethodConfig
-from siamtransfer.data.pixel_form import DEPTH_OPTIONS, VIEW_OPTIONS, recorded_form
+from siamtransfer.data.pixel_form import DEPTH_OPTIONS, FILE_OPTIONS, recorded_form
 from siamtransfer.methods.registry import METHODS, current_names, section_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import read_checked_text
@@ -79,8 +79,9 @@ def _number_of_views(saved: Mapping[str, Any]) -> int:
 def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raises UserError when two configurations (as dicts) differ in a key that matters; lists all such keys.
 
-    `saved` may be an older version's: keys that it lacks count as having had their defaults. A key of NETWORK
-    that is null on one side is not compared: `require_network` (pretraining/start.py) compares the network.
+    A run may get more epochs, not fewer. `saved` may be an older version's: keys that it lacks count as
+    having had their defaults. A key of NETWORK that is null on one side is not compared: `require_network`
+    (pretraining/start.py) compares the network.
     """
     saved = current_names(saved, views=_number_of_views(saved))
     method = saved["method"]["name"]
@@ -90,12 +91,18 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
         if old.get(key) is None or new.get(key) is None:  # that of the weights, which the checkpoint records
             old[key] = new[key]
     form = recorded_form(saved.get("data", {}))
-    for key in (*DEPTH_OPTIONS, *VIEW_OPTIONS):  # what is left open is that of the checkpoint or of the set
+    for key in (*DEPTH_OPTIONS, *FILE_OPTIONS):  # what is left open is that of the checkpoint or of the set
         name = f"data.{key}"
         old[name] = new.get(name) if new.get(name) is None else form.get(key)
     free: tuple[str, ...] = FREE_ON_RESUME
     if method != current["method"]["name"]:
         free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough
+    if old["optim.epochs"] > new["optim.epochs"]:
+        raise UserError(
+            f"the run to resume has optim.epochs {old['optim.epochs']}, and a run can get more epochs, not "
+            "fewer: leave --optim.epochs out, or start afresh in another --run.dir"
+        )
+    free += ("optim.epochs",)
     differing = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

@@ -7,7 +7,8 @@ import time
 
 from siamtransfer.utils.log import say
 
-SECONDS = 30.0  # from line to line; a shorter pass says nothing
+SECONDS = 30.0  # from line to line; a pass that takes less says nothing
+FIRST = 5.0  # seconds until the first line, where the pass will take SECONDS more
 
 
 class PassProgress:
@@ -16,13 +17,18 @@ class PassProgress:
     def __init__(self, what: str, total: int, *, shown: bool):
         self.what, self.total, self.shown = what, total, shown
         self._began = self._said = time.perf_counter()
+        self._lines = 0
 
     def done(self, images: int) -> None:
         """Notes that `images` of all are done."""
         now = time.perf_counter()
-        if not self.shown or images < 1 or now - self._said < SECONDS:
+        waited = now - self._said
+        if not self.shown or images < 1 or waited < (SECONDS if self._lines else FIRST):
             return
-        self._said = now
         speed = images / (now - self._began)
-        left = dt.timedelta(seconds=round((self.total - images) / speed))
-        say(f"{self.what}: {images} of {self.total} images · {speed:.0f} images/s · ETA {left}")
+        seconds = (self.total - images) / speed
+        if waited < SECONDS and seconds < SECONDS:
+            return
+        self._said, self._lines = now, self._lines + 1
+        left = dt.timedelta(seconds=round(seconds))
+        say(f"{self.what}: {images} of {self.total} images · {speed:.3g} images/s · ETA {left}")

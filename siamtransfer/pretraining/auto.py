@@ -123,7 +123,7 @@ def _kind_of_source(config: PretrainConfig) -> Chosen:
         return Chosen("flat", f"{shown} holds images beside its folders, so the folders are no classes")
     reasons = {
         "folder": f"{shown} holds folders, whose names are classes for the kNN check; training sees no label",
-        "flat": f"{shown} holds images and no folders, so there are no labels",
+        "flat": f"{shown} holds no folders, so there are no labels",
         "list": f"{shown} is a text file of paths",
     }
     return Chosen(kind, reasons.get(kind, f"of the files that {shown} holds"))

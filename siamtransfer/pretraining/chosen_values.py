@@ -73,9 +73,10 @@ def choose_values(config: PretrainConfig, facts: Facts) -> dict[str, Chosen]:
         UserError: there are too few images for a batch.
     """
     if facts.images < 2 * facts.ranks:
+        share = "" if facts.ranks == 1 else f" for each of {facts.ranks} processes"
         raise UserError(
-            f"the set has {facts.images} image{'s' * (facts.images != 1)}: a batch needs two for each of "
-            f"{facts.ranks} process{'es' * (facts.ranks != 1)}, so add images"
+            f"the set has {facts.images} image{'s' * (facts.images != 1)}, and a batch needs at least two{share}: "
+            "add images"
         )
     chosen: dict[str, Chosen] = {}
     for key, choose in _RULES.items():

@@ -20,6 +20,7 @@ from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
 from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.data.recorded_form import form_as_recorded
 from siamtransfer.data.registry import NAMED
+from siamtransfer.data.report.overview import say_overview
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.pretraining.auto import say_chosen, settle_from, settle_source, settle_values
@@ -55,6 +56,9 @@ def open_training_images(data: DataConfig, saved: dict[str, Any] | None = None) 
         for key, value in form.as_options().items():
             if key in NAMED[data.name].takes:
                 setattr(data, key, value)
+    with collectives.own_pace("looking at the images"):
+        if collectives.rank() == 0:
+            say_overview(images)
     return images
 
 

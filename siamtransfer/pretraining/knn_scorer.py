@@ -98,6 +98,11 @@ class KnnScorer:
         return f"knn/k={self.k}/T={self.temperature:g}/top1"
 
     @property
+    def query_count(self) -> int:
+        """How many images are scored."""
+        return len(self._queries or self._bank)
+
+    @property
     def protocol(self) -> dict[str, object]:
         """What the numbers depend on, for the record."""
         test = self.test or self.bank
@@ -105,7 +110,7 @@ class KnnScorer:
             "knn_bank": f"{self.bank.name}/{self.bank.split}",
             "knn_bank_images": len(self._bank),
             "knn_queries": f"{test.name}/{test.split}",
-            "knn_query_images": len(self._queries or self._bank),
+            "knn_query_images": self.query_count,
             "knn_leave_one_out": self.test is None,
             "knn_bank_dtype": self.bank_dtype,
             "knn_transform": vars(self.transform),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from siamtransfer.data.unreadable import UnreadableImages
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.optim.optimizers import rate_at
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
@@ -56,12 +58,31 @@ class Logger:
             f"{config.optim.batch_size} on {runtime.world_size} x {runtime.device.type} in "
             f"{runtime.precision} · steps {state.step} to {self.schedule.steps} · {config.run.dir}"
         )
+        self._introduce_extension()
         if config.optim.grad_accum_steps > 1:
             images = config.optim.batch_size // runtime.world_size // config.optim.grad_accum_steps
             say(
                 f"optim.grad_accum_steps {config.optim.grad_accum_steps}: batch-norm statistics are those of "
                 f"{images} images a rank, not of the whole batch"
             )
+
+    def _introduce_extension(self) -> None:
+        """Says how the schedule goes on where the run has just got more epochs, and how it can get some."""
+        state, step = self.state, self.state.step
+        if step == self.schedule.steps:
+            say(f"the run has done all its {step} steps; --optim.epochs with a larger number extends it")
+        if not state.extensions or state.extensions[-1]["step"] != step:
+            return
+        before, now = state.extensions[-1]["epochs_before"], state.extensions[-1]["epochs"]
+        settings, per_epoch = state.config.optim, self.schedule.steps_per_epoch
+        old = replace(settings, epochs=before)
+        last, following = rate_at(old, max(step - 1, 0), per_epoch), rate_at(settings, step, per_epoch)
+        say(
+            f"optim.epochs {before} -> {now}: from here on the schedule {settings.schedule}, and those of "
+            f"the method, are laid out over {now} epochs; the learning rate was {last:.4g} and goes on at "
+            f"{following:.4g}. The first {step} steps had the schedule of {before} epochs, so this is no run "
+            f"of {now} epochs from the start, and the record says so"
+        )
 
     def watch(self, batches: Iterable[T]) -> Iterator[T]:
         """Passes `batches` on and starts the clocks of speed, time left and waiting for data."""
@@ -70,24 +91,34 @@ class Logger:
         return self.clock.watch(batches)
 
     def step(self, result: StepResult) -> None:
-        """Counts a step; every `log.every` steps and after the last one, a row and a progress line."""
+        """Counts a step; every `log.every` steps and after the last one, a row and a progress line. Where
+        steps are slow, lines come in between."""
         config, steps = self.state.config, self.schedule.steps
         due = result.step % config.log.every == 0 or result.step == steps
         self.clock.images += config.optim.batch_size
         self._to_report += result.unreadable
         if due or result.stopping:
             self._report_unreadable()
-        if not due:
-            return
+        line_due = self._progress.tick(result.step)
+        if due:
+            self._write_row(result)
+        elif line_due and self.runtime.is_main:
+            self._tell(result, *self.clock.look())
+
+    def _write_row(self, result: StepResult) -> None:
         speed, waiting = self.clock.lap()
         loss, epoch = result.report.loss, result.step / self.schedule.steps_per_epoch
         numbers = {"loss": loss, "lr": result.lr, "epoch": epoch}
         numbers |= {name: float(number) for name, number in result.output.numbers.items()}
         self.journal.write(result.step, {**numbers, "images_per_second": speed, "data_wait_share": waiting})
+        self._tell(result, speed, waiting)
+
+    def _tell(self, result: StepResult, speed: float, waiting: float) -> None:
+        epoch, epochs = result.step / self.schedule.steps_per_epoch, self.state.config.optim.epochs
         self._progress.update(
             result.step,
-            f"epoch {epoch:.1f}/{config.optim.epochs} · loss {loss:.4f} · lr {result.lr:.4g} · "
-            f"{speed:.0f} images/s · data wait {waiting:.0%}",
+            f"epoch {epoch:.1f}/{epochs} · loss {result.report.loss:.4f} · lr {result.lr:.4g} · "
+            f"{speed:.3g} images/s · data wait {waiting:.0%}",
         )
 
     def row(self, step: int, numbers: dict[str, float]) -> None:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from siamtransfer.config import DataConfig, PretrainConfig
-from siamtransfer.data import ImageSet, open_labelled
+from siamtransfer.data import ImageSet
+from siamtransfer.data.labelled import open_pair
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.gradient_view.decomposition import decompose, indicators
 from siamtransfer.evaluation.gradient_view.forms import require_form
+from siamtransfer.evaluation.knn.verdict import interval_of_difference, remark_on_pixels
 from siamtransfer.features.extract import evaluation_transform
 from siamtransfer.metrics.spread import projection_health
 from siamtransfer.pretraining.images import count_workers, image_options
@@ -27,6 +29,8 @@ from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.views.view_spec import Recipe
+
+FEWEST_CHECKS = 4  # of the projections in a run, however short
 
 
 class Monitor(ABC):
@@ -47,6 +51,10 @@ class Monitor(ABC):
         """The row before the first step of this process; empty for none."""
         return {}
 
+    def conclude(self) -> str | None:
+        """A remark on the finished run, for people and its record; None as a rule."""
+        return None
+
     @abstractmethod
     def due(self, result: StepResult) -> bool:
         """Whether to measure after this step."""
@@ -57,18 +65,25 @@ class Monitor(ABC):
 
 
 class CollapseMonitor(Monitor):
-    """Measures the spread of the projections and raises the alarm when it is lost."""
+    """Measures the spread of the projections and raises the alarm when it is lost.
 
-    def __init__(self, state: TrainState, log: Logger):
+    A short run is measured FEWEST_CHECKS times, more often than `monitor.health_every` says. The alarm waits
+    for the step that it says, for projections of a network that has hardly begun are not spread yet.
+    """
+
+    def __init__(self, state: TrainState, schedule: Schedule, log: Logger):
         super().__init__()
         self.state, self.log, self.settings = state, log, state.config.monitor
+        self.every = min(self.settings.health_every, max(1, schedule.steps // FEWEST_CHECKS))
 
     def due(self, result: StepResult) -> bool:
-        return self.settings.health_every > 0 and result.step % self.settings.health_every == 0
+        return self.every > 0 and result.step % self.every == 0
 
     def check(self, result: StepResult) -> dict[str, float]:
         """Raises UserError on an alarm where `monitor.on_collapse` is stop."""
         health = projection_health(*[collectives.all_gather(z) for z in result.output.projections[:2]])
+        if result.step < self.settings.health_every:
+            return health
         causes = self.state.config.options.collapse_causes
         text = self.state.collapse.check(result.step, health, causes)
         if text is not None and self.settings.on_collapse == "stop":
@@ -131,6 +146,22 @@ class KnnMonitor(Monitor):
     def check(self, result: StepResult) -> dict[str, float]:
         return self._score(result.step)
 
+    def conclude(self) -> str | None:
+        """A warning where the last kNN accuracy is not above that of raw pixels, by more than chance."""
+        name = self.knn.name
+        numbers = self.log.latest(name, f"baseline/pixels/{name}")
+        if len(numbers) < 2:
+            return None
+        top1, pixels = numbers.values()
+        queries = self.knn.query_count
+        return remark_on_pixels(
+            top1,
+            pixels,
+            margin=interval_of_difference(top1, pixels, queries),
+            queries=queries,
+            what="the trained network",
+        )
+
     def _score(self, step: int) -> dict[str, float]:
         if collectives.broadcast_object(self.log.journal.has(step, self.knn.name)):
             return {}
@@ -165,7 +196,7 @@ def build_monitors(
     Raises:
         UserError: the labelled split cannot be opened.
     """
-    monitors: list[Monitor] = [CollapseMonitor(state, log)]
+    monitors: list[Monitor] = [CollapseMonitor(state, schedule, log)]
     if config.monitor.gradients_every:
         monitors.append(GradientMonitor(state, log, runtime))
     knn = build_knn(config, state.recipe, runtime, state.method.backbone.dim)
@@ -178,16 +209,35 @@ def build_monitors(
 
 
 def build_knn(config: PretrainConfig, recipe: Recipe, runtime: Runtime, dim: int) -> KnnScorer | None:
-    """The kNN scorer of `dim` features on the labelled split, or None (with a message) where there are no
-    labels."""
+    """The kNN scorer of `dim` features on the labelled split, or None (with a message) where labels say
+    nothing."""
     data = config.data
     if not config.monitor.knn_every:
         return None
-    if data.name == "flat":
+    pair = None if data.name == "flat" else _open_pair(data)
+    problem = "a flat folder has no labels" if pair is None else _why_not_scored(*pair)
+    if pair is None or problem:
         if runtime.is_main:
-            say("no kNN check: a flat folder has no labels")
+            say(f"no kNN check: {problem}")
         return None
-    return build_scorer(config, recipe, runtime, dim, *_open_labelled(data))
+    scorer = build_scorer(config, recipe, runtime, dim, *pair)
+    if runtime.is_main and scorer.k < config.monitor.knn_k:
+        say(
+            f"remark: monitor.knn_k is {config.monitor.knn_k} and an image has {scorer.k} others to be "
+            "compared with: so many vote"
+        )
+    return scorer
+
+
+def _why_not_scored(bank: ImageSet, test: ImageSet | None) -> str | None:
+    """Why kNN on these sets would say nothing; None where it says something."""
+    if bank.labels is None:
+        return f"{bank.name}/{bank.split} has no labels"
+    if len(bank.classes) < 2:
+        return f"all images of {bank.name}/{bank.split} are of one class"
+    if test is not None and test.labels is None:
+        return f"{test.name}/{test.split} has no labels"
+    return "one image has no neighbours" if len(bank) < 2 else None
 
 
 def build_scorer(
@@ -217,9 +267,9 @@ def build_scorer(
     )
 
 
-def _open_labelled(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
+def _open_pair(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
     with collectives.rank_by_rank("opening the labelled images", needed=data.download):
-        return open_labelled(data.name, test_split=data.test_split, **image_options(data))
+        return open_pair(data.name, test_split=data.test_split, **image_options(data))
 
 
 class _Speaker(Protocol):

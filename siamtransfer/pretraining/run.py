@@ -133,7 +133,12 @@ class RunFolder(contextlib.ExitStack):
         for monitor in monitors:
             metrics |= log.latest(*monitor.headline)
             protocol |= monitor.protocol
+            remark = getattr(monitor, "conclude", lambda: None)()  # users' may not have it
+            if remark is not None:
+                say(f"remark: {remark}")
+                protocol["remarks"] = [*protocol.get("remarks", []), remark]
         protocol |= {"chosen": state.chosen} if state.chosen else {}
+        protocol |= {"extensions": state.extensions} if state.extensions else {}
         metrics["collapse_alarms"] = len(state.collapse.alarms)
         kept = state.forgetting
         if kept.start is not None:

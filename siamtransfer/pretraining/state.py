@@ -45,6 +45,7 @@ class TrainState:
         forgetting, start_features: the watch over the retention set, and the features float32[n, D] of its
             fixed images by the network of the start; None without such a set.
         step: how many steps are done.
+        extensions: for each time the run got more epochs, the step, and the epochs before and after.
         chosen: why each value has been chosen that the configuration left `auto`, by key.
         updater: the distributed method with its optimizer and loss scaler; set by `distribute`.
     """
@@ -58,6 +59,7 @@ class TrainState:
     start_features: Tensor | None = None
     trunk: AdaptedTrunk | None = None
     step: int = 0
+    extensions: list[dict[str, int]] = field(default_factory=list)
     chosen: dict[str, str] = field(default_factory=dict)
     updater: Updater | None = None
     _saved: dict[str, Any] | None = None
@@ -96,6 +98,10 @@ class TrainState:
         require_same_images(self.images, fingerprint=data["fingerprint"], count=data["images"])
         self.method.load_state_dict(saved["model"])
         self.step = saved["progress"]["step"]
+        self.extensions = [*saved["progress"].get("extensions", [])]
+        before, now = saved["config"]["optim"]["epochs"], self.config.optim.epochs
+        if now > before:
+            self.extensions.append({"step": self.step, "epochs_before": before, "epochs": now})
         self.collapse = CollapseWatch(**saved["progress"]["collapse"])
         self.forgetting = ForgettingWatch(**saved["progress"].get("forgetting", {}))
         self.start_features = saved.get("start_features")
@@ -209,6 +215,7 @@ class TrainState:
                 "step": self.step,
                 "epoch": self.step // self._steps_per_epoch,
                 "collapse": vars(self.collapse),
+                **({"extensions": self.extensions} if self.extensions else {}),
                 **({"forgetting": vars(self.forgetting)} if self.forgetting.start is not None else {}),
             },
             "config": self.config.as_dict(),

@@ -94,7 +94,7 @@ def train_epochs(
             report = training.step(step, batch, stop.exit_status)
             clock.images += training.samples(step)
             done = step + 1
-            if done % per_epoch == 0 or done % UPDATE_PROGRESS == 0:
+            if progress.tick(done) or done % per_epoch == 0 or done % UPDATE_PROGRESS == 0:
                 speed, waiting = clock.lap()
                 progress.update(
                     done,
