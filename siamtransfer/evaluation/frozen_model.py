@@ -234,7 +234,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     if read is None and config.crop is None and config.resize is None:
         transform = pixel_transform(transform, len(train) + (len(test) if test else 0), channels_of(train))
     workers = count_workers(config.data, train, runtime)
-    readable = leave_out_unreadable(train, test, config.data, runtime, workers)
+    readable = leave_out_unreadable(train, test, config, runtime, workers)
     train, test = readable.train, readable.test
     witness = None
     with collectives.own_pace("asking the batch norms how the checkpoint is read"):

@@ -13,8 +13,9 @@ from siamtransfer.data.subset import Subset
 from siamtransfer.data.unreadable import BadImage, UnreadableImages
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.config import EvaluationData
-from siamtransfer.features.readable import find_unreadable
+from siamtransfer.evaluation.config import EvaluationConfig
+from siamtransfer.features.cache import feature_cache
+from siamtransfer.features.kept_failures import unreadable_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few, printable
@@ -37,19 +38,20 @@ class ReadableImages:
 
 
 def leave_out_unreadable(
-    train: ImageSet, test: ImageSet | None, data: EvaluationData, runtime: Runtime, workers: int
+    train: ImageSet, test: ImageSet | None, config: EvaluationConfig, runtime: Runtime, workers: int
 ) -> ReadableImages:
     """The images that `data.unreadable` leaves, the same on every rank.
 
     With `stop` these are all images, and only the sizes of files are looked at: an empty or missing file ends
     the evaluation before anything is computed, any other when it is read. With `skip` every image is read
     once, so that training and test features, labels, caches and fingerprints are of the same images from
-    the start. Sets in memory are not read.
+    the start; what is found is kept in `config.cache`. Sets in memory are not read.
 
     Raises:
         UserError: files are empty or missing (stop); or more than `data.max_unreadable` of a set cannot be
             read, or no train image of a class can (skip).
     """
+    data, cache = config.data, feature_cache(config.cache)
     sets = [images for images in (train, test) if images is not None]
     if data.unreadable == "stop":
         with collectives.own_pace("looking at the sizes of files"):
@@ -60,7 +62,8 @@ def leave_out_unreadable(
     record: dict[str, Any] = {"rule": "skip", "limit": data.max_unreadable}
     kept = []
     for images, part in zip(sets, ("train", "test"), strict=False):
-        bad = [] if images.image_size is not None else find_unreadable(images, runtime, workers=workers)
+        in_memory = images.image_size is not None
+        bad = [] if in_memory else unreadable_of(images, cache, runtime, workers=workers)
         kept.append(_without(images, bad, data.max_unreadable, is_train=part == "train"))
         names = [_name(images, image) for image in bad[:NAMES_RECORDED]]
         record[part] = {"images": len(bad), "names": names}

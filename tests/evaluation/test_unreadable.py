@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_runs import complete, images_of
+from support.small_runs import complete, images_of, on_ranks
 
+from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.config import EvaluationData
+from siamtransfer.evaluation.knn.config import KnnConfig
+from siamtransfer.evaluation.knn.evaluate import evaluate
 from siamtransfer.programs.gradients import main as gradients
 from siamtransfer.programs.knn import main as knn
 from siamtransfer.utils.errors import UserError
@@ -119,15 +123,23 @@ def test_exported_features_have_the_labels_of_the_readable_images(
 
 
 def test_the_cache_tells_a_set_with_unreadable_images_from_one_that_was_mended(
-    broken: Path, clean: Path, tmp_path: Path
+    broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "set"
     shutil.copytree(broken, root)
     options = [SOURCE, "--k=3", *SMALL[:-1], f"--cache={tmp_path / 'cache'}"]
     first = knn([*options, *skip(root)])
     assert first is not None
-    again = knn([*options, *skip(root)])
+    with monkeypatch.context() as patch:
+        patch.setattr("siamtransfer.features.kept_failures.find_unreadable", None)
+        patch.setattr("siamtransfer.evaluation.frozen_model.extract_share", None)
+        again = knn([*options, *skip(root)])  # all from the cache
     assert again is not None
+    assert again["protocol"] == first["protocol"]
+    for kept in (tmp_path / "cache").glob("unreadable-*.json"):
+        kept.write_text("[]")
+    assert knn([*options, *skip(root)])["protocol"] == first["protocol"]
+    assert "is damaged and is not used" in capsys.readouterr().err
     assert first["metrics"] == again["metrics"]
     assert first["provenance"]["train_fingerprint"] == again["provenance"]["train_fingerprint"]
     for part, names in BAD.items():  # other images of these names, of the same size
@@ -159,6 +171,22 @@ def test_without_the_option_empty_and_missing_files_are_counted_before_anything_
     with pytest.raises(UserError, match=r"2 of the 35 files of folder/train are empty or missing .*98\.png"):
         knn(argv)
     assert "extracting" not in capsys.readouterr().err
+
+
+def metrics_of_rank(runtime: Runtime, root: str) -> tuple[dict[str, float], dict[str, Any]] | None:
+    data = EvaluationData(name="folder", root=root, unreadable="skip", max_unreadable=0.1, workers=0)
+    config = KnnConfig(checkpoint=SOURCE, data=data, k=[3], device="cpu", crop=12, cache="none")
+    result = evaluate(config, runtime)
+    return None if result is None else (result.metrics, result.protocol["unreadable"])
+
+
+def test_several_ranks_leave_the_same_images_out(broken: Path, clean: Path) -> None:
+    first, second = on_ranks(metrics_of_rank, str(broken))
+    alone = run("knn", PROGRAMS["knn"], clean)
+    assert second is None
+    metrics, record = first
+    assert metrics == alone["metrics"]
+    assert record["train"] == {"images": 3, "names": list(BAD["train"])}
 
 
 def test_leave_one_out_leaves_unreadable_images_out_of_bank_and_queries(broken: Path, clean: Path) -> None:
