@@ -68,6 +68,7 @@ from siamtransfer.data.orientation import (
     turn_back,
 )
 from siamtransfer.data.pixel_form import FULL, RGB, PixelForm
+from siamtransfer.data.signatures import kind_of_content
 from siamtransfer.data.sizes import is_raised, raised_limit, refused_by_pillow, require_size
 from siamtransfer.data.tga import FORMAT as TGA
 from siamtransfer.data.tga import is_tga
@@ -190,7 +191,9 @@ def _decode_with_pillow(data: bytes, where: str, form: PixelForm, *, raised: boo
         except UnidentifiedImageError as error:
             if header is not None and (header.samples == 2 or header.bits > 16):
                 return _decode_values(data, where, form, header)
-            raise UnreadableImage(where, f"its content is no {KINDS} image, or is too damaged") from error
+            kind = kind_of_content(data)
+            why = f"its content is {kind or f'no {KINDS} image, or is too damaged'}"
+            raise UnreadableImage(where, why) from error
         except Exception as error:  # Pillow's readers raise errors of many types for damaged files
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UnreadableImage(where, f"it cannot be decoded ({reason})") from error

@@ -153,11 +153,11 @@ def without_a_piece(data: bytes) -> bytes:
 
 BAD = {
     "empty": (b"", "empty"),
-    "text": (b"this is not an image\n" * 40, "no JPEG, PNG"),
-    "html": (b"<html><body>404 Not Found</body></html>", "no JPEG, PNG"),
-    "zeros": (bytes(5000), "no JPEG, PNG"),
-    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "no JPEG, PNG"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no JPEG, PNG"),
+    "text": (b"this is not an image\n" * 40, "is text"),
+    "html": (b"<html><body>404 Not Found</body></html>", "is a web page"),
+    "zeros": (bytes(5000), "is nothing but zeros"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is an SVG drawing"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is a PostScript drawing"),
     "jpeg start only": (b"\xff\xd8\xff\xe0", "no JPEG, PNG"),
     "truncated jpeg": (encode(photo(), "JPEG")[:-200], "truncated"),
     "jpeg without its end": (encode(photo(), "JPEG")[:-2], "truncated"),

@@ -229,3 +229,24 @@ def test_a_folder_lists_the_new_endings_and_keeps_its_order(tmp_path: Path) -> N
     assert [images.relative_name(n) for n in range(len(images))] == [
         "a.TGA", "b.jpg", "c.dcm", "d.heic", "e.avif", "f.jp2"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404</html>", "web page"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG drawing"),
+        (b"%PDF-1.7\n\xe2\xe3", "PDF document"),
+        (b"\x00\x00\x00\x20ftypisom\x00\x00", "a video"),
+        (b"\x00\x00\x00\x18ftypcrx \x00\x00", "raw file"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"hello, world", "is text"),
+        (bytes(300), "nothing but zeros"),
+        (b"\x89PNG\r\n\x1a\n", "JPEG, PNG, WebP"),
+        (b"\x07\xf1\x99\x03" * 20, "JPEG, PNG, WebP"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(content: bytes, what: str) -> None:
+    with pytest.raises(UnreadableImage, match=what):
+        decode(content, "photo.jpg")
