@@ -13,7 +13,7 @@ OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo segmentation-demo test check format doctor faults faults-ranks bench rehearsal timm-families export-families docs docs-serve clean
+.PHONY: demo detection-demo segmentation-demo test test-thorough check format doctor faults faults-ranks bench rehearsal timm-families export-families docs docs-serve tutorials clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -29,6 +29,10 @@ segmentation-demo: $(VENV)/.demo
 # One process a core, a file of tests to each, the longest files first (tests/conftest.py).
 test: $(VENV)/.test
 	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+# Further cases of what the suite shows: more networks, more moments of a signal.
+test-thorough: $(VENV)/.test
+	$(PY) -m pytest -n auto --maxprocesses 8 -m thorough
 
 check: $(VENV)/.test
 	$(PY) -m ruff format --check $(CODE)
@@ -85,6 +89,10 @@ docs: $(VENV)/.docs
 
 docs-serve: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
+# The tutorials of docs/tutorials/ at full size, every command timed: half an hour on two cores.
+tutorials: $(VENV)/.test
+	$(PY) scripts/tutorials.py
 
 clean:
 	rm -rf site $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -150,7 +150,7 @@ def _check_siamtransfer(words: Sequence[str]) -> None:
             own, inner = split_words(rest)
             options: LaunchOptions = program("launch").parse(own)
             options.check()
-            with mock.patch("siamtransfer.programs.launch.Path.exists", return_value=True):
+            with mock.patch("siamtransfer.programs.launch.Path"):  # which says that the data root exists
                 read_inner([inner[0], *_settled(inner[0], inner[1:])])
         else:
             _parse(name, rest)
@@ -275,5 +275,5 @@ def _flags_of(names: Sequence[str]) -> set[str]:
         flags |= {option.flag for option in options_of(METHODS[name].Config, f"{section_of(name)}.")}
     sections = [flag[2:].rpartition(".") for flag in flags]
     negated = {f"--{section}.no-{name}" for section, _, name in sections if section}
-    everywhere = {"--help", "--help-all", "--print-config", "--config", "--version"}
+    everywhere = {"--help", "--help-all", "--print-config", "--config", "--version", "--json", "--no-json"}
     return flags | {f"--no-{flag[2:]}" for flag in flags} | negated | everywhere
