@@ -81,6 +81,11 @@ def raised_limit(stated: int) -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _usual.pop()
 
 
+def allowed(stated: int | None) -> contextlib.AbstractContextManager[None]:
+    """Where a set allows more than Pillow does, Pillow allows that in the body; see `raised_limit`."""
+    return raised_limit(stated) if stated is not None and is_raised(stated) else contextlib.nullcontext()
+
+
 def reason_of(error: Exception) -> str:
     """What an error of a reader says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__

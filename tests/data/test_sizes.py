@@ -19,6 +19,8 @@ from siamtransfer.data import open_images
 from siamtransfer.data.decode import decode
 from siamtransfer.data.pixel_form import SHOWN, PixelForm
 from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.evaluation.depth.data.depth_files import read_depth
+from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
@@ -105,3 +107,19 @@ def test_the_limit_is_an_option_of_every_set_of_files_and_no_part_of_its_fingerp
         open_images("flat", root=tmp_path, max_pixels=0)
     with pytest.raises(UserError, match=r"data\.max_pixels: fashion-scenes .* does not take it"):
         open_images("fashion-scenes", max_pixels=600)
+
+
+def test_masks_and_depth_maps_have_the_limit_of_their_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    Image.fromarray(values.astype(np.uint8)).save(tmp_path / "mask.png")
+    Image.fromarray(values).save(tmp_path / "depth.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for read, name in ((read_mask, "mask"), (read_depth, "depth")):
+        path = str(tmp_path / f"{name}.png")
+        with pytest.raises(UserError, match=rf"{name}\.png: it claims to have 600 pixels, more than the 100"):
+            read(path)
+        np.testing.assert_array_equal(read(path, 600), values.astype(np.uint8) if name == "mask" else values)
+        with pytest.raises(UserError, match="more than the 599 pixels"):
+            read(path, 599)

@@ -19,14 +19,15 @@ _PNG_DEPTH, _PNG_COLOUR_TYPE, _PNG_GREY = 24, 25, 0
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
-def read_mask(path: str) -> np.ndarray:
-    """uint8[H,W] or uint16[H,W]: the values of a mask as they stand in the file.
+def read_mask(path: str, max_pixels: int | None = None) -> np.ndarray:
+    """uint8[H,W] or uint16[H,W]: the values of a mask as they stand in the file. `max_pixels` is the limit of
+    its set, see `PixelForm`.
 
     Raises:
         UserError: the file cannot be read or decoded, has several channels, or is a JPEG, which
             changes values.
     """
-    return read_pixel_values(path, "mask", _values)
+    return read_pixel_values(path, "mask", _values, max_pixels)
 
 
 def _values(image: Image.Image, data: bytes, where: str) -> np.ndarray:
