@@ -24,6 +24,7 @@ ALLOCATE = (
 )
 
 
+@pytest.mark.thorough
 def test_a_short_rehearsal_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stages = ["listing", "configurations", "checkpoint"]
     words = [*COUNTS, f"--folder={tmp_path}", "--configurations", SIMSIAM]

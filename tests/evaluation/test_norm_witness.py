@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.originals import as_trained
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import Architecture
@@ -81,11 +82,11 @@ def accustomed(architecture: Architecture, images: ImageSet, normalisation: Norm
 TRUTHS = [
     (RESNET18, NAMES["imagenet"]),
     (RESNET18, NAMES["half"]),
-    (RESNET18, NAMES["none"]),
-    (RESNET18._replace(stem="imagenet-nopool"), NAMES["imagenet"]),
-    (RESNET18._replace(stem="small"), NAMES["imagenet"]),
+    more(RESNET18, NAMES["none"]),
+    more(RESNET18._replace(stem="imagenet-nopool"), NAMES["imagenet"]),
+    more(RESNET18._replace(stem="small"), NAMES["imagenet"]),
     (RESNET18._replace(stem="small-stride2"), NAMES["imagenet"]),
-    (RESNET50, NAMES["imagenet"]),
+    more(RESNET50, NAMES["imagenet"]),
     (RESNET50._replace(stride_in_1x1=True), NAMES["imagenet"]),
 ]
 
@@ -111,7 +112,7 @@ def test_no_false_alarm_and_wrong_normalisations_are_named(
     ("truth", "used", "named"),
     [
         (RESNET18, {"stem": "imagenet-nopool"}, "--stem imagenet"),
-        (RESNET18._replace(stem="small"), {"stem": "small-pool"}, "--stem small"),
+        more(RESNET18._replace(stem="small"), {"stem": "small-pool"}, "--stem small"),
         (RESNET18._replace(stem="small-stride2"), {"stem": "small"}, "--stem small-stride2"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.small_runs import differences
+from support.thorough import more
 
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
@@ -76,8 +77,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dic
     return results
 
 
-@pytest.mark.parametrize(("step", "number"), [(2, signal.SIGTERM), (4, signal.SIGINT), (7, signal.SIGTERM)])
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    ("name", "step", "number"),
+    [  # within an epoch, at its end, and in the second one
+        ("fine-tuning", 2, signal.SIGTERM),
+        ("published probe", 4, signal.SIGINT),
+        ("sweep", 7, signal.SIGTERM),
+        ("fine-tuning", 7, signal.SIGTERM),
+        more("fine-tuning", 4, signal.SIGINT),
+        more("published probe", 2, signal.SIGTERM),
+        more("published probe", 7, signal.SIGTERM),
+        more("sweep", 2, signal.SIGTERM),
+        more("sweep", 4, signal.SIGINT),
+    ],
+)
 def test_a_stopped_evaluator_goes_on_to_the_bit(
     name: str,
     step: int,

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from support.checkpoint_files import save
 from support.originals import HALF, IMAGENET, TOLERANCE, as_trained, difference, normalised, sharpened
 from support.public_formats import HEAD, under
+from support.thorough import more
 from torch import Tensor, nn
 
 from siamtransfer.utils.errors import UserError
@@ -38,21 +39,23 @@ def without_head(model: nn.Module) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in model.state_dict().items() if not key.startswith("head")}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", more("resnext50_32x4d"), more("wide_resnet50_2")])
 def test_a_resnet_of_torchvisions_form(tmp_path: Path, name: str) -> None:
     model = build(name)
     file = save(model.state_dict(), tmp_path)
     assert difference(file, Features(model))[0] < TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "stride"), [("resnet18", 16), ("resnet18", 8), ("resnet50", 8)])
+@pytest.mark.parametrize(("name", "stride"), [("resnet18", 16), more("resnet18", 8), ("resnet50", 8)])
 def test_a_dilated_resnet(tmp_path: Path, name: str, stride: int) -> None:
     model = build(name, output_stride=stride)
     file = save(model.state_dict(), tmp_path)
     assert difference(file, Features(model), output_stride=stride)[0] < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["resnetblur50", "resnetaa50", "resnetblur18", "resnet50d", "seresnet50"])
+@pytest.mark.parametrize(
+    "name", [more("resnetblur50"), "resnetaa50", "resnetblur18", "resnet50d", more("seresnet50")]
+)
 def test_another_resnet_by_its_name(tmp_path: Path, name: str) -> None:
     model = build(name)
     file = save(model.state_dict(), tmp_path)
@@ -74,7 +77,7 @@ def test_an_anti_aliased_resnet_is_read_by_its_side_file_or_with_an_assumption(
     assert difference(tmp_path / "model.safetensors", Features(model))[0] < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_base_patch32_224"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", more("vit_base_patch32_224")])
 def test_a_vit(tmp_path: Path, name: str) -> None:
     model = sharpened(build(name))
     file = save(model.state_dict(), tmp_path)
@@ -140,7 +143,7 @@ def test_dinos_small_vit_has_six_heads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["convnext_atto", "regnety_002", "resnetv2_50", "swin_tiny_patch4_window7_224"]
+    "name", ["convnext_atto", "regnety_002", more("resnetv2_50"), more("swin_tiny_patch4_window7_224")]
 )
 def test_any_model_of_timm_by_its_name(tmp_path: Path, name: str) -> None:
     model = build(name)
