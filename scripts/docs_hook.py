@@ -13,7 +13,7 @@ from docs_site.api_page import PAGE as API
 from docs_site.api_page import api_page
 from docs_site.configuration_page import PAGE as CONFIGURATIONS
 from docs_site.configuration_page import configuration_page
-from docs_site.markdown import ROOT, link_pages
+from docs_site.markdown import ROOT, copyable, link_pages
 from docs_site.method_page import PAGE as METHODS
 from docs_site.method_page import method_page
 from docs_site.program_pages import page_of, program_page, programs_page
@@ -63,8 +63,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fills the tables that a page asks for by a comment."""
-    return fill(markdown, page.file.src_uri)
+    """Fills the tables that a page asks for by a comment, and lets its blocks of commands be copied."""
+    return fill(copyable(markdown), page.file.src_uri)
 
 
 def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:

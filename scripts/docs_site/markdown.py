@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from doc_pages import FIRST_WORDS
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
 _CODE = re.compile(r"(`[^`]+`)")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|>])")
 _LINKED = re.compile(r"(\bdocs/[\w/-]+\.md\b|\barXiv\s+\d{4}\.\d{4,5})")
-_BARE_PAGE = re.compile(r"(?<![`(\[/\w])docs/[\w/-]+\.md\b(?!`)")
+_BARE_PAGE = re.compile(r"(?<![`\[/\w])(?<!\]\()docs/[\w/-]+\.md\b(?!`)")
+_PLAIN_BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _COMMENT = re.compile(r"^(?P<command>\S.*?\S) {2,}(?P<comment>[^\s-].*)$")
 
 
@@ -81,6 +84,19 @@ def docstring(text: str, page: str) -> str:
         else:
             blocks.append(prose("\n".join(line.strip() for line in lines), page))
     return "\n\n".join(blocks) + "\n"
+
+
+def copyable(markdown: str) -> str:
+    """The Markdown with every block of commands and remarks in columns (`COMMAND   what it does`) as one that
+    may be copied whole. Blocks of output, and those in which a command has several lines, stay."""
+
+    def rewrite(match: re.Match[str]) -> str:
+        lines = match[1].splitlines()
+        if any(line.partition(" ")[0] not in FIRST_WORDS or line.endswith("\\") for line in lines):
+            return match[0]
+        return _commands(lines)
+
+    return _PLAIN_BLOCK.sub(rewrite, markdown)
 
 
 def _commands(lines: list[str]) -> str:

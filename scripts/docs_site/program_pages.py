@@ -21,9 +21,10 @@ search:
 PROGRAMS_INTRODUCTION = """# Programs
 
 `siamtransfer PROGRAM` and the files of the repository are the same: `siamtransfer knn` is
-`python eval/knn.py`. Every program prints one JSON document as the last line of stdout: metrics, protocol,
-provenance. `siamtransfer configs` lists the [shipped configurations](../configurations.md), and
-`source <(siamtransfer completion bash)` completes programs and options in a shell.
+`python eval/knn.py`. Every program ends with its record: metrics, protocol, provenance. On a terminal it is a
+[table](../NUMBERS.md), elsewhere one JSON document as the last line of stdout. `siamtransfer configs` lists
+the [shipped configurations](../configurations.md), and `source <(siamtransfer completion bash)` completes
+programs and options in a shell.
 
 """
 SETTINGS = """Lists are `--k 5 20`, switches `--augment` and `--no-augment`. `--config FILE` reads settings
