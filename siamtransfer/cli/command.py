@@ -14,6 +14,7 @@ import yaml
 
 from siamtransfer.cli import help as helps
 from siamtransfer.cli.options import Option
+from siamtransfer.cli.output import without_flags
 from siamtransfer.cli.parser import (
     Schema,
     Settings,
@@ -68,6 +69,7 @@ class Command(Generic[C]):
         """
         words = [str(word) for word in (sys.argv[1:] if argv is None else argv)]
         schema = Schema(self.config)
+        words = without_flags(words, schema.options)
         if any(word in ("--help", "-h", "--help-all") for word in words):
             self._print_help(words, schema)
         base: dict[str, Any] = getattr(self.config, "base_trees", lambda words: {})(words)

@@ -1,4 +1,4 @@
-"""What every program does around its own work: a sentence for a user's error, one JSON line for a result."""
+"""What every program does around its own work: a sentence for a user's error, the record on stdout."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from siamtransfer.cli.output import print_record, wants_json
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import print_messages, say
-from siamtransfer.utils.strict_json import to_json
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -21,15 +21,17 @@ ERROR_MARKER = "SIAMTRANSFER_ERROR_MARKER"
 def run(main: Callable[[], dict[str, Any] | None]) -> NoReturn:
     """Runs a program's `main` and ends the process with the right status.
 
-    A returned record is printed as the last line of stdout. A `UserError` becomes `error: …` on stderr and
+    A returned record is printed as the last line of stdout, in JSON, or on a terminal as a table (see
+    `output.wants_json`). A `UserError` becomes `error: …` on stderr and
     status 2, Ctrl-C status 130, and a `SystemExit` keeps its own; anything else is a defect and keeps its
     traceback.
     """
     print_messages()
     try:
+        as_json = wants_json(sys.argv[1:])
         record = main()
         if record is not None:
-            print(to_json(record), flush=True)
+            print_record(record, as_json=as_json)
     except UserError as error:
         say(f"error: {error}")
         if os.environ.get(ERROR_MARKER):

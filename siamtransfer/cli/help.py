@@ -12,6 +12,8 @@ from typing import Any
 
 from siamtransfer.cli.options import Option, section_doc
 
+JSON_HELP = "Print the record as one line of JSON on a terminal, too, where it is a table."
+TABLE_HELP = "--no-json prints the table everywhere; SIAMTRANSFER_OUTPUT=json or table chooses for good."
 COLUMN = 30
 """Where the explanations begin."""
 
@@ -33,6 +35,8 @@ def short_help(name: str, doc: str, options: list[Option], defaults: dict[str, A
     lines = [usage(name, options), "", doc.strip(), "", "Common options:", *_rows(common, defaults)]
     if all(option.key != "config" for option in options):
         lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
+    if all(option.key != "json" for option in options):
+        lines += _row("--json", JSON_HELP)
     if more:
         lines += ["", *textwrap.wrap(more, _width())]
     if hidden:
@@ -52,6 +56,8 @@ def full_help(name: str, doc: str, options: list[Option], defaults: dict[str, An
     if all(option.key != "config" for option in options):
         lines += _row("--config FILE", "YAML file of settings, or a shipped one by name; may be repeated.")
     lines += _row("--print-config", "Print the settings as YAML, and stop.")
+    if all(option.key != "json" for option in options):
+        lines += _row("--json, --no-json", f"{JSON_HELP} {TABLE_HELP}")
     lines += _row("--help, --help-all", "Print the common options, or all of them.")
     if more:
         lines += ["", *textwrap.wrap(more, _width())]

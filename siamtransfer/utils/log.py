@@ -1,6 +1,6 @@
 """Messages to the user, through the logger `siamtransfer`.
 
-The programs print them to stderr, because stdout is one JSON document. A notebook configures the logger as
+The programs print them to stderr, because stdout is the record. A notebook configures the logger as
 usual.
 """
 
