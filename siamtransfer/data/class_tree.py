@@ -101,6 +101,16 @@ def labelled_splits(root: Path) -> list[str]:
     return [split_name(name, part) for part, name in found.items() if list_folders(root / name)]
 
 
+def unlabelled_splits(root: Path) -> dict[str, Path]:
+    """The folders below `root` that are parts of the set and hold images without class folders, by split."""
+    found, _ = _find(root, list_folders(root), "auto") if root.is_dir() else ({}, [])
+    return {
+        split_name(name, part): root / name
+        for part, name in found.items()
+        if not list_folders(root / name) and _holds_image(root / name, ENDINGS)
+    }
+
+
 def filled_folders(folder: Path) -> list[str]:
     """The names of the folders in `folder` that hold an image, sorted; arrays count where nothing else is."""
     names = list_folders(folder)

@@ -22,6 +22,7 @@ from siamtransfer.data.listing import (
     STAT_THREADS,
     Listing,
     PathTable,
+    Skipped,
     list_folders,
     list_images,
     require_folder,
@@ -44,9 +45,9 @@ class FileImages:
     added, removed, renamed or replaced by one of another size, and needs no reading of a million files. It
     is the same for a copy of the set, so a run can go on with one. `content_fingerprint` covers what the
     files hold, too.
-    `skipped` counts the files whose ending is not an image's. `form` says how their pixels become
-    uint8[H,W,C]; the fingerprint covers what is not usual in it. `remark` is what was remarked about the
-    images when the set was opened, `set_remarks` what about names, classes and parts.
+    `skipped` counts the files whose ending is not an image's, `skipped_endings` by ending. `form` says how
+    their pixels become uint8[H,W,C]; the fingerprint covers what is not usual in it. `remark` is what was
+    remarked about the images when the set was opened, `set_remarks` what about names, classes and parts.
     """
 
     image_size: int | None = None
@@ -64,9 +65,11 @@ class FileImages:
         classes: Sequence[str] = (),
         skipped: int = 0,
         skipped_example: str = "",
+        skipped_endings: Mapping[str, Skipped] | None = None,
     ):
         self.name, self.split, self.classes, self.labels = name, split, tuple(classes), labels
         self.skipped, self.skipped_example = skipped, skipped_example
+        self.skipped_endings = dict(skipped_endings or {})
         self._files = files
 
     @property
@@ -170,6 +173,7 @@ class FlatFolder(FileImages):
             PathTable(folder, listing.paths),
             skipped=listing.skipped,
             skipped_example=listing.skipped_example,
+            skipped_endings=listing.skipped_endings,
         )
 
 
@@ -225,6 +229,7 @@ class ClassFolder(FileImages):
             classes=classes,
             skipped=listing.skipped,
             skipped_example=listing.skipped_example,
+            skipped_endings=listing.skipped_endings,
         )
         self.set_remarks = (*place.remarks, *remarks)
 

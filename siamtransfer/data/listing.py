@@ -13,6 +13,7 @@ from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from siamtransfer.utils.text import printable
 ENDINGS = PLAIN | PACKAGES.keys()
 ARRAY_ENDINGS = {"npy"}
 """Of arrays, which are images in a set that holds no other: beside images they may be anything."""
+MOST_ENDINGS, OTHER_ENDINGS = 100, "(others)"
+"""Endings that are counted one by one, and the name of what is beyond."""
 MISSING = -1  # the size of a file that is not there, or of a link to nothing
 STAT_THREADS = 16  # a network file system answers many requests at once; for a local disk it is no loss
 STAT_CHUNK = 4096
@@ -88,21 +91,38 @@ class PathTable:
         return np.array(rows, dtype=np.int64).reshape(len(self), 2)
 
 
+class Skipped(NamedTuple):
+    """How many files with an ending were skipped, and the first of them."""
+
+    files: int
+    example: str
+
+
 @dataclass
 class Listing:
     """The image files below a folder, as relative paths in byte order, and a count of the skipped files.
 
-    `skipped` counts files whose ending is not an image's, sockets and the like, but no hidden files.
+    `skipped` counts files whose ending is not an image's, sockets and the like, but no hidden files;
+    `skipped_endings` counts them by ending (see `ending_of`).
     """
 
     paths: list[bytes] = field(default_factory=list)
     skipped: int = 0
     skipped_example: str = ""
+    skipped_endings: dict[str, Skipped] = field(default_factory=dict)
 
     def skip(self, path: str) -> None:
         """Counts a skipped file."""
         self.skipped += 1
         self.skipped_example = self.skipped_example or printable(path)
+        ending = ending_of(path)
+        if ending not in self.skipped_endings and len(self.skipped_endings) >= MOST_ENDINGS:
+            ending = OTHER_ENDINGS
+        self._count(ending, Skipped(1, printable(path)))
+
+    def _count(self, ending: str, skipped: Skipped) -> None:
+        before = self.skipped_endings.get(ending, Skipped(0, skipped.example))
+        self.skipped_endings[ending] = Skipped(before.files + skipped.files, before.example)
 
     def add(self, inner: Listing, folder: str) -> None:
         """Adds the listing of `folder`, one level below."""
@@ -110,6 +130,8 @@ class Listing:
         self.paths += [prefix + path for path in inner.paths]
         self.skipped += inner.skipped
         self.skipped_example = self.skipped_example or inner.skipped_example
+        for ending, skipped in inner.skipped_endings.items():
+            self._count(ending, skipped)
 
 
 def list_images(
@@ -153,6 +175,12 @@ def list_folders(folder: str | Path) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is a remain of a program."""
     return name.startswith(".") or name == "__MACOSX"
+
+
+def ending_of(path: str) -> str:
+    """The ending of a file's name in lower case, without its dot; empty where it has none."""
+    stem, dot, ending = path.rpartition("/")[2].rpartition(".")
+    return ending.lower() if dot and stem else ""
 
 
 def has_image_ending(name: str, endings: Set[str] = frozenset(ENDINGS)) -> bool:

@@ -20,10 +20,17 @@ from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load
 from siamtransfer.data import ImageSet, UnreadableImage
 from siamtransfer.data.imageset import channels_of, content_fingerprint
 from siamtransfer.data.registry import NAMED
+from siamtransfer.data.report.overview import say_overview
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.config import EvaluationConfig
-from siamtransfer.evaluation.labelled_images import count_workers, form_of, open_images, require_channels
+from siamtransfer.evaluation.labelled_images import (
+    count_workers,
+    form_of,
+    names_of,
+    open_images,
+    require_channels,
+)
 from siamtransfer.evaluation.unreadable import leave_out_unreadable
 from siamtransfer.features.cache import feature_cache
 from siamtransfer.features.extract import (
@@ -53,6 +60,7 @@ class LabelledFeatures:
         protocol: what moves the numbers, as far as images and features go.
         provenance: what the features were computed from.
         images: the train and test sets; None where the features come from files.
+        model: what the features were computed by; None where they come from files.
     """
 
     train: Features
@@ -60,6 +68,7 @@ class LabelledFeatures:
     protocol: dict[str, Any]
     provenance: dict[str, Any]
     images: tuple[ImageSet, ImageSet | None] | None = None
+    model: FrozenModel | None = None
 
 
 @dataclass
@@ -126,6 +135,7 @@ class FrozenModel:
             **({"witness": self.witness} if self.witness else {}),
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint if self.test else None,
+            **names_of(self.train, self.test),
         }
 
     @property
@@ -227,6 +237,9 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     recorded = _recorded_config(read)
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
         train, test = open_images(config.data, recorded.get("data", {}), source)
+    with collectives.own_pace("looking at the images"):
+        if runtime.is_main:
+            say_overview(train, test)
     if backbone is not None:
         require_channels(source, backbone, train, *([test] if test else []))
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -282,7 +295,7 @@ def labelled_features(
     test = model.features(model.test, [config.layers]) if model.test else None
     with collectives.own_pace("fingerprinting the images"):
         provenance = model.provenance
-    return LabelledFeatures(train, test, model.protocol, provenance, (model.train, model.test))
+    return LabelledFeatures(train, test, model.protocol, provenance, (model.train, model.test), model)
 
 
 def choose_transform(

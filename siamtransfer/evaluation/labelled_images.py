@@ -15,6 +15,8 @@ from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.utils.errors import UserError
 
+CLASSES_RECORDED = 1000  # names of classes in a record, which has the number of all
+
 NOT_OF_THE_SET = ("workers", "unreadable", "max_unreadable")
 """Options of EvaluationData that say how a set is read, and not which it is."""
 
@@ -43,6 +45,19 @@ def form_of(*sets: ImageSet | None) -> dict[str, Any]:
     form = getattr(sets[0], "form", PixelForm(channels_of(sets[0]))).as_dict()
     remarks = [remark for images in sets if (remark := getattr(images, "remark", None))]
     return form | ({"image_remarks": remarks} if remarks else {})
+
+
+def names_of(*sets: ImageSet | None) -> dict[str, Any]:
+    """What a record says of the names in sets: the classes in the order of their labels, up to
+    CLASSES_RECORDED of them, and what was remarked on classes and parts."""
+    train = sets[0]
+    assert train is not None
+    remarks = [remark for images in sets for remark in getattr(images, "set_remarks", ())]
+    return {
+        "class_count": len(train.classes),
+        "classes": list(train.classes[:CLASSES_RECORDED]),
+        **({"set_remarks": remarks} if remarks else {}),
+    }
 
 
 def count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:

@@ -1,0 +1,290 @@
+"""Parts of a set as people name them, classes that look like parts, gaps in classes, and orders of "
+"classes."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamtransfer.data import open_images, open_labelled
+from siamtransfer.data.containers.splits import files_of_splits
+from siamtransfer.data.folders import ClassFolder
+from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.parts import part_in, part_of
+from siamtransfer.utils.errors import UserError
+
+NAMES = {
+    "train": ["Train", "TRAIN", "training", "train_images", "01_train", "Training Set", "trainset",
+              "train2017", "(train)", "TrainData", "trainval"],
+    "val": ["Val", "valid_set", "Validation", "dev", "eval", "VALID", "val_256", "development"],
+    "test": ["testing", "test set", "holdout", "Tests", "hold-out", "test1"],
+    None: ["bus", "invalid", "train_station", "contest", "trains", "evil", "devil", "images", "train-test"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in NAMES.items() for name in names])
+def test_names_of_parts(part: str | None, name: str) -> None:
+    assert part_of(name) == part
+
+
+def test_a_part_among_other_words() -> None:
+    assert part_in("flowers-train-000012") == "train" and part_in("ILSVRC2012_img_val") == "val"
+    assert part_in("train-test-split") is None
+
+
+def tree(root: Path, *names: str) -> Path:
+    """Empty files: the layout alone is looked at. A name that ends in a slash is an empty folder."""
+    for name in names:
+        path = root / name
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+    return root
+
+
+def classes(*parts: str, names: tuple[str, ...] = ("ant", "bee")) -> list[str]:
+    return [f"{part}/{name}/{number}.jpg" for part in parts for name in names for number in range(2)]
+
+
+def pair(root: Path) -> tuple[ClassFolder, ClassFolder | None]:
+    """Train and test by their folders; the form of the pixels is not settled, as the files are empty."""
+    from siamtransfer.data.labelled import _find_test_split
+
+    split = _find_test_split("folder", root, None)
+    return ClassFolder(root), None if split is None else ClassFolder(root, split)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "split"),
+    [
+        ("Train", "Val", "val"),
+        ("training", "testing", "test"),
+        ("train_images", "test_images", "test"),
+        ("01_train", "02_valid_set", "val"),
+        ("TRAIN", "dev", "val"),
+        ("train", "holdout", "test"),
+        ("train", "valid", "valid"),
+        ("flowers_train", "flowers_test", "test"),
+        ("ILSVRC2012_img_train", "ILSVRC2012_img_val", "val"),
+    ],
+)
+def test_parts_are_never_two_classes(train: str, test: str, split: str, tmp_path: Path) -> None:
+    first, second = pair(tree(tmp_path, *classes(train, test)))
+    assert first.classes == ("ant", "bee") and (first.split, len(first)) == ("train", 4)
+    assert second is not None and (second.split, second.classes, len(second)) == (split, ("ant", "bee"), 4)
+    assert second.describe(0) == str(tmp_path / test / "ant/0.jpg")
+
+
+def test_a_part_can_be_asked_for_by_any_of_its_names(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("Training", "Validation", "minival"))
+    for split in ("val", "valid", "Validation"):
+        assert ClassFolder(tmp_path, split).describe(0).startswith(str(tmp_path / "Validation"))
+    assert ClassFolder(tmp_path, "minival").split == "minival"
+
+
+VEHICLES = ["train/1.jpg", "bus/1.jpg", "car/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (VEHICLES, ("bus", "car", "train")),
+        (["valid/1.jpg", "invalid/1.jpg"], ("invalid", "valid")),
+        (["test/1.jpg", "control/1.jpg"], ("control", "test")),
+        (["steam_train/1.jpg", "toy_train/1.jpg"], ("steam_train", "toy_train")),
+    ],
+)
+def test_classes_that_are_called_like_parts(
+    names: list[str], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    train, test = pair(tree(tmp_path, *names))
+    assert train.classes == expected and test is None
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "two for one": (classes("train", "Training"), r"Training, train in .* mean the part train"),
+    "two for val": (classes("train", "val", "validation"), "all mean the part val"),
+    "class or part": ([*classes("train"), "bus/1.jpg"],
+                      r"may be parts of the set, and bus; .*--data\.parts none"),
+    "flat and other": (["train/1.jpg", "test/1.jpg", "bus/1.jpg"], r"may be parts of the set, and bus"),
+    "class and part in one": (["cat_train/1.jpg", "cat_test/1.jpg", "dog_train/1.jpg", "dog_test/1.jpg"],
+                              "name a class and a part at once"),
+    "parts inside classes": (classes("cat/train", "cat/test", "dog/train", "dog/test"),
+                             r"hold parts \(cat has test, train\); put the parts above"),
+    "one folder too high": (classes("data/train", "data/val"), r"give --data\.root .*/data$"),
+    "not sorted": (["train/1.jpg", "val/1.jpg"], "train holds no class folders; .*--data.name flat"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_may_be_parts_or_classes_is_refused(case: str, tmp_path: Path) -> None:
+    names, message = REFUSED[case]
+    with pytest.raises(UserError, match=message) as caught:
+        ClassFolder(tree(tmp_path, *names))
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_are_classes_where_that_is_said(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("train", "test"), "bus/1.jpg")
+    images = ClassFolder(tmp_path, parts="none")
+    assert images.classes == ("bus", "test", "train") and len(images) == 9
+    with pytest.raises(UserError, match="no split test"):
+        ClassFolder(tmp_path, "test", parts="none")
+
+
+def test_folders_beside_parts(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("Train", "Test"), "extra/1.jpg", "notes/x.txt", "Validierung/ant/1.jpg")
+    images = ClassFolder(tmp_path)
+    assert (len(images), images.classes) == (4, ("ant", "bee"))
+    assert ["Validierung beside them" in remark for remark in images.set_remarks] == [True]
+
+
+def test_a_test_part_without_labels_is_not_scored(tmp_path: Path) -> None:
+    train, test = pair(tree(tmp_path, *classes("train"), "test/1.jpg"))
+    assert test is None and "test names a part and holds no class folders" in train.set_remarks[0]
+
+
+@pytest.mark.parametrize("folder", [[], ["val/bee/"], ["val/bee/x.txt"]])
+def test_a_class_without_images_in_val(folder: list[str], tmp_path: Path) -> None:
+    names = ("ant", "bee", "cow")
+    tree(tmp_path, *classes("train", names=names), *classes("val", names=("ant", "cow")), *folder)
+    train, val = pair(tmp_path)
+    assert val is not None and val.classes == train.classes == names
+    assert val.labels is not None and val.labels.tolist() == [0, 0, 2, 2]
+    assert val.set_remarks == (
+        "1 of the 3 classes have no image in val (bee), so nothing is measured on them",
+    )
+
+
+def test_a_class_without_images_in_train_is_none(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("train", "val"), "train/dog/", "train/lost+found/", "val/dog/")
+    train, val = pair(tmp_path)
+    assert val is not None and val.classes == train.classes == ("ant", "bee")
+    assert "2 folders" in train.set_remarks[0] and "(dog, lost+found)" in train.set_remarks[0]
+    tree(tmp_path, "val/dog/1.jpg")
+    with pytest.raises(UserError, match=r"not among those of train \(dog\), .* put images of it into train"):
+        pair(tmp_path)
+
+
+def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    tree(tmp_path, *classes("train", names=(composed, "bee")), *classes("val", names=(decomposed, "bee")))
+    train, val = pair(tmp_path)
+    assert val is not None and val.classes == train.classes == ("bee", composed)
+    assert val.labels is not None and val.labels.tolist() == [0, 0, 1, 1]
+    assert decomposed in val.describe(3) and "other bytes of the same letters" in val.set_remarks[0]
+    tree(tmp_path, f"train/{decomposed}/1.jpg")
+    with pytest.raises(UserError, match="names that look the same"):
+        ClassFolder(tmp_path)
+
+
+def test_classes_that_differ_in_case(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("train", names=("Ant", "ant", "bee")), *classes("val", names=("Bee",)))
+    assert (
+        "classes differ in upper and lower case or blanks only (Ant and ant)"
+        in ClassFolder(tmp_path).set_remarks[0]
+    )
+    with pytest.raises(UserError, match=r"not among those of train \(Bee\), .* train has bee"):
+        ClassFolder(tmp_path, "val")
+
+
+def test_number_folders_are_sorted_as_numbers(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"{number}/{number}.jpg" for number in range(12)))
+    images = ClassFolder(tmp_path)
+    assert images.classes == tuple(map(str, range(12)))
+    assert [images.relative_name(index) for index in range(12)] == [f"{n}/{n}.jpg" for n in range(12)]
+    assert images.labels is not None and images.labels.tolist() == list(range(12))
+
+
+def test_numbers_with_zeros_before_them_are_texts(tmp_path: Path) -> None:
+    tree(tmp_path, "007/1.jpg", "12/1.jpg", "1/1.jpg")
+    assert ClassFolder(tmp_path).classes == ("007", "1", "12")
+
+
+def test_number_folders_beside_names_of_train(tmp_path: Path) -> None:
+    """ImageNet-V2 in the place of ImageNet's val."""
+    tree(tmp_path, *classes("train", names=("n01", "n02")), *classes("val", names=("0", "1")))
+    with pytest.raises(UserError, match=r"position of a class in the sorted names \(as in ImageNet-V2\)"):
+        ClassFolder(tmp_path, "val")
+
+
+def test_classes_that_hold_the_same_folders_are_remarked(tmp_path: Path) -> None:
+    images = ClassFolder(tree(tmp_path, *classes("2019", "2020")))
+    assert images.classes == ("2019", "2020") and "the same names (ant, bee)" in images.set_remarks[0]
+
+
+def paint(path: Path, value: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(path)
+
+
+def same_set(one: ImageSet, other: ImageSet) -> bool:
+    assert one.labels is not None
+    assert other.labels is not None
+    return (one.fingerprint, one.classes, one.labels.tolist(), one.split) == (
+        other.fingerprint, other.classes, other.labels.tolist(), other.split,
+    )  # fmt: skip
+
+
+def test_zip_archives_are_the_trees_that_they_hold(tmp_path: Path) -> None:
+    names = [
+        *classes("My Set/Training", names=("2", "10", "café")),
+        *classes("My Set/valid_set", names=("10",)),
+    ]
+    for value, name in enumerate(names):
+        paint(tmp_path / name, value)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in reversed(names):
+            archive.write(tmp_path / name, name)
+    in_zip, in_folder = (
+        open_labelled("zip", root=tmp_path / "set.zip"),
+        open_labelled("folder", root=tmp_path / "My Set"),
+    )
+    assert same_set(in_zip[0], in_folder[0])
+    assert in_zip[1] is not None and in_folder[1] is not None and same_set(in_zip[1], in_folder[1])
+    assert in_zip[1].classes == ("10", "2", "café") and in_zip[1].split == "val"
+
+
+def test_files_of_parts(tmp_path: Path) -> None:
+    tree(tmp_path / "a", "flowers-Train-0.tar", "flowers-Train-1.tar", "flowers-test.tar")
+    found = files_of_splits(tmp_path / "a", ".tar")
+    assert {part: len(files) for part, files in found.items()} == {"train": 2, "test": 1}
+    assert list(files_of_splits(tmp_path / "a", ".tar", "none")) == ["train"]
+    tree(tmp_path / "b", "Training/0.tar", "valid_set/1.tar")
+    assert list(files_of_splits(tmp_path / "b", ".tar")) == ["train", "val"]
+    tree(tmp_path / "c", "train-0.tar", "training-1.tar")
+    with pytest.raises(UserError, match=r"train-0\.tar, training-1\.tar in .* all name the part train"):
+        files_of_splits(tmp_path / "c", ".tar")
+
+
+def test_classes_of_parquet_files_may_lack_images_in_val(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    paint(tmp_path / "x.png", 7)
+    data = (tmp_path / "x.png").read_bytes()
+    for name, labels in {"Train-0": ["cow", "ant", "bee"], "Validation-0": ["cow", "ant"]}.items():
+        pq.write_table(
+            pa.table({"image": [data] * len(labels), "label": labels}), tmp_path / f"{name}.parquet"
+        )
+    train, val = open_labelled("parquet", root=tmp_path)
+    assert val is not None and train.classes == val.classes == ("ant", "bee", "cow")
+    assert val.labels is not None and val.labels.tolist() == [2, 0]
+    assert "no image in val (bee)" in val.set_remarks[0]  # type: ignore[attr-defined]
+
+
+def test_parts_is_no_option_of_named_sets() -> None:
+    with pytest.raises(UserError, match=r"data\.parts: fashion-objects .* does not take it"):
+        open_images("fashion-objects", parts="none")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    train, val = pair(tree(tmp_path, *classes("Train", "Val", names=(name, "bee"))))
+    assert val is not None and train.classes == val.classes == ("bee", name)
