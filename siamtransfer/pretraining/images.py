@@ -179,7 +179,8 @@ def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
     on_gpu = config.hardware.device != "cpu" and torch.cuda.is_available()
     images, _ = open_chosen_images(config, torch.device("cuda" if on_gpu else "cpu"))
     recipe = build_recipe(config, images)
-    failures = write_preview(path, ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images)))
+    views = ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images))
+    failures = write_preview(path, views, name=lambda index: images.describe(index).rpartition("/")[2])
     for where, why in failures:
         say(f"replaced an unreadable image: {where} ({why})")
     say(f"wrote {path}: each row is an image and its views by the recipe {recipe.name}")

@@ -18,7 +18,7 @@ from siamtransfer.views.config import ViewsConfig
 from siamtransfer.views.crop import centre_crop, crop
 from siamtransfer.views.dataset import ViewSet, augment_batch
 from siamtransfer.views.fused import augment_fused
-from siamtransfer.views.preview import write_preview
+from siamtransfer.views.preview import top_of, write_preview
 from siamtransfer.views.random_params import Column, Grey, Operation, sample_params
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.shared_memory import loader_shared_memory
@@ -144,7 +144,7 @@ def test_a_batch_of_thirteen_channels_goes_through_the_whole_chain(tmp_path: Pat
     write_preview(tmp_path / "views.png", ViewSet(ReplacingReader(images), views, 0, 6), count=2)
     with Image.open(tmp_path / "views.png") as picture:
         assert "channels 13, red, green and blue are 3 2 1" in picture.info["Description"]
-        shown = np.asarray(picture)[2:18, 2:18]
+        shown = np.asarray(picture)[top_of(0, 16) : top_of(0, 16) + 16, 2:18]
     assert np.array_equal(shown, centre_crop(images.image(0), 16, 16)[[3, 2, 1]].permute(1, 2, 0).numpy())
 
 

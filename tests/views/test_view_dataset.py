@@ -26,7 +26,7 @@ from siamtransfer.views.dataset import (
     augment_batch,
     identity_collate,
 )
-from siamtransfer.views.preview import GAP, write_preview
+from siamtransfer.views.preview import GAP, GREY, NARROWEST, RED, top_of, write_preview
 from siamtransfer.views.random_params import sample_params
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.sampler import StepSampler
@@ -208,7 +208,7 @@ def test_grey_images_of_any_shape_become_finite_grey_views() -> None:
 
 
 def cell(sheet: np.ndarray, row: int, column: int, side: int) -> np.ndarray:
-    top, left = (GAP + place * (side + GAP) for place in (row, column))
+    top, left = top_of(row, side), GAP + column * (side + GAP)
     return sheet[top : top + side, left : left + side]
 
 
@@ -218,10 +218,14 @@ def test_the_preview_shows_the_image_and_then_its_views(tmp_path: Path) -> None:
     assert unreadable == [("seven.jpg", "it is truncated")]
     assert [path.name for path in tmp_path.iterdir()] == ["views.png"]
     sheet = np.asarray(Image.open(tmp_path / "views.png"))
-    assert sheet.shape == (5 * (32 + GAP) + GAP, 3 * (32 + GAP) + GAP, 3)
+    assert sheet.shape == (top_of(4, 32) + 32 + GAP, NARROWEST, 3)
+    assert (cell(sheet, 1, 0, 32) == GREY).all()
+    names = [sheet[top_of(row, 32) - 15 : top_of(row, 32)].reshape(-1, 3) for row in range(5)]
+    assert [bool((name == RED).all(axis=1).any()) for name in names] == [False, True, False, False, False]
+    assert all((name != 255).any() for name in names)
     for row, index in enumerate((0, 7, 14, 22, 29)):
         original = centre_crop(read(index)[0], 32, 32).permute(1, 2, 0).numpy()
-        assert np.array_equal(cell(sheet, row, 0, 32), original)
+        assert row == 1 or np.array_equal(cell(sheet, row, 0, 32), original)
         batch = view_set(views)[(2, index)]
         for v in range(2):
             plain = augment(batch.crops[v], batch.params[:, v], (0, 0, 0), (1, 1, 1))[0].permute(1, 2, 0)
@@ -243,8 +247,11 @@ def test_local_crops_are_shown_in_their_own_size(tmp_path: Path) -> None:
     views = recipe("swav", size=32)
     write_preview(tmp_path / "views.png", view_set(views), count=99)
     sheet = np.asarray(Image.open(tmp_path / "views.png"))
-    assert sheet.shape == (COUNT * (32 + GAP) + GAP, 3 * (32 + GAP) + 6 * (14 + GAP) + GAP, 3)
-    assert (sheet[GAP + 14 : GAP + 32, 3 * (32 + GAP) + GAP :] == 255).all()
+    assert sheet.shape == (top_of(COUNT - 1, 32) + 32 + GAP, NARROWEST, 3)
+    assert 3 * (32 + GAP) + 6 * (14 + GAP) + GAP <= NARROWEST
+    top = top_of(0, 32)
+    assert (sheet[top + 14 : top + 32, 3 * (32 + GAP) + GAP :] == 255).all()
+    assert (sheet[top : top + 14, 3 * (32 + GAP) + GAP :][:, : 6 * (14 + GAP) - GAP] != 255).any()
 
 
 def test_a_preview_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from siamtransfer.embedding.embed import (
 from siamtransfer.embedding.neighbours.config import NeighboursConfig
 from siamtransfer.embedding.sources import open_parts
 from siamtransfer.embedding.tables.csv_table import write_csv
-from siamtransfer.evaluation.dense.sheet import Cell, Sheet
+from siamtransfer.evaluation.dense.sheet import Cell, Sheet, in_colours
 from siamtransfer.evaluation.knn.search import search
 from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
@@ -145,19 +145,14 @@ def _sheet(bank: Collection, queries: Collection, nearest: list[Nearest], config
     rows = []
     for query in chosen.tolist():
         path = queries.rows[query].path
-        cells = [Cell(shown(queries.image(query)), Path(path).name, note="query", marked=True)]
+        cells = [Cell(in_colours(queries.image(query)), Path(path).name, note="query", marked=True)]
         for row, cosine in nearest[query].neighbours:
             named = bank.rows[row]
             note = f"{cosine:.3f}" + (f"  {named.class_name}" if named.class_name is not None else "")
-            cells.append(Cell(shown(bank.image(row)), Path(named.path).name, note=note))
+            cells.append(Cell(in_colours(bank.image(row)), Path(named.path).name, note=note))
         rows.append(cells)
     head = [
         f"the nearest of {len(bank)} images of {config.images}, by {config.checkpoint}",
         "below each name: the cosine of its features and the query's, and its class if it has one",
     ]
     return Sheet(head, rows)
-
-
-def shown(image: np.ndarray) -> np.ndarray:
-    """uint8[H, W, 3] of an image uint8[H, W, C]: its first three channels, or its first one in grey."""
-    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)

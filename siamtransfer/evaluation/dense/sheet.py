@@ -171,6 +171,11 @@ def _draw_scale(sheet: Image.Image, draw: ImageDraw.ImageDraw, scale: Scale, top
     draw.text((left + BAR[0] + GAP, top), f"{scale.high:.3g}  {scale.what}", BLACK, font)
 
 
+def in_colours(image: np.ndarray) -> np.ndarray:
+    """uint8[H,W,3] of an image uint8[H,W,C]: its first three channels, or its first one in grey."""
+    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+
+
 def coloured(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """The colours uint8[H,W,3] of values[H,W]; `low` and `high` are the ends of the scale."""
     from matplotlib import colormaps

@@ -5,51 +5,71 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from siamtransfer.data import ImageSet
-from siamtransfer.utils.files import atomic_write
-from siamtransfer.views.crop import centre_crop
+from siamtransfer.evaluation.dense.sheet import Cell, Sheet, in_colours
 
-FRAME = 3  # pixels around every picture
-LARGEST = 128  # pixels a side; larger images are shown at this size
-SAME, OTHER, QUERY = (60, 170, 90), (210, 60, 60), (255, 255, 255)
+SAME, OTHER = (60, 170, 90), (210, 60, 60)
 
 
 def write_neighbours(
     path: Path,
     images: tuple[ImageSet, ImageSet | None],
     indices: Tensor,
+    similarities: Tensor | None = None,
     *,
     rows: int = 12,
     columns: int = 10,
 ) -> None:
     """Writes a PNG: a row for each of `rows` queries taken evenly from the set, the query first, then its
-    nearest neighbours, framed in green where they have the query's label and in red where not.
+    nearest neighbours, framed in green where they have the query's label and in red where not. Above each
+    stand its name and class, and of a neighbour its similarity.
 
-    `images` are the bank's set and the queries', None where the queries are the bank; indices int64[Q, k] are
-    those of `search`.
+    `images` are the bank's set and the queries', None where the queries are the bank; indices int64[Q, k]
+    and similarities[Q, k] are those of `search`.
+
+    Raises:
+        UserError: the file cannot be written.
+        UnreadableImage: an image can no longer be read.
     """
     bank, queries = images[0], images[1] or images[0]
     assert bank.labels is not None
     assert queries.labels is not None
-    columns = min(columns, indices.shape[1])
     chosen = np.linspace(0, len(queries) - 1, min(rows, len(queries))).round().astype(int)
-    side = min(LARGEST, max(queries.image_size or LARGEST, 32))
-    cell = side + 2 * FRAME
-    sheet = np.full((len(chosen) * cell, (1 + columns) * cell, 3), 255, np.uint8)
-    for row, query in enumerate(chosen.tolist()):
-        pictures = [(queries.image(query), QUERY)]
-        for neighbour in indices[query, :columns].tolist():
+    drawn = []
+    for query in chosen.tolist():
+        cells = [
+            Cell(in_colours(queries.image(query)), short_name(queries, query), note=_class(queries, query))
+        ]
+        for column, neighbour in enumerate(indices[query, :columns].tolist()):
             same = _share_label(queries.labels[query], bank.labels[neighbour])
-            pictures.append((bank.image(neighbour), SAME if same else OTHER))
-        for column, (image, colour) in enumerate(pictures):
-            frame = sheet[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-            frame[:] = colour
-            frame[FRAME:-FRAME, FRAME:-FRAME] = centre_crop(image, side, side).permute(1, 2, 0).numpy()
-    with atomic_write(path) as file:
-        Image.fromarray(sheet).save(file, format="PNG")
+            note = _class(bank, neighbour)
+            if similarities is not None:
+                note = f"{float(similarities[query, column]):.3f}  {note}"
+            frame = SAME if same else OTHER
+            cells.append(
+                Cell(in_colours(bank.image(neighbour)), short_name(bank, neighbour), note=note, frame=frame)
+            )
+        drawn.append(cells)
+    head = [
+        f"queries of {queries.name}/{queries.split}, and their nearest in {bank.name}/{bank.split}",
+        "green: of the query's class; red: of another; the number is the similarity of the features",
+    ]
+    Sheet(head, drawn).write(path)
+
+
+def short_name(images: ImageSet, index: int) -> str:
+    """The name of an image in a picture: that of its file without folders, or what the set calls it."""
+    return images.describe(index).rpartition("/")[2]
+
+
+def _class(images: ImageSet, index: int) -> str:
+    assert images.labels is not None
+    label = images.labels[index]
+    numbers = np.flatnonzero(label).tolist() if label.ndim else [int(label)]
+    names = images.classes
+    return ", ".join(names[number] if number < len(names) else str(number) for number in numbers)
 
 
 def _share_label(first: np.ndarray, second: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from siamtransfer.evaluation.dense.sheet import BLACK, GAP, LINE, WHITE, Cell, Sheet
+from siamtransfer.evaluation.dense.sheet import BLACK, GAP, LINE, WHITE, Cell, Sheet, in_colours
 from siamtransfer.evaluation.segmentation.scoring import Scored
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.utils.captions import caption_font, drawable
@@ -43,11 +43,6 @@ def paint(labels: np.ndarray, colours: np.ndarray, ignore: int | None = None) ->
     return picture
 
 
-def shown_in_colours(image: np.ndarray) -> np.ndarray:
-    """uint8[H,W,3] of an image uint8[H,W,C]: the first three channels, or the first alone in grey."""
-    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-
-
 def write_pictures(
     path: str, images: MaskedImages, shown: Sequence[int], scored: Sequence[Scored], source: str
 ) -> None:
@@ -60,7 +55,7 @@ def write_pictures(
     rows, present = [], set()
     for index in shown:
         mask = images.mask(index)
-        cells = [Cell(shown_in_colours(images.image(index)), images.describe(index))]
+        cells = [Cell(in_colours(images.image(index)), images.describe(index))]
         cells.append(Cell(paint(mask, colours, images.ignore), "truth"))
         cells += [Cell(paint(each.shown[index], colours), each.name) for each in scored if each.shown]
         rows.append(cells)
