@@ -197,7 +197,8 @@ class MonitorConfig:
     """float16 keeps the bank's features scaled to length one and rounded to half precision; auto: where they
     would take more than 4 GiB in float32, over all ranks."""
     health_every: int = 50
-    """Steps between checks of the projections (std, effective rank, centre, cosine); 0: never."""
+    """Steps between checks of the projections (std, effective rank, centre, cosine); a run too short for four
+    has them more often. 0: never."""
     gradients_every: int = 0
     """Steps between gradient views (rows gradient/...: what pulls and what pushes embeddings, see
     eval/gradients.py), each at the price of about a forward pass; 0: never."""

@@ -2,7 +2,7 @@
 
 The choice is a function of the number of images, a sample of their sizes, and the device; nothing is timed,
 so the same command on the same machine gives the same run. Speeds on the CPU were measured on one core of a
-Xeon of 2.1 GHz (docs/OWN_IMAGES.md); what is chosen on a GPU was not measured.
+Xeon (docs/OWN_IMAGES.md); what is chosen on a GPU was not measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPEEDS = {"resnet18": 36.4, "resnet50": 17.0}
 """Images a second of a step of SimSiam on one core, with views of 64 pixels and the published width."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 400
 MOST_EPOCHS_ON_GPU, STEPS_ON_GPU = 800, 10_000
-BYTES_PER_IMAGE = {"resnet18": 0.08, "resnet50": 0.3}
+GIB_PER_IMAGE = {"resnet18": 0.06, "resnet50": 0.22}
 """GiB of a GPU that the two views of an image of 224 pixels take, an upper estimate from the sizes of the
 feature maps in float32."""
 
@@ -75,7 +75,7 @@ def choose_values(config: PretrainConfig, facts: Facts) -> dict[str, Chosen]:
     if facts.images < 2 * facts.ranks:
         share = "" if facts.ranks == 1 else f" for each of {facts.ranks} processes"
         raise UserError(
-            f"the set has {facts.images} image{'s' * (facts.images != 1)}, and a batch needs at least two{share}: "
+            f"the set has {facts.images} image{'s' * (facts.images != 1)} and a batch needs two{share}: "
             "add images"
         )
     chosen: dict[str, Chosen] = {}
@@ -127,7 +127,7 @@ def _batch_size(config: PretrainConfig, facts: Facts) -> Chosen:
     images, passes = facts.images, facts.ranks * config.optim.grad_accum_steps
     limit, why = (64, "a CPU computes") if facts.on_cpu else (256, "SimSiam's experiments begin there")
     if not facts.on_cpu:
-        needed = BYTES_PER_IMAGE.get(config.backbone.name or "", 0.3) * (_view_size(config) / 224) ** 2
+        needed = GIB_PER_IMAGE.get(config.backbone.name or "", 0.22) * (_view_size(config) / 224) ** 2
         room = 2 ** int(math.log2(max(2, facts.memory * 0.8 / needed))) * facts.ranks
         if room < limit:
             limit, why = room, f"a GPU has {facts.memory:.0f} GiB"

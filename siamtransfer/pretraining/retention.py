@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from siamtransfer.config import DataConfig, PretrainConfig
 from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
+from siamtransfer.data.pixel_form import RGB, VIEW_OPTIONS
 from siamtransfer.data.registry import NAMED
 from siamtransfer.data.sources import open_dataset
 from siamtransfer.data.subset import Subset
@@ -239,8 +240,10 @@ def _open_retention(config: PretrainConfig, channels: int) -> tuple[ImageSet, Im
 
 def _form_of(data: DataConfig, source: str, channels: int) -> dict[str, Any]:
     """The options of the new images' form that a retention set takes: files take all, a set by name its
-    own."""
+    own. A published set keeps its orientation and background."""
     form = {key: getattr(data, key) for key in FORM_OPTIONS}
+    if source in NAMED and NAMED[source].form == RGB:
+        form |= dict.fromkeys(VIEW_OPTIONS)
     if form["channels"] is None and channels != 3:
         form["channels"] = channels  # which the files of the new images show
     return {key: value for key, value in form.items() if source not in NAMED or key in NAMED[source].takes}

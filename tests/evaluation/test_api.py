@@ -52,7 +52,7 @@ def same_origin(result: dict[str, Any], record: dict[str, Any]) -> None:
 
 def test_knn_is_the_programs(features: tuple[Features, Features]) -> None:
     result = knn(*features, k=[5, 20], temperature=0.07, device="cpu")
-    record = record_of(knn_program, "--k", "5", "20")
+    record = record_of(knn_program, "--k", "5", "20", "--no-baselines")
     same_origin(result.record(), record)
     assert result.predictions is not None
     assert set(result.predictions.settings) == {"k=5/T=0.07", "k=20/T=0.07"}

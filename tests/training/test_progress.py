@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from siamtransfer.features.progress import PassProgress
 from siamtransfer.training.progress import StepProgress, Stopwatch, duration
 
 
@@ -58,6 +59,67 @@ def test_plain_lines_with_the_time_left(clock: Clock, capsys: pytest.CaptureFixt
     progress.say("a word")
     progress.close()
     assert capsys.readouterr() == ("", "[50/100] loss 1 · ETA 1:40\na word\n")
+
+
+def test_slow_steps_are_told_from_the_first_on_with_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = StepProgress(steps=100, start=0, every=50)
+    for step in range(1, 8):
+        clock.now += 60.0 if step == 1 else 20.0  # the first warms up
+        if progress.tick(step):
+            progress.update(step, f"loss {step}")
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/100] loss 1 · ETA 1:39:00",
+        "about 32:40 left: 20 s a step, 98 steps; checks and saves come on top",
+        "[3/100] loss 3 · ETA 32:20",
+        "[5/100] loss 5 · ETA 31:40",
+        "[7/100] loss 7 · ETA 31:00",
+    ]
+
+
+def test_fast_steps_get_an_estimate_after_three_and_lines_every_so_many(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = StepProgress(steps=1000, start=0, every=5)
+    for step in range(1, 12):
+        clock.now += 0.1
+        if progress.tick(step):
+            progress.update(step, "loss")
+    assert capsys.readouterr().err.splitlines() == [
+        "about 1:40 left: 0.1 s a step, 996 steps; checks and saves come on top",
+        "[5/1000] loss · ETA 1:40",
+        "[10/1000] loss · ETA 1:39",
+    ]
+    short = StepProgress(steps=100, start=0, every=50)
+    for step in range(1, 50):
+        clock.now += 0.1
+        assert not short.tick(step)
+    assert capsys.readouterr().err == "", "a run of ten seconds needs no estimate"
+
+
+def test_looking_at_the_speed_ends_no_lap(clock: Clock) -> None:
+    watch = Stopwatch()
+    watch.images, clock.now = 30, clock.now + 10
+    assert watch.look() == watch.look() == (3.0, 0.0)
+    clock.now += 5
+    assert watch.lap() == (2.0, 0.0)
+
+
+def test_a_pass_over_images_tells_early_that_it_is_long(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long, short = (PassProgress(name, total, shown=True) for name, total in (("long", 1000), ("short", 55)))
+    for done in range(1, 9):
+        clock.now += 6.0
+        long.done(6 * done)
+        if done < 6:
+            short.done(10 * done)
+    assert capsys.readouterr().err.splitlines() == [
+        "long: 6 of 1000 images · 1 images/s · ETA 0:16:34",
+        "short: 50 of 55 images · 1.67 images/s · ETA 0:00:03",
+        "long: 36 of 1000 images · 1 images/s · ETA 0:16:04",
+    ]
 
 
 def test_the_last_step_is_always_told_and_other_ranks_are_silent(

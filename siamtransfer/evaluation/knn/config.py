@@ -19,7 +19,7 @@ class KnnConfig(OneCheckpointConfig):
     common: ClassVar[tuple[str, ...]] = (*EvaluationConfig.common, "k", "temperature", "metric", "neighbours")
 
     k: list[int] = field(default_factory=lambda: [10, 20, 100, 200])
-    """Numbers of neighbours."""
+    """Numbers of neighbours; one above what the bank has becomes that, with a remark."""
     temperature: list[float] = field(default_factory=lambda: [0.07])
     """Temperatures of the vote."""
     uniform: bool = False
@@ -38,6 +38,10 @@ class KnnConfig(OneCheckpointConfig):
     leaves them as they are."""
     neighbours: str | None = None
     """Draw queries and their neighbours there (GRID.png)."""
+
+    baselines: bool | None = None
+    """Also score raw pixels, the untrained network and guessing on the same images, and warn where the
+    checkpoint does not beat raw pixels; null: for small sets of your own and embedded ones."""
 
     def check(self) -> None:
         super().check()
