@@ -69,7 +69,14 @@ from siamtransfer.data.orientation import (
 )
 from siamtransfer.data.pixel_form import FULL, RGB, PixelForm
 from siamtransfer.data.signatures import kind_of_content
-from siamtransfer.data.sizes import is_raised, raised_limit, refused_by_pillow, require_size
+from siamtransfer.data.sizes import (
+    is_raised,
+    pixel_limit,
+    raised_limit,
+    refused_by_pillow,
+    require_size,
+    too_large,
+)
 from siamtransfer.data.tga import FORMAT as TGA
 from siamtransfer.data.tga import is_tga
 from siamtransfer.data.tiff import MOST_CHANNELS_OF_PILLOW, TIFF_STARTS, TiffHeader, tiff_header
@@ -159,7 +166,9 @@ def _decode_plain_jpeg(data: bytes, where: str, form: PixelForm) -> np.ndarray |
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
         if colour != "Gray" and (colour != "YCbCr" or form.channels != 3):
             return None
-        require_size((height, width), where, form.max_pixels)
+        most = pixel_limit(form.max_pixels)
+        if most is not None and height * width > most:
+            raise UnreadableImage(where, too_large(height * width, form.max_pixels))
         space = "RGB" if form.channels == 3 else "GRAY"
         return simplejpeg.decode_jpeg(data, space, fastdct=False, fastupsample=False)
     except ValueError as error:

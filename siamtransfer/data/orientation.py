@@ -8,6 +8,7 @@ standard does not know, turn nothing. XMP is not looked at, for browsers do not 
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -27,6 +28,7 @@ _INVERSE = {6: 8, 8: 6}
 
 _EXIF_START, _PNG_START = b"Exif\0\0", b"\x89PNG\r\n\x1a\n"
 _APP1, _SCAN = 0xE1, 0xDA
+_SEGMENT = struct.Struct(">BBH")  # of a JPEG: 0xFF, the marker, and in most segments their length
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 JPEG_HEAD = 2**18
 """Bytes of a JPEG in which its EXIF block stands: it is one of the first segments, of 64 KiB at most."""
@@ -60,21 +62,17 @@ def is_sideways(orientation: int) -> bool:
 
 def orientation_of_jpeg(data: bytes) -> int:
     """The orientation that the bytes of a JPEG state; 1 without one."""
-    position = 2
-    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker in _WITHOUT_LENGTH:
-            position += 2
-            continue
-        if marker == _SCAN:
+    position, last = 2, len(data) - _SEGMENT.size
+    while position <= last:
+        start, marker, length = _SEGMENT.unpack_from(data, position)
+        if start != 0xFF or marker == _SCAN:
             break
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == _APP1 and data.startswith(_EXIF_START, position + 4):
-            return orientation_of_exif(data[position + 4 : end])
-        position = end
+            return orientation_of_exif(data[position + 4 : position + 2 + length])
+        if marker == 0xFF:  # the first was a fill byte
+            position += 1
+        else:
+            position += 2 if marker in _WITHOUT_LENGTH else 2 + length
     return UPRIGHT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.data.pixel_form import RGB
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.attention.attention_pictures import show_attention
 from siamtransfer.evaluation.attention.config import AttentionConfig
@@ -68,6 +69,7 @@ def _protocol(
     return {
         "images": subjects.name,
         "images_in_set": len(subjects.images),
+        **getattr(subjects.images, "form", RGB).as_dict(),
         "input": {"side": size.side, "resize": config.resize, "interpolation": "bilinear, antialiased"},
         "precision": runtime.precision,
         **({"image_remarks": remarks} if remarks else {}),

@@ -68,6 +68,9 @@ def open_subjects(config: AttentionConfig) -> Subjects:
             ignore=data.ignore,
             size=data.size,
             count=data.count,
+            orientation=data.orientation,
+            background=data.background,
+            max_pixels=data.max_pixels,
         )
         return Subjects(masks, masks, f"{masks.name}/{masks.split}", masks.fingerprint)
     if data.name not in NAMED:
@@ -82,7 +85,13 @@ def _without_masks(data: ShownData) -> Subjects:
             raise UserError(f"data.{key}: {data.name} has no masks and does not take it; leave it out")
     assert data.name is not None
     images = open_images(
-        data.name, root=data.root, split=data.split or _default_split(data.name), size=data.size
+        data.name,
+        root=data.root,
+        split=data.split or _default_split(data.name),
+        size=data.size,
+        orientation=data.orientation,
+        background=data.background,
+        max_pixels=data.max_pixels,
     )
     return Subjects(images, None, f"{images.name}/{images.split}", images.fingerprint)
 

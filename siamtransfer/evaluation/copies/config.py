@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from siamtransfer.evaluation.dense.config import SeenImages
 from siamtransfer.evaluation.retrieval.config import DescriptorConfig, Resize, WhiteningRule
 from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 
 
 @dataclass
-class CopyData:
+class CopyData(SeenImages):
     """Originals, their copies, and other images."""
 
     root: str | None = None

@@ -16,6 +16,7 @@ import numpy as np
 
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import has_image_ending, is_hidden, require_folder
+from siamtransfer.data.pixel_form import RGB, pixel_form
 from siamtransfer.evaluation.copies.config import CopyData
 from siamtransfer.evaluation.retrieval.sets import files
 from siamtransfer.utils.errors import UserError
@@ -77,9 +78,12 @@ def open_copydays(data: CopyData) -> CopySet:
         queries += [f"{subset}/{name}" for name in names]
         answers += found
         remarks += _remark(subset, len(names))
+    form = pixel_form(
+        orientation=data.orientation, background=data.background, max_pixels=data.max_pixels, usual=RGB
+    )
     return CopySet(
-        files("copydays", "originals", root, [f"{ORIGINAL}/{name}" for name in originals]),
-        files("copydays", "copies", root, queries),
+        files("copydays", "originals", root, [f"{ORIGINAL}/{name}" for name in originals], form),
+        files("copydays", "copies", root, queries, form),
         subsets,
         answers,
         remarks,

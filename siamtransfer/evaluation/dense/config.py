@@ -12,8 +12,23 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
 
+@dataclass(kw_only=True)
+class SeenImages:
+    """How image files are seen."""
+
+    orientation: Literal["shown", "stored"] | None = None
+    """shown: turn images as their EXIF orientation says, as viewers do; stored: take pixels as they lie in
+    the file. Masks and depth maps of the other size are turned with their images. null: shown for images of
+    your own, stored for published sets."""
+    background: str | None = None
+    """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
+    of your own, drop for published sets."""
+    max_pixels: int | None = None
+    """The most pixels that an image of a file may have. null: 89 million, as in Pillow."""
+
+
 @dataclass
-class MaskSet:
+class MaskSet(SeenImages):
     """A set of images with masks, or of images."""
 
     name: str | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamtransfer.evaluation.dense.config import DenseConfig
+from siamtransfer.evaluation.dense.config import DenseConfig, SeenImages
 from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
 
@@ -16,7 +16,7 @@ NYU = "nyu"
 
 
 @dataclass
-class DepthData:
+class DepthData(SeenImages):
     """A set of images with depth maps."""
 
     name: str | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from siamtransfer.backbones.feature_maps import FeatureMaps
+from siamtransfer.data.pixel_form import RGB
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.input_size import spread
 from siamtransfer.evaluation.dense.model import DenseModel
@@ -103,6 +104,9 @@ def _open(config: DepthConfig, *, train: bool) -> DepthImages:
         scale=data.depth_scale,
         size=data.size,
         count=data.count if train else data.test_count,
+        orientation=data.orientation,
+        background=data.background,
+        max_pixels=data.max_pixels,
     )
 
 
@@ -180,6 +184,7 @@ def _protocol(
         "test_pixels_missing": round(missing, 6),
         "depth_scale": config.data.depth_scale if config.data.name != ROOMS else None,
         "depth_range": [config.min_depth, config.max_depth],
+        **getattr(train, "form", RGB).as_dict(),
         "eval_crop": "eigen" if config.eigen else "none",
         **model.protocol,
         "patches_per_image": config.patches_per_image or DEFAULT_PATCHES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from siamtransfer.evaluation.dense.config import FrozenConfig
+from siamtransfer.evaluation.dense.config import FrozenConfig, SeenImages
 from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
 
@@ -73,7 +73,7 @@ class DescriptorConfig(FrozenConfig):
 
 
 @dataclass
-class RetrievalData:
+class RetrievalData(SeenImages):
     """Queries, the database that they search, and which of its images answer them."""
 
     name: str | None = None

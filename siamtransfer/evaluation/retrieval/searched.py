@@ -59,13 +59,15 @@ def run_search(search: Search, config: DescriptorConfig, runtime: Runtime) -> Se
         UserError: the checkpoint or an image cannot be read, or a folder has no images.
     """
     distractors = (
-        None if search.distractors is None else images_below(search.distractors, "--data.distractors")
+        None
+        if search.distractors is None
+        else images_below(search.distractors, "--data.distractors", search.database.form)
     )
     model = DescriptorModel.open(config, runtime)
     if runtime.is_main:
         more = f" and {len(distractors)} distractors" if distractors else ""
         say(f"{len(search.queries)} queries search {len(search.database)} images{more}")
-    whitening = learn_whitening(model, config)
+    whitening = learn_whitening(model, config, search.database.form)
     queries = model.describe(search.queries, "queries", crop=search.crop, boxes=search.boxes)
     database = whitening.apply(model.describe(search.database, "database"))
     queries = whitening.apply(queries)
@@ -74,6 +76,7 @@ def run_search(search: Search, config: DescriptorConfig, runtime: Runtime) -> Se
         "queries": len(search.queries),
         "database": len(search.database),
         "distractors": 0,
+        **search.database.form.as_dict(),
         **model.protocol,
         "whitening": whitening.protocol,
         "similarity": "cosine; of equal ones the first image of the database, then distractors",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import PathTable, list_images, require_files, require_folder
+from siamtransfer.data.pixel_form import RGB, SHOWN, PixelForm, pixel_form
 from siamtransfer.evaluation.retrieval.config import RetrievalData
 from siamtransfer.evaluation.retrieval.ground_truth import Box, GroundTruth, read_own, read_revisited
 from siamtransfer.utils.errors import UserError
@@ -46,12 +47,12 @@ def open_retrieval_set(data: RetrievalData) -> RetrievalSet:
     if data.name == OWN:
         assert data.queries is not None
         images = [os.fsdecode(path) for path in list_images(root).paths]
-        return _with_files(data.name, root, read_own(Path(data.queries), images))
+        return _with_files(data, root, read_own(Path(data.queries), images), SHOWN)
     if data.name not in PUBLISHED:
         raise UserError(
             f"data.name: there is no set {data.name!r} (there are {', '.join([*PUBLISHED, OWN])})"
         )
-    found = _with_files(data.name, root, read_revisited(_ground_truth_file(root, data.name)))
+    found = _with_files(data, root, read_revisited(_ground_truth_file(root, data.name)), RGB)
     counts, published = (len(found.queries), len(found.database)), PUBLISHED[data.name]
     if counts != published:
         found.remarks.append(
@@ -60,8 +61,8 @@ def open_retrieval_set(data: RetrievalData) -> RetrievalSet:
     return found
 
 
-def images_below(folder: str, name: str) -> FileImages:
-    """All images below a folder, in the byte order of their paths.
+def images_below(folder: str, name: str, form: PixelForm = SHOWN) -> FileImages:
+    """All images below a folder, in the byte order of their paths, read in this form.
 
     Raises:
         UserError: there are none; `name` is the option that names the folder.
@@ -72,19 +73,28 @@ def images_below(folder: str, name: str) -> FileImages:
     listing = list_images(root)
     if not listing.paths:
         raise UserError(f"{name}: there are no images below {printable(root)}")
-    return FileImages(name, "", PathTable(root, listing.paths))
+    images = FileImages(name, "", PathTable(root, listing.paths))
+    images.form = form
+    return images
 
 
-def files(name: str, split: str, root: Path, paths: list[str]) -> FileImages:
-    """These images below `root`; raises UserError where one is missing."""
+def files(name: str, split: str, root: Path, paths: list[str], form: PixelForm) -> FileImages:
+    """These images below `root`, read in this form; raises UserError where one is missing."""
     table = PathTable(root, [os.fsencode(path) for path in paths])
     require_files(f"the {split} of {name}", table)
-    return FileImages(name, split, table)
+    images = FileImages(name, split, table)
+    images.form = form
+    return images
 
 
-def _with_files(name: str, root: Path, truth: GroundTruth) -> RetrievalSet:
-    queries = files(name, "queries", root, [query.image for query in truth.queries])
-    return RetrievalSet(name, truth, queries, files(name, "database", root, truth.database))
+def _with_files(data: RetrievalData, root: Path, truth: GroundTruth, usual: PixelForm) -> RetrievalSet:
+    assert data.name is not None
+    form = pixel_form(
+        orientation=data.orientation, background=data.background, max_pixels=data.max_pixels, usual=usual
+    )
+    queries = files(data.name, "queries", root, [query.image for query in truth.queries], form)
+    database = files(data.name, "database", root, truth.database, form)
+    return RetrievalSet(data.name, truth, queries, database)
 
 
 def _ground_truth_file(root: Path, name: str) -> Path:

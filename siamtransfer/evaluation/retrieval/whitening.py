@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.retrieval.config import DescriptorConfig, WhiteningRule
 from siamtransfer.evaluation.retrieval.descriptors import DescriptorModel
@@ -79,15 +80,15 @@ class LearntWhitening:
         return descriptors if self.whitening is None else self.whitening.apply(descriptors)
 
 
-def learn_whitening(model: DescriptorModel, config: DescriptorConfig) -> LearntWhitening:
-    """The whitening that the options ask for, the same on every rank.
+def learn_whitening(model: DescriptorModel, config: DescriptorConfig, form: PixelForm) -> LearntWhitening:
+    """The whitening that the options ask for, the same on every rank; its images are read in this form.
 
     Raises:
         UserError: the folder has no images or too few, or one cannot be read.
     """
     if config.whitening is None:
         return LearntWhitening(None)
-    images, runtime = images_below(config.whitening, "--whitening"), model.runtime
+    images, runtime = images_below(config.whitening, "--whitening", form), model.runtime
     mine = range(runtime.rank, len(images), runtime.world_size)
     what = "images for the whitening"
     with collectives.own_pace(f"describing the {what}"):

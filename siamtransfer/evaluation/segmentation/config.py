@@ -33,13 +33,6 @@ class MaskedData(MaskSet):
     """Values that become black and white, of files of more than eight bits or of floating-point numbers."""
     axes: Literal["hwc", "chw"] | None = None
     """Order of the axes of .npy arrays; null: the one in which an axis has data.channels entries."""
-    orientation: Literal["shown", "stored"] | None = None
-    """shown: turn images as their EXIF orientation says; stored: take pixels as they lie in the file. A mask
-    of the other size is turned with its image. null: shown for images of your own, stored for published
-    sets."""
-    background: str | None = None
-    """Colour under transparent pixels: white, black or R,G,B; drop leaves alpha out. null: white for images
-    of your own, drop for published sets."""
 
 
 @dataclass

@@ -117,6 +117,7 @@ def _open_split(data: MaskedData, *, train: bool) -> MaskedImages:
         axes=data.axes,
         orientation=data.orientation,
         background=data.background,
+        max_pixels=data.max_pixels,
         bit_depth=data.bit_depth,
     )
 

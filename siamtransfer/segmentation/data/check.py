@@ -102,7 +102,7 @@ def look_at(image: str, mask: str, reading: MaskReading = AS_STORED) -> Look:
     try:
         raw = read_mask(mask)
         size = size_of_image(image)
-        raw = as_image_is_read(raw, size, reading, image, mask)
+        raw = as_image_is_read(raw, reading, image, mask)
     except UserError as error:
         return Look(str(error), none, none)
     except Exception as error:  # Pillow's readers raise errors of many types for damaged files

@@ -15,7 +15,7 @@ from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, Listing, PathTable
 from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.segmentation.data.class_values import ClassValues
-from siamtransfer.segmentation.data.mask_orientation import MaskReading, as_image_is_read, size_of_image
+from siamtransfer.segmentation.data.mask_orientation import MaskReading, as_image_is_read
 from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
@@ -95,14 +95,8 @@ class MaskFiles:
     def raw_mask(self, index: int) -> np.ndarray:
         """The values in the mask's file, turned as the image is read; raises UserError, see `read_mask` and
         `as_image_is_read`."""
-        mask = read_mask(self.mask_path(index))
-        if not self.reading.may_turn:
-            return mask
-        try:
-            size = size_of_image(self.path(index))
-        except Exception:  # Pillow raises errors of many types for damaged files; reading the image says more
-            return mask
-        return as_image_is_read(mask, size, self.reading, self.path(index), self.mask_path(index))
+        path, mask_path = self.path(index), self.mask_path(index)
+        return as_image_is_read(read_mask(mask_path, self.form.max_pixels), self.reading, path, mask_path)
 
     def path(self, index: int) -> str:
         """The file of image `index`."""

@@ -39,16 +39,20 @@ def size_of_image(path: str) -> StoredSize:
     return stored_size(path, FORMATS)
 
 
-def as_image_is_read(
-    mask: np.ndarray, size: StoredSize, reading: MaskReading, image_path: str, mask_path: str
-) -> np.ndarray:
-    """A mask[H,W] turned as its image is read. One that fits neither way is returned as it is, and its size
-    is told from the image's where both are compared.
+def as_image_is_read(mask: np.ndarray, reading: MaskReading, image_path: str, mask_path: str) -> np.ndarray:
+    """A mask[H,W] (or a depth map) turned as its image is read. One that fits neither way, or whose image
+    cannot be read, is returned as it is: that is said where image and mask are compared.
 
     Raises:
         UserError: both ways fit and nobody said which it is.
     """
-    if size.orientation == UPRIGHT or not reading.may_turn:
+    if not reading.may_turn:
+        return mask
+    try:
+        size = size_of_image(image_path)
+    except Exception:  # Pillow's readers raise errors of many types for damaged files
+        return mask
+    if size.orientation == UPRIGHT:
         return mask
     read = size.size(reading.orientation)
     other = size.size("stored" if reading.orientation == "shown" else "shown")

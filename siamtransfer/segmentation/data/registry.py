@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from siamtransfer.data.pixel_form import OPTIONS, RGB, SHOWN, VIEW_OPTIONS, pixel_form
+from siamtransfer.data.pixel_form import FILE_OPTIONS, OPTIONS, RGB, SHOWN, pixel_form
 from siamtransfer.segmentation.data.mask_files import MaskFiles
 from siamtransfer.segmentation.data.masked_images import MaskedImages
 from siamtransfer.segmentation.data.own_masks import open_own_masks
@@ -106,6 +106,7 @@ def open_segmentation(
     orientation: str | None = None,
     background: str | None = None,
     bit_depth: int | None = None,
+    max_pixels: int | None = None,
 ) -> MaskedImages:
     """Opens a set of images with masks by its name: `fashion-scenes`, or one of NAMED_MASKS.
 
@@ -114,7 +115,7 @@ def open_segmentation(
     are rendered; of files it is the number that is taken, spread evenly over the set. `channels`,
     `value_range`, `axes` and `bit_depth` are of images of your own, see `PixelForm`; `orientation` and
     `background` of all files: None is shown on white for images of your own, stored and drop for published
-    sets.
+    sets; `max_pixels` too, the most that an image may have, where None is what Pillow allows.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -125,8 +126,11 @@ def open_segmentation(
     given: dict[str, object] = {"root": root, "classes": classes, "ignore": ignore, "size": size}
     given |= {"channels": channels, "value_range": value_range, "axes": axes}
     given |= {"orientation": orientation, "background": background, "bit_depth": bit_depth}
+    given["max_pixels"] = max_pixels
     usual = SHOWN if name == OWN else RGB
-    form = pixel_form(channels, bit_depth, value_range, axes, orientation, background, usual=usual)
+    form = pixel_form(
+        channels, bit_depth, value_range, axes, orientation, background, max_pixels, usual=usual
+    )
     if name == SCENES:
         _refuse(name, given, "size")
         return SceneMasks(split, size, count)
@@ -139,7 +143,7 @@ def open_segmentation(
     if entry.splits and split not in entry.splits:
         raise UserError(f"data.split: {name} has no split {split!r}; choose from {', '.join(entry.splits)}")
     own = ("classes", "ignore") if entry.own_classes else ()
-    _refuse(name, given, "root", *own, *(OPTIONS if name == OWN else VIEW_OPTIONS))
+    _refuse(name, given, "root", *own, *(OPTIONS if name == OWN else FILE_OPTIONS))
     if root is None:
         raise UserError(f"data.root: {name} ({entry.description}) needs it; name the folder of the set")
     pairs = entry.open(MaskRequest(name, split, root, classes, ignore))

@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from siamtransfer.data.decode import FORMATS, decode
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import PathTable
+from siamtransfer.data.orientation import stored_size
+from siamtransfer.data.pixel_form import SHOWN
 from siamtransfer.segmentation.data.masked_images import size_mismatch
 from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
@@ -50,8 +51,8 @@ class Video:
         return len(self.frames)
 
     def image(self, index: int) -> np.ndarray:
-        """Frame `index` as uint8[H, W, 3]; raises UnreadableImage."""
-        return decode(self.frames[index])
+        """Frame `index` as uint8[H, W, 3], as viewers show it; raises UnreadableImage."""
+        return decode(self.frames[index], form=SHOWN)
 
     def mask(self, index: int) -> np.ndarray:
         """The numbers of the objects, uint8[H, W]; void pixels, and objects that the first mask does not
@@ -215,8 +216,7 @@ def _check(video: Video) -> list[str]:
     later: set[int] = set()
     for frame, path in zip(video.frames, video.masks, strict=True):
         try:
-            with Image.open(frame, formats=FORMATS) as opened:
-                width, height = opened.size
+            height, width = stored_size(frame, FORMATS).size(SHOWN.orientation)
         except Exception as error:  # Pillow's readers raise errors of many types for damaged files
             why = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"cannot read the frame {printable(str(frame))}: {why}; mend the file") from error

@@ -10,7 +10,9 @@ from PIL import Image
 
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, PathTable
+from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.pixel_values import read_pixel_values
+from siamtransfer.segmentation.data.mask_orientation import MaskReading, as_image_is_read
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -32,6 +34,7 @@ class DepthFiles:
         self.name, self.split, self.scale = name, split, scale
         self.remarks: list[str] = []
         self._image_paths, self._depth_paths = images, depths
+        self.reading = MaskReading()
         self._images, self._depths = FileImages(name, split, images), FileImages(name, split, depths)
         if not len(images):
             raise UserError(f"{name}/{split} below {printable(images.root)} has no images; check data.root")
@@ -57,8 +60,22 @@ class DepthFiles:
         return self._images.image(index)
 
     def depth(self, index: int) -> np.ndarray:
-        """float32[H, W] in metres, 0 where it is missing; raises UserError, see `read_depth`."""
-        return read_depth(self._depth_paths[index]) / np.float32(self.scale)
+        """float32[H, W] in metres, 0 where it is missing, turned as the image is read; raises UserError, see
+        `read_depth` and `as_image_is_read`."""
+        paths = self._image_paths[index], self._depth_paths[index]
+        return as_image_is_read(
+            read_depth(paths[1], self.form.max_pixels), self.reading, *paths
+        ) / np.float32(self.scale)
+
+    @property
+    def form(self) -> PixelForm:
+        """How the pixels of the images are read."""
+        return self._images.form
+
+    def take_form(self, form: PixelForm, *, orientation_stated: bool) -> None:
+        """Gives the images their form, and turns maps with them."""
+        self._images.form = form
+        self.reading = MaskReading(form.orientation, orientation_stated)
 
     def path(self, index: int) -> str:
         """The file of image `index`."""
@@ -78,18 +95,20 @@ class DepthFiles:
             return self
         images, depths = self._image_paths.spread(count), self._depth_paths.spread(count)
         part = DepthFiles(self.name, self.split, images, depths, self.scale)
+        part._images.form, part.reading = self._images.form, self.reading
         part.remarks = [*self.remarks, f"{count} of the {len(self)} images of {self.name}/{self.split}"]
         return part
 
 
-def read_depth(path: str) -> np.ndarray:
-    """uint16[H, W]: the values of a depth map of 16 bits as they stand in the file.
+def read_depth(path: str, max_pixels: int | None = None) -> np.ndarray:
+    """uint16[H, W]: the values of a depth map of 16 bits as they stand in the file. `max_pixels` is the limit
+    of its set, see `PixelForm`.
 
     Raises:
         UserError: the file cannot be read or decoded, or has 8 bits, floating-point numbers or several
             channels.
     """
-    return read_pixel_values(path, "depth map", _values)
+    return read_pixel_values(path, "depth map", _values, max_pixels)
 
 
 def _values(image: Image.Image, _: bytes, where: str) -> np.ndarray:

@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 
 from siamtransfer.data.listing import Listing, PathTable, list_folders, list_images, require_folder
+from siamtransfer.data.pixel_form import RGB as PUBLISHED
+from siamtransfer.data.pixel_form import SHOWN, pixel_form
 from siamtransfer.evaluation.depth.config import NYU
 from siamtransfer.evaluation.depth.data.depth_files import DepthFiles
 from siamtransfer.evaluation.depth.data.depth_images import DepthImages
@@ -32,7 +34,7 @@ IMAGE_FOLDERS = (
     "nyu_depth_v2/official_splits/{split}",
     "nyu_depth_v2/sync",
 )
-RGB, DEPTH = "rgb_", "sync_depth_"
+COLOURS, DEPTH = "rgb_", "sync_depth_"
 OWN_IMAGES = ("images", "image", "rgb")
 OWN_DEPTHS = ("depth", "depths", "depth_maps")
 NO_DEPTH = "None"
@@ -48,6 +50,9 @@ def open_depth(
     scale: float = 1000.0,
     size: int | None = None,
     count: int | None = None,
+    orientation: str | None = None,
+    background: str | None = None,
+    max_pixels: int | None = None,
 ) -> DepthImages:
     """Opens a set by its name, one of NAMES.
 
@@ -56,6 +61,9 @@ def open_depth(
         scale: the value of a metre in the files.
         size: side in pixels of the embedded rooms.
         count: rooms that are rendered; of files the number that is taken, spread evenly over the set.
+        orientation, background: of files, see `PixelForm`; None is shown on white for images of your own,
+            stored and drop for nyu.
+        max_pixels: the most that an image of a file may have; None is what Pillow allows.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -71,15 +79,25 @@ def open_depth(
         raise UserError(f"data.split: {name} has no split {split!r}; choose from {', '.join(SPLITS[name])}")
     if count is not None and count < 1:
         raise UserError(f"data.count is {count}, but at least one image is needed; raise it")
+    form = pixel_form(
+        orientation=orientation,
+        background=background,
+        max_pixels=max_pixels,
+        usual=SHOWN if name == OWN else PUBLISHED,
+    )
     if name == ROOMS:
-        if root is not None:
-            raise UserError(f"data.root: {name} are rendered and do not take it; leave it out")
+        given: dict[str, object] = {"root": root, "orientation": orientation, "background": background}
+        given["max_pixels"] = max_pixels
+        for key, value in given.items():
+            if value is not None:
+                raise UserError(f"data.{key}: {name} are rendered and do not take it; leave it out")
         return DepthRooms(split, size, count)
     if size is not None:
         raise UserError(f"data.size: {name} does not take it; leave it out")
     if root is None:
         raise UserError(f"data.root: {name} needs it; name the folder of the set")
     files = (open_nyu if name == NYU else open_own)(root, split, scale)
+    files.take_form(form, orientation_stated=orientation is not None)
     return files if count is None else files.part(count)
 
 
@@ -99,7 +117,7 @@ def open_nyu(root: str | Path, split: str, scale: float) -> DepthFiles:
         raise UserError(
             f"{printable(folder)} holds neither a list of the split {split} "
             f"({NYU_LISTS[0].format(split=split)}) nor a folder {split}: put the list there, or unpack "
-            f"SCENE/{RGB}*.jpg and SCENE/{DEPTH}*.png into {split}"
+            f"SCENE/{COLOURS}*.jpg and SCENE/{DEPTH}*.png into {split}"
         )
     return _beside(inner, split, scale)
 
@@ -151,19 +169,19 @@ def _beside(folder: Path, split: str, scale: float) -> DepthFiles:
     """All rgb_* below a folder with the sync_depth_* beside them."""
     names = [os.fsdecode(path) for path in list_images(folder).paths]
     depths = {_key(name, DEPTH): name for name in names if name.rpartition("/")[2].startswith(DEPTH)}
-    images = [name for name in names if name.rpartition("/")[2].startswith(RGB)]
+    images = [name for name in names if name.rpartition("/")[2].startswith(COLOURS)]
     if not images:
         raise UserError(
-            f"{printable(folder)} holds no SCENE/{RGB}* with SCENE/{DEPTH}*; for folders of images and "
+            f"{printable(folder)} holds no SCENE/{COLOURS}* with SCENE/{DEPTH}*; for folders of images and "
             f"depth maps take --data.name {OWN}"
         )
-    missing = [name for name in images if _key(name, RGB) not in depths]
+    missing = [name for name in images if _key(name, COLOURS) not in depths]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(images)} images in {printable(folder)} have no {DEPTH}* beside "
             f"them, the first is {printable(missing[0])}; add the depth maps or take the images out"
         )
-    chosen = [os.fsencode(depths[_key(name, RGB)]) for name in images]
+    chosen = [os.fsencode(depths[_key(name, COLOURS)]) for name in images]
     tables = PathTable(folder, [os.fsencode(name) for name in images]), PathTable(folder, chosen)
     return DepthFiles(NYU, split, *tables, scale)
 

@@ -178,3 +178,22 @@ def test_wrong_layouts_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "test" / "a").mkdir(parents=True)
     with pytest.raises(UserError, match=r"take --data\.name depth"):
         open_depth("nyu", root=tmp_path, split="test")
+
+
+@pytest.mark.parametrize("turned_map", [True, False])
+def test_a_depth_map_is_turned_with_its_photo_whichever_way_it_was_made(tmp_path: Path, turned_map: bool):
+    stored = np.arange(1, 13, dtype=np.uint16).reshape(3, 4) * 1000
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for folder in ("images", "depth"):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+    Image.fromarray(np.uint8(stored // 100)).convert("RGB").save(tmp_path / "val/images/1.png", exif=exif)
+    shown = np.rot90(stored)
+    depths = shown if turned_map else stored
+    Image.fromarray(np.ascontiguousarray(depths)).save(tmp_path / "val/depth/1.png")
+    images = open_depth("depth", root=tmp_path, split="val")
+    np.testing.assert_array_equal(images.depth(0), shown / 1000)
+    np.testing.assert_array_equal(images.image(0)[..., 0], shown // 100)
+    as_stored = open_depth("depth", root=tmp_path, split="val", orientation="stored")
+    np.testing.assert_array_equal(as_stored.depth(0), stored / 1000)
+    np.testing.assert_array_equal(as_stored.image(0)[..., 0], stored // 100)
