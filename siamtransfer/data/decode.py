@@ -60,6 +60,7 @@ from siamtransfer.data.deep_png import is_deep_png, read_deep_png
 from siamtransfer.data.depth import remark_once
 from siamtransfer.data.dicom import is_dicom, read_dicom
 from siamtransfer.data.heif import is_heif, open_heif
+from siamtransfer.data.jpeg_xl import is_jpeg_xl, read_jpeg_xl
 from siamtransfer.data.orientation import (
     UPRIGHT,
     orientation_of_jpeg,
@@ -98,7 +99,7 @@ READERS = (
     Jpeg2KImagePlugin.Jpeg2KImageFile,
 )
 FORMATS = tuple(reader.format for reader in READERS)
-KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, AVIF, HEIC, TGA, JPEG 2000 or DICOM"
+KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, AVIF, HEIC, TGA, JPEG 2000, JPEG XL or DICOM"
 JPEG_START = b"\xff\xd8\xff"
 
 
@@ -134,6 +135,8 @@ def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
         raise UnreadableImage(where, "the file is empty")
     if is_dicom(data):  # which may begin like a TIFF image
         return read_dicom(data, where, form)
+    if is_jpeg_xl(data):
+        return _channels_of_values(read_jpeg_xl(data, where, form.max_pixels), where, form)
     if data.startswith(NPY_START) or (form.channels != 3 and is_array_or_tiff(data)):
         return _decode_values(data, where, form)
     is_jpeg = data.startswith(JPEG_START) and form.channels in (1, 3)
@@ -265,10 +268,15 @@ def _needs_all_bits(image: Image.Image, form: PixelForm) -> bool:
 
 def _deep_pixels(data: bytes, where: str, form: PixelForm) -> np.ndarray:
     values, key = read_deep_png(data)
+    if form.channels == 3 and key is not None:
+        visible = (values != np.array(key, np.uint16)).any(axis=2, keepdims=True)
+        values = np.dstack([values, visible * np.uint16(0xFFFF)])
+    return _channels_of_values(values, where, form)
+
+
+def _channels_of_values(values: np.ndarray, where: str, form: PixelForm) -> np.ndarray:
+    """uint8[H,W,C] of values [H,W,c] of any type: grey or colours, with alpha or without."""
     if form.channels == 3:
-        if key is not None:
-            visible = (values != np.array(key, np.uint16)).any(axis=2, keepdims=True)
-            values = np.dstack([values, visible * np.uint16(0xFFFF)])
         return to_three_channels(values, where, form)
     require_channels(values.shape[2], where, form)
     return to_bytes(values, where, form)

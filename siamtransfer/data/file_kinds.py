@@ -38,12 +38,20 @@ class Package:
 
 PILLOW_HEIF = Package("pillow-heif", "pillow_heif", "heic")
 PYDICOM = Package("pydicom", "pydicom", "dicom")
+IMAGECODECS = Package("imagecodecs", "imagecodecs", "multichannel")
 
 _PLAIN = "jpg jpeg jpe jfif png webp bmp dib tif tiff gif ppm pgm pbm pnm avif tga jp2 j2k j2c jpc jpf jpx"
 PLAIN = frozenset(_PLAIN.split())
 """Endings of images that are read without another package."""
 
-PACKAGES = {"heic": PILLOW_HEIF, "heif": PILLOW_HEIF, "hif": PILLOW_HEIF, "dcm": PYDICOM, "dicom": PYDICOM}
+PACKAGES = {
+    "heic": PILLOW_HEIF,
+    "heif": PILLOW_HEIF,
+    "hif": PILLOW_HEIF,
+    "dcm": PYDICOM,
+    "dicom": PYDICOM,
+    "jxl": IMAGECODECS,
+}
 """Endings of images that a package of an extra reads. They count as images whether it is installed or not, so
 that a missing package is said instead of files left out in silence."""
 
@@ -63,7 +71,6 @@ _NOT_READ_TABLE = (
     ("fit fits", "a table or image of astronomy: write its image as .npy or TIFF"),
     ("mrxs ndpi scn svs vsi", "a whole slide: cut it into tiles"),
     ("exr hdr", "an image of high dynamic range: write it as 16-bit PNG or TIFF"),
-    ("jxl", "a JPEG XL image, which Pillow does not read: convert it to PNG or JPEG"),
     ("cur icns ico", "an icon: convert it to PNG"),
     ("dds djvu ktx pcx sgi xbm xpm", "an image of a rare format: convert it to PNG"),
     ("zip", f"{_PACKED}: --data.name zip reads the images in it"),

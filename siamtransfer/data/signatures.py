@@ -8,8 +8,6 @@ _STARTS = {
     b"%!PS": "a PostScript drawing",
     b"8BPS": "a document of Photoshop",
     b"gimp xcf": "a document of GIMP",
-    b"\xff\x0a": "a JPEG XL image, which Pillow does not read",
-    b"\0\0\0\x0cJXL ": "a JPEG XL image, which Pillow does not read",
     b"\x00\x00\x01\x00": "an icon",
     b"PK\x03\x04": "a zip archive",
     b"\x1f\x8b": "a gzip archive",

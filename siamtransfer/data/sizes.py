@@ -7,11 +7,11 @@ The limit is that of the set (`PixelForm.max_pixels`), or where it states none t
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from PIL import Image
 
 from siamtransfer.data.unreadable import UnreadableImage
@@ -51,7 +51,7 @@ def refused_by_pillow(error: Exception, where: str, stated: int | None) -> Unrea
 def require_size(shape: Sequence[int], where: str, stated: int | None) -> None:
     """Refuses an array of too many pixels, or of MOST_CHANNELS times as many values, before any memory is
     taken for it. `stated` is the limit of the set."""
-    pixels, values = (int(np.prod(sides, dtype=np.float64)) for sides in (sorted(shape)[-2:], shape))
+    pixels, values = math.prod(sorted(map(int, shape))[-2:]), math.prod(map(int, shape))
     most = pixel_limit(stated)
     if most is not None and (pixels > most or values > MOST_CHANNELS * most):
         raise UnreadableImage(where, too_large(pixels, stated))

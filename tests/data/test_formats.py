@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pydicom
@@ -20,6 +21,7 @@ from siamtransfer.data import file_kinds, open_images
 from siamtransfer.data.decode import decode
 from siamtransfer.data.dicom import is_dicom
 from siamtransfer.data.file_kinds import FileKind, Package, kind_of_ending
+from siamtransfer.data.jpeg_xl import size_of_jpeg_xl
 from siamtransfer.data.listing import ENDINGS
 from siamtransfer.data.pixel_form import RGB, SHOWN, PixelForm
 from siamtransfer.data.tga import is_tga
@@ -240,7 +242,6 @@ def test_a_folder_lists_the_new_endings_and_keeps_its_order(tmp_path: Path) -> N
         (b"%PDF-1.7\n\xe2\xe3", "PDF document"),
         (b"\x00\x00\x00\x20ftypisom\x00\x00", "a video"),
         (b"\x00\x00\x00\x18ftypcrx \x00\x00", "raw file"),
-        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
         (b"hello, world", "is text"),
         (bytes(300), "nothing but zeros"),
         (b"\x89PNG\r\n\x1a\n", "JPEG, PNG, WebP"),
@@ -250,3 +251,32 @@ def test_a_folder_lists_the_new_endings_and_keeps_its_order(tmp_path: Path) -> N
 def test_what_is_no_image_is_called_by_its_name(content: bytes, what: str) -> None:
     with pytest.raises(UnreadableImage, match=what):
         decode(content, "photo.jpg")
+
+
+@pytest.mark.parametrize("container", [False, True])
+@pytest.mark.parametrize(
+    "size", [(8, 16), (37, 61), (300, 40), (256, 8), (64, 128), (90, 160), (600, 1), (120, 144)]
+)
+def test_the_size_of_a_jpeg_xl_image_is_known_before_it_is_decoded(
+    size: tuple[int, int], container: bool
+) -> None:
+    data = imagecodecs.jpegxl_encode(np.zeros(size, np.uint8), usecontainer=container)
+    assert size_of_jpeg_xl(data) == size
+    with pytest.raises(UnreadableImage, match=f"{size[0] * size[1]:,} pixels, more"):
+        decode(data, form=replace(SHOWN, max_pixels=size[0] * size[1] - 1))
+
+
+def test_jpeg_xl_is_read_with_alpha_and_all_bits() -> None:
+    np.testing.assert_array_equal(decode(imagecodecs.jpegxl_encode(PHOTO, lossless=True)), PHOTO)
+    grey = imagecodecs.jpegxl_encode(PHOTO[..., 0], lossless=True)
+    np.testing.assert_array_equal(decode(grey), np.repeat(PHOTO[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(decode(grey, form=PixelForm(1)), PHOTO[..., :1])
+    deep = imagecodecs.jpegxl_encode(PHOTO.astype(np.uint16) * 257, lossless=True)
+    np.testing.assert_array_equal(decode(deep), PHOTO)
+    alpha = np.dstack([PHOTO, np.where(PHOTO[..., 0] < 99, 0, 255).astype(np.uint8)])
+    data = imagecodecs.jpegxl_encode(alpha, lossless=True)
+    expected = np.where(alpha[..., 3:] == 0, 255, PHOTO)
+    np.testing.assert_array_equal(decode(data, form=SHOWN), expected)
+    for cut in (2, 3, 5, 12, len(data) // 2):
+        with pytest.raises(UnreadableImage):
+            decode(data[:cut])
