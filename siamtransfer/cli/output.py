@@ -17,6 +17,8 @@ FLAGS = {"--json": True, "--no-json": False}
 MOST_ROWS = 40  # numbers in a table
 MOST_ITEMS = 4  # of a list in the protocol
 MOST_TEXT = 90  # characters of an item of the protocol
+MAIN_OF_SETTING = ("top1", "mAP", "mAP_11point")
+"""The numbers that an interval named after the setting alone (`knn/k=20/T=0.07/ci95_low`) belongs to."""
 HIDDEN = ("config", "classes", "remarks", "image_remarks")  # parts of a protocol that fill pages
 
 
@@ -99,11 +101,13 @@ def table_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _interval(name: str, metrics: dict[str, Any], unit: str) -> str:
-    for low, high in (("ci95_low", "ci95_high"), ("images_low", "images_high")):
-        ends = [metrics.get(f"{name}/{end}") for end in (low, high)]
-        if None not in ends:
-            return " to ".join(_number(end, unit, show_unit=False) for end in ends)
     before, _, ending = name.rpartition("/")
+    whose = [name, before] if ending in MAIN_OF_SETTING else [name]
+    for prefix in whose:
+        for low, high in (("ci95_low", "ci95_high"), ("images_low", "images_high")):
+            ends = [metrics.get(f"{prefix}/{end}") for end in (low, high)]
+            if None not in ends:
+                return " to ".join(_number(end, unit, show_unit=False) for end in ends)
     half = metrics.get(f"{before}/ci95" if ending == "mean" else f"{name}/ci95")
     return "" if half is None else f"± {_number(half, unit, show_unit=False)}"
 

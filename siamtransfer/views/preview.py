@@ -96,6 +96,6 @@ def _write_texts(sheet: Image.Image, head: str, texts: list[tuple[str, str | Non
     draw, width = ImageDraw.Draw(sheet), sheet.width - 2 * GAP
     draw.text((GAP, GAP), fitted(head, width), BLACK, caption_font())
     for row, (called, why) in enumerate(texts):
-        text = called if why is None else f"{called}: cannot be read ({why}); the views are another image's"
+        text = called if why is None else f"{called}: cannot be read ({why})"
         colour = BLACK if why is None else RED
         draw.text((GAP, top_of(row, side) - LINE), fitted(text, width), colour, caption_font())

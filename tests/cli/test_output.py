@@ -21,8 +21,8 @@ RECORD: dict[str, Any] = {
     "task": "knn",
     "metrics": {
         "knn/k=20/T=0.07/top1": 55.125,
-        "knn/k=20/T=0.07/top1/ci95_low": 50.0,
-        "knn/k=20/T=0.07/top1/ci95_high": 60.254,
+        "knn/k=20/T=0.07/ci95_low": 50.0,
+        "knn/k=20/T=0.07/ci95_high": 60.254,
         "knn/top1": 55.125,
         "linear/epoch=1/top1": 3.0,
         "fewshot/k=3/C=1/top1/mean": 40.0,
