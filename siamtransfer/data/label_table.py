@@ -18,6 +18,7 @@ from siamtransfer.data.listing import MISSING, PathTable, list_images, require_f
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
+LONGEST = 300  # characters of a path in a message: a line of another kind of file may be long
 WINDOWS = "cp1252"  # what spreadsheets of western Europe write; its printable part is Latin-1
 
 
@@ -153,7 +154,8 @@ class ListedFiles:
 
     def _missing(self, entries: list[Entry], paths: list[str], missing: list[int]) -> UserError:
         first = missing[0]
-        path = table_of(self.base, [paths[first]])[0]
+        path = printable(table_of(self.base, [paths[first]])[0])
+        path = path if len(path) <= LONGEST else f"{path[:LONGEST]}…"
         hint = (
             "; it is a path of Windows, so write the paths from the folder of the images on"
             if re.match(r"[A-Za-z]:[\\/]|\\\\", entries[first].path)
@@ -161,7 +163,7 @@ class ListedFiles:
         )
         return UserError(
             f"{len(missing)} of the {len(entries)} files in {printable(self.list_path)} are missing, first "
-            f"that of line {entries[first].line}, {printable(path)}{hint}"
+            f"that of line {entries[first].line}, {path}{hint}"
         )
 
     def _refuse_twice(self, entries: list[Entry], paths: list[str]) -> None:

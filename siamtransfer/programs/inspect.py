@@ -65,7 +65,7 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
     """Prints the report and returns the record."""
     options.check()
     from siamtransfer.data.report.folder_report import FolderReport, next_commands, open_all_parts
-    from siamtransfer.data.report.overview import say_overview
+    from siamtransfer.data.report.overview import as_record, say_overview
     from siamtransfer.records.record import record
     from siamtransfer.utils.files import write_text
     from siamtransfer.utils.strict_json import to_json
@@ -84,17 +84,19 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
     report = FolderReport(sets)
     if options.quick:
         say_overview(*sets)
+        found, metrics = as_record(sets), {"inspect/images": float(report.images)}
     else:
         workers = options.workers if options.workers is not None else min(8, len(os.sched_getaffinity(0)))
         report.examine(workers)
         for line in report.lines():
             say(line)
-    commands = next_commands(name, {"root": root, **stated}, labelled=sets[0].labels is not None)
+        found, metrics = report.as_dict(), report.metrics()
+    commands = next_commands(name, {"root": root, **stated}, report)
     say("next:")
     for command in commands:
         say(f"  {command}")
     protocol = {"name": name, "root": root, "quick": options.quick, "refused": refused, **stated}
-    result = record("inspect", report.metrics(), protocol, report=report.as_dict(), next=commands)
+    result = record("inspect", metrics, protocol, report=found, next=commands)
     if options.out is not None:
         whole = {**result, "provenance": {**result["provenance"], "report": report.as_dict(all_names=True)}}
         write_text(Path(options.out).expanduser(), to_json(whole) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from siamtransfer.utils.log import say
 from siamtransfer.utils.text import printable
 
 SECONDS = 10.0  # between two lines of progress
+MOST_UNREADABLE = 0.05  # the usual limit of data.max_unreadable
 
 
 def open_all_parts(name: str, root: str | Path | None, **options: Any) -> list[Files]:
@@ -50,10 +52,11 @@ class FolderReport:
         self.tally = Tally()
         self.problems: dict[str, list[tuple[str, str]]] = {}
         self.copies = Copies([], [])
+        self._unreadable = [0] * len(self.sets)
 
     def examine(self, workers: int) -> None:
         """Reads every image, with progress."""
-        finder, total = CopyFinder(), sum(map(len, self.sets))
+        finder, total = CopyFinder(), self.images
         began = said = time.perf_counter()
         done = 0
         for part, images in enumerate(self.sets):
@@ -76,6 +79,7 @@ class FolderReport:
         if examined.status == "readable":
             finder.add(part, examined)
         else:
+            self._unreadable[part] += 1
             self.problems.setdefault(examined.status, []).append(
                 (images.describe(examined.index), examined.why)
             )
@@ -85,29 +89,29 @@ class FolderReport:
         lines = overview_lines(self.sets) + self.tally.lines(decoded=True)
         for status, found in self.problems.items():
             name, why = found[0]
-            lines.append(f"{len(found):,} {status}: {printable(name)} ({why})" + _more(found))
+            lines.append(f"{status}: {len(found):,}, such as {printable(name)}: {why}")
         lines += self._copy_lines()
         return lines + [f"remark: {remark}" for remark in remarks_of(self.sets)]
 
     def _copy_lines(self) -> list[str]:
         lines = []
         for groups, what in (
-            (self.copies.same_bytes, "are equal files"),
-            (self.copies.same_pixels, "have equal pixels in different files"),
+            (self.copies.same_bytes, "equal files"),
+            (self.copies.same_pixels, "equal pixels in different files"),
         ):
             if groups:
                 names = [self._name(place) for place in groups[0]]
                 count = sum(map(len, groups))
-                lines.append(f"{count:,} images {what}, in {len(groups):,} groups, such as {examples(names)}")
+                lines.append(f"{what}: {count:,}, in groups: {len(groups):,}, such as {examples(names)}")
         if leaks := self.leaks:
             pair = [self._name(place) for place in leaks[0]]
             lines.append(
-                f"LEAK: {len(leaks):,} images are in more than one part, such as {examples(pair)}; a score "
-                "on images that were trained on says little, so take them out of one part"
+                f"LEAK, images in more than one part: {len(leaks):,}, such as {examples(pair)}; a score on "
+                "images that were trained on says little, so take them out of one part"
             )
         if twice := self.two_labels:
             pair = [self._name(place) for place in twice[0]]
-            lines.append(f"{len(twice):,} images are in two classes, such as {examples(pair)}")
+            lines.append(f"images in more than one class: {len(twice):,}, such as {examples(pair)}")
         return lines
 
     @property
@@ -166,27 +170,43 @@ class FolderReport:
             "names": [[self._name(place) for place in group] for group in groups[:most]],
         }
 
+    @property
+    def images(self) -> int:
+        """The images in all parts."""
+        return sum(map(len, self.sets))
+
+    @property
+    def unreadable(self) -> int:
+        """The images that cannot be read."""
+        return sum(self._unreadable)
+
+    def share_unreadable(self, part: int) -> float:
+        """The share of the images of a part that cannot be read, from 0 to 1."""
+        return self._unreadable[part] / len(self.sets[part])
+
     def metrics(self) -> dict[str, float]:
         """The counts that a record has as numbers."""
-        unreadable = sum(map(len, self.problems.values()))
         return {
-            "inspect/images": float(sum(map(len, self.sets))),
-            "inspect/unreadable": float(unreadable),
+            "inspect/images": float(self.images),
+            "inspect/unreadable": float(self.unreadable),
             "inspect/duplicates": float(self.copies.surplus),
             "inspect/in_several_parts": float(len(self.leaks)),
         }
 
 
-def next_commands(name: str, options: dict[str, Any], *, labelled: bool) -> list[str]:
-    """Command lines that take the same images."""
+def next_commands(name: str, options: dict[str, Any], report: FolderReport) -> list[str]:
+    """Command lines that take the same images, with what lets them leave unreadable ones out."""
     words = [f"--data.name {name}"]
     for key, value in options.items():
         if value is not None:
             words.append(f"--data.{key.replace('_', '-')} {shlex.quote(str(value))}")
-    images = " ".join(words)
-    commands = [f"siamtransfer pretrain {images}"]
-    return [*commands, f"siamtransfer knn CHECKPOINT {images}"] if labelled else commands
-
-
-def _more(found: Sequence[object]) -> str:
-    return f" and {len(found) - 1:,} more" if len(found) > 1 else ""
+    skip = []
+    if report.unreadable:
+        skip = ["--data.unreadable skip"]
+        worst = max(report.share_unreadable(part) for part in range(len(report.sets)))
+        if worst > MOST_UNREADABLE:
+            words.append(f"--data.max-unreadable {math.ceil(worst * 100) / 100:g}")
+    commands = [" ".join(["siamtransfer pretrain", *words])]
+    if report.sets[0].labels is not None:
+        commands.append(" ".join(["siamtransfer knn CHECKPOINT", *words, *skip]))
+    return commands

@@ -81,11 +81,11 @@ class Tally:
             f"sizes, width x height: {sizes['smallest']} to {sizes['largest']}, median {sizes['median']}",
         ]
         if self.alpha:
-            really = f", of which {self.transparent} have transparent pixels" if decoded else ""
-            lines.append(f"{self.alpha} may be transparent{really}")
+            really = f", with transparent pixels: {self.transparent:,}" if decoded else ""
+            lines.append(f"with alpha or a transparent colour: {self.alpha:,}{really}")
         if self.turned:
-            lines.append(f"{self.turned} are turned by their EXIF orientation")
-        lines += [f"{len(names)} are {what} ({examples(names)})" for what, names in self.odd.items()]
+            lines.append(f"turned by their EXIF orientation: {self.turned:,}")
+        lines += [f"{what}: {len(names):,} ({examples(names)})" for what, names in self.odd.items()]
         return lines
 
     def _sizes(self) -> dict[str, str]:
