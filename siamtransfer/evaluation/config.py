@@ -53,8 +53,8 @@ class EvaluationData:
     """The most pixels that an image of a file may have; larger ones count as unreadable. null: 89 million,
     as in Pillow."""
     unreadable: Literal["stop", "skip"] = "stop"
-    """What becomes of images that cannot be read: stop ends the evaluation at the first, skip leaves them out
-    and names them. skip reads every image once more."""
+    """What becomes of images that cannot be read: stop ends the evaluation at the first; skip reads all
+    once before anything is computed, leaves out those that cannot be read, and names them."""
     max_unreadable: float = 0.05
     """Share of unreadable images of train or test above which skip stops, too."""
     download: bool = False

@@ -64,40 +64,33 @@ def leave_out_unreadable(
     for images, part in zip(sets, ("train", "test"), strict=False):
         in_memory = images.image_size is not None
         bad = [] if in_memory else unreadable_of(images, cache, runtime, workers=workers)
-        kept.append(_without(images, bad, data.max_unreadable, is_train=part == "train"))
+        rest = _without(images, bad, data.max_unreadable)
+        gone = _classes_gone(images, rest)
+        if gone and part == "train":
+            raise _lost_class(images, gone, bad[0])
+        kept.append(rest)
         names = [_name(images, image) for image in bad[:NAMES_RECORDED]]
         record[part] = {"images": len(bad), "names": names}
         if runtime.is_main and bad:
-            say(_sentence(images, bad))
+            say(_sentence(images, bad, gone))
     return ReadableImages(kept[0], kept[1] if test is not None else None, {"unreadable": record})
 
 
-def _without(images: ImageSet, bad: Sequence[BadImage], limit: float, *, is_train: bool) -> ImageSet:
+def _without(images: ImageSet, bad: Sequence[BadImage], limit: float) -> ImageSet:
     """The images that are not bad.
 
     Raises:
-        UserError: these are too few, or lack a class.
+        UserError: these are none, or the bad ones are too many.
     """
-    where = f"{images.name}/{images.split}"
     if len(bad) == len(images):
         raise UserError(
-            f"none of the {len(images)} images of {where} can be read, {bad[0].where} because {bad[0].why}; "
-            "check that the folder really holds images"
+            f"none of the {len(images)} images of {images.name}/{images.split} can be read, {bad[0].where} "
+            f"because {bad[0].why}; check that the folder really holds images"
         )
     UnreadableImages(len(images), limit).add_all(bad)
     if not bad:
         return images
-    readable = np.setdiff1d(np.arange(len(images)), [image.index for image in bad])
-    rest = Subset(images, readable)
-    gone = _classes_gone(images, rest)
-    if gone and is_train:
-        raise UserError(
-            f"no image of {first_few(gone)} in {where} can be read, and a class that is not learnt cannot be "
-            f"scored ({bad[0].where}: {bad[0].why}); mend these images or take the class out of all parts"
-        )
-    if gone:
-        say(f"remark: no image of {first_few(gone)} in {where} can be read, so nothing is scored on it")
-    return rest
+    return Subset(images, np.setdiff1d(np.arange(len(images)), [image.index for image in bad]))
 
 
 def _classes_gone(images: ImageSet, rest: ImageSet) -> list[str]:
@@ -109,6 +102,14 @@ def _classes_gone(images: ImageSet, rest: ImageSet) -> list[str]:
     ]
 
 
+def _lost_class(images: ImageSet, gone: Sequence[str], first: BadImage) -> UserError:
+    where = f"{images.name}/{images.split}"
+    return UserError(
+        f"no image of {first_few(gone)} in {where} can be read, and a class that is not learnt cannot be "
+        f"scored ({first.where}: {first.why}); mend these images or take the class out of all parts"
+    )
+
+
 def _classes_in(labels: np.ndarray | None) -> set[int]:
     """The classes of labels int64[N], or int64[N, C] of 0 and 1."""
     if labels is None:
@@ -116,12 +117,12 @@ def _classes_in(labels: np.ndarray | None) -> set[int]:
     return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))).tolist())
 
 
-def _sentence(images: ImageSet, bad: Sequence[BadImage]) -> str:
+def _sentence(images: ImageSet, bad: Sequence[BadImage], gone: Sequence[str]) -> str:
+    """What is left out, and the classes `gone` with it."""
     named = first_few([f"{image.where} ({image.why})" for image in bad])
-    return (
-        f"left out {len(bad)} of the {len(images)} images of {images.name}/{images.split}, which cannot be "
-        f"read: {named}"
-    )
+    where = f"{images.name}/{images.split}"
+    whole = f"; no image of {first_few(gone)} can be read, so nothing is scored on it" if gone else ""
+    return f"left out {len(bad)} of the {len(images)} images of {where}, which cannot be read: {named}{whole}"
 
 
 def _name(images: ImageSet, image: BadImage) -> str:

@@ -18,6 +18,7 @@ from siamtransfer.data import folders
 from siamtransfer.data.folders import ClassFolder, FileImages, FlatFolder
 from siamtransfer.data.imageset import ArrayImages, content_fingerprint
 from siamtransfer.data.listing import PathTable, list_images
+from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.subset import Subset
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
@@ -384,3 +385,17 @@ def test_the_content_of_a_subset_is_that_of_its_set(tmp_path: Path) -> None:
     assert of(0, 2) != first
     pixels = ArrayImages("x", "train", np.zeros((2, 4, 4, 3), np.uint8))
     assert content_fingerprint(pixels) == pixels.fingerprint
+
+
+def test_a_subset_is_read_and_labelled_as_its_set(tmp_path: Path) -> None:
+    images = ClassFolder(tree(tmp_path / "set", ["a/1.png", "a/2.png", "b/1.png"]))
+    images.form, images.remark = PixelForm(bit_depth=12), "a remark"
+    images.ignored = np.array([[True], [False], [True]])  # type: ignore[attr-defined]  # as of voc07
+    part = Subset(images, np.array([0, 2]))
+    assert (part.form, part.remark) == (images.form, "a remark")
+    assert part.ignored is not None
+    assert part.ignored.tolist() == [[True], [True]]
+    assert part.labels.tolist() == [0, 1]
+    pixels = ArrayImages("x", "train", np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int64), ("a",))
+    plain = Subset(pixels, np.array([1]))
+    assert (plain.form, plain.remark, plain.ignored) == (PixelForm(), None, None)
