@@ -70,6 +70,16 @@ def test_the_list_of_programs_has_all_of_them_and_their_files() -> None:
     assert all((ROOT / file).is_file() for file in doors().values())
 
 
+def test_the_overview_has_every_program_and_the_file_that_runs_it() -> None:
+    overview = (DOCS / "OVERVIEW.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `siamtransfer ([a-z0-9-]+)[^`]*` \| (?:`([\w/]+\.py)`)? ?\| \S", overview, re.MULTILINE
+    )
+    assert {name: file for name, file in rows if name != "configs"} == {
+        name: doors().get(name, "") for name in PROGRAMS
+    }
+
+
 def test_the_page_of_methods_has_all_of_them_with_their_options() -> None:
     page = method_page()
     assert re.findall(r"^## (.*)$", page, re.MULTILINE) == list(METHODS)
