@@ -34,10 +34,10 @@ def depth_for(high: int) -> int:
 def is_dim(low: int, high: int, bits: int = FULL) -> bool:
     """Whether an image with values from `low` to `high`, read as of so many bits, has few grey levels though
     it is not plain."""
-    return high > low and _levels(low, high, bits) <= FEW
+    return high > low and levels_of(low, high, bits) <= FEW
 
 
-def _levels(low: int, high: int, bits: int) -> int:
+def levels_of(low: int, high: int, bits: int) -> int:
     """The grey levels of 256 that values from `low` to `high` become."""
     down = max(bits - 8, 0)
     return (high >> down) - (low >> down) + 1
@@ -56,23 +56,10 @@ def remark_on_image(low: int, high: int, where: str) -> None:
         remark_once("depth", f"{where} has 16-bit pixels of {low} to {high}, {_consequence(low, high)}")
 
 
-def dim_consequence(low: int, high: int, bits: int, *, most_are: bool) -> str:
-    """What becomes of dim images, and what a user can do; `most_are`: most images of the set are such."""
-    spread = (
-        f"say --data.value-range {low} {high}, which spreads these values and clips others, or "
-        if most_are
-        else ""
-    )
-    return (
-        f"which become {_levels(low, high, bits)} of 256 grey levels, nearly one colour: {spread}"
-        "convert these files to 8 bits"
-    )
-
-
 def _consequence(low: int, high: int) -> str:
     bits = int(high).bit_length()
     return (
-        f"which become {_levels(low, high, FULL)} of 256 grey levels, nearly one colour: say "
-        f"--data.bit-depth {bits} ({_levels(low, high, bits)} levels, for all images of the set), or convert "
-        "the images to 8 bits"
+        f"which become {levels_of(low, high, FULL)} of 256 grey levels, nearly one colour: say "
+        f"--data.bit-depth {bits} ({levels_of(low, high, bits)} levels, for all images of the set), or "
+        "convert the images to 8 bits"
     )

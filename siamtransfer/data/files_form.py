@@ -15,6 +15,7 @@ from siamtransfer.data.orientation import UPRIGHT
 from siamtransfer.data.pixel_form import BACKGROUNDS, DEPTH_OPTIONS, PixelForm
 from siamtransfer.data.tiff import TiffHeader
 from siamtransfer.data.unreadable import UnreadableImage, WrongChannels
+from siamtransfer.utils.text import printable
 
 
 class FormedFiles(Files, Protocol):
@@ -100,6 +101,10 @@ def _check(files: FormedFiles, headers: dict[int, TiffHeader]) -> None:
         return
 
 
+def _named(files: Files, index: int) -> str:
+    return printable(files.relative_name(index))
+
+
 def _left_out(files: FormedFiles, where: str, headers: dict[int, TiffHeader]) -> list[str]:
     """The remarks on channels and pages that RGB images leave out."""
     remarks = []
@@ -112,14 +117,14 @@ def _left_out(files: FormedFiles, where: str, headers: dict[int, TiffHeader]) ->
     if left:
         samples, alpha = headers[left[0]].samples, headers[left[0]].alpha
         remarks.append(
-            f"{where}: {len(left)} of the files that were looked at, such as {files.describe(left[0])}, have "
-            f"{samples} channels, and the last is left out{' as alpha' if alpha else ''}; --data.channels "
-            f"{samples} takes it"
+            f"{where}: {len(left)} of the files that were looked at, such as {_named(files, left[0])}, "
+            f"have {samples} channels, and the last is left out{' as alpha' if alpha else ''}; "
+            f"--data.channels {samples} takes it"
         )
     paged = [index for index, header in headers.items() if header.more_pages]
     if paged:
         remarks.append(
-            f"{where}: {len(paged)} of the files that were looked at, such as {files.describe(paged[0])}, "
+            f"{where}: {len(paged)} of the files that were looked at, such as {_named(files, paged[0])}, "
             "have several pages, of which the first is taken; --data.channels N takes N pages as channels"
         )
     return remarks
@@ -132,8 +137,8 @@ def _turned(files: FormedFiles, where: str, looks: dict[int, Look]) -> list[str]
         return []
     return [
         f"{where}: {len(turned)} of {len(looks)} files that were looked at, such as "
-        f"{files.describe(turned[0])}, are turned as their EXIF orientation says (--data.orientation stored "
-        "takes them as they lie in the file)"
+        f"{_named(files, turned[0])}, are turned as their EXIF orientation says "
+        "(--data.orientation stored takes them as they lie in the file)"
     ]
 
 
@@ -146,14 +151,14 @@ def _transparent(files: FormedFiles, where: str, looks: dict[int, Look], *, stat
     channel = "" if stated else "; --data.channels 4 takes alpha of RGBA files as a channel"
     remarks = [
         f"{where}: {len(transparent)} of {len(looks)} files that were looked at, such as "
-        f"{files.describe(transparent[0])}, have transparent pixels, which show {name} (--data.background "
-        f"states another colour{channel})"
+        f"{_named(files, transparent[0])}, have transparent pixels, which show {name} "
+        f"(--data.background states another colour{channel})"
     ]
     lost = [index for index, look in looks.items() if look.lost_on_background]
     if lost:
         other = "white" if files.form.background == BACKGROUNDS["black"] else "black"
         remarks.append(
-            f"{where}: {len(lost)} of these, such as {files.describe(lost[0])}, show nothing on {name}, for "
+            f"{where}: {len(lost)} of these, such as {_named(files, lost[0])}, show nothing on {name}, for "
             f"their visible pixels have that colour: --data.background {other} shows them"
         )
     return remarks

@@ -50,6 +50,9 @@ class Files(Protocol):
 
     def describe(self, index: int) -> str: ...
 
+    def relative_name(self, index: int) -> str:
+        """The name that a copy of the set has too; remarks have it, since records have them."""
+
 
 class Look(NamedTuple):
     """What was seen of a file. Of one that cannot be read, nothing: reading it will name it.

@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from siamtransfer.data.deep_values import DEEP_STARTS, Extremes, extremes_of
-from siamtransfer.data.depth import depth_for, dim_consequence, is_dim
+from siamtransfer.data.depth import depth_for, is_dim, levels_of
 from siamtransfer.data.first_look import LOOKED_AT, MOST_BYTES, Files, Look, evenly
 from siamtransfer.data.pixel_form import FULL, PixelForm
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 MORE_FILES = 256
 """Files whose values are looked at where the first ones do not use all bits."""
@@ -95,11 +96,15 @@ def _with_bits(
     dim = {index: e for index, e in whole.items() if is_dim(int(e.low), int(e.high), bits)}
     if dim:
         first = next(iter(dim))
-        most_are = len(dim) > len(whole) / 2
         low, high = min(int(e.low) for e in dim.values()), max(int(e.high) for e in dim.values())
+        levels = max(levels_of(int(e.low), int(e.high), bits) for e in dim.values())
+        most_are = len(dim) > len(whole) / 2
+        spread = f"say --data.value-range {low} {high}, which spreads these values and clips others, or "
         remarks.append(
-            f"{where}: {len(dim)} of {len(whole)} such files (such as {files.describe(first)}) use only "
-            f"{low} to {high}, {dim_consequence(low, high, bits, most_are=most_are)}"
+            f"{where}: {len(dim)} of {len(whole)} files of more than 8 bits, such as "
+            f"{printable(files.relative_name(first))}, have values of {low} to {high} and become at most "
+            f"{levels} of 256 grey levels, nearly one colour: {spread if most_are else ''}convert these "
+            "files to 8 bits"
         )
     return form, remarks
 

@@ -177,7 +177,7 @@ def test_sixteen_bit_colours_of_a_png_are_scaled_as_grey_is(tmp_path):
 def test_narrow_values_are_remarked_with_the_range_that_spreads_them(tmp_path, messages):
     images = open_images("flat", root=write(tmp_path, 7000, 7900))
     assert images.form.bit_depth == 14
-    assert "use only 7000 to 7900, which become 15 of 256 grey levels" in messages.text
+    assert "have values of 7000 to 7900 and become at most 15 of 256 grey levels" in messages.text
     assert "say --data.value-range 7000 7900, which spreads these values" in messages.text
     assert np.ptp(open_images("flat", root=tmp_path, value_range=[7000, 7900]).image(0)) == 255
 
