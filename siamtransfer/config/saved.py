@@ -97,12 +97,14 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     free: tuple[str, ...] = FREE_ON_RESUME
     if method != current["method"]["name"]:
         free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough
-    if old["optim.epochs"] > new["optim.epochs"]:
+    before, now = old["optim.epochs"], new["optim.epochs"]
+    longer = isinstance(now, int) and now > before
+    if isinstance(now, int) and now < before:
         raise UserError(
-            f"the run to resume has optim.epochs {old['optim.epochs']}, and a run can get more epochs, not "
+            f"the run to resume has optim.epochs {before}, and a run can get more epochs, not "
             "fewer: leave --optim.epochs out, or start afresh in another --run.dir"
         )
-    free += ("optim.epochs",)
+    free += ("optim.epochs",) if longer else ()
     differing = [
         f"{key} {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

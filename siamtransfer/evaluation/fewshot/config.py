@@ -16,7 +16,7 @@ class FewshotConfig(OneCheckpointConfig):
     common: ClassVar[tuple[str, ...]] = (*EvaluationConfig.common, "shots", "repeats", "strengths")
 
     shots: list[int] = field(default_factory=lambda: [1, 2, 5, 10])
-    """Labels of each class."""
+    """Labels of each class; numbers that the smallest class does not have are left out, with a remark."""
     repeats: int = 5
     """Draws of the labelled images; the number of a draw is its seed."""
     strengths: list[float] = field(default_factory=lambda: [1.0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -26,9 +28,8 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
     ranks but the first.
 
     Raises:
-        UserError: a class has fewer images than shots, the images have several labels each, or whatever
-        reading
-            checkpoint, images or files finds.
+        UserError: a class has fewer images than the fewest shots, the images have several labels each, or
+            whatever reading checkpoint, images or files finds.
     """
     data = labelled_features(config.checkpoint, config, runtime)
     if not runtime.is_main:
@@ -40,13 +41,12 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
     assert train.labels is not None
     if train.labels.ndim == 2:
         raise UserError("eval/fewshot.py needs one label an image, and these features have several")
-    add_remarks(data.protocol, remarks_on(train, test, "standardised"))
+    many, left_out = possible_shots(config.shots, train.labels.numpy())
+    add_remarks(data.protocol, [*left_out, *remarks_on(train, test, "standardised")])
     y, split = number_classes(train.labels, test)
-    for shots in config.shots:  # a class that is too small is reported before the first fit
-        draw_shots(train.labels.numpy(), shots, 0)
     metrics: dict[str, float] = {}
     predictions: dict[str, np.ndarray] = {}
-    for shots in config.shots:
+    for shots in many:
         for strength in config.strengths:
             name, accuracies = f"fewshot/k={shots}/C={strength:g}", []
             for repeat in range(config.repeats):
@@ -62,7 +62,7 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
     protocol = {
         **data.protocol,
         "classifier": "multinomial logistic regression on standardised features, L-BFGS",
-        "shots": config.shots,
+        "shots": many,
         "strengths": config.strengths,
         "repeats": config.repeats,
         "interval": "95 %, Student's t over the repeats",
@@ -70,6 +70,22 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
     return Result(
         "fewshot", metrics, protocol, data.provenance, Predictions(split.original_labels(), predictions)
     )
+
+
+def possible_shots(shots: Sequence[int], labels: np.ndarray) -> tuple[list[int], list[str]]:
+    """The numbers of shots that the smallest class of labels int64[N] has, and a remark on the others.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    possible = [number for number in shots if number <= smallest]
+    if not possible:
+        draw_shots(labels, min(shots), 0)  # which names the class
+    too_many = ", ".join(str(number) for number in shots if number > smallest)
+    if not too_many:
+        return possible, []
+    return possible, [f"--shots {too_many} is left out, for the smallest class has {smallest} images"]
 
 
 def _fit_and_score(

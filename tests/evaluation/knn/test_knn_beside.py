@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from siamtransfer.evaluation.api import knn
+from siamtransfer.evaluation.fewshot.evaluate import possible_shots
 from siamtransfer.evaluation.knn.baselines import guessing, only_one_right
 from siamtransfer.evaluation.knn.evaluate import possible_ks
 from siamtransfer.evaluation.knn.verdict import interval_of_difference, remark_on_pixels
@@ -40,13 +41,14 @@ def test_the_largest_k_is_all_others() -> None:
 def test_small_sets_of_ones_own_have_baselines_beside_the_number(
     shapes_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["random:resnet18:width=8", "--data.name=folder", f"--data.root={shapes_folder}", "--device=cpu"]
-    words += ["--data.workers=0", "--crop=16", "--k=20", "200", "--cache=none"]
+    options = ["--data.name=folder", f"--data.root={shapes_folder}", "--device=cpu", "--data.workers=0"]
+    options += ["--crop=16", "--cache=none", "--k", "20", "200"]
+    words = ["random:resnet18:width=8", *options]
     record = main(words)
     assert record is not None
     metrics = record["metrics"]
     assert (metrics["baseline/chance/top1"], metrics["baseline/majority/top1"]) == (50.0, 50.0)
-    pixels = main(["pixels", *words[1:-4], "--crop=16", "--k=20", "--cache=none"])
+    pixels = main(["pixels", *options])
     assert pixels is not None
     assert metrics[f"baseline/pixels/{NAME}"] == pixels["metrics"][NAME] > 90, (
         "a bright half is seen in pixels"
@@ -59,6 +61,17 @@ def test_small_sets_of_ones_own_have_baselines_beside_the_number(
     assert without is not None
     assert not any(name.startswith("baseline/") for name in without["metrics"])
     assert without["metrics"].items() <= metrics.items()
+
+
+def test_shots_that_the_smallest_class_does_not_have_are_left_out() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1, 1])
+    assert possible_shots([1, 3], labels) == ([1, 3], [])
+    assert possible_shots([1, 2, 5, 10], labels) == (
+        [1, 2],
+        ["--shots 5, 10 is left out, for the smallest class has 3 images"],
+    )
+    with pytest.raises(UserError, match="class 0 has 3 images, and 4 of each"):
+        possible_shots([4, 5], labels)
 
 
 def test_baselines_of_feature_files_are_refused(tmp_path: Path) -> None:
