@@ -27,6 +27,7 @@ from siamtransfer.pretraining.auto import say_chosen, settle_from, settle_source
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.records.record import record
+from siamtransfer.utils.captions import short_name
 from siamtransfer.utils.log import say
 from siamtransfer.views.channels import channel_remark, recipe_for
 from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
@@ -180,7 +181,7 @@ def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
     images, _ = open_chosen_images(config, torch.device("cuda" if on_gpu else "cpu"))
     recipe = build_recipe(config, images)
     views = ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images))
-    failures = write_preview(path, views, name=lambda index: images.describe(index).rpartition("/")[2])
+    failures = write_preview(path, views, name=lambda index: short_name(images.describe(index)))
     for where, why in failures:
         say(f"replaced an unreadable image: {where} ({why})")
     say(f"wrote {path}: each row is an image and its views by the recipe {recipe.name}")

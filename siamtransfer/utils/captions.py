@@ -25,6 +25,12 @@ def caption_font(size: int = SIZE) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(_font_file(), size, layout_engine=ImageFont.Layout.BASIC)
 
 
+def short_name(where: str) -> str:
+    """What stands in a picture for an image that a set describes as `where`: the name of its file without
+    folders, or the last part of what the set calls it (`test[17]`)."""
+    return where.rpartition("/")[2]
+
+
 def drawable(text: str) -> str:
     """The text with every character that cannot be drawn as its number: letters that the font lacks, control
     characters, bytes of a name that are not UTF-8."""

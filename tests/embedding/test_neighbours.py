@@ -1,4 +1,4 @@
-"""`siamtransfer neighbours`: the nearest by cosine but the query itself; names of any script in the picture."""
+"""`siamtransfer neighbours`: the nearest by cosine but the query itself; pictures with names of any kind."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from siamtransfer.evaluation.dense.input_size import InputSize, batches
 from siamtransfer.evaluation.dense.sheet import Cell, Findings, Scale, Sheet, coloured, outside_dimmed
 from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.segmentation.data.masked_images import MaskedImages, read_pair
+from siamtransfer.utils.captions import short_name
 from siamtransfer.utils.log import say
 
 ENDS = (0.005, 0.995)  # quantiles of all shown maps that get the first and the last colour
@@ -107,7 +108,7 @@ def _attention_sheet(shown: list[ShownAttention], subjects: Subjects, head: str)
     rows = []
     for row, maps in zip(shown, relative, strict=True):
         image = subjects.images.image(row.number)
-        cells = [Cell(image, subjects.images.describe(row.number))]
+        cells = [Cell(image, short_name(subjects.images.describe(row.number)))]
         for name, values in _with_mean(maps):
             smooth = functional.interpolate(values[None, None], size=image.shape[:2], mode="bilinear")
             cells.append(Cell(coloured(smooth[0, 0].numpy(), low, high), name))
@@ -123,7 +124,7 @@ def _mask_sheet(shown: list[ShownAttention], subjects: Subjects, head: str, conf
     rows = []
     for row in shown:
         image = subjects.images.image(row.number)
-        cells = [Cell(image, subjects.images.describe(row.number))]
+        cells = [Cell(image, short_name(subjects.images.describe(row.number)))]
         values = row.scores.foreground if row.scores else None
         if subjects.masks is not None:
             truth = subjects.masks.mask(row.number)

@@ -23,6 +23,7 @@ from siamtransfer.evaluation.attention.network import Network
 from siamtransfer.evaluation.attention.subjects import Subjects
 from siamtransfer.evaluation.dense.input_size import InputSize, batches
 from siamtransfer.evaluation.dense.sheet import Cell, Findings, Scale, Sheet, coloured, with_cross
+from siamtransfer.utils.captions import short_name
 from siamtransfer.utils.errors import UserError
 
 
@@ -41,7 +42,7 @@ class ShownMaps:
 
     def first_cell(self, row: int) -> Cell:
         """The image with its name."""
-        return Cell(self.image(row), self.subjects.images.describe(self.indices[row]))
+        return Cell(self.image(row), short_name(self.subjects.images.describe(self.indices[row])))
 
 
 def compute_maps(network: Network, subjects: Subjects, size: InputSize, config: AttentionConfig) -> ShownMaps:

@@ -13,6 +13,7 @@ import numpy as np
 from siamtransfer.evaluation.dense.sheet import Cell, Scale, Sheet, coloured
 from siamtransfer.evaluation.depth.data.depth_images import DepthImages
 from siamtransfer.evaluation.depth.scoring import ScoredDepth
+from siamtransfer.utils.captions import short_name
 from siamtransfer.utils.log import say
 
 MISSING = (255, 255, 255)
@@ -34,7 +35,7 @@ def write_pictures(
     for index in shown:
         truth = coloured(truths[index], low, high)
         truth[truths[index] == 0] = MISSING
-        cells = [Cell(images.image(index), images.describe(index)), Cell(truth, "truth")]
+        cells = [Cell(images.image(index), short_name(images.describe(index))), Cell(truth, "truth")]
         for each in scored:
             caption = each.name
             if index in each.scores.images:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from siamtransfer.data import ImageSet
 from siamtransfer.evaluation.dense.sheet import Cell, Sheet, in_colours
+from siamtransfer.utils.captions import short_name
 
 SAME, OTHER = (60, 170, 90), (210, 60, 60)
 
@@ -39,18 +40,13 @@ def write_neighbours(
     chosen = np.linspace(0, len(queries) - 1, min(rows, len(queries))).round().astype(int)
     drawn = []
     for query in chosen.tolist():
-        cells = [
-            Cell(in_colours(queries.image(query)), short_name(queries, query), note=_class(queries, query))
-        ]
+        cells = [_cell(queries, query, _class(queries, query))]
         for column, neighbour in enumerate(indices[query, :columns].tolist()):
             same = _share_label(queries.labels[query], bank.labels[neighbour])
             note = _class(bank, neighbour)
             if similarities is not None:
                 note = f"{float(similarities[query, column]):.3f}  {note}"
-            frame = SAME if same else OTHER
-            cells.append(
-                Cell(in_colours(bank.image(neighbour)), short_name(bank, neighbour), note=note, frame=frame)
-            )
+            cells.append(_cell(bank, neighbour, note)._replace(frame=SAME if same else OTHER))
         drawn.append(cells)
     head = [
         f"queries of {queries.name}/{queries.split}, and their nearest in {bank.name}/{bank.split}",
@@ -59,9 +55,8 @@ def write_neighbours(
     Sheet(head, drawn).write(path)
 
 
-def short_name(images: ImageSet, index: int) -> str:
-    """The name of an image in a picture: that of its file without folders, or what the set calls it."""
-    return images.describe(index).rpartition("/")[2]
+def _cell(images: ImageSet, index: int, note: str) -> Cell:
+    return Cell(in_colours(images.image(index)), short_name(images.describe(index)), note=note)
 
 
 def _class(images: ImageSet, index: int) -> str:

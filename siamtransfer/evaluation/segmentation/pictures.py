@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from siamtransfer.evaluation.dense.sheet import BLACK, GAP, LINE, WHITE, Cell, Sheet, in_colours
 from siamtransfer.evaluation.segmentation.scoring import Scored
 from siamtransfer.segmentation.data.masked_images import MaskedImages
-from siamtransfer.utils.captions import caption_font, drawable
+from siamtransfer.utils.captions import caption_font, drawable, short_name
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
 
@@ -55,7 +55,7 @@ def write_pictures(
     rows, present = [], set()
     for index in shown:
         mask = images.mask(index)
-        cells = [Cell(in_colours(images.image(index)), images.describe(index))]
+        cells = [Cell(in_colours(images.image(index)), short_name(images.describe(index)))]
         cells.append(Cell(paint(mask, colours, images.ignore), "truth"))
         cells += [Cell(paint(each.shown[index], colours), each.name) for each in scored if each.shown]
         rows.append(cells)
