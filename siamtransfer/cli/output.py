@@ -56,11 +56,13 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
     table = Table(title=Text(str(record.get("task", ""))), title_justify="left", box=None, pad_edge=False)
     table.add_column("number", overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("95 % interval", no_wrap=True)
-    table.add_column("what it means", overflow="fold")
     rows = table_rows(record["metrics"])
-    for row in rows[:MOST_ROWS]:
-        table.add_row(*map(Text, row))
+    has_intervals = any(interval for _, _, interval, _ in rows)
+    if has_intervals:
+        table.add_column("95 % interval", no_wrap=True)
+    table.add_column("what it means", overflow="fold")
+    for name, value, interval, text in rows[:MOST_ROWS]:
+        table.add_row(*map(Text, (name, value, *([interval] if has_intervals else []), text)))
     console.print(table)
     if len(rows) > MOST_ROWS:
         console.print(Text(f"and {len(rows) - MOST_ROWS} more numbers; --json prints all"))

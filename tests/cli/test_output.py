@@ -128,7 +128,9 @@ def test_intervals_stand_beside_their_number_and_repeated_numbers_are_left_out()
 
 def test_a_long_table_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]):
     print_record({"task": "x", "metrics": {f"n{n}": float(n) for n in range(MOST_ROWS + 7)}}, as_json=False)
-    assert "and 7 more numbers" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "and 7 more numbers" in shown
+    assert "interval" not in shown
 
 
 def test_a_record_without_numbers_is_json(capsys: pytest.CaptureFixture[str]):

@@ -164,6 +164,36 @@ def test_a_folder_with_two_splits_is_compared_with_itself(scenes: list[Image.Ima
     assert (metrics["images"], metrics["leaks"], metrics["kept"]) == (4, 1, 3)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_images_are_kept(count: int, scenes: list[Image.Image], tmp_path: Path):
+    (tmp_path / "few").mkdir()
+    for number in range(count):
+        scenes[number].save(tmp_path / "few" / f"{number}.png")
+    metrics = run(tmp_path / "few", tmp_path / "out", "--coreset", count)
+    assert (metrics["kept"], metrics["duplicates"], metrics["outliers"]) == (count, 0, 0)
+    assert sorted((tmp_path / "out" / "coreset.txt").read_text().split()) == [
+        f"{n}.png" for n in range(count)
+    ]
+    assert rows_of(tmp_path / "out" / "duplicates.csv") == []
+
+
+def test_outliers_are_dropped_only_where_asked(scenes: list[Image.Image], tmp_path: Path):
+    (tmp_path / "set").mkdir()
+    grey = np.full((60, 60, 3), 90, np.uint8)
+    for number in range(9):
+        grey[:, 6 * number : 6 * number + 6] += np.uint8(8 * number)
+        Image.fromarray(grey + np.uint8(number)).save(tmp_path / "set" / f"{number}.png")
+    Image.fromarray(np.tile(np.eye(60, dtype=np.uint8)[..., None] * 255, 3)).save(tmp_path / "set" / "x.png")
+    words = ("--outlier-share", 0.05, "--no-pixel-check", "--min-cosine", 1)
+    metrics = run(tmp_path / "set", tmp_path / "out", *words)
+    (row,) = rows_of(tmp_path / "out" / "outliers.csv")
+    assert row["path"] == "x.png" and row["nearest"].endswith(".png")
+    assert "x.png" in (tmp_path / "out" / "kept.txt").read_text()
+    fewer = run(tmp_path / "set", tmp_path / "fewer", *words, "--drop-outliers")
+    assert "x.png" not in (tmp_path / "fewer" / "kept.txt").read_text()
+    assert fewer["kept"] == metrics["kept"] - 1
+
+
 def test_without_pixels_a_cosine_decides(folder: Path, tmp_path: Path):
     metrics = run(folder, tmp_path / "out", "--no-pixel-check", "--min-cosine", 0.9999)
     kinds = {row["kind"] for row in rows_of(tmp_path / "out" / "duplicates.csv")}

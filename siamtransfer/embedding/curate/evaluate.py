@@ -89,7 +89,7 @@ def evaluate(config: CurateConfig, runtime: Runtime) -> Result:
     test = Collection.embed(embedder, listing_of(config, test_parts)) if test_parts else None
     found = find(collection, test, config, count_workers(config.data, parts[0].images, runtime))
     write(Path(config.out), collection, test, found, config)
-    metrics = metrics_of(collection, test, found)
+    metrics = metrics_of(collection, test, found, config)
     protocol = protocol_of(embedder, collection.listing, config.images) | _protocol(config, found)
     if test is not None:
         protocol["against"] = printable(config.against or config.images)
@@ -160,7 +160,9 @@ def _choose(collection: Collection, found: Findings, config: CurateConfig) -> Co
     return Coreset(pool[chosen.rows].tolist(), chosen.nearest)
 
 
-def metrics_of(collection: Collection, test: Collection | None, found: Findings) -> dict[str, float]:
+def metrics_of(
+    collection: Collection, test: Collection | None, found: Findings, config: CurateConfig
+) -> dict[str, float]:
     """Counts, and how near the coreset is to what it stands for."""
     links = [link for each in found.groups for link in each.links.values()]
     kinds = Counter(link.kind for link in links)
@@ -174,7 +176,7 @@ def metrics_of(collection: Collection, test: Collection | None, found: Findings)
         "duplicates/mirrored": kinds["mirrored"],
         "duplicates/groups-of-several-classes": sum(len(names) > 1 for names in classes),
         "outliers": len(found.outlying),
-        "kept": len(_kept(found, False)),
+        "kept": len(kept_of(found, config.drop_outliers)),
     }
     if test is not None:
         counts["leaks"] = len({link.first for link in found.leaks})
@@ -187,7 +189,8 @@ def metrics_of(collection: Collection, test: Collection | None, found: Findings)
     return metrics
 
 
-def _kept(found: Findings, drop_outliers: bool) -> list[int]:
+def kept_of(found: Findings, drop_outliers: bool) -> list[int]:
+    """The numbers of the images that kept.txt names."""
     left_out = set(found.outlying.tolist()) if drop_outliers else set()
     return [number for number in found.clean.tolist() if number not in left_out]
 
@@ -201,7 +204,7 @@ def write(
         UserError: a file cannot be written.
     """
     rows = collection.rows
-    kept = [rows[number] for number in _kept(found, config.drop_outliers)]
+    kept = [rows[number] for number in kept_of(found, config.drop_outliers)]
     lists = {"kept.txt": kept}
     if found.coreset is not None:
         lists["coreset.txt"] = [rows[number] for number in found.coreset.rows]
