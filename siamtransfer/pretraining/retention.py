@@ -24,6 +24,7 @@ from siamtransfer.data.unreadable import WrongChannels
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Pass, extract_share
+from siamtransfer.features.readable import find_unreadable
 from siamtransfer.metrics.cka import linear_cka
 from siamtransfer.pretraining.knn_scorer import KnnScorer
 from siamtransfer.pretraining.logger import Logger
@@ -61,7 +62,10 @@ class RetentionMonitor(Monitor):
         self.name = f"retention/{knn.name}"
         images = knn.test or knn.bank
         order = np.random.Generator(np.random.Philox(0)).permutation(len(images))
-        self.compared = Subset(images, np.sort(order[: self.settings.cka_images]))
+        compared = np.sort(order[: self.settings.cka_images])
+        bad = find_unreadable(Subset(images, compared), knn.runtime, workers=knn.workers)
+        compared = np.delete(compared, [image.index for image in bad])
+        self.compared = Subset(images, compared)  # of which the kNN check names the unreadable ones
         protocol: dict[str, Any] = {f"retention_{key}": value for key, value in knn.protocol.items()}
         protocol["retention_cka_images"] = len(self.compared)
         protocol["retention_max_drop"] = self.settings.max_drop

@@ -141,7 +141,7 @@ def test_a_run_saves_what_it_chose_and_goes_on_with_it(
     shapes_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """40 images of 20 x 24 pixels, from their name to a record and beyond its last epoch."""
-    words = ["--hardware.device=cpu", "--data.workers=0", "--simsiam.dim=32", "--backbone.width=8"]
+    words = ["--hardware.device=cpu", "--data.workers=0", "--simclr.dim=32", "--backbone.width=8"]
     words += ["--log.tensorboard=false", f"--run.dir={tmp_path / 'run'}"]
     record = main([str(shapes_folder), *words, "--optim.epochs=2"])
     assert record is not None
@@ -157,7 +157,7 @@ def test_a_run_saves_what_it_chose_and_goes_on_with_it(
     assert longer["protocol"]["extensions"] == [{"step": 10, "epochs_before": 2, "epochs": 3}]
     assert longer["protocol"]["chosen"] == record["protocol"]["chosen"]
     assert longer["protocol"]["steps"] == 15
-    assert "optim.epochs 2 -> 3: from here on the schedule cosine-epoch" in capsys.readouterr().err
+    assert "optim.epochs 2 -> 3: from here on the schedule cosine-step" in capsys.readouterr().err
     with pytest.raises(UserError, match="can get more epochs, not fewer"):
         main(["--resume", str(tmp_path / "run"), "--optim.epochs=2"])
     main(["--resume", str(tmp_path / "run")])
