@@ -14,6 +14,7 @@ from siamtransfer.version import __version__
 
 LIBRARIES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "timm", "scikit-learn"),
+    *("tifffile", "imagecodecs", "pillow-heif", "pydicom"),
     *("faiss-gpu", "faiss-cpu"),
 )
 
