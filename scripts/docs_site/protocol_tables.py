@@ -17,22 +17,31 @@ from siamtransfer.cli.main import program
 from siamtransfer.cli.shipped import header_line, shipped_configs
 from siamtransfer.evaluation.finetuning import FINETUNING
 from siamtransfer.evaluation.linear.protocols import PUBLISHED
+from siamtransfer.utils.errors import UserError
 
 _REQUEST = re.compile(r"<!-- (settings|table): (.+?) -->")
+_MISSPELT = re.compile(r"<!--\s*(settings?|tables?)\b[^>]*-->", re.IGNORECASE)
 
 
 def fill(markdown: str, page: str) -> str:
     """The page's Markdown with every table that it asks for.
 
     Raises:
-        KeyError: there is no such table, program or option.
+        ValueError: a request is misspelt, or there is no such table, program or option; names page and
+            request.
     """
 
     def write(match: re.Match[str]) -> str:
         kind, words = match[1], match[2].split()
-        return settings_table(words[0], words[1:], page) if kind == "settings" else TABLES[words[0]](page)
+        try:
+            return settings_table(words[0], words[1:], page) if kind == "settings" else TABLES[words[0]](page)
+        except (KeyError, UserError) as error:
+            raise ValueError(f"{page}: {match[0]} asks for what there is not: {error}") from error
 
-    return _REQUEST.sub(write, markdown)
+    filled = _REQUEST.sub(write, markdown)
+    if misspelt := _MISSPELT.search(filled):
+        raise ValueError(f"{page}: {misspelt[0]} is no request; write <!-- settings: PROGRAM OPTION ... -->")
+    return filled
 
 
 def settings_table(name: str, keys: list[str], page: str) -> str:

@@ -110,10 +110,17 @@ def test_the_tables_of_protocols_state_published_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", ["table: nothing", "settings: knn no_such_option", "settings: nothing k"]
+    "request_",
+    [
+        "table: nothing",
+        "settings: knn no_such_option",
+        "settings: nothing k",
+        "setting: knn k",
+        "table:linear",
+    ],
 )
 def test_a_table_that_there_is_not_stops_the_build(request_: str) -> None:
-    with pytest.raises((KeyError, siamtransfer.UserError)):
+    with pytest.raises(ValueError, match=rf"PROTOCOLS.md: <!-- {request_} -->"):
         fill(f"<!-- {request_} -->", "PROTOCOLS.md")
 
 
