@@ -135,10 +135,18 @@ def _as_viewers_show(values: np.ndarray, file: Dataset, where: str) -> tuple[np.
         remark_once(
             WINDOWS, f"{where} is a DICOM image of {file.BitsStored} bits, shown as viewers do: {OWN_WINDOWS}"
         )
-    if file.get("WindowCenter") not in (None, "") and file.get("WindowWidth") not in (None, ""):
+    if _has_window(file):
         beyond = np.array([-1e9, 1e9])  # which become the two ends of the window's output
         shown = apply_windowing(np.concatenate([values.ravel(), beyond]), file)
         return shown[:-2].reshape(values.shape), (float(shown[-2]), float(shown[-1]))
     if int(file.BitsStored) <= 8:
         return values, (0.0, float((1 << file.BitsStored) - 1))
     return values, (float(values.min()), float(values.max()))
+
+
+def _has_window(file: Dataset) -> bool:
+    """Whether a file states a window; one without width is none."""
+    stated = [file.get(name) for name in ("WindowCenter", "WindowWidth")]
+    if any(value is None or str(value) in ("", "[]") for value in stated):
+        return False
+    return float(np.atleast_1d(stated[1])[0]) >= 1

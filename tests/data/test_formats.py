@@ -149,6 +149,21 @@ def test_without_a_range_the_window_of_the_file_counts_as_in_viewers(function: s
     np.testing.assert_allclose(decode(data)[..., 0], expected, atol=1)
 
 
+@pytest.mark.parametrize("width", [0, None, [0, 400]])
+def test_a_window_without_width_is_none(width: object) -> None:
+    data = dicom(STORED, 12, WindowCenter=[600, 700], WindowWidth=width)
+    np.testing.assert_array_equal(decode(data), decode(dicom(STORED, 12)))
+
+
+def test_of_several_windows_the_first_counts() -> None:
+    several = dicom(STORED, 12, WindowCenter=[600, 2000], WindowWidth=[800, 4000])
+    np.testing.assert_array_equal(
+        decode(several), decode(dicom(STORED, 12, WindowCenter=600, WindowWidth=800))
+    )
+    around_zero = dicom(STORED.astype(np.int16) - 2048, 16, WindowCenter=0, WindowWidth=100)
+    assert decode(around_zero)[0].max() == 0 and decode(around_zero)[-1].min() == 255
+
+
 def test_signed_values_and_the_first_of_several_frames() -> None:
     frames = np.stack([STORED.astype(np.int16) - 2048, np.zeros((20, 30), np.int16)])
     data = dicom(frames, 16, frames=2)
