@@ -28,9 +28,9 @@ WINDOWS = "dicom"
 """The kind of the remark on windows."""
 
 OWN_WINDOWS = (
-    "through its own window, or from its least to its largest value where it has more than eight bits and no "
-    "window, so contrast differs from file to file; --data.value-range LOW HIGH states one window for all, "
-    "such as -160 240 of soft tissue in CT"
+    "each through its own window, or from its least to its largest value where it has more than eight bits "
+    "and no window, so contrast differs from file to file; --data.value-range LOW HIGH states one window for "
+    "all, such as -160 240 of soft tissue in CT"
 )
 _SIGNATURE = b"DICM"  # behind a preamble of 128 bytes
 _GREY = ("MONOCHROME1", "MONOCHROME2")

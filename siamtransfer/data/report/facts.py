@@ -13,7 +13,9 @@ from siamtransfer.data.decode import FORMATS, JPEG_START, decode
 from siamtransfer.data.deep_png import is_deep_png
 from siamtransfer.data.dicom import is_dicom
 from siamtransfer.data.heif import is_heif
+from siamtransfer.data.jpeg_xl import is_jpeg_xl
 from siamtransfer.data.orientation import UPRIGHT, orientation_of_jpeg, orientation_of_picture
+from siamtransfer.data.signatures import kind_of_content
 from siamtransfer.data.tga import FORMAT as TGA
 from siamtransfer.data.tga import is_tga
 from siamtransfer.data.tiff import TIFF_STARTS, tiff_header
@@ -27,6 +29,7 @@ FORMATS_OF_ENDINGS = {
     **dict.fromkeys(("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"), "JPEG2000"),
     **dict.fromkeys(("heic", "heif", "hif"), "HEIC"),
     **dict.fromkeys(("dcm", "dicom"), "DICOM"),
+    "jxl": "JPEG XL",
     **{name.lower(): name for name in ("PNG", "WEBP", "GIF", "AVIF", "TGA")},
     "npy": "array",
 }
@@ -69,9 +72,9 @@ def facts_of(data: bytes, where: str) -> ImageFacts:
     Raises:
         UnreadableImage, or whatever a reader raises for a damaged file.
     """
-    if data.startswith(NPY_START) or is_heif(data) or is_dicom(data):
+    kind = _kind_beyond_pillow(data)
+    if kind is not None:
         height, width, channels = decode(data, where).shape
-        kind = "array" if data.startswith(NPY_START) else "HEIC" if is_heif(data) else "DICOM"
         return ImageFacts(kind, height, width, MODES["RGB"] if channels == 3 else f"{channels} channels")
     if data.startswith(TIFF_STARTS) and (header := tiff_header(io.BytesIO(data))) is not None:
         frames = _frames(data) if header.more_pages else 1
@@ -104,12 +107,21 @@ def facts_of(data: bytes, where: str) -> ImageFacts:
             )
 
 
+def _kind_beyond_pillow(data: bytes) -> str | None:
+    """The format of a file that Pillow does not open; None for one that it may."""
+    if data.startswith(NPY_START):
+        return "array"
+    kinds = {"HEIC": is_heif, "DICOM": is_dicom, "JPEG XL": is_jpeg_xl}
+    return next((kind for kind, matches in kinds.items() if matches(data)), None)
+
+
 def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
         if not is_tga(data):
-            raise
+            known = kind_of_content(data) or "no image of a known format"
+            raise UnidentifiedImageError(f"its content is {known}") from error
         return Image.open(io.BytesIO(data), formats=(TGA,))
 
 
