@@ -117,18 +117,36 @@ def _open_by_name(
     return open_pair(name, root=root, **options)
 
 
-def _open_file(path: Path, split: str | None, options: dict[str, Any]) -> ImageSet:
-    """One image file as a set of its own, called `file`."""
+def open_files(
+    base: Path,
+    paths: Sequence[str],
+    *,
+    name: str = "files",
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+    **options: Any,
+) -> ImageSet:
+    """The image files `paths` below `base`, in this order; `options` are those of `OPTIONS`.
+
+    Raises:
+        UserError: another option is stated, or the files have not the channels that are.
+    """
     from siamtransfer.data.files_form import settle_form
     from siamtransfer.data.folders import FileImages
     from siamtransfer.data.listing import PathTable
 
-    path = path.absolute()
-    if split not in (None, "train"):
-        raise UserError(f"{printable(path)} is a single image, which has no split {split}")
     if others := [key for key, value in options.items() if key not in OPTIONS and value is not None]:
-        raise UserError(f"data.{others[0]}: a single image does not take it; leave it out")
-    images = FileImages("file", "train", PathTable(path.parent, [os.fsencode(path.name)]))
+        raise UserError(f"data.{others[0]}: image files that are named one by one do not take it")
+    table = PathTable(base, [os.fsencode(path) for path in paths])
+    images = FileImages(name, "train", table, labels=labels, classes=classes)
     stated: dict[str, Any] = {key: options.get(key) for key in OPTIONS}
     settle_form(images, pixel_form(**stated), stated=stated["channels"] is not None)
     return images
+
+
+def _open_file(path: Path, split: str | None, options: dict[str, Any]) -> ImageSet:
+    """One image file as a set of its own, called `file`."""
+    path = path.absolute()
+    if split not in (None, "train"):
+        raise UserError(f"{printable(path)} is a single image, which has no split {split}")
+    return open_files(path.parent, [path.name], name="file", **options)

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from siamtransfer.embedding.head_mark import is_head
 from siamtransfer.evaluation.config import EvaluationData, OneCheckpointConfig
+from siamtransfer.utils.checks import within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_outputs
 from siamtransfer.utils.text import printable
@@ -97,3 +99,57 @@ class EmbedConfig(SourceConfig):
     def check(self) -> None:
         beside = (".json",) if self.out is not None and self.out.endswith(".csv") else ()
         self.check_source("embed", TABLES, beside)
+
+
+@dataclass
+class PredictConfig(SourceConfig):
+    """The options of `predict`."""
+
+    common: ClassVar[tuple[str, ...]] = (
+        *("checkpoint", "images", "out", "labels", "save_head", "head", "unknown_quantile", "layers"),
+        *("force", "device"),
+    )
+
+    labels: str | None = None
+    """What to learn from: a table (CSV) with the columns path and label, or a folder with a folder for each
+    class."""
+    labels_root: str | None = None
+    """Folder in which the paths of the table begin; null: that of the images."""
+    save_head: str | None = None
+    """Keep what was learnt as HEAD.safetensors, to label other images with."""
+    head: str | None = None
+    """A kept head instead of labels. It may also stand in place of the checkpoint, which it names."""
+    unknown_quantile: float = 0.95
+    """Share of images like the labelled ones that are near enough to be known; an image farther from all of
+    them is marked unknown."""
+    seed: int = 0
+    """Decides which labelled images are held out together."""
+
+    @property
+    def head_file(self) -> str | None:
+        """The head that is used; None where one is learnt."""
+        if self.head is None and self.checkpoint is not None and is_head(self.checkpoint):
+            return self.checkpoint
+        return self.head
+
+    def check(self) -> None:
+        self.check_source("predict", (".csv",), (".json",))
+        assert self.out is not None
+        if (self.labels is None) == (self.head_file is None):
+            raise UserError(
+                "siamtransfer predict learns from --labels (a table of paths and labels, or class folders), "
+                "or takes what it has learnt from --head: give one of the two"
+            )
+        within("--unknown-quantile", self.unknown_quantile, 0, 1)
+        if self.head_file is not None:
+            stated = [name for name in ("labels_root", "save_head") if getattr(self, name) is not None]
+            if stated:
+                raise UserError(f"--{stated[0].replace('_', '-')} goes with --labels: leave it out")
+        if self.save_head is not None:
+            self._check_head_to_write(Path(self.save_head))
+
+    def _check_head_to_write(self, path: Path) -> None:
+        assert self.checkpoint is not None
+        if path.suffix != ".safetensors":
+            raise UserError(f"--save-head {printable(path)} must end in .safetensors")
+        refuse_outputs(self.checkpoint, [path], force=self.force)

@@ -10,6 +10,8 @@ import numpy as np
 
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.listing import list_folders, list_images
+from siamtransfer.data.parts import part_of
+from siamtransfer.data.registry import NAMED
 from siamtransfer.data.sources import Source, open_dataset
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -48,7 +50,8 @@ class Part:
 
 
 def open_parts(source: Source, *, split: str | None = None, **options: Any) -> list[Part]:
-    """The splits of a source that `open_dataset` takes, or the one that `split` names; train comes first.
+    """The splits of a source that `open_dataset` takes, or the one that `split` names: train, then
+    validation, then test.
 
     A folder of images beside folders is no tree of classes: all its images are taken, in the order of their
     paths and without labels, with a remark.
@@ -66,8 +69,10 @@ def open_parts(source: Source, *, split: str | None = None, **options: Any) -> l
         flat, _ = open_dataset("flat", folder, **options)
         return [Part(flat, folder)]
     train, test = open_dataset(source, split=split, **options)
-    parts = [train] if test is None else [train, test]
-    return [Part(images, folder) for images in parts]
+    if split is None and test is not None and part_of(test.split) == "test":
+        validation = _validation_set(source, options)
+        return [Part(images, folder) for images in (train, validation, test) if images is not None]
+    return [Part(images, folder) for images in (train, test) if images is not None]
 
 
 def require_one_kind(parts: list[Part]) -> None:
@@ -79,6 +84,18 @@ def require_one_kind(parts: list[Part]) -> None:
                 f"{first.name}/{first.split} and {part.images.name}/{part.images.split} have other classes: "
                 "name one of them with --split"
             )
+
+
+def _validation_set(source: Source, options: dict[str, Any]) -> ImageSet | None:
+    """The validation split that a source has beside train and test, which an evaluation leaves alone."""
+    if not isinstance(source, str | Path) or (source in NAMED and NAMED[str(source)].splits is not None):
+        return None
+    try:
+        return open_dataset(source, split="val", **options)[0]
+    except UserError as error:
+        if "has no split val" in str(error):
+            return None
+        raise
 
 
 def _folder_of(source: Source, options: dict[str, Any]) -> Path | None:

@@ -59,7 +59,7 @@ def test_an_image_file_is_a_set_of_one(shapes_folder: Path) -> None:
     assert np.array_equal(images.image(0), np.asarray(Image.open(path).convert("RGB")))
     with pytest.raises(UserError, match=r"a single image, which has no split val"):
         open_dataset(path, split="val")
-    with pytest.raises(UserError, match=r"data.size: a single image does not take it"):
+    with pytest.raises(UserError, match=r"data.size: image files that are named one by one do not take it"):
         open_dataset(path, size=3)
 
 

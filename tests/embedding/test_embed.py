@@ -71,7 +71,7 @@ def test_rows_are_the_readable_images_in_the_order_of_the_listing(tables: Path, 
     sizes = np.stack([arrays["width"], arrays["height"]], axis=1).tolist()
     assert sizes == [[40, 36]] * 6 + [[48, 33]] * 6
     assert arrays["unreadable_paths"].tolist() == ["cats/broken.png"]
-    assert "no JPEG, PNG" in arrays["unreadable_reasons"][0]
+    assert "its content is text" in arrays["unreadable_reasons"][0]
     listed = sorted([*arrays["index"].tolist(), *arrays["unreadable_index"].tolist()])
     assert listed == list(range(13))
 
@@ -167,13 +167,18 @@ def test_all_splits_have_rows(tmp_path: Path) -> None:
     assert arrays["split"].tolist() == ["train", "train", "val", "val"]
     run(tmp_path / "set", tmp_path / "val.npz", "--split", "val")
     assert np.load(tmp_path / "val.npz")["paths"].tolist() == ["val/a/1.png", "val/b/1.png"]
+    for kind in ("a", "b"):
+        picture(tmp_path / "set" / "test" / kind / "1.png", 7)
+    run(tmp_path / "set", tmp_path / "three.csv")
+    paths = [line.split(",")[0] for line in (tmp_path / "three.csv").read_text().splitlines()[1:]]
+    assert paths == [f"{split}/{kind}/1.png" for split in ("train", "val", "test") for kind in ("a", "b")]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["{images}", "{out}.txt"], r"out\.txt must end in \.npz or \.parquet or \.csv"),
-        (["{images}"], r"needs a checkpoint \(or a baseline\), the images, and the file to write"),
+        (["{images}"], r"needs a checkpoint \(or a baseline\), the images and the file to write"),
         (["nowhere", "{out}.npz"], r"there is no set 'nowhere'"),
         (["{images}", "{out}.npz", "--split", "test"], r"has no split test"),
         (["{images}", "{out}.npz", "--layers", "layer9"], r"has no layer 'layer9'"),

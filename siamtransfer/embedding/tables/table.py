@@ -6,7 +6,7 @@ Legend: n rows of a piece, D features.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,6 +84,7 @@ def open_table(out: Path, columns: Columns) -> Iterator[Table]:
     from siamtransfer.embedding.tables.npz_table import npz_table
     from siamtransfer.embedding.tables.parquet_table import parquet_table
 
+    kinds: dict[str, Callable[[Path, Columns], contextlib.AbstractContextManager[Table]]]
     kinds = {".npz": npz_table, ".parquet": parquet_table, ".csv": csv_table}
     if out.suffix not in kinds:
         raise UserError(f"{out} must end in {' or '.join(kinds)}")
