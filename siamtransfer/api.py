@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from siamtransfer.config import PretrainConfig
+from siamtransfer.config.sections import default_config
 from siamtransfer.methods.registry import METHODS, section_of
 from siamtransfer.records.comparison import compare
 from siamtransfer.records.result import Result
@@ -111,7 +112,7 @@ class PretrainResult(Result):
 
 
 def pretrain(
-    what: type[Method] | str | Path | PretrainConfig = "demo",
+    what: type[Method] | str | Path | PretrainConfig | None = None,
     config: str | Path | None = None,
     *,
     resume: bool = False,
@@ -120,6 +121,7 @@ def pretrain(
 ) -> PretrainResult | None:
     """Pretrains a backbone.
 
+        pretrain(data={"root": "my_images"})                                 your own images, as they suit
         pretrain("demo", optim={"epochs": 2}, run={"dir": "runs/mine"})      a configuration, changed
         pretrain(MyMethod, "demo", my_method={"dim": 64})                    a method of your own
         pretrain(MyMethod)      alone, in a script: its command line, with help, --config, --resume and the
@@ -127,7 +129,7 @@ def pretrain(
 
     Args:
         what: a shipped configuration by name, a YAML file, a PretrainConfig, or a method class, which is then
-            known under its name.
+            known under its name. None: own-folder where `data` names images that are not embedded, else demo.
         config: with a method class, the configuration that it runs in.
         resume: continue the run in run.dir.
         monitors: more monitors (`due`, `check`), beside those of the configuration.
@@ -144,7 +146,10 @@ def pretrain(
         if config is None and not sections:
             return _program_of(name)
         sections = {**sections, "method": {"name": name, **sections.get("method", {})}}
-        what = config or "demo"
+        what = config
+    if what is None:
+        data = sections.get("data", {})
+        what = default_config(name=data.get("name"), named=bool(data.get("root") or data.get("list_file")))
     settings = what if isinstance(what, PretrainConfig) else _read_settings(what, sections)
     if isinstance(what, PretrainConfig) and sections:
         raise UserError(f"a PretrainConfig is complete: set {', '.join(sections)} in it")

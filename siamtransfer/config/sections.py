@@ -76,6 +76,17 @@ class DataConfig:
     """Processes per rank that decode and cut; null: what the machine has, up to 8."""
 
 
+OWN_IMAGES, DEMO = "own-folder", "demo"
+"""Shipped configurations: of a run that names images and no configuration, and of one that names neither."""
+
+
+def default_config(*, name: str | None, named: bool) -> str:
+    """The shipped configuration of a run that states none: `name` is its data.name, and `named` says whether
+    it states a folder, a list or an archive."""
+    embedded = name is not None and name.startswith("fashion-")
+    return OWN_IMAGES if not embedded and (named or name is not None) else DEMO
+
+
 @dataclass
 class BackboneConfig:
     """The network to be trained."""

@@ -35,6 +35,7 @@ def settle_from(saved: dict[str, Any] | None, config: PretrainConfig) -> None:
         return
     values = flatten(saved["config"])
     config.decide({key: values[key] for key in config.undecided})
+    _name_list(config)
 
 
 def settle_source(config: PretrainConfig) -> Chosen | None:
@@ -49,10 +50,8 @@ def settle_source(config: PretrainConfig) -> Chosen | None:
         found = _kind_of_source(config) if collectives.rank() == 0 else None
     chosen = collectives.broadcast_object(found)
     assert chosen is not None
-    data = config.data
     config.decide({NAME: chosen.value})
-    if chosen.value == "list" and data.list_file is None:
-        data.root, data.list_file = None, data.root
+    _name_list(config)
     return chosen
 
 
@@ -102,6 +101,13 @@ def median_side(images: ImageSet) -> int:
         except UnreadableImage:
             continue
     return int(np.median(sides)) if sides else 224
+
+
+def _name_list(config: PretrainConfig) -> None:
+    """Takes data.root for the list where the set is one and no other file is named."""
+    data = config.data
+    if data.name == "list" and data.list_file is None:
+        data.root, data.list_file = None, data.root
 
 
 def _kind_of_source(config: PretrainConfig) -> Chosen:

@@ -24,7 +24,7 @@ MANY_IMAGES = 10_000  # from which a GPU trains a ResNet-50, for 200 epochs
 
 MINUTES = 10.0  # that a run on the CPU is laid out for
 SPEEDS = {"resnet18": 36.4, "resnet50": 17.0}
-"""Images a second of a training step (SimSiam's) on one core, with views of 64 pixels and the published width."""
+"""Images a second of a step of SimSiam on one core, with views of 64 pixels and the published width."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 400
 MOST_EPOCHS_ON_GPU, STEPS_ON_GPU = 800, 10_000
 GIB_PER_IMAGE = {"resnet18": 0.06, "resnet50": 0.22}
@@ -125,7 +125,11 @@ def _stem(config: PretrainConfig, facts: Facts) -> Chosen:
 
 def _batch_size(config: PretrainConfig, facts: Facts) -> Chosen:
     images, passes = facts.images, facts.ranks * config.optim.grad_accum_steps
-    limit, why = (64, "a CPU computes") if facts.on_cpu else (256, "more images a batch need more memory and a warm-up")
+    limit, why = (
+        (64, "a CPU computes")
+        if facts.on_cpu
+        else (256, "more images a batch need more memory and a warm-up")
+    )
     if not facts.on_cpu:
         needed = GIB_PER_IMAGE.get(config.backbone.name or "", 0.22) * (_view_size(config) / 224) ** 2
         room = 2 ** int(math.log2(max(2, facts.memory * 0.8 / needed))) * facts.ranks

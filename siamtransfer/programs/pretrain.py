@@ -24,10 +24,9 @@ from typing import Any, ClassVar
 from siamtransfer.cli import Command, run
 from siamtransfer.cli.parser import Schema, words_by_key
 from siamtransfer.config import PretrainConfig, read_saved_config
+from siamtransfer.config.sections import DEMO, OWN_IMAGES, default_config
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
-
-OWN_IMAGES = "own-folder"  # the configuration of a run that names images and no configuration
 
 
 @dataclass
@@ -64,10 +63,9 @@ class PretrainOptions(PretrainConfig):
     def choose_default(cls, words: Sequence[str], schema: Schema) -> str | None:
         """OWN_IMAGES where the words name images that are not embedded, and say it; else None."""
         found = words_by_key(words, schema)
-        names = found.get("data.name", [])
-        embedded = bool(names) and names[-1].startswith("fashion-")
-        named = bool(names) or any(key in found for key in ("", "images", "data.root", "data.list_file"))
-        if embedded or not named:
+        named = any(key in found for key in ("", "images", "data.root", "data.list_file"))
+        name = next(reversed(found.get("data.name", [])), None)
+        if default_config(name=name, named=named) == DEMO:
             return None
         say(f"the configuration is {OWN_IMAGES}, for images are named and no --config is")
         return OWN_IMAGES
@@ -108,7 +106,7 @@ def work(options: PretrainOptions) -> dict[str, Any] | None:
 
 
 main = Command(
-    "pretrain", PretrainOptions, work, __doc__, kinds=("pretrain", "experiments"), default_config="demo"
+    "pretrain", PretrainOptions, work, __doc__, kinds=("pretrain", "experiments"), default_config=DEMO
 )
 
 if __name__ == "__main__":

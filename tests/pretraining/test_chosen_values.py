@@ -12,6 +12,7 @@ from PIL import Image
 from support.pictures import write_shapes
 from support.small_runs import TINY
 
+import siamtransfer
 from siamtransfer.config import PretrainConfig, read_saved_config
 from siamtransfer.pretraining.auto import find_facts, median_side, settle_source
 from siamtransfer.pretraining.chosen_values import Facts, choose_values, speed_on_cpu
@@ -48,6 +49,16 @@ def test_naming_images_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match="named twice"):
         main.parse(["one", "--data.root=two"])
+
+
+def test_the_python_function_takes_the_same_base(shapes_folder: Path, tmp_path: Path) -> None:
+    small = {"optim": {"epochs": 1}, "backbone": {"width": 4}, "simclr": {"dim": 8, "hidden": 8}}
+    result = siamtransfer.pretrain(
+        data={"root": str(shapes_folder), "workers": 0}, run={"dir": str(tmp_path / "run")}, **small
+    )
+    assert result is not None
+    assert result.protocol["config"]["data"]["name"] == "folder"
+    assert result.protocol["config"]["method"]["name"] == "simclr"
 
 
 def test_what_is_said_is_kept_and_what_is_auto_is_printed_as_auto(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,8 @@ def test_a_run_says_and_writes_what_it_did(shapes_folder: Path, tmp_path: Path) 
         "metrics.jsonl.crc32", "tensorboard",
     ]  # fmt: skip
     said = run.said.splitlines()
-    assert "40 images of folder/train · batch size 8 on 1 x cpu in float32 · steps 0 to 15" in said[0]
+    summary = "40 images of folder/train · batch size 8 on 1 x cpu in float32 · steps 0 to 15"
+    assert sum(summary in line for line in said) == 1
     assert [line.split("]")[0] for line in said if line.startswith("[")] == ["[5/15", "[10/15", "[15/15"]
     assert [line.split(" epochs")[0] for line in said if line.startswith("kNN")] == [
         "kNN after 2",
