@@ -47,7 +47,7 @@ def settle_form(files: FormedFiles, form: PixelForm, *, stated: bool) -> None:
         if first is not None:
             form = replace(form, channels=headers[first].samples)
             remarks.append(
-                f"{where}: its images have {form.channels} channels, as {files.describe(first)} has, and no "
+                f"{where}: its images have {form.channels} channels, as {_named(files, first)} has, and no "
                 "other number is read (--data.channels states it)"
             )
     found = find_depth(files, form, looks)
@@ -73,7 +73,7 @@ def _windowed(files: FormedFiles, where: str, looks: dict[int, Look]) -> str:
         return ""
     return (
         f"{where}: {len(found)} of {len(looks)} files that were looked at, such as "
-        f"{files.describe(found[0])}, are DICOM files, shown as viewers do: {OWN_WINDOWS}"
+        f"{_named(files, found[0])}, are DICOM files, shown as viewers do: {OWN_WINDOWS}"
     )
 
 

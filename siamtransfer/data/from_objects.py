@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from siamtransfer.data.decode import decode, to_channels, turned
+from siamtransfer.data.decode import decode
 from siamtransfer.data.depth import remark_once
 from siamtransfer.data.imageset import ArrayImages, ImageSet, fingerprint_of_arrays
+from siamtransfer.data.pictures import to_channels, turned
 from siamtransfer.data.pixel_form import RGB, Axes, Orientation, PixelForm, pixel_form
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError

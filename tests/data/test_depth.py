@@ -15,10 +15,11 @@ from PIL import Image
 from support.png import png_by_hand
 
 from siamtransfer.data import depth, open_dataset, open_images
-from siamtransfer.data.decode import decode, to_rgb
+from siamtransfer.data.decode import decode
 from siamtransfer.data.first_look import LOOKED_AT, evenly
 from siamtransfer.data.found_depth import MORE_FILES
 from siamtransfer.data.from_objects import from_images, to_pixels
+from siamtransfer.data.pictures import to_rgb
 from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.data.unreadable import BeyondFound, UnreadableImage
 from siamtransfer.utils.errors import UserError
