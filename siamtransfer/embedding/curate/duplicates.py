@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def candidates_within(features: Tensor, k: int, min_cosine: float | None) -> Can
     own = torch.arange(len(features))
     cosines, found = search(features, features, k, leave_out=own)
     pairs = torch.stack([own[:, None].expand_as(found), found], dim=2).flatten(0, 1)
-    return _unique(pairs.sort(dim=1).values, cosines.flatten().float(), min_cosine)
+    return _unique(pairs.sort(dim=1).values, cosines.flatten().float().clamp(-1, 1), min_cosine)
 
 
 def candidates_across(bank: Tensor, queries: Tensor, k: int, min_cosine: float | None) -> Candidates:
@@ -88,7 +88,9 @@ def candidates_across(bank: Tensor, queries: Tensor, k: int, min_cosine: float |
     numbered after the bank."""
     cosines, found = search(bank, queries, min(k, len(bank)))
     numbers = len(bank) + torch.arange(len(queries))[:, None].expand_as(found)
-    return _unique(torch.stack([found, numbers], dim=2).flatten(0, 1), cosines.flatten().float(), min_cosine)
+    return _unique(
+        torch.stack([found, numbers], dim=2).flatten(0, 1), cosines.flatten().float().clamp(-1, 1), min_cosine
+    )
 
 
 def _unique(pairs: Tensor, cosines: Tensor, min_cosine: float | None) -> Candidates:
@@ -168,7 +170,7 @@ def _with_pixels(
 
 
 def _write_thumbnails(
-    file: object, collections: Sequence[Collection], numbers: list[int], workers: int
+    file: IO[bytes], collections: Sequence[Collection], numbers: list[int], workers: int
 ) -> np.memmap:
     """uint8[len(numbers), C, S, S] in a file: the thumbnails of the images with these numbers."""
     say(f"comparing the pixels of {len(numbers)} images with their neighbours'")

@@ -217,7 +217,7 @@ def write(
             say(f"remark: {name} cannot name paths that hold a line break: {names}")
     write_csv(out / "duplicates.csv", DUPLICATES, _duplicate_rows(collection, found))
     copies = sum(len(each.members) - 1 for each in found.groups)
-    say(f"wrote {printable(out / 'duplicates.csv')}: {copies} copies in {len(found.groups)} groups")
+    say(f"wrote {printable(out / 'duplicates.csv')}: copies: {copies}, groups: {len(found.groups)}")
     write_csv(out / "outliers.csv", OUTLIERS, _outlier_rows(collection, found))
     say(f"wrote {printable(out / 'outliers.csv')}: {len(found.outlying)} images")
     if test is not None:

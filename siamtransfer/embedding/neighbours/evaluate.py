@@ -95,7 +95,9 @@ def find_nearest(bank: Collection, queries: Collection, k: int) -> list[Nearest]
     while True:
         cosines, found = search(bank.features, queries.features, count)
         answers = []
-        for query, (values, rows) in enumerate(zip(cosines.tolist(), found.tolist(), strict=True)):
+        for query, (values, rows) in enumerate(
+            zip(cosines.clamp(-1, 1).tolist(), found.tolist(), strict=True)
+        ):
             own = queries.content(query).digest
             others = [Neighbour(r, c) for r, c in zip(rows, values, strict=True) if digest(r) != own]
             answers.append(Nearest(others[:k], count - len(others)))
