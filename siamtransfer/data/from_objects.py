@@ -46,8 +46,9 @@ class _Content(NamedTuple):
 class ObjectImages:
     """N images that a function reads one by one, as an ImageSet.
 
-    `read` maps an index to uint8[H,W,C], C being `channels`. `fingerprint` and `image_size` need the pixels
-    of all images: the first use of either reads the whole set once.
+    `read` maps an index to uint8[H,W,C], C being `channels`; `form` is that of files, for records.
+    `fingerprint` and `image_size` need the pixels of all images: the first use of either reads the whole set
+    once.
     """
 
     def __init__(
@@ -61,11 +62,12 @@ class ObjectImages:
         classes: Sequence[str] = (),
         paths: Sequence[str] | None = None,
         channels: int = 3,
+        form: PixelForm | None = None,
     ):
         if not length:
             raise UserError(f"{name}/{split} holds no images; there must be at least one")
         self.name, self.split, self.labels, self.classes = name, split, labels, tuple(classes)
-        self.channels = channels
+        self.channels, self.form = channels, form or PixelForm(channels)
         self._read, self._length, self._paths = read, length, paths
 
     @cached_property
@@ -195,7 +197,15 @@ def from_images(
 
     numbers, classes = _number_labels(labels, len(images), f"{name}/{split}")
     return ObjectImages(
-        name, split, read, len(images), labels=numbers, classes=classes, paths=paths, channels=form.channels
+        name,
+        split,
+        read,
+        len(images),
+        labels=numbers,
+        classes=classes,
+        paths=paths,
+        channels=form.channels,
+        form=form,
     )
 
 

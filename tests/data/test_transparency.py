@@ -133,6 +133,7 @@ def test_pictures_in_memory_are_composited_too(mode: str) -> None:
     for background in BACK:
         found = from_images([image], background=background).image(0)
         np.testing.assert_array_equal(found, composited(straight, BACK[background]))
+    assert from_images([image], background="drop").form.as_dict() == {"orientation": "shown"}
     np.testing.assert_array_equal(from_torch([(image, 0)]).image(0), composited(straight, (255, 255, 255)))
     np.testing.assert_array_equal(to_pixels(image, "an image"), np.asarray(straight.convert("RGB")))
 
