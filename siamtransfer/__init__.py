@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from siamtransfer.data.from_objects import from_array, from_images, from_torch
     from siamtransfer.data.sources import open_dataset
+    from siamtransfer.embedding.api import embed, predict
     from siamtransfer.evaluation.api import diagnose, extract_features, knn, linear_probe
     from siamtransfer.evaluation.segmentation.api import segmentation_probes
     from siamtransfer.evaluation.sklearn import BackboneFeatures
@@ -44,6 +45,7 @@ _HOMES = {
     ),
     "siamtransfer.data.from_objects": ("from_array", "from_images", "from_torch"),
     "siamtransfer.data.sources": ("open_dataset",),
+    "siamtransfer.embedding.api": ("embed", "predict"),
     "siamtransfer.evaluation.api": ("diagnose", "extract_features", "knn", "linear_probe"),
     "siamtransfer.evaluation.segmentation.api": ("segmentation_probes",),
     "siamtransfer.evaluation.sklearn": ("BackboneFeatures",),
@@ -72,6 +74,7 @@ __all__ = [
     "__version__",
     "compare",
     "diagnose",
+    "embed",
     "export",
     "extract_features",
     "from_array",
@@ -83,6 +86,7 @@ __all__ = [
     "load_backbone",
     "open_dataset",
     "open_segmentation",
+    "predict",
     "pretrain",
     "segmentation_probes",
     "to_detectron2",

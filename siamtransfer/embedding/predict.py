@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from siamtransfer.embedding.labelled import LabelledImages, open_labels, require
 from siamtransfer.embedding.labels_table import LabelRow, labels_table
 from siamtransfer.embedding.probe import fit_probe
 from siamtransfer.embedding.sources import Part, open_parts
+from siamtransfer.embedding.tables.table import Row
 from siamtransfer.metrics.unit_rows import unit_rows
 from siamtransfer.records.result import Result
 from siamtransfer.utils.files import digest_of_file
@@ -147,21 +149,12 @@ def write_labels(learnt: Learnt, embedder: Embedder, listing: Listing, source: s
     head, counts = learnt.head, Counter[str]()
     numbers = {"images": 0, "given": 0, "unknown": 0}
     with labels_table(out, head.classes, several_splits=len(listing.parts) > 1) as table:
-        for number, part in enumerate(listing.parts):
-            for block in embedder.blocks(part.images):
-                rows = listing.rows(number, block)
-                if not rows:
-                    continue
-                p, distances = head.label(block.features)
-                known = [_given_of(part, index, learnt.given) for index in block.indices.tolist()]
-                for row, own, distance, given in zip(rows, p, distances.tolist(), known, strict=True):
-                    labelled = _label_row(own, distance, given, head)
-                    table.add(row, labelled)
-                    numbers["images"] += 1
-                    numbers["given"] += labelled.given
-                    numbers["unknown"] += labelled.unknown and not labelled.given
-                    counts[head.classes[labelled.label]] += not (labelled.unknown or labelled.given)
-        listing.settle()
+        for row, labelled in label_all(learnt, embedder, listing):
+            table.add(row, labelled)
+            numbers["images"] += 1
+            numbers["given"] += labelled.given
+            numbers["unknown"] += labelled.unknown and not labelled.given
+            counts[head.classes[labelled.label]] += not (labelled.unknown or labelled.given)
         result = Result(
             "predict",
             {
@@ -180,6 +173,24 @@ def write_labels(learnt: Learnt, embedder: Embedder, listing: Listing, source: s
         f"new labels: {first_few(named) or 'none'}; unknown: {numbers['unknown']}"
     )
     return result
+
+
+def label_all(learnt: Learnt, embedder: Embedder, listing: Listing) -> Iterator[tuple[Row, LabelRow]]:
+    """Every readable image of a listing in its order, and what is said of it.
+
+    Raises:
+        UserError: at the end, where no image or too few of them could be read.
+    """
+    for number, part in enumerate(listing.parts):
+        for block in embedder.blocks(part.images):
+            rows = listing.rows(number, block)
+            if not rows:
+                continue
+            p, distances = learnt.head.label(block.features)
+            known = [_given_of(part, index, learnt.given) for index in block.indices.tolist()]
+            for row, own, distance, given in zip(rows, p, distances.tolist(), known, strict=True):
+                yield row, _label_row(own, distance, given, learnt.head)
+    listing.settle()
 
 
 def _label_row(own: np.ndarray, distance: float, given: Given | None, head: Head) -> LabelRow:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import siamtransfer as st
 from siamtransfer.embedding.head_file import read_head
 from siamtransfer.programs.predict import main as predict
 from siamtransfer.utils.errors import UserError
@@ -236,3 +237,18 @@ def test_a_head_names_the_checkpoint_that_is_gone(world: Path, tmp_path: Path) -
         run(world / "images", tmp_path / "out.csv", network=str(tmp_path / "lost.safetensors"))
     shutil.copy(world / "head.safetensors", tmp_path / "lost.safetensors")
     run(world / "images", tmp_path / "out.csv", network=str(tmp_path / "lost.safetensors"))
+
+
+def test_python_functions_say_what_the_programs_write(world: Path) -> None:
+    found = st.predict("random:resnet18", world / "images", labels=world / "few.csv", crop=8, device="cpu")
+    assert [image.path for image in found] == list(lines(world / "out.csv"))
+    assert [image.path for image in found if image.given] == sorted(
+        f"{colour}{number}.png" for colour in COLOURS for number in range(1, 5)
+    )
+    assert all(
+        image.probabilities and sum(image.probabilities.values()) == pytest.approx(1) for image in found
+    )
+    embedding = st.embed("random:resnet18", world / "images", crop=8, device="cpu")
+    assert embedding.paths == [image.path for image in found] and embedding.classes is None
+    assert embedding.features.shape == (31, 512) and embedding.sizes.tolist() == [[24, 24]] * 31
+    assert [image.path for image in embedding.unreadable] == ["broken.png"]
