@@ -21,8 +21,8 @@ from siamtransfer.checkpoints.assumptions import reading_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.evaluation.frozen_model import choose_transform
 from siamtransfer.evaluation.labelled_images import require_channels
+from siamtransfer.evaluation.transform import choose_transform
 from siamtransfer.features.extract import Pass, Transform, pixel_transform
 from siamtransfer.features.readable import FeatureBlock, feature_blocks
 from siamtransfer.utils.errors import UserError

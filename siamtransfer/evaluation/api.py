@@ -36,9 +36,10 @@ from siamtransfer.evaluation.api_inputs import (
 )
 from siamtransfer.evaluation.config import EvaluationConfig
 from siamtransfer.evaluation.diagnostics.config import DiagnoseConfig
-from siamtransfer.evaluation.frozen_model import FrozenModel, choose_transform
+from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.evaluation.knn.config import KnnConfig, NeighbourMetric
 from siamtransfer.evaluation.linear.config import LRS, STRENGTHS, LinearConfig, ProbeOptimizer
+from siamtransfer.evaluation.transform import choose_transform
 from siamtransfer.features.extract import (
     FeatureOrigin,
     Features,

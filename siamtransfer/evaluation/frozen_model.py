@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
 from siamtransfer.checkpoints.declaration import FORMAT
-from siamtransfer.checkpoints.file_format import IMAGENET
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.data import ImageSet, UnreadableImage
 from siamtransfer.data.imageset import channels_of, content_fingerprint
@@ -31,6 +30,7 @@ from siamtransfer.evaluation.labelled_images import (
     open_images,
     require_channels,
 )
+from siamtransfer.evaluation.transform import choose_transform, recorded_config
 from siamtransfer.evaluation.unreadable import leave_out_unreadable
 from siamtransfer.features.cache import feature_cache
 from siamtransfer.features.extract import (
@@ -38,7 +38,6 @@ from siamtransfer.features.extract import (
     Features,
     Pass,
     Transform,
-    evaluation_transform,
     extract_pixels,
     extract_share,
     pixel_transform,
@@ -48,7 +47,6 @@ from siamtransfer.features.readable import FeatureBlock, feature_blocks
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.log import say
-from siamtransfer.views.config import ViewsConfig
 
 
 @dataclass
@@ -234,7 +232,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         FeatureLayers(backbone, [config.layers])  # refuses unknown layers before the images are opened
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
-    recorded = _recorded_config(read)
+    recorded = recorded_config(read)
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
         train, test = open_images(config.data, recorded.get("data", {}), source)
     with collectives.own_pace("looking at the images"):
@@ -298,28 +296,6 @@ def labelled_features(
     return LabelledFeatures(train, test, model.protocol, provenance, (model.train, model.test), model)
 
 
-def choose_transform(
-    read: ReadBackbone | None, image_size: int | None, *, crop: int | None, resize: int | None
-) -> Transform:
-    """The evaluation transform of a backbone (None for raw pixels) for images of `image_size` pixels a side
-    (None where their sizes differ). Where the authors' own is stated, that is it, with `crop` and `resize` in
-    place of its numbers. Otherwise, without `crop` its side is that of the views in pretraining, or of the
-    images, or 224; without `resize` see `evaluation_transform`."""
-    views = _recorded_config(read).get("views")
-    view = ViewsConfig.from_dict(views).build().views[0] if views else None
-    mean, std = read.normalisation if read else IMAGENET
-    stated = read.reading.preprocessing if read else None
-    if stated is not None:
-        authors = stated.value
-        side = crop or authors.size
-        shorter = resize or round(side * authors.resize / authors.size)
-        return Transform(side, shorter, tuple(mean), tuple(std), authors.interpolation)
-    side = crop or (view.size if view else image_size or 224)
-    interpolation = view.interpolation if view else "bilinear"
-    transform = evaluation_transform(side, image_size, mean, std, interpolation)
-    return replace(transform, resize=resize) if resize else transform
-
-
 def _read_files(config: EvaluationConfig, *, mapped: bool) -> LabelledFeatures:
     if not (config.train_features and config.test_features):
         raise UserError("feature files come in pairs: give both --train-features and --test-features")
@@ -348,9 +324,3 @@ def _read_files(config: EvaluationConfig, *, mapped: bool) -> LabelledFeatures:
         "test_digest": digest_of_file(config.test_features),
     }
     return LabelledFeatures(train, test, protocol, digests)
-
-
-def _recorded_config(read: ReadBackbone | None) -> dict[str, Any]:
-    """The pretraining configuration that our own checkpoints carry; empty for other files."""
-    recorded = read.meta.get("config") if read and read.format == FORMAT else None
-    return recorded or {}

@@ -19,7 +19,7 @@ from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Precision, start_runtime
 from siamtransfer.evaluation.api_inputs import ImageSource, as_image_set
-from siamtransfer.evaluation.frozen_model import choose_transform
+from siamtransfer.evaluation.transform import choose_transform
 from siamtransfer.features.extract import extract
 
 

@@ -14,7 +14,7 @@ from siamtransfer.backbones.names import STEMS
 from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.checkpoints.preprocessing import Preprocessing
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
-from siamtransfer.evaluation.frozen_model import choose_transform
+from siamtransfer.evaluation.transform import choose_transform
 from siamtransfer.utils.errors import UserError
 
 _SMALL = 32

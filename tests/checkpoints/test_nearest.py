@@ -13,7 +13,7 @@ from torch import Tensor
 from siamtransfer.backbones.nearest import find_nearest
 from siamtransfer.checkpoints.normalisation import IMAGENET
 from siamtransfer.checkpoints.read_backbone import read_backbone
-from siamtransfer.evaluation.frozen_model import choose_transform
+from siamtransfer.evaluation.transform import choose_transform
 from siamtransfer.utils.errors import UserError
 
 State = dict[str, Tensor]

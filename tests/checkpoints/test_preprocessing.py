@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from siamtransfer.checkpoints.preprocessing import Preprocessing, of_hugging_face, of_timm
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.checkpoints.reading import Fact
-from siamtransfer.evaluation.frozen_model import choose_transform
+from siamtransfer.evaluation.transform import choose_transform
 from siamtransfer.programs import to_torchvision
 from siamtransfer.utils.errors import UserError
 
