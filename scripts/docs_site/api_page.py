@@ -12,6 +12,7 @@ GROUPS = {
     "Evaluate": (
         "siamtransfer.evaluation.api", "siamtransfer.features.extract", "siamtransfer.evaluation.sklearn",
     ),
+    "Features and labels of own images": ("siamtransfer.embedding.api",),
     "Segmentation": (
         "siamtransfer.evaluation.segmentation.api",
         "siamtransfer.segmentation.data.registry",
