@@ -39,7 +39,8 @@ from siamtransfer.utils.strict_json import flatten, to_json
 
 RESAMPLES, RESAMPLES_OF_SCORES = 10_000, 1000
 """Defaults for the mean over classes, and for mAP and mIoU, which take more time."""
-BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std")
+BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std", "remarks")
+"""Keys of a protocol that differ with the weights; remarks tell of their features, such as rows of zeros."""
 CHOSEN = ("chosen_", "held_out_")
 SPELT_IN_SETTING = {"knn": ("k", "temperature", "uniform")}
 ALPHA = 0.05

@@ -134,7 +134,7 @@ def test_unlike_records_are_refused_with_the_key_and_both_values(what: str) -> N
 
 
 def test_what_may_differ() -> None:
-    """The weights and their normalisation, what was chosen on held-out data, other settings."""
+    """The weights, their normalisation and remarks, what was chosen on held-out data, other settings."""
     first = published(Path("a.json"), chosen_strength=0.1, held_out_top1={"0.1": 40.0, "1": 39.0})
     transform = {"crop": 224, "mean": [0.4, 0.4, 0.4], "std": [0.1, 0.1, 0.1]}
     second = published(
@@ -144,6 +144,7 @@ def test_what_may_differ() -> None:
         chosen_strength=1.0,
         held_out_top1={"1": 30.0},
         k=[1, 5],
+        remarks=["the features of 1 % of the images of test are all zero: they say nothing"],
     )
     refuse_unlike(first, second)
     linear = [published(Path(name), task="linear", k=k) for name, k in (("a", [5]), ("b", [1, 5]))]

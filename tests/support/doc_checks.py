@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import struct
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from siamtransfer.cli.completion import SHELLS
 from siamtransfer.cli.main import PROGRAMS, list_configs, program
 from siamtransfer.cli.options import options_of
 from siamtransfer.cli.shipped import shipped_configs
+from siamtransfer.embedding.head_mark import MARK
 from siamtransfer.methods.registry import METHODS, section_of
 from siamtransfer.programs.launch import LaunchOptions, read_inner, split_words
 from siamtransfer.utils.errors import UserError
@@ -60,6 +62,10 @@ ELISIONS = ("...", "…")
 _MISSING = re.compile(r"there is no file ((?:hf:)?[^\s;:]+)|(\S+) holds no run")
 
 
+HEAD_FILE = struct.pack("<Q", 64) + json.dumps({"__metadata__": {MARK: "1"}}).ljust(64).encode()
+"""What a kept head of `siamtransfer predict` begins with."""
+
+
 def check_command(command: ShellCommand, whole: bool = True) -> None:
     """Raises WrongCommandError for a command whose words its program does not take.
 
@@ -76,7 +82,15 @@ def check_command(command: ShellCommand, whole: bool = True) -> None:
             else:
                 _check_flags(words)
             return
-        except (UserError, OSError, StopIteration, ImportError, SystemExit, LookupError) as error:
+        except (
+            UserError,
+            OSError,
+            StopIteration,
+            ImportError,
+            SystemExit,
+            LookupError,
+            SyntaxError,
+        ) as error:
             missing = _MISSING.search(str(error))
             if missing is None or not _make_placeholder(missing[1], missing[2]):
                 raise WrongCommandError(f"{command.place}: {' '.join(command.words)}\n    {error}") from error
@@ -153,6 +167,9 @@ def _check_siamtransfer(words: Sequence[str]) -> None:
             with mock.patch("siamtransfer.programs.launch.Path"):  # which says that the data root exists
                 read_inner([inner[0], *_settled(inner[0], inner[1:])])
         else:
+            for word in rest if name == "predict" else ():
+                if word.endswith(".safetensors") and "--save-head" not in rest:
+                    Path(word).write_bytes(HEAD_FILE)
             _parse(name, rest)
 
 
@@ -187,6 +204,9 @@ def _check_python(words: Sequence[str]) -> None:
             _check_siamtransfer(words[2:])
         elif importlib.util.find_spec(words[1]) is None:
             raise UserError(f"there is no module {words[1]}")
+        return
+    if words[:1] == ["-c"]:
+        compile(words[1], "python -c", "exec")
         return
     file = ROOT / words[0]
     if not file.is_file():
