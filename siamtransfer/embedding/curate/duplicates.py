@@ -184,7 +184,7 @@ def _write_thumbnails(
     for number, batch in enumerate(loader):
         if written is None:
             shape = (len(numbers), batch.shape[1], THUMBNAIL, THUMBNAIL)
-            written = np.memmap(file, np.uint8, "w+", shape=shape)  # type: ignore[call-overload]
+            written = np.memmap(file, np.uint8, "w+", shape=shape)
         begin = number * IMAGES_AT_ONCE
         written[begin : begin + len(batch)] = batch.numpy()
     assert written is not None
