@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from siamtransfer.data.class_names import in_order
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few
 
@@ -155,6 +156,10 @@ def require_same_images(images: ImageSet, *, fingerprint: str, count: int) -> No
         if count != len(images)
         else f"{count} as before, but with other names, sizes or contents"
     )
+    if in_order(images.classes) != sorted(images.classes):
+        difference += (
+            "; folders that are numbers are sorted as numbers, and older versions sorted them as text"
+        )
     raise UserError(
         f"the images of {images.name}/{images.split} are not those of the checkpoint ({difference}); "
         "put the old ones back, or begin a new run in another folder"

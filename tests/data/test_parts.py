@@ -15,7 +15,7 @@ from PIL import Image
 from siamtransfer.data import open_images, open_labelled
 from siamtransfer.data.containers.splits import files_of_splits
 from siamtransfer.data.folders import ClassFolder
-from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.data.parts import part_in, part_of
 from siamtransfer.utils.errors import UserError
 
@@ -288,3 +288,9 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     train, val = pair(tree(tmp_path, *classes("Train", "Val", names=(name, "bee"))))
     assert val is not None and train.classes == val.classes == ("bee", name)
+
+
+def test_a_run_of_number_folders_in_the_old_order_is_told_so(tmp_path: Path) -> None:
+    images = ClassFolder(tree(tmp_path, *(f"{number}/1.jpg" for number in range(11))))
+    with pytest.raises(UserError, match="older versions sorted them as text"):
+        require_same_images(images, fingerprint="of the old order", count=11)
