@@ -82,12 +82,12 @@ def embed(
     normalisation: str | None = None,
     **options: Any,
 ) -> Embedding:
-    """The features of every readable image of a source, as `siamtransfer embed` writes them.
+    """The features of every readable image of a source, as `siamtransfer embed` writes them. The arguments that
+    are not named here are those of `extract_features`.
 
     Args:
         backbone: a checkpoint's path, a baseline's name, a module, or what `load_backbone` returns.
         images: whatever `open_dataset` takes: a folder, an archive, a list, one image, an ImageSet.
-        layers, crop, resize, normalisation: see `extract_features`.
         options: of `open_dataset`, such as `split`, `root`, `background`.
 
     Raises:
