@@ -82,8 +82,9 @@ def embed(
     normalisation: str | None = None,
     **options: Any,
 ) -> Embedding:
-    """The features of every readable image of a source, as `siamtransfer embed` writes them. The arguments that
-    are not named here are those of `extract_features`.
+    """The features of every readable image of a source, as `siamtransfer embed` writes them.
+
+    The arguments that are not named here are those of `extract_features`.
 
     Args:
         backbone: a checkpoint's path, a baseline's name, a module, or what `load_backbone` returns.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -98,6 +99,17 @@ def test_every_public_name_is_in_the_reference() -> None:
     directives = re.findall(r"^::: (\S+)$", api_page(), re.MULTILINE)
     assert sorted(name.rpartition(".")[2] for name in directives) == sorted(public_names())
     assert {*public_names(), "__version__"} == set(siamtransfer.__all__)
+
+
+@pytest.mark.parametrize("name", [name for name in public_names() if name[0].islower()])
+def test_the_reference_names_arguments_that_there_are(name: str) -> None:
+    """The build of the site refuses others; a line `a, b: what` is one of them."""
+    function = getattr(siamtransfer, name)
+    section = re.search(
+        r"\n(?:Args|Arguments):\n((?: {4}.*\n?|\n)*)", (inspect.getdoc(function) or "") + "\n"
+    )
+    named = re.findall(r"^ {4}(\S[^:\n]*):", section[1], re.MULTILINE) if section else []
+    assert {argument.lstrip("*") for argument in named} <= set(inspect.signature(function).parameters)
 
 
 def test_the_tables_of_protocols_state_published_settings() -> None:
