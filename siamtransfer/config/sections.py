@@ -27,7 +27,7 @@ class DataConfig:
     name: str = "imagenet"
     """fashion-scenes, fashion-objects (both embedded), cifar10, cifar100, stl10, fashion-mnist, imagenet,
     folder (one folder a class), flat (any folder, no labels), list (a text file of paths), shards (tar
-    files), zip, parquet or huggingface (a folder of save_to_disk)."""
+    files), zip, parquet or huggingface (a folder of save_to_disk); auto: what data.root holds."""
     root: str | None = None
     """Folder of the images, or of the files that hold them; embedded sets need none."""
     split: str = "train"
@@ -93,7 +93,7 @@ class BackboneConfig:
 
     name: str | None = None
     """resnet18, resnet34, resnet50, resnet101, or any timm model by name; null: the network in weights, or
-    resnet50 without."""
+    resnet50 without; auto: what suits the images and the machine."""
     width: int | None = None
     """Channels of a ResNet's first stage; null: as in weights, or the published 64 without."""
     stem: Stem | None = None
