@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from siamtransfer.data.class_tree import filled_folders
 from siamtransfer.data.containers.splits import files_of_splits
+from siamtransfer.data.depth import remark_once
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.labelled import open_pair
-from siamtransfer.data.listing import ARRAY_ENDINGS, ENDINGS, has_image_ending, list_folders
+from siamtransfer.data.listing import ARRAY_ENDINGS, ENDINGS, has_image_ending, list_folders, list_images
 from siamtransfer.data.pixel_form import OPTIONS, pixel_form
 from siamtransfer.data.registry import NAMED, open_images, unknown_set
 from siamtransfer.utils.errors import UserError
@@ -88,11 +90,30 @@ def kind_of_files(path: Path) -> str | None:
 
 
 def _kind_of_folder(path: Path) -> str:
-    """The name of the set that a folder is: by the files in it, otherwise by its having subfolders."""
+    """The name of the set that a folder is: by the files in it, otherwise by its having subfolders.
+
+    Raises:
+        UserError: it holds images and files with images inside.
+    """
     if any((path / name).exists() for name in ("dataset_dict.json", "state.json")):
         return "huggingface"
-    kinds = (kind for ending, kind in CONTAINERS.items() if files_of_splits(path, ending))
-    return next(kinds, "folder" if list_folders(path) else "flat")
+    plain = "folder" if list_folders(path) else "flat"
+    ending = next((ending for ending in CONTAINERS if files_of_splits(path, ending)), None)
+    if ending is None:
+        return plain
+    if filled_folders(path):  # such as the archive from which the folders were unpacked
+        remark_once(
+            f"containers beside folders {path}",
+            f"{printable(path)} holds folders of images and {ending} files, which are not read; --data.name "
+            f"{CONTAINERS[ending]} reads those instead",
+        )
+        return plain
+    if list_images(path, nested=False).paths:
+        raise UserError(
+            f"{printable(path)} holds images and {ending} files; say which are the set, by --data.name "
+            f"{plain} or --data.name {CONTAINERS[ending]}"
+        )
+    return CONTAINERS[ending]
 
 
 def _open_by_name(

@@ -17,6 +17,7 @@ from siamtransfer.data.containers.splits import files_of_splits
 from siamtransfer.data.folders import ClassFolder
 from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.data.parts import part_in, part_of
+from siamtransfer.data.sources import kind_of_files
 from siamtransfer.utils.errors import UserError
 
 NAMES = {
@@ -294,3 +295,14 @@ def test_a_run_of_number_folders_in_the_old_order_is_told_so(tmp_path: Path) -> 
     images = ClassFolder(tree(tmp_path, *(f"{number}/1.jpg" for number in range(11))))
     with pytest.raises(UserError, match="older versions sorted them as text"):
         require_same_images(images, fingerprint="of the old order", count=11)
+
+
+def test_an_archive_beside_the_folders_that_came_out_of_it(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("Train", "Test"), "download.zip")
+    assert kind_of_files(tmp_path) == "folder"
+    tree(tmp_path / "mixed", "1.jpg", "2.zip")
+    with pytest.raises(
+        UserError, match=r"holds images and \.zip files; .*--data\.name flat or --data\.name zip"
+    ):
+        kind_of_files(tmp_path / "mixed")
+    assert kind_of_files(tree(tmp_path / "shards", "train/0.tar", "val/0.tar")) == "shards"
