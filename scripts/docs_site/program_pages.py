@@ -73,7 +73,8 @@ def program_page(name: str) -> str:
         if section:
             parts += [f"### {section}", prose(section_doc(rows[0].section), page)]
         parts.append(options_table(rows, defaults, page))
-    parts += ["## Settings and help", _general(command.default_config)]
+    more = getattr(command.config, "more_help", str)()
+    parts += ["## Settings and help", prose(more, page), _general(command.default_config)]
     return "\n\n".join(parts)
 
 
@@ -101,7 +102,7 @@ def _general(default_config: str | None) -> str:
     text = SETTINGS
     if default_config:
         text += (
-            f"\nWithout `--config` the shipped configuration `{default_config}` is read; "
-            "the defaults above are its.\n"
+            f"\nThe defaults above are those of the shipped configuration `{default_config}`, which is read "
+            "where nothing else is said.\n"
         )
     return text
