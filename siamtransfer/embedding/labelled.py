@@ -72,7 +72,10 @@ def _from_table(
             f"the paths in {printable(table_file)} begin in a folder, and {printable(images)} is none: "
             "name it with --labels-root"
         )
-    table = read_label_table(table_file, root)
+    try:
+        table = read_label_table(table_file, root)
+    except UserError as error:  # of lists of images, whose folder is another option
+        raise UserError(str(error).replace("--data.root", "--labels-root")) from error
     for remark in table.remarks:
         say(f"remark: {remark}")
     if table.labels is None or not any(table.labels):

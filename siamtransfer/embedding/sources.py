@@ -59,6 +59,10 @@ def open_parts(source: Source, *, split: str | None = None, **options: Any) -> l
     Raises:
         UserError: the source cannot be opened.
     """
+    if isinstance(source, str | Path) and str(source) not in NAMED and not Path(source).expanduser().exists():
+        raise UserError(
+            f"there is no folder or file {printable(source)}, and no set of this name; check the path"
+        )
     folder = _folder_of(source, options)
     by_path = folder is not None and folder == Path(str(source)).expanduser().absolute()
     if split is None and by_path and folder is not None and _holds_images_beside_folders(folder):

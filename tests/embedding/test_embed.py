@@ -179,7 +179,7 @@ def test_all_splits_have_rows(tmp_path: Path) -> None:
     [
         (["{images}", "{out}.txt"], r"out\.txt must end in \.npz or \.parquet or \.csv"),
         (["{images}"], r"needs a checkpoint \(or a baseline\), the images and the file to write"),
-        (["nowhere", "{out}.npz"], r"there is no set 'nowhere'"),
+        (["nowhere", "{out}.npz"], r"there is no folder or file nowhere, and no set of this name"),
         (["{images}", "{out}.npz", "--split", "test"], r"has no split test"),
         (["{images}", "{out}.npz", "--layers", "layer9"], r"has no layer 'layer9'"),
         (["{images}", "{out}.npz", "--data.name", "flat"], r"leave --data\.name out"),

@@ -140,7 +140,7 @@ TABLE = "path,label\n"
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (TABLE + "red1.png,red\nred9999.png,blue\n", r"red9999\.png"),
+        (TABLE + "red1.png,red\nred9999.png,blue\n", r"red9999\.png.*--labels-root is the folder"),
         (TABLE + "red1.png,red\nred1.png,blue\n", r"more than once .*red1\.png.*red, blue"),
         (TABLE + "red1.png,red\nred2.png,red\n", r"all labels in .* are red; a classifier needs two classes"),
         (TABLE + "red1.png,\nblue1.png,\n", r"has no labels"),
