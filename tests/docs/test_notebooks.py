@@ -19,7 +19,7 @@ SMALL = {
         "FOLDER, LABELS = 'my_images', 'few.csv'\n"
         "SETTINGS = {'optim': {'epochs': 1, 'batch_size': 16}, 'views': {'size': 32},\n"
         "            'data': {'workers': 0}, 'backbone': {'name': 'resnet18', 'width': 4, 'stem': 'small'},\n"
-        "            'simsiam': {'dim': 32, 'predictor_hidden': 8}}"
+        "            'simclr': {'hidden': 32, 'dim': 16}}"
     ),
     "checkpoint_from_elsewhere": (
         "CHECKPOINT, IMAGES, CROP, OUT = None, {'source': 'folder', 'root': 'sorted'}, 32, 'lite0.pkl'"

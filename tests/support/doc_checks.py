@@ -167,10 +167,12 @@ def _check_siamtransfer(words: Sequence[str]) -> None:
             with mock.patch("siamtransfer.programs.launch.Path"):  # which says that the data root exists
                 read_inner([inner[0], *_settled(inner[0], inner[1:])])
         else:
-            for word in rest if name == "predict" else ():
-                if word.endswith(".safetensors") and "--save-head" not in rest:
-                    Path(word).write_bytes(HEAD_FILE)
+            heads = [Path(word) for word in rest if name == "predict" and word.endswith(".safetensors")]
+            for head in heads if "--save-head" not in rest else ():
+                head.write_bytes(HEAD_FILE)
             _parse(name, rest)
+            for head in heads:
+                head.unlink(missing_ok=True)
 
 
 def _parse(name: str, words: Sequence[str]) -> None:
