@@ -36,7 +36,7 @@ def alike(names: Sequence[str], form: Callable[[str], str]) -> list[list[str]]:
 def similar_names(names: Sequence[str]) -> list[str]:
     """A remark where classes have names that differ in upper and lower case or blanks only, and so may be one
     class that was written in two ways."""
-    pairs = alike(names, lambda name: "".join(same_text(name).casefold().split()))
+    pairs = alike(names, _folded)
     if not pairs:
         return []
     named = first_few([" and ".join(group) for group in pairs])
@@ -44,6 +44,11 @@ def similar_names(names: Sequence[str]) -> list[str]:
         f"classes differ in upper and lower case or blanks only ({printable(named)}) and are kept as "
         "different classes; give them one name if they are one"
     ]
+
+
+def _folded(name: str) -> str:
+    """A name without upper case and blanks."""
+    return "".join(same_text(name).casefold().split())
 
 
 def classes_of(filled: Sequence[str], empty: Sequence[str], where: str) -> tuple[list[str], list[str]]:
@@ -102,12 +107,12 @@ def match_to_train(
 def _unknown_classes(
     unknown: Sequence[str], names: Sequence[str], train: Sequence[str], split: str, where: str
 ) -> str:
-    folded = {same_text(name).casefold(): name for name in train}
+    folded = {_folded(name): name for name in train}
     first = unknown[0]
-    near = folded.get(same_text(first).casefold())
+    near = folded.get(_folded(first))
     if near is not None:
         cure = f"train has {printable(near)}, in other letters: give both one name"
-    elif len(names) > 1 and all(name.isascii() and name.isdigit() for name in names):
+    elif len(names) > 1 and all(map(str.isdigit, names)) and not any(map(str.isdigit, train)):
         cure = (
             "they are numbers and the classes of train are names; if a number is the position of a class in "
             "the sorted names (as in ImageNet-V2), rename each folder to that name"

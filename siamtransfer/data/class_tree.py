@@ -22,6 +22,7 @@ from siamtransfer.data.parts import (
     PartsOption,
     choose_part,
     find_parts,
+    part_in,
     part_of,
     split_name,
 )
@@ -29,6 +30,7 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
 LOOKED_INTO = 20  # class folders whose inner folders are looked at
+MOST_PARTS = 3  # folders that may be parts with names of another language
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def find_split(root: Path, split: str, parts: PartsOption) -> SplitFolder:
     """
     folders = list_folders(root)
     found, others = _find(root, folders, parts)
-    labelled = {part: name for part, name in found.items() if list_folders(root / name)}
+    labelled = {
+        part: _class_root(root, name, part) for part, name in found.items() if list_folders(root / name)
+    }
     train = root / labelled["train"] if "train" in labelled else None
     if parts == "auto" and split in folders and split != "train" and list_folders(root / split) and found:
         return SplitFolder(root / split, split, train)  # by its own name, whatever it means
@@ -160,6 +164,14 @@ def _unlabelled(root: Path, name: str) -> str:
     )
 
 
+def _class_root(root: Path, name: str, part: Part) -> str:
+    """The folder of a part that holds its classes: the part, or its only folder of the same meaning, as in
+    `seg_train/seg_train/CLASS`."""
+    inner = list_folders(root / name)
+    again = len(inner) == 1 and part_in(inner[0]) == part and bool(list_folders(root / name / inner[0]))
+    return f"{name}/{inner[0]}" if again else name
+
+
 def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
     """What the folders inside class folders give away.
 
@@ -167,7 +179,7 @@ def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
         UserError: the parts lie inside the classes, or the whole set inside its only folder.
     """
     inner = {name: list_folders(root / name) for name in folders[:LOOKED_INTO]}
-    inner = {name: inside for name, inside in inner.items() if inside or _holds_image(root / name, ENDINGS)}
+    inner = {name: inside for name, inside in inner.items() if _holds_image(root / name, ENDINGS)}
     parts = {name: {part for each in inside if (part := part_of(each))} for name, inside in inner.items()}
     if inner and all("train" in each and len(each) > 1 for each in parts.values()):
         name, inside = next(iter(inner.items()))
@@ -182,13 +194,17 @@ def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
             "or say --data.parts none to take all images of a folder as one class"
         )
     sets = {frozenset(inside) for inside in inner.values()}
-    if len(inner) > 1 and len(sets) == 1 and len(next(iter(sets))) > 1:
-        return [
-            f"each of the classes of {printable(root)} holds folders of the same names "
-            f"({printable(first_few(sorted(next(iter(sets)))))}); if those are the classes, name the folder "
-            "of one part with --data.root"
-        ]
-    return []
+    largest = max(sets, key=len, default=frozenset())
+    if len(inner) < 2 or len(largest) < 2 or not all(inside and inside <= largest for inside in sets):
+        return []
+    same = (
+        f"the folders of {printable(root)} ({printable(first_few(sorted(inner)))}) hold folders of the same "
+        f"names ({printable(first_few(sorted(largest)))}); if those are the classes, rename the former to "
+        "train and test, or name one of them with --data.root"
+    )
+    if len(inner) <= MOST_PARTS:
+        raise UserError(f"{same}; if the former are the classes, say --data.parts none")
+    return [same]
 
 
 def _images_in(folder: Path, endings: Set[str]) -> Iterable[str]:

@@ -87,7 +87,7 @@ def test_order_and_fingerprint_do_not_depend_on_place_or_order_of_creation(tmp_p
 
 
 def test_the_order_of_the_file_system_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tree(tmp_path, [f"{c}/{d}/{i}.png" for c in "ab" for d in "xy" for i in range(4)])
+    root = tree(tmp_path, [f"{c}/{d}/{i}.png" for c in "abcd" for d in "xy" for i in range(4)])
     expected, flat = described(ClassFolder(root), root), described(FlatFolder(root), root)
     scandir = os.scandir
 

@@ -121,6 +121,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "parts inside classes": (classes("cat/train", "cat/test", "dog/train", "dog/test"),
                              r"hold parts \(cat has test, train\); put the parts above"),
     "one folder too high": (classes("data/train", "data/val"), r"give --data\.root .*/data$"),
+    "images beside labels": ([*classes("images/train", "images/val"), "labels/train/1.txt"],
+                             r"give --data\.root .*/images$"),
     "not sorted": (["train/1.jpg", "val/1.jpg"], "train holds no class folders; .*--data.name flat"),
 }  # fmt: skip
 
@@ -218,8 +220,22 @@ def test_number_folders_beside_names_of_train(tmp_path: Path) -> None:
 
 
 def test_classes_that_hold_the_same_folders_are_remarked(tmp_path: Path) -> None:
-    images = ClassFolder(tree(tmp_path, *classes("2019", "2020")))
-    assert images.classes == ("2019", "2020") and "the same names (ant, bee)" in images.set_remarks[0]
+    four = ("2018", "2019", "2020", "2021")
+    images = ClassFolder(tree(tmp_path, *classes(*four)))
+    assert images.classes == four and "the same names (ant, bee)" in images.set_remarks[0]
+
+
+def test_parts_in_another_language_are_refused(tmp_path: Path) -> None:
+    tree(tmp_path, *classes("Тренировка", names=("кот", "пёс")), *classes("Тест", names=("кот",)))
+    with pytest.raises(UserError, match=r"the same names \(кот, пёс\); .* --data\.parts none"):
+        ClassFolder(tmp_path)
+    assert ClassFolder(tmp_path, parts="none").classes == ("Тест", "Тренировка")
+
+
+def test_a_part_in_a_folder_of_its_own_name(tmp_path: Path) -> None:
+    train, test = pair(tree(tmp_path, *classes("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/1.jpg"))
+    assert test is not None and train.classes == test.classes == ("ant", "bee")
+    assert (train.split, test.split) == ("train", "test")
 
 
 def paint(path: Path, value: int) -> None:
