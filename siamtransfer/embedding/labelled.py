@@ -14,6 +14,7 @@ import numpy as np
 
 from siamtransfer.data.class_names import alike, in_order, same_text
 from siamtransfer.data.label_table import read_label_table
+from siamtransfer.data.pixel_form import OPTIONS
 from siamtransfer.data.sources import kind_of_files, open_files
 from siamtransfer.embedding.embed import Listing
 from siamtransfer.embedding.sources import Part, open_parts
@@ -92,7 +93,7 @@ def _from_table(
         name="labels",
         labels=labels,
         classes=classes,
-        **options,
+        **{key: value for key, value in options.items() if key in OPTIONS},
     )
     return LabelledImages(str(table_file), [Part(opened, table.base)], len(table.labels) - len(labelled))
 

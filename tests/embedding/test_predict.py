@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import siamtransfer as st
 from siamtransfer.embedding.head_file import read_head
+from siamtransfer.embedding.labelled import open_labels
 from siamtransfer.programs.predict import main as predict
 from siamtransfer.utils.errors import UserError
 
@@ -132,6 +133,13 @@ def test_labels_may_be_folders(world: Path, tmp_path: Path) -> None:
     )
     record = run(tmp_path / "sorted", tmp_path / "own.csv", "--labels", tmp_path / "sorted")
     assert record["metrics"]["predict/given"] == record["metrics"]["predict/images"] == 12
+
+
+def test_options_of_the_images_that_a_table_has_not_are_left_out(world: Path) -> None:
+    options = {"parts": "none", "background": "black", "split": None}
+    found = open_labels(str(world / "few.csv"), str(world / "images"), None, options)
+    assert found.classes == ("blue", "green", "red")
+    assert found.parts[0].images.form.background == (0, 0, 0)  # type: ignore[attr-defined]
 
 
 TABLE = "path,label\n"
