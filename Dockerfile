@@ -15,9 +15,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /source
-# torch alone first: its gigabytes stay in the layer cache while the code changes.
+# torch alone first: its gigabytes stay in the layer cache while the code changes. The index is an additional one,
+# since numpy and others of the pinned versions come from pip's own; of two equal versions pip takes that with +cpu.
 COPY constraints.txt ./
-RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch torchvision
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY siamtransfer ./siamtransfer
 COPY configs ./configs
