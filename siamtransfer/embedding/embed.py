@@ -19,7 +19,8 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.embedding.config import EmbedConfig, SourceConfig
 from siamtransfer.embedding.embedder import PIXELS, Embedder, make_embedder
 from siamtransfer.embedding.sources import Part, open_parts, require_one_kind
-from siamtransfer.embedding.tables.table import Columns, Missing, Row, open_table
+from siamtransfer.embedding.tables.open_table import open_table
+from siamtransfer.embedding.tables.table import Columns, Missing, Row
 from siamtransfer.evaluation.labelled_images import count_workers, form_of
 from siamtransfer.features.readable import FeatureBlock
 from siamtransfer.records.result import Result

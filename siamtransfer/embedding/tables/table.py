@@ -1,19 +1,14 @@
-"""What the tables of features share: rows, and the choice by the ending of the file.
+"""What the tables of features share: rows, columns, and what is done with them.
 
 Legend: n rows of a piece, D features.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-
-from siamtransfer.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -71,22 +66,3 @@ class Table(Protocol):
 
     def finish(self, record: dict[str, Any], missing: list[Missing]) -> None:
         """Writes what is known at the end: the record, and the images that have no row."""
-
-
-@contextlib.contextmanager
-def open_table(out: Path, columns: Columns) -> Iterator[Table]:
-    """A table that appears under `out` (.npz, .parquet or .csv) once it is complete.
-
-    Raises:
-        UserError: another ending, pyarrow is missing, or the file cannot be written.
-    """
-    from siamtransfer.embedding.tables.csv_table import csv_table
-    from siamtransfer.embedding.tables.npz_table import npz_table
-    from siamtransfer.embedding.tables.parquet_table import parquet_table
-
-    kinds: dict[str, Callable[[Path, Columns], contextlib.AbstractContextManager[Table]]]
-    kinds = {".npz": npz_table, ".parquet": parquet_table, ".csv": csv_table}
-    if out.suffix not in kinds:
-        raise UserError(f"{out} must end in {' or '.join(kinds)}")
-    with kinds[out.suffix](out, columns) as table:
-        yield table
