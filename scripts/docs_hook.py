@@ -24,6 +24,7 @@ from mkdocs.structure.files import File, Files
 from siamtransfer.cli.main import PROGRAMS
 
 CHANGELOG = "changelog.md"
+NUMBERS = "NUMBERS.md"
 PROGRAM_LIST = "programs/index.md"
 _MENTION = re.compile(
     r"(?<!<pre>)(?<!</span>)<code>siamtransfer ([a-z][a-z0-9-]*)(?=[ <])[^<]*</code>(?!</a>)"
@@ -63,8 +64,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fills the tables that a page asks for by a comment, and lets its blocks of commands be copied."""
-    return fill(copyable(markdown), page.file.src_uri)
+    """Fills the tables that a page asks for by a comment, lets its blocks of commands be copied, and links the
+    pages that the rows of NUMBERS.md name."""
+    text = fill(copyable(markdown), page.file.src_uri)
+    return link_pages(text, page.file.src_uri) if page.file.src_uri == NUMBERS else text
 
 
 def on_page_content(html: str, page: Any, files: Files, **_: Any) -> str:
