@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -107,11 +108,10 @@ def match_to_train(
 def _unknown_classes(
     unknown: Sequence[str], names: Sequence[str], train: Sequence[str], split: str, where: str
 ) -> str:
-    folded = {_folded(name): name for name in train}
     first = unknown[0]
-    near = folded.get(_folded(first))
+    near = next((name for name in train if _plain(name) == _plain(first)), None)
     if near is not None:
-        cure = f"train has {printable(near)}, in other letters: give both one name"
+        cure = f"train has {printable(near)}, which is written otherwise: give both one name"
     elif len(names) > 1 and all(map(str.isdigit, names)) and not any(map(str.isdigit, train)):
         cure = (
             "they are numbers and the classes of train are names; if a number is the position of a class in "
@@ -120,6 +120,11 @@ def _unknown_classes(
     else:
         cure = f"put images of it into train, or take it out of {split}"
     return (
-        f"{len(unknown)} classes of {split} in {where} are not among those of train "
+        f"{split} in {where} has classes that are not among those of train "
         f"({printable(first_few(unknown))}), so nothing was learned of them; {cure}"
     )
+
+
+def _plain(name: str) -> str:
+    """What stays of a name however it is written: without upper case, blanks, dashes and leading zeros."""
+    return re.sub(r"[\s_-]+|^0+(?=\d)", "", same_text(name).casefold())

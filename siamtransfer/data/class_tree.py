@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +25,7 @@ from siamtransfer.data.parts import (
     find_parts,
     part_in,
     part_of,
+    says_nothing,
     split_name,
 )
 from siamtransfer.utils.errors import UserError
@@ -58,28 +60,30 @@ def find_split(root: Path, split: str, parts: PartsOption) -> SplitFolder:
     """
     folders = list_folders(root)
     found, others = _find(root, folders, parts)
-    labelled = {
-        part: _class_root(root, name, part) for part, name in found.items() if list_folders(root / name)
-    }
+    labelled = {part: _class_root(root, found[part], part) for part in _labelled(root, found)}
     train = root / labelled["train"] if "train" in labelled else None
-    if parts == "auto" and split in folders and split != "train" and list_folders(root / split) and found:
-        return SplitFolder(root / split, split, train)  # by its own name, whatever it means
+    if parts == "auto" and split in folders and split != "train" and found and _holds_classes(root / split):
+        own = next((labelled[part] for part in labelled if found[part] == split), split)
+        return SplitFolder(root / own, split, train)  # by its own name, whatever it means
     part = choose_part(labelled, split)
     if part is not None:
         folder = root / labelled[part]
         remarks = [_beside(root, others)] if others else []
         if part == "train":
             remarks += [_unlabelled(root, name) for each, name in found.items() if each not in labelled]
-        return SplitFolder(folder, split_name(folder.name, part), train if folder != train else None, remarks)
+        return SplitFolder(folder, split_name(found[part], part), train if folder != train else None, remarks)
     flat = choose_part(found, split)
     if flat is not None:
+        if not _holds_image(root / found[flat], ENDINGS | ARRAY_ENDINGS):
+            raise UserError(no_images(root / found[flat]))
         raise UserError(
             f"{printable(root / found[flat])} holds no class folders; sort its images into a folder for each "
             f"class, or, without labels, use --data.name flat --data.root {printable(root / found[flat])}"
         )
     if labelled:
-        names = ", ".join(split_name(name, part) for part, name in labelled.items())
-        raise UserError(f"{printable(root)} has no split {split}; its splits are {names}")
+        names = ", ".join(split_name(found[part], part) for part in labelled)
+        cure = "; rename the one to learn from to train, or name one with --data.root" * (split == "train")
+        raise UserError(f"{printable(root)} has no split {split}; its splits are {names}{cure}")
     if not folders:
         raise UserError(
             f"{printable(root)} holds no class folders; for images without labels use --data.name flat"
@@ -102,7 +106,7 @@ def labelled_splits(root: Path) -> list[str]:
         UserError: it is not clear which folders are parts.
     """
     found, _ = _find(root, list_folders(root), "auto") if root.is_dir() else ({}, [])
-    return [split_name(name, part) for part, name in found.items() if list_folders(root / name)]
+    return [split_name(found[part], part) for part in _labelled(root, found)]
 
 
 def unlabelled_splits(root: Path) -> dict[str, Path]:
@@ -150,6 +154,16 @@ def _find(root: Path, folders: list[str], parts: PartsOption) -> tuple[dict[Part
     return find_parts(folders, look, printable(root))
 
 
+def _labelled(root: Path, found: dict[Part, str]) -> list[Part]:
+    """The parts that have images in class folders."""
+    return [part for part, name in found.items() if _holds_classes(root / name)]
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder in this one holds an image."""
+    return any(_holds_image(folder / name, ENDINGS | ARRAY_ENDINGS) for name in list_folders(folder))
+
+
 def _beside(root: Path, others: list[str]) -> str:
     return (
         f"{printable(root)} has parts, and {printable(first_few(others))} beside them holds images that "
@@ -158,6 +172,8 @@ def _beside(root: Path, others: list[str]) -> str:
 
 
 def _unlabelled(root: Path, name: str) -> str:
+    if list_folders(root / name):
+        return f"{printable(root / name)} holds no images in class folders, so nothing is measured on it"
     return (
         f"{printable(root / name)} names a part and holds no class folders, so it has no labels and nothing "
         "is measured on it"
@@ -165,46 +181,86 @@ def _unlabelled(root: Path, name: str) -> str:
 
 
 def _class_root(root: Path, name: str, part: Part) -> str:
-    """The folder of a part that holds its classes: the part, or its only folder of the same meaning, as in
-    `seg_train/seg_train/CLASS`."""
+    """The folder of a part that holds its classes: the part, or its only folder where that has the same
+    meaning or none (`seg_train/seg_train/CLASS`, `train/images/CLASS`)."""
     inner = list_folders(root / name)
-    again = len(inner) == 1 and part_in(inner[0]) == part and bool(list_folders(root / name / inner[0]))
-    return f"{name}/{inner[0]}" if again else name
+    same = len(inner) == 1 and (part_in(inner[0]) == part or says_nothing(inner[0]))
+    return f"{name}/{inner[0]}" if same and _holds_classes(root / name / inner[0]) else name
 
 
 def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
     """What the folders inside class folders give away.
 
     Raises:
-        UserError: the parts lie inside the classes, or the whole set inside its only folder.
+        UserError: the parts lie inside the classes, the whole set inside its only folder, or the folders are
+            parts whose names do not say so.
     """
     inner = {name: list_folders(root / name) for name in folders[:LOOKED_INTO]}
     inner = {name: inside for name, inside in inner.items() if _holds_image(root / name, ENDINGS)}
+    if len(inner) == 1 and len(folders) <= LOOKED_INTO:
+        return _wrapped(root, next(iter(inner)))
     parts = {name: {part for each in inside if (part := part_of(each))} for name, inside in inner.items()}
     if inner and all("train" in each and len(each) > 1 for each in parts.values()):
         name, inside = next(iter(inner.items()))
-        if len(inner) == 1:
-            raise UserError(
-                f"{printable(root)} holds images in one folder, whose folders are parts "
-                f"({printable(first_few(inside))}); give --data.root {printable(root / name)}"
-            )
         raise UserError(
             f"the folders of {printable(root)} hold parts ({printable(name)} has "
             f"{printable(first_few(inside))}); put the parts above the classes (train/CLASS, test/CLASS), "
             "or say --data.parts none to take all images of a folder as one class"
         )
-    sets = {frozenset(inside) for inside in inner.values()}
-    largest = max(sets, key=len, default=frozenset())
-    if len(inner) < 2 or len(largest) < 2 or not all(inside and inside <= largest for inside in sets):
+    few = len(inner) <= MOST_PARTS
+    common = _common_folders(list(inner.values()), few)
+    if not common:
         return []
     same = (
         f"the folders of {printable(root)} ({printable(first_few(sorted(inner)))}) hold folders of the same "
-        f"names ({printable(first_few(sorted(largest)))}); if those are the classes, rename the former to "
+        f"names ({printable(first_few(common))}); if those are the classes, rename the former to "
         "train and test, or name one of them with --data.root"
     )
-    if len(inner) <= MOST_PARTS:
+    if few or all(map(says_nothing, folders)):
         raise UserError(f"{same}; if the former are the classes, say --data.parts none")
     return [same]
+
+
+def _common_folders(inner: list[list[str]], few: bool) -> list[str]:
+    """The names of the folders inside several folders, sorted, where they may be the classes of parts: one
+    folder has all, or, of `few`, each shares half of its own with others."""
+    largest = max(map(set, inner), key=len, default=set())
+    if len(inner) < 2 or len(largest) < 2:
+        return []
+    if all(inside and largest.issuperset(inside) for inside in inner):
+        return sorted(largest)
+    times = Counter(name for inside in inner for name in inside)
+    shared = {name for name in times if times[name] > 1}
+    halves = all(inside and 2 * len(shared.intersection(inside)) >= len(inside) for inside in inner)
+    return sorted(shared) if few and len(shared) > 1 and halves else []
+
+
+def _wrapped(root: Path, name: str) -> list[str]:
+    """A remark where all images lie in one folder, which holds none itself, so that the folders inside may
+    be the classes.
+
+    Raises:
+        UserError: they are parts.
+    """
+    folder = root / name
+    while not any(_images_in(folder, ENDINGS)):
+        inside = [each for each in list_folders(folder) if _holds_image(folder / each, ENDINGS)]
+        found, _ = _find(folder, inside, "auto")
+        if len(found) > 1 or any(_holds_classes(folder / each) for each in found.values()):
+            raise UserError(
+                f"{printable(root)} holds images in one folder, whose folders are parts "
+                f"({printable(first_few(inside))}); give --data.root {printable(folder)}"
+            )
+        if len(inside) > 1:
+            return [
+                f"{printable(root)} holds images in one folder, {printable(name)}, which is taken for the "
+                f"only class; if the classes are {printable(first_few(inside))}, give --data.root "
+                f"{printable(folder)}"
+            ]
+        if not inside:
+            break
+        folder /= inside[0]
+    return []
 
 
 def _images_in(folder: Path, endings: Set[str]) -> Iterable[str]:

@@ -66,6 +66,11 @@ def part_in(name: str) -> Part | None:
     return _read(name)[0]
 
 
+def says_nothing(name: str) -> bool:
+    """Whether a name says nothing about the images: a number, or words such as set, fold and images."""
+    return all(word.casefold() in _FILLERS for word in _words(name))
+
+
 def part_word(name: str) -> str:
     """The word of a name that is its part, in lower case: `training` of `flowers_Training_2`."""
     words = (word.casefold() for word in _words(name))
@@ -146,8 +151,8 @@ def _are_parts(
         return True
     raise UserError(
         f"{where} holds {printable(first_few(meant))}, which may be parts of the set, and "
-        f"{printable(first_few(others))}; if all are classes say --data.parts none, otherwise move the "
-        "latter out"
+        f"{printable(first_few(others))}; if all are classes say --data.parts none, if the latter are parts "
+        "call them train, val or test, otherwise move them out"
     )
 
 

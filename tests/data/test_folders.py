@@ -273,7 +273,7 @@ WRONG_SPLITS: dict[str, tuple[list[str], str, str, str]] = {
         ["train/a/1.png", "train/b/1.png", "val/b/2.png", "val/c/2.png"],
         ".",
         "val",
-        r"1 classes of val .* not among those of train \(c\), .* put images of it into train",
+        r"has classes that are not among those of train \(c\), .* put images of it into train",
     ),
 }
 

@@ -123,6 +123,12 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "one folder too high": (classes("data/train", "data/val"), r"give --data\.root .*/data$"),
     "images beside labels": ([*classes("images/train", "images/val"), "labels/train/1.txt"],
                              r"give --data\.root .*/images$"),
+    "folders too high": (classes("a/b/train", "a/b/val"), r"give --data\.root .*/a/b$"),
+    "numbered folds": (classes("fold1", "fold2", "fold3", "fold4"), r"same names \(ant, bee\); .*parts none"),
+    "classes in common": ([*classes("Lern"), "Lern/cow/1.jpg", *classes("Mess"), "Mess/dog/1.jpg"],
+                          r"the same names \(ant, bee\); .*rename the former"),
+    "nothing in train": ([*classes("val"), "train/ant/", "train/bee/"], "no images below .*/train; "),
+    "no train": (classes("val", "test"), "its splits are val, test; rename the one to learn from to train"),
     "not sorted": (["train/1.jpg", "val/1.jpg"], "train holds no class folders; .*--data.name flat"),
 }  # fmt: skip
 
@@ -220,7 +226,7 @@ def test_number_folders_beside_names_of_train(tmp_path: Path) -> None:
 
 
 def test_classes_that_hold_the_same_folders_are_remarked(tmp_path: Path) -> None:
-    four = ("2018", "2019", "2020", "2021")
+    four = ("lake", "moor", "shore", "wood")
     images = ClassFolder(tree(tmp_path, *classes(*four)))
     assert images.classes == four and "the same names (ant, bee)" in images.set_remarks[0]
 
@@ -236,6 +242,34 @@ def test_a_part_in_a_folder_of_its_own_name(tmp_path: Path) -> None:
     train, test = pair(tree(tmp_path, *classes("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/1.jpg"))
     assert test is not None and train.classes == test.classes == ("ant", "bee")
     assert (train.split, test.split) == ("train", "test")
+
+
+@pytest.mark.parametrize(("part", "split"), [("test", "test"), ("valid", "valid"), ("Val", "val")])
+def test_a_part_in_a_folder_whose_name_says_nothing(part: str, split: str, tmp_path: Path) -> None:
+    train, test = pair(tree(tmp_path, *classes("train/images", f"{part}/{part}")))
+    assert test is not None and train.classes == test.classes == ("ant", "bee")
+    assert (train.split, test.split) == ("train", split)
+    assert ClassFolder(tmp_path, parts="none").classes == tuple(sorted((part, "train")))
+
+
+def test_a_part_whose_class_folders_are_empty_is_not_scored(tmp_path: Path) -> None:
+    train, test = pair(tree(tmp_path, *classes("train", "val"), "test/ant/", "test/bee/x.txt"))
+    assert test is not None and test.split == "val"
+    assert "test holds no images in class folders" in train.set_remarks[0]
+
+
+def test_classes_in_one_folder(tmp_path: Path) -> None:
+    images = ClassFolder(tree(tmp_path, *classes("flowers/all"), "__MACOSX/flowers/._1.jpg"))
+    assert images.classes == ("flowers",)
+    assert f"if the classes are ant, bee, give --data.root {tmp_path}/flowers/all" in images.set_remarks[0]
+    assert ClassFolder(tree(tmp_path, "flowers/1.jpg")).set_remarks == ()
+
+
+@pytest.mark.parametrize(("train", "val"), [("sea_lion", "Sea lion"), ("007", "7"), ("ant", "ant ")])
+def test_classes_that_are_written_otherwise(train: str, val: str, tmp_path: Path) -> None:
+    tree(tmp_path, *classes("train", names=(train, "x")), *classes("val", names=(val, "x")))
+    with pytest.raises(UserError, match=f"not among those of train .* train has {train}, which is written"):
+        ClassFolder(tmp_path, "val")
 
 
 def paint(path: Path, value: int) -> None:

@@ -109,10 +109,13 @@ def class_lines(sets: Sequence[ImageSet]) -> list[str]:
     ]
     more = f" and {len(counts) - len(shown)} more" if len(counts) > len(shown) else ""
     of = "/".join(images.split for images in sets if images.labels is not None)
-    lines = [f"labels: from {source}", f"{len(counts)} classes ({of}): {', '.join(shown)}{more}"]
-    train = {name: row[0] for name, row in counts.items()}
+    lines = [
+        f"labels: from {source}",
+        f"{len(counts)} class{'es' * (len(counts) != 1)} ({of}): {', '.join(shown)}{more}",
+    ]
+    train = {name: row[0] for name, row in counts.items() if row[0]}  # numbers as labels may leave some out
     least, most = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
-    if train[most] >= UNEVEN * max(train[least], 1):
+    if train[most] >= UNEVEN * train[least]:
         lines.append(
             f"  classes are uneven: {printable(most)} has {train[most]:,} images of {first.split}, "
             f"{printable(least)} {train[least]:,}; accuracy by class is in mean_per_class"
