@@ -276,7 +276,7 @@ def test_only_keys_that_do_not_touch_the_numbers_are_free(key: str) -> None:
 
 
 FREE = {
-    "run.dir", "data.name", "data.root", "data.download", "data.workers", "data.max_unreadable",
+    "run.dir", "data.name", "data.root", "data.parts", "data.download", "data.workers", "data.max_unreadable",
     "hardware.device",
     "hardware.precision", "hardware.threads", "hardware.timeout_minutes",
     "hardware.sync_batch_norm_kind", "hardware.compile", "hardware.guard", "hardware.cuda_graph",

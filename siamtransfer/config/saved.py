@@ -41,6 +41,7 @@ FREE_ON_RESUME = (
     "run.dir",
     "data.name",  # the fingerprint tells whether the images are the same: a folder goes on as shards
     "data.root",
+    "data.parts",  # likewise
     "data.download",
     "data.workers",
     "data.max_unreadable",
@@ -112,6 +113,7 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     ]
     if differing:
         raise UserError(
-            f"the run to resume has another configuration ({'; '.join(differing)}): "
-            "give it the same, or start afresh in another --run.dir"
+            f"the run to resume has another configuration ({'; '.join(differing)}): give it the same "
+            f"(--resume {current['run']['dir']} without other words takes the run's own), or start afresh in "
+            "another --run.dir"
         )

@@ -33,8 +33,8 @@ class DataConfig:
     split: str = "train"
     """Part of the set to train on."""
     parts: Literal["auto", "none"] | None = None
-    """none: all folders are classes, also those named train or test; null: such names are parts of the set,
-    in any spelling (Train, training_set, valid), and refused where that is not clear."""
+    """auto or null: folders named train or test, in any spelling (Train, training_set, valid), are parts of
+    the set, and refused where that is not clear; none: they are classes, as all folders."""
     list_file: str | None = None
     """Text file of image paths for the set `list`."""
     download: bool = False

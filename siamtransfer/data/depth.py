@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from siamtransfer.data.pixel_form import FULL
-from siamtransfer.utils.log import say
+from siamtransfer.utils.log import is_first_rank, say
 
 COMMON = (8, 10, 12, 14, FULL)  # bits that cameras and programs have
 FEW = 16  # grey levels of 256 that an image should have more of
@@ -48,6 +48,13 @@ def remark_once(kind: str, text: str) -> None:
     if kind not in _remarked:
         _remarked.add(kind)
         say(f"remark: {text}")
+
+
+def remark_on_set(kind: str, text: str) -> None:
+    """`remark_once` on a set, which every rank finds alike: the first rank says it."""
+    if is_first_rank():
+        remark_once(kind, text)
+    _remarked.add(kind)
 
 
 def remark_on_image(low: int, high: int, where: str) -> None:

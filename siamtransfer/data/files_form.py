@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from siamtransfer.data.depth import remark_once
+from siamtransfer.data.depth import remark_on_set
 from siamtransfer.data.dicom import OWN_WINDOWS, WINDOWS
 from siamtransfer.data.first_look import Files, Look, look_at
 from siamtransfer.data.found_depth import find_depth
@@ -59,9 +59,9 @@ def settle_form(files: FormedFiles, form: PixelForm, *, stated: bool) -> None:
         remarks += _left_out(files, where, headers)
     remarks += [*_turned(files, where, looks), *_transparent(files, where, looks, stated=stated)]
     for remark in remarks:
-        remark_once(remark, remark)
+        remark_on_set(remark, remark)
     if windowed := _windowed(files, where, looks):
-        remark_once(WINDOWS, windowed)
+        remark_on_set(WINDOWS, windowed)
         remarks.append(windowed)
     files.remark = "; ".join(remarks) or None
 

@@ -143,8 +143,8 @@ def content_fingerprint(images: ImageSet) -> str:
     return str(getattr(images, "content_fingerprint", images.fingerprint))
 
 
-def require_same_images(images: ImageSet, *, fingerprint: str, count: int) -> None:
-    """Checks that a set of images is the one that a checkpoint was trained on.
+def require_same_images(images: ImageSet, *, fingerprint: str, count: int, hint: str = "") -> None:
+    """Checks that a set of images is the one that a checkpoint was trained on; `hint` says why it may not be.
 
     Raises:
         UserError: the fingerprint differs from the checkpoint's; says how many images there were and are.
@@ -161,7 +161,7 @@ def require_same_images(images: ImageSet, *, fingerprint: str, count: int) -> No
             "; folders that are numbers are sorted as numbers, and older versions sorted them as text"
         )
     raise UserError(
-        f"the images of {images.name}/{images.split} are not those of the checkpoint ({difference}); "
+        f"the images of {images.name}/{images.split} are not those of the checkpoint ({difference}{hint}); "
         "put the old ones back, or begin a new run in another folder"
     )
 

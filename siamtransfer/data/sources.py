@@ -11,7 +11,7 @@ import numpy as np
 
 from siamtransfer.data.class_tree import filled_folders
 from siamtransfer.data.containers.splits import files_of_splits
-from siamtransfer.data.depth import remark_once
+from siamtransfer.data.depth import remark_on_set
 from siamtransfer.data.from_objects import MapDataset, from_array, from_images, from_torch
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.labelled import open_pair
@@ -102,7 +102,7 @@ def _kind_of_folder(path: Path) -> str:
     if ending is None:
         return plain
     if filled_folders(path):  # such as the archive from which the folders were unpacked
-        remark_once(
+        remark_on_set(
             f"containers beside folders {path}",
             f"{printable(path)} holds folders of images and {ending} files, which are not read; --data.name "
             f"{CONTAINERS[ending]} reads those instead",

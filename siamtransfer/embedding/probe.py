@@ -15,6 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -168,9 +169,15 @@ class _Problem:
         self.mean, self.labels = unit.mean(dim=0), labels
         self.x = unit - self.mean
         self.scale = float(self.x.square().sum(dim=1).mean().sqrt()) or 1.0
-        self.axes: Tensor | None = None
-        if len(self.x) < self.x.shape[1]:
-            self.axes = torch.linalg.svd(self.x, full_matrices=False).Vh
+
+    @cached_property
+    def _axes(self) -> Tensor | None:
+        """float64[n, D]: the axes that fewer images than features span; None where there are more.
+
+        They are found when they are needed: class means do without, and there may be a fold for each label.
+        """
+        n, dim = self.x.shape
+        return torch.linalg.svd(self.x, full_matrices=False).Vh if n < dim else None
 
     def fit(self, choice: Choice) -> Probe:
         """The class means, or the regression at a strength."""
@@ -182,7 +189,7 @@ class _Problem:
         return Probe("class-mean", self.mean, unit_rows(sums, torch.float64), x.new_zeros(classes))
 
     def _logistic(self, strength: float) -> Probe:
-        x = self.x if self.axes is None else self.x @ self.axes.T
+        x = self.x if self._axes is None else self.x @ self._axes.T
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 steps are near enough
             fitted = LogisticRegression(C=strength, tol=1e-5, max_iter=1000).fit(
@@ -191,5 +198,5 @@ class _Problem:
         weight, bias = torch.from_numpy(fitted.coef_) / self.scale, torch.from_numpy(fitted.intercept_)
         if len(weight) == 1:  # of two classes scikit-learn keeps the difference
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-        weight = weight if self.axes is None else weight @ self.axes
+        weight = weight if self._axes is None else weight @ self._axes
         return Probe("logistic", self.mean, weight, bias, strength)

@@ -25,8 +25,8 @@ class EvaluationData:
     test_split: str | None = None
     """Split that is scored; null: test or val where there is one."""
     parts: Literal["auto", "none"] | None = None
-    """none: all folders are classes, also those named train or test; null: such names are parts of the set,
-    in any spelling (Train, training_set, valid), and refused where that is not clear."""
+    """auto or null: folders named train or test, in any spelling (Train, training_set, valid), are parts of
+    the set, and refused where that is not clear; none: they are classes, as all folders."""
     size: int | None = None
     """Side in pixels of the embedded scenes."""
     count: int | None = None

@@ -18,6 +18,7 @@ from siamtransfer.data.listing import has_image_ending
 from siamtransfer.data.sources import kind_of_files
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import cpu_count
+from siamtransfer.methods.registry import current_names
 from siamtransfer.pretraining.chosen_values import Chosen, Facts, choose_values
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -29,12 +30,12 @@ NAME = "data.name"
 
 
 def settle_from(saved: dict[str, Any] | None, config: PretrainConfig) -> None:
-    """Takes what is undecided from the configuration of the checkpoint `saved`, so that a run that goes on is
-    the same whatever has been added to the machine."""
+    """Takes what is undecided from the configuration of the checkpoint `saved`, of any version, so that a run
+    that goes on is the same whatever has been added to the machine. What an old one lacks stays undecided."""
     if saved is None or not config.undecided:
         return
-    values = flatten(saved["config"])
-    config.decide({key: values[key] for key in config.undecided})
+    values = flatten(current_names(saved["config"]))
+    config.decide({key: values[key] for key in config.undecided if key in values})
     _name_list(config)
 
 

@@ -15,6 +15,7 @@ from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.declaration import FORMAT, KEYS, declare
 from siamtransfer.config import PretrainConfig, refuse_differences
 from siamtransfer.data.imageset import ImageSet, require_same_images
+from siamtransfer.data.recorded_form import hint_on_parts
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.distributed.sharding import whole_state
 from siamtransfer.methods import Method
@@ -95,7 +96,8 @@ class TrainState:
             self.config.backbone, Architecture.of(self.method.backbone), "the checkpoint to resume from"
         )
         data = saved["data"]
-        require_same_images(self.images, fingerprint=data["fingerprint"], count=data["images"])
+        hint = hint_on_parts(saved["config"]["data"], self.config.data.name, self.config.data.parts)
+        require_same_images(self.images, fingerprint=data["fingerprint"], count=data["images"], hint=hint)
         self.method.load_state_dict(saved["model"])
         self.step = saved["progress"]["step"]
         self.extensions = [*saved["progress"].get("extensions", [])]

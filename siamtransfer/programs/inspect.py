@@ -13,7 +13,6 @@ and test are counted and named.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -29,6 +28,10 @@ class InspectOptions:
 
     common: ClassVar[tuple[str, ...]] = ("folder", "name", "root", "parts", "quick", "out")
     positional: ClassVar[tuple[str, ...]] = ("folder",)
+    aliases: ClassVar[dict[str, str]] = {
+        f"data.{key}": key for key in ("name", "root", "parts", "channels", "max_pixels", "workers")
+    }
+    """As the other programs, and the sentences that name a cure, spell them."""
 
     folder: str | None = None
     """Folder or file of the images, or a list of them."""
@@ -37,7 +40,8 @@ class InspectOptions:
     root: str | None = None
     """Folder in which the paths of a list begin; null: the list's own."""
     parts: Literal["auto", "none"] | None = None
-    """none: all folders are classes, also those named train or test."""
+    """auto or null: folders named train or test are parts of the set; none: they are classes, as all
+    folders."""
     channels: int | None = None
     """Channels of the images; null: 3, or what TIFF files of more than four have."""
     max_pixels: int | None = None
@@ -66,6 +70,7 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
     options.check()
     from siamtransfer.data.report.folder_report import FolderReport, next_commands, open_all_parts
     from siamtransfer.data.report.overview import as_record, say_overview
+    from siamtransfer.distributed.runtime import cpu_count
     from siamtransfer.records.record import record
     from siamtransfer.utils.files import write_text
     from siamtransfer.utils.strict_json import to_json
@@ -86,7 +91,7 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
         say_overview(*sets)
         found, metrics = as_record(sets), {"inspect/images": float(report.images)}
     else:
-        workers = options.workers if options.workers is not None else min(8, len(os.sched_getaffinity(0)))
+        workers = min(8, cpu_count()) if options.workers is None else options.workers
         report.examine(workers)
         for line in report.lines():
             say(line)

@@ -26,7 +26,7 @@ from siamtransfer.cli.parser import Schema, words_by_key
 from siamtransfer.config import PretrainConfig, read_saved_config
 from siamtransfer.config.sections import DEMO, OWN_IMAGES, default_config
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
+from siamtransfer.utils.log import is_first_rank, say
 
 
 @dataclass
@@ -67,7 +67,8 @@ class PretrainOptions(PretrainConfig):
         name = next(reversed(found.get("data.name", [])), None)
         if default_config(name=name, named=named) == DEMO:
             return None
-        say(f"the configuration is {OWN_IMAGES}, for images are named and no --config is")
+        if is_first_rank():
+            say(f"the configuration is {OWN_IMAGES}, for images are named and no --config is")
         return OWN_IMAGES
 
     @classmethod

@@ -7,6 +7,7 @@ usual.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 LOGGER = logging.getLogger("siamtransfer")
@@ -15,6 +16,12 @@ LOGGER = logging.getLogger("siamtransfer")
 def say(text: str) -> None:
     """Logs one message."""
     LOGGER.info(text)
+
+
+def is_first_rank() -> bool:
+    """Whether this process is alone, or the first of those that a launcher has started together: for what all
+    of them would say before, or without, asking one another."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _Stderr(logging.Handler):

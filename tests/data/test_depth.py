@@ -232,3 +232,18 @@ def test_values_from_0_to_1_that_were_divided_twice_are_remarked(messages):
     assert "divided by 255 twice" in messages.text
     with pytest.raises(UserError, match="looks normalised"):
         to_pixels(torch.rand(3, 4, 4) * 255, "an image")
+
+
+def test_of_several_ranks_the_first_remarks_on_a_set(messages, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    depth.remark_on_set("kind", "what all ranks find")
+    assert messages.text == ""
+    depth.remark_once("kind", "the same of an image")  # the set has had its remark
+    assert messages.text == ""
+    depth.remark_once("other", "what one rank finds")
+    monkeypatch.setenv("RANK", "0")
+    depth.remark_on_set("set", "what all ranks find")
+    assert [record.getMessage() for record in messages.records] == [
+        "remark: what one rank finds",
+        "remark: what all ranks find",
+    ]

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from siamtransfer.config import DataConfig, PretrainConfig, refuse_differences
+from siamtransfer.data.imageset import require_same_images
 from siamtransfer.data.pixel_form import recorded_form
-from siamtransfer.data.recorded_form import form_as_recorded
+from siamtransfer.data.recorded_form import form_as_recorded, hint_on_parts
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.evaluation.labelled_images import form_of, open_images
 from siamtransfer.pretraining.images import open_training_images
@@ -149,3 +150,26 @@ def test_of_several_channels_an_older_run_dropped_nothing() -> None:
     assert recorded_form({"value_range": [0, 9]}) == {
         "value_range": [0, 9], "orientation": "stored", "background": "drop",
     }  # fmt: skip
+
+
+def test_an_older_run_whose_classes_were_named_as_parts_are_goes_on_with_them(root: str) -> None:
+    for split, name in (("train", "Train"), ("val", "Val")):
+        Path(root, split).rename(Path(root, name))
+    run = config(root, parts="none")
+    classes = open_training_images(run.data, saved := saved_by_an_older_version(config(root)))
+    assert classes.classes == ("Train", "Val") and len(classes) == 12
+    refuse_differences(saved["config"], run.as_dict())
+
+    parts = open_training_images(config(root).data, saved)
+    assert parts.classes == ("a", "b") and len(parts) == 6
+    hint = hint_on_parts(saved["config"]["data"], "folder", None)
+    with pytest.raises(
+        UserError, match=r"\(12 then and 6 now; older versions took .* --data.parts none does\)"
+    ):
+        require_same_images(parts, fingerprint=classes.fingerprint, count=12, hint=hint)
+    for recorded, name, stated in (
+        (saved["config"]["data"], "folder", "none"),
+        (saved["config"]["data"], "cifar10", None),
+        (run.as_dict()["data"], "folder", None),
+    ):
+        assert hint_on_parts(recorded, name, stated) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from siamtransfer.data.depth import remark_once
+from siamtransfer.data.depth import remark_on_set
 from siamtransfer.data.listing import is_hidden, list_folders
 from siamtransfer.data.parts import TAKEN_FOR, Part, PartsOption, choose_part, part_in, part_of, part_word
 from siamtransfer.utils.errors import UserError
@@ -81,7 +81,7 @@ def files_of_splits(root: Path, ending: str, parts: PartsOption = "auto") -> dic
                 "of a part one name, or, if all files belong together, say --data.parts none"
             )
     if groups and rest:
-        remark_once(
+        remark_on_set(
             f"files of no part {root}",
             f"{len(rest)} {ending} files of {printable(root)} name no part ({printable(rest[0].name)}) "
             f"beside others that do ({printable(next(iter(groups.values()))[0].name)}), and are not read; "

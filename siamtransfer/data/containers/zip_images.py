@@ -252,8 +252,8 @@ def _require_readable(where: str, members: list[Member]) -> None:
 def _classes(
     members: list[Member], place: _Place, where: str
 ) -> tuple[dict[str, int] | None, list[str], list[str]]:
-    """The label of each class folder, the class names and remarks; no labels where no image is in a "
-    "folder."""
+    """The label of each class folder, the class names and remarks; no labels where no image is in a
+    folder."""
     if not members or "/" not in members[0].path:
         return None, [], []
     filled = sorted({_folder(member.path) for member in members})

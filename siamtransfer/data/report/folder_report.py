@@ -144,7 +144,6 @@ class FolderReport:
         return {
             **as_record(self.sets),
             **self.tally.as_dict(),
-            "transparent": self.tally.transparent,
             "odd": {
                 what: {"images": len(self.tally.odd[what]), "names": names} for what, names in odd.items()
             },

@@ -57,7 +57,7 @@ class Tally:
                 self.odd.setdefault(what, []).append(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a record: counts, sizes, and up to EXAMPLES names of what is odd."""
+        """For a record: counts and sizes; what is odd stands in `odd`."""
         return {
             "looked_at": len(self),
             "formats": dict(self.formats.most_common()),
@@ -65,9 +65,7 @@ class Tally:
             "sizes": self._sizes(),
             "turned_by_exif": self.turned,
             "with_alpha": self.alpha,
-            "odd": {
-                what: {"images": len(names), "examples": names[:EXAMPLES]} for what, names in self.odd.items()
-            },
+            "transparent": self.transparent,
         }
 
     def lines(self, *, decoded: bool) -> list[str]:

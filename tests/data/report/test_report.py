@@ -176,7 +176,7 @@ def test_folders_that_may_be_parts_are_described_all_the_same(tmp_path: Path) ->
     assert record is not None
     assert "--data.parts none" in record["protocol"]["refused"] and record["protocol"]["name"] == "flat"
     assert record["metrics"] == {"inspect/images": 2}
-    record = inspect([str(tmp_path), "--quick", "--parts", "none"])
+    record = inspect([str(tmp_path), "--quick", "--data.parts", "none"])  # as the sentence says it
     assert record is not None and record["provenance"]["report"]["classes"] == {"bus": [1], "train": [1]}
 
 
