@@ -19,3 +19,15 @@ def reading_provenance(read: ReadBackbone | None) -> dict[str, Any]:
     if read is None:
         return {"reading": None, "assumptions": None}
     return {"reading": read.reading.as_dict(), "assumptions": read.reading.assumptions()}
+
+
+def frozen_provenance(source: str, read: ReadBackbone | None) -> dict[str, Any]:
+    """What identifies a network in a record; `read` is None for raw pixels."""
+    return {
+        "backbone": source,
+        "architecture": read.architecture.as_dict() if read else None,
+        "format": read.format if read else None,
+        "branch": read.branch if read else None,
+        "weights_digest": read.digest if read else None,
+        **reading_provenance(read),
+    }

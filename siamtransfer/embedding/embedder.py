@@ -17,7 +17,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.assumptions import reading_provenance
+from siamtransfer.checkpoints.assumptions import frozen_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.distributed.runtime import Runtime
@@ -64,15 +64,7 @@ class Embedder:
     @property
     def backbone_provenance(self) -> dict[str, Any]:
         """What identifies the network, and how its file was read."""
-        read = self.read
-        return {
-            "backbone": self.source,
-            "architecture": read.architecture.as_dict() if read else None,
-            "format": read.format if read else None,
-            "branch": read.branch if read else None,
-            "weights_digest": read.digest if read else None,
-            **reading_provenance(read),
-        }
+        return frozen_provenance(self.source, self.read)
 
     def blocks(self, images: ImageSet) -> Iterator[FeatureBlock]:
         """The images in their order, `batch` readable ones at a time; see `feature_blocks`."""

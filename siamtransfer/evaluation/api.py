@@ -22,7 +22,7 @@ from torch import nn
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT
-from siamtransfer.checkpoints.assumptions import reading_provenance
+from siamtransfer.checkpoints.assumptions import frozen_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.data.imageset import ImageSet, channels_of
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
@@ -204,14 +204,7 @@ def diagnose(
 
 
 def _origin(read: ReadBackbone, images: ImageSet, transform: Transform, runtime: Runtime) -> FeatureOrigin:
-    backbone = {
-        "backbone": read.path,
-        "architecture": read.architecture.as_dict(),
-        "format": read.format,
-        "branch": read.branch,
-        "weights_digest": read.digest,
-        **reading_provenance(read),
-    }
+    backbone = frozen_provenance(read.path, read)
     settings = {"transform": asdict(transform), "layers": OUTPUT, "precision": runtime.precision}
     return FeatureOrigin(f"{images.name}/{images.split}", images.fingerprint, backbone, settings)
 

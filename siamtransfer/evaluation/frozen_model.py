@@ -13,7 +13,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.backbones.fold_batchnorm import fold_batchnorm
 from siamtransfer.backbones.resnet import ResNetBackbone
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
+from siamtransfer.checkpoints.assumptions import frozen_provenance, say_assumptions
 from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, load_backbone
 from siamtransfer.data import ImageSet, UnreadableImage
@@ -105,7 +105,7 @@ class FrozenModel:
         origin = FeatureOrigin(
             f"{images.name}/{images.split}",
             images.fingerprint,
-            self._backbone_provenance,
+            frozen_provenance(self.source, self.read),
             self._feature_settings,
         )
         return Features(self._extract(images, selections), labels, origin)
@@ -129,7 +129,7 @@ class FrozenModel:
     def provenance(self) -> dict[str, Any]:
         """What the numbers are computed from."""
         return {
-            **self._backbone_provenance,
+            **frozen_provenance(self.source, self.read),
             **({"witness": self.witness} if self.witness else {}),
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint if self.test else None,
@@ -142,18 +142,6 @@ class FrozenModel:
             "transform": asdict(self.transform),
             "layers": self.config.layers,
             "precision": self.runtime.precision,
-        }
-
-    @property
-    def _backbone_provenance(self) -> dict[str, Any]:
-        read = self.read
-        return {
-            "backbone": self.source,
-            "architecture": read.architecture.as_dict() if read else None,
-            "format": read.format if read else None,
-            "branch": read.branch if read else None,
-            "weights_digest": read.digest if read else None,
-            **reading_provenance(read),
         }
 
     def require_untouched(self) -> None:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from siamtransfer.backbones.attention_maps import ClassAttention, why_no_attention
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_maps import FeatureMaps, map_layers
+from siamtransfer.checkpoints.assumptions import frozen_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.attention.config import AttentionConfig, Subject
-from siamtransfer.evaluation.dense.network import frozen_provenance, read_frozen, run_frozen
+from siamtransfer.evaluation.dense.network import read_frozen, run_frozen
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size
+from siamtransfer.checkpoints.assumptions import frozen_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.config import DenseConfig
@@ -25,7 +26,7 @@ from siamtransfer.evaluation.dense.input_size import (
     choose_input_size,
     to_input,
 )
-from siamtransfer.evaluation.dense.network import frozen_provenance, read_frozen, run_frozen
+from siamtransfer.evaluation.dense.network import read_frozen, run_frozen
 from siamtransfer.evaluation.dense.windows import Place, View, Windows, choose_windows
 from siamtransfer.utils.errors import UserError
 

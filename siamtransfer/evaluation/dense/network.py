@@ -1,14 +1,12 @@
-"""A frozen network in front of pixels: reading it, running a part of it, and what identifies it."""
+"""A frozen network in front of pixels: reading it, and running a part of it."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.checkpoints.assumptions import reading_provenance, say_assumptions
+from siamtransfer.checkpoints.assumptions import say_assumptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.config import FrozenConfig
@@ -56,15 +54,3 @@ def run_frozen(
             f"{runtime.precision} is too narrow for it (try --precision float32)"
         )
     return result
-
-
-def frozen_provenance(source: str, read: ReadBackbone | None) -> dict[str, Any]:
-    """What identifies a network in a record; `read` is None for raw pixels."""
-    return {
-        "backbone": source,
-        "architecture": read.architecture.as_dict() if read else None,
-        "format": read.format if read else None,
-        "branch": read.branch if read else None,
-        "weights_digest": read.digest if read else None,
-        **reading_provenance(read),
-    }

@@ -18,11 +18,12 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
 from siamtransfer.backbones.feature_maps import FeatureMaps, fixed_size, patch_side
 from siamtransfer.backbones.resnet import ResNetBackbone
+from siamtransfer.checkpoints.assumptions import frozen_provenance
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.data.folders import FileImages
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
-from siamtransfer.evaluation.dense.network import frozen_provenance, read_frozen, run_frozen
+from siamtransfer.evaluation.dense.network import read_frozen, run_frozen
 from siamtransfer.evaluation.retrieval.config import PIXEL_SIDE, DescriptorConfig, QueryCrop
 from siamtransfer.evaluation.retrieval.ground_truth import Box
 from siamtransfer.evaluation.retrieval.images import INTERPOLATION, Reading, Sizing, sized_batches
