@@ -64,8 +64,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fills the tables that a page asks for by a comment, lets its blocks of commands be copied, and links the
-    pages that the rows of NUMBERS.md name."""
+    """Fills the tables that a page asks for by a comment, lets its blocks of commands be copied, and links
+    the pages that the rows of NUMBERS.md name."""
     text = fill(copyable(markdown), page.file.src_uri)
     return link_pages(text, page.file.src_uri) if page.file.src_uri == NUMBERS else text
 
