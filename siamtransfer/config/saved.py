@@ -114,6 +114,6 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     if differing:
         raise UserError(
             f"the run to resume has another configuration ({'; '.join(differing)}): give it the same "
-            f"(--resume {current['run']['dir']} without other words takes the run's own), or start afresh in "
-            "another --run.dir"
+            f"(--resume {current['run']['dir']} without other words takes the run's own), "
+            "or start afresh in another --run.dir"
         )

@@ -171,8 +171,8 @@ def _same_but_for_the_part(read: dict[str, tuple[Part | None, tuple[str, ...]]],
         raise UserError(
             f"the folders of {where} name a class and a part at once "
             f"({printable(first_few([name for names in several for name in names]))}); sort them into a "
-            "folder for each part, with a folder for each class in it, or say --data.parts none if each is "
-            "a class"
+            "folder for each part, with a folder for each class in it, "
+            "or say --data.parts none if each is a class"
         )
     return several[0] if several else []
 

@@ -66,8 +66,8 @@ class Estimate:
             )
         elif self.low <= self.majority:
             lines.append(
-                "warning: that may be no better than always saying the most frequent class; more labels "
-                "would tell"
+                "warning: that may be no better than always saying the most frequent class; "
+                "more labels would tell"
             )
         return lines
 

@@ -67,8 +67,8 @@ def open_parts(source: Source, *, split: str | None = None, **options: Any) -> l
     by_path = folder is not None and folder == Path(str(source)).expanduser().absolute()
     if split is None and by_path and folder is not None and _holds_images_beside_folders(folder):
         say(
-            f"remark: {printable(folder)} holds images beside its folders, so the folders are taken for no "
-            "classes"
+            f"remark: {printable(folder)} holds images beside its folders, "
+            "so the folders are taken for no classes"
         )
         flat, _ = open_dataset("flat", folder, **options)
         return [Part(flat, folder)]

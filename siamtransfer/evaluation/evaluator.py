@@ -43,7 +43,7 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
         ) as runtime:
             result = evaluate(config, runtime)
     except UnreadableImage as error:
-        if not hasattr(getattr(config, "data", None), "unreadable"):
+        if getattr(getattr(config, "data", None), "unreadable", None) != "stop":
             raise
         raise UserError(f"{error} ({CURE})") from error
     if result is None:

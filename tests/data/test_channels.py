@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from siamtransfer.data import depth, from_array, from_images, from_torch, open_dataset, open_images
+from siamtransfer.data import from_array, from_images, from_torch, open_dataset, open_images
 from siamtransfer.data.decode import decode
 from siamtransfer.data.pixel_form import PixelForm, pixel_form
 from siamtransfer.data.readers import ReplacingReader
@@ -25,12 +24,7 @@ H, W = 6, 9
 DICE = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(depth, "_remarked", set())
-    monkeypatch.setattr(logging.getLogger("siamtransfer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="siamtransfer")
-    return caplog
+pytestmark = pytest.mark.usefixtures("messages")
 
 
 def pixels(channels: int, dtype: type = np.uint8) -> np.ndarray:

@@ -4,7 +4,6 @@ word."""
 from __future__ import annotations
 
 import io
-import logging
 import struct
 import zlib
 from pathlib import Path
@@ -24,13 +23,7 @@ from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.data.unreadable import BeyondFound, UnreadableImage
 from siamtransfer.utils.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(depth, "_remarked", set())
-    monkeypatch.setattr(logging.getLogger("siamtransfer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="siamtransfer")
-    return caplog
+pytestmark = pytest.mark.usefixtures("messages")
 
 
 def ramp(low: int, high: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import random
 from pathlib import Path
 
@@ -175,14 +174,6 @@ def write(folder: Path, orientation: int = 6, names: tuple[str, ...] = ("0.jpg",
             (folder / split / "a").mkdir(parents=True, exist_ok=True)
             (folder / split / "a" / name).write_bytes(encode("JPEG", orientation))
     return folder
-
-
-@pytest.fixture
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr("siamtransfer.data.depth._remarked", set())
-    monkeypatch.setattr(logging.getLogger("siamtransfer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="siamtransfer")
-    return caplog
 
 
 def test_own_images_are_shown_and_published_sets_stored_unless_it_is_stated(tmp_path, messages) -> None:

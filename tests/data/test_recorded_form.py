@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,7 @@ OLDER = {"name": "folder", "bit_depth": None, "channels": None, "value_range": N
 NOW = {"orientation": "shown", "background": "white"}
 
 
-@pytest.fixture(autouse=True)
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr("siamtransfer.data.depth._remarked", set())
-    monkeypatch.setattr(logging.getLogger("siamtransfer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="siamtransfer")
-    return caplog
+pytestmark = pytest.mark.usefixtures("messages")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,14 +141,6 @@ def test_images_of_one_opaque_colour_more_stay_as_they_are() -> None:
     opaque = RGBA.copy()
     opaque[..., 3] = 255
     np.testing.assert_array_equal(decode(encode(Image.fromarray(opaque), "PNG"), form=SHOWN), opaque[..., :3])
-
-
-@pytest.fixture
-def messages(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr("siamtransfer.data.depth._remarked", set())
-    monkeypatch.setattr(logging.getLogger("siamtransfer"), "propagate", True)
-    caplog.set_level(logging.INFO, logger="siamtransfer")
-    return caplog
 
 
 def drawing(path: Path, colour: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from scipy.spatial.distance import cdist
+from support.tables import rows_of
 
 from siamtransfer.data import open_images
 from siamtransfer.embedding.curate.coreset import choose
@@ -76,11 +76,6 @@ def run(images: Path, out: Path, *words: object) -> dict[str, float]:
     assert record is not None
     metrics: dict[str, float] = record["metrics"]
     return metrics
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")

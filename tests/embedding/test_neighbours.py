@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
+from support.tables import rows_of
 
 from siamtransfer.data import open_images
 from siamtransfer.evaluation.dense.sheet import CELL
@@ -49,11 +49,6 @@ def run(query: Path, images: Path, *words: object) -> dict[str, float]:
     assert record is not None
     metrics: dict[str, float] = record["metrics"]
     return metrics
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_nearest_are_those_of_the_plain_cosine(folder: Path, tmp_path: Path):

@@ -13,8 +13,10 @@ import pytest
 from PIL import Image
 from support.small_runs import complete, images_of, on_ranks
 
+from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.config import EvaluationData
+from siamtransfer.evaluation.evaluator import run_evaluator
 from siamtransfer.evaluation.knn.config import KnnConfig
 from siamtransfer.evaluation.knn.evaluate import evaluate
 from siamtransfer.programs.gradients import main as gradients
@@ -158,6 +160,17 @@ def test_without_the_option_an_evaluation_stops_at_the_first_and_names_the_cure(
     argv = [SOURCE, "--k=3", *SMALL, "--data.name=folder", f"--data.root={broken}"]
     with pytest.raises(UserError, match=r"blue/00\.png because .*--data\.unreadable skip"):
         knn(argv)
+
+
+def test_a_file_that_breaks_while_others_are_left_out_is_no_reason_to_say_the_option_again() -> None:
+    def breaks(config: KnnConfig, runtime: Runtime) -> None:
+        raise UnreadableImage("late.png", "the file is empty")
+
+    for rule, cured in (("stop", True), ("skip", False)):
+        config = KnnConfig(checkpoint=SOURCE, data=EvaluationData(unreadable=rule), device="cpu")
+        with pytest.raises(UserError, match=r"late\.png because the file is empty") as caught:
+            run_evaluator(breaks, config)
+        assert ("--data.unreadable skip" in str(caught.value)) is cured
 
 
 def test_without_the_option_empty_and_missing_files_are_counted_before_anything_is_computed(
