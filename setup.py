@@ -1,6 +1,6 @@
-"""The packages of the wheel: siamtransfer/, and configs/ as siamtransfer/configs, so that --config NAME works there.
+"""The packages of the wheel: siamtransfer/, and configs/ as siamtransfer/configs.
 
-Everything else is in pyproject.toml.
+There --config NAME finds them. Everything else is in pyproject.toml.
 """
 
 from setuptools import find_packages, setup

@@ -3,7 +3,7 @@
     siamtransfer pack /data/imagenet /data/imagenet-shards
     siamtransfer pack /data/imagenet /data/imagenet-256 --size 256 --shard-size 500MB
     siamtransfer pack cifar10 /data/cifar10-shards --root /data
-    siamtransfer pretrain --config imagenet-resnet50-100ep --data.name shards --data.root /data/imagenet-shards
+    siamtransfer pretrain --config imagenet-resnet50-100ep --data.name shards --data.root /data/imagenet-256
 
 IN is a folder, a zip archive, parquet files, shards, a folder that Hugging Face's save_to_disk wrote, a text
 file of paths, or the name of a set. OUT becomes a folder of shards in WebDataset's layout (KEY.jpg, KEY.cls),

@@ -8,8 +8,10 @@ from typing import Any
 
 
 def to_json(record: dict[str, Any]) -> str:
-    """One line of strict JSON; NaN and infinities, which JSON does not have, become null. Bytes of a path that
-    are not UTF-8 (surrogates) become escapes such as \\udcff, which a reader turns back."""
+    """One line of strict JSON; NaN and infinities, which JSON does not have, become null.
+
+    Bytes of a path that are not UTF-8 (surrogates) become escapes such as \\udcff, which a reader turns back.
+    """
     text = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False, default=str)
     return text.encode("utf-8", "backslashreplace").decode()
 
