@@ -34,22 +34,22 @@ def alike(names: Sequence[str], form: Callable[[str], str]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 
+def written_alike(names: Sequence[str]) -> list[list[str]]:
+    """The groups of different names that are the same but for upper and lower case, blanks, dashes between
+    letters and zeros before a number, and so may be one class."""
+    return alike(names, _plain)
+
+
 def similar_names(names: Sequence[str]) -> list[str]:
-    """A remark where classes have names that differ in upper and lower case or blanks only, and so may be one
-    class that was written in two ways."""
-    pairs = alike(names, _folded)
+    """A remark where classes have names that are written alike."""
+    pairs = written_alike(names)
     if not pairs:
         return []
     named = first_few([" and ".join(group) for group in pairs])
     return [
-        f"classes differ in upper and lower case or blanks only ({printable(named)}) and are kept as "
-        "different classes; give them one name if they are one"
+        f"classes differ only in upper and lower case, blanks, dashes or zeros before a number "
+        f"({printable(named)}) and are kept as different classes; give them one name if they are one"
     ]
-
-
-def _folded(name: str) -> str:
-    """A name without upper case and blanks."""
-    return "".join(same_text(name).casefold().split())
 
 
 def classes_of(filled: Sequence[str], empty: Sequence[str], where: str) -> tuple[list[str], list[str]]:
@@ -62,8 +62,8 @@ def classes_of(filled: Sequence[str], empty: Sequence[str], where: str) -> tuple
     if same := alike(filled, same_text):
         raise UserError(
             f"{len(same[0])} folders of {where} have names that look the same, {printable(same[0][0])}, and "
-            "differ in the bytes of their letters (composed and decomposed); move the images of one into "
-            "the other"
+            "differ in the bytes of their letters (composed and decomposed); "
+            "move the images of one into the other"
         )
     remarks = similar_names(filled)
     if empty:
@@ -126,5 +126,6 @@ def _unknown_classes(
 
 
 def _plain(name: str) -> str:
-    """What stays of a name however it is written: without upper case, blanks, dashes and leading zeros."""
-    return re.sub(r"[\s_-]+|^0+(?=\d)", "", same_text(name).casefold())
+    """What stays of a name however it is written: without upper case, blanks, dashes between letters and
+    zeros before a number."""
+    return re.sub(r"\s+|(?<=\w)[\s_-]+(?=\w)|^0+(?=\d)", "", same_text(name).casefold().strip())

@@ -21,6 +21,9 @@ from siamtransfer.utils.text import first_few, printable
 LONGEST = 300  # characters of a path in a message: a line of another kind of file may be long
 WINDOWS = "cp1252"  # what spreadsheets of western Europe write; its printable part is Latin-1
 
+NO_LABEL = {"nan", "na", "n/a", "<na>", "null", "?", "-"}
+"""What programs and people write in a table where nothing is known, in lower case."""
+
 
 @dataclass(frozen=True)
 class LabelTable:
@@ -91,7 +94,8 @@ class ListedFiles:
         self._refuse_twice(entries, paths)
         labels = self._labels(entries)
         ways = [f"{count} paths of {printable(self.list_path)} {way}" for way, count in self._ways.items()]
-        return LabelTable(self.base, paths, labels, [entry.line for entry in entries], remarks + ways)
+        remarks = [*remarks, *ways, *self._no_labels(labels or [])]
+        return LabelTable(self.base, paths, labels, [entry.line for entry in entries], remarks)
 
     def _search(self, path: str, line: int | None = None) -> str | None:
         """The path of the one file that a text means; None where there is none.
@@ -152,15 +156,26 @@ class ListedFiles:
             labels.append(unicodedata.normalize("NFC", label))
         return labels
 
+    def _no_labels(self, labels: list[str]) -> list[str]:
+        """Remarks on labels that may mean that there is none."""
+        times = Counter(label for label in labels if label.casefold() in NO_LABEL)
+        return [
+            f"{label} is a label in {printable(self.list_path)} ({count} times) and taken for the name of a "
+            "class; where nothing is known, leave the label empty or the line out"
+            for label, count in times.items()
+        ]
+
     def _missing(self, entries: list[Entry], paths: list[str], missing: list[int]) -> UserError:
         first = missing[0]
         path = printable(table_of(self.base, [paths[first]])[0])
         path = path if len(path) <= LONGEST else f"{path[:LONGEST]}…"
-        hint = (
-            "; it is a path of Windows, so write the paths from the folder of the images on"
-            if re.match(r"[A-Za-z]:[\\/]|\\\\", entries[first].path)
-            else "; --data.root is the folder in which the paths begin"
-        )
+        hint = "; --data.root is the folder in which the paths begin"
+        if re.match(r"[A-Za-z]:[\\/]|\\\\", entries[first].path):
+            hint = "; it is a path of Windows, so write the paths from the folder of the images on"
+        elif not _is_utf8(paths[first]):
+            hint += ", and the list is not UTF-8: save it as UTF-8"
+        elif _exists(self.base.parent, paths[first]):
+            hint += f", here {printable(self.base.parent)}"
         return UserError(
             f"{len(missing)} of the {len(entries)} files in {printable(self.list_path)} are missing, first "
             f"that of line {entries[first].line}, {path}{hint}"

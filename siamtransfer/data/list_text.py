@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamtransfer.data.listing import ENDINGS, has_image_ending
+from siamtransfer.data.parts import part_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
@@ -266,10 +267,21 @@ class _Table:
                 f"{self.where} has several columns that may be the labels ({columns}); name the one that is "
                 "label, and leave out the others"
             )
-        rest = [printable(header[column]) for column in others if column not in chosen]
-        if rest:
-            self.remarks.append(f"{self.where}: the columns {first_few(rest)} are not read")
+        self._remark_on([column for column in others if column not in chosen], header)
         return chosen[0] if chosen else None
+
+    def _remark_on(self, columns: Sequence[int], header: Sequence[str]) -> None:
+        """Remarks on columns that are not read."""
+        if columns:
+            names = printable(first_few([header[column] for column in columns]))
+            self.remarks.append(f"{self.where}: columns that are not read: {names}")
+        for column in columns:
+            values = sorted({cells[column] for _, cells in self.rows})
+            if len(values) > 1 and all(map(part_of, values)):
+                self.remarks.append(
+                    f"{self.where}: the column {printable(header[column])} names parts of the set "
+                    f"({first_few(values)}), and the images of all are taken together; write a list for each"
+                )
 
     def _same_labels(self, columns: list[int]) -> list[int]:
         """One of the columns where all mean the same, such as numbers and names: one of names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +15,7 @@ from siamtransfer.data.label_table import LabelTable, ListedFiles, shortest, tab
 from siamtransfer.data.list_text import read_entries
 from siamtransfer.data.listing import MISSING, list_folders, require_folder
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.text import printable
+from siamtransfer.utils.text import first_few, printable
 
 MAX_CLASSES = 1_000_000  # a larger integer label is taken for a mistake
 IMAGENET_NAME = re.compile(r"(?P<wnid>n\d{8})_\w+\.\w+")
@@ -26,7 +27,7 @@ class ListedImages(FileImages):
 
     Paths begin in `root` (by default the list's own folder) or at `/`; blank lines and lines that begin with
     `#` are skipped; `label_table.read_label_table` says what else is understood. Labels are integers, taken
-    as they are, or names, numbered in sorted order.
+    as they are, or names, numbered in sorted order; numbers with zeros before them (007) are names.
     ImageNet's subsets need no labels: the class of `n01440764_10026.JPEG` is the part before the underscore,
     the class folders may lie in `root/train` as well as in `root` and need not be in the list, and `classes`
     are all the folders there, so that the labels are those of the full set.
@@ -53,35 +54,47 @@ class ListedImages(FileImages):
         base, paths = _locate(base, paths, wnids if len(wnids) == len(paths) else None)
         entries = [replace(entry, path=path) for entry, path in zip(entries, paths, strict=True)]
         table = ListedFiles(list_path, base).table(entries, remarks)
-        labels, classes = _read_labels(list_path, table)
+        labels, classes, remarks = _read_labels(list_path, table)
         if labels is None and len(wnids) == len(paths) and set(wnids) <= set(folders := list_folders(base)):
             classes = folders
             labels = np.searchsorted(np.array(folders), np.array(wnids)).astype(np.int64)
         super().__init__(name, split, table_of(base, table.paths), labels=labels, classes=classes)
-        self.set_remarks = (*table.remarks, *similar_names(classes))
+        self.set_remarks = (*table.remarks, *remarks)
 
 
-def _read_labels(list_path: Path, table: LabelTable) -> tuple[np.ndarray | None, list[str]]:
-    """int64[N] and the class names; (None, []) when no line has a label."""
+def _read_labels(list_path: Path, table: LabelTable) -> tuple[np.ndarray | None, list[str], list[str]]:
+    """int64[N], the class names, and remarks on them; (None, [], []) when no line has a label."""
     texts = table.labels
     if texts is None or not any(texts):
-        return None, []
+        return None, [], []
     if "" in texts:
         number, labelled = table.lines[texts.index("")], sum(map(bool, texts))
         raise UserError(
             f"line {number} of {printable(list_path)} has no label although {labelled} other lines have "
             "one; give each line a label, or none"
         )
-    if all(re.fullmatch(r"[0-9]+", label) for label in texts):
+    given = sorted(set(texts))
+    if all(re.fullmatch(r"0|[1-9][0-9]*", label) for label in given):
         numbers = [int(label) for label in texts]
         if max(numbers) >= MAX_CLASSES:
             raise UserError(
                 f"{printable(list_path)} has the label {max(numbers)}; labels count the classes from 0"
             )
-        return np.array(numbers, dtype=np.int64), [str(number) for number in range(max(numbers) + 1)]
-    classes = sorted(set(texts))
-    numbers_by_name = {name: number for number, name in enumerate(classes)}
-    return np.array([numbers_by_name[label] for label in texts], dtype=np.int64), classes
+        classes = [str(number) for number in range(max(numbers) + 1)]
+        without = [] if len(given) == len(classes) else sorted(set(classes).difference(given), key=int)
+        return np.array(numbers, dtype=np.int64), classes, _remarks_on_gaps(list_path, without, classes)
+    numbers_by_name = {name: number for number, name in enumerate(given)}
+    labels = np.array([numbers_by_name[label] for label in texts], dtype=np.int64)
+    return labels, given, similar_names(given)
+
+
+def _remarks_on_gaps(list_path: Path, without: Sequence[str], classes: Sequence[str]) -> list[str]:
+    if not without:
+        return []
+    return [
+        f"the labels of {printable(list_path)} are numbers, which count classes from 0, and {len(without)} "
+        f"of these {len(classes)} classes have no image ({first_few(without)})"
+    ]
 
 
 def _locate(root: Path, paths: list[str], wnids: list[str] | None) -> tuple[Path, list[str]]:

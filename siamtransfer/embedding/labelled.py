@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.data.class_names import alike, in_order, same_text
+from siamtransfer.data.class_names import in_order, written_alike
 from siamtransfer.data.label_table import read_label_table
 from siamtransfer.data.pixel_form import OPTIONS
 from siamtransfer.data.sources import kind_of_files, open_files
@@ -49,7 +49,7 @@ def open_labels(labels: str, images: str, labels_root: str | None, options: dict
 
     Raises:
         UserError: the table or folder cannot be read, has no labels or several for an image, has one class
-            only, or names that differ in upper and lower case only.
+            only, or names that are written alike.
     """
     options = {key: value for key, value in options.items() if key not in ("split", "root", "list_file")}
     if kind_of_files(Path(labels).expanduser()) == "list":
@@ -107,12 +107,12 @@ def _check(found: LabelledImages) -> None:
         )
     if first.labels.ndim == 2:
         raise UserError(f"the images of {where} have several labels each; predict takes one an image")
-    similar = alike(found.classes, lambda name: "".join(same_text(name).casefold().split()))
+    similar = written_alike(found.classes)
     if similar:
         named = first_few([" and ".join(names) for names in similar])
         raise UserError(
-            f"labels in {where} differ in upper and lower case or blanks only ({printable(named)}); give "
-            "them one name"
+            f"labels in {where} differ only in upper and lower case, blanks, dashes or zeros before a number "
+            f"({printable(named)}); give them one name"
         )
     if len(found.classes) < 2:
         raise UserError(

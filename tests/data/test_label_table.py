@@ -125,6 +125,13 @@ def test_no_labels_and_empty_labels(root: Path) -> None:
         ListedImages(root.parent / "labels.csv", root)
 
 
+def test_a_column_of_parts_and_labels_that_are_none_are_remarked(root: Path) -> None:
+    rows = "cats/1.jpg,cat,train\ncats/2.JPG,NaN,Train\ndogs/3.jpg,nan,test\n"
+    table = read(root, f"path,label,split\n{rows}")
+    assert "column split names parts of the set (Train, test, train)" in table.remarks[1]
+    assert ["NaN is a label" in remark for remark in table.remarks] == [False, False, True, False]
+
+
 def test_a_table_is_a_labelled_set(root: Path) -> None:
     (root / "labels.csv").write_text('label,file\ndog,3\ncat,2\ncat,1\ndog,"a, b"\n')
     images = ListedImages(root / "labels.csv")
@@ -139,6 +146,8 @@ def test_a_table_is_a_labelled_set(root: Path) -> None:
 MISTAKES: dict[str, tuple[str, str | bytes, str]] = {
     "no such file": ("l.csv", "path,label\ncats/1.jpg,cat\ncats/9.jpg,cat",
                      r"1 of the 2 files .* line 3, .*/cats/9\.jpg; --data\.root"),
+    "root too deep": ("l.csv", "path,label\nimages/cats/1.jpg,cat\n", r"which the paths begin, here .*[^/]$"),
+    "of another encoding": ("l.csv", "path,label\nKäfer.jpg,x\n".encode("mac-roman"), "is not UTF-8: save"),
     "of Windows": ("l.csv", "path,label\nC:\\me\\cats\\1.jpg,cat\n", "a path of Windows"),
     "two files": ("l.csv", "path,label\nx,cat\n", r"line 2 .* names x, which may be a/x\.png, b/x\.png"),
     "ragged": ("l.csv", "path,label\ncats/1.jpg,cat\ndogs/a, b.png,dog\n",

@@ -64,6 +64,17 @@ def test_integer_labels_are_taken_as_they_are(root: Path) -> None:
     assert images.labels.dtype == np.int64 and images.classes == tuple(map(str, range(11)))
 
 
+def test_numbers_without_images_are_remarked(root: Path) -> None:
+    images = ListedImages(write(root, "b/c.png 3\na.png\t1\nb/two words.jpg  1"), root)
+    assert "2 of these 4 classes have no image (0, 2)" in images.set_remarks[0]
+
+
+def test_numbers_with_zeros_before_them_are_names(root: Path) -> None:
+    images = ListedImages(write(root, "b/c.png 010\na.png\t002\nb/two words.jpg  2"), root)
+    assert images.labels is not None and images.labels.tolist() == [1, 0, 2]
+    assert images.classes == ("002", "010", "2") and "002 and 2" in images.set_remarks[0]
+
+
 def test_named_labels_are_numbered_in_sorted_order(root: Path) -> None:
     images = ListedImages(write(root, "b/c.png great dane\na.png cat\nb/two words.jpg cat"), root)
     assert images.labels is not None and images.labels.tolist() == [1, 0, 0]
@@ -107,9 +118,9 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "is empty; it has the path of one image on each line"),
     "comments only": ("# nothing\n\n", "is empty"),
     "not text": (b"\x89PNG\r\n\x1a\n\0\0\0", "is not a text file"),
-    "missing files": ("a.png\ngone.png\nnot here.png", r"2 of the 3 files .* first that of line 2, .*/gone\.png; --data"),
+    "missing files": ("a.png\ngone.png\nnot here.png", r"2 of the 3 files .* line 2, .*/gone\.png; --data"),
     "very long line": ("x" * 5000, "1 of the 1 files in .* are missing"),
-    "twice": ("a.png\nb/c.png\n./a.png", r"names 1 files more than once \(a\.png 2 times, in lines 1 and 3\)"),
+    "twice": ("a.png\nb/c.png\n./a.png", r"1 files more than once \(a\.png 2 times, in lines 1 and 3\)"),
     "twice with other labels": ("a.png 0\na.png 1", "more than once"),
     "labels for some": ("a.png 1\n\nb/c.png", "line 3 of .* has no label although 1 other"),
     "absurd label": ("a.png 99999999999", "has the label 99999999999"),

@@ -198,7 +198,7 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
 def test_classes_that_differ_in_case(tmp_path: Path) -> None:
     tree(tmp_path, *classes("train", names=("Ant", "ant", "bee")), *classes("val", names=("Bee",)))
     assert (
-        "classes differ in upper and lower case or blanks only (Ant and ant)"
+        "classes differ only in upper and lower case, blanks, dashes or zeros before a number (Ant and ant)"
         in ClassFolder(tmp_path).set_remarks[0]
     )
     with pytest.raises(UserError, match=r"not among those of train \(Bee\), .* train has bee"):
