@@ -193,12 +193,11 @@ def open_images(
     `root` is the folder of a set on disk; `list_file` the text file of `list`, or of a part of `imagenet`.
     `size` (in pixels; None is the set's own), `count` and `seed` say how `fashion-scenes` is rendered; the
     seed means nothing to the other sets. The others are of sets of files (see `PixelForm`). Images of your
-    own take all: the bits of integers with more than eight, where None is what their files use, with a
-    remark; their number of channels, where None is 3, or what TIFF files of many channels have, with a
-    remark; the values that become black and white, where None is found for floating-point numbers; the order
-    of axes of arrays; whether EXIF orientation turns images (`shown`, or `stored`), and the background under
-    transparent pixels (`white`, `black`, `R,G,B` or `drop`). Published sets take the last two: None is shown
-    on white for images of your own, stored and drop for those. Sets of grey images take `channels` 1, too.
+    own take all: the bits of integers with more than eight, and the values that become black and white, which
+    are found where they are None; their number of channels, where None is 3, or what TIFF files of many
+    channels have; the order of axes of arrays; whether EXIF orientation turns images (`shown`, or `stored`),
+    and the background under transparent pixels (`white`, `black`, `R,G,B` or `drop`). Published sets take the
+    last two: None is shown on white for your own, stored and drop for those; of grey ones `channels` 1, too.
     Every set of files takes `max_pixels`, the most that an image may have, where None is what Pillow allows.
     `parts` "none" takes all folders or files of your own as one split, where None looks for names of parts
     (see parts.py).
