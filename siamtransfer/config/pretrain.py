@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from siamtransfer.adaptation.config import AdaptConfig
@@ -33,6 +34,7 @@ from siamtransfer.utils.checks import above, at_least, check_timeout, within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import flatten
+from siamtransfer.utils.text import printable
 from siamtransfer.views.config import ViewsConfig
 
 if TYPE_CHECKING:
@@ -112,6 +114,7 @@ class PretrainConfig:
         `optim` is checked where the images are known."""
         data, monitor, saving = self.data, self.monitor, self.checkpoint
         at_least("data.workers", data.workers, 0)
+        self._require_own_folder()
         within("backbone.drop_path", self.backbone.drop_path, 0, 0.9)
         at_least("hardware.threads", self.hardware.threads, 1)
         check_timeout(self.hardware.timeout_minutes)
@@ -137,6 +140,15 @@ class PretrainConfig:
             raise UserError(
                 f"views.recipe {self.views.recipe} makes {views} views of an image and {self.method.name} "
                 f"takes two: choose a recipe of two, or one of the methods {takers}"
+            )
+
+    def _require_own_folder(self) -> None:
+        """Refuses a folder of the run that is the folder of the images, whose files would be mixed."""
+        root, folder = self.data.root, self.run.dir
+        if root and Path(root).expanduser().resolve() == Path(folder).resolve():
+            raise UserError(
+                f"run.dir {printable(folder)} is the folder of the images, which stays as it is; give the "
+                "run a folder of its own, such as --run.dir runs/mine"
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ MINUTES = 10.0  # that a run on the CPU is laid out for
 SPEEDS = {"resnet18": 36.4, "resnet50": 17.0}
 """Images a second of a step of SimSiam on one core, with views of 64 pixels and the published width."""
 FEWEST_EPOCHS, MOST_EPOCHS = 20, 400
+PACKED = 256  # pixels of the shorter side of the small copies that are advised
 MOST_EPOCHS_ON_GPU, STEPS_ON_GPU = 800, 10_000
 GIB_PER_IMAGE = {"resnet18": 0.06, "resnet50": 0.22}
 """GiB of a GPU that the two views of an image of 224 pixels take, an upper estimate from the sizes of the
@@ -43,6 +44,7 @@ class Facts:
         memory: GiB of a GPU.
         cores: processors of one rank.
         ranks: processes that train together.
+        reading: the mean time in seconds in which one processor reads and decodes an image, of a sample.
     """
 
     images: int
@@ -51,6 +53,7 @@ class Facts:
     memory: float
     cores: int
     ranks: int = 1
+    reading: float = 0.0
 
     @property
     def on_cpu(self) -> bool:
@@ -75,8 +78,8 @@ def choose_values(config: PretrainConfig, facts: Facts) -> dict[str, Chosen]:
     if facts.images < 2 * facts.ranks:
         share = "" if facts.ranks == 1 else f" for each of {facts.ranks} processes"
         raise UserError(
-            f"the set has {facts.images} image{'s' * (facts.images != 1)} and a batch needs two{share}: "
-            "add images"
+            f"the set has {facts.images} image{'s' * (facts.images != 1)} "
+            f"and a batch needs two{share}: add images"
         )
     chosen: dict[str, Chosen] = {}
     for key, choose in _RULES.items():
@@ -147,16 +150,22 @@ def _epochs(config: PretrainConfig, facts: Facts) -> Chosen:
     if not facts.on_cpu:
         epochs = min(MOST_EPOCHS_ON_GPU, max(200, round(STEPS_ON_GPU / steps)))
         return Chosen(epochs, f"they are {epochs * steps:,} steps")
-    speed = speed_on_cpu(config, facts)
-    if speed is None:
+    computing = speed_on_cpu(config, facts)
+    if computing is None:
         return Chosen(100, f"the speed of {config.backbone.name or 'this network'} on a CPU is not known")
+    reading = reading_speed_on_cpu(config, facts)
+    speed = min(computing, reading)
     fitting = round(60 * MINUTES * speed / facts.images)
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, fitting))
     minutes = epochs * facts.images / speed / 60
     cores = f"{facts.cores} core{'s' * (facts.cores != 1)}"
     reason = f"{epochs} passes over {facts.images} images should take about {_about(minutes)} on {cores}"
+    if reading < computing:
+        reason += f", since reading an image takes {1000 * facts.reading:.0f} ms"
     if epochs > fitting:
         reason += ", and fewer would teach little"
+    if reading < computing:
+        reason += f" (siamtransfer pack IN OUT --size {PACKED} makes small copies, which are read faster)"
     return Chosen(epochs, reason)
 
 
@@ -194,6 +203,13 @@ def speed_on_cpu(config: PretrainConfig, facts: Facts) -> float | None:
     side = _view_size(config) * (3.25 if backbone.stem == "small" else 1)
     one_core = SPEEDS[backbone.name] * (64 / (backbone.width or 64)) ** 2 * (64 / side) ** 1.4
     return one_core * max(1, facts.cores - 1)  # one is for cutting views
+
+
+def reading_speed_on_cpu(config: PretrainConfig, facts: Facts) -> float:
+    """Images a second that the workers of a run on the CPU read; infinite where reading takes no time."""
+    stated = config.data.workers
+    workers = max(1, facts.cores // 2 if stated is None else min(stated, facts.cores))
+    return workers / facts.reading if facts.reading > 0 else math.inf
 
 
 def _view_size(config: PretrainConfig) -> int:

@@ -12,6 +12,7 @@ BetweenSteps  measurements and saves
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -149,4 +150,5 @@ def end_run(
     stop: StopSignal, state: TrainState, schedule: Schedule, runtime: Runtime, exit_status: int
 ) -> NoReturn:
     """Ends the program after a signal; see `exit_stopped`."""
-    exit_stopped(exit_status, state.step, schedule.steps, runtime, seconds=stop.seconds)
+    cure = f"go on with --resume {shlex.quote(state.config.run.dir)}"
+    exit_stopped(exit_status, state.step, schedule.steps, runtime, seconds=stop.seconds, cure=cure)

@@ -167,8 +167,20 @@ class KnnMonitor(Monitor):
             return {}
         scores = self.knn.score(self.state.method.evaluated_backbone, between_chunks=self.between_chunks)
         epochs = step // self.schedule.steps_per_epoch
-        self.log.say(f"kNN after {epochs} epochs: {scores[self.knn.name]:.2f} % ({self.knn.name})")
+        self.log.say(
+            f"kNN after {epochs} epoch{'s' * (epochs != 1)}: {scores[self.knn.name]:.2f} % "
+            f"({self.knn.name}){self._beside()}"
+        )
         return scores
+
+    def _beside(self) -> str:
+        """The accuracies of the baselines for a message; empty where the journal has none."""
+        start = name_of_start(self.state.config)
+        words = {"pixels": "raw pixels", start: "the network at the start" if start == "start" else start}
+        found = self.log.latest(*(f"baseline/{name}/{self.knn.name}" for name in words))
+        names = {f"baseline/{name}/{self.knn.name}": word for name, word in words.items()}
+        numbers = [f"{names[name]} {value:.2f} %" for name, value in found.items()]
+        return f"; {', '.join(numbers)}" if numbers else ""
 
 
 def name_of_start(config: PretrainConfig) -> str:

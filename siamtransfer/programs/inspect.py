@@ -80,6 +80,8 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
     try:
         sets = open_all_parts(name, root, **stated)
     except UserError as error:
+        if name == "list":  # the paths of a list begin in a folder that other programs call data.root
+            raise UserError(str(error).replace("--data.root", "--root")) from error
         if name != "folder":
             raise
         refused, name = str(error), "flat"

@@ -23,10 +23,12 @@ def exit_stopped(
     *,
     saved: bool = True,
     seconds: float | None = None,
+    cure: str = "go on with --resume",
 ) -> NoReturn:
     """Ends the process after `step` of `steps` steps; every rank waits until rank 0 has saved the state.
 
-    `seconds` is the time since the signal, for the message: who sends one must wait that long before a kill.
+    `cure` says how to go on. `seconds` is the time since the signal, for the message: who sends one must wait
+    that long before a kill.
 
     Raises:
         SystemExit: with `exit_status`, 128 and the signal's number (143 after SIGTERM, 130 after Ctrl-C).
@@ -37,8 +39,8 @@ def exit_stopped(
             mark_stopped(exit_status)
         if seconds:
             say(f"ending what was under way took {seconds:.1f} s from the signal on")
-        cure = "go on with --resume" if saved else "nothing is kept, for there is no --run folder"
-        say(f"stopped on a signal after step {step} of {steps}; {cure}")
+        then = cure if saved else "nothing is kept, for there is no --run folder"
+        say(f"stopped on a signal after step {step} of {steps}; {then}")
     sys.exit(exit_status)
 
 

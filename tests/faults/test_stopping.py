@@ -58,7 +58,8 @@ def test_fault_07_a_signal_finishes_the_step_saves_once_and_ends(
     run = launch(tmp_path / "run", *ONLY_AT_THE_END, fault=stop_at(6, number))
     assert run.wait() == status
     assert steps_kept(run.folder) == [7]
-    assert run.said.splitlines()[-1] == f"stopped on a signal after step 7 of {STEPS}; go on with --resume"
+    cure = f"go on with --resume {run.folder}"
+    assert run.said.splitlines()[-1] == f"stopped on a signal after step 7 of {STEPS}; {cure}"
     assert run.out.read_text() == ""
     complete(run.folder, *ONLY_AT_THE_END, "--resume")
     assert_same_run(run.folder, undisturbed, FREE)

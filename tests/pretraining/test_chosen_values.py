@@ -14,7 +14,7 @@ from support.small_runs import TINY
 
 import siamtransfer
 from siamtransfer.config import PretrainConfig, read_saved_config
-from siamtransfer.pretraining.auto import find_facts, median_side, settle_source
+from siamtransfer.pretraining.auto import find_facts, look_at_sample, settle_source
 from siamtransfer.pretraining.chosen_values import Facts, choose_values, speed_on_cpu
 from siamtransfer.pretraining.images import open_chosen_images
 from siamtransfer.programs.pretrain import main
@@ -88,6 +88,19 @@ def test_a_laptop_trains_a_small_network_on_small_views() -> None:
     assert wide.backbone.width == 64
 
 
+def test_large_images_get_as_many_epochs_as_can_be_read_in_ten_minutes() -> None:
+    large = dataclasses.replace(LAPTOP, images=100, reading=0.1)
+    few, plenty = chosen(large), chosen(dataclasses.replace(large, reading=0.0001))
+    assert few.optim.epochs == 60, "ten minutes, a worker, 0.1 s an image"
+    assert plenty.optim.epochs == chosen(dataclasses.replace(large, reading=0.0)).optim.epochs > 60
+    assert chosen(large, "--data.workers=2").optim.epochs == 120
+    config = read("--data.name=flat")
+    reason = choose_values(config, large)["optim.epochs"].reason
+    assert "60 passes over 100 images should take about 10 minutes" in reason
+    assert "reading an image takes 100 ms" in reason
+    assert "siamtransfer pack IN OUT --size 256" in reason
+
+
 def test_a_gpu_trains_what_was_usual() -> None:
     config = chosen(GPU)
     assert (config.backbone.name, config.backbone.width, config.views.size) == ("resnet50", 64, 224)
@@ -123,6 +136,13 @@ def test_other_values_suit_those_that_are_said() -> None:
     config = chosen(LAPTOP, "--backbone.name=resnet50", "--backbone.width=64", "--views.size=96")
     assert config.optim.epochs == 20
     assert chosen(LAPTOP, "--backbone.name=test_resnet").optim.epochs == 100, "its speed was not measured"
+
+
+def test_the_run_does_not_mix_its_files_with_the_images(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "." / "x" / ".."):
+        with pytest.raises(UserError, match=r"is the folder of the images, .* a folder of its own"):
+            main.parse([str(tmp_path), f"--run.dir={folder}"]).check()
+    main.parse([str(tmp_path), f"--run.dir={tmp_path / 'run'}"]).check()
 
 
 def test_the_kind_of_set_is_seen_from_the_files(tmp_path: Path) -> None:
@@ -181,5 +201,8 @@ def test_facts_of_images_in_memory_and_in_files(shapes_folder: Path) -> None:
     assert (find_facts(images, torch.device("cpu")).side, reasons) == (32, {})
     config = main.parse([f"--data.root={shapes_folder}"])
     images, reasons = open_chosen_images(config, torch.device("cpu"))
-    assert median_side(images) == 20
+    side, reading = look_at_sample(images)
+    assert side == 20
+    assert 0 < reading < 1
+    assert find_facts(images, torch.device("cpu")).reading > 0
     assert set(reasons) == set(PretrainConfig.auto)

@@ -87,6 +87,9 @@ def test_a_run_says_and_writes_what_it_did(shapes_folder: Path, tmp_path: Path) 
         "kNN after 2",
         "kNN after 3",
     ]
+    pixels, untrained = (metrics[f"baseline/{baseline}/{name}"] for baseline in ("pixels", "untrained"))
+    beside = f"; raw pixels {pixels:.2f} %, untrained {untrained:.2f} %"
+    assert all(line.endswith(f"({name}){beside}") for line in said if line.startswith("kNN"))
     assert said[-1] == f"done: {folder / 'checkpoint.pth'}"
     logged = [row for row in rows(folder) if "loss" in row]
     assert [(row["step"], row["epoch"]) for row in logged] == [(5, 1.0), (10, 2.0), (15, 3.0)]

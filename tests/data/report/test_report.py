@@ -207,6 +207,12 @@ def test_mistakes(words: list[str], message: str) -> None:
         inspect(words)
 
 
+def test_a_list_of_files_that_are_not_there_names_the_option_of_this_program(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("nowhere.png\n")
+    with pytest.raises(UserError, match=r"nowhere\.png; --root is the folder in which the paths begin"):
+        inspect([str(tmp_path / "list.txt")])
+
+
 def test_the_overview_is_printed_once_and_for_own_images_only(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
