@@ -18,6 +18,7 @@ from siamtransfer.data.unreadable import UnreadableImage
 
 MOST_CHANNELS = 512  # a hyperspectral camera has some hundred
 
+_CLAIM = "it claims to have"
 _lifting = threading.Lock()
 _state = threading.Lock()
 _usual: list[int | None] = []
@@ -35,16 +36,21 @@ def pixel_limit(stated: int | None) -> int | None:
 def too_large(pixels: int, stated: int | None) -> str:
     """Why an image of so many pixels is not read. `stated` is the limit of the set."""
     return (
-        f"it claims to have {pixels:,} pixels, more than the {pixel_limit(stated):,} pixels allowed "
+        f"{_CLAIM} {pixels:,} pixels, more than the {pixel_limit(stated):,} pixels allowed "
         f"(--data.max-pixels {pixels} allows it)"
     )
+
+
+def is_too_large(why: str) -> bool:
+    """Whether an image is not read because of its size, by the sentence that says why."""
+    return why.startswith(_CLAIM)
 
 
 def refused_by_pillow(error: Exception, where: str, stated: int | None) -> UnreadableImage:
     """The error for an image that Pillow's own check refused; its message has the number of pixels."""
     found = re.search(r"(\d+) pixels", str(error))
     if found is None:
-        return UnreadableImage(where, f"it claims to have more than {pixel_limit(stated):,} pixels")
+        return UnreadableImage(where, f"{_CLAIM} more than {pixel_limit(stated):,} pixels")
     return UnreadableImage(where, too_large(int(found[1]), stated))
 
 

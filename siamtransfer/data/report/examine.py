@@ -17,6 +17,7 @@ from siamtransfer.data.file_kinds import kind_of_ending
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import ending_of
 from siamtransfer.data.report.facts import ImageFacts, facts_of
+from siamtransfer.data.sizes import is_too_large
 from siamtransfer.data.transparency import is_opaque
 from siamtransfer.data.unreadable import UnreadableImage, WrongChannels
 from siamtransfer.utils.workers import worker_init
@@ -99,7 +100,7 @@ class _Examiner(Dataset[Examined]):
 def _status(why: str, name: str) -> Status:
     if kind_of_ending(ending_of(name)).status == "needs package":
         return "needs a package"
-    return "too large" if why.startswith("it claims to have") else "broken"
+    return "too large" if is_too_large(why) else "broken"
 
 
 def _has_transparent_pixels(data: bytes) -> bool:
