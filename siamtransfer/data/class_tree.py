@@ -44,12 +44,14 @@ class SplitFolder:
         split: the name of the split there, which may be `val` where `test` was asked for.
         train: the folder of the train split, where that is another one; its classes give the labels.
         remarks: what a user should know of the way it was found.
+        doubt: why its folders may be no classes, and what to say; None where they are.
     """
 
     folder: Path
     split: str
     train: Path | None = None
     remarks: list[str] = field(default_factory=list)
+    doubt: str | None = None
 
 
 def find_split(root: Path, split: str, parts: PartsOption) -> SplitFolder:
@@ -91,7 +93,9 @@ def find_split(root: Path, split: str, parts: PartsOption) -> SplitFolder:
             else no_images(root)
         )
     if split == "train":
-        return SplitFolder(root, split, remarks=_layout_remarks(root, folders) if parts == "auto" else [])
+        remark, doubtful = _remark_on_layout(root, folders) if parts == "auto" else (None, False)
+        remarks = [remark] if remark else []
+        return SplitFolder(root, split, remarks=remarks, doubt=remark if doubtful else None)
     above = "; give the folder above it" if part_of(root.name) else ""
     raise UserError(
         f"{printable(root)} has no split {split}, as it holds {printable(first_few(folders))} and no folders "
@@ -188,17 +192,18 @@ def _class_root(root: Path, name: str, part: Part) -> str:
     return f"{name}/{inner[0]}" if same and _holds_classes(root / name / inner[0]) else name
 
 
-def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
-    """What the folders inside class folders give away.
+def _remark_on_layout(root: Path, folders: list[str]) -> tuple[str | None, bool]:
+    """What the folders inside class folders give away, and whether the latter may be no classes. A folder of
+    photographs by year and month is such, and needs no classes where nothing is scored.
 
     Raises:
-        UserError: the parts lie inside the classes, the whole set inside its only folder, or the folders are
-            parts whose names do not say so.
+        UserError: the parts lie inside the classes, or the whole set inside its only folder.
     """
     inner = {name: list_folders(root / name) for name in folders[:LOOKED_INTO]}
     inner = {name: inside for name, inside in inner.items() if _holds_image(root / name, ENDINGS)}
     if len(inner) == 1 and len(folders) <= LOOKED_INTO:
-        return _wrapped(root, next(iter(inner)))
+        remark = _wrapped(root, next(iter(inner)))
+        return remark, remark is not None
     parts = {name: {part for each in inside if (part := part_of(each))} for name, inside in inner.items()}
     if inner and all("train" in each and len(each) > 1 for each in parts.values()):
         name, inside = next(iter(inner.items()))
@@ -210,15 +215,15 @@ def _layout_remarks(root: Path, folders: list[str]) -> list[str]:
     few = len(inner) <= MOST_PARTS
     common = _common_folders(list(inner.values()), few)
     if not common:
-        return []
+        return None, False
     same = (
         f"the folders of {printable(root)} ({printable(first_few(sorted(inner)))}) hold folders of the same "
         f"names ({printable(first_few(common))}); if those are the classes, rename the former to "
         "train and test, or name one of them with --data.root"
     )
     if few or all(map(says_nothing, folders)):
-        raise UserError(f"{same}; if the former are the classes, say --data.parts none")
-    return [same]
+        return f"{same}; if the former are the classes, say --data.parts none", True
+    return same, False
 
 
 def _common_folders(inner: list[list[str]], few: bool) -> list[str]:
@@ -235,7 +240,7 @@ def _common_folders(inner: list[list[str]], few: bool) -> list[str]:
     return sorted(shared) if few and len(shared) > 1 and halves else []
 
 
-def _wrapped(root: Path, name: str) -> list[str]:
+def _wrapped(root: Path, name: str) -> str | None:
     """A remark where all images lie in one folder, which holds none itself, so that the folders inside may
     be the classes.
 
@@ -252,15 +257,15 @@ def _wrapped(root: Path, name: str) -> list[str]:
                 f"({printable(first_few(inside))}); give --data.root {printable(folder)}"
             )
         if len(inside) > 1:
-            return [
+            return (
                 f"{printable(root)} holds images in one folder, {printable(name)}, which is taken for the "
                 f"only class; if the classes are {printable(first_few(inside))}, give --data.root "
-                f"{printable(folder)}"
-            ]
+                f"{printable(folder)}, and if it is one class, say --data.parts none"
+            )
         if not inside:
             break
         folder /= inside[0]
-    return []
+    return None
 
 
 def _images_in(folder: Path, endings: Set[str]) -> Iterable[str]:

@@ -185,7 +185,8 @@ class ClassFolder(FileImages):
     a class belong to it. A folder without images is no class. The classes of any split are those of train:
     one of them may have no image in another split. `split` is the name of the folder, or `train`, `val` or
     `test` if that is spelled in another way; it is `val` if the argument is `test` and there is only `val`.
-    `set_remarks` says what of this is not plain.
+    `set_remarks` says what of this is not plain, and `doubt` why the folders may be no classes; then
+    nothing may be scored by them.
 
     Raises:
         UserError: no such folder or split, no class folders, a class with images that train has none of,
@@ -232,6 +233,7 @@ class ClassFolder(FileImages):
             skipped_endings=listing.skipped_endings,
         )
         self.set_remarks = (*place.remarks, *remarks)
+        self.doubt = place.doubt
 
 
 def _list_classes(folder: Path, names: Sequence[str], endings: Set[str]) -> tuple[Listing, dict[str, int]]:

@@ -45,13 +45,15 @@ def open_labelled(
     """As `open_pair`, for a set with labels; without a test split an evaluation is leave-one-out on train.
 
     Raises:
-        UserError: as `open_pair`, or the set has no labels.
+        UserError: as `open_pair`, or the set has no labels, or it is not clear which folders are classes.
     """
     train, test = open_pair(name, root=root, test_split=test_split, **options)
     if train.labels is None:
         raise UserError(
             f"the set {train.name} has no labels, so nothing can be scored on it; name a labelled one"
         )
+    if doubt := getattr(train, "doubt", None):
+        raise UserError(doubt)
     return train, test
 
 

@@ -105,6 +105,8 @@ def _check(found: LabelledImages) -> None:
             f"{where} has no labels: give a table with the columns path and label, or a folder with a folder "
             "for each class"
         )
+    if doubt := getattr(first, "doubt", None):
+        raise UserError(doubt)
     if first.labels.ndim == 2:
         raise UserError(f"the images of {where} have several labels each; predict takes one an image")
     similar = written_alike(found.classes)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -124,9 +125,6 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "images beside labels": ([*classes("images/train", "images/val"), "labels/train/1.txt"],
                              r"give --data\.root .*/images$"),
     "folders too high": (classes("a/b/train", "a/b/val"), r"give --data\.root .*/a/b$"),
-    "numbered folds": (classes("fold1", "fold2", "fold3", "fold4"), r"same names \(ant, bee\); .*parts none"),
-    "classes in common": ([*classes("Lern"), "Lern/cow/1.jpg", *classes("Mess"), "Mess/dog/1.jpg"],
-                          r"the same names \(ant, bee\); .*rename the former"),
     "nothing in train": ([*classes("val"), "train/ant/", "train/bee/"], "no images below .*/train; "),
     "no train": (classes("val", "test"), "its splits are val, test; rename the one to learn from to train"),
     "not sorted": (["train/1.jpg", "val/1.jpg"], "train holds no class folders; .*--data.name flat"),
@@ -231,11 +229,28 @@ def test_classes_that_hold_the_same_folders_are_remarked(tmp_path: Path) -> None
     assert images.classes == four and "the same names (ant, bee)" in images.set_remarks[0]
 
 
-def test_parts_in_another_language_are_refused(tmp_path: Path) -> None:
-    tree(tmp_path, *classes("Тренировка", names=("кот", "пёс")), *classes("Тест", names=("кот",)))
-    with pytest.raises(UserError, match=r"the same names \(кот, пёс\); .* --data\.parts none"):
-        ClassFolder(tmp_path)
-    assert ClassFolder(tmp_path, parts="none").classes == ("Тест", "Тренировка")
+DOUBTFUL: dict[str, tuple[list[str], str]] = {
+    "another language": ([*classes("Тренировка", names=("кот", "пёс")), *classes("Тест", names=("кот",))],
+                         r"the same names \(кот, пёс\); .* --data\.parts none"),
+    "numbered folds": (classes("fold1", "fold2", "fold3", "fold4"), r"same names \(ant, bee\); .*parts none"),
+    "classes in common": ([*classes("Lern"), "Lern/cow/1.jpg", *classes("Mess"), "Mess/dog/1.jpg"],
+                          r"the same names \(ant, bee\); .*rename the former"),
+    "one folder too high": (classes("flowers/all"), r"classes are ant, bee, give --data.root .*/all, "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_nothing_is_scored_by_folders_that_may_be_no_classes(case: str, tmp_path: Path) -> None:
+    """They are images all the same: photographs lie in folders of years and months."""
+    names, message = DOUBTFUL[case]
+    for name in names:
+        paint(tmp_path / name.replace(".jpg", ".png"), 7)
+    with pytest.raises(UserError, match=message):
+        open_labelled("folder", root=tmp_path)
+    images = open_images("folder", root=tmp_path)
+    assert len(images) == len(names) and re.search(message, images.set_remarks[0])  # type: ignore[attr-defined]
+    train, _ = open_labelled("folder", root=tmp_path, parts="none")
+    assert len(train) == len(names) and train.set_remarks == ()  # type: ignore[attr-defined]
 
 
 def test_a_part_in_a_folder_of_its_own_name(tmp_path: Path) -> None:
@@ -258,11 +273,9 @@ def test_a_part_whose_class_folders_are_empty_is_not_scored(tmp_path: Path) -> N
     assert "test holds no images in class folders" in train.set_remarks[0]
 
 
-def test_classes_in_one_folder(tmp_path: Path) -> None:
-    images = ClassFolder(tree(tmp_path, *classes("flowers/all"), "__MACOSX/flowers/._1.jpg"))
-    assert images.classes == ("flowers",)
-    assert f"if the classes are ant, bee, give --data.root {tmp_path}/flowers/all" in images.set_remarks[0]
-    assert ClassFolder(tree(tmp_path, "flowers/1.jpg")).set_remarks == ()
+def test_one_class_is_no_folder_around_others(tmp_path: Path) -> None:
+    images = ClassFolder(tree(tmp_path, "flowers/1.jpg", *classes("flowers"), "__MACOSX/flowers/._1.jpg"))
+    assert images.classes == ("flowers",) and images.doubt is None and images.set_remarks == ()
 
 
 @pytest.mark.parametrize(("train", "val"), [("sea_lion", "Sea lion"), ("007", "7"), ("ant", "ant ")])
