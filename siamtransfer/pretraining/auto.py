@@ -6,6 +6,7 @@ Rank 0 decides for all.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,8 @@ def find_facts(images: ImageSet, device: torch.device) -> Facts:
 
 def look_at_sample(images: ImageSet) -> tuple[int, float]:
     """The median length in pixels of the shorter side of SAMPLED images, spread evenly, and the mean time in
-    seconds in which a processor reads and decodes one: other programs that are at work do not count, and
-    images in memory take none. 224 and 0 where none of them can be read."""
+    seconds in which a processor reads and decodes one (see `rounded_time`): other programs that are at work
+    do not count, and images in memory take none. 224 and 0 where none of them can be read."""
     if images.image_size is not None:
         return images.image_size, 0.0
     sides, seconds = [], 0.0
@@ -106,7 +107,12 @@ def look_at_sample(images: ImageSet) -> tuple[int, float]:
         except UnreadableImage:
             continue
         seconds += time.thread_time() - began
-    return (int(np.median(sides)), seconds / len(sides)) if sides else (224, 0.0)
+    return (int(np.median(sides)), rounded_time(seconds / len(sides))) if sides else (224, 0.0)
+
+
+def rounded_time(seconds: float) -> float:
+    """The nearest power of two: a second measurement on the same machine hardly ever gives another."""
+    return 2.0 ** round(math.log2(seconds)) if seconds > 0 else 0.0
 
 
 def _name_list(config: PretrainConfig) -> None:

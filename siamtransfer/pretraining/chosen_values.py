@@ -1,8 +1,10 @@
 """The values that a configuration leaves `auto`: chosen from the images and the machine, with reasons.
 
-The choice is a function of the number of images, a sample of their sizes, and the device; nothing is timed,
-so the same command on the same machine gives the same run. Speeds on the CPU were measured on one core of a
-Xeon (docs/OWN_IMAGES.md); what is chosen on a GPU was not measured.
+The choice is a function of the number of images, a sample of their sizes, and the device, so the same command
+on the same machine gives the same run. One thing is timed, and then rounded to a power of two: how long a
+processor needs to read an image, which decides the length of a run on a CPU where it is the slower part.
+Speeds on the CPU were measured on one core of a Xeon (docs/OWN_IMAGES.md); what is chosen on a GPU was not
+measured.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from support.small_runs import TINY
 
 import siamtransfer
 from siamtransfer.config import PretrainConfig, read_saved_config
-from siamtransfer.pretraining.auto import find_facts, look_at_sample, settle_source
+from siamtransfer.pretraining.auto import find_facts, look_at_sample, rounded_time, settle_source
 from siamtransfer.pretraining.chosen_values import Facts, choose_values, speed_on_cpu
 from siamtransfer.pretraining.images import open_chosen_images
 from siamtransfer.programs.pretrain import main
@@ -206,3 +206,11 @@ def test_facts_of_images_in_memory_and_in_files(shapes_folder: Path) -> None:
     assert 0 < reading < 1
     assert find_facts(images, torch.device("cpu")).reading > 0
     assert set(reasons) == set(PretrainConfig.auto)
+
+
+def test_times_of_reading_that_differ_by_little_choose_the_same_run() -> None:
+    assert [rounded_time(seconds) for seconds in (0.055, 0.0625, 0.08, 0.0)] == [0.0625, 0.0625, 0.0625, 0.0]
+    assert rounded_time(0.1) == 0.125
+    images = dataclasses.replace(LAPTOP, images=100)
+    runs = [chosen(dataclasses.replace(images, reading=rounded_time(s))) for s in (0.11, 0.14)]
+    assert runs[0].optim.epochs == runs[1].optim.epochs
