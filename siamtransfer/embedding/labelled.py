@@ -57,7 +57,7 @@ def open_labels(labels: str, images: str, labels_root: str | None, options: dict
     else:
         if labels_root is not None:
             raise UserError("--labels-root is for a table of labels, and --labels is none: leave it out")
-        found = LabelledImages(labels, open_parts(labels, **options))
+        found = LabelledImages(labels, open_parts(labels, labelled=True, **options))
     _check(found)
     return found
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from siamtransfer.data.class_tree import unlabelled_splits
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.data.listing import list_folders, list_images
 from siamtransfer.data.parts import part_of
 from siamtransfer.data.registry import NAMED
-from siamtransfer.data.sources import Source, open_dataset
+from siamtransfer.data.sources import Source, kind_of_files, open_dataset
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import printable
@@ -49,12 +50,15 @@ class Part:
         return self.images.classes[int(label)]
 
 
-def open_parts(source: Source, *, split: str | None = None, **options: Any) -> list[Part]:
+def open_parts(
+    source: Source, *, split: str | None = None, labelled: bool = False, **options: Any
+) -> list[Part]:
     """The splits of a source that `open_dataset` takes, or the one that `split` names: train, then
     validation, then test.
 
     A folder of images beside folders is no tree of classes: all its images are taken, in the order of their
-    paths and without labels, with a remark.
+    paths and without labels, with a remark. So are those of a folder with images that are in no class and no
+    part, such as a test part without class folders, unless they shall be `labelled`.
 
     Raises:
         UserError: the source cannot be opened.
@@ -65,18 +69,30 @@ def open_parts(source: Source, *, split: str | None = None, **options: Any) -> l
         )
     folder = _folder_of(source, options)
     by_path = folder is not None and folder == Path(str(source)).expanduser().absolute()
-    if split is None and by_path and folder is not None and _holds_images_beside_folders(folder):
-        say(
-            f"remark: {printable(folder)} holds images beside its folders, "
-            "so the folders are taken for no classes"
-        )
-        flat, _ = open_dataset("flat", folder, **options)
-        return [Part(flat, folder)]
+    own = folder if split is None and by_path else None
+    if own is not None and _holds_images_beside_folders(own):
+        return [_all_below(own, "images beside its folders", options)]
+    if own is not None and not labelled and options.get("parts") != "none" and _has_bare_train(own):
+        return [_all_below(own, "a part train without class folders", options)]
     train, test = open_dataset(source, split=split, **options)
+    validation = None
     if split is None and test is not None and part_of(test.split) == "test":
         validation = _validation_set(source, options)
-        return [Part(images, folder) for images in (train, validation, test) if images is not None]
-    return [Part(images, folder) for images in (train, test) if images is not None]
+    sets = [images for images in (train, validation, test) if images is not None]
+    if own is not None and not labelled and train.name == "folder":
+        lost = len(list_images(own).paths) - sum(map(len, sets))
+        if lost > 0:
+            return [_all_below(own, f"images that are in no class and no part ({lost})", options)]
+    for remark in dict.fromkeys(text for images in sets for text in getattr(images, "set_remarks", ())):
+        say(f"remark: {remark}")
+    return [Part(images, folder) for images in sets]
+
+
+def _all_below(folder: Path, why: str, options: dict[str, Any]) -> Part:
+    """All images below a folder without labels, and a remark that says why."""
+    say(f"remark: {printable(folder)} holds {why}, so the folders are taken for no classes")
+    flat, _ = open_dataset("flat", folder, **{key: options[key] for key in options if key != "parts"})
+    return Part(flat, folder)
 
 
 def require_one_kind(parts: list[Part]) -> None:
@@ -112,6 +128,10 @@ def _folder_of(source: Source, options: dict[str, Any]) -> Path | None:
         return None
     path = path.expanduser().absolute()
     return path if path.is_dir() else path.parent if path.is_file() else None
+
+
+def _has_bare_train(folder: Path) -> bool:
+    return folder.is_dir() and kind_of_files(folder) == "folder" and "train" in unlabelled_splits(folder)
 
 
 def _holds_images_beside_folders(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from PIL import Image
 
 from siamtransfer.data import open_dataset
 from siamtransfer.embedding.embedder import Embedder
+from siamtransfer.embedding.tables import csv_table
 from siamtransfer.evaluation.api import extract_features
 from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.programs.embed import main as embed
@@ -133,6 +135,33 @@ def test_many_pieces_are_one_table(
     assert np.allclose(features, np.load(tables / "out.npz")["features"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["train/a/1.png", "train/b/2.png", "test/3.png"], "no class and no part (1), so"),
+        (["test/a/1.png", "train/a/2.png", "train/b/3.png", "extra/4.png"], "no class and no part (1), so"),
+        (["test/1.png", "train/2.png"], "a part train without class folders"),
+    ],
+)
+def test_images_outside_of_classes_are_not_lost(
+    names: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(names):
+        picture(tmp_path / "mine" / name, number)
+    run(tmp_path / "mine", tmp_path / "out.npz")
+    arrays = np.load(tmp_path / "out.npz")
+    assert arrays["paths"].tolist() == sorted(names) and "labels" not in arrays
+    assert why in capsys.readouterr().err
+
+
+def test_embed_says_what_is_remarked_on_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("2023/jan/1", "2023/feb/2", "2024/jan/3", "2024/feb/4")):
+        picture(tmp_path / "mine" / f"{name}.png", number)
+    run(tmp_path / "mine", tmp_path / "out.npz")
+    assert len(np.load(tmp_path / "out.npz")["paths"]) == 4
+    assert "hold folders of the same names (feb, jan)" in capsys.readouterr().err
+
+
 def test_unlabelled_sources(odd_names: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "mixed"
     picture(folder / "top.png", 0)
@@ -239,3 +268,15 @@ def test_a_record_may_name_a_folder_that_is_not_utf8(tmp_path: Path) -> None:
     picture(tmp_path / name / "1.png", 0)
     record = run(tmp_path / name, tmp_path / "out.csv")
     assert json.loads(to_json(record))["metrics"]["images"] == 1
+
+
+def test_a_full_disk_is_told_of_the_table_and_leaves_nothing(
+    odd_names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(csv_table.CsvRows, "write", full)
+    with pytest.raises(UserError, match=r"cannot write .*out\.csv: No space left on device"):
+        run(odd_names, tmp_path / "out.csv")
+    assert list(tmp_path.iterdir()) == []
