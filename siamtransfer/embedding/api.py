@@ -91,6 +91,10 @@ def embed(
         images: whatever `open_dataset` takes: a folder, an archive, a list, one image, an ImageSet.
         options: of `open_dataset`, such as `split`, `root`, `background`.
 
+    Returns:
+        `features` float32[n, D], `paths`, `sizes` int64[n, 2] (width, height), `classes` (None without
+        labels), and `unreadable`, the images that have no row.
+
     Raises:
         UserError: the checkpoint or the images cannot be opened, or none can be read.
     """
@@ -135,6 +139,10 @@ def predict(
         labels_root: folder in which the paths of the table begin; None is that of the images.
         unknown_quantile: share of images like the labelled ones that are near enough to be known.
         seed: decides which labelled images are held out together.
+
+    Returns:
+        For each image `path`, `label`, whether it was `given`, `probabilities` by class (None for a given label
+        that was never held out), whether it is `unknown`, and its `distance` from the nearest labelled image.
 
     Raises:
         UserError: labels, checkpoint or images cannot be used; says why.
