@@ -141,8 +141,9 @@ def predict(
         seed: decides which labelled images are held out together.
 
     Returns:
-        For each image `path`, `label`, whether it was `given`, `probabilities` by class (None for a given label
-        that was never held out), whether it is `unknown`, and its `distance` from the nearest labelled image.
+        For each image `path`, `label`, whether it was `given`, `probabilities` by class (None for a given
+        label that was never held out), whether it is `unknown`, and its `distance` from the nearest labelled
+        image.
 
     Raises:
         UserError: labels, checkpoint or images cannot be used; says why.
