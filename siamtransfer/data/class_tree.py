@@ -212,12 +212,20 @@ def _remark_on_layout(root: Path, folders: list[str]) -> tuple[str | None, bool]
             f"{printable(first_few(inside))}); put the parts above the classes (train/CLASS, test/CLASS), "
             "or say --data.parts none to take all images of a folder as one class"
         )
+    return remark_on_same_folders(printable(root), inner, folders)
+
+
+def remark_on_same_folders(
+    where: str, inner: dict[str, list[str]], folders: list[str]
+) -> tuple[str | None, bool]:
+    """A remark where the `folders` of a set, of which some hold the folders `inner`, may be parts of it and
+    those inside the classes; and whether the former may be no classes."""
     few = len(inner) <= MOST_PARTS
     common = _common_folders(list(inner.values()), few)
     if not common:
         return None, False
     same = (
-        f"the folders of {printable(root)} ({printable(first_few(sorted(inner)))}) hold folders of the same "
+        f"the folders of {where} ({printable(first_few(sorted(inner)))}) hold folders of the same "
         f"names ({printable(first_few(common))}); if those are the classes, rename the former to "
         "train and test, or name one of them with --data.root"
     )

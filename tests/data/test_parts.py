@@ -15,6 +15,7 @@ from PIL import Image
 
 from siamtransfer.data import open_images, open_labelled
 from siamtransfer.data.containers.splits import files_of_splits
+from siamtransfer.data.containers.zip_images import ZipImages
 from siamtransfer.data.folders import ClassFolder
 from siamtransfer.data.imageset import ImageSet, require_same_images
 from siamtransfer.data.parts import part_in, part_of
@@ -271,6 +272,19 @@ def test_a_part_whose_class_folders_are_empty_is_not_scored(tmp_path: Path) -> N
     train, test = pair(tree(tmp_path, *classes("train", "val"), "test/ant/", "test/bee/x.txt"))
     assert test is not None and test.split == "val"
     assert "test holds no images in class folders" in train.set_remarks[0]
+
+
+def test_parts_of_archives_are_no_classes(tmp_path: Path) -> None:
+    for case, names in {"same": classes("Тренировка", "Тест"), "no train": classes("val", "test")}.items():
+        with zipfile.ZipFile(tmp_path / f"{case}.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, b"x")
+    with pytest.raises(UserError, match=r"the same names \(ant, bee\); .* --data\.parts none"):
+        open_labelled("zip", root=tmp_path / "same.zip")
+    assert ZipImages(tmp_path / "same.zip", parts="none").doubt is None
+    with pytest.raises(UserError, match="has no split train; its splits are val, test"):
+        open_labelled("zip", root=tmp_path / "no train.zip")
+    assert ZipImages(tmp_path / "no train.zip", "val").classes == ("ant", "bee")
 
 
 def test_one_class_is_no_folder_around_others(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from siamtransfer.data.class_names import classes_of, match_to_train
+from siamtransfer.data.class_tree import remark_on_same_folders
 from siamtransfer.data.containers.contained import ContainedImages, Handles
 from siamtransfer.data.containers.splits import files_of_splits, find_files
 from siamtransfer.data.listing import PathTable, has_image_ending, is_hidden
@@ -82,7 +83,11 @@ class ZipImages(ContainedImages):
         names = PathTable("", [os.fsencode(member.path) for member in members])
         sizes = np.array([member.info.file_size for member in members], dtype=np.int64)
         super().__init__(name, place.split, place.archives, names, sizes, labels=labels, classes=classes)
-        self.set_remarks = tuple(remarks)
+        remark, doubtful = (
+            _remark_on_layout(members, where) if place.whole and parts == "auto" else (None, False)
+        )
+        self.set_remarks = (*([remark] if remark else []), *remarks)
+        self.doubt = remark if doubtful else None
         self._handles = Handles(self.containers)
 
     def _set_arrays(self, members: list[Member]) -> None:
@@ -143,12 +148,13 @@ def splits_of_zip(root: Path) -> list[str]:
 @dataclass(frozen=True)
 class _Place:
     """The archives of a split, its name, the folder in them that holds it, and, for another split than train,
-    the paths of the images of train below its own folder."""
+    the paths of the images of train below its own folder; `whole`: one archive without parts."""
 
     archives: list[Path]
     split: str
     prefix: str
     train: list[str]
+    whole: bool = False
 
 
 def _place_of_split(root: Path, split: str, parts: PartsOption) -> _Place:
@@ -169,13 +175,13 @@ def _place_of_split(root: Path, split: str, parts: PartsOption) -> _Place:
     if not folders:
         if split != "train":
             raise UserError(f"{printable(archive)} has no split {split}, as no folder in it names a split")
-        return _Place([archive], split, _common_folder(paths), [])
+        return _Place([archive], split, _common_folder(paths), [], whole=True)
     part = choose_part(folders, split)
     if part is None:
         names = ", ".join(split_name(name, each) for each, name in folders.items())
         raise UserError(f"{printable(archive)} has no split {split}; its splits are {names}")
     name = folders[part]
-    train = [] if part == "train" else _below(paths, f"{common}{folders['train']}/")
+    train = [] if part == "train" or "train" not in folders else _below(paths, f"{common}{folders['train']}/")
     return _Place([archive], split_name(name, part), f"{common}{name}/", train)
 
 
@@ -204,7 +210,8 @@ def _read_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def _parts_of(paths: list[str], archive: Path) -> tuple[str, dict[Part, str]]:
-    """The folder in an archive that holds the parts, and the folder of each; none without a train part.
+    """The folder in an archive that holds the parts, and the folder of each; none where one alone is there
+    and it is not train.
 
     Raises:
         UserError: it is not clear which folders are parts.
@@ -215,7 +222,7 @@ def _parts_of(paths: list[str], archive: Path) -> tuple[str, dict[Part, str]]:
     flat = {parts[0] for parts in rest if len(parts) == 2}
     deep = {parts[0] for parts in rest if len(parts) > 2}
     found, _ = find_parts(names, lambda name: Inside(name in flat, name in deep), printable(archive))
-    return common, found if "train" in found else {}
+    return common, found if "train" in found or len(found) > 1 else {}
 
 
 def _common_folder(paths: list[str], *, above_parts: bool = False) -> str:
@@ -242,6 +249,16 @@ def _order(path: str, labels: dict[str, int] | None) -> tuple[int, bytes]:
         return 0, os.fsencode(path)
     folder, _, rest = path.partition("/")
     return labels[folder], os.fsencode(rest)
+
+
+def _remark_on_layout(members: list[Member], where: str) -> tuple[str | None, bool]:
+    """What the folders inside class folders give away, as in a tree on disk."""
+    inner: dict[str, set[str]] = {}
+    for member in members:
+        folder, *rest = member.path.split("/")
+        inner.setdefault(folder, set()).update(rest[:-1][:1])
+    names = {name: sorted(inside) for name, inside in inner.items()}
+    return remark_on_same_folders(where, names, sorted(names))
 
 
 def _require_readable(where: str, members: list[Member]) -> None:
