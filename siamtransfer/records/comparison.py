@@ -148,8 +148,8 @@ def compare(
     them.
 
     Args:
-        first, second: results, or the paths of records with their predictions beside them; the difference is
-            the second minus the first.
+        first: a result, or the path of a record with its predictions beside it.
+        second: the same; the difference is the second minus the first.
         setting: the setting of both that is compared, such as `k=20/T=0.07`; not needed where both have one.
         resamples: of the bootstrap; by default 10,000 where each sample has a value, and 1,000 where a score
             of the whole set is computed anew for each.
