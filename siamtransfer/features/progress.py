@@ -7,7 +7,7 @@ import time
 
 from siamtransfer.utils.log import say
 
-SECONDS = 30.0  # from line to line; a pass that takes less says nothing
+SECONDS = 10.0  # from line to line; a pass that takes less says nothing
 FIRST = 5.0  # seconds until the first line, where the pass will take SECONDS more
 
 

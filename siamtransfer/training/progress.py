@@ -14,7 +14,7 @@ from siamtransfer.utils.log import say
 
 T = TypeVar("T")
 
-QUIET = 30.0  # seconds, after which a line comes at any step
+QUIET = 15.0  # seconds, after which a line comes at any step
 LIVELY = 1.0  # seconds, the same for a bar
 SLOW = 5.0  # seconds of a first step that is told by itself
 WORTH_AN_ESTIMATE = 30.0  # seconds left

@@ -66,15 +66,15 @@ def test_slow_steps_are_told_from_the_first_on_with_the_time_left(
 ) -> None:
     progress = StepProgress(steps=100, start=0, every=50)
     for step in range(1, 8):
-        clock.now += 60.0 if step == 1 else 20.0  # the first warms up
+        clock.now += 60.0 if step == 1 else 10.0  # the first warms up
         if progress.tick(step):
             progress.update(step, f"loss {step}")
     assert capsys.readouterr().err.splitlines() == [
         "[1/100] loss 1 · ETA 1:39:00",
-        "about 32:40 left: 20 s a step, 98 steps; checks and saves come on top",
-        "[3/100] loss 3 · ETA 32:20",
-        "[5/100] loss 5 · ETA 31:40",
-        "[7/100] loss 7 · ETA 31:00",
+        "about 16:10 left: 10 s a step, 97 steps; checks and saves come on top",
+        "[3/100] loss 3 · ETA 16:10",
+        "[5/100] loss 5 · ETA 15:50",
+        "[7/100] loss 7 · ETA 15:30",
     ]
 
 
@@ -109,16 +109,18 @@ def test_looking_at_the_speed_ends_no_lap(clock: Clock) -> None:
 def test_a_pass_over_images_tells_early_that_it_is_long(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    long, short = (PassProgress(name, total, shown=True) for name, total in (("long", 1000), ("short", 55)))
+    long, short = (PassProgress(name, total, shown=True) for name, total in (("long", 1000), ("short", 25)))
     for done in range(1, 9):
         clock.now += 6.0
         long.done(6 * done)
-        if done < 6:
+        if done < 3:
             short.done(10 * done)
     assert capsys.readouterr().err.splitlines() == [
         "long: 6 of 1000 images · 1 images/s · ETA 0:16:34",
-        "short: 50 of 55 images · 1.67 images/s · ETA 0:00:03",
-        "long: 36 of 1000 images · 1 images/s · ETA 0:16:04",
+        "short: 20 of 25 images · 1.67 images/s · ETA 0:00:03",
+        "long: 18 of 1000 images · 1 images/s · ETA 0:16:22",
+        "long: 30 of 1000 images · 1 images/s · ETA 0:16:10",
+        "long: 42 of 1000 images · 1 images/s · ETA 0:15:58",
     ]
 
 
