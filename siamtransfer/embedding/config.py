@@ -44,6 +44,30 @@ class SourceConfig(OneCheckpointConfig):
             "split": self.split
         }
 
+    @property
+    def read_files(self) -> dict[str, str | None]:
+        """What is read beside the checkpoint, by what it is; nothing of it is ever overwritten."""
+        return {"the source of the images": self.images, "--data.list-file": self.data.list_file}
+
+    def refuse_files(self, files: list[Path]) -> None:
+        """Refuses, before any work, files to write that are read, are the record, or cannot be written.
+
+        Raises:
+            UserError: names the file and the cure.
+        """
+        assert self.checkpoint is not None
+        for what, source in self.read_files.items():
+            path = None if source is None else Path(source).expanduser()
+            for file in files:
+                if path is not None and path.exists() and file.exists() and file.samefile(path):
+                    raise UserError(f"{printable(file)} is {what}; choose another name")
+        if self.record is not None and Path(self.record).absolute() in [file.absolute() for file in files]:
+            raise UserError(
+                f"--record {printable(self.record)} is written anyway, beside the table: leave "
+                "--record out or choose another name"
+            )
+        refuse_outputs(self.checkpoint, files, force=self.force)
+
     def check_source(self, program: str, endings: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
         """Refuses what is missing or contradicts itself, before any work. `more` are endings of files that
         are written beside `out`.
@@ -52,15 +76,11 @@ class SourceConfig(OneCheckpointConfig):
             UserError: names the option and the cure.
         """
         self.check_images(program, f"the file to write, which ends in {' or '.join(endings)}")
-        assert self.checkpoint is not None and self.images is not None and self.out is not None
+        assert self.out is not None
         out = Path(self.out)
         if out.suffix not in endings:
             raise UserError(f"{printable(out)} must end in {' or '.join(endings)}")
-        if out.exists() and Path(self.images).exists() and out.samefile(self.images):
-            raise UserError(f"{printable(out)} is the source of the images; choose another name")
-        refuse_outputs(
-            self.checkpoint, [out, *(out.with_suffix(ending) for ending in more)], force=self.force
-        )
+        self.refuse_files([out, *(out.with_suffix(ending) for ending in more)])
 
     def check_images(self, program: str, output: str | None) -> None:
         """Refuses, before any work, words that are missing (`output` says which is the last; None where none
@@ -77,6 +97,11 @@ class SourceConfig(OneCheckpointConfig):
         if self.checkpoint is None or self.images is None or (output is not None and self.out is None):
             needed = ["a checkpoint (or a baseline)", "the images"] + ([output] if output else [])
             raise UserError(f"siamtransfer {program} needs {', '.join(needed[:-1])} and {needed[-1]}")
+        if program != "predict" and is_head(self.checkpoint):
+            raise UserError(
+                f"{printable(self.checkpoint)} is a head of siamtransfer predict and has no network: name "
+                "the checkpoint that it was learnt on"
+            )
         if self.data.name is not None:
             raise UserError(
                 "the images are named by the second word, as a folder, a file or a set: leave --data.name out"
@@ -132,6 +157,10 @@ class PredictConfig(SourceConfig):
             return self.checkpoint
         return self.head
 
+    @property
+    def read_files(self) -> dict[str, str | None]:
+        return super().read_files | {"the labels": self.labels, "the head": self.head}
+
     def check(self) -> None:
         self.check_source("predict", (".csv",), (".json",))
         assert self.out is not None
@@ -146,10 +175,7 @@ class PredictConfig(SourceConfig):
             if stated:
                 raise UserError(f"--{stated[0].replace('_', '-')} goes with --labels: leave it out")
         if self.save_head is not None:
-            self._check_head_to_write(Path(self.save_head))
-
-    def _check_head_to_write(self, path: Path) -> None:
-        assert self.checkpoint is not None
-        if path.suffix != ".safetensors":
-            raise UserError(f"--save-head {printable(path)} must end in .safetensors")
-        refuse_outputs(self.checkpoint, [path], force=self.force)
+            path = Path(self.save_head)
+            if path.suffix != ".safetensors":
+                raise UserError(f"--save-head {printable(path)} must end in .safetensors")
+            self.refuse_files([path])

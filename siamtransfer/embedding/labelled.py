@@ -6,6 +6,7 @@ Legend: n labelled images, K classes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,19 @@ def require_every_class(rows: list[Row], labelled: LabelledImages, listing: List
             f"no image with the label {printable(first_few(gone))} in {printable(labelled.source)} can be "
             f"read{reason}; label others, or take the class out"
         )
+
+
+def require_one_label(rows: list[Row], identities: Sequence[Hashable | None], source: str) -> None:
+    """Raises UserError where one file has two labels under two paths, as links make them; `identities` are
+    equal for equal files, and None where an image is no file of its own."""
+    seen: dict[Hashable, Row] = {}
+    for row, identity in zip(rows, identities, strict=True):
+        if identity is None:
+            continue
+        other = seen.setdefault(identity, row)
+        if other.class_name != row.class_name:
+            paths = f"{printable(other.path)} and {printable(row.path)}"
+            labels = f"{printable(str(other.class_name))} and {printable(str(row.class_name))}"
+            raise UserError(
+                f"{paths} in {printable(source)} are one file with the labels {labels}; leave one of them out"
+            )

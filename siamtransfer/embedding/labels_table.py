@@ -43,15 +43,15 @@ class LabelRow:
 @contextlib.contextmanager
 def labels_table(out: Path, classes: tuple[str, ...], *, several_splits: bool) -> Iterator[LabelsTable]:
     """A CSV that appears under `out` at the end, and the record beside it."""
-    with atomic_write(out) as file, atomic_write(out.with_suffix(".json")) as beside:
-        yield LabelsTable(file, beside, classes, several_splits)
+    with atomic_write(out) as file:
+        yield LabelsTable(file, out.with_suffix(".json"), classes, several_splits)
 
 
 class LabelsTable:
     """A table that is being written; see the module."""
 
-    def __init__(self, file: IO[bytes], beside: IO[bytes], classes: tuple[str, ...], several_splits: bool):
-        self._rows, self._beside = CsvRows(file), beside
+    def __init__(self, file: IO[bytes], beside: Path, classes: tuple[str, ...], several_splits: bool):
+        self._rows, self._file, self._beside = CsvRows(file), file, beside
         self._classes, self._several_splits = classes, several_splits
         self._rows.write(
             [
@@ -80,7 +80,7 @@ class LabelsTable:
 
     def finish(self, record: dict[str, Any], missing: list[Missing]) -> None:
         """Writes the record, with the images that have no line, into the file beside the table."""
-        write_record_beside(self._beside, record, missing)
+        write_record_beside(self._file, self._beside, record, missing)
 
 
 def _word(value: bool) -> str:

@@ -32,7 +32,12 @@ from siamtransfer.embedding.embedder import Embedder
 from siamtransfer.embedding.estimate import Estimate, estimate
 from siamtransfer.embedding.head import Head, own_distances, threshold_of
 from siamtransfer.embedding.head_file import read_head, write_head
-from siamtransfer.embedding.labelled import LabelledImages, open_labels, require_every_class
+from siamtransfer.embedding.labelled import (
+    LabelledImages,
+    open_labels,
+    require_every_class,
+    require_one_label,
+)
 from siamtransfer.embedding.labels_table import LabelRow, labels_table
 from siamtransfer.embedding.probe import fit_probe
 from siamtransfer.embedding.sources import Part, open_parts
@@ -105,11 +110,13 @@ def learn(labelled: LabelledImages, embedder: Embedder, config: PredictConfig) -
     """Learns a head from labelled images, and says what is to be expected of it.
 
     Raises:
-        UserError: no image of some class can be read.
+        UserError: no image of some class can be read, or one file has two labels.
     """
     listing = Listing(labelled.parts, stop=config.data.unreadable == "stop")
     rows, values = embed_all(embedder, listing)
     require_every_class(rows, labelled, listing)
+    identities = _identities(listing, [row.index for row in rows])
+    require_one_label(rows, identities, labelled.source)
     classes = labelled.classes
     features = torch.from_numpy(values)
     labels = np.array([row.label for row in rows], np.int64)
@@ -128,7 +135,7 @@ def learn(labelled: LabelledImages, embedder: Embedder, config: PredictConfig) -
     p = probabilities(fitted.scores, fitted.temperature)
     given = {
         identity: Given(int(labels[row]), p[row] if fitted.held_out[row] else None, float(distances[row]))
-        for row, identity in enumerate(_identities(listing, [row.index for row in rows]))
+        for row, identity in enumerate(identities)
         if identity is not None
     }
     facts = {

@@ -4,8 +4,8 @@ Features have length one and their mean is taken off, which needs no labels. Cla
 are some eight labels a class or fewer, logistic regression above; so the two compete, the regression at
 several strengths, by the cross-entropy of their calibrated probabilities in cross-validation. Where most
 classes have one or two labels, the class mean is taken without a choice. The accuracy that is reported is
-that of images whose labels chose nothing: with up to NESTED labels the choice is made again within each
-fold's training part.
+that of images whose labels chose nothing: with up to NESTED labels and NESTED_CELLS labels times
+classes the choice is made again within each fold's training part.
 
 Legend: n labelled images, N any, K classes, D features.
 """
@@ -32,6 +32,7 @@ STRENGTHS = (10.0, 100.0)
 FOLDS = 5
 FEW = 3  # labels of a class, below which its mean is all that can be learnt
 NESTED = 1000  # labels, above which a choice among three classifiers moves the accuracy by nothing
+NESTED_CELLS = 20_000  # labels times classes, above which the choice would be repeated for minutes
 UNCALIBRATED = 0.07  # temperature of cosines where nothing can be held out, as for kNN (Wu et al. 2018)
 
 Kind = Literal["logistic", "class-mean"]
@@ -98,7 +99,7 @@ def fit_probe(features: Tensor, labels: np.ndarray, classes: int, *, seed: int =
     scores = _out_of_fold(features, labels, folds, choices)
     best = _best(scores, labels, held_out)
     predicted = scores[best].argmax(axis=1)
-    if len(choices) > 1 and len(labels) <= NESTED:
+    if len(choices) > 1 and len(labels) <= min(NESTED, NESTED_CELLS / classes):
         predicted = _nested(features, labels, folds, choices, seed)
     temperature, _ = calibrate(scores[best][held_out], labels[held_out])
     probe = _Problem(features, labels).fit(best)
@@ -192,6 +193,7 @@ class _Problem:
         x = self.x if self._axes is None else self.x @ self._axes.T
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # 1,000 steps are near enough
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)  # two labels each
             fitted = LogisticRegression(C=strength, tol=1e-5, max_iter=1000).fit(
                 (x / self.scale).numpy(), self.labels
             )

@@ -197,10 +197,11 @@ def _free_space(folder: Path) -> str:
 
 
 def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None:
-    """Raises UserError before any work if an output is a folder, is the input `source`, or exists and `force`
-    is false."""
+    """Raises UserError before any work if an output is a folder, is the input `source`, exists and `force` is
+    false, or lies where nothing can be written."""
     for path in outputs:
         if not path.exists():
+            _refuse_unwritable(str(path), path)
             continue
         if path.is_dir():
             raise UserError(f"{path} is a folder; choose another name for the output")
@@ -223,11 +224,15 @@ def refuse_record(path: str | None) -> None:
     for file in (out, out.with_suffix(".npz")):
         if file.exists():
             raise UserError(f"{file} exists; choose another --record or remove it first")
+    _refuse_unwritable(f"--record {out}", out)
+
+
+def _refuse_unwritable(name: str, out: Path) -> None:
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if not folder.is_dir():
-        raise UserError(f"--record {out} cannot be written: {folder} is not a folder")
+        raise UserError(f"{name} cannot be written: {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--record {out} cannot be written: the folder {folder} is read-only for you")
+        raise UserError(f"{name} cannot be written: the folder {folder} is read-only for you")
 
 
 def refuse_out_folder(out: Path) -> None:

@@ -127,7 +127,7 @@ def test_the_lists_are_read_by_their_folder_with_classes(
     assert {chosen.describe(index) for index in range(5)} <= names
     record = json.loads((out / "record.json").read_text())
     assert record["metrics"] == metrics
-    assert record["protocol"]["pixel_check"]["similarity"] == 0.97
+    assert record["protocol"]["pixel_check"]["similarity"] == 0.965
 
 
 def test_images_in_train_and_test_are_named_and_not_kept(folder: Path, tmp_path: Path):
@@ -242,6 +242,29 @@ def test_pictures_that_differ_in_a_part_or_in_colour_are_two(scenes: list[Image.
     first = thumbnail(scene)[None].expand(len(others), -1, -1, -1)
     assert not compare(first, torch.stack([thumbnail(other.copy()) for other in others])).same.any()
     assert bool(compare(first[:1], first[:1]).same.all())
+
+
+def test_pictures_of_one_colour_are_as_different_as_what_they_show():
+    base = np.array([60, 190, 30])
+    noise = np.random.default_rng(0).normal(0, 8, (2, 6, 6, 1))
+    leaves = [Image.fromarray((base + each).astype(np.uint8)).resize((96, 96)) for each in noise]
+    pictures = [thumbnail(np.array(leaf)) for leaf in leaves]
+    copy = thumbnail(np.array(saved_as_jpeg(leaves[0], 30)))
+    found = compare(torch.stack([pictures[0]] * 2), torch.stack([pictures[1], copy]))
+    assert found.same.tolist() == [False, True]
+
+
+def test_no_list_is_left_where_one_of_them_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(path: Path, *_: object) -> None:
+        raise UserError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("siamtransfer.embedding.curate.evaluate.write_csv", full)
+    words = ["pixels", str(folder), str(tmp_path / "out"), "--crop", "16", "--data.workers", "0"]
+    with pytest.raises(UserError, match=r"duplicates\.csv: No space left"):
+        curate([*words, "--no-pixel-check", "--min-cosine", "1"])
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_thumbnail_is_the_mean_over_areas():

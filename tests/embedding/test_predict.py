@@ -17,6 +17,7 @@ from support.tables import rows_of
 import siamtransfer as st
 from siamtransfer.embedding.head_file import read_head
 from siamtransfer.embedding.labelled import open_labels
+from siamtransfer.programs.embed import main as embed
 from siamtransfer.programs.predict import main as predict
 from siamtransfer.utils.errors import UserError
 
@@ -259,3 +260,33 @@ def test_python_functions_say_what_the_programs_write(world: Path) -> None:
     assert embedding.paths == [image.path for image in found] and embedding.classes is None
     assert embedding.features.shape == (31, 512) and embedding.sizes.tolist() == [[24, 24]] * 31
     assert [image.path for image in embedding.unreadable] == ["broken.png"]
+
+
+def test_what_is_read_and_the_record_are_never_overwritten(world: Path, tmp_path: Path) -> None:
+    labels, out = tmp_path / "few.csv", tmp_path / "out.csv"
+    shutil.copy(world / "few.csv", labels)
+    with pytest.raises(UserError, match=r"few\.csv is the labels; choose another name"):
+        run(world / "images", labels, "--labels", labels, "--force")
+    assert labels.read_bytes() == (world / "few.csv").read_bytes()
+    with pytest.raises(UserError, match=r"--record .*out\.json is written anyway, beside the table"):
+        run(world / "images", out, "--labels", labels, "--record", tmp_path / "out.json")
+    with pytest.raises(UserError, match=r"h\.safetensors cannot be written: .*few\.csv is not a folder"):
+        run(world / "images", out, "--labels", labels, "--save-head", labels / "h.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
+
+
+def test_one_file_with_two_labels_by_a_link_is_refused(world: Path, tmp_path: Path) -> None:
+    for name in ("red1.png", "red2.png", "blue1.png"):
+        shutil.copy(world / "images" / name, tmp_path / name)
+    (tmp_path / "link.png").symlink_to("red1.png")
+    labels = tmp_path / "few.csv"
+    labels.write_text("path,label\nred1.png,red\nlink.png,blue\nblue1.png,blue\n")
+    with pytest.raises(UserError, match=r"red1\.png and link\.png .* one file with the labels red and blue"):
+        run(tmp_path, tmp_path / "out.csv", "--labels", labels)
+    labels.write_text("path,label\nred1.png,red\nlink.png,red\nblue1.png,blue\n")
+    assert run(tmp_path, tmp_path / "out.csv", "--labels", labels)["metrics"]["predict/given"] == 3
+
+
+def test_a_head_is_no_network(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a head of siamtransfer predict and has no network"):
+        embed([str(world / "head.safetensors"), str(world / "images"), str(tmp_path / "out.npz")])

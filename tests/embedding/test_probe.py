@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
+from siamtransfer.embedding import probe
 from siamtransfer.embedding.calibration import calibrate, probabilities
 from siamtransfer.embedding.estimate import estimate
 from siamtransfer.embedding.head import nearest_distances, own_distances, threshold_of
@@ -168,3 +172,30 @@ def test_regression_is_chosen_where_class_means_fail() -> None:
     noise = generator.normal(size=(120, 20)) * np.r_[0.05, np.full(19, 3.0)]
     features = torch.from_numpy(noise + np.outer(labels, np.r_[0.5, np.zeros(19)])).float()
     assert fit_probe(features, labels, 2).probe.kind == "logistic"
+
+
+def test_few_labels_of_many_classes_are_fitted_without_a_warning() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 5])
+    features = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_probe(features, labels, 6).held_out.sum() == 9
+
+
+def test_the_choice_is_not_repeated_where_labels_and_classes_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labels = np.repeat(np.arange(4), 5)
+    features = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    repeated: list[int] = []
+    nested = probe._nested
+
+    def counted(*arguments: Any) -> np.ndarray:
+        repeated.append(1)
+        return nested(*arguments)
+
+    monkeypatch.setattr(probe, "_nested", counted)
+    monkeypatch.setattr(probe, "NESTED_CELLS", 79)
+    assert fit_probe(features, labels, 4).held_out.all() and not repeated
+    monkeypatch.setattr(probe, "NESTED_CELLS", 80)
+    assert fit_probe(features, labels, 4).held_out.all() and repeated == [1]

@@ -5,7 +5,9 @@ Legend: n readable images of the set that is curated.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,8 @@ def evaluate(config: CurateConfig, runtime: Runtime) -> Result:
     collection = Collection.embed(embedder, listing_of(config, parts))
     test = Collection.embed(embedder, listing_of(config, test_parts)) if test_parts else None
     found = find(collection, test, config, count_workers(config.data, parts[0].images, runtime))
-    write(Path(config.out), collection, test, found, config)
+    with _all_or_none(Path(config.out)):
+        write(Path(config.out), collection, test, found, config)
     metrics = metrics_of(collection, test, found, config)
     protocol = protocol_of(embedder, collection.listing, config.images) | _protocol(config, found)
     if test is not None:
@@ -98,6 +101,18 @@ def evaluate(config: CurateConfig, runtime: Runtime) -> Result:
     if test is not None:
         provenance["against_fingerprints"] = provenance_of(embedder, test.listing)["fingerprints"]
     return Result("curate", metrics, protocol, {**provenance, "out": printable(config.out)})
+
+
+@contextlib.contextmanager
+def _all_or_none(out: Path) -> Iterator[None]:
+    """Takes the lists out of the folder `out` again where one of them cannot be written."""
+    try:
+        yield
+    except BaseException:
+        for name in FILES:
+            with contextlib.suppress(OSError):
+                (out / name).unlink(missing_ok=True)
+        raise
 
 
 def open_both(config: CurateConfig) -> tuple[list[Part], list[Part]]:
@@ -227,6 +242,7 @@ def write(
         say("remark: the names are inside an archive or a set, and pretrain reads lists of files only")
 
 
+FILES = ("kept.txt", "coreset.txt", "duplicates.csv", "outliers.csv", "leaks.csv")
 DUPLICATES = (
     "group",
     "kept",
@@ -286,6 +302,8 @@ def _protocol(config: CurateConfig, found: Findings) -> dict[str, Any]:
     check = {
         "similarity": same_picture.ALIKE,
         "largest_difference": same_picture.LARGEST_DIFFERENCE,
+        "or_similarity": same_picture.ALIKE_IN_DETAIL,
+        "with_largest_difference": same_picture.LITTLE_DIFFERENCE,
         "most_cut": same_picture.MOST_CUT,
     }
     protocol: dict[str, Any] = {

@@ -6,9 +6,10 @@ its height, mirrored or not, the similarity with the other image; the best windo
 steps.
 Both are brought to a square first, so a window also undoes another ratio of the sides.
 
-The similarity of two pictures x and y of one size is (2 cov + c) / (var x + var y + (mean x - mean y)^2 + c),
-over all pixels and channels together: Lin's concordance (Biometrics 45, 1989), with a constant c as in SSIM
-(Wang et al. 2004, section III.B) that keeps flat pictures from being compared by their noise. It is 1 for
+The similarity of two pictures x and y of one size is (2 cov + c) / (var x + var y + (mean x - mean y)^2 + c):
+Lin's concordance (Biometrics 45, 1989), with a constant c as in SSIM (Wang et al. 2004, section III.B) that
+keeps flat pictures from being compared by their noise. Means, variances and covariances are those of each
+channel, averaged over the channels: that two pictures are both green does not make them alike. It is 1 for
 equal pictures; other colours or another brightness lower it. A copy also has to be alike in every part, since
 two icons of one design differ in a small one.
 
@@ -25,10 +26,14 @@ from torch import Tensor
 
 from siamtransfer.distributed.runtime import exact_matmul
 
-ALIKE = 0.97
+ALIKE = 0.965
 """Similarity from which two pictures count as one; see docs/CURATION.md for what was measured."""
 LARGEST_DIFFERENCE = 0.1
 """Root mean square difference (of values from 0 to 1) that a sixteenth of the picture may have at most."""
+
+ALIKE_IN_DETAIL, LITTLE_DIFFERENCE = 0.85, 0.03
+"""The similarity that is enough where no sixteenth differs by more than this: strong compression takes much
+of the little that a dim or nearly flat picture has."""
 
 THUMBNAIL = 64
 """S."""
@@ -38,7 +43,7 @@ FLAT = 4  # at which pairs that have nothing in common are left out, without win
 MOST_CUT = 0.2  # of the width, and of the height, that one image may lack of the other
 STEP = 0.05  # of the width, between windows
 FINER = (0.025, 0.0125, 0.006, 0.003)  # steps of the edges when the best window is moved
-FLAT_FLOOR, COARSE_FLOOR = 0.5, 0.85  # similarities below which a pair is not looked at more closely
+FLAT_FLOOR, COARSE_FLOOR = 0.3, 0.8  # similarities below which a pair is not looked at more closely
 CLOSE_WAY = 0.05  # how much less similar than the best way another may be at 8 pixels to be looked at, too
 CONSTANT = 0.03**2  # SSIM's, for values from 0 to 1
 PARTS = 4  # a side: parts of the picture that have to be alike each
@@ -62,7 +67,8 @@ class PairSimilarity(NamedTuple):
     @property
     def same(self) -> Tensor:
         """bool[P]: whether the two show the same picture."""
-        return (self.whole >= ALIKE) & (self.worst <= LARGEST_DIFFERENCE)
+        alike = (self.whole >= ALIKE) & (self.worst <= LARGEST_DIFFERENCE)
+        return alike | ((self.whole >= ALIKE_IN_DETAIL) & (self.worst <= LITTLE_DIFFERENCE))
 
 
 def thumbnail(image: np.ndarray) -> Tensor:
@@ -119,7 +125,8 @@ def _compare(first: Tensor, second: Tensor) -> PairSimilarity:
             pairs = pairs[better]
             refined[pairs], way[pairs] = found.similarity[better], number
             worst[pairs] = _worst_part(window[better], _smaller(other[pairs], SIDE))
-    return PairSimilarity(torch.where(refined > 0, refined, whole), worst, way % 2 == 1)
+    whole = torch.where(refined > 0, refined, whole).clamp_max(1)  # rounding may go beyond
+    return PairSimilarity(whole, worst, way % 2 == 1)
 
 
 class _Window(NamedTuple):
@@ -147,12 +154,13 @@ def _search(larger: Tensor, other: Tensor, x: Tensor, y: Tensor, side: int) -> _
     edges on the two axes are x[P, W, 2] and y[P, W, 2]."""
     windows = _cut(larger, x, y, side)  # [P, C, Wy, side, Wx, side]
     small = _smaller(other, side)
-    mean, mean_small = windows.mean(dim=(1, 3, 5)), small.mean(dim=(1, 2, 3))[:, None, None]
-    variance = windows.square().mean(dim=(1, 3, 5)) - mean.square()
-    variance_small = small.square().mean(dim=(1, 2, 3))[:, None, None] - mean_small.square()
+    mean, mean_small = windows.mean(dim=(3, 5)), small.mean(dim=(2, 3))[:, :, None, None]  # [P, C, Wy, Wx]
+    variance = (windows.square().mean(dim=(3, 5)) - mean.square()).mean(dim=1)
+    variance_small = (small.square().mean(dim=(2, 3))[:, :, None, None] - mean_small.square()).mean(dim=1)
     product = torch.einsum("pcyixj,pcij->pyx", windows, small) / small[0].numel()
-    apart = variance + variance_small + (mean - mean_small).square()
-    similarity = (2 * (product - mean * mean_small) + CONSTANT) / (apart + CONSTANT)
+    covariance = product - (mean * mean_small).mean(dim=1)
+    apart = variance + variance_small + (mean - mean_small).square().mean(dim=1)
+    similarity = (2 * covariance + CONSTANT) / (apart + CONSTANT)
     best, place = similarity.flatten(1).max(dim=1)
     pairs, columns = torch.arange(len(larger)), similarity.shape[2]
     return _Window(best, x[pairs, place % columns], y[pairs, place // columns])

@@ -9,7 +9,6 @@ from typing import ClassVar
 from siamtransfer.embedding.config import SourceConfig
 from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import refuse_outputs
 from siamtransfer.utils.text import printable
 
 
@@ -34,6 +33,10 @@ class NeighboursConfig(SourceConfig):
     out: str | None = None
     """Write a table of all neighbours there (OUT.csv); null: only print those of the first queries."""
 
+    @property
+    def read_files(self) -> dict[str, str | None]:
+        return super().read_files | {"the query": self.query}
+
     def check(self) -> None:
         """Refuses, before any work, options that mean nothing or do not go together.
 
@@ -47,10 +50,9 @@ class NeighboursConfig(SourceConfig):
         self.check_images("neighbours", None)
         at_least("--k", self.k, 1)
         at_least("--rows", self.rows, 1)
-        assert self.checkpoint is not None
         for key, path, ending in (("--out", self.out, ".csv"), ("--picture", self.picture, ".png")):
             if path is None:
                 continue
             if Path(path).suffix != ending:
                 raise UserError(f"{key} {printable(path)} must end in {ending}")
-            refuse_outputs(self.checkpoint, [Path(path)], force=self.force)
+            self.refuse_files([Path(path)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from siamtransfer.embedding.tables.table import Columns, Missing, Row
-from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.files import atomic_write, write_text
 from siamtransfer.utils.strict_json import to_json
 
 BYTES_AS_THEY_ARE = "surrogateescape"
@@ -26,14 +27,21 @@ BYTES_AS_THEY_ARE = "surrogateescape"
 @contextlib.contextmanager
 def csv_table(out: Path, columns: Columns) -> Iterator[_CsvTable]:
     """A CSV that appears under `out` at the end, and the record beside it."""
-    with atomic_write(out) as file, atomic_write(out.with_suffix(".json")) as beside:
-        yield _CsvTable(file, beside, columns)
+    with atomic_write(out) as file:
+        yield _CsvTable(file, out.with_suffix(".json"), columns)
 
 
-def write_record_beside(file: IO[bytes], record: dict[str, Any], missing: list[Missing]) -> None:
-    """Writes a record with the images that have no row, as one line of JSON."""
+def write_record_beside(table: IO[bytes], path: Path, record: dict[str, Any], missing: list[Missing]) -> None:
+    """Writes a record with the images that have no row, as one line of JSON, once all of the table is on the
+    disk: where that is full, no record of a table that is not there is left.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    table.flush()
+    os.fsync(table.fileno())
     unreadable = [{"index": image.index, "path": image.path, "why": image.why} for image in missing]
-    file.write(f"{to_json({**record, 'unreadable': unreadable})}\n".encode())
+    write_text(path, f"{to_json({**record, 'unreadable': unreadable})}\n")
 
 
 class CsvRows:
@@ -68,8 +76,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 class _CsvTable:
-    def __init__(self, file: IO[bytes], beside: IO[bytes], columns: Columns):
-        self._rows, self._beside, self._columns = CsvRows(file), beside, columns
+    def __init__(self, file: IO[bytes], beside: Path, columns: Columns):
+        self._file, self._beside, self._columns = file, beside, columns
+        self._rows = CsvRows(file)
         self._dim: int | None = None
 
     def add(self, rows: list[Row], features: np.ndarray) -> None:
@@ -82,7 +91,7 @@ class _CsvTable:
 
     def finish(self, record: dict[str, Any], missing: list[Missing]) -> None:
         """Writes the record, with the images that have no row, into the file beside the table."""
-        write_record_beside(self._beside, record, missing)
+        write_record_beside(self._file, self._beside, record, missing)
 
     @property
     def _names(self) -> list[str]:
