@@ -247,6 +247,8 @@ def _why_not_scored(bank: ImageSet, test: ImageSet | None) -> str | None:
         return f"{bank.name}/{bank.split} has no labels"
     if len(bank.classes) < 2:
         return f"all images of {bank.name}/{bank.split} are of one class"
+    if getattr(bank, "doubt", None):
+        return f"the folders of {bank.name}/{bank.split} may be no classes, as remarked above"
     if test is not None and test.labels is None:
         return f"{test.name}/{test.split} has no labels"
     return "one image has no neighbours" if len(bank) < 2 else None

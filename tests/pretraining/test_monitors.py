@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.small_runs import TINY, rows
+from PIL import Image
+from support.small_runs import TINY, images_of, rows
 
 from siamtransfer.cli import Command
 from siamtransfer.distributed.runtime import start_runtime
@@ -51,6 +52,27 @@ def test_a_users_monitor_writes_rows_and_enters_the_record_without_changing_the_
     assert record["metrics"]["own/brightness"] == own[-1]["own/brightness"]
     assert record["protocol"]["own_every"] == 5
     assert [row for row in rows(tmp_path / "watched") if row not in own] == rows(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("folders", "why"),
+    [
+        (("2023/may", "2023/june", "2024/may", "2024/june"), "may be no classes, as remarked above"),
+        (("mine/may", "mine/june"), "are of one class"),
+    ],
+)
+def test_labels_that_are_in_doubt_are_not_scored(
+    folders: tuple[str, ...], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(folders):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 50, 50)).save(tmp_path / name / "1.png")
+    command = Command("pretrain", PretrainOptions, lambda options: None, "")
+    config = command.parse([*TINY, *images_of(tmp_path), "--monitor.knn_every=1"])
+    with start_runtime("cpu") as runtime:
+        assert monitors_module.build_knn(config, config.views.build(), runtime, 8) is None
+    said = capsys.readouterr().err
+    assert "no kNN check: " in said and why in said
 
 
 def test_the_row_of_a_collapse_is_written_before_the_run_stops(
