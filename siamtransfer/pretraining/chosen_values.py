@@ -104,7 +104,7 @@ def _network(config: PretrainConfig, facts: Facts) -> Chosen:
 def _size(config: PretrainConfig, facts: Facts) -> Chosen:
     limit = LARGEST_ON_CPU if facts.on_cpu else SIZES[-1]
     size = max([size for size in SIZES if size <= min(facts.side, limit)], default=SIZES[0])
-    there = f"the images' shorter side is {facts.side} pixels in the median of a sample"
+    there = f"the shorter side of the images has {facts.side} pixels, the median of a few"
     return Chosen(size, f"{there}, and a CPU computes" if facts.on_cpu and facts.side > limit else there)
 
 

@@ -147,25 +147,28 @@ class KnnMonitor(Monitor):
         return self._score(result.step)
 
     def conclude(self) -> str | None:
-        """A warning where the last kNN accuracy is not above that of raw pixels, by more than chance."""
+        """A warning where the last kNN accuracy is not above that of raw pixels, by more than chance; where
+        it is, that is said."""
         name = self.knn.name
         numbers = self.log.latest(name, f"baseline/pixels/{name}")
         if len(numbers) < 2:
             return None
         top1, pixels = numbers.values()
         queries = self.knn.query_count
-        return remark_on_pixels(
-            top1,
-            pixels,
-            margin=interval_of_difference(top1, pixels, queries),
-            queries=queries,
-            what="the trained network",
-        )
+        margin = interval_of_difference(top1, pixels, queries)
+        remark = remark_on_pixels(top1, pixels, margin=margin, queries=queries, what="the trained network")
+        if remark is None:
+            self.log.say(
+                f"the trained network beats raw pixels: kNN is right for {top1:.2f} % of {queries} images by "
+                f"its features and for {pixels:.2f} % by raw pixels"
+            )
+        return remark
 
     def _score(self, step: int) -> dict[str, float]:
         if collectives.broadcast_object(self.log.journal.has(step, self.knn.name)):
             return {}
         scores = self.knn.score(self.state.method.evaluated_backbone, between_chunks=self.between_chunks)
+        self.protocol = self.knn.protocol  # images that cannot be read have been left out now
         epochs = step // self.schedule.steps_per_epoch
         self.log.say(
             f"kNN after {epochs} epoch{'s' * (epochs != 1)}: {scores[self.knn.name]:.2f} % "

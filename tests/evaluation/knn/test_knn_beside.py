@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from siamtransfer.evaluation.knn.baselines import guessing, only_one_right
 from siamtransfer.evaluation.knn.evaluate import possible_ks
 from siamtransfer.evaluation.knn.verdict import interval_of_difference, remark_on_pixels
 from siamtransfer.features.extract import Features
+from siamtransfer.pretraining.monitors import KnnMonitor
 from siamtransfer.programs.knn import main
 from siamtransfer.utils.errors import UserError
 
@@ -95,3 +98,18 @@ def test_guesses_and_differences() -> None:
     text = remark_on_pixels(59, 50, margin=10, queries=100, what="it")
     assert text is not None
     assert "59.00 % of 100 images" in text
+
+
+def test_a_run_ends_with_a_sentence_about_raw_pixels() -> None:
+    said: list[str] = []
+
+    def conclude(top1: float, pixels: float) -> str | None:
+        numbers = {NAME: top1, f"baseline/pixels/{NAME}": pixels}
+        log = SimpleNamespace(latest=lambda *names: {name: numbers[name] for name in names}, say=said.append)
+        monitor: Any = SimpleNamespace(knn=SimpleNamespace(name=NAME, query_count=400), log=log)
+        return KnnMonitor.conclude(monitor)
+
+    assert "does not beat raw pixels" in str(conclude(54, 50))
+    assert said == []
+    assert conclude(60, 50) is None
+    assert "60.00 % of 400 images by its features and for 50.00 % by raw pixels" in said[0]
