@@ -22,8 +22,8 @@ from siamtransfer.distributed.runtime import Precision, start_runtime
 from siamtransfer.embedding.config import PredictConfig
 from siamtransfer.embedding.embed import Listing, embed_all
 from siamtransfer.embedding.embedder import Embedder, make_embedder
-from siamtransfer.embedding.labelled import open_labels
-from siamtransfer.embedding.predict import label_all, learn
+from siamtransfer.embedding.predict.evaluate import label_all, learn
+from siamtransfer.embedding.predict.labelled import open_labels
 from siamtransfer.embedding.sources import Part, open_parts
 from siamtransfer.embedding.tables.table import Missing
 from siamtransfer.evaluation.api import moved

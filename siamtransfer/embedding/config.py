@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from siamtransfer.embedding.head_mark import is_head
+from siamtransfer.embedding.predict.head_mark import is_head
 from siamtransfer.evaluation.config import EvaluationData, OneCheckpointConfig
 from siamtransfer.utils.checks import within
 from siamtransfer.utils.errors import UserError

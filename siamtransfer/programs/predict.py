@@ -22,7 +22,7 @@ from siamtransfer.embedding.config import PredictConfig
 def write_predictions(config: PredictConfig) -> dict[str, Any] | None:
     """Checks the options, labels the images, and returns the record."""
     config.check()
-    from siamtransfer.embedding.predict import evaluate
+    from siamtransfer.embedding.predict.evaluate import evaluate
     from siamtransfer.evaluation.evaluator import run_evaluator
 
     return run_evaluator(evaluate, config)

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from support.tables import rows_of
 
 import siamtransfer as st
-from siamtransfer.embedding.head_file import read_head
-from siamtransfer.embedding.labelled import open_labels
+from siamtransfer.embedding.predict.head_file import read_head
+from siamtransfer.embedding.predict.labelled import open_labels
 from siamtransfer.programs.embed import main as embed
 from siamtransfer.programs.predict import main as predict
 from siamtransfer.utils.errors import UserError
@@ -236,7 +236,7 @@ def test_a_damaged_head_is_refused_and_a_pickle_is_not_run(world: Path, tmp_path
 
 
 def test_a_head_names_the_checkpoint_that_is_gone(world: Path, tmp_path: Path) -> None:
-    from siamtransfer.embedding.head_file import write_head
+    from siamtransfer.embedding.predict.head_file import write_head
 
     head = read_head(world / "head.safetensors")
     head.facts["checkpoint"] = str(tmp_path / "gone.pth")

@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from siamtransfer.embedding import probe
-from siamtransfer.embedding.calibration import calibrate, probabilities
-from siamtransfer.embedding.estimate import estimate
-from siamtransfer.embedding.head import nearest_distances, own_distances, threshold_of
-from siamtransfer.embedding.probe import (
+from siamtransfer.embedding.predict.calibration import calibrate, probabilities
+from siamtransfer.embedding.predict.estimate import estimate
+from siamtransfer.embedding.predict.head import nearest_distances, own_distances, threshold_of
+from siamtransfer.embedding.predict.probe import (
     FOLDS,
     UNCALIBRATED,
     FittedProbe,

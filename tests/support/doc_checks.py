@@ -23,7 +23,7 @@ from siamtransfer.cli.completion import SHELLS
 from siamtransfer.cli.main import PROGRAMS, list_configs, program
 from siamtransfer.cli.options import options_of
 from siamtransfer.cli.shipped import shipped_configs
-from siamtransfer.embedding.head_mark import MARK
+from siamtransfer.embedding.predict.head_mark import MARK
 from siamtransfer.methods.registry import METHODS, section_of
 from siamtransfer.programs.launch import LaunchOptions, read_inner, split_words
 from siamtransfer.utils.errors import UserError

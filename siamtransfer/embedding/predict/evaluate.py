@@ -16,8 +16,6 @@ import numpy as np
 import torch
 
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.embedding.belonging import embedder_of_head, facts_of
-from siamtransfer.embedding.calibration import probabilities
 from siamtransfer.embedding.config import PredictConfig
 from siamtransfer.embedding.embed import (
     Listing,
@@ -29,17 +27,19 @@ from siamtransfer.embedding.embed import (
     provenance_of,
 )
 from siamtransfer.embedding.embedder import Embedder
-from siamtransfer.embedding.estimate import Estimate, estimate
-from siamtransfer.embedding.head import Head, own_distances, threshold_of
-from siamtransfer.embedding.head_file import read_head, write_head
-from siamtransfer.embedding.labelled import (
+from siamtransfer.embedding.predict.belonging import embedder_of_head, facts_of
+from siamtransfer.embedding.predict.calibration import probabilities
+from siamtransfer.embedding.predict.estimate import Estimate, estimate
+from siamtransfer.embedding.predict.head import Head, own_distances, threshold_of
+from siamtransfer.embedding.predict.head_file import read_head, write_head
+from siamtransfer.embedding.predict.labelled import (
     LabelledImages,
     open_labels,
     require_every_class,
     require_one_label,
 )
-from siamtransfer.embedding.labels_table import LabelRow, labels_table
-from siamtransfer.embedding.probe import fit_probe
+from siamtransfer.embedding.predict.labels_table import LabelRow, labels_table
+from siamtransfer.embedding.predict.probe import fit_probe
 from siamtransfer.embedding.sources import Part, open_parts
 from siamtransfer.embedding.tables.table import Row
 from siamtransfer.metrics.unit_rows import unit_rows

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from siamtransfer.checkpoints.read_backbone import digest_of
-from siamtransfer.embedding.head import Head
-from siamtransfer.embedding.head_mark import MARK, is_head
-from siamtransfer.embedding.probe import Probe
+from siamtransfer.embedding.predict.head import Head
+from siamtransfer.embedding.predict.head_mark import MARK, is_head
+from siamtransfer.embedding.predict.probe import Probe
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.strict_json import to_json

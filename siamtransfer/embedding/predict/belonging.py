@@ -16,7 +16,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.embedding.config import PredictConfig
 from siamtransfer.embedding.embed import embedder_of
 from siamtransfer.embedding.embedder import PIXELS, Embedder
-from siamtransfer.embedding.head import Head
+from siamtransfer.embedding.predict.head import Head
 from siamtransfer.embedding.sources import Part
 from siamtransfer.evaluation.labelled_images import form_of
 from siamtransfer.features.extract import Transform

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from siamtransfer.embedding.probe import FittedProbe
+from siamtransfer.embedding.predict.probe import FittedProbe
 
 LEVEL = 0.95  # of the interval
 ROUNDING = 1e-9  # of percentages that are equal
