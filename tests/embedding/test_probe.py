@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from siamtransfer.embedding import probe
+from siamtransfer.embedding.predict import probe
 from siamtransfer.embedding.predict.calibration import calibrate, probabilities
 from siamtransfer.embedding.predict.estimate import estimate
 from siamtransfer.embedding.predict.head import nearest_distances, own_distances, threshold_of
