@@ -11,6 +11,8 @@ GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 FAISS := $(if $(GPU),gpu,cpu)
 OTHER_FAISS := $(if $(GPU),cpu,gpu)
 
+WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, 1 + len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0))))")
+
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
 .PHONY: demo detection-demo segmentation-demo test test-thorough check format doctor faults faults-ranks bench rehearsal timm-families export-families docs docs-serve tutorials clean
@@ -26,13 +28,14 @@ detection-demo: $(VENV)/.demo
 segmentation-demo: $(VENV)/.demo
 	$(PY) scripts/segmentation_demo.py
 
-# One process a core, a file of tests to each, the longest files first (tests/conftest.py).
+# A process a core and one more, for some tests wait; a file of tests to each, the longest files first
+# (tests/conftest.py).
 test: $(VENV)/.test
-	$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Further cases of what the suite shows: more networks, more moments of a signal.
 test-thorough: $(VENV)/.test
-	$(PY) -m pytest -n auto --maxprocesses 8 -m thorough
+	$(PY) -m pytest -n $(WORKERS) -m thorough
 
 check: $(VENV)/.test
 	$(PY) -m ruff format --check $(CODE)
@@ -53,7 +56,7 @@ doctor: $(VENV)/.demo
 	$(PY) -m siamtransfer doctor --cpu
 
 faults: $(VENV)/.test
-	$(PY) -m pytest tests/faults
+	$(PY) -m pytest -m "thorough or not thorough" tests/faults
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks.startup

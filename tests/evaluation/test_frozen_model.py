@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from support.small_runs import ROOT, complete, images_of, newest
+from support.thorough import more
 
 from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.data import open_images
@@ -339,7 +340,7 @@ def test_mistakes_are_one_sentence(
     )
 
 
-@pytest.mark.parametrize("program", ["knn", "linear"])
+@pytest.mark.parametrize("program", ["knn", more("linear")])
 def test_on_the_command_line_from_any_folder(program: str, files: tuple[Path, Path], tmp_path: Path) -> None:
     options = [
         f"--train-features={files[0]}",

@@ -85,7 +85,7 @@ TRUTHS = [
     more(RESNET18, NAMES["none"]),
     more(RESNET18._replace(stem="imagenet-nopool"), NAMES["imagenet"]),
     more(RESNET18._replace(stem="small"), NAMES["imagenet"]),
-    (RESNET18._replace(stem="small-stride2"), NAMES["imagenet"]),
+    more(RESNET18._replace(stem="small-stride2"), NAMES["imagenet"]),
     more(RESNET50, NAMES["imagenet"]),
     (RESNET50._replace(stride_in_1x1=True), NAMES["imagenet"]),
 ]

@@ -65,6 +65,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_fault_15_torchrun_restarts_all_ranks_when_one_dies(two_ranks: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     torchrun = [

@@ -12,6 +12,7 @@ import torchvision
 from support.checkpoint_files import save
 from support.originals import IMAGENET, TOLERANCE, as_trained, difference, normalised
 from support.public_formats import HEAD, PUBLIC_FORMATS, under
+from support.thorough import more
 from torch import Tensor, nn
 
 NORMALISATIONS = {"swav": (IMAGENET[0], (0.228, 0.224, 0.225)), "directpred": ((0.0,) * 3, (1.0,) * 3)}
@@ -41,7 +42,7 @@ def trunk(network: nn.Module) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in network.state_dict().items() if not key.startswith("fc.")}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", more("resnext50_32x4d"), more("wide_resnet50_2")])
 def test_a_state_dict(tmp_path: Path, name: str) -> None:
     network = build(name)
     file = save(network.state_dict(), tmp_path)
@@ -50,7 +51,7 @@ def test_a_state_dict(tmp_path: Path, name: str) -> None:
     assert read.reading.assumptions()
 
 
-@pytest.mark.parametrize(("stages", "stride"), [([False, False, True], 16), ([False, True, True], 8)])
+@pytest.mark.parametrize(("stages", "stride"), [more([False, False, True], 16), ([False, True, True], 8)])
 def test_a_dilated_network(tmp_path: Path, stages: list[bool], stride: int) -> None:
     network = build("resnet50", replace_stride_with_dilation=stages)
     file = save(network.state_dict(), tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm_families
 import torch
+from support.thorough import more
 from timm_families import KINDS, Outcome, check
 
 SMALL = {
@@ -57,7 +58,7 @@ def test_a_wrong_reading_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert outcome.word.startswith("UserError: ")
 
 
-@pytest.mark.parametrize("name", ["shvit_s1", "iformer_t"])
+@pytest.mark.parametrize("name", ["shvit_s1", more("iformer_t")])
 def test_networks_whose_names_are_unusual(name: str) -> None:
     """A batch norm inside the classifier, which timm's own list of its layers leaves out; layers called
     `module`, which is no wrapper's word there."""
