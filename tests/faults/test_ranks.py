@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.small_runs import launch_ranks, steps_kept
 
 from benchmarks.fault_ranks import FAULTS, trial, undisturbed
@@ -45,6 +46,7 @@ def slow_in_every_place(path: Path) -> None:
     Checkpoints.save = slowed("save", Checkpoints.save)  # type: ignore[method-assign]
 
 
+@pytest.mark.thorough  # distributed/test_meeting.py has the meeting of ranks alone
 def test_a_rank_slower_than_the_time_out_ends_no_run(tmp_path: Path) -> None:
     noted = tmp_path / "noted"
     fault = functools.partial(slow_in_every_place, noted)
@@ -55,6 +57,7 @@ def test_a_rank_slower_than_the_time_out_ends_no_run(tmp_path: Path) -> None:
     assert steps_kept(tmp_path / "run") == [5]
 
 
+@pytest.mark.thorough  # make faults-ranks has ten minutes of them
 def test_a_fault_at_a_random_moment_costs_no_bit(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")  # which `python -m benchmarks.fault_ranks --seed` takes, with faults of its own

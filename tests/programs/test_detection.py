@@ -251,6 +251,7 @@ class TestWithDetectron2:
         rows = read_rows(tmp_path / "run" / "a" / "trial-0" / "metrics.jsonl")
         assert [row["lr"] for row in rows if "lr" in row] == [pytest.approx(0.002)]
 
+    @pytest.mark.thorough
     def test_trainings_side_by_side_are_those_of_one_after_the_other(
         self, folder: Path, tmp_path: Path
     ) -> None:

@@ -97,6 +97,7 @@ def test_more_features_than_samples_equal_scikit_learns_too() -> None:
     np.testing.assert_allclose(fit_logistic(h, y, 0.7).weight.numpy(), theirs.coef_, atol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's own solver at its limits
 def test_weak_penalties_on_badly_scaled_features_converge_in_tens_of_steps() -> None:
     """The reason for the turned axes: raw, these features need hundreds of steps."""
