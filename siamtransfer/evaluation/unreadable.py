@@ -61,7 +61,7 @@ def leave_out_unreadable(
         return ReadableImages(train, test, {})
     record: dict[str, Any] = {"rule": "skip", "limit": data.max_unreadable}
     kept = []
-    for images, part in zip(sets, ("train", "test"), strict=False):
+    for images, part in zip(sets, ("train", "test")[: len(sets)], strict=True):
         in_memory = images.image_size is not None
         bad = [] if in_memory else unreadable_of(images, cache, runtime, workers=workers)
         rest = _without(images, bad, data.max_unreadable)

@@ -283,4 +283,5 @@ def test_every_new_name_is_an_option() -> None:
         section, *words = name.split(".")
         value: Any = sections[section]
         for word in words:
+            assert hasattr(value, word), name
             value = getattr(value, word)

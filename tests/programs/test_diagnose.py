@@ -38,6 +38,7 @@ SMALL = ["--device", "cpu", "--images", "12", "--views", "3", "--restarts", "2"]
 SCENES = ["--data.name", "fashion-scenes", "--data.size", "32", "--data.count", "40", "--crop", "16"]
 HEADS = ["--simsiam.projector_layers=3", "--simsiam.batch_norm=all"]
 RANDOM = "random:resnet18:width=8:stem=small"
+FORMATS = ["siamtransfer", "siamtransfer", "random"]
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +268,7 @@ def test_names_begin_with_the_checkpoints_place(
     assert "1/rankme/projection" in found
     assert "3/rankme/backbone" in found
     assert "3/rankme/projection" not in found
-    assert [one["format"] for one in several[0]["provenance"]["checkpoints"]] == ["siamtransfer"] * 2 + [
-        "random"
-    ]
+    assert [one["format"] for one in several[0]["provenance"]["checkpoints"]] == FORMATS
 
 
 def test_each_pair_is_compared(several: tuple[dict[str, Any], Path, str], runs: list[Path]) -> None:

@@ -131,7 +131,7 @@ def class_counts(sets: Sequence[ImageSet]) -> dict[str, list[int]]:
     for images in labelled:
         assert images.labels is not None
         numbers = np.bincount(images.labels, minlength=len(classes))
-        for name, number in zip(classes, numbers.tolist(), strict=False):
+        for name, number in zip(classes, numbers.tolist(), strict=True):
             counts[name].append(number)
     return counts
 

@@ -79,8 +79,10 @@ def _head_of(settings: dict[str, Any], tensors: dict[str, Tensor], path: str | P
     sizes: dict[str, int] = {"K": len(settings["classes"])}
     for name, shape in _SHAPES.items():
         found = tuple(tensors[name].shape) if name in tensors else ()
-        expected = tuple(sizes.setdefault(letter, size) for letter, size in zip(shape, found, strict=False))
-        if found != expected or len(found) != len(shape) or not bool(torch.isfinite(tensors[name]).all()):
+        fits = len(found) == len(shape) and all(
+            sizes.setdefault(letter, size) == size for letter, size in zip(shape, found, strict=True)
+        )
+        if not fits or not bool(torch.isfinite(tensors[name]).all()):
             raise UserError(f"{printable(path)} is no usable head: {name}{list(found)} does not fit the rest")
     facts = dict(settings)
     taken = {key: facts.pop(key) for key in ("kind", "strength", "classes", "temperature", "threshold")}
