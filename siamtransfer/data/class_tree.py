@@ -139,7 +139,7 @@ def no_images(folder: Path, skipped: int | None = None, example: str = "") -> st
         listing = list_images(folder)
         skipped, example = listing.skipped, listing.skipped_example
     beside = f" ({skipped} other files, such as {example})" if skipped else ""
-    return f"there are no images below {printable(folder)}{beside}; check --data.root"
+    return f"there are no images below {printable(folder)}{beside}; check the path"
 
 
 def _find(root: Path, folders: list[str], parts: PartsOption) -> tuple[dict[Part, str], list[str]]:

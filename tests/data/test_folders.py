@@ -252,7 +252,7 @@ MISTAKES: dict[str, tuple[list[str], str, str]] = {
     "no such folder": ([], "nowhere", r"nowhere does not exist; .*--data\.root"),
     "a file": (["a.png"], "a.png", r"a\.png is a file; --data\.root takes the folder"),
     "below a file": (["a.png"], "a.png/b", "does not exist"),
-    "empty": ([], ".", r"there are no images below .*check --data\.root"),
+    "empty": ([], ".", r"there are no images below .*check the path"),
     "only other files": (["a.txt", "b/c.pdf"], ".", r"there are no images below .* \(2 other files, such as"),
     "empty classes": (["cat/a.txt", "dog/b.txt"], ".", "there are no images below"),
     "flat": (["1.png", "2.png"], ".", r"no class folders; .*--data\.name flat"),

@@ -51,7 +51,7 @@ class HuggingFaceImages(ContainedImages):
         self._ends = np.cumsum([len(table) for table in tables])
         rows = int(self._ends[-1])
         if not rows:
-            raise UserError(f"there are no rows in {printable(folder)}; check --data.root")
+            raise UserError(f"there are no rows in {printable(folder)}; check the path")
         labels, classes = None, list[str]()
         if self._columns.label is not None:
             labels, classes = labels_of(_joined(tables, self._columns.label), self._columns, str(folder))
@@ -149,7 +149,7 @@ def _arrow_files(folder: Path) -> list[Path]:
             f"{printable(missing[0])} is missing, which {STATE_FILE} beside it names; copy it again"
         )
     if not files:
-        raise UserError(f"there are no rows in {printable(folder)}; check --data.root")
+        raise UserError(f"there are no rows in {printable(folder)}; check the path")
     return files
 
 

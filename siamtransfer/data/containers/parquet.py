@@ -52,7 +52,7 @@ class ParquetImages(ContainedImages):
         table, groups, self._columns = _read_footers(files)
         rows = groups[:, 1]
         if not rows.sum():
-            raise UserError(f"there are no rows in {where}; check --data.root")
+            raise UserError(f"there are no rows in {where}; check the path")
         labels, classes = None, list[str]()
         if self._columns.label is not None:
             labels, classes = labels_of(table.column(self._columns.label), self._columns, where)

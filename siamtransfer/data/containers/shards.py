@@ -43,7 +43,7 @@ class ShardImages(ContainedImages):
         indices = read_indices(shards)
         counts = np.array([len(index.names) for index in indices], dtype=np.int64)
         if not counts.sum():
-            raise UserError(f"there are no images in the shards of {printable(root)}; check --data.root")
+            raise UserError(f"there are no images in the shards of {printable(root)}; check the path")
         names = PathTable.joined([index.names for index in indices])
         sizes = np.concatenate([index.sizes for index in indices])
         _require_once(shards, names, sizes, counts)

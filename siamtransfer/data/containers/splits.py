@@ -43,7 +43,7 @@ def find_files(
     if groups:
         raise UserError(f"{printable(path)} has no split {split}; its splits are {', '.join(groups)}")
     raise UserError(
-        f"there are no {what} ({ending}) in {printable(path)}; check --data.root"
+        f"there are no {what} ({ending}) in {printable(path)}; check the path"
         if path.is_dir()
         else f"{printable(path)} does not exist; give the folder or file of the {what} with --data.root"
     )

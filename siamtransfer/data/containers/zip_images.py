@@ -72,7 +72,7 @@ class ZipImages(ContainedImages):
             self.skipped, self.skipped_example = len(beside), printable(beside[0]) if beside else ""
             members = [member for member in members if "/" in member.path]
         if not members:
-            raise UserError(f"there are no images in {where}; check --data.root")
+            raise UserError(f"there are no images in {where}; check the path")
         label_of, classes, remarks = _classes(members, place, where)
         members.sort(key=lambda member: _order(member.path, label_of))
         _require_readable(where, members)
