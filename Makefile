@@ -118,4 +118,5 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) -e ".[dev]"
 	$(PIP) --no-deps lvis || echo "no lvis: its tests are skipped"
+	if command -v chromium >/dev/null; then $(PIP) -e ".[browser]"; else echo "no chromium: tests of pages are skipped"; fi
 	@touch $@

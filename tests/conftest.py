@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from support.browser import Browser, start_browser
 from support.pictures import write_shapes
 
 from siamtransfer.utils.log import print_messages
@@ -74,3 +75,10 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shapes")
     write_shapes(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a network, started when the first test asks for it."""
+    with start_browser() as started:
+        yield started
