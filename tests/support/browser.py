@@ -32,7 +32,7 @@ class OpenedPage:
     Attributes:
         page: Playwright's Page.
         errors: what it wrote to the console as warnings or errors, and exceptions that it did not catch.
-        requests: every address that it asked for, but its own file and content that lies in it (data:, blob:).
+        requests: every address that it asked for, but its own file and what lies in it (data:, blob:).
     """
 
     page: Any
