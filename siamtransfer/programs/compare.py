@@ -13,7 +13,7 @@ Choose the setting beforehand: of several, one may look better by chance.
 
 Records are refused that differ in task, images, labels or protocol. Left out are the normalisation and the
 rest of how a checkpoint was read, which belong to the weights, and what a choice on held-out data gave
-(chosen_..., held_out_...); siamtransfer/records/comparison.py has the rule.
+(chosen_..., held_out_...); siamtransfer/records/likeness.py has the rule.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ def compare_records(options: CompareOptions) -> dict[str, Any]:
         common_settings,
         compare_predictions,
         default_resamples,
-        refuse_unlike,
     )
     from siamtransfer.records.image_areas import ImageAreas
+    from siamtransfer.records.likeness import refuse_unlike
     from siamtransfer.records.predictions import Predictions, read_record
     from siamtransfer.records.record import record
     from siamtransfer.records.sample_values import SampleValues

@@ -1,6 +1,6 @@
 """Which of two backbones is better, from the predictions of one evaluator for both on the same samples.
 
-Two measurements can be compared when task, data and protocol are the same (`refuse_unlike` has the rule). The
+Two measurements can be compared when task, data and protocol are the same (likeness.py has the rule). The
 samples are then paired: the interval is that of the difference by the paired bootstrap over samples, and the
 test is McNemar's (metrics/paired_bootstrap.py). Of segmentations the samples are images, and there is no test
 beside the interval (metrics/segmentation_intervals.py); nor is there for values that samples have.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,19 +29,16 @@ from siamtransfer.metrics.paired_bootstrap import (
 )
 from siamtransfer.metrics.segmentation import PerImageCounts
 from siamtransfer.metrics.segmentation_intervals import difference_interval
-from siamtransfer.records.image_areas import ImageAreas, truth_difference
+from siamtransfer.records.image_areas import ImageAreas
+from siamtransfer.records.likeness import refuse_unlike
 from siamtransfer.records.predictions import Kept, Predictions, SavedRecord, read_record
 from siamtransfer.records.result import Result
-from siamtransfer.records.sample_values import SampleValues, sample_difference
+from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.strict_json import flatten, to_json
+from siamtransfer.utils.strict_json import to_json
 
 RESAMPLES, RESAMPLES_OF_SCORES = 10_000, 1000
 """Defaults for the mean over classes, and for mAP and mIoU, which take more time."""
-BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std", "remarks")
-"""Keys of a protocol that differ with the weights; remarks tell of their features, such as rows of zeros."""
-CHOSEN = ("chosen_", "held_out_")
-SPELT_IN_SETTING = {"knn": ("k", "temperature", "uniform")}
 ALPHA = 0.05
 
 
@@ -181,54 +177,6 @@ def open_measurement(source: Result | str | Path, name: str) -> SavedRecord:
     return SavedRecord(Path(name), json.loads(to_json(entries)), source.predictions)
 
 
-def refuse_unlike(first: SavedRecord, second: SavedRecord) -> None:
-    """Raises UserError, which names the key and both values, unless the two measured the same in the same
-    way. These have to be equal:
-
-    - `task`, and every key of `protocol`, except: what belongs to the weights (BELONGS_TO_WEIGHTS); what a
-      choice on held-out data gave (names that begin as in CHOSEN; but `chosen_on`, the data of the choice,
-      has to be equal); lists of values of which each setting's name has one (SPELT_IN_SETTING);
-    - every `..._fingerprint` of provenance, which identifies the images;
-    - the labels (or the numbers) of all samples, in their order; of segmented images the pixels of every
-      class.
-
-    Feature files have no fingerprint, and their paths, `train` and `test`, belong to the weights. Of those
-    only the numbers of samples and the labels show that the images were the same.
-    """
-    entries = [_compared_entries(saved.record) for saved in (first, second)]
-    cannot = f"{first.path} and {second.path} cannot be compared, for"
-    for key in entries[0] | entries[1]:
-        if any(key not in half for half in entries) or entries[0][key] != entries[1][key]:
-            values = [repr(half[key]) if key in half else "absent" for half in entries]
-            raise UserError(f"{cannot} {key} is {values[0]} in the first and {values[1]} in the second")
-    difference = _difference_of_truth(first.predictions, second.predictions)
-    if difference is not None:
-        raise UserError(f"{cannot} {difference}")
-
-
-def _difference_of_truth(first: Kept, second: Kept) -> str | None:
-    """How the labels or the masks of two differ, in words; None where they are equal."""
-    if isinstance(first, ImageAreas) or isinstance(second, ImageAreas):
-        if not (isinstance(first, ImageAreas) and isinstance(second, ImageAreas)):
-            return "one of them has areas of images and the other has labels of samples"
-        return truth_difference(*(next(iter(kept.settings.values())) for kept in (first, second)))
-    if isinstance(first, SampleValues) or isinstance(second, SampleValues):
-        if not (isinstance(first, SampleValues) and isinstance(second, SampleValues)):
-            return "one of them has values of samples and the other has labels"
-        return sample_difference(first, second)
-    labels = first.labels, second.labels
-    if labels[0].shape != labels[1].shape:
-        return f"they scored {list(labels[0].shape)} and {list(labels[1].shape)} labels"
-    differing = np.argwhere(labels[0] != labels[1])
-    if not len(differing):
-        return None
-    at = tuple(differing[0])
-    return (
-        f"{len(differing)} labels differ: that of sample {at[0]} is {labels[0][at]} in the first and "
-        f"{labels[1][at]} in the second"
-    )
-
-
 def common_settings(first: SavedRecord, second: SavedRecord, setting: str | None) -> list[str]:
     """The settings of which both have predictions, or only `setting`.
 
@@ -357,17 +305,3 @@ def compare_arrays(
         only_second,
         mcnemar(only_first, only_second),
     )
-
-
-def _compared_entries(record: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a record that `refuse_unlike` compares, by their names in its messages."""
-    task, provenance = record["task"], record["provenance"]
-    paths = ("train", "test") if "train_digest" in provenance else ()
-    exempt = (*BELONGS_TO_WEIGHTS, *SPELT_IN_SETTING.get(task, ()), *paths)
-    protocol = {
-        f"protocol.{key}": value
-        for key, value in flatten(record["protocol"]).items()
-        if key not in exempt and (key == "chosen_on" or not key.startswith(CHOSEN))
-    }
-    data = {f"provenance.{key}": value for key, value in provenance.items() if key.endswith("_fingerprint")}
-    return {"task": task} | data | protocol

@@ -20,7 +20,8 @@ from support.small_runs import ROOT
 from siamtransfer.metrics.paired_bootstrap import mean_average_precision_differences
 from siamtransfer.programs.compare import main
 from siamtransfer.programs.knn import main as knn
-from siamtransfer.records.comparison import compare, compare_arrays, refuse_unlike
+from siamtransfer.records.comparison import compare, compare_arrays
+from siamtransfer.records.likeness import refuse_unlike
 from siamtransfer.records.predictions import Predictions, SavedRecord, publish
 from siamtransfer.records.record import record
 from siamtransfer.records.result import Result

@@ -26,7 +26,7 @@ from siamtransfer.evaluation.depth.scoring import ScoredDepth, ScoringRule, scor
 from siamtransfer.evaluation.depth.train import train_bins
 from siamtransfer.metrics.depth import ERRORS, SHARES, DepthRange
 from siamtransfer.metrics.paired_bootstrap import mean_differences, percentile_interval
-from siamtransfer.records.comparison import CHOSEN
+from siamtransfer.records.likeness import CHOSEN
 from siamtransfer.records.result import Result
 from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.utils.errors import UserError

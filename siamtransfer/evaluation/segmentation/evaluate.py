@@ -24,8 +24,8 @@ from siamtransfer.evaluation.segmentation.pictures import write_pictures
 from siamtransfer.evaluation.segmentation.probe import Patches, PatchProbe
 from siamtransfer.evaluation.segmentation.scoring import Scored, score_probes
 from siamtransfer.metrics.segmentation_intervals import RESAMPLES, interval
-from siamtransfer.records.comparison import CHOSEN
 from siamtransfer.records.image_areas import ImageAreas
+from siamtransfer.records.likeness import CHOSEN
 from siamtransfer.records.result import Result
 from siamtransfer.segmentation.data.check import check_masks
 from siamtransfer.segmentation.data.mask_files import MaskFiles
