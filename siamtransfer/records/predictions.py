@@ -14,7 +14,7 @@ import json
 import zipfile
 import zlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,6 +33,10 @@ DIGEST = "record_digest"
 _DIGEST_MARK = "sha256 of this record: "  # before the digest: where the entry's name is damaged, this is not
 END = "/predictions"
 """Every array of predictions is named `SETTING/predictions`."""
+CONFIDENCES = "/confidences"
+"""And every array of confidences `SETTING/confidences`."""
+_ROUNDING = 1e-6
+"""How far rounding may take a probability out of its range."""
 
 
 @dataclass(eq=False)
@@ -42,6 +46,8 @@ class Predictions:
     Attributes:
         labels: int64[Q]; or for several labels a sample int64[Q, C] of 0 and 1.
         settings: by name (`k=20/T=0.07`) the predicted labels int64[Q], or the scores float64[Q, C].
+        confidences: float32[Q] in [0, 1], the probability that the classifier gives its own prediction (a
+            softmax's, or a share of votes); of those settings for which it is kept, none with scores.
 
     Raises:
         ValueError: shapes or types do not fit; the message is the rest of a sentence that begins with the
@@ -50,6 +56,7 @@ class Predictions:
 
     labels: np.ndarray
     settings: dict[str, np.ndarray]
+    confidences: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape, several = self.labels.shape, self.labels.ndim == 2
@@ -71,12 +78,27 @@ class Predictions:
         self.labels = self.labels.astype(np.int64)
         wide = np.float64 if several else np.int64
         self.settings = {name: predicted.astype(wide) for name, predicted in self.settings.items()}
+        self.confidences = {name: self._confidence(name, given) for name, given in self.confidences.items()}
+
+    def _confidence(self, name: str, given: np.ndarray) -> np.ndarray:
+        """A setting's confidences float32[Q]; raises ValueError where they are something else."""
+        what = f"holds {name}{CONFIDENCES}{list(given.shape)} of type {given.dtype}"
+        if self.labels.ndim == 2:
+            raise ValueError(f"{what}, which go with one label a sample, and there are several")
+        if name not in self.settings:
+            raise ValueError(f"{what} without {name}{END}")
+        if given.shape != self.labels.shape or given.dtype.kind != "f":
+            raise ValueError(f"{what}; floating-point numbers {list(self.labels.shape)} are needed")
+        if not ((given >= -_ROUNDING) & (given <= 1 + _ROUNDING)).all():
+            raise ValueError(f"{what} that are not all between 0 and 1")
+        kept: np.ndarray = given.astype(np.float32).clip(0, 1)
+        return kept
 
     def write(self, path: str | Path) -> None:
         """Writes an .npz atomically; equal predictions make equal bytes.
 
         Its arrays are `labels` and, for every setting, `NAME/predictions`; for one label a sample also
-        `NAME/classes` and `NAME/confusion`[true, predicted].
+        `NAME/classes` and `NAME/confusion`[true, predicted], and `NAME/confidences` where they are kept.
         """
         with atomic_write(path) as file:
             self.save(file)
@@ -89,6 +111,8 @@ class Predictions:
             if self.labels.ndim == 1:
                 classes, confusion = confusion_matrix(self.labels, predicted)
                 arrays |= {f"{name}/classes": classes, f"{name}/confusion": confusion}
+            if name in self.confidences:
+                arrays[name + CONFIDENCES] = self.confidences[name]
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -104,9 +128,12 @@ class Predictions:
     def _from_arrays(cls, path: str | Path, arrays: dict[str, np.ndarray]) -> Predictions:
         if "labels" not in arrays:
             raise UserError(f"{path} has no array called labels: it is no file of predictions")
-        settings = {name.removesuffix(END): array for name, array in arrays.items() if name.endswith(END)}
+        settings, confidences = (
+            {name.removesuffix(end): array for name, array in arrays.items() if name.endswith(end)}
+            for end in (END, CONFIDENCES)
+        )
         try:
-            return cls(arrays["labels"], settings)
+            return cls(arrays["labels"], settings, confidences)
         except ValueError as error:
             raise UserError(f"{path} {error}") from error
 

@@ -17,17 +17,21 @@ from siamtransfer.utils.files import digest_of_file, refuse_record
 
 LABELS = np.array([7, -2, 7, 10**12, -2])
 SINGLE = Predictions(LABELS, {"k=1/T=0.07": np.array([7, 7, 7, 3, -2]), "k=5/T=0.07": LABELS.copy()})
+FIRST = "k=1/T=0.07"
+SURE = Predictions(LABELS, SINGLE.settings, {FIRST: np.array([1, 0.5, 0.25, 0, 1 + 1e-9])})
 SEVERAL = Predictions(np.array([[1, 0, 1], [0, 1, 1]]), {"C=1": np.array([[0.5, -1, 2], [3, 0.25, 1e-300]])})
 
 
-@pytest.mark.parametrize("predictions", [SINGLE, SEVERAL])
+@pytest.mark.parametrize("predictions", [SINGLE, SURE, SEVERAL])
 def test_what_is_written_is_read(tmp_path: Path, predictions: Predictions) -> None:
     predictions.write(tmp_path / "p.npz")
     read = Predictions.read(tmp_path / "p.npz")
     assert list(read.settings) == list(predictions.settings)
+    assert list(read.confidences) == list(predictions.confidences)
     for ours, written in [
         (read.labels, predictions.labels),
         *((read.settings[name], predictions.settings[name]) for name in predictions.settings),
+        *((read.confidences[name], predictions.confidences[name]) for name in predictions.confidences),
     ]:
         assert ours.dtype == written.dtype
         assert (ours == written).all()
@@ -45,13 +49,15 @@ def test_the_arrays_of_a_file_and_their_confusion(tmp_path: Path) -> None:
     expected = theirs(LABELS, SINGLE.settings["k=1/T=0.07"])
     assert (arrays["k=1/T=0.07/confusion"] == expected).all()
     assert arrays["k=1/T=0.07/confusion"][0].tolist() == [1, 0, 1, 0]
+    SURE.write(tmp_path / "sure.npz")
+    assert list(np.load(tmp_path / "sure.npz")) == ["labels", *names[:3], f"{FIRST}/confidences", *names[3:]]
     SEVERAL.write(tmp_path / "several.npz")
     assert list(np.load(tmp_path / "several.npz")) == ["labels", "C=1/predictions"]
 
 
 def test_equal_predictions_make_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        SINGLE.write(tmp_path / name)
+        SURE.write(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -62,6 +68,12 @@ def test_types_of_any_width_become_one() -> None:
     assert (several.labels.dtype, several.settings["a"].dtype) == (np.int64, np.float64)
 
 
+def test_confidences_are_kept_in_their_range() -> None:
+    kept = SURE.confidences[FIRST]
+    assert (kept.dtype, kept.tolist()) == (np.float32, [1, 0.5, 0.25, 0, 1])
+    assert SINGLE.confidences == {}
+
+
 def test_the_matrix_counts_every_sample() -> None:
     generator = np.random.default_rng(0)
     labels, predicted = generator.integers(0, 9, (2, 500)) * 3
@@ -70,6 +82,7 @@ def test_the_matrix_counts_every_sample() -> None:
 
 
 Y, MANY = np.array([1, 0, 2]), np.array([[1, 0], [0, 1]])
+WITH = {"labels": Y, "a/predictions": Y}
 WRONG = {
     "no labels": ({"a/predictions": Y}, "no array called labels"),
     "features": ({"labels": Y, "features": np.ones((3, 2))}, "no predictions, which are called NAME/pred"),
@@ -80,6 +93,15 @@ WRONG = {
     "another length": ({"labels": Y, "a/predictions": Y[:2]}, r"a/predictions\[2\] .*; integers \[3\]"),
     "scores for labels": ({"labels": Y, "a/predictions": Y * 1.0}, "of type float64; integers"),
     "labels for scores": ({"labels": MANY, "a/predictions": MANY}, "of type int64; floating-point scores"),
+    "confidences of nothing": (WITH | {"b/confidences": Y / 2}, r"b/confidences.* without b/predictions"),
+    "too few confidences": (WITH | {"a/confidences": Y[:2] / 2}, r"confidences\[2\] .* \[3\] are needed"),
+    "confidences in percent": (WITH | {"a/confidences": Y * 40.0}, "not all between 0 and 1"),
+    "NaN as a confidence": (WITH | {"a/confidences": Y * np.nan}, "not all between 0 and 1"),
+    "integers as confidences": (WITH | {"a/confidences": Y}, "of type int64; floating-point numbers"),
+    "confidences of scores": (
+        {"labels": MANY, "a/predictions": MANY * 1.0, "a/confidences": MANY[0] * 1.0},
+        "go with one label a sample",
+    ),
     "NaN": ({"labels": MANY, "k=1/predictions": MANY * np.nan}, r"k=1/predictions.* not all finite"),
 }  # fmt: skip
 
@@ -93,8 +115,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path, what: str) -> None:
     assert str(caught.value).startswith(str(tmp_path / "p.npz"))
     if "labels" in arrays:
         settings = {name[:-12]: array for name, array in arrays.items() if name.endswith("/predictions")}
+        sure = {name[:-12]: array for name, array in arrays.items() if name.endswith("/confidences")}
         with pytest.raises(ValueError, match=message):
-            Predictions(arrays["labels"], settings)
+            Predictions(arrays["labels"], settings, sure)
 
 
 def test_damaged_files_are_told(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from siamtransfer.evaluation.linear.splits import TestSplit, number_classes, set
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.intervals import mean_and_interval
-from siamtransfer.records.predictions import Predictions
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -67,9 +66,7 @@ def evaluate(config: FewshotConfig, runtime: Runtime) -> Result | None:
         "repeats": config.repeats,
         "interval": "95 %, Student's t over the repeats",
     }
-    return Result(
-        "fewshot", metrics, protocol, data.provenance, Predictions(split.original_labels(), predictions)
-    )
+    return Result("fewshot", metrics, protocol, data.provenance, split.predictions(predictions))
 
 
 def possible_shots(shots: Sequence[int], labels: np.ndarray) -> tuple[list[int], list[str]]:

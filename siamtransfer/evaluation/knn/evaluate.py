@@ -98,7 +98,7 @@ def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) 
         metrics |= guessing(data.train.labels, test.labels)
         remarks += _remarks_beside(scores, beside, test.labels.numpy())
     add_remarks(protocol, remarks)
-    predictions = Predictions(test.labels.numpy(), scores.predictions)
+    predictions = Predictions(test.labels.numpy(), scores.predictions, scores.confidences)
     return Result("knn", metrics, protocol, data.provenance, predictions)
 
 

@@ -22,11 +22,12 @@ QUERIES_PER_CHUNK = 4096  # whose class scores are held at once
 
 @dataclass
 class KnnScores:
-    """Numbers by name, and per setting (`k=20/T=0.07`) what was predicted: int64[Q] labels, or float64[Q, C]
-    scores where labels are multi-hot."""
+    """Numbers by name, and per setting (`k=20/T=0.07`) what was predicted: int64[Q] labels, with the share
+    float32[Q] of the votes for them, or float64[Q, C] scores where labels are multi-hot."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    confidences: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def knn_scores(
@@ -76,9 +77,9 @@ def score_neighbours(
     values, classes = torch.unique(torch.cat([bank_labels, query_labels]), return_inverse=True)
     voters, targets = classes[: len(bank_labels)].cpu()[indices], classes[len(bank_labels) :].cpu()
     for name, weights in _settings(similarities, ks, temperatures, metric):
-        predicted, top1, top5 = _predict(weights, voters[:, : weights.shape[1]], targets, len(values))
+        predicted, share, top1, top5 = _predict(weights, voters[:, : weights.shape[1]], targets, len(values))
         low, high = bootstrap_interval(top1)
-        result.predictions[name] = values[predicted].numpy()
+        result.predictions[name], result.confidences[name] = values[predicted].numpy(), share.numpy()
         result.metrics |= {
             f"knn/{name}/top1": percent_correct(top1),
             f"knn/{name}/top5": percent_correct(top5),
@@ -123,17 +124,22 @@ def sum_votes(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
     return scores.scatter_add_(1, labels, weights)
 
 
-def _predict(weights: Tensor, voters: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of weights[Q, k] and the classes int64[Q, k] of the voters: the predicted class int64[Q], and whether
-    the target int64[Q] is the best, or among the five best, bool[Q] each."""
-    predicted, top1, top5 = [], [], []
+def _predict(
+    weights: Tensor, voters: Tensor, targets: Tensor, classes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of weights[Q, k] and the classes int64[Q, k] of the voters: the predicted class int64[Q], its share
+    float32[Q] of the votes, and whether the target int64[Q] is the best, or among the five best, bool[Q]
+    each."""
+    predicted, shares, top1, top5 = [], [], [], []
     for begin in range(0, len(targets), QUERIES_PER_CHUNK):
         chunk = slice(begin, begin + QUERIES_PER_CHUNK)
         scores = sum_votes(weights[chunk], voters[chunk], classes)
-        predicted.append(scores.argmax(dim=1))
+        best = scores.argmax(dim=1)
+        predicted.append(best)
+        shares.append((scores.gather(1, best[:, None])[:, 0] / scores.sum(dim=1)).float())
         top1.append(hits(scores, targets[chunk]))
         top5.append(hits(scores, targets[chunk], top=5))
-    return torch.cat(predicted), torch.cat(top1), torch.cat(top5)
+    return torch.cat(predicted), torch.cat(shares), torch.cat(top1), torch.cat(top5)
 
 
 def _settings(

@@ -56,7 +56,7 @@ def logistic_probe(
         "held_out_top1": {f"{c:.4g}": value for c, value in result.held_out.items()},
         "seed": seed,
     }
-    return ProbeResult(split.metrics, protocol, Predictions(split.original_labels(), {"linear": predicted}))
+    return ProbeResult(split.metrics, protocol, split.predictions({"linear": predicted}))
 
 
 def multilabel_probe(

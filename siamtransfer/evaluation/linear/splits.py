@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from siamtransfer.data import ImageSet
+from siamtransfer.evaluation.linear.classifier_bank import ROWS_PER_CHUNK
 from siamtransfer.evaluation.linear.logistic import split_by_class
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.accuracy import bootstrap_interval, mean_per_class
+from siamtransfer.records.predictions import Predictions
 from siamtransfer.utils.errors import UserError
 
 TEST_FRACTION = 0.2
@@ -25,7 +27,8 @@ TEST_FRACTION = 0.2
 class TestSplit:
     """The test split: features of all layers[N, D] and `labels` int64[N], a number from 0 for each class of
     the train split and -1 for a class that train does not have. `values` int64[K] are the original labels by
-    that number; `metrics` collects the scores."""
+    that number; `metrics` collects the scores, and `confidences` float32[N] the softmax of each prediction,
+    by the same names."""
 
     __test__ = False  # pytest collects classes of this prefix
 
@@ -33,11 +36,24 @@ class TestSplit:
     labels: Tensor
     values: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
+    confidences: dict[str, np.ndarray] = field(default_factory=dict)
 
     def score(self, name: str, scores: Tensor) -> np.ndarray:
         """Enters top-1, top-5, the mean over classes and the interval of scores[N, K] under `name`; returns
-        the predicted labels int64[N], in the original numbering."""
-        ranked = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu()
+        the predicted labels int64[N], in the original numbering.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        best, indices = scores.topk(min(5, scores.shape[1]), dim=1)
+        pairs = zip(scores.split(ROWS_PER_CHUNK), best.split(ROWS_PER_CHUNK), strict=True)
+        total = torch.cat([(chunk - highest[:, :1]).exp().sum(dim=1) for chunk, highest in pairs])
+        if not bool(total.isfinite().all()):
+            raise UserError(
+                "a score of the classifier is not finite: lower the learning rate, or look at the features"
+            )
+        self.confidences[name] = total.reciprocal().float().cpu().numpy()
+        ranked = indices.cpu()
         hits = ranked == self.labels.cpu()[:, None]
         low, high = bootstrap_interval(hits[:, 0])
         classes = torch.unique(self.labels.cpu(), return_inverse=True)[1]
@@ -49,6 +65,12 @@ class TestSplit:
             f"{name}/ci95_high": high,
         }
         return self.values[ranked[:, 0]].numpy()
+
+    def predictions(self, settings: dict[str, np.ndarray]) -> Predictions:
+        """What `score` returned, by name, as the file beside a record has it; with the confidences of the
+        settings that were scored under these names."""
+        confidences = {name: self.confidences[name] for name in settings if name in self.confidences}
+        return Predictions(self.original_labels(), settings, confidences)
 
     def original_labels(self) -> np.ndarray:
         """int64[N]: the labels as the set has them, -1 for a class that train does not have."""

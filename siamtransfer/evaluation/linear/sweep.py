@@ -19,7 +19,6 @@ from siamtransfer.evaluation.linear.probe import ProbeResult
 from siamtransfer.evaluation.linear.protocols import PublishedProtocol
 from siamtransfer.evaluation.linear.splits import TestSplit
 from siamtransfer.evaluation.linear.train import ClassifierSchedule, FeatureBatches, Select, train_heads
-from siamtransfer.records.predictions import Predictions
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.log import say
 
@@ -120,7 +119,7 @@ def sweep_probe(
         },
         "seed": settings.seed,
     }
-    return ProbeResult(test.metrics, protocol, Predictions(test.original_labels(), {"linear": predicted}))
+    return ProbeResult(test.metrics, protocol, test.predictions({"linear": predicted}))
 
 
 def published_probe(
@@ -161,8 +160,7 @@ def published_probe(
     test.metrics |= {f"linear/best_on_test/{name}": value for name, value in epochs[best].items()}
     test.metrics["linear/best_on_test/epoch"] = best + 1
     test.metrics |= {f"linear/epoch={n}/top1": epoch["top1"] for n, epoch in enumerate(epochs, 1)}
-    predictions = Predictions(test.original_labels(), {"linear/last": predicted})
-    return ProbeResult(test.metrics, {"seed": seed}, predictions)
+    return ProbeResult(test.metrics, {"seed": seed}, test.predictions({"linear/last": predicted}))
 
 
 def _bank(

@@ -18,7 +18,6 @@ from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, cro
 from siamtransfer.evaluation.linear.splits import TestSplit, number_classes, single_labels
 from siamtransfer.evaluation.semisup.config import SemisupConfig
 from siamtransfer.features.extract import Features, extract
-from siamtransfer.records.predictions import Predictions
 from siamtransfer.records.result import Result
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
@@ -56,7 +55,7 @@ def evaluate(config: SemisupConfig, runtime: Runtime) -> Result | None:
     if not runtime.is_main:
         return None
     say_metrics(split.metrics)
-    predictions = Predictions(split.original_labels(), {"semisup/last": predicted})
+    predictions = split.predictions({"semisup/last": predicted})
     return Result("semisup", split.metrics, protocol, model.provenance, predictions)
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 from support import paths
 from support.small_runs import on_ranks
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from siamtransfer.evaluation.knn.search import search, search_over_ranks
 from siamtransfer.evaluation.knn.searchers import SearchOptions
 from siamtransfer.evaluation.knn.vote import knn_accuracies, knn_scores, score_neighbours
 from siamtransfer.metrics.average_precision import mean_average_precision, steps
+from siamtransfer.metrics.unit_rows import unit_rows
 from siamtransfer.utils.errors import UserError
 
 GOLDEN = paths.GOLDEN / "knn"
@@ -78,6 +80,20 @@ def test_uniform_votes_equal_scikit_learn(golden, k):
     s, i = search(golden["train_features"], golden["test_features"], k)
     scores = score_neighbours(s, i, golden["train_labels"], golden["test_labels"], [k], [None])
     assert scores.predictions[f"k={k}/uniform"].tolist() == golden[f"sklearn_uniform/k={k}"].tolist()
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_confidences_are_scikit_learns_probabilities(golden, k):
+    s, i = search(golden["train_features"], golden["test_features"], k)
+    ours = score_neighbours(s, i, golden["train_labels"], golden["test_labels"], [k], [None, 0.07])
+    unit = {name: unit_rows(golden[f"{name}_features"], torch.float64).numpy() for name in ("train", "test")}
+    for setting, weights in {
+        "uniform": "uniform",
+        "T=0.07": lambda d: np.exp(-np.square(d) / 2 / 0.07),
+    }.items():
+        theirs = KNeighborsClassifier(k, weights=weights, algorithm="brute")
+        p = theirs.fit(unit["train"], golden["train_labels"].numpy()).predict_proba(unit["test"])
+        np.testing.assert_allclose(ours.confidences[f"k={k}/{setting}"], p.max(axis=1), atol=2e-5)
 
 
 def test_ties_are_settled_by_index_even_at_the_cut():

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from siamtransfer.evaluation.linear import logistic
 from siamtransfer.evaluation.linear.logistic import fit_logistic, probe, split_by_class, top_accuracy
+from siamtransfer.evaluation.linear.splits import number_classes
+from siamtransfer.features.extract import Features
 from siamtransfer.utils.errors import UserError
 
 
@@ -72,6 +74,21 @@ def test_a_constant_feature_does_no_harm() -> None:
     fit = fit_logistic(torch.cat([h, torch.full((len(h), 1), 3.0)], dim=1), y, 1.0, standardise=True)
     assert torch.isfinite(fit.weight).all()
     assert fit.weight[:, -1].abs().max() == 0
+
+
+def test_confidences_are_scikit_learns_probabilities() -> None:
+    (h, y), (new, labels) = blobs(), blobs(seed=1)
+    y, split = number_classes(10 * y, Features(new, 10 * labels))
+    predicted = split.score("linear", fit_logistic(h, y, 0.3).scores(new))
+    theirs = SciKitLearns(C=0.3, tol=1e-10, max_iter=10_000).fit(h.double().numpy(), 10 * y.numpy())
+    kept = split.predictions({"linear": predicted, "other": predicted})
+    assert list(kept.confidences) == ["linear"], "of what was scored under its name"
+    p = theirs.predict_proba(new.double().numpy())
+    np.testing.assert_allclose(kept.confidences["linear"], p.max(axis=1), atol=1e-4)
+    assert (kept.settings["linear"] == theirs.classes_[p.argmax(axis=1)]).all()
+    assert kept.confidences["linear"].std() > 0.1
+    with pytest.raises(UserError, match="a score of the classifier is not finite"):
+        split.score("linear", torch.tensor([[0.0, torch.inf, 1, 2]]).expand(len(new), 4))
 
 
 def test_labels_may_be_any_integers() -> None:
