@@ -82,7 +82,7 @@ def truth_difference(first: PerImageCounts, second: PerImageCounts) -> str | Non
     sizes = [(len(counts), counts.classes) for counts in (first, second)]
     if sizes[0] != sizes[1]:
         return " and ".join(f"{images} images of {classes} classes" for images, classes in sizes)
-    truths = [_truth(counts) for counts in (first, second)]
+    truths = [areas_of_truth(counts) for counts in (first, second)]
     if all(np.array_equal(*pair) for pair in zip(*truths, strict=True)):
         return None
     images = [set(zip(*(column.tolist() for column in truth), strict=True)) for truth in truths]
@@ -90,7 +90,7 @@ def truth_difference(first: PerImageCounts, second: PerImageCounts) -> str | Non
     return f"image {image} has other pixels of its classes"
 
 
-def _truth(counts: PerImageCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def areas_of_truth(counts: PerImageCounts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The image, the class and the pixels of the truth wherever it has any, int64[n] each."""
     images = np.repeat(np.arange(len(counts)), np.diff(counts.ends))
     there = counts.entries["truth"] > 0

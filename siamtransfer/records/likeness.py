@@ -1,19 +1,21 @@
 """When two measurements measured the same in the same way, so that their numbers may stand side by side.
 
-`refuse_unlike` says it of two records with their predictions.
+`refuse_unlike` says it of two records with their predictions; for many, records whose `protocol_key` and
+`truth_key` are equal are alike.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 
-from siamtransfer.records.image_areas import ImageAreas, truth_difference
+from siamtransfer.records.image_areas import ImageAreas, areas_of_truth, truth_difference
 from siamtransfer.records.predictions import Kept, SavedRecord
 from siamtransfer.records.sample_values import SampleValues, sample_difference
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.strict_json import flatten
+from siamtransfer.utils.strict_json import flatten, to_json
 
 BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std", "remarks")
 """Keys of a protocol that differ with the weights; remarks tell of their features, such as rows of zeros."""
@@ -35,18 +37,18 @@ def refuse_unlike(first: SavedRecord, second: SavedRecord) -> None:
     Feature files have no fingerprint, and their paths, `train` and `test`, belong to the weights. Of those
     only the numbers of samples and the labels show that the images were the same.
     """
-    entries = [_compared_entries(saved.record) for saved in (first, second)]
+    entries = [compared_entries(saved.record) for saved in (first, second)]
     cannot = f"{first.path} and {second.path} cannot be compared, for"
     for key in entries[0] | entries[1]:
         if any(key not in half for half in entries) or entries[0][key] != entries[1][key]:
             values = [repr(half[key]) if key in half else "absent" for half in entries]
             raise UserError(f"{cannot} {key} is {values[0]} in the first and {values[1]} in the second")
-    difference = _difference_of_truth(first.predictions, second.predictions)
+    difference = difference_of_truth(first.predictions, second.predictions)
     if difference is not None:
         raise UserError(f"{cannot} {difference}")
 
 
-def _difference_of_truth(first: Kept, second: Kept) -> str | None:
+def difference_of_truth(first: Kept, second: Kept) -> str | None:
     """How the labels or the masks of two differ, in words; None where they are equal."""
     if isinstance(first, ImageAreas) or isinstance(second, ImageAreas):
         if not (isinstance(first, ImageAreas) and isinstance(second, ImageAreas)):
@@ -69,7 +71,30 @@ def _difference_of_truth(first: Kept, second: Kept) -> str | None:
     )
 
 
-def _compared_entries(record: dict[str, Any]) -> dict[str, Any]:
+def protocol_key(record: dict[str, Any]) -> str:
+    """A digest of all that `refuse_unlike` compares of two records, without their predictions: 16 hexadecimal
+    digits, equal where these are."""
+    return hashlib.sha256(to_json(compared_entries(record)).encode()).hexdigest()[:16]
+
+
+def truth_key(kept: Kept, setting: str) -> str:
+    """A digest of what is scored against in a setting: labels, the pixels of every class of segmented images,
+    or the numbers and groups of the samples that count. 16 hexadecimal digits, equal where
+    `difference_of_truth` finds no difference."""
+    if isinstance(kept, ImageAreas):
+        arrays = areas_of_truth(kept.settings[setting])
+    elif isinstance(kept, SampleValues):
+        arrays = kept.samples, kept.numbered_groups, np.isnan(kept.settings[setting])
+    else:
+        arrays = (kept.labels,)
+    digest = hashlib.sha256(type(kept).__name__.encode())
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def compared_entries(record: dict[str, Any]) -> dict[str, Any]:
     """The entries of a record that `refuse_unlike` compares, by their names in its messages."""
     task, provenance = record["task"], record["provenance"]
     paths = ("train", "test") if "train_digest" in provenance else ()

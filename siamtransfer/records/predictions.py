@@ -218,11 +218,11 @@ def publish(record: dict[str, Any], predictions: Kept | None, path: str | None) 
     return record
 
 
-def read_record(path: str | Path) -> SavedRecord:
-    """Reads a record that `publish` wrote, and its predictions.
+def read_document(path: str | Path) -> dict[str, Any]:
+    """Reads a record without looking for its predictions, which it need not have.
 
     Raises:
-        UserError: a file is absent, damaged or something else, or the predictions are of another record.
+        UserError: the file is absent, damaged or no record.
     """
     path = Path(path)
     try:
@@ -239,6 +239,27 @@ def read_record(path: str | Path) -> SavedRecord:
     marked = DIGEST in record["provenance"] or any(value.startswith(_DIGEST_MARK) for value in values)
     if marked and record["provenance"].get(DIGEST) != _digest_of_record(record):  # else of an older version
         raise UserError(f"{path} is not as it was written: its content does not match its {DIGEST}")
+    return dict(record)
+
+
+def read_record(path: str | Path) -> SavedRecord:
+    """Reads a record that `publish` wrote, and its predictions.
+
+    Raises:
+        UserError: a file is absent, damaged or something else, or the predictions are of another record.
+    """
+    path = Path(path)
+    record = read_document(path)
+    return SavedRecord(path, record, read_predictions_of(path, record))
+
+
+def read_predictions_of(path: str | Path, record: dict[str, Any]) -> Kept:
+    """The predictions beside a `record` that was read from `path`.
+
+    Raises:
+        UserError: it names none, or they are absent, damaged or of another record.
+    """
+    path = Path(path)
     digest, beside = record["provenance"].get("predictions_digest"), path.with_suffix(".npz")
     if digest is None:
         raise UserError(f"{path} names no predictions: measure again with --record, which keeps them")
@@ -246,7 +267,7 @@ def read_record(path: str | Path) -> SavedRecord:
         raise UserError(f"{path} has lost its predictions: there is no file {beside}")
     if digest_of_file(beside) != digest:
         raise UserError(f"{beside} is not the file of predictions that {path} names: its digest is another")
-    return SavedRecord(path, record, read_kept(beside))
+    return read_kept(beside)
 
 
 def _digest_of_record(record: dict[str, Any]) -> str:
