@@ -1,0 +1,1 @@
+"""The corruptions of ImageNet-C, made anew from their published definitions (Hendrycks & Dietterich 2019)."""
