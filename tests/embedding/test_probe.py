@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from siamtransfer.embedding.predict import probe
-from siamtransfer.embedding.predict.calibration import calibrate, probabilities
 from siamtransfer.embedding.predict.estimate import estimate
 from siamtransfer.embedding.predict.head import nearest_distances, own_distances, threshold_of
 from siamtransfer.embedding.predict.probe import (
@@ -24,6 +23,7 @@ from siamtransfer.embedding.predict.probe import (
     fit_probe,
     fold_numbers,
 )
+from siamtransfer.metrics.temperature import calibrate, probabilities
 from siamtransfer.metrics.unit_rows import unit_rows
 
 

@@ -28,7 +28,6 @@ from siamtransfer.embedding.embed import (
 )
 from siamtransfer.embedding.embedder import Embedder
 from siamtransfer.embedding.predict.belonging import embedder_of_head, facts_of
-from siamtransfer.embedding.predict.calibration import probabilities
 from siamtransfer.embedding.predict.estimate import Estimate, estimate
 from siamtransfer.embedding.predict.head import Head, own_distances, threshold_of
 from siamtransfer.embedding.predict.head_file import read_head, write_head
@@ -42,6 +41,7 @@ from siamtransfer.embedding.predict.labels_table import LabelRow, labels_table
 from siamtransfer.embedding.predict.probe import fit_probe
 from siamtransfer.embedding.sources import Part, open_parts
 from siamtransfer.embedding.tables.table import Row
+from siamtransfer.metrics.temperature import probabilities
 from siamtransfer.metrics.unit_rows import unit_rows
 from siamtransfer.records.result import Result
 from siamtransfer.utils.files import digest_of_file

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siamtransfer.embedding.predict.calibration import probabilities
 from siamtransfer.embedding.predict.probe import Probe
+from siamtransfer.metrics.temperature import probabilities
 from siamtransfer.metrics.unit_rows import unit_rows
 
 

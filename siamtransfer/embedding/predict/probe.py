@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from siamtransfer.embedding.predict.calibration import calibrate
+from siamtransfer.metrics.temperature import calibrate
 from siamtransfer.metrics.unit_rows import unit_rows
 
 STRENGTHS = (10.0, 100.0)
