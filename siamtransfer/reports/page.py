@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from siamtransfer.reports.embedded_json import embedded_json
 from siamtransfer.reports.section import Section
-from siamtransfer.utils.strict_json import to_json
 from siamtransfer.version import __version__
 
 MARK = '<meta name="generator" content="siamtransfer report'
@@ -78,17 +78,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def embedded_json(content: Any) -> Markup:
-    """JSON that may stand in a <script> element: no character in it can end the element or begin a comment.
-
-    NaN and infinities become null.
-    """
-    text = to_json({"": content})[len('{"": ') : -1]
-    for character in ("<", ">", "&", "\u2028", "\u2029"):
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - escaped above
 
 
 def _body(section: Section) -> Markup:

@@ -1,0 +1,169 @@
+"""The section of cost: time, speed, memory and energy of every measurement, as its record has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from siamtransfer.leaderboard import Cell, Column
+from siamtransfer.records.cost import cost_line
+from siamtransfer.reports.charts import (
+    COLOURS,
+    SYMBOLS,
+    Chart,
+    Table,
+    Value,
+    View,
+    errors,
+    layout,
+    number,
+    plain_text,
+)
+from siamtransfer.reports.section import Section
+from siamtransfer.reports.sources import Sources
+from siamtransfer.reports.wording import interval_text, number_text
+
+EXPLAINED = (
+    "What each measurement took on the machine that made it, as its record says; a dash is what that machine "
+    "does not tell. Times of different machines are no comparison of backbones. Where features came from the "
+    "cache, the network did not run, and the time is without it."
+)
+GIBIBYTE = 2**30
+COLUMNS = (
+    ("seconds", "seconds", 1.0),
+    ("images", "images", 1.0),
+    ("images/s", "images_per_second", 1.0),
+    ("memory (GiB)", "peak_memory_bytes", GIBIBYTE),
+    ("device memory (GiB)", "peak_device_memory_bytes", GIBIBYTE),
+    ("energy (kJ)", "energy_joules", 1000.0),
+)
+"""Columns of the table: title, key in a record's cost, and what its value is divided by."""
+
+
+def cost_section(sources: Sources) -> Section | None:
+    """The cost of all records; None where none has it."""
+    rows = [
+        {
+            "backbone": measurement.backbone.label,
+            "task": measurement.task,
+            "numbers": [_shown(cost, key, unit) for _, key, unit in COLUMNS],
+            "machine": str(cost.get("device", "–")),
+            "source": str(cost.get("energy_source", "")),
+            "line": cost_line(cost),
+        }
+        for measurement in sources.measurements
+        if (cost := cost_of(measurement.record))
+    ]
+    if not rows:
+        return None
+    without = len(sources.measurements) - len(rows)
+    views = [view for column in sources.board.columns if (view := cost_view(column, _cells(sources, column)))]
+    return Section(
+        "cost",
+        "Cost",
+        "sections/cost.html",
+        {
+            "explained": EXPLAINED,
+            "rows": rows,
+            "titles": [title for title, _, _ in COLUMNS],
+            "without": without,
+            "charts": [Chart("chart-cost", "Score against time", views, choice="Task")] if views else [],
+        },
+        scripts=("charts.js",),
+        styles=("charts.css",),
+        plotly=bool(views),
+    )
+
+
+def cost_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The cost in a record; empty where it has none."""
+    cost = record["provenance"].get("cost")
+    return cost if isinstance(cost, dict) else {}
+
+
+def cost_view(column: Column, cells: Sequence[Cell]) -> View | None:
+    """Score over seconds of the measurements in which the network ran; None where fewer than two have a
+    time. Each device has a marker of its own."""
+    timed = [cell for cell in cells if _network_ran(cost_of(cell.measurement.record))]
+    if len(timed) < 2:
+        return None
+    costs = [cost_of(cell.measurement.record) for cell in timed]
+    devices = list(dict.fromkeys(str(cost.get("device", "device not stated")) for cost in costs))
+    data, rows = [], []
+    for place, device in enumerate(devices):
+        chosen = [
+            (cell, cost)
+            for cell, cost in zip(timed, costs, strict=True)
+            if str(cost.get("device", "device not stated")) == device
+        ]
+        data.append(_points(place, device, column, chosen))
+        rows += [
+            [cell.measurement.backbone.label, device, number(cost["seconds"], 4), number(cell.value, 4)]
+            for cell, cost in chosen
+        ]
+    cost, fastest = min(zip(costs, timed, strict=True), key=lambda pair: float(pair[0]["seconds"]))
+    unit = f" {column.unit}" if column.unit else ""
+    summary = (
+        f"{len(timed)} backbones on {' and '.join(devices)}. Fastest: {fastest.measurement.backbone.label}, "
+        f"{cost['seconds']:.3g} s for {number_text(fastest.value, column.unit)}{unit}."
+    )
+    left_out = len(cells) - len(timed)
+    if left_out:
+        summary += f" {left_out} of {len(cells)} are left out: no time, or features from the cache."
+    axes = layout(
+        "seconds", f"{column.metric}{f' ({column.unit})' * bool(column.unit)}", showlegend=len(devices) > 1
+    )
+    table: list[list[Value]] = rows
+    return View(
+        column.title,
+        {"data": data, "layout": axes},
+        summary,
+        Table(["backbone", "device", "seconds", "score"], table),
+    )
+
+
+def _points(
+    place: int, device: str, column: Column, chosen: Sequence[tuple[Cell, dict[str, Any]]]
+) -> dict[str, Any]:
+    """The measurements of one device as points with the names of their backbones."""
+    colour = COLOURS[place % len(COLOURS)]
+    labels = [cell.measurement.backbone.label for cell, _ in chosen]
+    values = [cell.value for cell, _ in chosen]
+    low, high = (
+        [float("nan") if end is None else end for end in ends]
+        for ends in zip(*((c.low, c.high) for c, _ in chosen), strict=True)
+    )
+    notes = []
+    for label, (cell, cost) in zip(labels, chosen, strict=True):
+        interval = interval_text(cell.low, cell.high, column.unit) or "not measured"
+        value = f"{number_text(cell.value, column.unit)} {column.unit} (95 % interval {interval})"
+        notes.append(f"{label}: {value} · {cost_line(cost)}")
+    return {
+        "type": "scatter",
+        "mode": "markers+text" if len(chosen) <= 12 else "markers",
+        "name": plain_text(device),
+        "x": [number(cost["seconds"]) for _, cost in chosen],
+        "y": [number(value) for value in values],
+        "error_y": errors(values, low, high, colour),
+        "marker": {"color": colour, "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 10},
+        "text": [plain_text(label, 20) for label in labels],
+        "textposition": "top center",
+        "customdata": [plain_text(note, 300) for note in notes],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+
+
+def _cells(sources: Sources, column: Column) -> list[Cell]:
+    return list(sources.board.of(column).values())
+
+
+def _network_ran(cost: dict[str, Any]) -> bool:
+    return bool(cost.get("seconds")) and not cost.get("features_from_cache")
+
+
+def _shown(cost: dict[str, Any], key: str, unit: float) -> str:
+    """A number of the table; a dash where the machine does not tell."""
+    value = cost.get(key)
+    if not isinstance(value, int | float):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) and unit == 1 else f"{value / unit:,.4g}"
