@@ -104,6 +104,19 @@ def imagenet(request: OpenRequest) -> ImageSet:
     return listed(request)
 
 
+def shifted(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.shifted_sets import open_shifted
+
+    return open_shifted(request.name, request.folder)
+
+
+def corrupted(request: OpenRequest) -> ImageSet:
+    """The split is a corruption and a severity, such as `fog/3`."""
+    from siamtransfer.data.shifted_sets import open_corrupted
+
+    return open_corrupted(request.folder, request.split)
+
+
 def flat(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.folders import FlatFolder
 

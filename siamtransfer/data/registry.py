@@ -143,6 +143,11 @@ NAMED: dict[str, NamedSet] = {
         ("root", "list_file", *FILE_OPTIONS),
         ("root",),
     ),
+    "imagenet-v2": _on_disk(openers.shifted, "ImageNet-V2: folders 0 to 999, test alone", ("test",)),
+    "imagenet-r": _on_disk(openers.shifted, "ImageNet-R, 200 classes, test alone", ("test",)),
+    "imagenet-a": _on_disk(openers.shifted, "ImageNet-A, 200 classes, test alone", ("test",)),
+    "imagenet-sketch": _on_disk(openers.shifted, "ImageNet-Sketch, test alone", ("test",)),
+    "imagenet-c": _on_disk(openers.corrupted, "ImageNet-C, a split for each fog/3 and the like", None),
     "folder": _own(openers.folder, "a folder for each class", openers.parts_of_folder),
     "flat": NamedSet(
         openers.flat, "any images, no labels", ("train",), ("root", *OPTIONS), ("root",), form=SHOWN

@@ -110,7 +110,7 @@ def open_official(name: str, root: str | Path, split: str, *, download: bool = F
         [label for files in lists for label in files.labels],
         lists[0].classes,
     )
-    return _file_images(name, split, folder, joined)
+    return file_images(name, split, folder, joined)
 
 
 def open_drawn(name: str, root: str | Path, split: str, *, download: bool = False) -> FileImages:
@@ -126,12 +126,12 @@ def open_drawn(name: str, root: str | Path, split: str, *, download: bool = Fals
             raise FileNotFoundError  # before torchvision makes the folder
         dataset = source.open(folder, download=download)
         # torchvision leaves out BACKGROUND_Google, the literature's 102nd class.
-        files = _list_classes(folder / source.inner) if name == "caltech101" else _file_list_of(dataset)
+        files = list_classes(folder / source.inner) if name == "caltech101" else _file_list_of(dataset)
     partition = _sun397_partition(folder, split) if name == "sun397" else None
     if partition is not None:
-        return _file_images(name, split, folder, _select(files, partition, folder / source.inner))
+        return file_images(name, split, folder, _select(files, partition, folder / source.inner))
     members = _split_by_hash(name, split, folder, files, source.ends)
-    return _file_images(name, f"{split}-drawn", folder, members)
+    return file_images(name, f"{split}-drawn", folder, members)
 
 
 def open_inaturalist(name: str, root: str | Path, split: str) -> FileImages:
@@ -152,8 +152,8 @@ def open_inaturalist(name: str, root: str | Path, split: str) -> FileImages:
         with explain_errors(name, folder, inner, downloadable=False):
             if not (folder / inner).is_dir():
                 raise FileNotFoundError
-            listed = _list_classes(folder / inner)
-    return _file_images(name, split, folder, listed)
+            listed = list_classes(folder / inner)
+    return file_images(name, split, folder, listed)
 
 
 def _file_list_of(dataset: Any) -> FileList:
@@ -167,7 +167,7 @@ def _file_list_of(dataset: Any) -> FileList:
     return FileList(paths, dataset._labels, classes)
 
 
-def _list_classes(folder: Path) -> FileList:
+def list_classes(folder: Path) -> FileList:
     """The images of a folder of class folders, classes sorted by name."""
     paths = [os.fsdecode(path) for path in list_images(folder).paths]
     names = [path.partition("/")[0] for path in paths]
@@ -243,7 +243,7 @@ def _below(folder: Path, path: str | Path) -> str:
     return str(path).removeprefix(f"{folder}/")
 
 
-def _file_images(name: str, split: str, folder: Path, listed: FileList) -> FileImages:
+def file_images(name: str, split: str, folder: Path, listed: FileList) -> FileImages:
     """The files as an ImageSet, once they are all there and every label is a class."""
     rows = sorted(zip((os.fsencode(_below(folder, p)) for p in listed.paths), listed.labels, strict=True))
     files = PathTable(folder, [path for path, _ in rows])

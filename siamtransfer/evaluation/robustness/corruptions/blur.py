@@ -31,7 +31,7 @@ def glass_blur(x: np.ndarray, numbers: Numbers, generator: np.random.Generator) 
     """Blurred, pixels displaced at random, and blurred again: a deviation, the farthest displacement and the
     number of rounds."""
     sigma, reach, rounds = numbers[0], int(numbers[1]), int(numbers[2])
-    pixels = np.uint8(_gaussian(x, sigma) * 255)
+    pixels = (_gaussian(x, sigma) * 255).astype(np.uint8)
     inner = len(x) - 2 * reach
     for _ in range(rounds):
         offsets = generator.integers(-reach, reach, size=(inner * inner, 2))

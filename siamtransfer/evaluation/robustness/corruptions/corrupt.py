@@ -53,7 +53,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, generator: np.random.Ge
         generator: of what is random; see `generator_of`.
     """
     x = CORRUPTIONS[name](image / 255, numbers_of(name, severity, len(image)), generator)
-    return np.uint8(np.clip(x, 0, 1) * 255 + ROUNDING)
+    return (np.clip(x, 0, 1) * 255 + ROUNDING).astype(np.uint8)
 
 
 def generator_of(index: int, name: str, severity: int, seed: int = 0) -> np.random.Generator:

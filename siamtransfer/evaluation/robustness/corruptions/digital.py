@@ -51,7 +51,7 @@ def pixelate(x: np.ndarray, numbers: Numbers, generator: np.random.Generator) ->
     """Reduced to a part of the side and enlarged again, both by means over boxes."""
     side = len(x)
     reduced = int(side * numbers[0])
-    image = Image.fromarray(np.uint8(np.round(x * 255)))
+    image = Image.fromarray(np.round(x * 255).astype(np.uint8))
     image = image.resize((reduced, reduced), Image.Resampling.BOX)
     return np.asarray(image.resize((side, side), Image.Resampling.BOX)) / 255
 
@@ -59,7 +59,7 @@ def pixelate(x: np.ndarray, numbers: Numbers, generator: np.random.Generator) ->
 def jpeg_compression(x: np.ndarray, numbers: Numbers, generator: np.random.Generator) -> np.ndarray:
     """Written as JPEG of a quality, and read again."""
     file = BytesIO()
-    Image.fromarray(np.uint8(np.round(x * 255))).save(file, "JPEG", quality=int(numbers[0]))
+    Image.fromarray(np.round(x * 255).astype(np.uint8)).save(file, "JPEG", quality=int(numbers[0]))
     return np.asarray(Image.open(file)) / 255
 
 

@@ -19,7 +19,7 @@ def snow(x: np.ndarray, numbers: Numbers, generator: np.random.Generator) -> np.
     mean, deviation, factor, threshold, radius, sigma, share = numbers
     flakes = enlarge(generator.normal(mean, deviation, x.shape[:2])[..., None], factor)
     flakes = np.where(flakes < threshold, 0, flakes)
-    eight_bits = np.uint8(np.clip(flakes, 0, 1) * 255)
+    eight_bits = (np.clip(flakes, 0, 1) * 255).astype(np.uint8)
     flakes = np.round(blur_along(eight_bits, radius, sigma, generator.uniform(-135, -45))) / 255
     white = np.maximum(x, (x @ LUMA)[..., None] * 1.5 + 0.5)
     return share * x + (1 - share) * white + flakes + np.rot90(flakes, k=2)
