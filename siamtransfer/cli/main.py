@@ -28,6 +28,8 @@ PROGRAMS = {
     "copies": "find the originals of copies with it: Copydays",
     "video": "follow objects through videos by its features",
     "depth": "probe its patches for depth in metres",
+    "suite": "measure many backbones on many tasks, and rank them",
+    "report": "make one page of records that opens anywhere",
     "compare": "compare two records, sample by sample",
     "features": "write features to an .npz for any other tool",
     "neighbours": "show the images of a folder that are most like one",

@@ -14,7 +14,6 @@ from siamtransfer.exports.model_card import CARD, Loading, model_card
 from siamtransfer.exports.network import Network
 from siamtransfer.exports.options import Layout
 from siamtransfer.exports.proof import Proof, Written, prove
-from siamtransfer.exports.scores import Score
 from siamtransfer.exports.timm_folder import write_timm_folder
 from siamtransfer.exports.transformers_folder import (
     feature_of,
@@ -22,6 +21,7 @@ from siamtransfer.exports.transformers_folder import (
     require_transformers,
     write_transformers_folder,
 )
+from siamtransfer.records.scores import Score
 from siamtransfer.utils.log import say
 
 _POOLED = "pooler_output"

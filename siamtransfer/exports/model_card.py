@@ -6,22 +6,14 @@ It says what is known and no more: numbers come from records of these weights al
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from siamtransfer.exports.network import Network
 from siamtransfer.exports.proof import Proof
-from siamtransfer.exports.scores import Score
+from siamtransfer.records.scores import LICENSE, Score, card_metadata, reading_lines, scores_table
 
 CARD = "README.md"
-_HUB_NAMES = {
-    "imagenet": "ILSVRC/imagenet-1k",
-    "cifar10": "uoft-cs/cifar10",
-    "cifar100": "uoft-cs/cifar100",
-}
-"""Names of data sets on the Hub by ours."""
-_LICENSE = "# license: not stated by the checkpoint; state it here before you publish the folder"
 
 
 class Loading(NamedTuple):
@@ -44,7 +36,7 @@ def model_card(
 ) -> str:
     """The text of README.md."""
     parts = [
-        f"---\n{_metadata(network, name, loading, scores)}\n{_LICENSE}\n---",
+        f"---\n{_metadata(network, name, loading, scores)}\n{LICENSE}\n---",
         f"# {name}",
         _what(network, account),
         "## Features",
@@ -56,7 +48,7 @@ def model_card(
         "## Scores",
         _scores(scores),
         "## How the weights were read",
-        _reading(account),
+        reading_lines(account["reading"], account["assumptions"]),
         "## Proof",
         _proof(proofs),
         "## License",
@@ -67,36 +59,15 @@ def model_card(
 
 def _metadata(network: Network, name: str, loading: Loading, scores: Sequence[Score]) -> str:
     """The card's YAML."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    results = [
-        EvalResult(
-            task_type="image-classification" if score.task in ("knn", "linear", "fewshot") else score.task,
-            dataset_type=score.test.partition("/")[0],
-            dataset_name=score.test,
-            metric_type="accuracy" if score.metric == "top1" else score.metric,
-            metric_value=round(score.value, 4),
-            metric_name=f"{score.task} {score.setting} {score.metric}".replace("  ", " "),
-        )
-        for score in scores
-    ]
     method = network.read.meta.get("method")
-    data = _training_set(network)
-    card: Any = ModelCardData(
-        library_name="timm" if loading.timm else "transformers",
-        pipeline_tag="image-feature-extraction",
-        tags=[
-            *("image-feature-extraction", "self-supervised-learning" if method else "feature-extraction"),
-            *([str(method)] if method else []),
-            *(["timm"] if loading.timm else []),
-            *(["transformers"] if loading.transformers else []),
-        ],
-        datasets=[_HUB_NAMES[data]] if data in _HUB_NAMES else None,
-        model_name=name if results else None,
-        eval_results=results or None,
+    names = {"timm": loading.timm, "transformers": loading.transformers}
+    return card_metadata(
+        name,
+        scores,
+        method=str(method) if method else None,
+        data=_training_set(network),
+        libraries=[library for library, loads in names.items() if loads],
     )
-    text: str = card.to_yaml()
-    return text.strip()
 
 
 def _what(network: Network, account: Mapping[str, Any]) -> str:
@@ -198,25 +169,7 @@ def _training_set(network: Network) -> str | None:
 def _scores(scores: Sequence[Score]) -> str:
     if not scores:
         return "Not measured: no records were given to the export."
-    rows = [
-        "| evaluator | setting | metric | value | 95 % interval | fitted on | scored on |",
-        "|" + "---|" * 7,
-    ]
-    for score in scores:
-        interval = f"{score.interval[0]:.2f} to {score.interval[1]:.2f}" if score.interval else ""
-        rows.append(
-            f"| {score.task} | {score.setting} | {score.metric} | {score.value:.2f} | {interval} | "
-            f"{score.train} | {score.test} |"
-        )
-    protocols = {json.dumps(score.protocol, sort_keys=True): score.task for score in scores}
-    details = [f"Protocol of {task}: `{text}`" for text, task in protocols.items()]
-    return "\n".join(rows) + "\n\n" + "\n\n".join(details)
-
-
-def _reading(account: Mapping[str, Any]) -> str:
-    facts = [f"- {name}: {fact['value']} ({fact['source']})" for name, fact in account["reading"].items()]
-    assumptions = [f"- {sentence}" for sentence in account["assumptions"]]
-    return "\n".join([*facts, *(assumptions or ["- Nothing was assumed."])])
+    return scores_table(scores)
 
 
 def _proof(proofs: Mapping[str, Proof]) -> str:

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from siamtransfer.exports.network import Network
 from siamtransfer.records.predictions import read_record
+from siamtransfer.records.scores import Score, scores_of
 from siamtransfer.utils.errors import UserError
-
-_INTERVAL = ("ci95_low", "ci95_high")
-
-
-class Score(NamedTuple):
-    """A number of a record.
-
-    Attributes:
-        task: the evaluator.
-        setting: what the number belongs to, such as k=20/T=0.07; may be empty.
-        metric: its name, such as top1.
-        value: in percent as a rule, as the evaluator prints it.
-        interval: the ends of the 95 % interval, where the record has them.
-        train, test: the sets, as the protocol names them; test may say that it is train without the query.
-        protocol: the whole protocol.
-    """
-
-    task: str
-    setting: str
-    metric: str
-    value: float
-    interval: tuple[float, float] | None
-    train: str
-    test: str
-    protocol: dict[str, Any]
 
 
 def read_scores(files: Iterable[str], network: Network) -> list[Score]:
@@ -47,7 +23,7 @@ def read_scores(files: Iterable[str], network: Network) -> list[Score]:
     for file in files:
         record = read_record(file).record
         _require_same_weights(record["provenance"], network, Path(file))
-        scores += _scores_of(record)
+        scores += scores_of(record)
     return scores
 
 
@@ -62,28 +38,3 @@ def _require_same_weights(provenance: dict[str, Any], network: Network, file: Pa
                 f"{file} was measured with {name} {reading[name]['value']}, and the export has "
                 f"{fact['value']}: measure again, or say the same to both"
             )
-
-
-def _scores_of(record: dict[str, Any]) -> list[Score]:
-    metrics, protocol = record["metrics"], record["protocol"]
-    numbers = {name: value for name, value in metrics.items() if name.rpartition("/")[2] not in _INTERVAL}
-    wanted = protocol.get("metric", "top1")
-    chosen = {name: value for name, value in numbers.items() if name.rpartition("/")[2] == wanted} or numbers
-    scores = []
-    for name, value in chosen.items():
-        setting, _, metric = name.rpartition("/")
-        ends = [metrics.get(f"{setting}/{end}") for end in _INTERVAL]
-        low, high = ends
-        scores.append(
-            Score(
-                record["task"],
-                setting.removeprefix(record["task"]).strip("/"),
-                metric,
-                float(value),
-                (float(low), float(high)) if low is not None and high is not None else None,
-                str(protocol.get("train", "not stated")),
-                str(protocol.get("test", "not stated")),
-                protocol,
-            )
-        )
-    return scores

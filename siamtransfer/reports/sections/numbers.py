@@ -1,0 +1,88 @@
+"""The table of backbones x tasks: values, intervals, groups, and a guess below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from siamtransfer.leaderboard import BackboneId, Column, Missing, OverallPlace
+from siamtransfer.reports.section import Section
+from siamtransfer.reports.sources import Sources
+from siamtransfer.reports.standings import Standings
+from siamtransfer.reports.wording import interval_text, number_text
+
+
+def numbers_section(sources: Sources) -> Section | None:
+    """The main number of every backbone and task; None where nothing was measured."""
+    if not sources.board.columns:
+        return None
+    standings = Standings(sources)
+    ranks = {entry.backbone: entry for entry in sources.ranking.overall}
+    backbones = [*standings.contenders, *standings.baselines]
+    context = {
+        "columns": [_heading(column) for column in sources.board.columns],
+        "rows": [_row(sources, standings, one, ranks) for one in backbones],
+        "ranked": len(backbones) > 1 and bool(ranks),
+        "guesses": _guesses(standings),
+        "missing": [_missing(one) for one in sources.board.missing()],
+        "failed": sources.failed,
+        "remarks": [*sources.remarks, *sources.ranking.remarks],
+    }
+    note = (
+        "The best of a task, and all that cannot be told apart from it, are marked by a bar and bold figures."
+    )
+    return Section("numbers", "All backbones", "sections/numbers.html", context, note=note)
+
+
+def _heading(column: Column) -> dict[str, str]:
+    return {
+        "title": column.title,
+        "unit": column.unit,
+        "first": "descending" if column.higher_is_better else "ascending",
+        "better": "" if column.higher_is_better else "lower is better",
+    }
+
+
+def _row(
+    sources: Sources, standings: Standings, one: BackboneId, ranks: dict[BackboneId, OverallPlace]
+) -> dict[str, Any]:
+    rank = ranks.get(one)
+    return {
+        "label": one.label,
+        "baseline": one in standings.baselines,
+        "rank": None if rank is None else rank.mean_rank,
+        "rank_text": "–" if rank is None else f"{rank.mean_rank:.1f}",
+        "groups": "" if rank is None else rank.groups,
+        "cells": [_cell(sources, standings, one, column) for column in sources.board.columns],
+    }
+
+
+def _cell(sources: Sources, standings: Standings, one: BackboneId, column: Column) -> dict[str, Any] | None:
+    """A number of the table; None where it was not measured."""
+    cell = standings.cell(one, column)
+    if cell is None:
+        return None
+    mine = standings.places(column, [one])
+    top = sources.ranking.columns.get(column) or []
+    return {
+        "value": cell.value,
+        "text": number_text(cell.value, column.unit),
+        "interval": interval_text(cell.low, cell.high, column.unit),
+        "groups": mine[0].groups if mine and len(top) > 1 else "",
+        "best": standings.is_top(one, column),
+        "m": sources.place_of(cell.measurement),
+        "metric": column.metric,
+    }
+
+
+def _guesses(standings: Standings) -> list[str]:
+    """What a guess scores in each column; nothing where no column has one."""
+    values = [standings.guesses[column] for column in standings.board.columns]
+    return [number_text(value) if value is not None else "" for value in values] if any(values) else []
+
+
+def _missing(missing: Missing) -> dict[str, str]:
+    return {
+        "backbone": missing.backbone.label,
+        "title": missing.column.title,
+        "command": missing.command,
+    }

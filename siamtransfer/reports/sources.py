@@ -1,0 +1,179 @@
+"""What a page is made of: everything that the given files and folders hold, read once."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siamtransfer.image_map import ImageMap, is_image_map
+from siamtransfer.leaderboard import Board, Measurement, Ranking, board, collect_all, rank
+from siamtransfer.reports.conversions import ConversionProof, proofs_in
+from siamtransfer.reports.options import ReportOptions
+from siamtransfer.training.journal import read_rows
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
+
+JOURNAL, FAILED, PICTURE = "metrics.jsonl", ".failed.json", ".png"
+
+
+@dataclass(frozen=True)
+class RunFolderView:
+    """What a folder of pretraining says of its run.
+
+    Attributes:
+        path: the folder.
+        rows: of metrics.jsonl, in the order of their steps.
+        config: the run's configuration by section; empty where the folder has none.
+    """
+
+    path: Path
+    rows: list[dict[str, Any]]
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return printable(self.path.resolve().name)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture beside records, such as one of attention; `folder` and `name` say whose it is."""
+
+    path: Path
+
+    @property
+    def folder(self) -> str:
+        """The folder's name, which a suite calls after the backbone."""
+        return printable(self.path.resolve().parent.name)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return printable(self.path.stem)
+
+
+@dataclass(frozen=True)
+class FailedCell:
+    """A cell of a suite that failed: whose, the command line, and what it said."""
+
+    backbone: str
+    cell: str
+    command: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a page is made of.
+
+    Attributes:
+        board: of every record the main number, backbones x columns.
+        ranking: the ranks of the board.
+        every: the board of all numbers; its columns are many.
+        measurements: the records, in the order of their paths; sections call one by its place here.
+        runs, maps, pictures, failed, proofs: what lies beside them.
+        remarks: sentences that the reader must know, such as records that stand alone.
+        options: of the report.
+    """
+
+    board: Board
+    ranking: Ranking
+    every: Board
+    measurements: list[Measurement]
+    runs: list[RunFolderView] = field(default_factory=list)
+    maps: list[ImageMap] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    failed: list[FailedCell] = field(default_factory=list)
+    proofs: list[ConversionProof] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    options: ReportOptions = field(default_factory=ReportOptions)
+
+    def place_of(self, measurement: Measurement) -> int:
+        """The place of a measurement in `measurements`."""
+        return self._places[measurement]
+
+    @functools.cached_property
+    def _places(self) -> dict[Measurement, int]:
+        return {measurement: place for place, measurement in enumerate(self.measurements)}
+
+
+def gather(paths: Sequence[str | Path], options: ReportOptions) -> Sources:
+    """Reads all that lies in files and folders: records, runs, maps, pictures, cells that failed.
+
+    Raises:
+        UserError: a path is absent, a file is damaged, or nothing of all is a measurement or a run.
+    """
+    roots = [Path(path) for path in paths]
+    for root in roots:
+        if not root.exists():
+            raise UserError(f"there is no file or folder {printable(root)}")
+    files = sorted({file for root in roots for file in _files_below(root)})
+    runs = [_run_folder(file.parent) for file in files if file.name == JOURNAL]
+    maps = [file for file in files if options.maps and file.suffix == ".npz" and is_image_map(file)]
+    maps += [Path(file) for file in options.map_files if Path(file) not in maps]
+    records = [root for root in roots if root.is_dir() or root.suffix == ".json"]
+    collection = collect_all(records)
+    measurements = collection.measurements
+    if not (measurements or runs or maps):
+        named = ", ".join(map(printable, roots))
+        raise UserError(
+            f"{named} holds no record, no run and no map: evaluators write records by --record OUT.json, "
+            "and siamtransfer suite writes a folder of them"
+        )
+    main = board(measurements)
+    return Sources(
+        main,
+        rank(main, alpha=options.alpha, seed=options.seed),
+        board(measurements, "all"),
+        measurements,
+        runs,
+        [ImageMap.read(file) for file in maps],
+        [Picture(file) for file in files if file.suffix == PICTURE],
+        [_failed_cell(file) for file in files if file.name.endswith(FAILED)],
+        proofs_in(files),
+        [*collection.left_out, *main.remarks],
+        options,
+    )
+
+
+def _files_below(root: Path) -> Iterable[Path]:
+    """The files of a folder and of all below it, or the file itself; hidden ones are left out."""
+    if not root.is_dir():
+        yield root
+        return
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder) / name for name in names if not name.startswith("."))
+
+
+def _run_folder(folder: Path) -> RunFolderView:
+    config = _json_of(folder / "config.json") if (folder / "config.json").exists() else {}
+    return RunFolderView(folder, read_rows(folder / JOURNAL), config)
+
+
+def _failed_cell(file: Path) -> FailedCell:
+    content = _json_of(file)
+    command = content.get("command", "")
+    words = command if isinstance(command, str) else " ".join(map(str, command))
+    return FailedCell(
+        printable(file.resolve().parent.name),
+        printable(file.name.removesuffix(FAILED)),
+        words,
+        str(content.get("message", "")),
+    )
+
+
+def _json_of(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{printable(file)} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{printable(file)} holds no JSON object")
+    return content
