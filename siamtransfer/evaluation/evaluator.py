@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
 from siamtransfer.evaluation.unreadable import CURE
-from siamtransfer.records.predictions import publish
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -48,7 +47,7 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
         raise UserError(f"{error} ({CURE})") from error
     if result is None:
         return None
-    return publish(result.record(), result.predictions, config.record)
+    return result.publish(config.record)
 
 
 def say_metrics(metrics: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from siamtransfer.records.image_areas import ImageAreas, is_of_areas
 from siamtransfer.records.sample_values import SampleValues, is_of_values
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, digest_of_file
+from siamtransfer.utils.files import atomic_write, beside_path, digest_of_file
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.utils.zip_files import verify_zip
@@ -193,10 +194,16 @@ class SavedRecord(NamedTuple):
     predictions: Kept
 
 
-def publish(record: dict[str, Any], predictions: Kept | None, path: str | None) -> dict[str, Any]:
+def publish(
+    record: dict[str, Any],
+    predictions: Kept | None,
+    path: str | None,
+    beside: Mapping[str, tuple[dict[str, Any], Kept | None]] | None = None,
+) -> dict[str, Any]:
     """Returns the record; writes it to `path`, an OUT.json, and the predictions to OUT.npz, unless that is
-    None. Both files are written or neither, and the record's provenance then has a `predictions_digest`
-    and a `record_digest`.
+    None. Further records `beside` it, by name, become OUT.NAME.json and OUT.NAME.npz. All files are written
+    or none, and the provenance of a record with predictions then has a `predictions_digest` and a
+    `record_digest`.
 
     Raises:
         UserError: the files cannot be written.
@@ -205,16 +212,26 @@ def publish(record: dict[str, Any], predictions: Kept | None, path: str | None) 
         return record
     out = Path(path)
     with ExitStack() as files:
-        text = files.enter_context(atomic_write(out))
-        if predictions is not None:
-            arrays = files.enter_context(atomic_write(out.with_suffix(".npz")))
-            predictions.save(arrays)
-            arrays.flush()
-            digest = digest_of_file(arrays.name)
-            record = {**record, "provenance": {**record["provenance"], "predictions_digest": digest}}
-            record = {**record, "provenance": {**record["provenance"], DIGEST: _digest_of_record(record)}}
-        text.write(f"{to_json(record)}\n".encode())
+        record = _write(record, predictions, out, files)  # the first that is opened appears last
+        for name, (further, kept) in (beside or {}).items():
+            _write(further, kept, beside_path(out, name), files)
     say(f"wrote {out}" + (f" and the predictions beside it, {out.stem}.npz" if predictions else ""))
+    for name in beside or {}:
+        say(f"wrote {beside_path(out, name)}")
+    return record
+
+
+def _write(record: dict[str, Any], kept: Kept | None, out: Path, files: ExitStack) -> dict[str, Any]:
+    """Writes one record and its predictions, which appear when `files` closes; returns the record."""
+    text = files.enter_context(atomic_write(out))
+    if kept is not None:
+        arrays = files.enter_context(atomic_write(out.with_suffix(".npz")))
+        kept.save(arrays)
+        arrays.flush()
+        digest = digest_of_file(arrays.name)
+        record = {**record, "provenance": {**record["provenance"], "predictions_digest": digest}}
+        record = {**record, "provenance": {**record["provenance"], DIGEST: _digest_of_record(record)}}
+    text.write(f"{to_json(record)}\n".encode())
     return record
 
 

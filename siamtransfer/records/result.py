@@ -23,6 +23,8 @@ class Result:
         provenance: what the numbers were computed from: digests of weights, fingerprints of images.
         predictions: of every scored sample by setting, or the areas of segmented images; None for
             a measurement without predictions.
+        beside: further results of the same measurement by name, such as those of other test sets, each with
+            predictions of its own; their records lie beside this one as OUT.NAME.json.
     """
 
     task: str
@@ -30,6 +32,7 @@ class Result:
     protocol: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     predictions: Kept | None = None
+    beside: dict[str, Result] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The JSON document that the program of this task prints, with versions, commit, command and time."""
@@ -42,8 +45,17 @@ class Result:
         Raises:
             UserError: one of the files exists or cannot be written.
         """
-        refuse_record(str(path))
-        publish(self.record(), self.predictions, str(path))
+        refuse_record(str(path), self.beside)
+        self.publish(str(path))
+
+    def publish(self, path: str | None) -> dict[str, Any]:
+        """Returns the record; writes it, its predictions and all that is `beside` it, unless `path` is None.
+
+        Raises:
+            UserError: the files cannot be written.
+        """
+        beside = {name: (result.record(), result.predictions) for name, result in self.beside.items()}
+        return publish(self.record(), self.predictions, path, beside)
 
     def __str__(self) -> str:
         """A table: the task, then one line for each metric."""

@@ -213,17 +213,23 @@ def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None
             raise UserError(f"{path} exists; choose another name or replace it with --force")
 
 
-def refuse_record(path: str | None) -> None:
+def beside_path(record: Path, name: str) -> Path:
+    """The file OUT.NAME.json of a further record beside OUT.json."""
+    return record.with_suffix(f".{name}.json")
+
+
+def refuse_record(path: str | None, beside: Iterable[str] = ()) -> None:
     """Raises UserError before any work when `publish` could not write OUT.json and OUT.npz, or would replace
-    one: a measurement, or somebody's features, is never overwritten."""
+    one: a measurement, or somebody's features, is never overwritten. `beside` names further records."""
     if path is None:
         return
     out = Path(path)
     if out.suffix != ".json":
         raise UserError(f"--record {out} must end in .json")
-    for file in (out, out.with_suffix(".npz")):
-        if file.exists():
-            raise UserError(f"{file} exists; choose another --record or remove it first")
+    for document in (out, *(beside_path(out, name) for name in beside)):
+        for file in (document, document.with_suffix(".npz")):
+            if file.exists():
+                raise UserError(f"{file} exists; choose another --record or remove it first")
     _refuse_unwritable(f"--record {out}", out)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,31 @@ def test_it_is_saved_as_by_the_option_record(tmp_path: Path) -> None:
     Result("diagnose", {"rankme": 3.5}).save(tmp_path / "b.json")
     assert json.loads((tmp_path / "b.json").read_text())["metrics"] == {"rankme": 3.5}
     assert not (tmp_path / "b.npz").exists()
+
+
+def test_further_results_lie_beside_it_and_all_are_written_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replace(RESULT, beside={"noise": replace(RESULT, metrics={"noise": 1.0}), "b": Result("knn", {})})
+    whole.save(tmp_path / "a.v1.json")
+    assert read_record(tmp_path / "a.v1.noise.json").record["metrics"] == {"noise": 1.0}
+    files = ["a.v1.b.json", "a.v1.json", "a.v1.noise.json", "a.v1.noise.npz", "a.v1.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    (tmp_path / "a.v1.json").unlink()
+    (tmp_path / "a.v1.npz").unlink()
+    with pytest.raises(UserError, match=r"a\.v1\.noise\.json exists"):
+        whole.save(tmp_path / "a.v1.json")
+    calls: list[object] = []
+
+    def full_at_the_second(*words: object, **arrays: object) -> None:
+        calls.append(words)
+        if len(calls) == 2:
+            raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(np, "savez_compressed", full_at_the_second)
+    with pytest.raises(UserError, match="No space left"):
+        whole.save(tmp_path / "new" / "c.json")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_its_table() -> None:

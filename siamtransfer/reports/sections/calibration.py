@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from scipy import stats
-
 from siamtransfer.metrics.calibration import Reliability, confidence_metrics, reliability
+from siamtransfer.metrics.intervals import wilson_interval
 from siamtransfer.reports.answers import Answer, Answers, collect_answers
 from siamtransfer.reports.charts import GREY, Chart, Figure, Series, Table, View, line_chart, number
 from siamtransfer.reports.section import Section
@@ -103,5 +102,4 @@ def _wilson(bins: Reliability, place: int) -> tuple[float, float]:
     if not count:
         return float("nan"), float("nan")
     hits = round(float(bins.accuracy[place]) * count)
-    low, high = stats.binomtest(hits, count).proportion_ci(method="wilson")
-    return float(low), float(high)
+    return wilson_interval(hits, count)

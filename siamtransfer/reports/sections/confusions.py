@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from siamtransfer.metrics.intervals import wilson_interval
 from siamtransfer.records.predictions import confusion_matrix
 from siamtransfer.reports.answers import Answer, Answers, collect_answers
-from siamtransfer.reports.charts import Chart, Figure, Table, Value, View, interval_chart, matrix_chart, number
+from siamtransfer.reports.charts import (
+    Chart,
+    Figure,
+    Table,
+    Value,
+    View,
+    interval_chart,
+    matrix_chart,
+    number,
+)
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 
@@ -42,8 +51,8 @@ class Pair:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the share."""
-        low, high = stats.binomtest(self.count, self.of).proportion_ci(method="wilson")
-        return 100 * float(low), 100 * float(high)
+        low, high = wilson_interval(self.count, self.of)
+        return 100 * low, 100 * high
 
 
 def confusions_section(sources: Sources) -> Section | None:
