@@ -8,6 +8,7 @@ import sys
 from collections.abc import Container, Sequence
 from typing import Any
 
+from siamtransfer.records.cost import cost_line
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import to_json
 
@@ -17,8 +18,6 @@ FLAGS = {"--json": True, "--no-json": False}
 MOST_ROWS = 40  # numbers in a table
 MOST_ITEMS = 4  # of a list in the protocol
 MOST_TEXT = 90  # characters of an item of the protocol
-MAIN_OF_SETTING = ("top1", "mAP", "mAP_11point")
-"""The numbers that an interval named after the setting alone (`knn/k=20/T=0.07/ci95_low`) belongs to."""
 HIDDEN = ("config", "classes", "remarks", "image_remarks")  # parts of a protocol that fill pages
 
 
@@ -75,6 +74,8 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
         for key, value in settings:
             protocol.add_row(Text(key), Text(value))
         console.print(protocol)
+    if cost := (record.get("provenance") or {}).get("cost"):
+        console.print(Text(f"cost: {cost_line(cost)}"))
     console.print(Text("docs/NUMBERS.md explains the numbers; --json prints the whole record in one line"))
     sys.stdout.flush()
 
@@ -103,15 +104,13 @@ def table_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _interval(name: str, metrics: dict[str, Any], unit: str) -> str:
-    before, _, ending = name.rpartition("/")
-    whose = [name, before] if ending in MAIN_OF_SETTING else [name]
-    for prefix in whose:
-        for low, high in (("ci95_low", "ci95_high"), ("images_low", "images_high")):
-            ends = [metrics.get(f"{prefix}/{end}") for end in (low, high)]
-            if None not in ends:
-                return " to ".join(_number(end, unit, show_unit=False) for end in ends)
-    half = metrics.get(f"{before}/ci95" if ending == "mean" else f"{name}/ci95")
-    return "" if half is None else f"± {_number(half, unit, show_unit=False)}"
+    from siamtransfer.records.metric_intervals import half_width_of, interval_of
+
+    half = half_width_of(name, metrics)
+    if half is not None:
+        return f"± {_number(half, unit, show_unit=False)}"
+    ends = interval_of(name, metrics)
+    return "" if ends is None else " to ".join(_number(end, unit, show_unit=False) for end in ends)
 
 
 def _number(value: Any, unit: str, *, show_unit: bool = True) -> str:

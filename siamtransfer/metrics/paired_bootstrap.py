@@ -8,7 +8,7 @@ Legend: Q samples, C classes, R resamples; differences are second minus first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import stats
@@ -98,21 +98,31 @@ def mean_average_precision_differences(
     labels: np.ndarray, first: np.ndarray, second: np.ndarray, resamples: int, generator: np.random.Generator
 ) -> np.ndarray:
     """float64[R]: the difference of two mean average precisions in each of R resamples of the images, for
-    labels int64[Q, C] and scores float64[Q, C]. A class without a positive in a resample is left out of its
-    mean; a resample without any positive is NaN."""
+    labels int64[Q, C] and scores float64[Q, C]; see `resampled_mean_average_precisions`."""
+    drawn = resampled_mean_average_precisions(labels, [first, second], resamples, generator)
+    difference: np.ndarray = drawn[1] - drawn[0]
+    return difference
+
+
+def resampled_mean_average_precisions(
+    labels: np.ndarray, sets: Sequence[np.ndarray], resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """float64[S, R]: the mean average precision, from 0 to 1, of S sets of scores float64[Q, C] in each of R
+    resamples of the images, the same for all sets, for labels int64[Q, C]. A class without a positive in a
+    resample is left out of its mean; a resample without any positive is NaN."""
     samples = len(labels)
     probabilities = np.full(samples, 1 / samples)
-    means = np.empty(resamples)
+    means = np.empty((len(sets), resamples))
     for chunk in _chunks(resamples, samples):
         drawn = generator.multinomial(samples, probabilities, chunk.stop - chunk.start)
         counts = drawn.T.astype(np.float64, "C")
-        total, present = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+        total, present = np.zeros((len(sets), counts.shape[1])), np.zeros(counts.shape[1])
         for c in np.flatnonzero(labels.any(axis=0)):
             present += labels[:, c] @ counts > 0
-            total += resampled_average_precisions(labels[:, c], second[:, c], counts)
-            total -= resampled_average_precisions(labels[:, c], first[:, c], counts)
+            for number, scores in enumerate(sets):
+                total[number] += resampled_average_precisions(labels[:, c], scores[:, c], counts)
         with np.errstate(invalid="ignore"):
-            means[chunk] = total / present
+            means[:, chunk] = total / present
     return means
 
 

@@ -81,6 +81,7 @@ def truth_key(kept: Kept, setting: str) -> str:
     """A digest of what is scored against in a setting: labels, the pixels of every class of segmented images,
     or the numbers and groups of the samples that count. 16 hexadecimal digits, equal where
     `difference_of_truth` finds no difference."""
+    arrays: tuple[np.ndarray, ...]
     if isinstance(kept, ImageAreas):
         arrays = areas_of_truth(kept.settings[setting])
     elif isinstance(kept, SampleValues):
