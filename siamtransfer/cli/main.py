@@ -33,6 +33,7 @@ PROGRAMS = {
     "compare": "compare two records, sample by sample",
     "features": "write features to an .npz for any other tool",
     "neighbours": "show the images of a folder that are most like one",
+    "map": "lay the images of a set out on a plane, with neighbours",
     "curate": "find copies and outliers in a folder, choose a coreset",
     "embed": "write features of any images as a table",
     "predict": "label images from a few labels, or say unknown",

@@ -135,6 +135,8 @@ def digest_of_file(path: str | Path) -> str:
 class RunLock:
     """The exclusive use of a run folder by one process, until `release` or the end of the process.
 
+    `what` is the folder's name in messages, `option` the one that chooses another.
+
     A POSIX record lock: the kernel drops it when its owner ends for any reason, so the lock file of a dead
     process blocks nothing, and data-loader workers (forked) do not inherit it.
 
@@ -142,7 +144,7 @@ class RunLock:
         UserError: the folder cannot be written, or another running process holds it.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, what: str = "run folder", option: str = "--run.dir"):
         folder = Path(folder)
         self.path = folder / "lock"
         try:
@@ -150,7 +152,7 @@ class RunLock:
             self._file = self.path.open("a+")
         except OSError as error:
             raise UserError(
-                f"cannot write to the run folder {folder}: {error.strerror}; choose another with --run.dir"
+                f"cannot write to the {what} {folder}: {error.strerror}; choose another with {option}"
             ) from error
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,13 +160,13 @@ class RunLock:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 self._file.close()
                 raise UserError(
-                    f"the disk of {folder} cannot lock files ({error.strerror}); choose another --run.dir"
+                    f"the disk of {folder} cannot lock files ({error.strerror}); choose another {option}"
                 ) from error
             self._file.seek(0)
             owner = self._file.read().strip() or "another process"
             self._file.close()
             raise UserError(
-                f"the run folder {folder} is in use by {owner}; stop that run or choose another --run.dir"
+                f"the {what} {folder} is in use by {owner}; stop that run or choose another {option}"
             ) from error
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -1,0 +1,200 @@
+"""The process in which a cell of a suite runs: a program by its command line, in a fork of a process that has
+imported torch already.
+
+multiprocessing's fork server imports the libraries once and forks for every cell. So a cell starts at once, a
+crash ends one cell, and memory and its peak are the cell's own. The fork server computes nothing, so that no
+thread of torch and no CUDA context is forked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from siamtransfer.cli.entry import INTERRUPTED, USER_ERROR
+
+PRELOADED = [
+    "siamtransfer.suites.cell_process",
+    "siamtransfer.suites.open_sets",
+    "siamtransfer.evaluation.evaluator",
+    "siamtransfer.evaluation.frozen_model",
+    "siamtransfer.evaluation.knn.evaluate",
+    "siamtransfer.evaluation.linear.evaluate",
+]
+"""What the fork server imports; programs import the rest when they need it."""
+CRASHED = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does.
+
+    Attributes:
+        command: a program and its words; or empty, and `call` is made.
+        log: the file that stdout and stderr go to.
+        record: where the record is written if the program does not do it itself.
+        environment: variables that are set.
+        threads: of torch on the CPU; None: its own choice.
+        call: a function of a module, and its argument, instead of a program.
+    """
+
+    command: tuple[str, ...] = ()
+    log: str = os.devnull
+    record: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    call: Callable[[Any], Any] | None = None
+    argument: Any = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended: its exit status (below 0 the signal that killed it), a message unless it is 0, and
+    what `Job.call` returned."""
+
+    exit_status: int
+    message: str = ""
+    value: Any = None
+
+
+class CellProcess:
+    """A job in a process of its own, which ends when this process does, however that ends.
+
+    Attributes:
+        results: becomes ready when there is an outcome; for multiprocessing.connection.wait.
+    """
+
+    def __init__(self, job: Job):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self.results, results = context.Pipe(duplex=False)
+        alive, self._alive = context.Pipe(duplex=False)
+        self._process: BaseProcess = context.Process(target=_run, args=(job, results, alive))
+        self._process.start()
+        results.close()
+        alive.close()
+
+    @property
+    def sentinel(self) -> int:
+        """Becomes ready when the process ends; for multiprocessing.connection.wait."""
+        return self._process.sentinel
+
+    def stop(self) -> None:
+        """Asks the program to end what is under way."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends the process and those that it has started, at once."""
+        pid = self._process.pid
+        if pid is not None and self._process.exitcode is None:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:  # before it leads a group of its own
+                self._process.kill()
+
+    def outcome(self) -> Outcome:
+        """Waits for the end, and says what became of the job."""
+        sent: Outcome | None = None
+        with contextlib.suppress(EOFError):
+            sent = self.results.recv()
+        self._process.join()
+        self._alive.close()
+        self.results.close()
+        status = self._process.exitcode
+        assert status is not None
+        if status < 0:
+            name = signal.Signals(-status).name
+            more = ": the machine may have run out of memory" if name == "SIGKILL" else ""
+            return Outcome(status, f"the process was killed by {name}{more}")
+        return sent or Outcome(status or CRASHED, f"the process ended with status {status} and no word")
+
+
+def _run(job: Job, results: Connection, alive: Connection) -> None:
+    """The whole life of the process."""
+    os.setsid()  # a Ctrl-C of the terminal reaches the suite, which hands it on
+    threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
+    _redirect(job.log)
+    os.environ.update(job.environment)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _end)
+    if job.threads is not None:
+        import torch
+
+        torch.set_num_threads(job.threads)
+    outcome = _outcome_of(job)
+    results.send(outcome)
+    results.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(outcome.exit_status)
+
+
+def _outcome_of(job: Job) -> Outcome:
+    from siamtransfer.utils.errors import UserError
+    from siamtransfer.utils.log import say
+
+    try:
+        return Outcome(0, value=_work(job))
+    except UserError as error:
+        say(f"error: {error}")
+        return Outcome(USER_ERROR, str(error))
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else USER_ERROR if stop.code else 0
+        return Outcome(status, f"the program ended with status {status}")
+    except KeyboardInterrupt:
+        return Outcome(INTERRUPTED, "interrupted")
+    except BaseException as error:  # whatever it is fails this cell alone
+        traceback.print_exc()
+        return Outcome(CRASHED, f"{type(error).__name__}: {error}")
+
+
+def _work(job: Job) -> Any:
+    if job.call is not None:
+        return job.call(job.argument)
+    from siamtransfer.cli.main import program
+    from siamtransfer.records.predictions import publish
+    from siamtransfer.utils.log import print_messages
+
+    print_messages()
+    sys.argv = ["siamtransfer", *job.command]  # which a record names as its command
+    record = program(job.command[0])(job.command[1:])
+    if job.record is not None and record is not None:
+        publish(record, None, job.record)
+    return None
+
+
+def _redirect(log: str) -> None:
+    """All output of the process and of those that it starts goes to the end of `log`."""
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    os.close(nothing)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Ends the program by an exception, so that it removes what it was writing."""
+    raise SystemExit(128 + number)
+
+
+def _end_with_parent(alive: Connection) -> None:
+    """Ends the process and its own ones when the suite's process is gone, even by a kill."""
+    try:
+        alive.recv_bytes()
+    except (EOFError, OSError):
+        os.killpg(0, signal.SIGKILL)
