@@ -26,6 +26,7 @@ from siamtransfer.cli.parser import (
 )
 from siamtransfer.cli.shipped import find_config
 from siamtransfer.cli.yaml_file import read_yaml
+from siamtransfer.metering.meter import metered
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
@@ -57,8 +58,10 @@ class Command(Generic[C]):
     default_config: str | None = None
 
     def __call__(self, argv: Sequence[str] | None = None) -> Record | None:
-        """Parses the words and does the work; returns the record on rank 0."""
-        return self.work(self.parse(argv))
+        """Parses the words and does the work, whose cost is counted; returns the record on rank 0."""
+        config = self.parse(argv)
+        with metered():
+            return self.work(config)
 
     def parse(self, argv: Sequence[str] | None = None) -> C:
         """The configuration that the words describe, not yet checked.

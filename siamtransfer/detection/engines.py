@@ -39,6 +39,7 @@ from siamtransfer.detection.torchvision.instances import NOT_COMPARABLE
 from siamtransfer.detection.torchvision.recipe import KNOWN
 from siamtransfer.detection.torchvision.segmenter_recipe import SEGMENTER_KEYS, Head, keys_not_read
 from siamtransfer.detection.torchvision.semantic import NOT_COMPARABLE as OTHER_HEAD
+from siamtransfer.distributed.rank_costs import share_costs
 from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.utils.errors import UserError
 
@@ -166,7 +167,9 @@ class TorchvisionEngine:
     def run(self, runs: Sequence[FinetuneRun]) -> list[dict[str, Any]]:
         """The results, in the order of the runs."""
         with start_runtime(self.device) as runtime:
-            return [finetune(run, runtime, self.head) for run in runs]
+            results = [finetune(run, runtime, self.head) for run in runs]
+            share_costs()
+        return results
 
     def check(self, initialization: Initialization, task: Task) -> None:
         """Raises UserError for settings, weights, data and a device that do not go together."""

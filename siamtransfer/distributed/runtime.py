@@ -24,6 +24,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.buckets import settle_buckets
 from siamtransfer.distributed.meeting import LostRanks, Meeting, explain, is_loss
 from siamtransfer.distributed.sharding import shard
+from siamtransfer.metering.meter import watch_gpu
 from siamtransfer.utils.checks import check_timeout
 from siamtransfer.utils.errors import UserError
 
@@ -130,6 +131,7 @@ def start_runtime(
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+        watch_gpu(torch_device.index)
     runtime = Runtime(torch_device, _find_dtype(precision, torch_device), rank, world_size, local_world_size)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)

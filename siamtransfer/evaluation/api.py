@@ -36,6 +36,7 @@ from siamtransfer.evaluation.api_inputs import (
 )
 from siamtransfer.evaluation.config import EvaluationConfig
 from siamtransfer.evaluation.diagnostics.config import DiagnoseConfig
+from siamtransfer.evaluation.evaluator import with_cost
 from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.evaluation.knn.config import KnnConfig, NeighbourMetric
 from siamtransfer.evaluation.linear.config import LRS, STRENGTHS, LinearConfig, ProbeOptimizer
@@ -103,6 +104,7 @@ def extract_features(
         return Features(features, labels, _origin(read, image_set, transform, runtime))
 
 
+@with_cost
 def knn(
     train: FeatureSource,
     test: FeatureSource | None = None,
@@ -130,6 +132,7 @@ def knn(
         return _on_every_rank(score_features(data, config, runtime))
 
 
+@with_cost
 def linear_probe(
     train: FeatureSource,
     test: FeatureSource | None = None,
@@ -176,6 +179,7 @@ def linear_probe(
         return probe_features(data, config, runtime)
 
 
+@with_cost
 def diagnose(
     features: FeatureSource,
     *,

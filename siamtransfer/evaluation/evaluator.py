@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.distributed.rank_costs import share_costs
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
 from siamtransfer.evaluation.unreadable import CURE
+from siamtransfer.metering.meter import metered
 from siamtransfer.records.result import Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -25,6 +29,7 @@ class EvaluatorOptions(Protocol):
 
 
 C = TypeVar("C", bound=EvaluatorOptions)
+P = ParamSpec("P")
 
 
 def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) -> dict[str, Any] | None:
@@ -41,6 +46,7 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
             config.device, config.precision, timeout_minutes=config.timeout_minutes
         ) as runtime:
             result = evaluate(config, runtime)
+            share_costs()
     except UnreadableImage as error:
         if getattr(getattr(config, "data", None), "unreadable", None) != "stop":
             raise
@@ -48,6 +54,18 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
     if result is None:
         return None
     return result.publish(config.record)
+
+
+def with_cost(measure: Callable[P, Result]) -> Callable[P, Result]:
+    """`measure`, with what it cost in the provenance of its result."""
+
+    @functools.wraps(measure)
+    def metered_measure(*args: P.args, **kwargs: P.kwargs) -> Result:
+        with metered() as meter:
+            result = measure(*args, **kwargs)
+            return replace(result, provenance={**result.provenance, "cost": meter.read().as_dict()})
+
+    return metered_measure
 
 
 def say_metrics(metrics: dict[str, float]) -> None:

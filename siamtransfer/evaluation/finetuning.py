@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.training.epochs import Notes, train_epochs
 from siamtransfer.training.guard import StepContext, StepReport
 from siamtransfer.training.loss_scale import load_loss_scale
@@ -113,6 +114,7 @@ class _ClassifierTraining:
 
     def __init__(self, model: Classifier, images: AugmentedImages, plan: FinetuningPlan, runtime: Runtime):
         self.model, self.images, self.plan, self.runtime = model, images, plan, runtime
+        self._clock = ImageClock()
         groups = [
             {"params": list(module.parameters()), "initial": lr * images.batch / 256}
             for module, lr in zip((model.backbone, model.linear), plan.lrs, strict=True)
@@ -139,7 +141,7 @@ class _ClassifierTraining:
         return self.images.batch
 
     def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.images.batches(start, steps)
+        return self._clock.watch(self.images.batches(start, steps))
 
     def step(self, step: int, batch: tuple[Tensor, Tensor], exit_status: int | None) -> StepReport:
         x, y = batch
@@ -151,7 +153,9 @@ class _ClassifierTraining:
             scores = self._updater.model(x)
         loss = F.cross_entropy(scores.float(), y)
         lr = self._updater.optimizer.param_groups[0]["lr"]
-        return self._updater.step(loss, StepContext(step, lr, None, ADVICE), exit_status)
+        report = self._updater.step(loss, StepContext(step, lr, None, ADVICE), exit_status)
+        self._clock.count(len(y))
+        return report
 
     def state_dict(self) -> dict[str, Any]:
         return {

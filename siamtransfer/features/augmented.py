@@ -19,6 +19,7 @@ from siamtransfer.data.readers import StrictReader
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Images
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.dataset import SampleKey, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
@@ -71,11 +72,13 @@ def view_features(
     batches = []
     try:
         with torch.inference_mode(), collectives.own_pace("extracting features of views"):
+            clock = ImageClock()
             for views in loader:
                 x = torch.cat(augment_batch(views, recipe, runtime.device, channels_last=True))
                 with runtime.autocast():
                     h = backbone(x).float()
                 batches.append(h.view(q, len(views), -1).transpose(0, 1).flatten(1).cpu())
+                clock.count(q * len(views))
     finally:
         backbone.train(was_training)
     features = collectives.all_gather_rows(

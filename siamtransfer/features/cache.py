@@ -26,6 +26,7 @@ from torch import Tensor
 
 from siamtransfer.distributed import collectives
 from siamtransfer.features.extract import Transform
+from siamtransfer.metering.meter import count_cached
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
@@ -74,6 +75,7 @@ class FeatureCache:
         """
         cached = self._read_on_every_rank(path, images)
         if cached is not None:
+            count_cached(images / collectives.world_size())
             return cached
         share = extract_share()
         self._keep(path, share, images, device)
@@ -117,11 +119,15 @@ class FeatureCache:
             np.save(file, features.numpy(), allow_pickle=False)
             self._sign(file, path)
 
+    def keep(self, path: Path, rows: Tensor) -> None:
+        """`write` of float32[N, D] that a later run need not compute again; a remark where it fails."""
+        self._remark_once(lambda: self.write(path, rows))
+
     def _keep(self, path: Path, share: Tensor, images: int, device: torch.device) -> None:
         """Rank 0 publishes the features, of which each rank has its share; a cache that cannot be written is
         remarked once."""
         if collectives.world_size() == 1:
-            return self._remark_once(lambda: self.write(path, share))
+            return self.keep(path, share)
         blocks = collectives.gather_blocks(share, images, device)
         with collectives.own_pace("keeping the features"):  # whose checksum rank 0 computes at the end
             if collectives.rank() == 0:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.progress import PassProgress
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.workers import worker_init
 from siamtransfer.views.crop import centre_crop
@@ -249,7 +250,7 @@ def _rows_of_share(
     progress = PassProgress(options.what, len(images), shown=runtime.is_main)
     rows: Tensor | None = None
     error: UserError | None = None
-    batches = iter(loader)
+    clock, batches = ImageClock(), iter(loader)
     for number in range(-(-len(images) // (batch * runtime.world_size))):
         if options.between_batches:
             options.between_batches()
@@ -264,6 +265,7 @@ def _rows_of_share(
             with torch.inference_mode(False):  # an ordinary tensor, which gradients may meet later
                 rows = torch.empty(len(local_indices), computed.shape[1], dtype=computed.dtype)
         rows[number * batch : number * batch + len(computed)] = computed
+        clock.count(len(computed))
         progress.done((number * batch + len(computed)) * runtime.world_size)
     if runtime.world_size == 1:
         if error is not None:

@@ -19,6 +19,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import Images, Pass, Transform, forward_of
 from siamtransfer.features.progress import PassProgress
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.utils.workers import worker_init
 from siamtransfer.views.crop import centre_crop
 
@@ -58,11 +59,14 @@ def feature_blocks(
     """
     compute = _pixels if backbone is None else forward_of(backbone, transform, options.runtime)
     progress = PassProgress(options.what, len(images), shown=options.runtime.is_main)
+    clock = ImageClock()
     for indices, crops, sizes, bad in _batches(images, transform, options):
         features = (
             torch.empty(0, 0) if crops is None else _computed(backbone, compute, crops, options.runtime)
         )
+        clock.count(len(indices))
         yield FeatureBlock(indices, features, sizes, bad)
+        clock.restart()
         progress.done(max([0, *indices[-1:], *(image.index for image in bad[-1:])]) + 1)
 
 

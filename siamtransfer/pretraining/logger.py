@@ -10,6 +10,7 @@ from typing import TypeVar
 from siamtransfer.data.unreadable import UnreadableImages
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.metering.meter import ImageClock, Meter
 from siamtransfer.optim.optimizers import rate_at
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
@@ -29,10 +30,10 @@ class Logger:
     A resumed run's metrics.jsonl loses the rows after the restored step, which the run will write again.
     """
 
-    def __init__(self, folder: Path, state: TrainState, schedule: Schedule, runtime: Runtime):
+    def __init__(self, folder: Path, state: TrainState, schedule: Schedule, runtime: Runtime, meter: Meter):
         self.state, self.schedule, self.runtime = state, schedule, runtime
         config = state.config
-        self.clock = Stopwatch()
+        self.clock, self._images = Stopwatch(), ImageClock(meter)
         if runtime.is_main:
             write_checked_text(folder / "config.json", to_json(config.as_dict()) + "\n")
         self.journal = Journal(
@@ -88,6 +89,7 @@ class Logger:
         """Passes `batches` on and starts the clocks of speed, time left and waiting for data."""
         self._progress.restart()
         self.clock = Stopwatch()
+        self._images.restart()
         return self.clock.watch(batches)
 
     def step(self, result: StepResult) -> None:
@@ -96,6 +98,7 @@ class Logger:
         config, steps = self.state.config, self.schedule.steps
         due = result.step % config.log.every == 0 or result.step == steps
         self.clock.images += config.optim.batch_size
+        self._images.count(config.optim.batch_size / self.runtime.world_size)
         self._to_report += result.unreadable
         if due or result.stopping:
             self._report_unreadable()
@@ -104,6 +107,11 @@ class Logger:
             self._write_row(result)
         elif line_due and self.runtime.is_main:
             self._tell(result, *self.clock.look())
+
+    def leave_out_time(self) -> None:
+        """The time since the last step is not training's."""
+        self.clock.lap()
+        self._images.restart()
 
     def _write_row(self, result: StepResult) -> None:
         speed, waiting = self.clock.lap()

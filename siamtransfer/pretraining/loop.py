@@ -123,6 +123,7 @@ def pretrain(
         if exit_status is not None:
             end(exit_status)
         collectives.barrier("the last step")
+        run.cost.settle()
         return run.record(state, log, monitors) if runtime.is_main else None
 
 

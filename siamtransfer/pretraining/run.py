@@ -12,8 +12,10 @@ from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.config import PretrainConfig
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.metering.meter import metered, not_counted
 from siamtransfer.pretraining.logger import Logger
 from siamtransfer.pretraining.monitors import Monitor
+from siamtransfer.pretraining.run_cost import RunCost
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import SAVE_WISH, StepResult
@@ -41,6 +43,11 @@ class RunFolder(contextlib.ExitStack):
             if runtime.is_main:
                 self.enter_context(RunLock(self.path))
         self.checkpoints = Checkpoints(self.path, config.checkpoint.keep)
+        meter = self.enter_context(metered())
+        if runtime.device.type == "cuda":
+            meter.watch_gpus([runtime.device.index])
+        self.enter_context(not_counted())  # the images of monitors are not trained on
+        self.cost = RunCost(self.path, meter, runtime)
         self._saved_at = time.monotonic()
         self._saved_step = -1
         self._told_time = False
@@ -80,8 +87,9 @@ class RunFolder(contextlib.ExitStack):
 
     def open_log(self, state: TrainState, schedule: Schedule) -> Logger:
         """The run's log from `state.step` on; it is closed with the folder."""
-        log = Logger(self.path, state, schedule, self.runtime)
+        log = Logger(self.path, state, schedule, self.runtime, self.cost.meter)
         self.callback(log.close)
+        self.cost.go_on(state.step)
         return log
 
     def save_due(self, result: StepResult, steps: int) -> bool:
@@ -110,6 +118,7 @@ class RunFolder(contextlib.ExitStack):
         with collectives.own_pace("saving the state"):
             if self.runtime.is_main:
                 self.checkpoints.save(content, state.step)
+        self.cost.keep()
         self._saved_at, self._saved_step = time.monotonic(), state.step
         if self.runtime.is_main and not self._told_time:
             say(f"saving takes {self._saved_at - began:.1f} s")
@@ -154,4 +163,5 @@ class RunFolder(contextlib.ExitStack):
             checkpoint=str(self.checkpoints.published),
             **({} if kept.kept_step is None else {"good_checkpoint": str(self.good)}),
             data_fingerprint=state.images.fingerprint,
+            cost=self.cost.meter.read().as_dict(),
         )

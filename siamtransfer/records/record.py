@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.metering.meter import current_cost
 from siamtransfer.version import __version__
 
 LIBRARIES = (
@@ -29,8 +30,9 @@ def record(
         metrics: numbers by name (`knn/k=20/T=0.07/top1`); accuracies and average precisions in percent.
         protocol: every choice that moves the numbers.
         provenance: what the numbers were computed from (digest of the weights, fingerprint of the data ...);
-            versions, commit, command and time are added here.
+            versions, commit, command, time and, where a meter runs, the cost are added here.
     """
+    cost = current_cost()
     return {
         "task": task,
         "metrics": metrics,
@@ -41,6 +43,7 @@ def record(
             "commit": commit(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            **({} if cost is None or "cost" in provenance else {"cost": cost}),
         },
     }
 

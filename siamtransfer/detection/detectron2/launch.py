@@ -26,6 +26,8 @@ from siamtransfer.detection.detectron2.trunk import register_trunks
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.distributed.runtime import cpu_count
 from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.metering.cost import over_ranks
+from siamtransfer.metering.meter import ImageClock, Meter, metered
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import RunLock
@@ -109,22 +111,25 @@ def do_runs(runs: Sequence[FinetuneRun]) -> None:
         warnings.simplefilter("ignore", UserWarning)  # newer libraries' advice to Detectron2
         for run in runs:
             lock = RunLock(run.folder) if comm.is_main_process() else contextlib.nullcontext()
-            with lock, _log_file(run.folder):
-                _finetune(run, stop)
+            with lock, _log_file(run.folder), metered(packages=comm.get_local_rank() == 0) as meter:
+                _finetune(run, stop, meter)
 
 
-def _finetune(run: FinetuneRun, stop: StopSignal) -> None:
+def _finetune(run: FinetuneRun, stop: StopSignal, meter: Meter) -> None:
     from detectron2.utils import comm
 
     from siamtransfer.detection.detectron2.trainer import Trainer
 
     began = time.monotonic()
+    if run.initialization.settings.MODEL.DEVICE.startswith("cuda"):
+        meter.watch_gpus([torch.cuda.current_device()])
     trainer = Trainer(run, stop)
     if run.evaluate_only:
         trainer.load_final_model()
         metrics = trainer.test(trainer.cfg, trainer.model)
     else:
         trainer.load_start()
+        clock = ImageClock()
         try:
             trainer.train()
         except FloatingPointError as error:
@@ -134,6 +139,9 @@ def _finetune(run: FinetuneRun, stop: StopSignal) -> None:
                 f"({solver.BASE_LR:g}) or lengthen SOLVER.WARMUP_ITERS"
             ) from error
         metrics = trainer.metrics
+        steps = trainer.max_iter - trainer.start
+        clock.count(steps * trainer.cfg.SOLVER.IMS_PER_BATCH / comm.get_world_size())
+    cost = over_ranks(comm.all_gather(meter.read_own()))
     if comm.is_main_process():
         task, rows = run.task, read_rows(run.folder / "metrics.jsonl")
         result = {
@@ -141,6 +149,7 @@ def _finetune(run: FinetuneRun, stop: StopSignal) -> None:
             "seed": run.seed,
             "tensors_proved": trainer.tensors_proved,
             "seconds": time.monotonic() - began,
+            "cost": cost.as_dict(),
             f"{task.measure}_by_step": [
                 (row["step"], row[task.headline]) for row in rows if task.headline in row
             ],

@@ -16,6 +16,7 @@ from siamtransfer.detection.torchvision.transfer import Evaluation, S, Transfer
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.training.guard import StepContext, StepReport
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress
@@ -62,10 +63,12 @@ class TransferTraining(Generic[S]):
         with contextlib.closing(journal), contextlib.closing(progress), StopSignal() as stop:
             score_if_due(start)  # the signal came between a step and its scores
             batches = self.transfer.batches(start, recipe.steps, runtime, self.workers)
-            for step, batch in enumerate(batches, start):
+            clock = ImageClock()
+            for step, batch in enumerate(clock.watch(batches), start):
                 stop.doing = f"finishing step {step + 1}" + (", then saving" if saved else "")
                 collectives.set_doing(f"at step {step + 1}")
                 report, losses = self.step(step, batch, stop.exit_status)
+                clock.count(len(batch))
                 done, last = step + 1, step + 1 == recipe.steps
                 lr = recipe.lr_at(step)
                 if done % recipe.log_every == 0 or last:

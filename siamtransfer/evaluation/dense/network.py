@@ -10,6 +10,7 @@ from siamtransfer.checkpoints.assumptions import say_assumptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, load_backbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.dense.config import FrozenConfig
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.utils.errors import UserError
 
 
@@ -44,7 +45,7 @@ def run_frozen(
             f"{pixels.shape[1]}: name other images, or state --data.channels where the program has it"
         )
     mean, std = read.normalisation if read else ((0.0,), (1.0,))
-    device = runtime.device
+    device, clock = runtime.device, ImageClock()
     shift, scale = (torch.tensor(values, device=device).view(-1, 1, 1) * 255 for values in (mean, std))
     with torch.inference_mode(), runtime.autocast():
         result: Tensor = part((pixels.to(device).float() - shift) / scale).float()
@@ -53,4 +54,5 @@ def run_frozen(
             f"{source} gives numbers that are not finite: its weights are damaged, or "
             f"{runtime.precision} is too narrow for it (try --precision float32)"
         )
+    clock.count(len(pixels))
     return result

@@ -23,6 +23,7 @@ from siamtransfer.evaluation.gradient_view.report import say_table, write_curves
 from siamtransfer.evaluation.linear.augmented_images import local_part
 from siamtransfer.evaluation.unreadable import NAMES_RECORDED
 from siamtransfer.features.augmented import EPOCH
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few
@@ -97,9 +98,10 @@ def measure(
         workers=config.data.workers,
         pin_memory=runtime.device.type == "cuda",
     )
-    numbers = []
+    numbers, clock = [], ImageClock()
     for batch in loader:
         replaced.update(batch.unreadable)
         views = augment_batch(batch, recipe, runtime.device, channels_last=True)
         numbers.append(indicators(decompose(method, views, runtime)))
+        clock.count(len(batch))
     return average(numbers)

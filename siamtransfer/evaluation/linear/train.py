@@ -16,6 +16,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.linear.augmented_images import AugmentedImages, local_part
 from siamtransfer.evaluation.linear.classifier_bank import ClassifierBank
+from siamtransfer.metering.meter import ImageClock
 from siamtransfer.training.epochs import UPDATE_PROGRESS, Notes, train_epochs
 from siamtransfer.training.guard import StepContext, StepReport, check_finite, step_report
 from siamtransfer.training.saved_training import SavedTraining
@@ -88,10 +89,13 @@ class AugmentedFeatures:
 
     def batches(self, start: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.backbone.eval()
+        clock = ImageClock()
         for x, y in self.images.batches(start, steps):
             with torch.no_grad(), self.images.runtime.autocast():
                 features = [self.backbone(chunk).float() for chunk in x.split(self.together)]
+            clock.count(len(y))
             yield torch.cat(features), y
+            clock.restart()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from siamtransfer.evaluation.api import moved
 from siamtransfer.evaluation.api_inputs import BackboneSource, open_backbone
 from siamtransfer.evaluation.dense.config import FrozenConfig
 from siamtransfer.evaluation.dense.model import DEFAULT_SIDE, DenseModel
+from siamtransfer.evaluation.evaluator import with_cost
 from siamtransfer.evaluation.segmentation.config import ProbeName, SegmentationConfig
 from siamtransfer.evaluation.segmentation.evaluate import score
 from siamtransfer.records.result import Result
@@ -33,6 +34,7 @@ _READ = {field.name for kind in (ReadingOptions, FrozenConfig) for field in fiel
 _OWN = sorted({field.name for field in fields(SegmentationConfig)} - _READ - {"data", "probe"})
 
 
+@with_cost
 def segmentation_probes(
     backbone_or_source: BackboneSource,
     train: MaskedImages,

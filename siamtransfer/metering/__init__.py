@@ -1,0 +1,1 @@
+"""What a program costs: time, images, memory and energy, where the machine tells them."""
