@@ -19,11 +19,10 @@ class Subset:
     """
 
     def __init__(self, images: ImageSet, indices: np.ndarray):
-        assert images.labels is not None
         self.images, self.indices = images, indices
         self.name, self.split, self.classes = images.name, images.split, images.classes
         self.image_size, self.channels = images.image_size, channels_of(images)
-        self.labels = images.labels[indices]
+        self.labels = None if images.labels is None else images.labels[indices]
         self.form: PixelForm = getattr(images, "form", PixelForm(self.channels))
         self.remark: str | None = getattr(images, "remark", None)
         self.set_remarks: tuple[str, ...] = getattr(images, "set_remarks", ())

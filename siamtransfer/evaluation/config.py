@@ -81,6 +81,8 @@ class EvaluationConfig(ReadingOptions):
     """Options that are given without their name, in this order."""
     aliases: ClassVar[dict[str, str]] = {"batch": "forward_batch_size"}
     """Older names of options, and the present ones."""
+    labels_needed: ClassVar[bool] = True
+    """Whether images without labels are refused."""
 
     data: EvaluationData = field(default_factory=EvaluationData)
     train_features: str | None = None

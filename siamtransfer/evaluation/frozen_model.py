@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from siamtransfer.evaluation.labelled_images import (
 )
 from siamtransfer.evaluation.transform import choose_transform, recorded_config
 from siamtransfer.evaluation.unreadable import leave_out_unreadable
-from siamtransfer.features.cache import feature_cache
+from siamtransfer.features.cache import FeatureCache, feature_cache
 from siamtransfer.features.extract import (
     FeatureOrigin,
     Features,
@@ -156,17 +157,30 @@ class FrozenModel:
         if cache is None:
             share = self._forward_share(images, layers)
             return collectives.all_gather_rows(share, len(images), self.runtime.device)
+        path = self._kept_file(cache, self.read, images, layers)
+        return cache.read_or_extract(
+            path, len(images), lambda: self._forward_share(images, layers), self.runtime.device
+        )
+
+    def has_kept(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> bool:
+        """Whether the cache has the features of these images, whole or damaged, so that nothing need be
+        extracted."""
+        cache = feature_cache(self.config.cache)
+        if self.backbone is None or self.read is None or cache is None:
+            return False
+        return self._kept_file(cache, self.read, images, FeatureLayers(self.backbone, selections)).is_file()
+
+    def _kept_file(
+        self, cache: FeatureCache, read: ReadBackbone, images: ImageSet, layers: FeatureLayers
+    ) -> Path:
         with collectives.own_pace("fingerprinting the images"):
             content = content_fingerprint(images)
-        path = cache.path(
-            f"{self.read.digest} {self.read.architecture!r}",
+        return cache.path(
+            f"{read.digest} {read.architecture!r}",
             content,
             self.transform,
             self.runtime.precision,
             layers.layers,
-        )
-        return cache.read_or_extract(
-            path, len(images), lambda: self._forward_share(images, layers), self.runtime.device
         )
 
     def _forward_share(self, images: ImageSet, layers: FeatureLayers) -> torch.Tensor:
@@ -222,7 +236,9 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
     recorded = recorded_config(read)
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
-        train, test = open_images(config.data, recorded.get("data", {}), source)
+        train, test = open_images(
+            config.data, recorded.get("data", {}), source, labels_needed=config.labels_needed
+        )
     with collectives.own_pace("looking at the images"):
         if runtime.is_main:
             say_overview(train, test)

@@ -9,6 +9,7 @@ from torch import nn
 
 from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.imageset import channels_of
+from siamtransfer.data.labelled import open_pair
 from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.recorded_form import form_as_recorded
 from siamtransfer.distributed.runtime import Runtime, cpu_count
@@ -22,9 +23,10 @@ NOT_OF_THE_SET = ("workers", "unreadable", "max_unreadable")
 
 
 def open_images(
-    data: EvaluationData, recorded: dict[str, Any], source: str
+    data: EvaluationData, recorded: dict[str, Any], source: str, *, labels_needed: bool = True
 ) -> tuple[ImageSet, ImageSet | None]:
-    """The labelled sets that the options name; without a name, those that the checkpoint records."""
+    """The sets that the options name; without a name, those that the checkpoint records. Sets without labels
+    are refused unless labels are not needed."""
     options = {
         key: value
         for key, value in asdict(data).items()
@@ -36,7 +38,8 @@ def open_images(
         keys = ("name", "root", "list_file", "test_split", "parts", "size", "count")
         known = {key: recorded[key] for key in keys if recorded.get(key) is not None}
         options = known | form_as_recorded(recorded, recorded["name"]) | options
-    return open_labelled(options.pop("name"), **options)
+    opened = open_labelled if labels_needed else open_pair
+    return opened(options.pop("name"), **options)
 
 
 def form_of(*sets: ImageSet | None) -> dict[str, Any]:
