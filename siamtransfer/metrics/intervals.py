@@ -1,4 +1,5 @@
-"""Means of repeated measurements with Student's 95 % interval (Student 1908), and the paired t-test."""
+"""Means of repeated measurements with Student's 95 % interval (Student 1908), the paired t-test, and Wilson's
+interval of a share."""
 
 from __future__ import annotations
 
@@ -22,6 +23,13 @@ def mean_and_interval(name: str, values: Sequence[float]) -> dict[str, float]:
 def half_width(values: Sequence[float] | np.ndarray) -> float:
     """Half the width of the 95 % interval of the mean of `values`[n], n at least 2."""
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def wilson_interval(count: int, of: int) -> tuple[float, float]:
+    """The ends of Wilson's 95 % interval (1927) of a share, from 0 to 1: `count` of so many samples, one or
+    more."""
+    low, high = stats.binomtest(count, of).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 class PairedTest(NamedTuple):

@@ -29,6 +29,8 @@ GREY = "var(--quiet)"
 TEXT = "var(--ink)"
 GRID = "var(--line)"
 
+MOST_LINES = 12
+"""Lines of a figure that a reader can still follow."""
 Figure = dict[str, Any]
 """`data` and `layout` as Plotly reads them."""
 Value = str | float | int | None
@@ -69,6 +71,7 @@ class Chart:
         views: one or more; the reader chooses by `choice` where there are several.
         choice: the label of that choice, such as "Backbone".
         height: of the figure in CSS pixels.
+        width: its largest width in them; None: that of the page.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Chart:
     views: Sequence[View]
     choice: str = "Show"
     height: int = 360
+    width: int | None = None
 
     def as_json(self) -> Markup:
         """The views as strict JSON that can stand inside a script element of a page."""
@@ -309,7 +313,7 @@ def matrix_chart(
         "xgap": 1,
         "ygap": 1,
         "colorbar": {
-            "title": {"text": plain_text(bar_title), "side": "right"},
+            "title": {"text": plain_text(bar_title), "side": "right", "font": {"size": 13}},
             "thickness": 12,
             "outlinewidth": 0,
         },
@@ -317,7 +321,13 @@ def matrix_chart(
     square = layout(
         x_title,
         y_title,
-        xaxis={**ticks, "tickangle": -45},
-        yaxis={**ticks, "range": [len(names) - 0.5, -0.5]},
+        xaxis={**ticks, "tickangle": -45, "constrain": "domain"},
+        yaxis={
+            **ticks,
+            "range": [len(names) - 0.5, -0.5],
+            "scaleanchor": "x",
+            "constrain": "domain",
+            "constraintoward": "top",
+        },
     )
     return {"data": [trace], "layout": square}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from siamtransfer.metrics.calibration import Reliability, confidence_metrics, reliability
-from siamtransfer.metrics.intervals import wilson_interval
+from siamtransfer.metrics.intervals import half_width, wilson_interval
 from siamtransfer.reports.answers import Answer, Answers, collect_answers
 from siamtransfer.reports.charts import GREY, Chart, Figure, Series, Table, View, line_chart, number
 from siamtransfer.reports.section import Section
@@ -12,10 +16,10 @@ from siamtransfer.reports.sources import Sources
 RESAMPLES = 200
 """For the interval of the expected calibration error; the page has many of them."""
 EXPLAINED = (
-    "A point is a bin of confidence with samples in it; on the diagonal a classifier is right as often as it "
-    "says, and below it, it says too much. Bars are Wilson's 95 % intervals of the share of right answers. "
-    "ECE, the expected calibration error, is the mean distance from the diagonal over the samples (Guo et "
-    "al. 2017, 15 bins); its interval is that of the true error, by the bootstrap over samples."
+    "A point is a bin of confidence, larger with more samples; on the diagonal a classifier is right as "
+    "often as it says, and below it, it says too much. Bars are Wilson's 95 % intervals of the share of "
+    "right answers. ECE, the expected calibration error, is the mean distance from the diagonal over the "
+    "samples (Guo et al. 2017, 15 bins); its interval is that of the true error, by the bootstrap."
 )
 HEAD = ["confidence from", "to", "samples", "mean confidence", "share of right answers", "low", "high"]
 
@@ -29,14 +33,20 @@ def calibration_section(sources: Sources) -> Section | None:
         ]
         if views:
             title = f"Reliability: {answers.column.title}"
-            charts.append(Chart(f"chart-calibration-{place}", title, views, choice="Backbone", height=400))
+            charts.append(
+                Chart(f"chart-calibration-{place}", title, views, choice="Backbone", height=440, width=620)
+            )
     if not charts:
         return None
     return Section(
         "calibration",
         "Calibration",
         "sections/charts.html",
-        {"charts": charts, "notes": [EXPLAINED]},
+        {
+            "charts": charts,
+            "notes": [EXPLAINED],
+            "pairs": True,
+        },
         scripts=("charts.js",),
         styles=("charts.css",),
         plotly=True,
@@ -51,11 +61,10 @@ def calibration_view(answers: Answers, answer: Answer) -> View:
     bins = reliability(answer.confidences, right)
     metrics = confidence_metrics(answer.confidences, right, resamples=RESAMPLES)
     mean, accuracy = 100 * float(answer.confidences.mean()), 100 * float(right.mean())
-    word = "too sure" if mean > accuracy else "not sure enough"
     summary = (
         f"{answer.name}: ECE {metrics['ece']:.1f} % (95 % interval {metrics['ece/ci95_low']:.1f} to "
         f"{metrics['ece/ci95_high']:.1f}, n = {len(right)}). Mean confidence {mean:.1f} %, right answers "
-        f"{accuracy:.1f} %: on the whole {word}."
+        f"{accuracy:.1f} %: {_verdict(answer.confidences - right)}."
     )
     intervals = [_wilson(bins, place) for place in range(len(bins.counts))]
     full = [place for place in range(len(bins.counts)) if bins.counts[place]]
@@ -71,6 +80,15 @@ def calibration_view(answers: Answers, answer: Answer) -> View:
         for place in full
     ]
     return View(answer.name, _diagram(answer.name, bins, full, intervals), summary, Table(HEAD, rows))
+
+
+def _verdict(excess: np.ndarray) -> str:
+    """Whether confidences are too high on the whole, by Student's interval of their excess over right
+    answers, float[Q]."""
+    mean, half = float(excess.mean()), half_width(excess) if len(excess) > 1 else math.inf
+    if abs(mean) <= half:
+        return "on the whole no difference can be told"
+    return "on the whole too sure" if mean > 0 else "on the whole not sure enough"
 
 
 def _diagram(name: str, bins: Reliability, full: list[int], intervals: list[tuple[float, float]]) -> Figure:
@@ -92,6 +110,11 @@ def _diagram(name: str, bins: Reliability, full: list[int], intervals: list[tupl
     figure = line_chart([points], "mean confidence", "share of right answers", xaxis=axis, yaxis=axis)
     diagonal = {"type": "line", "x0": 0, "y0": 0, "x1": 1, "y1": 1, "layer": "below"}
     figure["layout"]["shapes"] = [{**diagonal, "line": {"color": GREY, "width": 1, "dash": "dot"}}]
+    most = int(bins.counts.max())
+    figure["data"][0]["mode"] = "markers"
+    figure["data"][0]["marker"]["size"] = [
+        round(6 + 12 * math.sqrt(int(bins.counts[place]) / most), 1) for place in full
+    ]
     figure["data"][0]["hovertemplate"] = "%{text}<extra></extra>"
     return figure
 

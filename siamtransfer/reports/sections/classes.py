@@ -44,7 +44,7 @@ def classes_section(sources: Sources) -> Section | None:
     if not columns:
         return None
     alpha = sources.options.alpha
-    empty = interval_chart([], [], [], [], "difference in percentage points", zero=True)
+    empty = interval_chart([], [], [], [], "difference (points)", zero=True)
     head = ["class", "n", "first (%)", "second (%)", "difference", "low", "high", "p (Holm)"]
     chart = Chart("chart-classes", "Difference by class", [View("", empty, "", Table(head, []))], height=420)
     return Section(

@@ -67,14 +67,16 @@ def confusions_section(sources: Sources) -> Section | None:
                 confusions_view(answers, answer, matrix=size <= MOST_CLASSES and cells <= MOST_CELLS)
             )
         title = f"Confusions: {answers.column.title}"
-        charts.append(Chart(f"chart-confusions-{place}", title, views, choice="Backbone", height=560))
+        charts.append(
+            Chart(f"chart-confusions-{place}", title, views, choice="Backbone", height=620, width=760)
+        )
     if not charts:
         return None
     return Section(
         "confusions",
         "Confusions",
         "sections/charts.html",
-        {"charts": charts, "notes": []},
+        {"charts": charts, "notes": [], "pairs": False},
         scripts=("charts.js",),
         styles=("charts.css",),
         plotly=True,
@@ -113,8 +115,10 @@ def confusions_view(answers: Answers, answer: Answer, *, matrix: bool) -> View:
             "of all mistakes. The largest of many counts is large by chance too."
         )
     rows: list[list[Value]] = [
-        [names[pair.true], names[pair.taken_for], pair.count, pair.of, number(pair.share, 3)]
-        + [number(end, 3) for end in pair.interval]
+        [
+            *(names[pair.true], names[pair.taken_for], pair.count, pair.of),
+            *(number(value, 3) for value in (pair.share, *pair.interval)),
+        ]
         for pair in pairs
     ]
     figure = _matrix(answers, answer) if matrix else _pairs_chart(pairs, names)

@@ -17,6 +17,7 @@ from siamtransfer.reports.charts import (
     errors,
     layout,
     number,
+    numbers,
     plain_text,
 )
 from siamtransfer.reports.section import Section
@@ -133,6 +134,8 @@ def _points(
         [float("nan") if end is None else end for end in ends]
         for ends in zip(*((c.low, c.high) for c, _ in chosen), strict=True)
     )
+    seconds = [cost["seconds"] for _, cost in chosen]
+    middle = (min(seconds) + max(seconds)) / 2
     notes = []
     for label, (cell, cost) in zip(labels, chosen, strict=True):
         interval = interval_text(cell.low, cell.high, column.unit) or "not measured"
@@ -142,12 +145,12 @@ def _points(
         "type": "scatter",
         "mode": "markers+text" if len(chosen) <= 12 else "markers",
         "name": plain_text(device),
-        "x": [number(cost["seconds"]) for _, cost in chosen],
-        "y": [number(value) for value in values],
+        "x": numbers(seconds),
+        "y": numbers(values),
         "error_y": errors(values, low, high, colour),
         "marker": {"color": colour, "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 10},
         "text": [plain_text(label, 20) for label in labels],
-        "textposition": "top center",
+        "textposition": ["top left" if taken > middle else "top right" for taken in seconds],
         "customdata": [plain_text(note, 300) for note in notes],
         "hovertemplate": "%{customdata}<extra></extra>",
     }

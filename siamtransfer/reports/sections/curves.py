@@ -7,7 +7,7 @@ from typing import Any
 
 from siamtransfer.methods.registry import METHODS
 from siamtransfer.pretraining.collapse import CollapseWatch
-from siamtransfer.reports.charts import Chart, Series, Table, View, line_chart, number
+from siamtransfer.reports.charts import MOST_LINES, Chart, Series, Table, View, line_chart, number
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import RunFolderView, Sources
 
@@ -75,10 +75,7 @@ def collapse_verdict(run: RunFolderView) -> str:
     checks = [row for row in run.rows if "health/std" in row and "health/rank_share" in row]
     if not checks:
         return "The projections were not checked for collapse (not measured)."
-    method = run.config.get("method", {}).get("name", "")
-    watch = CollapseWatch()
-    if method in METHODS:
-        watch = CollapseWatch(METHODS[method].Config.least_std, METHODS[method].Config.least_rank_fraction)
+    watch = _watch(run)
     bounds = (
         f"the output std times √d stays at {watch.min_std:g} or more and the share of directions "
         f"(effective rank by its healthy maximum) at {watch.min_rank_share:g} or more"
@@ -94,6 +91,15 @@ def collapse_verdict(run: RunFolderView) -> str:
         f"COLLAPSE alarm at step {steps}: in {watch.patience} checks in a row nearly all images got the same "
         f"projection. Healthy means that {bounds}. {last}"
     )
+
+
+def _watch(run: RunFolderView) -> CollapseWatch:
+    """The alarm by the bounds of a run's method, or by the common ones where the method is not known here."""
+    method = run.config.get("method", {}).get("name", "")
+    if method not in METHODS:
+        return CollapseWatch()
+    options = METHODS[method].Config
+    return CollapseWatch(options.least_std, options.least_rank_fraction)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -120,23 +126,35 @@ def _knn_chart(names: Sequence[str], runs: Sequence[RunFolderView]) -> Chart | N
 
 def _knn_view(metric: str, found: Sequence[tuple[str, Points, dict[str, float]]]) -> View:
     lines, rows, sentences = [], [], []
-    for name, points, baselines in found:
-        kept = thinned(points)
-        lines.append(Series(name, [step for step, _ in kept], [value for _, value in kept], markers=True))
+    ordered = sorted(found, key=lambda one: one[1][-1][1], reverse=True)
+    for place, (name, points, baselines) in enumerate(ordered):
+        of_run = {
+            f"{name}: {label}" if len(found) > 1 else label: value for label, value in baselines.items()
+        }
+        if place < MOST_LINES:
+            lines += _with_baselines(name, points, of_run)
         rows += [[name, step, number(value, 4)] for step, value in thinned(points, ROWS)]
-        steps = [points[0][0], points[-1][0]]
-        steps[1] += steps[0] == steps[1]  # a line has a length
-        against = [f"{label} {value:.2f}" for label, value in baselines.items()]
-        for label, value in baselines.items():
-            of_run = f"{name}: {label}" if len(found) > 1 else label
-            lines.append(Series(of_run, steps, [value, value], reference=True))
-            rows.append([of_run, "baseline", number(value, 4)])
+        rows += [[label, "baseline", number(value, 4)] for label, value in of_run.items()]
+        against = " and ".join(f"{label} {value:.2f}" for label, value in baselines.items())
         sentences.append(
-            f"{name}: {points[-1][1]:.2f} % at step {points[-1][0]}"
-            + (f", {' and '.join(against)} (baselines)." if against else "; no baseline was measured.")
+            f"{name}: {points[-1][1]:.2f} % at step {points[-1][0]}, "
+            + (f"beside the baselines {against}." if against else "and no baseline was measured.")
         )
+    if len(found) > MOST_LINES:
+        sentences.insert(0, f"The {MOST_LINES} best of {len(found)} runs are drawn; the table has all.")
     figure = line_chart(lines, "step", "kNN (%)", xaxis={"rangemode": "tozero"})
     return View(metric, figure, " ".join(sentences[:6]), Table(["run", "step", f"{metric} (%)"], rows))
+
+
+def _with_baselines(name: str, points: Points, baselines: dict[str, float]) -> list[Series]:
+    """The line of a run, and a level line for each of its baselines."""
+    kept = thinned(points)
+    steps = [kept[0][0], kept[-1][0] + (len(kept) == 1)]  # a line has a length
+    line = Series(name, [step for step, _ in kept], [value for _, value in kept], markers=True)
+    return [
+        line,
+        *(Series(label, steps, [level, level], reference=True) for label, level in baselines.items()),
+    ]
 
 
 def _chart_by_run(
@@ -153,11 +171,18 @@ def _chart_by_run(
         series = {label: series_of(run.rows, metric) for metric, label in labels.items()}
         series = {label: points for label, points in series.items() if points}
         if series:
-            views.append(_lines_view(name, series, y_title))
+            bounds = _bounds(run) if "health/std" in labels else {}
+            views.append(_lines_view(name, series, y_title, bounds))
     return Chart(place, title, views, choice="Run") if views else None
 
 
-def _lines_view(name: str, series: dict[str, Points], y_title: str) -> View:
+def _bounds(run: RunFolderView) -> dict[str, float]:
+    """The levels below which the projections of a run count as collapsed."""
+    watch = _watch(run)
+    return {"least std of outputs × √d": watch.min_std, "least share of directions": watch.min_rank_share}
+
+
+def _lines_view(name: str, series: dict[str, Points], y_title: str, bounds: dict[str, float]) -> View:
     lines, rows, sentences = [], [], []
     for label, points in series.items():
         kept = thinned(points)
@@ -168,6 +193,8 @@ def _lines_view(name: str, series: dict[str, Points], y_title: str) -> View:
             f"{label} {points[0][1]:.3g} at step {points[0][0]}, {points[-1][1]:.3g} at step {points[-1][0]}"
             + (told if len(kept) < len(points) else "")
         )
+    ends = [min(points[0][0] for points in series.values()), max(points[-1][0] for points in series.values())]
+    lines += [Series(label, ends, [level, level], reference=True) for label, level in bounds.items()]
     figure = line_chart(lines, "step", y_title)
     return View(name, figure, f"{'; '.join(sentences)}.", Table(["number", "step", "value"], rows))
 

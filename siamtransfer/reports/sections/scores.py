@@ -31,6 +31,7 @@ def scores_section(sources: Sources) -> Section | None:
         {
             "charts": [Chart("chart-scores", "Scores and 95 % intervals", views, choice="Task")],
             "notes": [EXPLAINED],
+            "pairs": False,
         },
         scripts=("charts.js",),
         styles=("charts.css",),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from siamtransfer.leaderboard import Measurement
 from siamtransfer.records.likeness import protocol_key
-from siamtransfer.reports.charts import Chart, Series, Table, Value, View, line_chart, number
+from siamtransfer.reports.charts import MOST_LINES, Chart, Series, Table, View, line_chart, number
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sections.scores import scores_view
 from siamtransfer.reports.sources import Sources
@@ -41,7 +41,11 @@ def shifted_section(sources: Sources) -> Section | None:
         "shifted",
         "Shifted images",
         "sections/charts.html",
-        {"charts": [*corruptions, *outside], "notes": notes},
+        {
+            "charts": [*corruptions, *outside],
+            "notes": notes,
+            "pairs": False,
+        },
         scripts=("charts.js",),
         styles=("charts.css",),
         plotly=True,
@@ -60,39 +64,75 @@ def _corruption_charts(sources: Sources) -> list[Chart]:
     charts = []
     for place, alike in enumerate(by_protocol.values()):
         newest = {one.backbone: one for one in sorted(alike, key=lambda one: one.time)}
-        measured = sorted(newest.values(), key=lambda one: one.backbone.label)
+        measured = sorted(newest.values(), key=lambda one: one.metrics.get(CLEAN, 0.0), reverse=True)
         found = [CORRUPTED.fullmatch(name) for one in measured for name in one.metrics]
-        kinds = dict.fromkeys(match["kind"] for match in found if match)
-        views = [severity_view(kind, measured) for kind in kinds]
+        kinds = list(dict.fromkeys(match["kind"] for match in found if match))
+        views = [mean_view(kinds, measured)] if len(kinds) > 1 else []
+        views += [severity_view(kind, measured) for kind in kinds]
         charts.append(Chart(f"chart-corruptions-{place}", "Accuracy by severity", views, choice="Corruption"))
     return charts
 
 
 def severity_view(kind: str, measured: Sequence[Measurement]) -> View:
     """Accuracy over severity for one corruption, such as `corrupted/fog`, a line a backbone."""
-    lines, rows, sentences = [], [], []
+    curves = {}
     for one in measured:
-        names = {0: CLEAN} if CLEAN in one.metrics else {}
-        for name in one.metrics:
-            match = CORRUPTED.fullmatch(name)
-            if match and match["kind"] == kind:
-                names[int(match["severity"])] = name
-        if not any(names):
-            continue
-        points = [(severity, *_value_and_ends(one, name)) for severity, name in sorted(names.items())]
+        names = {severity: name for (of, severity), name in _corrupted(one).items() if of == kind}
+        if names:
+            names |= {0: CLEAN} if CLEAN in one.metrics else {}
+            curves[one.backbone.label] = [
+                (severity, *_value_and_ends(one, name)) for severity, name in sorted(names.items())
+            ]
+    return _view_of_curves(_spoken(kind), curves)
+
+
+def mean_view(kinds: Sequence[str], measured: Sequence[Measurement]) -> View:
+    """The mean accuracy over all corruptions by severity, at those severities that a record has for all of
+    them; without intervals, since the corrupted versions are of the same images."""
+    curves = {}
+    for one in measured:
+        names = _corrupted(one)
+        severities = sorted({severity for _, severity in names})
+        points = [(0, one.metrics[CLEAN], math.nan, math.nan)] if CLEAN in one.metrics else []
+        for severity in severities:
+            values = [one.metrics[names[kind, severity]] for kind in kinds if (kind, severity) in names]
+            if len(values) == len(kinds):
+                points.append((severity, sum(values) / len(values), math.nan, math.nan))
+        if points:
+            curves[one.backbone.label] = points
+    return _view_of_curves(f"mean of all {len(kinds)}", curves)
+
+
+Point = tuple[int, float, float, float]
+"""Severity, accuracy, and the ends of its interval."""
+
+
+def _view_of_curves(name: str, curves: dict[str, list[Point]]) -> View:
+    """A line for each backbone; of many the first are drawn."""
+    lines, rows, sentences = [], [], []
+    for label, points in curves.items():
         severities, values, low, high = map(list, zip(*points, strict=True))
-        lines.append(Series(one.backbone.label, severities, values, low, high, markers=True))
-        rows += [[one.backbone.label, *map(number, point)] for point in points]
-        last = points[-1]
-        sentence = f"{one.backbone.label}: {last[1]:.1f} % at severity {last[0]}"
-        interval = interval_text(*last[2:])
+        lines.append(Series(label, severities, values, low, high, markers=True))
+        rows += [[label, *map(number, point)] for point in points]
+        interval = interval_text(*points[-1][2:])
+        sentence = f"{label}: {points[-1][1]:.1f} % at severity {points[-1][0]}"
         sentence += f" (95 % interval {interval})" if interval else ""
-        sentences.append(f"{sentence}, {points[0][1]:.1f} % clean" if 0 in names else sentence)
-    figure = line_chart(lines, "severity", "top-1 (%)", xaxis={"dtick": 1})
-    head = ["backbone", "severity", "top-1 (%)", "low", "high"]
-    table: list[list[Value]] = rows
+        sentences.append(f"{sentence}, {points[0][1]:.1f} % clean" if points[0][0] == 0 else sentence)
+    figure = line_chart(lines[:MOST_LINES], "severity", "top-1 (%)", xaxis={"dtick": 1})
+    drawn = (
+        ""
+        if len(lines) <= MOST_LINES
+        else f" The {MOST_LINES} best on clean images are drawn of {len(lines)}."
+    )
     more = f"; and {len(sentences) - 5} more" if len(sentences) > 5 else ""
-    return View(_spoken(kind), figure, f"{'; '.join(sentences[:5])}{more}.", Table(head, table))
+    head = ["backbone", "severity", "top-1 (%)", "low", "high"]
+    return View(name, figure, f"{'; '.join(sentences[:5])}{more}.{drawn}", Table(head, rows))
+
+
+def _corrupted(measurement: Measurement) -> dict[tuple[str, int], str]:
+    """The names of a record's numbers of corrupted images, by the corruption and its severity."""
+    found = {name: CORRUPTED.fullmatch(name) for name in measurement.metrics}
+    return {(match["kind"], int(match["severity"])): name for name, match in found.items() if match}
 
 
 def _value_and_ends(measurement: Measurement, name: str) -> tuple[float, float, float]:

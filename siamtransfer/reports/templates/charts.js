@@ -32,10 +32,28 @@
   }
 
   // On a narrow page names of rows leave no place for the figure, and a bar of buttons covers it.
-  function fitted(view, place) {
+  function fitted(view, place, height) {
     const narrow = place.clientWidth < 520;
-    const layout = { ...view.layout, font: { ...view.layout.font, size: narrow ? 11 : 13 } };
-    return { layout, config: { ...CONFIG, displayModeBar: narrow ? false : "hover" } };
+    const { data, layout } = structuredClone({ data: view.data, layout: view.layout });
+    layout.height = layout.height ?? height;
+    if (narrow) {
+      layout.font.size = 11;
+      for (const axis of [layout.xaxis, layout.yaxis]) {
+        axis.title.font.size = 11;
+        axis.ticktext = axis.ticktext?.map((text) => shortened(text, 14));
+      }
+      if (data[0]?.type === "heatmap") {
+        data[0].showscale = false;
+        layout.height = Math.min(layout.height, place.clientWidth);
+      }
+    }
+    return { data, layout, config: { ...CONFIG, displayModeBar: narrow ? false : "hover" } };
+  }
+
+  // At most so many signs of an escaped text; `&lt;` is one.
+  function shortened(text, most) {
+    const signs = text.match(/&(?:amp|lt|gt);|./gsu) ?? [];
+    return signs.length > most ? `${signs.slice(0, most - 1).join("")}…` : text;
   }
 
   async function draw(figure) {
@@ -55,8 +73,8 @@
     const probe = document.createElement("span");
     place.before(probe);
     const view = chart.views[chart.shown];
-    const { layout, config } = fitted(view, place);
-    const ready = coloured({ data: view.data, layout: { ...layout, height: chart.height(view) } }, probe);
+    const { data, layout, config } = fitted(view, place, chart.height);
+    const ready = coloured({ data, layout }, probe);
     probe.remove();
     place.style.height = "";
     await Plotly.react(place, ready.data, ready.layout, config);
@@ -143,16 +161,27 @@
 
   function start(figure, views) {
     const height = parseInt(figure.querySelector(".chart-plot").style.height, 10);
-    charts.set(figure, { views, shown: 0, drawn: false, point: null, height: (view) => view.layout.height ?? height });
+    charts.set(figure, { views, shown: 0, drawn: false, point: null, height });
     figure.querySelector("details").addEventListener("toggle", () => fillTable(figure));
     figure.querySelector(".chart-choice select")?.addEventListener("change", (event) => {
-      show(figure, Number(event.target.value));
+      choose(figure, event.target.selectedOptions[0].textContent);
     });
     figure.querySelector(".chart-plot").addEventListener("keydown", (event) => {
       if (!event.key.startsWith("Arrow") || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       step(figure, event.key);
     });
+  }
+
+  // What is chosen in one chart is shown in all of its section that have it.
+  function choose(figure, name) {
+    for (const other of figure.closest("section").querySelectorAll("[data-chart]")) {
+      const number = charts.get(other).views.findIndex((view) => view.name === name);
+      const select = other.querySelector(".chart-choice select");
+      if (number < 0 || !select) continue;
+      select.value = String(number);
+      show(other, number);
+    }
   }
 
   // Other scripts of the page put a new view into a chart by this.

@@ -1,0 +1,169 @@
+"""Records, runs and pictures on disk, made up, for tests of what is made of them.
+
+Backbones answer right with a chance of their own, so the numbers of a record are those of the predictions
+beside it, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from siamtransfer.metrics.intervals import wilson_interval
+from siamtransfer.records.predictions import Predictions, publish
+from siamtransfer.records.record import record
+from siamtransfer.training.journal import Journal
+
+HOSTILE = '</script><img src=x onerror="window.hacked=1">&amp; 日本'
+"""A name of a class or a file that must do nothing in a page."""
+COST = {
+    "seconds": 12.5,
+    "images": 4000,
+    "images_per_second": 320.0,
+    "peak_memory_bytes": 3 << 30,
+    "device": "cpu",
+    "processes": 1,
+}
+
+
+def make_labels(samples: int, classes: int, seed: int = 0) -> np.ndarray:
+    """int64[Q], every class about as often as any other."""
+    return np.random.default_rng(seed).permutation(np.arange(samples) % classes)
+
+
+def make_predictions(labels: np.ndarray, chance: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted classes int64[Q] that are right with that chance, and else one of all classes; and
+    confidences float32[Q]."""
+    generator = np.random.default_rng(seed)
+    guesses = generator.integers(0, labels.max() + 1, len(labels))
+    predicted = np.where(generator.random(len(labels)) < chance, labels, guesses)
+    confidences = np.clip(generator.normal(chance, 0.15, len(labels)), 0, 1).astype(np.float32)
+    return predicted, confidences
+
+
+def write_classification(
+    path: Path,
+    backbone: str,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    confidences: np.ndarray | None = None,
+    *,
+    task: str = "linear",
+    classes: Sequence[str] = (),
+    cost: dict[str, Any] | None = None,
+) -> None:
+    """A record of a linear probe or of kNN, with its predictions."""
+    setting = "k=20/T=0.07" if task == "knn" else "linear"
+    name = f"knn/{setting}/top1" if task == "knn" else "linear/top1"
+    hits = int((labels == predicted).sum())
+    low, high = wilson_interval(hits, len(labels))
+    metrics = {name: 100 * hits / len(labels), f"{name}/ci95_low": 100 * low, f"{name}/ci95_high": 100 * high}
+    if task == "knn":
+        before = name.removesuffix("/top1")
+        metrics = {key.replace(name + "/", before + "/"): value for key, value in metrics.items()}
+    made = record(
+        task,
+        metrics,
+        {"train": "made/train", "test": "made/test", "metric": "top1"},
+        backbone=backbone,
+        weights_digest=f"sha256:{backbone}",
+        architecture={"name": "resnet50"},
+        train_fingerprint="made train",
+        test_fingerprint="made test",
+        classes=list(classes),
+        class_count=int(labels.max()) + 1,
+        **({} if cost is None else {"cost": cost}),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {} if confidences is None else {setting: confidences}
+    publish(made, Predictions(labels, {setting: predicted}, kept), str(path))
+
+
+def write_robustness(
+    path: Path, backbone: str, clean: float, kinds: Sequence[str] = ("fog", "noise")
+) -> None:
+    """A record of one head on clean images and on corrupted ones, which lose 4 points a severity."""
+    metrics = {"robustness/clean/top1": clean}
+    for kind in kinds:
+        metrics |= {
+            f"robustness/corrupted/{kind}/severity={severity}/top1": clean - 4 * severity
+            for severity in (1, 3, 5)
+        }
+    ends = {f"{name}/ci95_low": value - 2 for name, value in metrics.items()}
+    ends |= {f"{name}/ci95_high": value + 2 for name, value in metrics.items()}
+    made = record(
+        "robustness",
+        metrics | ends,
+        {"train": "made/train", "test": "made/test", "measured_set": "clean"},
+        backbone=backbone,
+        weights_digest=f"sha256:{backbone}",
+        architecture={"name": "resnet50"},
+        train_fingerprint="made train",
+        test_fingerprint="made test",
+    )
+    labels = make_labels(200, 2)
+    predicted = np.where(np.arange(200) < 2 * clean, labels, 1 - labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(made, Predictions(labels, {"clean": predicted}), str(path))
+
+
+def write_run(folder: Path, steps: int = 2000, *, collapses: bool = False) -> None:
+    """A folder of pretraining: config.json and a journal with loss, health and kNN."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"method": {"name": "simsiam"}}')
+    generator = np.random.default_rng(steps)
+    journal = Journal(folder, tensorboard=False)
+    for step in range(0, steps, 10):
+        done = step / steps
+        journal.write(step, {"loss": -0.9 * done + 0.05 * generator.normal(), "lr": 0.05 * (1 - done)})
+        if step % 100 == 0:
+            std, share = (0.1, 0.2) if collapses and done >= 0.5 else (0.95, 0.8)
+            health = {"health/std": std, "health/rank_share": share, "health/effective_rank": 100 * share}
+            journal.write(step, {**health, "health/centre_norm": 0.1, "health/view_cosine": 0.9 * done})
+        if step % 500 == 0:
+            journal.write(step, {"knn/k=20/T=0.07/top1": 30 + 40 * done})
+            if step == 0:
+                journal.write(step, {"baseline/pixels/knn/k=20/T=0.07/top1": 34.0})
+    journal.close()
+
+
+def write_pictures(folder: Path, names: Sequence[str] = ("attention", "pca")) -> None:
+    """Coloured noise as PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, name in enumerate(names):
+        pixels = np.random.default_rng(place).integers(0, 255, (60, 90, 3), np.uint8)
+        Image.fromarray(pixels).resize((900, 600)).save(folder / f"{name}.png")
+
+
+def write_board(
+    folder: Path,
+    *,
+    backbones: int = 3,
+    samples: int = 600,
+    classes: int = 10,
+    tasks: Sequence[str] = ("knn", "linear"),
+) -> None:
+    """A folder as a suite leaves it: a folder a backbone with a record a task; the first class has a hostile
+    name."""
+    labels = make_labels(samples, classes)
+    names = [HOSTILE, *(f"class-{number}" for number in range(1, classes))]
+    for number in range(backbones):
+        for place, task in enumerate(tasks):
+            chance = 0.8 - 0.3 * number / backbones - 0.1 * place
+            predicted, confidences = make_predictions(labels, chance, 100 * place + number)
+            cost = {**COST, "seconds": 10.0 + 5 * number}
+            path = folder / f"backbone-{number}" / f"{task}.json"
+            write_classification(
+                path,
+                f"backbone-{number}.pth",
+                labels,
+                predicted,
+                confidences,
+                task=task,
+                classes=names,
+                cost=cost,
+            )
