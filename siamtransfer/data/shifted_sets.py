@@ -17,6 +17,7 @@ from siamtransfer.data.transfer_sets import file_images, list_classes
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
+IMAGENET_CLASSES = 1000
 CLASSES = {"imagenet-v2": 1000, "imagenet-r": 200, "imagenet-a": 200, "imagenet-sketch": 1000}
 """How many classes a set has."""
 NUMBERED = frozenset({"imagenet-v2"})

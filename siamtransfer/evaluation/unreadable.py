@@ -51,29 +51,46 @@ def leave_out_unreadable(
         UserError: files are empty or missing (stop); or more than `data.max_unreadable` of a set cannot be
             read, or no train image of a class can (skip).
     """
-    data, cache = config.data, feature_cache(config.cache)
+    data = config.data
     sets = [images for images in (train, test) if images is not None]
     if data.unreadable == "stop":
-        with collectives.own_pace("looking at the sizes of files"):
-            if runtime.is_main:
-                for images in sets:
-                    _refuse_empty_files(images)
+        _refuse_empty_files(sets, runtime)
         return ReadableImages(train, test, {})
     record: dict[str, Any] = {"rule": "skip", "limit": data.max_unreadable}
     kept = []
     for images, part in zip(sets, ("train", "test")[: len(sets)], strict=True):
-        in_memory = images.image_size is not None
-        bad = [] if in_memory else unreadable_of(images, cache, runtime, workers=workers)
-        rest = _without(images, bad, data.max_unreadable)
-        gone = _classes_gone(images, rest)
-        if gone and part == "train":
-            raise _lost_class(images, gone, bad[0])
+        rest, record[part] = _readable_part(images, part, config, runtime, workers)
         kept.append(rest)
-        names = [_name(images, image) for image in bad[:NAMES_RECORDED]]
-        record[part] = {"images": len(bad), "names": names}
-        if runtime.is_main and bad:
-            say(_sentence(images, bad, gone))
     return ReadableImages(kept[0], kept[1] if test is not None else None, {"unreadable": record})
+
+
+def leave_out_of(
+    images: ImageSet, config: EvaluationConfig, runtime: Runtime, workers: int
+) -> tuple[ImageSet, dict[str, Any]]:
+    """The same for one further set that is scored: its readable images, and what the protocol says of it."""
+    if config.data.unreadable == "stop":
+        _refuse_empty_files([images], runtime)
+        return images, {}
+    rest, record = _readable_part(images, "test", config, runtime, workers)
+    rule = {"rule": "skip", "limit": config.data.max_unreadable}
+    return rest, {"unreadable": rule | {"test": record}}
+
+
+def _readable_part(
+    images: ImageSet, part: str, config: EvaluationConfig, runtime: Runtime, workers: int
+) -> tuple[ImageSet, dict[str, Any]]:
+    """The readable images of train or test, and how many others there are, with their names."""
+    in_memory = images.image_size is not None
+    cache = feature_cache(config.cache)
+    bad = [] if in_memory else unreadable_of(images, cache, runtime, workers=workers)
+    rest = _without(images, bad, config.data.max_unreadable)
+    gone = _classes_gone(images, rest)
+    if gone and part == "train":
+        raise _lost_class(images, gone, bad[0])
+    if runtime.is_main and bad:
+        say(_sentence(images, bad, gone))
+    names = [_name(images, image) for image in bad[:NAMES_RECORDED]]
+    return rest, {"images": len(bad), "names": names}
 
 
 def _without(images: ImageSet, bad: Sequence[BadImage], limit: float) -> ImageSet:
@@ -131,13 +148,15 @@ def _name(images: ImageSet, image: BadImage) -> str:
     return printable(relative(image.index)) if relative else image.where
 
 
-def _refuse_empty_files(images: ImageSet) -> None:
-    """Raises UserError where files of a set have no bytes, or are links to nothing."""
-    sizes = getattr(images, "file_sizes", None)
-    empty = [] if sizes is None else np.flatnonzero(np.asarray(sizes) <= 0).tolist()
-    if empty:
-        raise UserError(
-            f"{len(empty)} of the {len(images)} files of {images.name}/{images.split} are empty or missing "
-            f"({first_few([images.describe(index) for index in empty])}): mend them or take them out of the "
-            f"set; {CURE}"
-        )
+def _refuse_empty_files(sets: Sequence[ImageSet], runtime: Runtime) -> None:
+    """Raises UserError, on every rank, where files of sets have no bytes, or are links to nothing."""
+    with collectives.own_pace("looking at the sizes of files"):
+        for images in sets if runtime.is_main else ():
+            sizes = getattr(images, "file_sizes", None)
+            empty = [] if sizes is None else np.flatnonzero(np.asarray(sizes) <= 0).tolist()
+            if empty:
+                named = first_few([images.describe(index) for index in empty])
+                raise UserError(
+                    f"{len(empty)} of the {len(images)} files of {images.name}/{images.split} are empty or "
+                    f"missing ({named}): mend them or take them out of the set; {CURE}"
+                )
