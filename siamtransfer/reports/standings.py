@@ -14,6 +14,7 @@ import numpy as np
 
 from siamtransfer.leaderboard import BackboneId, Board, Cell, Column, Measurement, PairTest, Place
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.reports.naming import task_names
 from siamtransfer.reports.sources import Sources
 
 Outcome = Literal["better", "alike", "worse", "untested"]
@@ -53,20 +54,25 @@ class Standings:
         contenders: the backbones that are judged: those that are no baselines, or all where there are none
             else, best overall first.
         baselines: raw pixels and untrained networks.
+        only_baselines: whether the contenders are baselines, for there is nothing else.
         columns: those with a place for a contender.
+        names: of all columns.
     """
 
     def __init__(self, sources: Sources):
         self.board: Board = sources.board
         self.ranking = sources.ranking
-        named = {one.backbone for one in sources.measurements if is_baseline(one)}
-        marked = [one for one in self.board.backbones if one in named]
+        self._sources = {one.backbone: one.source for one in sources.measurements}
+        baselines = {one.backbone for one in sources.measurements if is_baseline(one)}
+        marked = [one for one in self.board.backbones if one in baselines]
         others = [one for one in self.board.backbones if one not in marked]
         order = {entry[0]: place for place, entry in enumerate(self.ranking.overall)}
         by_rank = lambda one: (order.get(one, len(order)), one.label)  # noqa: E731
+        self.only_baselines = not others
         self.contenders = sorted(others or marked, key=by_rank)
         self.baselines = sorted(marked, key=by_rank) if others else []
         self.columns = [column for column in self.board.columns if self.places(column, self.contenders)]
+        self.names = task_names(self.board.columns)
         self.guesses = {column: self._guess(column) for column in self.board.columns}
 
     @functools.cached_property
@@ -124,7 +130,7 @@ class Standings:
         """The baselines by what they are called in a sentence."""
         kinds: dict[str, list[BackboneId]] = {}
         for baseline in self.baselines:
-            name = "raw pixels" if baseline.digest == PIXELS else "untrained networks"
+            name = "raw pixels" if self._sources[baseline] == PIXELS else "untrained networks"
             kinds.setdefault(name, []).append(baseline)
         return kinds
 

@@ -22,6 +22,11 @@ def interval_text(low: float | None, high: float | None, unit: str = "%") -> str
     return f"{number_text(low, unit)} to {number_text(high, unit)}"
 
 
+def sentence(text: str) -> str:
+    """A remark as a sentence: with a capital letter and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 def counted(count: int, noun: str, plural: str | None = None) -> str:
     """`1 task`, `3 tasks`."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -95,6 +95,8 @@ def title_of(sources: Sources) -> str:
     contenders = Standings(sources).contenders if sources.board.backbones else []
     if len(contenders) == 1:
         return f"{contenders[0].label}: what it is good for"
+    if len(contenders) == 2:
+        return f"{contenders[0].label} and {contenders[1].label}"
     if contenders:
         return f"{len(contenders)} backbones compared"
     return sources.runs[0].name if sources.runs else "Images"

@@ -21,5 +21,5 @@ def files_section(sources: Sources) -> Section | None:
     files = table_files(sources)
     rows = [(KINDS[name], name) for name in files]
     return Section(
-        "files", "Tables to take away", "sections/files.html", {"rows": rows}, data={"files": files}
+        "files", "Downloads", "sections/files.html", {"rows": rows}, data={"files": files}
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from siamtransfer.leaderboard import BackboneId, Column, Missing, OverallPlace
+from siamtransfer.reports.naming import only_set
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.standings import Standings
-from siamtransfer.reports.wording import interval_text, number_text
+from siamtransfer.reports.wording import interval_text, listed, number_text, sentence
 
 
 def numbers_section(sources: Sources) -> Section | None:
@@ -19,23 +21,25 @@ def numbers_section(sources: Sources) -> Section | None:
     ranks = {entry.backbone: entry for entry in sources.ranking.overall}
     backbones = [*standings.contenders, *standings.baselines]
     context = {
-        "columns": [_heading(column) for column in sources.board.columns],
+        "columns": [_heading(standings, column) for column in sources.board.columns],
         "rows": [_row(sources, standings, one, ranks) for one in backbones],
         "ranked": len(backbones) > 1 and bool(ranks),
         "guesses": _guesses(standings),
-        "missing": [_missing(one) for one in sources.board.missing()],
+        "missing": _missing(standings, sources.board.missing()),
+        "missing_count": len(sources.board.missing()),
         "failed": sources.failed,
-        "remarks": [*sources.remarks, *sources.ranking.remarks],
+        "remarks": [sentence(one) for one in (*sources.remarks, *sources.ranking.remarks)],
     }
-    note = (
-        "The best of a task, and all that cannot be told apart from it, are marked by a bar and bold figures."
-    )
+    images = only_set(sources.board.columns)
+    note = "A bar and bold figures mark the best of a task and all that cannot be told apart from it."
+    note = f"{note} All scores are on {images}." if images else note
     return Section("numbers", "All backbones", "sections/numbers.html", context, note=note)
 
 
-def _heading(column: Column) -> dict[str, str]:
+def _heading(standings: Standings, column: Column) -> dict[str, str]:
     return {
-        "title": column.title,
+        "name": standings.names[column].short,
+        "detail": standings.names[column].detail,
         "unit": column.unit,
         "first": "descending" if column.higher_is_better else "ascending",
         "better": "" if column.higher_is_better else "lower is better",
@@ -80,9 +84,13 @@ def _guesses(standings: Standings) -> list[str]:
     return [number_text(value) if value is not None else "" for value in values] if any(values) else []
 
 
-def _missing(missing: Missing) -> dict[str, str]:
-    return {
-        "backbone": missing.backbone.label,
-        "title": missing.column.title,
-        "command": missing.command,
-    }
+def _missing(standings: Standings, cells: Sequence[Missing]) -> list[dict[str, str]]:
+    """The empty cells by the command that fills them: one command fills several of one backbone."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        own = groups.setdefault((cell.backbone.label, cell.command), [])
+        own.append(standings.names[cell.column].short)
+    return [
+        {"backbone": label, "names": listed(names, len(names)), "command": command}
+        for (label, command), names in groups.items()
+    ]
