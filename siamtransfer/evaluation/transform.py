@@ -34,6 +34,14 @@ def choose_transform(
     return replace(transform, resize=resize) if resize else transform
 
 
+def transform_of_others(transform: Transform, image_size: int | None) -> Transform:
+    """The transform of images that go with those of `transform`, of `image_size` pixels a side (None where
+    their sizes differ): where those are not resized, for their size is that of the crop, others are."""
+    if transform.resize is None and image_size != transform.crop:
+        return replace(transform, resize=transform.crop)
+    return transform
+
+
 def recorded_config(read: ReadBackbone | None) -> dict[str, Any]:
     """The pretraining configuration that our own checkpoints carry; empty for other files."""
     recorded = read.meta.get("config") if read and read.format == FORMAT else None

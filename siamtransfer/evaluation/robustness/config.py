@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.evaluation.linear.config import STRENGTHS
+from siamtransfer.evaluation.named_folders import require_distinct, split_word
 from siamtransfer.utils.checks import above, at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
@@ -25,7 +25,6 @@ COUNTED = (
 """What `all` means: the corruptions of ImageNet-C but frost, which takes photographs of frost."""
 EXTRA = ("speckle_noise", "gaussian_blur", "saturate")
 """Further ones, which the authors keep to validate with."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass
@@ -78,7 +77,7 @@ class RobustnessConfig(OneCheckpointConfig):
     @property
     def shifted_folders(self) -> dict[str, str]:
         """The folder of each further test set by its name."""
-        return dict(self._pair(text) for text in self.shifted)
+        return dict(self._pair(word) for word in self.shifted)
 
     @property
     def set_names(self) -> list[str]:
@@ -114,12 +113,8 @@ class RobustnessConfig(OneCheckpointConfig):
         stated = self.corruptions
         if stated is not None and (not stated or len(set(stated)) < len(stated)):
             raise UserError("--corruptions names none, or one twice: give all, none, or names once each")
-        names = [self._pair(text)[0] for text in self.shifted]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"--shifted names two sets {name}: give each a name of its own")
-            if name in (CLEAN, CORRUPTED):
-                raise UserError(f"--shifted {name}=… is a name that the record has: choose another")
+        names = [self._pair(word)[0] for word in self.shifted]
+        require_distinct("--shifted", names, (CLEAN, CORRUPTED))
         if not self.set_names:
             raise UserError(
                 "there is nothing to measure but the test split: name a set with --shifted NAME=FOLDER, or "
@@ -140,10 +135,8 @@ class RobustnessConfig(OneCheckpointConfig):
         return f"--corruptions has no {name}{hint} (there are {', '.join(known)}, or all, or none)"
 
     @staticmethod
-    def _pair(text: str) -> tuple[str, str]:
-        name, equals, folder = text.partition("=")
-        if not (equals and folder and _NAME.fullmatch(name)):
-            raise UserError(
-                f"--shifted {text} is not NAME=FOLDER, with a name of letters, digits, dots and dashes"
-            )
+    def _pair(word: str) -> tuple[str, str]:
+        name, folder = split_word("--shifted", word)
+        if folder is None:
+            raise UserError(f"--shifted {word} names no folder: say --shifted {word}=FOLDER")
         return name, folder

@@ -3,7 +3,7 @@ other test sets of the same classes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from siamtransfer.evaluation.robustness.scores import TASK, Scored, Versions, sc
 from siamtransfer.evaluation.robustness.shifted import TestSet, open_test_sets
 from siamtransfer.evaluation.robustness.split import CleanSplit, clean_split
 from siamtransfer.evaluation.robustness.table import say_set, say_versions
+from siamtransfer.evaluation.transform import transform_of_others
 from siamtransfer.records.predictions import Kept
 from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
@@ -43,7 +44,9 @@ class _Scorer:
         self, name: str, images: ImageSet, labels: np.ndarray, *, masked: bool = False
     ) -> Scored | None:
         """What the head says of images with labels int64[Q]; None on all ranks but the first."""
-        features = self.model.features(images, [self.model.config.layers]).tensor
+        transform = transform_of_others(self.model.transform, images.image_size)
+        model = replace(self.model, transform=transform)
+        features = model.features(images, [self.model.config.layers]).tensor
         return self.of_features(name, features, torch.from_numpy(labels), masked=masked)
 
     def of_features(
@@ -155,7 +158,7 @@ def _versions(scorer: _Scorer, test_set: TestSet) -> _Part | None:
             "severities (--severities 1 2 3 4 5)"
         )
     say_versions(versions, metrics)
-    return _part(metrics, versions.values(), test_set)
+    return _part(metrics, versions.values(), test_set, scorer.model)
 
 
 def _single(scorer: _Scorer, test_set: TestSet) -> _Part | None:
@@ -165,11 +168,13 @@ def _single(scorer: _Scorer, test_set: TestSet) -> _Part | None:
     if scored is None:
         return None
     say_set(test_set.name, scored.metrics, len(scored.right))
-    return _part(scored.metrics, scored.predictions, test_set)
+    return _part(scored.metrics, scored.predictions, test_set, scorer.model)
 
 
-def _part(metrics: dict[str, float], kept: Kept, test_set: TestSet) -> _Part:
+def _part(metrics: dict[str, float], kept: Kept, test_set: TestSet, model: FrozenModel) -> _Part:
+    sizes = {images.image_size for images in test_set.versions.values()}
     protocol = {
+        "transform": asdict(transform_of_others(model.transform, *sizes)),
         "test": test_set.name,
         "test_images": len(test_set.labels),
         "absent_classes": "masked" if test_set.masked else "kept",

@@ -21,7 +21,7 @@ from siamtransfer.data.shifted_sets import CLASSES, NUMBERED, corruptions_in
 from siamtransfer.data.shifted_sets import CORRUPTED as IMAGENET_C
 from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.frozen_model import FrozenModel
-from siamtransfer.evaluation.labelled_images import require_channels
+from siamtransfer.evaluation.labelled_images import form_options, require_channels
 from siamtransfer.evaluation.robustness.config import RobustnessConfig
 from siamtransfer.evaluation.unreadable import leave_out_of
 from siamtransfer.utils.errors import UserError
@@ -103,11 +103,8 @@ def _open(name: str, folder: str, config: RobustnessConfig, model: FrozenModel) 
 
 def _open_split(kind: str, folder: str, split: str, config: RobustnessConfig, model: FrozenModel) -> ImageSet:
     """A split of a set of files, whose pixels are read as those of train."""
-    form, data = getattr(model.train, "form", None), config.data
-    options: dict[str, Any] = {"max_pixels": data.max_pixels, "axes": data.axes}
-    options |= form.as_options() | {"channels": form.channels} if form is not None else {}
-    taken = {key: value for key, value in options.items() if value is not None and key in NAMED[kind].takes}
-    images = open_images(kind, root=folder, split=split, **taken)
+    options = form_options(model.train, config.data, kind)
+    images = open_images(kind, root=folder, split=split, **options)
     if images.labels is None:
         raise UserError(f"{printable(folder)} has no class folders, so nothing can be scored on it")
     if doubt := getattr(images, "doubt", None):
@@ -161,5 +158,6 @@ def _labels_of_train(
     present = np.unique(images.labels)
     names = [images.classes[label] for label in present]
     found, remarks = match_to_train(names, train.classes, name, printable(folder))
+    remarks = [*getattr(images, "set_remarks", ()), *remarks]
     numbers = np.array([found[each] for each in names], dtype=np.int64)
     return numbers[np.searchsorted(present, images.labels)], remarks

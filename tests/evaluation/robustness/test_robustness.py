@@ -216,8 +216,8 @@ def test_without_a_test_part_a_fifth_of_train_is_scored(world: Path, tmp_path: P
 
 
 WRONG = {
-    "corrupted=x": "is a name that the record has",
-    "two": "is not NAME=FOLDER",
+    "corrupted=x": "is a name that the record uses",
+    "two": "--shifted two names no folder: say --shifted two=FOLDER",
     "../x=y": "is not NAME=FOLDER",
     "cifar10=x": "is the name of a set with a layout of its own",
     "two=nowhere": "the folder .*nowhere does not exist",
