@@ -155,7 +155,7 @@ def _kept_layout(x: np.ndarray, settings: LayoutSettings, folder: str | None) ->
     if cache is None:
         return lay_out(x, settings)
     key = hashlib.sha256(f"{settings.of(len(x)).as_dict()} {x.shape}\n".encode())
-    key.update(np.ascontiguousarray(x))
+    key.update(np.ascontiguousarray(x).data)
     path = cache.folder / f"layout-{key.hexdigest()[:32]}.npy"
     kept = cache.read(path, len(x) + 1)
     if kept is not None:
@@ -192,9 +192,9 @@ def _class_names(images: ImageSet, labels: np.ndarray) -> tuple[str, ...]:
 
 
 def _name(images: ImageSet, row: int) -> str:
-    """The path of an image below the folder of its set, or the set's name and the number in it."""
+    """The path of an image below the folder of its set; of sets in memory the split and the number in it."""
     source: Any = images
     while isinstance(source, Subset):
         source, row = source.images, int(source.indices[row])
     relative = getattr(source, "relative_name", None)
-    return printable(relative(row) if relative else source.describe(row))
+    return printable(relative(row) if relative else source.describe(row).rpartition("/")[2])

@@ -75,7 +75,7 @@ class ImageMap:
         indices: int64[N], the places of the images in their set, rising.
         thumbnails: of the images.
         class_names: C names.
-        names: N names: paths below the folder of the set, or its name and a number.
+        names: N names: paths below the folder of the set, or of sets in memory the split and a number.
         facts: what the map was made of, as JSON can hold it: `backbone` (the provenance of a record),
             `set` (name, split, fingerprint and images), `layout` (method and settings), `features`
             (transform, layers and precision) and `quality` (how far the layout can be trusted).
@@ -179,11 +179,10 @@ class ImageMap:
         text = json.loads(arrays["text"].tobytes().decode())
         count = sum(name.startswith(_SHEET) for name in arrays)
         sheets = tuple(arrays[f"{_SHEET}{number}"].tobytes() for number in range(count))
-        thumbnails = Thumbnails(sheets, **text.pop("thumbnails"))
-        names = {key: tuple(text.pop(key)) for key in ("class_names", "names")}
-        return cls(
-            **{key: arrays[key] for key in _SHAPES}, thumbnails=thumbnails, **names, facts=text["facts"]
-        )
+        content: dict[str, Any] = {key: arrays[key] for key in _SHAPES}
+        content |= {key: tuple(text[key]) for key in ("class_names", "names")}
+        thumbnails = Thumbnails(sheets, **text["thumbnails"])
+        return cls(**content, thumbnails=thumbnails, facts=text["facts"])
 
     def _arrays(self) -> dict[str, np.ndarray]:
         thumbnails = {

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.evaluation.dense.sheet import in_colours
+from siamtransfer.image_map.config import LARGEST_SIDE
 from siamtransfer.image_map.image_map import Thumbnails
 from siamtransfer.utils.workers import worker_init
 
@@ -31,13 +32,14 @@ def side_for(count: int) -> int:
 
 
 def make_thumbnails(images: ImageSet, side: int | None = None, *, workers: int = 0) -> Thumbnails:
-    """The middle square of every image, resized to `side` pixels (None: `side_for` so many): its first three
-    channels in colour, or its first in grey.
+    """The middle square of every image, resized to `side` pixels: its first three channels in colour, or its
+    first in grey. None is `side_for` so many, and not more than squares of one size have.
 
     Raises:
         UnreadableImage: an image cannot be read.
     """
-    side = side_for(len(images)) if side is None else side
+    if side is None:
+        side = min(side_for(len(images)), images.image_size or LARGEST_SIDE)
     columns = max(1, int(np.ceil(np.sqrt(min(len(images), PER_SHEET)))))
     sheets = list(_sheets(images, side, columns, workers))
     for quality in QUALITIES:

@@ -12,6 +12,8 @@ from siamtransfer.reports.sections.cost import cost_section
 from siamtransfer.reports.sections.curves import curves_section
 from siamtransfer.reports.sections.every import every_section
 from siamtransfer.reports.sections.files import files_section
+from siamtransfer.reports.sections.gallery import gallery_section
+from siamtransfer.reports.sections.map import map_section
 from siamtransfer.reports.sections.numbers import numbers_section
 from siamtransfer.reports.sections.pictures import pictures_section
 from siamtransfer.reports.sections.protocols import protocols_section
@@ -25,6 +27,8 @@ SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     scores_section,
     backbones_section,
     curves_section,
+    map_section,
+    gallery_section,
     classes_section,
     confusions_section,
     calibration_section,

@@ -1,0 +1,337 @@
+"use strict";
+// The canvas of a map: points or thumbnails, moved and zoomed by mouse, fingers and keys.
+window.MapView = class {
+  static MARGIN = 28; // CSS pixels around the whole map
+  static SHAPES = ["circle", "square", "triangle", "diamond"];
+  static COLOURS = 8;
+  static THUMBNAILS = 260; // images in sight, up to which their thumbnails are drawn
+
+  constructor(canvas, tip, onPick) {
+    Object.assign(this, { canvas, tip, onPick });
+    this.context = canvas.getContext("2d");
+    this.pointers = new Map();
+    this.marked = new Set();
+    this.selected = null;
+    this.emphasised = null;
+    this.centre = { x: 0.5, y: 0.5 };
+    this.zoom = 1;
+    this.listen();
+    new ResizeObserver(() => this.resize()).observe(canvas);
+    document.addEventListener("themechange", () => this.restyle());
+  }
+
+  // `colouring`: {of: Int16Array of categories, categories: [{name, colour, shape, shown}]}.
+  show(map, colouring) {
+    const other = map !== this.map;
+    this.map = map;
+    this.colouring = colouring;
+    if (other) map.group.ready.then(() => this.draw());
+    this.restyle();
+  }
+
+  restyle() {
+    const style = getComputedStyle(document.documentElement);
+    const read = (name) => style.getPropertyValue(name).trim();
+    this.ink = read("--ink");
+    this.paper = read("--paper");
+    this.focus = read("--focus");
+    this.colours = Array.from({ length: MapView.COLOURS }, (_, place) => read(`--series-${place + 1}`));
+    this.dots = new Map();
+    this.draw();
+  }
+
+  resize() {
+    const box = this.canvas.getBoundingClientRect();
+    if (!box.width) return;
+    this.width = box.width;
+    this.height = box.height;
+    this.ratio = window.devicePixelRatio || 1;
+    this.canvas.width = Math.round(box.width * this.ratio);
+    this.canvas.height = Math.round(box.height * this.ratio);
+    this.draw(true);
+  }
+
+  get scale() {
+    return this.zoom * (Math.min(this.width, this.height) - 2 * MapView.MARGIN);
+  }
+
+  place(image) {
+    return {
+      x: (this.map.x[image] - this.centre.x) * this.scale + this.width / 2,
+      y: (this.map.y[image] - this.centre.y) * this.scale + this.height / 2,
+    };
+  }
+
+  isShown(image) {
+    return this.colouring.categories[this.colouring.of[image]].shown;
+  }
+
+  inSight(margin = 0) {
+    const found = [];
+    for (let image = 0; image < this.map.group.count; image += 1) {
+      if (!this.isShown(image)) continue;
+      const { x, y } = this.place(image);
+      if (x > -margin && y > -margin && x < this.width + margin && y < this.height + margin) found.push(image);
+    }
+    return found;
+  }
+
+  // The shown image nearest to a place, or null beyond `reach` CSS pixels.
+  nearest(x, y, reach = Infinity) {
+    let best = null;
+    let least = reach * reach;
+    for (let image = 0; image < this.map.group.count; image += 1) {
+      if (!this.isShown(image)) continue;
+      const there = this.place(image);
+      const distance = (there.x - x) ** 2 + (there.y - y) ** 2;
+      if (distance < least) [best, least] = [image, distance];
+    }
+    return best;
+  }
+
+  reach(event) {
+    const finger = event.pointerType === "touch" ? 24 : 12;
+    return this.thumbnail ? Math.max(finger, this.thumbnail * 0.6) : finger;
+  }
+
+  zoomBy(factor, x = this.width / 2, y = this.height / 2) {
+    const zoom = Math.min(400, Math.max(0.7, this.zoom * factor));
+    const before = this.scale;
+    this.zoom = zoom;
+    const shift = 1 / before - 1 / this.scale;
+    this.centre.x += (x - this.width / 2) * shift;
+    this.centre.y += (y - this.height / 2) * shift;
+    this.draw();
+  }
+
+  moveBy(x, y) {
+    this.centre.x = Math.min(1, Math.max(0, this.centre.x - x / this.scale));
+    this.centre.y = Math.min(1, Math.max(0, this.centre.y - y / this.scale));
+    this.draw();
+  }
+
+  showAll() {
+    this.centre = { x: 0.5, y: 0.5 };
+    this.zoom = 1;
+    this.draw();
+  }
+
+  // Marks an image and moves it into sight.
+  select(image) {
+    this.selected = image;
+    if (image !== null) {
+      const { x, y } = this.place(image);
+      if (x < 20 || y < 20 || x > this.width - 20 || y > this.height - 20) {
+        this.centre = { x: this.map.x[image], y: this.map.y[image] };
+      }
+    }
+    this.draw();
+  }
+
+  draw(now = false) {
+    if (!this.map || !this.width) return;
+    if (now) return this.paint();
+    if (this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      this.paint();
+    });
+  }
+
+  paint() {
+    const { context, ratio } = this;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    context.imageSmoothingEnabled = true;
+    const seen = this.inSight(40);
+    this.canvas.dataset.inSight = seen.length;
+    const room = Math.sqrt((0.55 * this.width * this.height) / Math.max(1, seen.length));
+    const small = seen.length <= MapView.THUMBNAILS && room >= 20;
+    this.thumbnail = small ? Math.min(64, Math.max(24, room)) : 0;
+    for (const image of seen) {
+      const own = this.colouring.categories[this.colouring.of[image]];
+      context.globalAlpha = this.emphasised && own !== this.emphasised ? 0.12 : 1;
+      small ? this.paintThumbnail(image) : this.paintDot(image);
+    }
+    context.globalAlpha = 1;
+    this.paintSelected();
+    this.paintMiddle();
+  }
+
+  paintThumbnail(image) {
+    const { context, thumbnail } = this;
+    const { x, y } = this.place(image);
+    const category = this.colouring.categories[this.colouring.of[image]];
+    context.fillStyle = this.marked.has(image) ? this.focus : this.colours[category.colour];
+    context.fillRect(x - thumbnail / 2 - 2, y - thumbnail / 2 - 2, thumbnail + 4, thumbnail + 4);
+    this.map.group.draw(context, image, x - thumbnail / 2, y - thumbnail / 2, thumbnail);
+    this.paintDot(image, -thumbnail / 2, -thumbnail / 2);
+  }
+
+  // The dot of an image, beside its place where it marks a thumbnail.
+  paintDot(image, right = 0, down = 0) {
+    const { x, y } = this.place(image);
+    const category = this.colouring.categories[this.colouring.of[image]];
+    const dot = this.dot(category, this.marked.has(image));
+    const side = dot.width / this.ratio;
+    this.context.drawImage(dot, x + right - side / 2, y + down - side / 2, side, side);
+  }
+
+  // Makes all but one category pale; null: none.
+  emphasise(category) {
+    this.emphasised = category;
+    this.draw();
+  }
+
+  // A dot as a small picture, which is copied faster than a shape is filled.
+  dot(category, marked) {
+    const radius = (marked ? 7 : Math.min(5.5, Math.max(2.6, 110 / Math.sqrt(this.map.group.count)) + Math.log2(this.zoom + 1) / 2));
+    const key = `${category.colour} ${category.shape} ${marked} ${radius.toFixed(1)} ${this.ratio}`;
+    if (!this.dots.has(key)) {
+      const dot = document.createElement("canvas");
+      dot.width = dot.height = Math.ceil((2 * radius + 3) * this.ratio);
+      const context = dot.getContext("2d");
+      context.scale(this.ratio, this.ratio);
+      MapView.shape(context, category.shape, dot.width / this.ratio / 2, radius);
+      context.fillStyle = this.colours[category.colour];
+      context.fill();
+      context.lineWidth = marked ? 2.5 : 0.6;
+      context.strokeStyle = marked ? this.focus : this.paper;
+      context.stroke();
+      this.dots.set(key, dot);
+    }
+    return this.dots.get(key);
+  }
+
+  static shape(context, shape, middle, radius) {
+    context.beginPath();
+    if (shape === 0) return context.arc(middle, middle, radius, 0, 7);
+    const corners = [null, [45, 135, 225, 315], [90, 210, 330], [0, 90, 180, 270]][shape];
+    corners.forEach((degrees, number) => {
+      const angle = (-degrees * Math.PI) / 180;
+      const [x, y] = [middle + 1.2 * radius * Math.cos(angle), middle + 1.2 * radius * Math.sin(angle)];
+      number ? context.lineTo(x, y) : context.moveTo(x, y);
+    });
+    return context.closePath();
+  }
+
+  paintSelected() {
+    if (this.selected === null) return;
+    const { context } = this;
+    const own = this.place(this.selected);
+    const side = Math.max(26, this.thumbnail);
+    context.strokeStyle = this.ink;
+    context.lineWidth = 1.2;
+    context.beginPath();
+    const neighbours = this.map.neighbours(this.selected).map((neighbour) => neighbour.image);
+    for (const image of neighbours) {
+      const there = this.place(image);
+      context.moveTo(own.x, own.y);
+      context.lineTo(there.x, there.y);
+    }
+    context.stroke();
+    for (const image of [...neighbours.reverse(), this.selected]) {
+      const { x, y } = this.place(image);
+      context.fillStyle = image === this.selected ? this.focus : this.ink;
+      context.fillRect(x - side / 2 - 2.5, y - side / 2 - 2.5, side + 5, side + 5);
+      this.map.group.draw(context, image, x - side / 2, y - side / 2, side);
+    }
+  }
+
+  // Where Enter picks, while the keyboard has the map.
+  paintMiddle() {
+    if (!this.canvas.matches(":focus-visible")) return;
+    const [x, y] = [this.width / 2, this.height / 2];
+    this.context.strokeStyle = this.focus;
+    this.context.lineWidth = 2;
+    this.context.beginPath();
+    this.context.arc(x, y, 9, 0, 7);
+    this.context.stroke();
+  }
+
+  listen() {
+    const { canvas } = this;
+    const at = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return { x: event.clientX - box.left, y: event.clientY - box.top };
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.pointerType === "mouse" && event.button !== 0) return;
+      canvas.setPointerCapture(event.pointerId);
+      this.pointers.set(event.pointerId, at(event));
+      this.moved = this.pointers.size > 1;
+      this.tip.hidden = true;
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!this.pointers.has(event.pointerId)) return this.hover(event, at(event));
+      this.drag(event.pointerId, at(event));
+    });
+    canvas.addEventListener("pointerup", (event) => {
+      if (!this.pointers.delete(event.pointerId) || this.moved) return;
+      const { x, y } = at(event);
+      const image = this.nearest(x, y, this.reach(event));
+      if (image !== null) this.onPick(image, false);
+    });
+    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
+    canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
+    canvas.addEventListener("wheel", (event) => {
+      // The wheel moves the page until the map was clicked; with Ctrl, or two fingers, it always zooms.
+      if (!event.ctrlKey && !event.metaKey && document.activeElement !== canvas) return;
+      event.preventDefault();
+      const { x, y } = at(event);
+      this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), x, y);
+    }, { passive: false });
+    canvas.addEventListener("keydown", (event) => this.key(event));
+    for (const name of ["focus", "blur"]) canvas.addEventListener(name, () => this.draw());
+  }
+
+  drag(pointer, to) {
+    const from = this.pointers.get(pointer);
+    if (this.pointers.size === 1) {
+      if (!this.moved && Math.hypot(to.x - from.x, to.y - from.y) < 5) return;
+      this.moved = true;
+      this.pointers.set(pointer, to);
+      return this.moveBy(to.x - from.x, to.y - from.y);
+    }
+    const other = [...this.pointers].find(([id]) => id !== pointer)[1];
+    const apart = (point) => Math.max(1, Math.hypot(point.x - other.x, point.y - other.y));
+    this.pointers.set(pointer, to);
+    this.moveBy((to.x - from.x) / 2, (to.y - from.y) / 2);
+    return this.zoomBy(apart(to) / apart(from), (to.x + other.x) / 2, (to.y + other.y) / 2);
+  }
+
+  hover(event, { x, y }) {
+    const image = event.pointerType === "touch" || !this.map ? null : this.nearest(x, y, this.reach(event));
+    this.canvas.style.cursor = image === null ? "grab" : "pointer";
+    this.tip.hidden = image === null;
+    if (image === null) return;
+    this.tip.textContent = `${this.map.group.names[image]} · ${this.colouring.categories[this.colouring.of[image]].name}`;
+    const right = x > this.width / 2;
+    this.tip.style.left = right ? "auto" : `${x + 14}px`;
+    this.tip.style.right = right ? `${this.width - x + 14}px` : "auto";
+    this.tip.style.top = `${Math.min(y + 14, this.height - 34)}px`;
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = Math.min(this.width, this.height) / 8;
+    const actions = {
+      ArrowLeft: () => this.moveBy(step, 0),
+      ArrowRight: () => this.moveBy(-step, 0),
+      ArrowUp: () => this.moveBy(0, step),
+      ArrowDown: () => this.moveBy(0, -step),
+      "+": () => this.zoomBy(1.5),
+      "=": () => this.zoomBy(1.5),
+      "-": () => this.zoomBy(1 / 1.5),
+      0: () => this.showAll(),
+      Enter: () => {
+        const image = this.nearest(this.width / 2, this.height / 2);
+        if (image !== null) this.onPick(image, true);
+      },
+      Escape: () => this.onPick(null, true),
+    };
+    if (!actions[event.key]) return;
+    event.preventDefault();
+    actions[event.key]();
+  }
+};
