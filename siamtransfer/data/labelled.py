@@ -28,7 +28,7 @@ def open_pair(
         UserError: as `open_images`, or the two splits have different classes.
     """
     train = open_images(name, root=root, split="train", **options)
-    split = test_split or _find_test_split(name, root, options.get("parts"))
+    split = test_split or find_test_split(name, root, options.get("parts"))
     if split is None:
         return train, None
     test_options = {key: value for key, value in options.items() if key not in ("count", "list_file")}
@@ -78,7 +78,8 @@ def _adopt_classes(train: ImageSet, test: ImageSet) -> None:
     test.set_remarks = (*test.set_remarks, *remarks)
 
 
-def _find_test_split(name: str, root: str | Path | None, parts: str | None) -> str | None:
+def find_test_split(name: str, root: str | Path | None, parts: str | None) -> str | None:
+    """The test or validation split of a set in NAMED; None where it has none."""
     entry = NAMED[name]
     if entry.splits is not None:
         return next((split for split in TEST_SPLITS if split in entry.splits), None)

@@ -292,9 +292,14 @@ def labelled_features(
         if source is not None:
             raise UserError(f"give either a checkpoint ({source}) or feature files, not both")
         return _read_files(config, mapped=mapped)
-    model = open_frozen_model(source, config, runtime)
-    train = model.features(model.train, [config.layers])
-    test = model.features(model.test, [config.layers]) if model.test else None
+    return features_of(open_frozen_model(source, config, runtime))
+
+
+def features_of(model: FrozenModel) -> LabelledFeatures:
+    """The features of both parts of the images of a backbone."""
+    layers = [model.config.layers]
+    train = model.features(model.train, layers)
+    test = model.features(model.test, layers) if model.test else None
     with collectives.own_pace("fingerprinting the images"):
         provenance = model.provenance
     return LabelledFeatures(train, test, model.protocol, provenance, (model.train, model.test), model)

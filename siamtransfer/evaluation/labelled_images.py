@@ -10,8 +10,9 @@ from torch import nn
 from siamtransfer.data import ImageSet, open_labelled
 from siamtransfer.data.imageset import channels_of
 from siamtransfer.data.labelled import open_pair
-from siamtransfer.data.pixel_form import PixelForm
+from siamtransfer.data.pixel_form import OPTIONS, PixelForm
 from siamtransfer.data.recorded_form import form_as_recorded
+from siamtransfer.data.registry import NAMED
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.utils.errors import UserError
@@ -48,6 +49,17 @@ def form_of(*sets: ImageSet | None) -> dict[str, Any]:
     form = getattr(sets[0], "form", PixelForm(channels_of(sets[0]))).as_dict()
     remarks = [remark for images in sets if (remark := getattr(images, "remark", None))]
     return form | ({"image_remarks": remarks} if remarks else {})
+
+
+def form_options(images: ImageSet, data: EvaluationData, name: str) -> dict[str, Any]:
+    """The options of `open_images` with which the further set `name` is read as `images` are, where it takes
+    them: those of `data` and, of a set of files, the form of its pixels."""
+    form: PixelForm | None = getattr(images, "form", None)
+    options: dict[str, Any] = {key: getattr(data, key) for key in OPTIONS}
+    options |= {} if form is None else form.as_options()
+    options["channels"] = None if channels_of(images) == 3 else channels_of(images)
+    taken = NAMED[name].takes
+    return {key: value for key, value in options.items() if value is not None and key in taken}
 
 
 def names_of(*sets: ImageSet | None) -> dict[str, Any]:

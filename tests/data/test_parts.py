@@ -59,9 +59,9 @@ def classes(*parts: str, names: tuple[str, ...] = ("ant", "bee")) -> list[str]:
 
 def pair(root: Path) -> tuple[ClassFolder, ClassFolder | None]:
     """Train and test by their folders; the form of the pixels is not settled, as the files are empty."""
-    from siamtransfer.data.labelled import _find_test_split
+    from siamtransfer.data.labelled import find_test_split
 
-    split = _find_test_split("folder", root, None)
+    split = find_test_split("folder", root, None)
     return ClassFolder(root), None if split is None else ClassFolder(root, split)
 
 
