@@ -39,6 +39,8 @@ class ReportCommand:
     """Show maps of images that lie in the folders (siamtransfer map writes them)."""
     map: list[str] = field(default_factory=list)
     """Show these maps, too (MAP.npz)."""
+    index: bool = True
+    """Keep index.json in every folder that is named: which numbers there are, and of what."""
     alpha: float = 0.05
     """Level of the tests that tell backbones apart, over all comparisons of the page together."""
     seed: int = 0
@@ -66,6 +68,7 @@ def report(command: ReportCommand) -> dict[str, Any]:
         map_files=tuple(command.map),
         tables=command.tables,
         card=command.card,
+        index=command.index,
     )
     return write_report(paths, out, options)
 

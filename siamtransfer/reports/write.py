@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.leaderboard.index import NAME as INDEX
+from siamtransfer.leaderboard.index import update_index
 from siamtransfer.records.record import record
 from siamtransfer.reports.cards import card_file, model_card
 from siamtransfer.reports.details import details_of
@@ -42,6 +44,7 @@ def write_report(
     options.check()
     out = Path(out)
     refuse_page(out)
+    _refuse_further(options)
     begin = time.perf_counter()
     sources = gather(paths, options)
     cards = _cards(sources, options)
@@ -50,6 +53,8 @@ def write_report(
     content = text.encode("utf-8", "backslashreplace")
     with atomic_write(out) as file:
         file.write(content)
+    if options.index:
+        _keep_indices(paths)
     for path, card in cards.items():
         _write(path, card)
     if options.tables is not None:
@@ -80,6 +85,20 @@ def refuse_page(out: Path) -> None:
     refuse_outputs("", [out], force=True)
     if out.exists() and MARK.encode() not in _head_of(out):
         raise UserError(f"{printable(out)} exists and is no report of siamtransfer: choose another name")
+
+
+def _refuse_further(options: ReportOptions) -> None:
+    """Raises UserError where the folder of the tables is a file, or the card has a place of another kind."""
+    for option, place in (("--tables", options.tables), ("--card", options.card)):
+        if place is None:
+            continue
+        path, is_card = Path(place), option == "--card" and place.lower().endswith(".md")
+        if is_card and path.is_dir():
+            raise UserError(
+                f"{option} {printable(path)} is a folder: name a file, or a folder of another name"
+            )
+        if not is_card and path.exists() and not path.is_dir():
+            raise UserError(f"{option} {printable(path)} is a file, and a folder is needed: name another")
 
 
 def sections_of(sources: Sources) -> list[Section]:
@@ -135,6 +154,17 @@ def _cards(sources: Sources, options: ReportOptions) -> dict[Path, str]:
             f"--card {printable(place)} is one file, and there are {len(contenders)} backbones: name a folder"
         )
     return {place: model_card(sources, contenders[0])}
+
+
+def _keep_indices(paths: Sequence[str | Path]) -> None:
+    """Brings the index of every given folder that holds records up to date; says where that cannot be."""
+    for folder in (Path(path) for path in paths if Path(path).is_dir()):
+        try:
+            entries = update_index(folder)
+        except UserError as error:
+            say(f"note: {printable(folder)} keeps no index: {error}")
+            continue
+        say(f"{printable(folder / INDEX)}: {counted(len(entries), 'number')} of the records in this folder")
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from siamtransfer.reports.details import Rows, text_of
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.standings import Standings
+from siamtransfer.reports.wording import sentence
 from siamtransfer.utils.text import printable
 
 
@@ -36,7 +37,7 @@ def backbones_section(sources: Sources) -> Section | None:
 def _card(sources: Sources, one: BackboneId, baseline: bool, file: str | None) -> dict[str, Any]:
     measured = [measurement for measurement in sources.measurements if measurement.backbone == one]
     provenance = measured[0].record["provenance"]
-    reading = provenance.get("reading") or {}
+    reading, assumptions = provenance.get("reading") or {}, provenance.get("assumptions")
     return {
         "label": one.label,
         "baseline": baseline,
@@ -46,7 +47,7 @@ def _card(sources: Sources, one: BackboneId, baseline: bool, file: str | None) -
             (name.replace("_", " "), text_of(fact["value"]), str(fact["source"]))
             for name, fact in reading.items()
         ],
-        "assumptions": provenance.get("assumptions"),
+        "assumptions": None if assumptions is None else [sentence(one) for one in assumptions],
         "proofs": [proof for proof in sources.proofs if proof.weights_digest == one.digest],
         "file": file,
     }
@@ -64,6 +65,5 @@ def _facts(measurement: Measurement) -> Rows:
         ("format", provenance.get("format")),
         ("branch", provenance.get("branch")),
         ("weights", provenance.get("weights_digest")),
-        ("commit", provenance.get("commit")),
     ]
     return [(key, str(value)) for key, value in rows if value]
