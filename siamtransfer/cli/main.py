@@ -34,6 +34,7 @@ PROGRAMS = {
     "outside": "tell unknown images from known ones; is it calibrated",
     "compare": "compare two records, sample by sample",
     "rank": "rank backbones by their records, in groups",
+    "track": "send records to TensorBoard, W&B or MLflow",
     "features": "write features to an .npz for any other tool",
     "neighbours": "show the images of a folder that are most like one",
     "map": "lay the images of a set out on a plane, with neighbours",

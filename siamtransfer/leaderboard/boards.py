@@ -22,6 +22,7 @@ from siamtransfer.records.likeness import protocol_key, truth_key
 from siamtransfer.records.meanings import meaning_of
 from siamtransfer.records.metric_intervals import interval_of
 from siamtransfer.records.sample_values import SampleValues
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
 _ROUNDING = 1e-4  # of a value: what other arithmetic may change
@@ -83,11 +84,7 @@ class _Entry:
 
 def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] = "main") -> Board:
     """The board of measurements: of each its main number (see columns.py), or all numbers of which one way is
-    better. Of a backbone that was measured twice in the same way, the newest record counts.
-
-    Raises:
-        UserError: the predictions of a record are absent or damaged.
-    """
+    better. Of a backbone that was measured twice in the same way, the newest record counts."""
     remarks: list[str] = []
     groups: dict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
     for measurement in measurements:
@@ -97,7 +94,7 @@ def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] =
             if not isinstance(value, int | float) or not math.isfinite(value):
                 remarks.append(f"{metric} in {printable(measurement.path)} is no number: left out")
                 continue
-            truth, images = _scored_against(measurement, metric)
+            truth, images = _scored_against(measurement, metric, remarks)
             groups[measurement.task, metric, key].append(_Entry(measurement, metric, truth, images))
     columns: dict[Column, list[_Entry]] = {}
     for (task, metric, key), entries in groups.items():
@@ -121,10 +118,14 @@ def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] =
     )
 
 
-def _scored_against(measurement: Measurement, metric: str) -> tuple[str | None, str]:
+def _scored_against(measurement: Measurement, metric: str, remarks: list[str]) -> tuple[str | None, str]:
     """A digest of the labels or masks that a number was scored against, None where the record has no
-    predictions; and one of the images with them."""
-    kept = measurement.kept()
+    predictions or they cannot be read; and one of the images with them."""
+    try:
+        kept = measurement.kept()
+    except UserError as error:
+        remarks.append(f"{error}; its numbers are shown and not tested")
+        kept = None
     provenance = measurement.record["provenance"]
     data = {
         key: value

@@ -136,8 +136,17 @@ def _label(found: Sequence[tuple[Path, Part]]) -> list[Measurement]:
         branches[backbone] = str(part.record["provenance"].get("branch") or "")
     labels = short_names({backbone: source for backbone, (_, source) in sources.items()}, branches)
     named = {backbone: replace(backbone, label=label) for backbone, label in labels.items()}
+    of_path: dict[Path, list[str]] = defaultdict(list)
+    for path, part in found:
+        of_path[path].append(part.source)
     return [
-        Measurement(path, part.record, named[BackboneId(part.digest, part.reading)], part.source)
+        Measurement(
+            path,
+            part.record,
+            named[BackboneId(part.digest, part.reading)],
+            part.source,
+            tuple(source for source in of_path[path] if source != part.source),
+        )
         for path, part in found
     ]
 

@@ -141,6 +141,8 @@ def set_of(record: dict[str, Any]) -> str:
     protocol = record["protocol"]
     if "train_digest" in record["provenance"]:
         return "feature files"
+    if protocol.get("part") == "train" and isinstance(protocol.get("train"), str):
+        return str(protocol["train"])  # diagnose measures a split, of two
     for key in ("test", "set", "images", "data"):
         if isinstance(protocol.get(key), str):
             name = str(protocol[key])

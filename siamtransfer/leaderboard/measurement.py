@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.records.predictions import Kept, read_predictions_of
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import to_json
 
 NOT_SCORES = frozenset(
@@ -52,12 +53,14 @@ class Measurement:
         record: the document; of several backbones the part of this one.
         backbone: what was measured.
         source: the backbone's file or name, as the record has it.
+        beside: those of the other backbones of the record.
     """
 
     path: Path
     record: dict[str, Any]
     backbone: BackboneId
     source: str
+    beside: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
@@ -82,6 +85,13 @@ class Measurement:
         """
         digest = self.record["provenance"].get("predictions_digest")
         return None if digest is None else _read(self.path, str(digest))
+
+    def sound(self) -> Kept | None:
+        """The predictions; None also where they cannot be read, which the remarks of a board say."""
+        try:
+            return self.kept()
+        except UserError:
+            return None
 
 
 @functools.lru_cache(maxsize=_IN_MEMORY)

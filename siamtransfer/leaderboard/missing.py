@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from siamtransfer.checkpoints.options import ReadingOptions
@@ -22,6 +22,8 @@ _OF_READING = (*(field.name.replace("_", "-") for field in fields(ReadingOptions
 """Options that say how a file is read, and so go with the checkpoint."""
 _SWITCHES = ("stride-in-1x1", "no-stride-in-1x1", "trust-pickle")
 """Those of them without a value; trusting a file goes with the file, too."""
+_SECOND = "compare"
+"""The option of detection that names a second backbone."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def _for_backbone(words: Sequence[str], like: Measurement, own: Measurement) -> 
         word = waiting.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         flag = name.replace("_", "-") if word.startswith("--") else ""
-        if flag in _SWITCHES:
+        if flag in _SWITCHES or word in like.beside:
             continue
-        if flag in _OF_READING:
+        if flag in _OF_READING or flag == _SECOND:
             if not equals and waiting:
                 waiting.pop(0)
         elif flag in _OUTPUTS:
@@ -116,10 +118,18 @@ def _reading_words(own: Measurement) -> list[str] | None:
 def _renamed(path: str, old: str, new: str) -> str:
     """The path of an output of another backbone: with its name where the path has the old one's in it,
     otherwise with it before the file's name."""
-    safe = re.sub(r"[^\w.-]+", "-", new).strip("-")
-    parts = PurePath(path).parts
-    if old in parts:
-        return str(PurePath(*(safe if part == old else part for part in parts)))
-    name = Path(path).name
-    renamed = name.replace(old, safe) if old and old in name else f"{safe}-{name}"
-    return str(PurePath(path).with_name(renamed)) if name else path
+    pure = PurePath(path)
+    if not pure.name:
+        return path
+    for before in (old, _file_name(old)):
+        if before in pure.parts:
+            return str(PurePath(*(_file_name(new) if part == before else part for part in pure.parts)))
+        word = rf"(?<![^\W_]){re.escape(before)}(?![^\W_])"  # not a letter of another word
+        if before and re.search(word, pure.name):
+            return str(pure.with_name(re.sub(word, lambda _: _file_name(new), pure.name)))
+    return str(pure.with_name(f"{_file_name(new)}-{pure.name}"))
+
+
+def _file_name(label: str) -> str:
+    """A label as it can be part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", label).strip("-")

@@ -62,12 +62,8 @@ class ColumnTests:
 
 def column_tests(column: Column, cells: Sequence[Cell], *, seed: int, resamples: int | None) -> ColumnTests:
     """The tests of all pairs of the cells of a column; `resamples` R, or random signs, are drawn where a test
-    draws (by default RESAMPLES and FLIPS).
-
-    Raises:
-        UserError: predictions are absent or damaged.
-    """
-    kept = [cell.measurement.kept() for cell in cells]
+    draws (by default RESAMPLES and FLIPS)."""
+    kept = [cell.measurement.sound() for cell in cells]
     settings = [
         [] if each is None else settings_of(each, column.task, column.metric)  # the same names in all
         for each in kept

@@ -17,6 +17,7 @@ two backbones share one if, and only if, they are not told apart.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Place(NamedTuple):
 
 class OverallPlace(NamedTuple):
     """The place of a backbone over all columns: its mean rank, the letters of its groups, and the number of
-    columns in which it stands beside others."""
+    columns in which it stands beside others. One that stands beside none is last, with the mean rank NaN."""
 
     backbone: BackboneId
     mean_rank: float
@@ -146,7 +147,7 @@ def rank(board: Board, alpha: float = 0.05, seed: int = 0, resamples: int | None
     """Ranks the backbones of a board; `resamples` are those of tests that draw (see pair_tests.py).
 
     Raises:
-        UserError: alpha is not between 0 and 1; or predictions are absent or damaged.
+        UserError: alpha is not between 0 and 1.
     """
     above("alpha", alpha, 0)
     if alpha >= 1:
@@ -285,7 +286,14 @@ def _overall(
         share = float(np.mean(ahead)) if both else 0.5
         mean_rank[first] += 1 - share
         mean_rank[second] += share
-    order = sorted(board.backbones, key=lambda backbone: (mean_rank[backbone], backbone.label))
+    counted = {
+        backbone: sum(backbone in own and len(own) > 1 for own in ranks.values())
+        for backbone in board.backbones
+    }
+    order = sorted(
+        board.backbones,
+        key=lambda backbone: (not counted[backbone], mean_rank[backbone], backbone.label),
+    )
     by_pair: dict[frozenset[BackboneId], list[PairTest]] = defaultdict(list)
     for pair in pairs:
         by_pair[frozenset((pair.first, pair.second))].append(pair)
@@ -294,10 +302,12 @@ def _overall(
         for first, second in combinations(order, 2)
     ]
     letters = _letters(order, overall_pairs)
-    places = []
-    for backbone, groups in zip(order, letters, strict=True):
-        count = sum(backbone in own and len(own) > 1 for own in ranks.values())
-        places.append(OverallPlace(backbone, mean_rank[backbone], groups if count else "", count))
+    places = [
+        OverallPlace(backbone, mean_rank[backbone], groups, counted[backbone])
+        if counted[backbone]
+        else OverallPlace(backbone, math.nan, "", 0)
+        for backbone, groups in zip(order, letters, strict=True)
+    ]
     return places, overall_pairs
 
 
