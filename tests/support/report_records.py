@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from siamtransfer.metrics.intervals import wilson_interval
-from siamtransfer.records.predictions import Predictions, publish
-from siamtransfer.records.record import record
+from siamtransfer.records.predictions import Predictions
 from siamtransfer.training.journal import Journal
+from support.boards import SETTING as KNN
+from support.boards import write
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1">&amp; 日本'
 """A name of a class or a file that must do nothing in a page."""
@@ -57,30 +58,15 @@ def write_classification(
     cost: dict[str, Any] | None = None,
 ) -> None:
     """A record of a linear probe or of kNN, with its predictions."""
-    setting = "k=20/T=0.07" if task == "knn" else "linear"
-    name = f"knn/{setting}/top1" if task == "knn" else "linear/top1"
+    setting = KNN if task == "knn" else "linear"
+    before = f"knn/{setting}" if task == "knn" else "linear/top1"
     hits = int((labels == predicted).sum())
-    low, high = wilson_interval(hits, len(labels))
-    metrics = {name: 100 * hits / len(labels), f"{name}/ci95_low": 100 * low, f"{name}/ci95_high": 100 * high}
-    if task == "knn":
-        before = name.removesuffix("/top1")
-        metrics = {key.replace(name + "/", before + "/"): value for key, value in metrics.items()}
-    made = record(
-        task,
-        metrics,
-        {"train": "made/train", "test": "made/test", "metric": "top1"},
-        backbone=backbone,
-        weights_digest=f"sha256:{backbone}",
-        architecture={"name": "resnet50"},
-        train_fingerprint="made train",
-        test_fingerprint="made test",
-        classes=list(classes),
-        class_count=int(labels.max()) + 1,
-        **({} if cost is None else {"cost": cost}),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {} if confidences is None else {setting: confidences}
-    publish(made, Predictions(labels, {setting: predicted}, kept), str(path))
+    low, high = (100 * end for end in wilson_interval(hits, len(labels)))
+    metrics = {f"{before.removesuffix('/top1')}/top1": 100 * hits / len(labels)}
+    metrics |= {f"{before}/ci95_low": low, f"{before}/ci95_high": high}
+    kept = Predictions(labels, {setting: predicted}, {} if confidences is None else {setting: confidences})
+    further = {"classes": list(classes), **({} if cost is None else {"cost": cost})}
+    write(path, task, metrics, kept, backbone, metric="top1", further=further)
 
 
 def write_robustness(
@@ -95,20 +81,9 @@ def write_robustness(
         }
     ends = {f"{name}/ci95_low": value - 2 for name, value in metrics.items()}
     ends |= {f"{name}/ci95_high": value + 2 for name, value in metrics.items()}
-    made = record(
-        "robustness",
-        metrics | ends,
-        {"train": "made/train", "test": "made/test", "measured_set": "clean"},
-        backbone=backbone,
-        weights_digest=f"sha256:{backbone}",
-        architecture={"name": "resnet50"},
-        train_fingerprint="made train",
-        test_fingerprint="made test",
-    )
     labels = make_labels(200, 2)
-    predicted = np.where(np.arange(200) < 2 * clean, labels, 1 - labels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    publish(made, Predictions(labels, {"clean": predicted}), str(path))
+    kept = Predictions(labels, {"clean": np.where(np.arange(200) < 2 * clean, labels, 1 - labels)})
+    write(path, "robustness", metrics | ends, kept, backbone, measured_set="clean")
 
 
 def write_run(folder: Path, steps: int = 2000, *, collapses: bool = False) -> None:
@@ -132,11 +107,11 @@ def write_run(folder: Path, steps: int = 2000, *, collapses: bool = False) -> No
 
 
 def write_pictures(folder: Path, names: Sequence[str] = ("attention", "pca")) -> None:
-    """Coloured noise as PNG."""
+    """Coloured clouds as PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     for place, name in enumerate(names):
-        pixels = np.random.default_rng(place).integers(0, 255, (60, 90, 3), np.uint8)
-        Image.fromarray(pixels).resize((900, 600)).save(folder / f"{name}.png")
+        pixels = np.random.default_rng(place).integers(0, 255, (6, 9, 3), np.uint8)
+        Image.fromarray(pixels).resize((450, 300)).save(folder / f"{name}.png")
 
 
 def write_board(
@@ -159,7 +134,7 @@ def write_board(
             path = folder / f"backbone-{number}" / f"{task}.json"
             write_classification(
                 path,
-                f"backbone-{number}.pth",
+                f"backbone-{number}",
                 labels,
                 predicted,
                 confidences,

@@ -105,12 +105,12 @@ def confusions_view(answers: Answers, answer: Answer, *, matrix: bool) -> View:
     names = {number: answers.name_of(number) for pair in pairs for number in (pair.true, pair.taken_for)}
     right = int((answers.labels == answer.predicted).sum())
     wrong = len(answers.labels) - right
-    summary = f"{answer.name}: {right} of {len(answers.labels)} samples are right. "
+    summary = f"{answer.name}: {right} of {len(answers.labels)} samples are right."
     if pairs:
         most = pairs[0]
         low, high = most.interval
         summary += (
-            f"Most often {names[most.true]} is taken for {names[most.taken_for]}: {most.count} of {most.of} "
+            f" Most often {names[most.true]} is taken for {names[most.taken_for]}: {most.count} of {most.of} "
             f"({most.share:.1f} %, 95 % interval {low:.1f} to {high:.1f}), {100 * most.count / wrong:.0f} % "
             "of all mistakes. The largest of many counts is large by chance too."
         )

@@ -184,11 +184,15 @@
     }
   }
 
-  // Other scripts of the page put a new view into a chart by this.
+  // Other scripts of the page put a new view into a chart by this, and ask for the one that is shown.
   window.reportCharts = {
     replace(figure, view) {
       charts.get(figure).views = [view];
       show(figure, 0);
+    },
+    shown(id) {
+      const { views, shown } = charts.get(document.getElementById(id));
+      return views[shown];
     },
   };
 
