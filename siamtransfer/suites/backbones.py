@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,8 +86,9 @@ def _labelled(words: Sequence[str]) -> list[SuiteBackbone]:
         pairs.append((match[1], match[2]) if match else (None, word))
     sources = [source for label, source in pairs if label is None]
     usual = {source: _label_of(source) for source in sources}
-    for source in sources:  # of runs/a/x.pth and runs/b/x.pth the folders tell which is which
-        if [usual[other] for other in sources].count(usual[source]) > 1 and Path(source).exists():
+    count = Counter(usual.values())
+    for source in usual:  # of runs/a/x.pth and runs/b/x.pth the folders tell which is which
+        if count[_label_of(source)] > 1 and Path(source).exists():
             parent = _clean(Path(source).absolute().parent.name)
             usual[source] = f"{parent}-{_label_of(source)}" if parent else usual[source]
     return [SuiteBackbone(label or usual[source], source) for label, source in pairs]

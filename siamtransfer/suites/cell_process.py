@@ -26,14 +26,19 @@ from typing import Any
 from siamtransfer.cli.entry import INTERRUPTED, USER_ERROR
 
 PRELOADED = [
-    "siamtransfer.suites.cell_process",
-    "siamtransfer.suites.open_sets",
-    "siamtransfer.evaluation.evaluator",
-    "siamtransfer.evaluation.frozen_model",
-    "siamtransfer.evaluation.knn.evaluate",
-    "siamtransfer.evaluation.linear.evaluate",
+    *(
+        "torch",
+        "torchvision",
+        "torch.fx.experimental.symbolic_shapes",
+        "sklearn.linear_model",
+        "sklearn.cluster",
+    ),
+    *("jsonargparse", "jsonargparse.typing", "typeshed_client"),
+    *("siamtransfer.cli.main", "siamtransfer.suites.cell_process", "siamtransfer.suites.open_sets"),
+    *("siamtransfer.evaluation.evaluator", "siamtransfer.evaluation.frozen_model"),
+    *(f"siamtransfer.evaluation.{name}.evaluate" for name in ("knn", "linear", "fewshot", "diagnostics")),
 ]
-"""What the fork server imports; programs import the rest when they need it."""
+"""What the fork server imports, if it can; programs import the rest when they need it."""
 CRASHED = 1
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from siamtransfer.suites.plan import Cell
+from siamtransfer.suites.cell import Cell
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import (
     RunLock,
@@ -95,12 +95,6 @@ class SuiteFolder:
 
     def plan(self, cells: Sequence[Cell], stamps: Mapping[str, str], missing: Mapping[str, str]) -> None:
         """Writes the plan into suite.json; `missing` says why cells cannot be measured."""
-        strangers = [name for name in self.state.cells if name not in {cell.id for cell in cells}]
-        if strangers:
-            say(
-                f"{self.folder} also has {len(strangers)} records that are not asked for now, and stay: "
-                f"{first_few(strangers)}"
-            )
         for cell in cells:
             label = cell.backbone.label
             self.state.planned[cell.id] = list(cell.command)
@@ -108,6 +102,15 @@ class SuiteFolder:
             self.state.not_measured.pop(cell.id, None)
         self.state.not_measured |= missing
         self.save()
+
+    def remark_strangers(self, known: Collection[str]) -> None:
+        """Says which records of the folder are of none of the `known` cells."""
+        strangers = [name for name in self.state.cells if name not in known]
+        if strangers:
+            say(
+                f"{self.folder} also has {len(strangers)} records that the suite does not ask for now, which "
+                f"stay and stand in the report: {first_few(strangers)}"
+            )
 
     def has(self, name: str) -> bool:
         """Whether the cell of that id is done."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from siamtransfer.cli.main import program
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.suites.backbones import SuiteBackbone
+from siamtransfer.suites.cell import Cell, name_cells
 from siamtransfer.suites.cell_process import CellProcess, Job, Outcome
 from siamtransfer.suites.config import SuiteConfig
 from siamtransfer.suites.folder import SuiteFolder
 from siamtransfer.suites.open_sets import Images, OpenedSets, key_of, open_sets, sets_of
-from siamtransfer.suites.plan import Cell, name_cells
 from siamtransfer.suites.progress import SuiteProgress
 from siamtransfer.suites.runner import Hands, Runner
 from siamtransfer.utils.errors import UserError
@@ -25,12 +25,73 @@ _NAMED_DIFFERENCES = 3
 
 @dataclass
 class Prepared:
-    """A suite that is ready to run: its name, its cells, all of them checked, and where they are kept."""
+    """A suite that is ready to run.
+
+    Attributes:
+        cells: those that are asked for, all checked.
+        known: the ids of all cells of the suite.
+    """
 
     name: str
     cells: list[Cell]
+    known: frozenset[str]
     out: Path
     config: SuiteConfig
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The images of a suite: those that could be opened, and the cells whose images could not, and why."""
+
+    opened: OpenedSets
+    missing: dict[Cell, str]
+
+
+def open_images_of(prepared: Prepared, stop: StopSignal) -> Sets | None:
+    """Opens the images of all cells, in a process of its own; None where a signal came.
+
+    Raises:
+        UserError: images cannot be opened, and --skip-missing is not given, or none can.
+    """
+    process = CellProcess(Job(call=open_sets, argument=sets_of(prepared.cells)))
+    while not wait([process.sentinel, process.results], 0.25):
+        if stop.exit_status is not None:
+            process.kill()
+            break
+    outcome = process.outcome()
+    if stop.exit_status is not None:
+        return None
+    if not isinstance(outcome.value, OpenedSets):
+        raise UserError(f"the images of the suite could not be opened: {outcome.message}")
+    return Sets(outcome.value, find_missing(prepared, outcome.value))
+
+
+def find_missing(prepared: Prepared, opened: OpenedSets) -> dict[Cell, str]:
+    """The cells whose images cannot be opened here, and why.
+
+    Raises:
+        UserError: there are some, and --skip-missing is not given; or there are no others.
+    """
+    cells = prepared.cells
+    missing = {cell: why for cell in cells if (why := _why_missing(cell, opened))}
+    by_reason: dict[str, list[Cell]] = {}
+    for cell, why in missing.items():
+        by_reason.setdefault(why, []).append(cell)
+    sentences = [f"{why} (for {name_cells(of_one)})" for why, of_one in by_reason.items()]
+    if missing and (not prepared.config.skip_missing or len(missing) == len(cells)):
+        cure = "" if len(missing) == len(cells) else "; --skip-missing measures the rest"
+        raise UserError(f"sets cannot be opened: {'; '.join(sentences)}{cure}")
+    for sentence in sentences:
+        say(f"not measured: {sentence}")
+    return missing
+
+
+def _why_missing(cell: Cell, opened: OpenedSets) -> str | None:
+    if cell.images is not None:
+        return opened.missing.get(key_of(cell.images))
+    if cell.root is not None and not Path(cell.root).expanduser().exists():
+        return f"data.root {cell.root} does not exist"
+    return None
 
 
 class Measuring:
@@ -44,29 +105,24 @@ class Measuring:
         left: how many cells a signal has left to do.
     """
 
-    def __init__(self, prepared: Prepared, folder: SuiteFolder, stop: StopSignal):
+    def __init__(self, prepared: Prepared, sets: Sets, folder: SuiteFolder, stop: StopSignal):
         self.prepared, self.folder, self.stop = prepared, folder, stop
+        self._opened, self.missing = sets.opened, sets.missing
         self.measured = self.done_before = self.left = 0
-        self.missing: dict[Cell, str] = {}
         self.failed: list[Cell] = []
         self._stamps: dict[str, str] = {}
-        self._opened = OpenedSets({}, {}, 0)
         self._progress = SuiteProgress([], 1)
 
     def measure(self) -> None:
         """Measures everything that is to do, or until a signal comes.
 
         Raises:
-            UserError: sets are missing, or the folder has cells of other options, weights or images.
+            UserError: the folder has cells of other options, weights or images.
         """
         cells, config = self.prepared.cells, self.prepared.config
         self._stamps = {label: backbone.stamp() for label, backbone in self._backbones.items()}
-        self._opened = self._open_sets()
-        if self.stop.exit_status is not None:
-            self.left = len(cells)
-            return
-        self.missing = self._find_missing()
         to_do = self._to_do([cell for cell in cells if cell not in self.missing])
+        self.folder.remark_strangers(self.prepared.known)
         self.folder.plan(cells, self._stamps, {cell.id: why for cell, why in self.missing.items()})
         self.left = len(to_do)
         hands = self._hands()
@@ -79,45 +135,6 @@ class Measuring:
     @property
     def _backbones(self) -> dict[str, SuiteBackbone]:
         return {cell.backbone.label: cell.backbone for cell in self.prepared.cells}
-
-    def _open_sets(self) -> OpenedSets:
-        """Opens the images of all cells in a process of its own."""
-        process = CellProcess(Job(call=open_sets, argument=sets_of(self.prepared.cells)))
-        while not wait([process.sentinel, process.results], 0.25):
-            if self.stop.exit_status is not None:
-                process.kill()
-                break
-        outcome = process.outcome()
-        if isinstance(outcome.value, OpenedSets):
-            return outcome.value
-        if self.stop.exit_status is None:
-            raise UserError(f"the images of the suite could not be opened: {outcome.message}")
-        return self._opened
-
-    def _find_missing(self) -> dict[Cell, str]:
-        """The cells whose images cannot be opened here, and why.
-
-        Raises:
-            UserError: there are some, and --skip-missing is not given; or there are no others.
-        """
-        missing = {cell: why for cell in self.prepared.cells if (why := self._why_missing(cell))}
-        by_reason: dict[str, list[Cell]] = {}
-        for cell, why in missing.items():
-            by_reason.setdefault(why, []).append(cell)
-        sentences = [f"{why} (for {name_cells(cells)})" for why, cells in by_reason.items()]
-        if missing and (not self.prepared.config.skip_missing or len(missing) == len(self.prepared.cells)):
-            cure = "" if len(missing) == len(self.prepared.cells) else "; --skip-missing measures the rest"
-            raise UserError(f"sets cannot be opened: {'; '.join(sentences)}{cure}")
-        for sentence in sentences:
-            say(f"not measured: {sentence}")
-        return missing
-
-    def _why_missing(self, cell: Cell) -> str | None:
-        if cell.images is not None:
-            return self._opened.missing.get(key_of(cell.images))
-        if cell.root is not None and not Path(cell.root).expanduser().exists():
-            return f"data.root {cell.root} does not exist"
-        return None
 
     def _images_of(self, cell: Cell) -> Images | None:
         return None if cell.images is None else self._opened.images[key_of(cell.images)]

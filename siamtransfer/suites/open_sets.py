@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from siamtransfer.evaluation.config import EvaluationData
-from siamtransfer.suites.plan import Cell
+from siamtransfer.suites.cell import LABELS, Cell
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import to_json
 
@@ -37,7 +37,7 @@ def key_of(options: Mapping[str, Any]) -> str:
 
 
 def sets_of(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
-    """The options of the sets of labelled images of these cells, by key."""
+    """The options of the sets of images of these cells, by key."""
     return {key_of(cell.images): cell.images for cell in cells if cell.images is not None}
 
 
@@ -51,7 +51,8 @@ def open_sets(sets: dict[str, dict[str, Any]]) -> OpenedSets:
     missing: dict[str, str] = {}
     for key, options in sets.items():
         try:
-            train, test = open_images(EvaluationData(**options), {}, "the suite")
+            data = EvaluationData(**{key: value for key, value in options.items() if key != LABELS})
+            train, test = open_images(data, {}, "the suite", labels_needed=options[LABELS])
         except UserError as error:
             missing[key] = str(error)
             continue

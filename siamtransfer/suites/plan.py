@@ -5,101 +5,18 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from siamtransfer.cli.main import program
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.suites.backbones import SuiteBackbone
+from siamtransfer.suites.cell import LABELS, Cell, fill
 from siamtransfer.suites.config import SuiteConfig
 from siamtransfer.suites.suite_file import Suite, Task
 from siamtransfer.suites.words import Vocabulary
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.text import first_few
-
-NOT_OF_THE_NUMBER = frozenset(
-    {"record", "cache", "device", "data.workers", "data.root", "data.download", "timeout_minutes", "resume",
-     "checkpoint", "checkpoints", "trust_pickle"}
-)  # fmt: skip
-"""Options that do not decide a number: the images and the weights are compared by their content."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One measurement of a suite.
-
-    Attributes:
-        name: of its files, without the backbone: the task, after the set where sets have names.
-        set: the set's name; empty where sets have none or the program takes no images of the suite.
-        options: of the program under dotted keys, placeholders unfilled; they identify the measurement.
-        command: the program's name and its words.
-        keeps_record: whether the program writes the record itself.
-        images: the options of the set of labelled images, or None where the program takes none.
-        root: a folder of other images that has to be there, or None.
-        after: the path of the cell that has to be done before, without an ending.
-        group: cells of one backbone and group share features or files, and run one after the other.
-    """
-
-    backbone: SuiteBackbone
-    task: Task
-    name: str
-    set: str
-    base: Path
-    options: dict[str, Any]
-    command: tuple[str, ...]
-    keeps_record: bool
-    images: dict[str, Any] | None = None
-    root: str | None = None
-    after: Path | None = None
-    group: str = ""
-
-    @property
-    def id(self) -> str:
-        """BACKBONE/CELL."""
-        return f"{self.backbone.label}/{self.name}"
-
-    @property
-    def record(self) -> Path:
-        """Where its record is."""
-        return self.base.with_name(f"{self.base.name}.json")
-
-    @property
-    def failure(self) -> Path:
-        """Where it is kept that it failed."""
-        return self.base.with_name(f"{self.base.name}.failed.json")
-
-    @property
-    def log(self) -> Path:
-        """What the program said."""
-        return self.base.with_name(f"{self.base.name}.log")
-
-    @property
-    def writes(self) -> list[Path]:
-        """The files that belong to it beside its record."""
-        return [Path(self.fill(pattern)) for pattern in self.task.writes]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides its number, but for weights and images."""
-        stated = {key: value for key, value in self.options.items() if key not in NOT_OF_THE_NUMBER}
-        return {"program": self.task.program, **dict(sorted(stated.items()))}
-
-    def fill(self, text: str) -> str:
-        """`text` with its placeholders filled."""
-        return fill(text, self.backbone, self.base)
-
-
-def fill(value: Any, backbone: SuiteBackbone, base: Path) -> Any:
-    """Texts, and those in lists, with {cell}, {folder} and {checkpoint} replaced."""
-    if isinstance(value, list):
-        return [fill(item, backbone, base) for item in value]
-    if not isinstance(value, str):
-        return value
-    places = {"{cell}": str(base), "{folder}": str(base.parent), "{checkpoint}": backbone.source}
-    for name, place in places.items():
-        value = value.replace(name, place)
-    return value
 
 
 def build_plan(
@@ -198,6 +115,10 @@ def _refuse_unused(
 ) -> None:
     """Raises UserError for an option that is meant for all programs and that none of them has."""
     origins = [(f"{suite.path}: options", suite.options)]
+    origins += [
+        (f"{suite.path}: sets.{name}" if name else f"{suite.path}: data", options)
+        for name, options in suite.sets.items()
+    ]
     origins += [(f"{suite.path}: backbones.{each.label}", each.options) for each in backbones]
     origins.append(("the command line", config.shared))
     for origin, options in origins:
@@ -256,7 +177,7 @@ class _Builder:
             options,
             (task.program, *words),
             keeps_record,
-            None if labelled is None else asdict(labelled),
+            None if labelled is None else {**asdict(labelled), LABELS: getattr(parsed, LABELS, True)},
             None if labelled is not None else getattr(data, "root", None),
             self._cell_before(backbone, task, name),
             name,
@@ -316,10 +237,15 @@ class _Builder:
 
 
 def _program(task: Task, suite: Suite) -> Any:
+    where = f"{suite.path}: tasks.{task.name}.program"
     try:
-        return program(task.program)
+        command = program(task.program)
     except UserError as error:
-        raise UserError(f"{suite.path}: tasks.{task.name}.program: {error}") from error
+        raise UserError(f"{where}: {error}") from error
+    vocabulary = Vocabulary(task.program, command)
+    if vocabulary.source is None and "weights" not in vocabulary.keys:
+        raise UserError(f"{where}: {task.program} measures no checkpoint, so it is no task of a suite")
+    return command
 
 
 def check_cells(cells: Sequence[Cell], suite: Suite) -> None:
@@ -339,8 +265,3 @@ def check_cells(cells: Sequence[Cell], suite: Suite) -> None:
             check()
         except UserError as error:
             raise UserError(f"{cell.id} ({suite.path}: tasks.{cell.task.name}): {error}") from error
-
-
-def name_cells(cells: Sequence[Cell]) -> str:
-    """The names of cells in a sentence."""
-    return first_few([cell.id for cell in cells])

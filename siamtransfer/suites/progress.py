@@ -6,8 +6,8 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from siamtransfer.suites.cell import Cell
 from siamtransfer.suites.cell_process import Outcome
-from siamtransfer.suites.plan import Cell
 from siamtransfer.utils.log import say
 
 

@@ -11,10 +11,11 @@ from siamtransfer.cli.shipped import find_config
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.records.record import record
 from siamtransfer.suites.backbones import find_backbones
+from siamtransfer.suites.cell import name_cells
 from siamtransfer.suites.config import SuiteConfig
 from siamtransfer.suites.folder import FILE, SuiteFolder, read_state
-from siamtransfer.suites.measuring import Measuring, Prepared
-from siamtransfer.suites.plan import build_plan, check_cells, choose, name_cells
+from siamtransfer.suites.measuring import Measuring, Prepared, open_images_of
+from siamtransfer.suites.plan import build_plan, check_cells, choose
 from siamtransfer.suites.suite_file import read_suite
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -32,9 +33,10 @@ def prepare(config: SuiteConfig) -> Prepared:
     suite = read_suite(file)
     backbones = find_backbones(config.checkpoints, suite.backbones, str(file))
     out = Path(config.out) if config.out else Path("runs") / "suites" / file.stem
-    cells = choose(build_plan(suite, backbones, config, out), config.only, config.skip)
+    everything = build_plan(suite, backbones, config, out)
+    cells = choose(everything, config.only, config.skip)
     check_cells(cells, suite)
-    return Prepared(file.stem, cells, out, config)
+    return Prepared(file.stem, cells, frozenset(cell.id for cell in everything), out, config)
 
 
 def run_suite(config: SuiteConfig) -> dict[str, Any]:
@@ -45,10 +47,15 @@ def run_suite(config: SuiteConfig) -> dict[str, Any]:
         SystemExit: a signal stopped it; the same command goes on.
     """
     prepared = prepare(config)
-    with SuiteFolder(prepared.out, prepared.name) as folder, StopSignal() as stop:
+    with StopSignal() as stop:
         stop.doing = "ending the present measurement"
-        measuring = Measuring(prepared, folder, stop)
-        measuring.measure()
+        sets = open_images_of(prepared, stop)
+        if sets is None:
+            say("stopped on a signal before anything was measured")
+            sys.exit(stop.exit_status)
+        with SuiteFolder(prepared.out, prepared.name) as folder:
+            measuring = Measuring(prepared, sets, folder, stop)
+            measuring.measure()
     if stop.exit_status is not None:
         say(f"stopped on a signal, {measuring.left} measurements are left: the same command goes on")
         sys.exit(stop.exit_status)
@@ -77,5 +84,20 @@ def print_plan(config: SuiteConfig) -> None:
 
 
 def _show(prepared: Prepared) -> None:
-    """Says where the records are."""
-    say(f"the records are in {prepared.out}")
+    """Says which backbones are better than which, and writes the page."""
+    from siamtransfer.leaderboard import board, collect, rank
+    from siamtransfer.leaderboard.text import table_lines
+
+    own = board(collect([prepared.out]))
+    ranking = rank(own)
+    lines = table_lines(own, ranking)
+    for line in lines:
+        say(line)
+    if lines:
+        say(f"backbones that share a letter are not told apart at {ranking.alpha:g}, over all tests together")
+    for sentence in (*own.remarks, *ranking.remarks):
+        say(f"note: {sentence}")
+    if prepared.config.report and lines:
+        from siamtransfer.reports import write_report
+
+        write_report([prepared.out], prepared.out / "report.html")

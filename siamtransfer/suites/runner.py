@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 
 from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.suites.cell import Cell
 from siamtransfer.suites.cell_process import CellProcess, Job, Outcome
-from siamtransfer.suites.plan import Cell
 from siamtransfer.utils.log import say
 
 GRACE_SECONDS = 240.0  # how long a program may take to end what is under way, as torchrun's
