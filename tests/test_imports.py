@@ -20,7 +20,7 @@ ROOT = paths.ROOT
 LIBRARY = "siamtransfer"
 DOORS = ("pretrain", "eval", "convert")
 PROGRAM = "siamtransfer.programs."
-OPTIONAL = ("detectron2", "wandb", "faiss", "peft")
+OPTIONAL = ("detectron2", "wandb", "mlflow", "pynvml", "faiss", "peft")
 LATE = {  # modules that import Detectron2 at their top
     "siamtransfer.detection.detectron2.cityscapes_collector",
     "siamtransfer.detection.detectron2.keypoint_collector",

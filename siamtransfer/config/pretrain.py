@@ -30,6 +30,7 @@ from siamtransfer.config.sections import (
 )
 from siamtransfer.methods.registry import METHODS, RENAMED, VARIANTS, current_names, section_of
 from siamtransfer.optim.config import OptimConfig
+from siamtransfer.trackers.targets import refuse_password
 from siamtransfer.utils.checks import above, at_least, check_timeout, within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -66,6 +67,7 @@ class PretrainConfig:
         "hardware.precision",
         "data.workers",
         "log.wandb",
+        "log.mlflow",
     )
     aliases: ClassVar[dict[str, str]] = {**RENAMED, "resume_from_backbone": "backbone.weights"}
     auto: ClassVar[tuple[str, ...]] = (
@@ -128,6 +130,7 @@ class PretrainConfig:
         at_least("monitor.health_every", monitor.health_every, 0)
         at_least("monitor.gradients_every", monitor.gradients_every, 0)
         at_least("log.every", self.log.every, 1)
+        refuse_password(str(self.log.mlflow), "log.mlflow")
         if self.method.name not in METHODS:
             raise UserError(
                 f"method.name {self.method.name!r} is not known: choose one of {', '.join(METHODS)}"

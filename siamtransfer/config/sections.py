@@ -227,3 +227,5 @@ class LogConfig:
     """Write TensorBoard events to <run.dir>/tensorboard."""
     wandb: bool = False
     """Mirror the numbers to Weights & Biases (extra: wandb)."""
+    mlflow: bool | str = False
+    """Mirror the numbers to MLflow (extra: mlflow), at this tracking URI; true: at MLFLOW_TRACKING_URI."""

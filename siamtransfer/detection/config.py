@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from siamtransfer.checkpoints.options import NAMED, require_checkpoint
+from siamtransfer.trackers.targets import parse_targets
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -75,6 +76,9 @@ class DetectionOptions:
     """Search: weight decays (SOLVER.WEIGHT_DECAY)."""
     held_out: float = 0.1
     """Search: fraction of the training images that are held out to score on."""
+    track: list[str] = field(default_factory=list, metadata={"append": True})
+    """Send the record to a tracker, too: tensorboard:FOLDER, wandb[:PROJECT] or mlflow[:URI]; may be
+    repeated."""
     settings: list[str] = field(default_factory=list, metadata={"append": True})
     """KEY VALUE pairs of Detectron2's configuration, such as SOLVER.BASE_LR 0.04."""
 
@@ -84,6 +88,7 @@ class DetectionOptions:
             raise UserError(
                 "give a configuration by --config; siamtransfer configs detection lists the shipped ones"
             )
+        parse_targets(self.track)
         at_least("--trials", self.trials, 1)
         at_least("--seed", self.seed, 0)
         at_least("--gpus", self.gpus, 1)

@@ -19,7 +19,7 @@ from siamtransfer.doctor.workbench import GIB, Workbench
 from siamtransfer.records.record import versions
 from siamtransfer.utils.errors import UserError
 
-OPTIONAL = ("detectron2", "pycocotools", "hotcoco", "wandb", "pyarrow", "datasets")
+OPTIONAL = ("detectron2", "pycocotools", "hotcoco", "wandb", "mlflow", "nvidia-ml-py", "pyarrow", "datasets")
 """Packages of extras; the numbers of one that is missing are not in the record."""
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
-from siamtransfer.utils.checks import check_timeout, within
+from siamtransfer.trackers.targets import parse_targets
+from siamtransfer.utils.checks import at_least, check_timeout, within
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
@@ -31,6 +32,9 @@ class EvaluationData:
     """Side in pixels of the embedded scenes."""
     count: int | None = None
     """Number of embedded scenes in the train split."""
+    few: int | None = None
+    """Number of train images that are drawn to be all of train, such as VTAB's 1000; classes are not evened
+    out, and the draw is the same for every checkpoint."""
     bit_depth: int | None = None
     """Bits of the images with more than eight, in a set of your own; null: as many as its files use, found
     in a part of them and said."""
@@ -113,6 +117,9 @@ class EvaluationConfig(ReadingOptions):
     """Folder for extracted features; null: the user's cache folder, none: do not keep them."""
     record: str | None = None
     """Write the record there, too (OUT.json); predictions of every sample go beside it as .npz."""
+    track: list[str] = field(default_factory=list, metadata={"append": True})
+    """Send the record to a tracker, too: tensorboard:FOLDER, wandb[:PROJECT] or mlflow[:URI]; may be
+    repeated."""
 
     @property
     def feature_files(self) -> list[str]:
@@ -136,8 +143,12 @@ class EvaluationConfig(ReadingOptions):
         self._refuse_reading_of_nothing()
         if self.feature_files and self.data.unreadable == "skip":
             raise UserError("--data.unreadable skip is of images, and feature files hold none: leave it out")
+        at_least("--data.few", self.data.few, 2)
+        if self.feature_files and self.data.few is not None:
+            raise UserError("--data.few draws train images, and feature files hold none: leave it out")
         within("--data.max-unreadable", self.data.max_unreadable, 0, 1)
         refuse_record(self.record)
+        parse_targets(self.track)
 
     def _refuse_reading_of_nothing(self) -> None:
         """Raises UserError where an option says how a file is to be read, and no file is read."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.distributed import collectives
 from siamtransfer.distributed.rank_costs import share_costs
 from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
 from siamtransfer.evaluation.unreadable import CURE
 from siamtransfer.metering.meter import metered
+from siamtransfer.records.predictions import beside_path
 from siamtransfer.records.result import Result
+from siamtransfer.trackers.document import Document, predictions_beside
+from siamtransfer.trackers.track import look_at_trackers, track
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -24,6 +29,7 @@ class EvaluatorOptions(Protocol):
     precision: Precision
     timeout_minutes: float
     record: str | None
+    track: list[str]
 
     def check(self) -> None: ...
 
@@ -33,18 +39,24 @@ P = ParamSpec("P")
 
 
 def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) -> dict[str, Any] | None:
-    """Checks the options, evaluates, and writes record and predictions where `config.record` says.
+    """Checks the options, evaluates, writes record and predictions where `config.record` says, and sends them
+    to the trackers of `config.track`.
 
     Returns the record on rank 0, None on the others.
 
     Raises:
         UserError: the options mean nothing, or whatever `evaluate` raises.
+        ErrorAfterRecord: a tracker did not take the record, which is written.
     """
     config.check()
     try:
         with start_runtime(
             config.device, config.precision, timeout_minutes=config.timeout_minutes
         ) as runtime:
+            if config.track:
+                with collectives.own_pace("looking at the trackers"):
+                    if runtime.is_main:
+                        look_at_trackers(config.track)
             result = evaluate(config, runtime)
             share_costs()
     except UnreadableImage as error:
@@ -53,7 +65,20 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
         raise UserError(f"{error} ({CURE})") from error
     if result is None:
         return None
-    return result.publish(config.record)
+    record = result.publish(config.record)
+    if config.track:
+        track(_documents(result, record, config.record), config.track, config.record)
+    return record
+
+
+def _documents(result: Result, record: dict[str, Any], out: str | None) -> list[Document]:
+    """The record of a result and those beside it, as trackers take them; `out` is the file of the first."""
+    path = Path(out) if out else None
+    documents = [Document(record, predictions_beside(path))]
+    for name, further in result.beside.items():
+        beside = predictions_beside(path and beside_path(path, name))
+        documents.append(Document(further.record(), beside, name))
+    return documents
 
 
 def with_cost(measure: Callable[P, Result]) -> Callable[P, Result]:

@@ -41,6 +41,7 @@ class Logger:
             start=state.step,
             tensorboard=config.log.tensorboard,
             wandb=config.log.wandb,
+            mlflow=config.log.mlflow,
             config=config.as_dict(),
         )
         self._progress = StepProgress(schedule.steps, state.step, config.log.every, shown=runtime.is_main)

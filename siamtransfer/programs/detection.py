@@ -27,6 +27,7 @@ from typing import Any
 from siamtransfer.cli import Command, run
 from siamtransfer.cli.shipped import find_config
 from siamtransfer.detection.config import DetectionOptions
+from siamtransfer.utils.log import is_first_rank
 
 
 def evaluate_detection(options: DetectionOptions) -> dict[str, Any]:
@@ -34,8 +35,14 @@ def evaluate_detection(options: DetectionOptions) -> dict[str, Any]:
     options.check()
     files = [find_config(name, ("detection",)) for name in options.config]
     from siamtransfer.detection.evaluate import evaluate
+    from siamtransfer.trackers.document import Document
+    from siamtransfer.trackers.track import look_at_trackers, track
 
-    return evaluate(options, files)
+    look_at_trackers(options.track)
+    record = evaluate(options, files)
+    if options.track and is_first_rank():
+        track([Document(record)], options.track)
+    return record
 
 
 main = Command("detection", DetectionOptions, evaluate_detection, __doc__)

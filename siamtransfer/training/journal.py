@@ -1,4 +1,4 @@
-"""What a training writes down: metrics.jsonl (one row a measurement), TensorBoard, and W&B where chosen.
+"""What a training writes down: metrics.jsonl (one row a measurement), and the viewers that are chosen.
 
 Viewers see every number under its name and, where that differs, under its plain alias too (see
 records/metric_names.py); metrics.jsonl holds the names alone.
@@ -10,24 +10,14 @@ row that was changed, lost or moved is noticed when a run goes on, and when the 
 from __future__ import annotations
 
 import json
-import uuid
 import zlib
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 
-from siamtransfer.records.metric_names import with_aliases
+from siamtransfer.trackers.mirrors import Mirrors, open_mirrors
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, read_checked_text, write_checked_text
-from siamtransfer.utils.log import say
+from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.strict_json import to_json
-
-
-class _Viewer(Protocol):
-    """A program that shows the numbers."""
-
-    def write(self, step: int, numbers: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Journal:
@@ -45,20 +35,20 @@ class Journal:
         start: int = 0,
         tensorboard: bool = True,
         wandb: bool = False,
+        mlflow: bool | str = False,
         config: dict[str, Any] | None = None,
     ):
         self._file: _CheckedRows | None = None
-        self._viewers: list[_Viewer] = []
+        self._mirrors = Mirrors({})
         self.rows: list[dict[str, Any]] = []
         if run is None:
             return
         path = run / "metrics.jsonl"
         self.rows = read_rows(path, up_to=start) if start else []
         self._file = _CheckedRows(path, self.rows)
-        if tensorboard:
-            self._viewers.append(_TensorBoard(run / "tensorboard", start))
-        if wandb:
-            self._viewers.append(_Wandb(run, config or {}))
+        self._mirrors = open_mirrors(
+            run, config or {}, start=start, tensorboard=tensorboard, wandb=wandb, mlflow=mlflow
+        )
 
     def write(self, step: int, numbers: dict[str, Any]) -> None:
         """Adds one row; it is in the file when this returns."""
@@ -66,8 +56,7 @@ class Journal:
         self.rows.append(row)
         if self._file:
             self._file.append(row)
-        for viewer in self._viewers:
-            viewer.write(step, with_aliases(numbers))
+        self._mirrors.write(step, numbers)
 
     def has(self, step: int, name: str) -> bool:
         """Whether a row of `step` holds the number `name`."""
@@ -81,8 +70,7 @@ class Journal:
         """Flushes and closes the file and the viewers; a second call changes nothing."""
         if self._file:
             self._file.close()
-        while self._viewers:
-            self._viewers.pop().close()
+        self._mirrors.close()
 
 
 class _Checksum(NamedTuple):
@@ -213,59 +201,3 @@ def _read_checksums(path: Path) -> list[_Checksum] | None:
         except ValueError:
             break
     return checksums
-
-
-class _TensorBoard:
-    def __init__(self, folder: Path, start: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
-
-    def write(self, step: int, numbers: dict[str, Any]) -> None:
-        for name, value in numbers.items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _Wandb:
-    def __init__(self, run: Path, config: dict[str, Any]):
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "log.wandb needs the package wandb: pip install 'siamtransfer[wandb]', or --log.wandb false"
-            ) from error
-        self._run = wandb.init(
-            project="siamtransfer",
-            id=_wandb_id(run),
-            name=run.resolve().name,
-            resume="allow",
-            dir=run,
-            config=config,
-        )
-
-    def write(self, step: int, numbers: dict[str, Any]) -> None:
-        self._run.log(numbers, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-def _wandb_id(run: Path) -> str:
-    """The W&B id of the run in the folder `run`, kept in wandb_id.txt.
-
-    It is random at the first start, so that two folders of one name are two runs; a resumed run reads it. In
-    the place of a damaged one comes a new one, with a remark.
-    """
-    path = run / "wandb_id.txt"
-    try:
-        if path.exists() and (known := read_checked_text(path).strip()):
-            return known
-    except (OSError, ValueError) as error:
-        say(f"{path} {error}: the run goes on as a new one on W&B")
-    fresh = uuid.uuid4().hex
-    write_checked_text(path, fresh + "\n")
-    return fresh

@@ -32,7 +32,8 @@ from siamtransfer.features.extract import Transform
 from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.records.predictions import Predictions, publish, read_record
 from siamtransfer.records.record import record
-from siamtransfer.training.journal import Journal, _wandb_id, read_rows
+from siamtransfer.training.journal import Journal, read_rows
+from siamtransfer.trackers.weights_and_biases import kept_id
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_checked_text
@@ -278,17 +279,17 @@ def test_the_settings_of_a_study(tmp_path: Path) -> None:
 
 
 def test_the_id_of_a_run_on_wandb(tmp_path: Path) -> None:
-    known = _wandb_id(tmp_path)
+    known = kept_id(tmp_path)
     path, beside = tmp_path / "wandb_id.txt", tmp_path / "wandb_id.txt.sha256"
     content, checksum = path.read_bytes(), beside.read_bytes()
     for damaged in damages(content, b"0" * 32 + b"\n"):
         path.write_bytes(damaged)
-        fresh = _wandb_id(tmp_path)
+        fresh = kept_id(tmp_path)
         assert len(fresh) == 32 and fresh != damaged.decode(errors="replace").strip()
         assert fresh == known or path.read_text().strip() == fresh
         path.write_bytes(content)
         beside.write_bytes(checksum)
-    assert _wandb_id(tmp_path) == known
+    assert kept_id(tmp_path) == known
 
 
 def test_the_scenes_in_the_cache(

@@ -3,10 +3,11 @@ neither torch nor NumPy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from siamtransfer.checkpoints.options import ReadingOptions, require_checkpoint
+from siamtransfer.trackers.targets import parse_targets
 from siamtransfer.utils.checks import at_least, check_timeout
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
@@ -71,6 +72,9 @@ class FrozenConfig(ReadingOptions):
     record: str | None = None
     """Write the record there, too (OUT.json); what belongs to every image goes beside it as .npz, for
     compare."""
+    track: list[str] = field(default_factory=list, metadata={"append": True})
+    """Send the record to a tracker, too: tensorboard:FOLDER, wandb[:PROJECT] or mlflow[:URI]; may be
+    repeated."""
 
     def check_reading(self) -> None:
         """Refuses a checkpoint that is not there, batches below 1, a time-out and a record that cannot be.
@@ -86,6 +90,7 @@ class FrozenConfig(ReadingOptions):
         at_least("--forward-batch-size", self.forward_batch_size, 1)
         check_timeout(self.timeout_minutes)
         refuse_record(self.record)
+        parse_targets(self.track)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from siamtransfer.trackers.targets import parse_targets
 from siamtransfer.utils.checks import at_least, check_timeout
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
@@ -62,6 +63,9 @@ class GradientsConfig:
     """Draw the indicators over training there (OUT.png)."""
     record: str | None = None
     """Write the record there, too (OUT.json)."""
+    track: list[str] = field(default_factory=list, metadata={"append": True})
+    """Send the record to a tracker, too: tensorboard:FOLDER, wandb[:PROJECT] or mlflow[:URI]; may be
+    repeated."""
 
     def check(self) -> None:
         """Refuses, before any work, options that mean nothing.
@@ -78,3 +82,4 @@ class GradientsConfig:
         if self.plot is not None and Path(self.plot).suffix != ".png":
             raise UserError(f"--plot {self.plot} must end in .png")
         refuse_record(self.record)
+        parse_targets(self.track)
