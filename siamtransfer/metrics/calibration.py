@@ -106,11 +106,27 @@ def confidence_metrics(
     confidences, correct = _checked(confidences, correct)
     metrics: dict[str, float] = {}
     for name, adaptive in (("ece", False), ("adaptive_ece", True)):
-        error = reliability(confidences, correct, adaptive=adaptive).expected_error
-        low, high = _interval(error, confidences, correct, adaptive, resamples, seed)
-        metrics |= {name: 100 * error, f"{name}/ci95_low": 100 * low, f"{name}/ci95_high": 100 * high}
+        error, low, high = expected_error(
+            confidences, correct, adaptive=adaptive, resamples=resamples, seed=seed
+        )
+        metrics |= {name: error, f"{name}/ci95_low": low, f"{name}/ci95_high": high}
     metrics["mce"] = 100 * reliability(confidences, correct).largest_error
     return metrics
+
+
+def expected_error(
+    confidences: np.ndarray,
+    correct: np.ndarray,
+    *,
+    adaptive: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """One of the expected errors of `confidence_metrics` alone, and the ends of its interval, in percent."""
+    confidences, correct = _checked(confidences, correct)
+    error = reliability(confidences, correct, adaptive=adaptive).expected_error
+    low, high = _interval(error, confidences, correct, adaptive, resamples, seed)
+    return 100 * error, 100 * low, 100 * high
 
 
 def probability_metrics(

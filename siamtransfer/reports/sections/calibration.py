@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from siamtransfer.metrics.calibration import Reliability, confidence_metrics, reliability
+from siamtransfer.metrics.calibration import Reliability, expected_error, reliability
 from siamtransfer.metrics.intervals import half_width, wilson_interval
 from siamtransfer.reports.answers import Answer, Answers, collect_answers
 from siamtransfer.reports.charts import GREY, Chart, Figure, Series, Table, View, line_chart, number
@@ -59,11 +59,11 @@ def calibration_view(answers: Answers, answer: Answer) -> View:
     assert answer.confidences is not None
     right = answer.predicted == answers.labels
     bins = reliability(answer.confidences, right)
-    metrics = confidence_metrics(answer.confidences, right, resamples=RESAMPLES)
+    error, low, high = expected_error(answer.confidences, right, resamples=RESAMPLES)
     mean, accuracy = 100 * float(answer.confidences.mean()), 100 * float(right.mean())
     summary = (
-        f"{answer.name}: ECE {metrics['ece']:.1f} % (95 % interval {metrics['ece/ci95_low']:.1f} to "
-        f"{metrics['ece/ci95_high']:.1f}, n = {len(right)}). Mean confidence {mean:.1f} %, right answers "
+        f"{answer.name}: ECE {error:.1f} % (95 % interval {low:.1f} to {high:.1f}, "
+        f"n = {len(right)}). Mean confidence {mean:.1f} %, right answers "
         f"{accuracy:.1f} %: {_verdict(answer.confidences - right)}."
     )
     intervals = [_wilson(bins, place) for place in range(len(bins.counts))]
