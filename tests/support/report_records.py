@@ -79,8 +79,8 @@ def write_robustness(
             f"robustness/corrupted/{kind}/severity={severity}/top1": clean - 4 * severity
             for severity in (1, 3, 5)
         }
-    ends = {f"{name}/ci95_low": value - 2 for name, value in metrics.items()}
-    ends |= {f"{name}/ci95_high": value + 2 for name, value in metrics.items()}
+    ends = {f"{name.removesuffix('/top1')}/ci95_low": value - 2 for name, value in metrics.items()}
+    ends |= {f"{name.removesuffix('/top1')}/ci95_high": value + 2 for name, value in metrics.items()}
     labels = make_labels(200, 2)
     kept = Predictions(labels, {"clean": np.where(np.arange(200) < 2 * clean, labels, 1 - labels)})
     write(path, "robustness", metrics | ends, kept, backbone, measured_set="clean")

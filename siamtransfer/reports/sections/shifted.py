@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from siamtransfer.leaderboard import Measurement
 from siamtransfer.records.likeness import protocol_key
+from siamtransfer.records.metric_intervals import interval_of
 from siamtransfer.reports.charts import MOST_LINES, Chart, Series, Table, View, line_chart, number
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sections.scores import scores_view
@@ -136,9 +137,8 @@ def _corrupted(measurement: Measurement) -> dict[tuple[str, int], str]:
 
 
 def _value_and_ends(measurement: Measurement, name: str) -> tuple[float, float, float]:
-    metrics = measurement.metrics
-    value, *ends = (metrics.get(f"{name}{end}") for end in ("", "/ci95_low", "/ci95_high"))
-    low, high = (math.nan if end is None else float(end) for end in ends)
+    value = measurement.metrics[name]
+    low, high = interval_of(name, measurement.metrics) or (math.nan, math.nan)
     return (math.nan if value is None else float(value)), low, high
 
 
