@@ -84,6 +84,30 @@ def inaturalist(request: OpenRequest) -> ImageSet:
     return open_inaturalist(request.name, request.folder, request.split)
 
 
+def vtab_files(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.vtab_files import open_vtab_files
+
+    return open_vtab_files(request.name, request.folder, request.split)
+
+
+def pcam(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.vtab_arrays import open_pcam
+
+    return open_pcam(request.folder, request.split)
+
+
+def dsprites(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.vtab_arrays import open_dsprites
+
+    return open_dsprites(request.name, request.folder, request.split)
+
+
+def smallnorb(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.vtab_arrays import open_smallnorb
+
+    return open_smallnorb(request.name, request.folder, request.split)
+
+
 def folder(request: OpenRequest) -> ImageSet:
     from siamtransfer.data.folders import ClassFolder
 

@@ -52,6 +52,7 @@ class NamedSet:
 TRAIN_TEST = ("train", "test")
 STL_SPLITS = ("train", "test", "unlabeled", "train+unlabeled")
 IMAGENET_SPLITS = ("train", "val", "test")
+_ROOT = (("root",), ("root",))  # all that a set takes, and what it needs
 
 
 def _downloadable(
@@ -136,6 +137,29 @@ NAMED: dict[str, NamedSet] = {
     "inat18": _on_disk(openers.inaturalist, "iNaturalist 2018; test is val"),
     "inat21": _on_disk(openers.inaturalist, "iNaturalist 2021; test is val"),
     "inat21-mini": _on_disk(openers.inaturalist, "iNaturalist 2021, the small train part; test is val"),
+    "pcam": NamedSet(openers.pcam, "PatchCamelyon; train is train and valid", TRAIN_TEST, *_ROOT),
+    "resisc45": _on_disk(openers.vtab_files, "NWPU-RESISC45: train is 80 % of each class drawn"),
+    "retinopathy": _on_disk(openers.vtab_files, "diabetic retinopathy in folders train, validation, test"),
+    "clevr-count": _on_disk(openers.vtab_files, "CLEVR by the number of objects; test is val"),
+    "clevr-distance": _on_disk(
+        openers.vtab_files, "CLEVR by the distance of the closest object, in 6 bins; test is val"
+    ),
+    "dmlab": _on_disk(openers.vtab_files, "DeepMind Lab in folders train, validation, test"),
+    "kitti-distance": _on_disk(
+        openers.vtab_files, "KITTI by the distance of the closest vehicle: train is 90 % drawn"
+    ),
+    "dsprites-location": NamedSet(
+        openers.dsprites, "dSprites by x position in 16 bins: train is 90 % drawn", TRAIN_TEST, *_ROOT
+    ),
+    "dsprites-orientation": NamedSet(
+        openers.dsprites, "dSprites by orientation in 16 bins: train is 90 % drawn", TRAIN_TEST, *_ROOT
+    ),
+    "smallnorb-azimuth": NamedSet(
+        openers.smallnorb, "small NORB by azimuth, 18 classes", TRAIN_TEST, ("root", "channels"), ("root",)
+    ),
+    "smallnorb-elevation": NamedSet(
+        openers.smallnorb, "small NORB by elevation, 9 classes", TRAIN_TEST, ("root", "channels"), ("root",)
+    ),
     "imagenet": NamedSet(
         openers.imagenet,
         "root/train and root/val",

@@ -130,7 +130,7 @@ def open_drawn(name: str, root: str | Path, split: str, *, download: bool = Fals
     partition = _sun397_partition(folder, split) if name == "sun397" else None
     if partition is not None:
         return file_images(name, split, folder, _select(files, partition, folder / source.inner))
-    members = _split_by_hash(name, split, folder, files, source.ends)
+    members = split_by_hash(name, split, folder, files, source.ends)
     return file_images(name, f"{split}-drawn", folder, members)
 
 
@@ -175,7 +175,7 @@ def list_classes(folder: Path) -> FileList:
     return FileList([folder / path for path in paths], labels.tolist(), classes.tolist())
 
 
-def _split_by_hash(
+def split_by_hash(
     name: str, split: str, folder: Path, files: FileList, ends: Callable[[int], tuple[int, int]]
 ) -> FileList:
     """One split of `files`: of every class, sorted by the SHA-256 of the paths, the files up to the end of

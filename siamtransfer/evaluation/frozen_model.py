@@ -118,6 +118,7 @@ class FrozenModel:
         return {
             "train": f"{train.name}/{train.split}",
             "train_images": len(train),
+            **({} if self.config.data.few is None else {"train_drawn": self.config.data.few}),
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
             **self._feature_settings,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from siamtransfer.data import ImageSet, open_labelled
@@ -13,13 +15,14 @@ from siamtransfer.data.labelled import open_pair
 from siamtransfer.data.pixel_form import OPTIONS, PixelForm
 from siamtransfer.data.recorded_form import form_as_recorded
 from siamtransfer.data.registry import NAMED
+from siamtransfer.data.subset import Subset
 from siamtransfer.distributed.runtime import Runtime, cpu_count
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.utils.errors import UserError
 
 CLASSES_RECORDED = 1000  # names of classes in a record, which has the number of all
 
-NOT_OF_THE_SET = ("workers", "unreadable", "max_unreadable")
+NOT_OF_THE_SET = ("workers", "unreadable", "max_unreadable", "few")
 """Options of EvaluationData that say how a set is read, and not which it is."""
 
 
@@ -40,7 +43,23 @@ def open_images(
         known = {key: recorded[key] for key in keys if recorded.get(key) is not None}
         options = known | form_as_recorded(recorded, recorded["name"]) | options
     opened = open_labelled if labels_needed else open_pair
-    return opened(options.pop("name"), **options)
+    train, test = opened(options.pop("name"), **options)
+    return (train if data.few is None else draw_few(train, data.few)), test
+
+
+def draw_few(images: ImageSet, count: int) -> Subset:
+    """So many of the images, drawn by the SHA-256 of their numbers, in the order of the set.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if count > len(images):
+        raise UserError(
+            f"--data.few {count} is more than the {len(images)} images of {images.name}/{images.split}"
+        )
+    numbers = [hashlib.sha256(str(number).encode()).digest() for number in range(len(images))]
+    drawn = sorted(range(len(images)), key=numbers.__getitem__)[:count]
+    return Subset(images, np.sort(np.array(drawn, dtype=np.int64)))
 
 
 def form_of(*sets: ImageSet | None) -> dict[str, Any]:
