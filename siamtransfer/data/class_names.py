@@ -115,7 +115,8 @@ def _unknown_classes(
     elif len(names) > 1 and all(map(str.isdigit, names)) and not any(map(str.isdigit, train)):
         cure = (
             "they are numbers and the classes of train are names; if a number is the position of a class in "
-            "the sorted names (as in ImageNet-V2), rename each folder to that name"
+            "the sorted names (as in ImageNet-V2), rename each folder to that name, or give the set to "
+            "robustness as imagenet-v2"
         )
     else:
         cure = f"put images of it into train, or take it out of {split}"

@@ -151,10 +151,14 @@ def _settings(
             kind = "uniform" if temperature is None else f"T={temperature:g}"
             if metric == "euclidean":
                 kind = "euclidean-uniform" if temperature is None else "euclidean"
-            yield f"k={k}/{kind}", _weights(similarities[:, :k], temperature, metric)
+            yield f"k={k}/{kind}", vote_weights(similarities[:, :k], temperature, metric)
 
 
-def _weights(similarities: Tensor, temperature: float | None, metric: NeighbourMetric) -> Tensor:
+def vote_weights(
+    similarities: Tensor, temperature: float | None, metric: NeighbourMetric = "cosine"
+) -> Tensor:
+    """float64[Q, k]: what the vote of each neighbour weighs, by similarities[Q, k] that fall; without a
+    temperature 1."""
     if temperature is None:
         return torch.ones_like(similarities, dtype=torch.float64)
     if metric == "euclidean":

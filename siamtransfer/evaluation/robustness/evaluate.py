@@ -158,7 +158,9 @@ def _versions(scorer: _Scorer, test_set: TestSet) -> _Part | None:
             "severities (--severities 1 2 3 4 5)"
         )
     say_versions(versions, metrics)
-    return _part(metrics, versions.values(), test_set, scorer.model)
+    part = _part(metrics, versions.values(), test_set, scorer.model)
+    made = {"corruptions": versions.corruptions, "severities": versions.severities}
+    return replace(part, protocol=part.protocol | made)
 
 
 def _single(scorer: _Scorer, test_set: TestSet) -> _Part | None:

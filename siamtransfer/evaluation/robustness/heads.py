@@ -15,7 +15,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.knn.evaluate import possible_ks
 from siamtransfer.evaluation.knn.search import search_over_ranks
 from siamtransfer.evaluation.knn.searchers import SearchOptions
-from siamtransfer.evaluation.knn.vote import sum_votes
+from siamtransfer.evaluation.knn.vote import sum_votes, vote_weights
 from siamtransfer.evaluation.linear.logistic import LinearClassifier, probe
 from siamtransfer.evaluation.linear.rows import place
 from siamtransfer.evaluation.robustness.config import RobustnessConfig
@@ -114,7 +114,7 @@ class KnnHead:
         )
         if not self.runtime.is_main:
             return None
-        weights = ((similarities - similarities[:, :1]).double() / self.temperature).exp()
+        weights = vote_weights(similarities, self.temperature)
         pairs = zip(weights.split(CHUNK), indices.split(CHUNK), strict=True)
         return torch.cat([sum_votes(part, voters[rows], self.classes).log() for part, rows in pairs])
 
