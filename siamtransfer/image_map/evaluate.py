@@ -62,6 +62,7 @@ def evaluate(config: MapConfig, runtime: Runtime) -> Result | None:
         "draw": "all" if len(made) == len(images) else "at random, every image alike",
         "seed": config.seed,
         "neighbours": made.neighbours.shape[1],
+        "thumbnail_side": made.thumbnails.side,
         "layout": made.facts["layout"],
         **made.facts["features"],
         **model.left_out,

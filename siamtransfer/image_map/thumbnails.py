@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from siamtransfer.data.imageset import ImageSet
 from siamtransfer.evaluation.dense.sheet import in_colours
-from siamtransfer.image_map.config import LARGEST_SIDE
+from siamtransfer.image_map.config import LARGEST_SIDE, SMALLEST_SIDE
 from siamtransfer.image_map.image_map import Thumbnails
 from siamtransfer.utils.workers import worker_init
 
-SIDES = ((500, 128), (2000, 80), (4000, 56), (12_000, 40), (50_000, 24))
-"""Up to how many images a thumbnail has which side in pixels."""
-QUALITIES = (80, 65, 50, 35, 20)  # of WebP, the first that fits
+SIDES = ((500, 128), (2000, 96), (4000, 64), (12_000, 48), (50_000, 32))
+"""Up to how many images a thumbnail has which side in pixels: whole blocks of WebP, which are 16 wide, so
+that no picture shines into the next."""
+QUALITIES = (80, 65, 50, 35)  # of WebP, the first that fits
 MOST_BYTES = 4 * 2**20  # of all sheets; a page holds them as text, which takes a third more
 PER_SHEET = 4096  # thumbnails of a sheet, which a browser decodes as one picture
 _BATCH = 64
@@ -33,20 +34,26 @@ def side_for(count: int) -> int:
 
 def make_thumbnails(images: ImageSet, side: int | None = None, *, workers: int = 0) -> Thumbnails:
     """The middle square of every image, resized to `side` pixels: its first three channels in colour, or its
-    first in grey. None is `side_for` so many, and not more than squares of one size have.
+    first in grey. None is `side_for` so many, not more than squares of one size have, and half of that where
+    the sheets take more than MOST_BYTES at the lowest quality.
 
     Raises:
         UnreadableImage: an image cannot be read.
     """
+    smallest = SMALLEST_SIDE if side is None else side
     if side is None:
         side = min(side_for(len(images)), images.image_size or LARGEST_SIDE)
     columns = max(1, int(np.ceil(np.sqrt(min(len(images), PER_SHEET)))))
-    sheets = list(_sheets(images, side, columns, workers))
-    for quality in QUALITIES:
-        encoded = tuple(_encode(sheet, quality) for sheet in sheets)
-        if sum(map(len, encoded)) <= MOST_BYTES:
-            break
-    return Thumbnails(encoded, side, columns, PER_SHEET)
+    sheets = [Image.fromarray(sheet) for sheet in _sheets(images, side, columns, workers)]
+    while True:
+        for quality in QUALITIES:
+            encoded = tuple(_encode(sheet, quality) for sheet in sheets)
+            if sum(map(len, encoded)) <= MOST_BYTES:
+                return Thumbnails(encoded, side, columns, PER_SHEET)
+        if side % 2 or side // 2 < smallest:
+            return Thumbnails(encoded, side, columns, PER_SHEET)
+        side //= 2
+        sheets = [sheet.reduce(2) for sheet in sheets]
 
 
 def _sheets(images: ImageSet, side: int, columns: int, workers: int) -> Iterator[np.ndarray]:
@@ -68,9 +75,9 @@ def _sheets(images: ImageSet, side: int, columns: int, workers: int) -> Iterator
         yield sheet.transpose(0, 2, 1, 3, 4).reshape(rows * side, columns * side, 3)
 
 
-def _encode(sheet: np.ndarray, quality: int) -> bytes:
+def _encode(sheet: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(sheet).save(file, format="WebP", quality=quality, method=4)
+    sheet.save(file, format="WebP", quality=quality, method=4)
     return file.getvalue()
 
 

@@ -182,6 +182,19 @@ def test_a_set_without_a_test_part_says_so(tmp_path: Path, shapes_folder: Path):
         make(tmp_path / "map.npz", shapes_folder, "--part", "test")
 
 
+def test_thumbnails_that_take_too_much_are_halved(shapes_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    images = open_images("folder", root=shapes_folder, split="train")
+    whole = make_thumbnails(images, 64)
+    monkeypatch.setattr("siamtransfer.image_map.thumbnails.MOST_BYTES", len(whole.sheets[0]) // 4)
+    halved = make_thumbnails(images)
+    assert halved.side in (64, 32, 16)
+    assert sum(map(len, halved.sheets)) <= len(whole.sheets[0]) // 4
+    large, small = (np.asarray(Image.open(io.BytesIO(each.sheets[0]))) for each in (whole, halved))
+    cut = large[:64, :64].reshape(halved.side, 64 // halved.side, halved.side, -1, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(small[: halved.side, : halved.side].mean(axis=2), cut.mean(axis=2), atol=40)
+    assert make_thumbnails(images, 64).side == 64  # as asked for
+
+
 class Grey:
     """Images of one channel, more than a sheet holds."""
 

@@ -8,6 +8,7 @@ window.openOnMap = (() => {
   const FIFTHS = ["least typical fifth", "second fifth", "middle fifth", "fourth fifth", "most typical fifth"];
   let map = imageMaps.maps[0];
   let colouring = null;
+  let listsAll = false; // whether the list has all images when nothing is looked for
 
   const pick = (image, byKey) => {
     view.select(image);
@@ -123,10 +124,10 @@ window.openOnMap = (() => {
   const list = () => {
     const words = search.value.trim().toLowerCase();
     const { group } = map;
-    const images = words ? group.names.flatMap((name, image) => (name.toLowerCase().includes(words) ? [image] : [])) : [];
-    view.marked = new Set(images);
+    const images = group.names.flatMap((name, image) => (name.toLowerCase().includes(words) ? [image] : []));
+    view.marked = new Set(words ? images : []);
     view.draw();
-    found.hidden = !words;
+    found.hidden = !words && !listsAll;
     const items = found.querySelector("ul");
     const more = found.querySelector("[data-more]");
     find("map-found-count").textContent = `${images.length.toLocaleString("en")} of ${group.count.toLocaleString("en")} images`;
@@ -139,7 +140,7 @@ window.openOnMap = (() => {
       more.hidden = items.children.length >= images.length;
     };
     items.replaceChildren();
-    add();
+    if (!found.hidden) add();
     more.onclick = add;
   };
 
@@ -161,6 +162,11 @@ window.openOnMap = (() => {
   which.addEventListener("change", () => change(which.selectedIndex));
   colours.addEventListener("change", recolour);
   search.addEventListener("input", list);
+  find("map-list-all").addEventListener("click", (event) => {
+    listsAll = !listsAll;
+    event.target.setAttribute("aria-expanded", String(listsAll));
+    list();
+  });
   search.addEventListener("keydown", (event) => {
     if (event.key === "Enter") found.querySelector(".map-entry")?.click();
     if (event.key === "Escape") {

@@ -11,6 +11,7 @@ window.MapView = class {
     this.context = canvas.getContext("2d");
     this.pointers = new Map();
     this.marked = new Set();
+    this.dots = new Map();
     this.selected = null;
     this.emphasised = null;
     this.centre = { x: 0.5, y: 0.5 };
@@ -24,6 +25,8 @@ window.MapView = class {
   show(map, colouring) {
     const other = map !== this.map;
     this.map = map;
+    this.left = new Float32Array(map.group.count);
+    this.down = new Float32Array(map.group.count);
     this.colouring = colouring;
     if (other) map.group.ready.then(() => this.draw());
     this.restyle();
@@ -46,6 +49,7 @@ window.MapView = class {
     this.width = box.width;
     this.height = box.height;
     this.ratio = window.devicePixelRatio || 1;
+    this.dots.clear();
     this.canvas.width = Math.round(box.width * this.ratio);
     this.canvas.height = Math.round(box.height * this.ratio);
     this.draw(true);
@@ -55,23 +59,29 @@ window.MapView = class {
     return this.zoom * (Math.min(this.width, this.height) - 2 * MapView.MARGIN);
   }
 
-  place(image) {
-    return {
-      x: (this.map.x[image] - this.centre.x) * this.scale + this.width / 2,
-      y: (this.map.y[image] - this.centre.y) * this.scale + this.height / 2,
-    };
+  // Puts the places of all images on the canvas into `left` and `down`, in CSS pixels.
+  project() {
+    const { left, down, scale, width, height } = this;
+    const { x, y } = this.map;
+    const [right, below] = [width / 2 - this.centre.x * scale, height / 2 - this.centre.y * scale];
+    for (let image = 0; image < left.length; image += 1) {
+      left[image] = x[image] * scale + right;
+      down[image] = y[image] * scale + below;
+    }
   }
 
   isShown(image) {
     return this.colouring.categories[this.colouring.of[image]].shown;
   }
 
-  inSight(margin = 0) {
+  // The shown images on the canvas, or at most `margin` CSS pixels beside it.
+  inSight(margin) {
+    const { left, down, width, height } = this;
     const found = [];
-    for (let image = 0; image < this.map.group.count; image += 1) {
-      if (!this.isShown(image)) continue;
-      const { x, y } = this.place(image);
-      if (x > -margin && y > -margin && x < this.width + margin && y < this.height + margin) found.push(image);
+    for (let image = 0; image < left.length; image += 1) {
+      const [x, y] = [left[image], down[image]];
+      const inside = x > -margin && y > -margin && x < width + margin && y < height + margin;
+      if (inside && this.isShown(image)) found.push(image);
     }
     return found;
   }
@@ -80,11 +90,10 @@ window.MapView = class {
   nearest(x, y, reach = Infinity) {
     let best = null;
     let least = reach * reach;
-    for (let image = 0; image < this.map.group.count; image += 1) {
-      if (!this.isShown(image)) continue;
-      const there = this.place(image);
-      const distance = (there.x - x) ** 2 + (there.y - y) ** 2;
-      if (distance < least) [best, least] = [image, distance];
+    this.project();
+    for (let image = 0; image < this.left.length; image += 1) {
+      const distance = (this.left[image] - x) ** 2 + (this.down[image] - y) ** 2;
+      if (distance < least && this.isShown(image)) [best, least] = [image, distance];
     }
     return best;
   }
@@ -120,7 +129,8 @@ window.MapView = class {
   select(image) {
     this.selected = image;
     if (image !== null) {
-      const { x, y } = this.place(image);
+      this.project();
+      const [x, y] = [this.left[image], this.down[image]];
       if (x < 20 || y < 20 || x > this.width - 20 || y > this.height - 20) {
         this.centre = { x: this.map.x[image], y: this.map.y[image] };
       }
@@ -143,6 +153,7 @@ window.MapView = class {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     context.imageSmoothingEnabled = true;
+    this.project();
     const seen = this.inSight(40);
     this.canvas.dataset.inSight = seen.length;
     const room = Math.sqrt((0.55 * this.width * this.height) / Math.max(1, seen.length));
@@ -160,7 +171,7 @@ window.MapView = class {
 
   paintThumbnail(image) {
     const { context, thumbnail } = this;
-    const { x, y } = this.place(image);
+    const [x, y] = [this.left[image], this.down[image]];
     const category = this.colouring.categories[this.colouring.of[image]];
     context.fillStyle = this.marked.has(image) ? this.focus : this.colours[category.colour];
     context.fillRect(x - thumbnail / 2 - 2, y - thumbnail / 2 - 2, thumbnail + 4, thumbnail + 4);
@@ -170,11 +181,10 @@ window.MapView = class {
 
   // The dot of an image, beside its place where it marks a thumbnail.
   paintDot(image, right = 0, down = 0) {
-    const { x, y } = this.place(image);
     const category = this.colouring.categories[this.colouring.of[image]];
     const dot = this.dot(category, this.marked.has(image));
     const side = dot.width / this.ratio;
-    this.context.drawImage(dot, x + right - side / 2, y + down - side / 2, side, side);
+    this.context.drawImage(dot, this.left[image] + right - side / 2, this.down[image] + down - side / 2, side, side);
   }
 
   // Makes all but one category pale; null: none.
@@ -183,10 +193,16 @@ window.MapView = class {
     this.draw();
   }
 
+  // Of a dot in CSS pixels: small where there are many, a little larger when zoomed in.
+  get radius() {
+    const crowded = Math.max(2.6, 110 / Math.sqrt(this.map.group.count));
+    return Math.min(5.5, crowded + Math.log2(this.zoom + 1) / 2);
+  }
+
   // A dot as a small picture, which is copied faster than a shape is filled.
   dot(category, marked) {
-    const radius = (marked ? 7 : Math.min(5.5, Math.max(2.6, 110 / Math.sqrt(this.map.group.count)) + Math.log2(this.zoom + 1) / 2));
-    const key = `${category.colour} ${category.shape} ${marked} ${radius.toFixed(1)} ${this.ratio}`;
+    const radius = marked ? 7 : this.radius;
+    const key = (Math.round(10 * radius) * 2 + Number(marked)) * 64 + category.colour * 4 + category.shape;
     if (!this.dots.has(key)) {
       const dot = document.createElement("canvas");
       dot.width = dot.height = Math.ceil((2 * radius + 3) * this.ratio);
@@ -218,21 +234,20 @@ window.MapView = class {
   paintSelected() {
     if (this.selected === null) return;
     const { context } = this;
-    const own = this.place(this.selected);
+    const { left, down, selected } = this;
     const side = Math.max(26, this.thumbnail);
     context.strokeStyle = this.ink;
     context.lineWidth = 1.2;
     context.beginPath();
     const neighbours = this.map.neighbours(this.selected).map((neighbour) => neighbour.image);
     for (const image of neighbours) {
-      const there = this.place(image);
-      context.moveTo(own.x, own.y);
-      context.lineTo(there.x, there.y);
+      context.moveTo(left[selected], down[selected]);
+      context.lineTo(left[image], down[image]);
     }
     context.stroke();
-    for (const image of [...neighbours.reverse(), this.selected]) {
-      const { x, y } = this.place(image);
-      context.fillStyle = image === this.selected ? this.focus : this.ink;
+    for (const image of [...neighbours.reverse(), selected]) {
+      const [x, y] = [left[image], down[image]];
+      context.fillStyle = image === selected ? this.focus : this.ink;
       context.fillRect(x - side / 2 - 2.5, y - side / 2 - 2.5, side + 5, side + 5);
       this.map.group.draw(context, image, x - side / 2, y - side / 2, side);
     }
