@@ -1,12 +1,15 @@
 """How the backbones of a board stand: who is best in each column, who ties, and what beats the baselines.
 
-All statements rest on the tests of the ranking. A guess, the most frequent class for every image, has no
-predictions; it is compared by the 95 % interval of a score.
+All statements rest on the tests of the ranking. Two kinds of baselines have no predictions. A guess, the
+most frequent class for every image, is compared by the 95 % interval of a score. Baselines that a record of
+kNN holds as numbers are told apart where they differ by more than the root of 2 times half of that interval,
+as two scores with intervals of that width do that share no image; scores of the same images scatter less.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,6 +23,8 @@ from siamtransfer.reports.sources import Sources
 Outcome = Literal["better", "alike", "worse", "untested"]
 PIXELS, UNTRAINED = "pixels", "random:"
 """How sources of baselines are called."""
+RECORDED = {"raw pixels": "baseline/pixels/", "untrained networks": "baseline/untrained/"}
+"""Beginnings of the numbers by which a record holds its own baselines."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,9 @@ class Standings:
             Against(backbone, name, self._outcomes(backbone, members))
             for name, members in self._kinds().items()
         ]
+        for name in RECORDED:
+            if name not in {one.baseline for one in found}:
+                found.append(Against(backbone, name, self._outcomes_of_recorded(backbone, name)))
         found.append(Against(backbone, "a guess", self._outcomes_of_guess(backbone)))
         return [one for one in found if any(one.columns.values())]
 
@@ -151,6 +159,24 @@ class Standings:
                 continue
             better, worse = cell.low > guess, cell.high < guess
             outcomes["better" if better else "worse" if worse else "alike"].append(column)
+        return outcomes
+
+    def recorded(self, backbone: BackboneId, column: Column) -> dict[str, float]:
+        """What the record of a number says of baselines, by what they are called."""
+        cell = self.cell(backbone, column)
+        metrics = cell.measurement.metrics if cell is not None else {}
+        found = {name: metrics.get(f"{prefix}{column.metric}") for name, prefix in RECORDED.items()}
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def _outcomes_of_recorded(self, backbone: BackboneId, name: str) -> dict[Outcome, list[Column]]:
+        outcomes: dict[Outcome, list[Column]] = {outcome: [] for outcome in get_args(Outcome)}
+        for column in self.columns:
+            cell, value = self.cell(backbone, column), self.recorded(backbone, column).get(name)
+            if cell is None or value is None or cell.low is None or cell.high is None:
+                continue
+            gain = (cell.value - value) * (1 if column.higher_is_better else -1)
+            clear = abs(gain) > math.sqrt(2) * (cell.high - cell.low) / 2
+            outcomes[("better" if gain > 0 else "worse") if clear else "alike"].append(column)
         return outcomes
 
     def _guess(self, column: Column) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from siamtransfer.leaderboard import BackboneId
-from siamtransfer.reports.standings import Against, Leader, Standings
+from siamtransfer.reports.standings import RECORDED, Against, Leader, Standings
 from siamtransfer.reports.wording import counted, listed
 
 Piece = tuple[str, bool]
@@ -63,7 +63,7 @@ def verdicts_of(standings: Standings) -> list[Verdict]:
     found += _beaten(against)
     for baseline in dict.fromkeys(one.baseline for one in against):
         found += _not_beaten(standings, [one for one in against if one.baseline == baseline])
-    if not standings.baselines and not standings.only_baselines:
+    if not standings.only_baselines and not any(one.baseline in RECORDED for one in against):
         text = "neither raw pixels nor an untrained network says what a score is worth."
         found.append(Verdict("?", "warn", "No baseline was measured", text))
     return found

@@ -111,3 +111,17 @@ def test_backbones_measured_in_unlike_ways_are_not_compared(tmp_path: Path) -> N
         write_knn(tmp_path / f"{name}.json", name, own, transform={"crop": size})
     assert lead(tmp_path) == "No task was measured for two backbones in the same way."
     assert [name.short for name in standings_of(tmp_path).names.values()] == ["kNN (1)", "kNN (2)"]
+
+
+def test_baselines_that_a_record_holds_are_baselines(tmp_path: Path) -> None:
+    right = np.arange(SAMPLES) % 10 < 6
+    labels = np.arange(SAMPLES) % 5
+    name = "knn/k=20/T=0.07/top1"
+    ends = {"knn/k=20/T=0.07/ci95_low": 58.0, "knn/k=20/T=0.07/ci95_high": 62.0}
+    recorded = {f"baseline/pixels/{name}": 57.5, f"baseline/untrained/{name}": 57.0}
+    kept = Predictions(labels, {"k=20/T=0.07": np.where(right, labels, labels + 1)})
+    write(tmp_path / "a.json", "knn", {name: 60.0, **ends, **recorded}, kept, "a")
+    said = statements(tmp_path)
+    assert "No baseline was measured" not in said
+    assert said["Not better than raw pixels"] == "a in kNN."  # 2.5 is less than sqrt(2) * 2 = 2.83
+    assert said["Better than untrained networks and a guess"] == "a, in every task."

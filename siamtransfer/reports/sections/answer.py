@@ -61,9 +61,12 @@ def _row(sources: Sources, standings: Standings, leader: Leader) -> dict[str, An
 
 
 def _best_baseline(standings: Standings, leader: Leader) -> dict[str, str] | None:
-    """The best baseline of a column, and its value."""
-    places = standings.places(leader.column, standings.baselines)
-    if not places:
+    """The best baseline of a column, measured by itself or recorded with the best backbone."""
+    column = leader.column
+    found = {
+        place.backbone.label: place.value for place in standings.places(column, standings.baselines)
+    } or standings.recorded(leader.best.backbone, column)
+    if not found:
         return None
-    text = number_text(places[0].value, leader.column.unit)
-    return {"label": places[0].backbone.label, "value": text}
+    label = (max if column.higher_is_better else min)(found, key=lambda one: found[one])
+    return {"label": label, "value": number_text(found[label], column.unit)}

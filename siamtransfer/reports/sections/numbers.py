@@ -23,7 +23,8 @@ def numbers_section(sources: Sources) -> Section | None:
     context = {
         "columns": [_heading(standings, column) for column in sources.board.columns],
         "rows": [_row(sources, standings, one, ranks) for one in backbones],
-        "ranked": len(backbones) > 1 and bool(ranks),
+        "ranked": len(backbones) > 1 and len(standings.board.columns) > 1,
+        "letters": _most_letters(sources),
         "guesses": _guesses(standings),
         "missing": _missing(standings, sources.board.missing()),
         "missing_count": len(sources.board.missing()),
@@ -34,6 +35,12 @@ def numbers_section(sources: Sources) -> Section | None:
     note = "A bar and bold figures mark the best of a task and all that cannot be told apart from it."
     note = f"{note} All scores are on {images}." if images else note
     return Section("numbers", "All backbones", "sections/numbers.html", context, note=note)
+
+
+def _most_letters(sources: Sources) -> int:
+    """The letters of the backbone with most of them, for which every cell leaves room."""
+    places = [place for ordered in sources.ranking.columns.values() for place in ordered]
+    return max((len(place.groups) for place in (*places, *sources.ranking.overall)), default=1)
 
 
 def _heading(standings: Standings, column: Column) -> dict[str, str]:

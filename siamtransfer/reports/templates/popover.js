@@ -44,11 +44,13 @@
   const place = (button) => {
     const at = button.getBoundingClientRect();
     const [width, height] = [popover.offsetWidth, popover.offsetHeight];
-    const left = Math.min(Math.max(at.left + at.width / 2 - width / 2, 8), document.documentElement.clientWidth - width - 8);
-    const below = at.bottom + 6;
-    const fits = below + height <= window.innerHeight || at.top - 6 - height < 0;
+    const [right, bottom] = [document.documentElement.clientWidth - width - 8, window.innerHeight - height - 8];
+    const middle = Math.min(Math.max(at.left + at.width / 2 - width / 2, 8), right);
+    let [left, top] = [middle, at.bottom + 6];
+    if (top > bottom && at.right + 8 <= right) [left, top] = [at.right + 8, Math.max(bottom, 8)];
+    else if (top > bottom && at.top - 6 - height >= 0) top = at.top - 6 - height;
     popover.style.left = `${left + window.scrollX}px`;
-    popover.style.top = `${(fits ? below : at.top - 6 - height) + window.scrollY}px`;
+    popover.style.top = `${top + window.scrollY}px`;
   };
 
   const show = (button, keep) => {
