@@ -31,10 +31,16 @@ MAIN: dict[str, tuple[str, ...]] = {
     "copies": (r"copies/strong/mAP", r"copies/.+/mAP"),
     "video": (r"J-and-F/mean",),
     "attention": (r"jaccard/.*best-head-of-object", r"jaccard/.*best-head-of-set", r"jaccard/[^/]+"),
+    "outside": (r"outside/linear/{metric}", r"outside/[^/]+/knn/auroc"),
+    "robustness": (r"robustness/.+",),
+    "outside": (r"outside/calibration/plain/ece", r"outside/[^/]+/knn/auroc"),
     "diagnose": (r"kmeans_accuracy/backbone", r"kmeans_accuracy/.+", r"rankme/backbone", r"rankme/.+"),
 }
 """Patterns of the main numbers by task: all that match the first pattern which matches any. `{metric}` is the
 metric that the protocol names for the set, then top1, then mAP."""
+_FIRST_ALONE = frozenset({"robustness"})
+"""Tasks of which only the first of these is a main number."""
+_OF_VIEWS = ("alignment/", "lidar/")
 _OTHERS = (
     r".*/?(AP|mIoU|PQ)",
     r".*/?{metric}",
@@ -94,8 +100,10 @@ def _main(record: dict[str, Any], names: Sequence[str]) -> list[str]:
     for metric in _metrics_in_order(protocol):
         for pattern in MAIN.get(task, _OTHERS):
             found = [name for name in names if re.fullmatch(pattern.replace("{metric}", metric), name)]
+            if found and task == "fewshot":
+                return _one_strength(found)
             if found:
-                return _one_strength(found) if task == "fewshot" else found[: None if task in MAIN else 1]
+                return found[:1] if task in _FIRST_ALONE or task not in MAIN else found
     return []
 
 
@@ -124,6 +132,23 @@ def _one_strength(names: Sequence[str]) -> list[str]:
     for name in names:
         by_shots.setdefault(re.sub(r"/C=[^/]+", "", name), name)
     return list(by_shots.values())
+
+
+def comparable(record: dict[str, Any], metric: str) -> dict[str, Any]:
+    """The record with the part of its protocol that the number `metric` depends on: of `diagnose` without what
+    it counted of each network, and without the recipe of views where no views are measured."""
+    if record["task"] != "diagnose":
+        return record
+    left_out = {"measured"} if metric.startswith(_OF_VIEWS) else {"measured", "recipe"}
+    protocol = {key: value for key, value in record["protocol"].items() if key not in left_out}
+    return {**record, "protocol": protocol}
+
+
+def sorting_key(column: Column) -> tuple[int, str, list[tuple[int, str]]]:
+    """By the order of TASKS, then by title, in which numbers are sorted as numbers."""
+    task = TASKS.index(column.task) if column.task in TASKS else len(TASKS)
+    words = re.split(r"(\d+)", column.title)
+    return task, column.task, [(int(word), "") if word.isdecimal() else (-1, word) for word in words]
 
 
 def title_of(record: dict[str, Any], metric: str) -> str:

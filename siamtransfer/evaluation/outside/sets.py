@@ -16,8 +16,8 @@ from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.evaluation.labelled_images import form_options, require_channels
 from siamtransfer.evaluation.outside.config import NOISE, OutsideConfig
+from siamtransfer.evaluation.transform import transform_of_others
 from siamtransfer.evaluation.unreadable import leave_out_of
-from siamtransfer.features.extract import Transform
 from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
@@ -138,7 +138,7 @@ def _refuse_known(name: str, images: ImageSet, known: ImageSet) -> None:
 
 def features_of_set(name: str, images: ImageSet, left_out: dict[str, Any], model: FrozenModel) -> OutsideSet:
     """The features of an outside set by the transform of the known images."""
-    transform = _transform(images, model.transform)
+    transform = transform_of_others(model.transform, images.image_size)
     facts = {"set": f"{images.name}/{images.split}", "images": len(images), "resize": transform.resize}
     with collectives.own_pace("fingerprinting the images"):
         fingerprint = images.fingerprint
@@ -165,14 +165,6 @@ def _open(name: str, folder: str | None, config: OutsideConfig, model: FrozenMod
     if folder is not None and "root" not in NAMED[kind].takes:
         raise UserError(f"--outside {name} is embedded and has no folder: leave ={folder} out")
     return open_images(kind, root=folder, split=split, **options)
-
-
-def _transform(images: ImageSet, transform: Transform) -> Transform:
-    """The transform of the known images; where these are not resized, others are, unless they have that
-    size."""
-    if transform.resize is None and images.image_size != transform.crop:
-        return replace(transform, resize=transform.crop)
-    return transform
 
 
 def _shared_classes(name: str, images: ImageSet, train: ImageSet) -> list[str]:
