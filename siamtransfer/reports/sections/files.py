@@ -20,6 +20,4 @@ def files_section(sources: Sources) -> Section | None:
         return None
     files = table_files(sources)
     rows = [(KINDS[name], name) for name in files]
-    return Section(
-        "files", "Downloads", "sections/files.html", {"rows": rows}, data={"files": files}
-    )
+    return Section("files", "Downloads", "sections/files.html", {"rows": rows}, data={"files": files})
