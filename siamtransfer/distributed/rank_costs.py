@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from siamtransfer.distributed import collectives
-from siamtransfer.distributed.meeting import is_loss
+from siamtransfer.distributed.meeting import LostRanks, is_loss
 from siamtransfer.metering.meter import Meter, current_meter
 from siamtransfer.utils.errors import UserError
 
@@ -21,7 +21,7 @@ def share_costs(meter: Meter | None = None) -> None:
         collectives.barrier("the work before its cost is added up")
         costs = collectives.all_gather_object([meter.read_own()])
     except (RuntimeError, UserError) as error:
-        if collectives.rank() == 0 or not is_loss(error):
+        if collectives.rank() == 0 or not (isinstance(error, LostRanks) or is_loss(error)):
             raise
         return
     meter.others = [cost for rank, cost in enumerate(costs) if rank != collectives.rank()]

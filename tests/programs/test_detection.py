@@ -159,6 +159,10 @@ class TestWithDetectron2:
         run, options = tmp_path / "run", ["--compare", str(folder / "b.pkl")]
         one = measure(folder, "coco-fpn-1x", "a", "coco", run, *options)
         assert "compare/detection/AP/ci95_low" not in one["metrics"]
+        costs = [arm["trials"][0]["cost"] for arm in one["provenance"]["arms"]]
+        assert costs[0]["images"] == costs[1]["images"] > 0
+        assert one["provenance"]["cost"]["images"] == 2 * costs[0]["images"]
+        assert one["provenance"]["cost"]["seconds"] > costs[0]["seconds"] + costs[1]["seconds"]
         with pytest.raises(UserError, match="holds a run already: go on with it by --resume"):
             measure(folder, "coco-fpn-1x", "a", "coco", run, *options)
         first = (run / "a" / "trial-0" / "result.json").stat().st_mtime_ns
