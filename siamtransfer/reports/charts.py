@@ -167,6 +167,7 @@ def layout(x_title: str = "", y_title: str = "", **further: Any) -> dict[str, An
             "linecolor": GRID,
             "zeroline": False,
             "automargin": True,
+            "exponentformat": "power",
         }
 
     shared: dict[str, Any] = {

@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import sklearn.metrics
+from support.boards import sample_values, write
 from support.report_records import (
     COST,
     HOSTILE,
@@ -186,6 +187,20 @@ def test_corruptions_are_lines_from_clean_images_on(sources: Sources) -> None:
         assert (first["name"], first["x"], first["y"]) == ("backbone-0", [0, 1, 3, 5], [90, 86, 78, 70])
     assert chart.views[1].figure["data"][0]["error_y"]["array"] == [2, 2, 2, 2]
     assert chart.views[0].table.rows[0] == ["backbone-0", 0, 90, None, None]
+
+
+def test_unknown_images_are_a_view_a_set_and_score(tmp_path: Path) -> None:
+    for number, share in enumerate((0.9, 0.7)):
+        values = np.full(50, share)
+        metrics = {"outside/noise/knn/auroc": 100 * share, "outside/noise/max_logit/auroc": 100 * share}
+        kept = sample_values(knn=values, max_logit=values)
+        for measured_set in ("noise", "clean"):  # the record of clean images repeats the numbers
+            path = tmp_path / f"{number}.{measured_set}.json"
+            write(path, "outside", metrics, kept, f"backbone-{number}", measured_set=measured_set)
+    [chart] = made(shifted_section(gather([tmp_path], ReportOptions()))).context["charts"]
+    assert [view.name for view in chart.views] == ["noise, by knn", "noise, by max logit"]
+    assert chart.views[0].figure["data"][0]["x"] == [90, 70]
+    assert "Best: backbone-0 with 90.0 % (no interval was measured, n = 50)" in chart.views[0].summary
 
 
 def test_cost_is_what_the_records_say(sources: Sources) -> None:

@@ -40,8 +40,9 @@ def scores_section(sources: Sources) -> Section | None:
 
 
 def scores_view(column: Column, cells: Sequence[Cell], name: str | None = None) -> View:
-    """The backbones of a column, the best on top; `name` is what the reader chooses it by, the column's title
+    """The backbones of a column, the best on top; `name` is what the reader knows it by, the column's title
     if None."""
+    name = name or column.title
     ordered = sorted(cells, key=lambda cell: cell.value, reverse=column.higher_is_better)
     names = [cell.measurement.backbone.label for cell in ordered]
     ends = [
@@ -63,14 +64,14 @@ def scores_view(column: Column, cells: Sequence[Cell], name: str | None = None) 
     ]
     figure["layout"]["height"] = 90 + 24 * max(len(ordered), 3)
     way = "higher is better" if column.higher_is_better else "lower is better"
-    summary = f"{column.title}, {way}. Best: {names[0]} with {texts[0]}."
+    summary = f"{name}, {way}. Best: {names[0]} with {texts[0]}."
     if len(ordered) > 1:
         summary += f" Last: {names[-1]} with {texts[-1]}."
     rows = [
         [label, number(cell.value), *(number(end) for end in of_one), count]
         for label, cell, of_one, count in zip(names, ordered, ends, samples, strict=True)
     ]
-    return View(name or column.title, figure, summary, Table(HEAD, rows))
+    return View(name, figure, summary, Table(HEAD, rows))
 
 
 def _text(cell: Cell, unit: str, samples: int | None) -> str:

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from siamtransfer.leaderboard import Measurement
 from siamtransfer.records.likeness import protocol_key
 from siamtransfer.records.metric_intervals import interval_of
-from siamtransfer.reports.charts import MOST_LINES, Chart, Series, Table, View, line_chart, number
+from siamtransfer.reports.charts import (
+    MOST_LINES,
+    Chart,
+    Series,
+    Table,
+    View,
+    line_chart,
+    number,
+    vertical_line,
+)
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sections.scores import scores_view
 from siamtransfer.reports.sources import Sources
@@ -26,7 +35,7 @@ NOTES = {
     ),
     "outside": (
         "AUROC: how often an image of a known class looks more known than one of no known class, in percent; "
-        "50 is chance. Bars are 95 % intervals."
+        "50, the dotted line, is chance. Bars are 95 % intervals."
     ),
 }
 
@@ -151,12 +160,18 @@ def _spoken(kind: str) -> str:
 
 def _outside_charts(sources: Sources) -> list[Chart]:
     """A chart with a view for every outside set and score."""
-    views = []
+    found = []
     for column in sources.every.columns:
         match = AUROC.fullmatch(column.metric) if column.task == "outside" else None
-        if match is None or column.protocol.get("measured_set", "clean") == "clean":
-            continue
-        views.append(scores_view(column, list(sources.every.of(column).values()), column.title))
+        if match and column.protocol.get("measured_set", "clean") != "clean":
+            found.append((f"{match['set']}, by {match['score'].replace('_', ' ')}", column))
+    names = [name for name, _ in found]
+    views = []
+    for name, column in found:
+        known_by = name if names.count(name) == 1 else column.title  # of unlike protocols
+        view = scores_view(column, list(sources.every.of(column).values()), known_by)
+        view.figure["layout"]["shapes"] = [vertical_line(50.0)]
+        views.append(view)
     if not views:
         return []
     return [Chart("chart-outside", "Images of no known class", views, choice="Set and score")]
