@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from PIL import Image
 from support.small_runs import on_ranks
 from support.thorough import more
 
+from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.config import EvaluationData
 from siamtransfer.evaluation.robustness.config import RobustnessConfig
 from siamtransfer.evaluation.robustness.corrupted_images import CorruptedImages
 from siamtransfer.evaluation.robustness.evaluate import evaluate
+from siamtransfer.evaluation.transform import transform_of_others
 from siamtransfer.features.extract import Transform
 from siamtransfer.programs.knn import main as knn
 from siamtransfer.programs.linear import main as linear
@@ -269,8 +272,6 @@ def test_files_of_further_records_are_not_replaced(world: Path, tmp_path: Path) 
 
 
 def test_a_corrupted_set_is_told_from_others_by_its_fingerprint(world: Path) -> None:
-    from siamtransfer.data import open_images
-
     test = open_images("folder", root=world / "set", split="test")
     transform = Transform(24, 28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     sets = [
@@ -283,3 +284,27 @@ def test_a_corrupted_set_is_told_from_others_by_its_fingerprint(world: Path) -> 
     assert same.content_fingerprint == sets[0].content_fingerprint  # the crop is the same
     np.testing.assert_array_equal(same.image(3), sets[0].image(3))
     assert sets[0].image(3).shape == (24, 24, 3)
+
+
+def test_other_images_are_brought_to_the_size_of_train() -> None:
+    """Where train has images of the crop's size, which are not resized, others are, or they would be cut."""
+    small, usual = (Transform(24, resize, (0.5,) * 3, (0.5,) * 3) for resize in (None, 28))
+    assert transform_of_others(small, None) == transform_of_others(small, 96) == replace(small, resize=24)
+    assert transform_of_others(small, 24) == small
+    assert transform_of_others(usual, None) == usual
+
+
+def test_unreadable_images_of_a_further_set_are_left_out(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "two", tmp_path / "two")
+    broken = tmp_path / "two" / "red" / "03.png"
+    broken.write_bytes(broken.read_bytes()[:-60])
+    word = f"two={tmp_path / 'two'}"
+    with pytest.raises(UserError, match=r"03.png"):
+        run(world, "--shifted", word)
+    out = tmp_path / "out.json"
+    run(world, "--shifted", word, "--data.unreadable=skip", "--data.max-unreadable=0.1", f"--record={out}")
+    two = read_record(tmp_path / "out.two.json")
+    assert two.record["protocol"]["test_images"] == 15
+    assert two.record["protocol"]["unreadable"]["test"] == {"images": 1, "names": ["red/03.png"]}
+    assert isinstance(two.predictions, Predictions)
+    assert two.predictions.labels.tolist() == [1] * 8 + [3] * 7
