@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from siamtransfer.leaderboard.columns import TASKS, Column, numbers_of, title_of
+from siamtransfer.leaderboard.columns import Column, comparable, numbers_of, sorting_key, title_of
 from siamtransfer.leaderboard.measurement import BackboneId, Measurement
 from siamtransfer.leaderboard.missing import Missing, command_for
 from siamtransfer.leaderboard.settings import any_setting, settings_of
@@ -88,8 +88,10 @@ def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] =
     remarks: list[str] = []
     groups: dict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
     for measurement in measurements:
-        key = protocol_key(measurement.record)
+        of_record = protocol_key(measurement.record)
         for metric in numbers_of(measurement.record, metrics):
+            part = comparable(measurement.record, metric)
+            key = of_record if part is measurement.record else protocol_key(part)
             value = measurement.metrics[metric]
             if not isinstance(value, int | float) or not math.isfinite(value):
                 remarks.append(f"{metric} in {printable(measurement.path)} is no number: left out")
@@ -112,7 +114,7 @@ def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] =
             cells[backbone, column] = _newest(of_one, column, remarks)
     remarks += sentences_on(records)
     backbones = {measurement.backbone for measurement in measurements}
-    order = sorted(named, key=_place)
+    order = sorted(named, key=sorting_key)
     return Board(
         sorted(backbones, key=lambda backbone: backbone.label), order, cells, list(dict.fromkeys(remarks))
     )
@@ -186,8 +188,3 @@ def _newest(entries: list[_Entry], column: Column, remarks: list[str]) -> Cell:
             )
     low, high = interval_of(column.metric, newest.metrics) or (None, None)
     return Cell(newest, value, low, high)
-
-
-def _place(column: Column) -> tuple[int, str, str]:
-    task = TASKS.index(column.task) if column.task in TASKS else len(TASKS)
-    return task, column.task, column.title

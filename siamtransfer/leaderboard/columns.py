@@ -33,7 +33,6 @@ MAIN: dict[str, tuple[str, ...]] = {
     "attention": (r"jaccard/.*best-head-of-object", r"jaccard/.*best-head-of-set", r"jaccard/[^/]+"),
     "outside": (r"outside/linear/{metric}", r"outside/[^/]+/knn/auroc"),
     "robustness": (r"robustness/.+",),
-    "outside": (r"outside/calibration/plain/ece", r"outside/[^/]+/knn/auroc"),
     "diagnose": (r"kmeans_accuracy/backbone", r"kmeans_accuracy/.+", r"rankme/backbone", r"rankme/.+"),
 }
 """Patterns of the main numbers by task: all that match the first pattern which matches any. `{metric}` is the
@@ -135,8 +134,8 @@ def _one_strength(names: Sequence[str]) -> list[str]:
 
 
 def comparable(record: dict[str, Any], metric: str) -> dict[str, Any]:
-    """The record with the part of its protocol that the number `metric` depends on: of `diagnose` without what
-    it counted of each network, and without the recipe of views where no views are measured."""
+    """The record with the part of its protocol that the number `metric` depends on: of `diagnose` without
+    what it counted of each network, and without the recipe of views where no views are measured."""
     if record["task"] != "diagnose":
         return record
     left_out = {"measured"} if metric.startswith(_OF_VIEWS) else {"measured", "recipe"}

@@ -29,10 +29,16 @@ def settings_of(kept: Kept, task: str, metric: str) -> list[str]:
 
 
 def _of_values(kept: SampleValues, task: str, metric: str) -> list[str]:
-    """Values of samples are kept for the metric itself, or for the first metric of a setting: average
-    precisions of queries for `retrieval/SETTING/mAP`, Jaccard indices for `jaccard/SETTING`."""
-    plain = metric.removeprefix(f"{task}/").removesuffix("/mean").removesuffix("/mAP")
-    names = (metric, plain, plain.removeprefix("jaccard/"))
+    """Values of samples are kept for the metric itself, or for the main metric of a setting: average
+    precisions of queries for `retrieval/SETTING/mAP`, Jaccard indices for `jaccard/SETTING`, the shares whose
+    mean is `outside/SET/SETTING/auroc`."""
+    plain = metric.removeprefix(f"{task}/")
+    if task == "outside":
+        plain = plain.partition("/")[2]
+    short = plain
+    for ending in ("/mean", "/mAP", "/auroc"):
+        short = short.removesuffix(ending)
+    names = (metric, plain, short, short.removeprefix("jaccard/"))
     return [name for name in names if name in kept.settings][:1]
 
 

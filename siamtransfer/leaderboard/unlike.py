@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from siamtransfer.leaderboard.columns import Column
+from siamtransfer.leaderboard.columns import Column, comparable
 from siamtransfer.leaderboard.measurement import Measurement
 from siamtransfer.records.likeness import compared_entries
 from siamtransfer.utils.text import printable
@@ -26,7 +26,7 @@ def name_apart(columns: Mapping[Column, Measurement]) -> dict[Column, str]:
         if len(alike) == 1:
             titles[alike[0]] = title
             continue
-        compared = [compared_entries(columns[column].record) for column in alike]
+        compared = [compared_entries(comparable(columns[column].record, column.metric)) for column in alike]
         keys = _differing(compared)
         marks = [", ".join(_mark(key, entries) for key in keys[:_IN_TITLE]) for entries in compared]
         for number, (column, mark) in enumerate(zip(alike, marks, strict=True), 1):
@@ -45,7 +45,10 @@ def sentences_on(columns: Mapping[Column, Measurement]) -> list[str]:
     for (_, title), (column, *others) in together.items():
         first = columns[column]
         for other in (columns[other] for other in others):
-            compared = [compared_entries(measurement.record) for measurement in (first, other)]
+            compared = [
+                compared_entries(comparable(measurement.record, column.metric))
+                for measurement in (first, other)
+            ]
             keys = _differing(compared)
             if not keys:
                 continue  # other labels, which the board says

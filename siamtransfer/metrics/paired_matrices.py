@@ -19,6 +19,7 @@ from scipy import stats
 
 FLIPS = 10_000
 _AT_ONCE = 2**22  # numbers of random signs that are in memory
+_BISECTIONS = 40  # of the logarithm of a p-value
 _TIE = 1e-9  # relative difference of sums that are equal but for rounding
 
 
@@ -50,8 +51,8 @@ def sign_flip_matrix(values: np.ndarray, generator: np.random.Generator, flips: 
     limits = np.abs(observed) * (1 - _TIE)
     step = max(1, _AT_ONCE // max(count, len(values) ** 2))
     for begin in range(0, flips, step):
-        signs = generator.integers(0, 2, (min(step, flips - begin), count), dtype=np.int8)
-        drawn = (2.0 * signs - 1) @ values.T
+        plus = _random_bits(generator, min(step, flips - begin), count)
+        drawn = 2 * (plus @ values.T) - sums
         as_extreme += (np.abs(drawn[:, :, None] - drawn[:, None, :]) >= limits).sum(axis=0)
     squares, differing = _squares_of_differences(values)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -60,6 +61,13 @@ def sign_flip_matrix(values: np.ndarray, generator: np.random.Generator, flips: 
     fewest = np.ldexp(1.0, 1 - differing)  # all signs equal: what no flip can be below
     tail = np.maximum(2 * stats.norm.sf(np.abs(z)), fewest)
     return PairMatrix(np.where(as_extreme > 0, counted, np.minimum(tail, counted)), z)
+
+
+def _random_bits(generator: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """float64[rows, columns] of 0 and 1."""
+    width = (columns + 7) // 8
+    packed = np.frombuffer(generator.bytes(rows * width), np.uint8).reshape(rows, width)
+    return np.unpackbits(packed, axis=1, count=columns).astype(np.float64)
 
 
 def _squares_of_differences(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,21 +118,34 @@ def two_way_matrix(values: np.ndarray) -> PairMatrix:
 
     The variance of a difference is the sum of that of its K means over samples and that of its Q means over
     repeats, as of two crossed factors; their interaction is in both, so the test errs on the safe side. The
-    degrees of freedom are Satterthwaite's (1946). Of one repeat only the samples count.
+    p-value is that of Cochran and Cox (1950, "Experimental designs"). Of one repeat only the samples count.
     """
     repeats, samples = values.shape[1:]
     means = values.mean(axis=(1, 2))
-    parts = [(values.mean(axis=1), samples), (values.mean(axis=2), repeats)]
-    parts = [(each, count) for each, count in parts if count > 1]
-    variances = [_variances_of_differences(each) / count for each, count in parts]
-    total = sum(variances, np.zeros((len(values),) * 2))
-    difference = means[:, None] - means
+    factors = [(values.mean(axis=1), samples), (values.mean(axis=2), repeats)]
+    factors = [(each, count) for each, count in factors if count > 1]
+    variances = np.stack([_variances_of_differences(each) / count for each, count in factors])
+    freedom = np.array([count - 1 for _, count in factors])
+    total = variances.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(total > 0, difference / np.sqrt(total), 0.0)
-        of_parts = [each**2 / (count - 1) for each, (_, count) in zip(variances, parts, strict=True)]
-        freedom = total**2 / sum(of_parts, np.zeros_like(total))
-    p_values = np.where(total > 0, 2 * stats.t.sf(np.abs(z), np.where(total > 0, freedom, 1)), 1.0)
-    return PairMatrix(p_values, z)
+        z = np.where(total > 0, (means[:, None] - means) / np.sqrt(total), 0.0)
+        shares = np.where(total > 0, variances / total, 1 / len(factors))
+    return PairMatrix(_cochran_cox(z, shares, freedom), z)
+
+
+def _cochran_cox(statistic: np.ndarray, shares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """The two-sided p-values of differences in units of a standard error whose variance has parts: the level
+    at which the mean of Student's critical values of the parts' degrees of freedom F, int64[F], weighted by
+    their `shares` of the variance, [F, ...], is the statistic [...]. It is found by bisection."""
+    low, high = np.full(statistic.shape, np.log(1e-300)), np.zeros(statistic.shape)
+    degrees = freedom.reshape(-1, *[1] * statistic.ndim)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        critical = (shares * stats.t.isf(np.exp(middle) / 2, degrees)).sum(axis=0)
+        too_likely = critical < np.abs(statistic)
+        low, high = np.where(too_likely, low, middle), np.where(too_likely, middle, high)
+    p_values: np.ndarray = np.exp(high)
+    return p_values
 
 
 def _variances_of_differences(values: np.ndarray) -> np.ndarray:

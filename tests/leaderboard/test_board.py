@@ -13,6 +13,8 @@ from support.boards import SETTING, answers, sample_values, write, write_knn
 from siamtransfer.cli.main import program
 from siamtransfer.leaderboard import Board, board, collect
 from siamtransfer.leaderboard.columns import numbers_of
+from siamtransfer.leaderboard.settings import settings_of
+from siamtransfer.records.sample_values import SampleValues
 
 RIGHT = answers(0, 0.6, 0.7, 0.8, samples=60)
 
@@ -71,7 +73,7 @@ def test_titles_say_by_what_columns_differ(tmp_path: Path) -> None:
         write_knn(tmp_path / f"{name}.json", name, RIGHT[0], transform={"crop": crop})
     found = titles(board(collect([tmp_path])))
     assert [title.partition(" (")[2] for title in found] == [
-        f"transform.crop {crop})" for crop in (224, 64, 96)
+        f"transform.crop {crop})" for crop in (64, 96, 224)
     ]
 
 
@@ -157,6 +159,18 @@ MAIN: dict[str, tuple[str, dict[str, Any], list[str], list[str]]] = {
         ["retrieval/medium/mAP", "retrieval/hard/mAP"],
     ),
     "video": ("video", {}, ["J-and-F/mean", "J/mean", "still/J-and-F/mean"], ["J-and-F/mean"]),
+    "robustness": (
+        "robustness",
+        {},
+        ["robustness/corrupted/mean/top1", "robustness/corrupted/fog/severity=1/top1"],
+        ["robustness/corrupted/mean/top1"],
+    ),
+    "a set outside": (
+        "outside",
+        {},
+        ["outside/noise/msp/auroc", "outside/noise/knn/auroc", "outside/noise/knn/fpr95"],
+        ["outside/noise/knn/auroc"],
+    ),
     "detection": ("detection", {}, ["detection/AP50", "detection/AP", "images"], ["detection/AP"]),
 }
 
@@ -179,6 +193,49 @@ def test_all_numbers_of_which_one_way_is_better() -> None:
     names += ["baseline/pixels/knn/k=20/T=0.07/top1", "fewshot/k=1/C=1/top1/mean", "fewshot/k=1/C=1/top1/std"]
     made = {"task": "knn", "metrics": dict.fromkeys(names, 1.0), "protocol": {}, "provenance": {}}
     assert numbers_of(made, "all") == [names[0], names[1], "fewshot/k=1/C=1/top1/mean"]
+
+
+def test_what_diagnose_counts_of_a_network_is_no_protocol(tmp_path: Path) -> None:
+    """The recipe of its views is one of the numbers that are measured on views."""
+    metrics = {"rankme/backbone": 5.0, "alignment/backbone": 0.1}
+    for name, recipe in (("a", "simsiam"), ("b", "dino")):
+        measured = {"backbone": {"rows": 200, "dim": 512 if name == "a" else 384}}
+        write(tmp_path / f"{name}.json", "diagnose", metrics, None, name, recipe=recipe, measured=measured)
+    found = board(collect([tmp_path]), "all")
+    assert [list(map(str, found.of(column))) for column in found.columns] == [["b"], ["a"], ["a", "b"]]
+    assert [column.metric for column in found.columns] == ["alignment/backbone"] * 2 + ["rankme/backbone"]
+    assert len(found.remarks) == 1
+    assert "protocol.recipe is simsiam in the first and dino in the second" in found.remarks[0]
+
+
+def test_numbers_in_titles_are_sorted_as_numbers(tmp_path: Path) -> None:
+    metrics = {f"fewshot/k={k}/C=1/top1/mean": 50.0 for k in (1, 10, 2)}
+    write(tmp_path / "a.json", "fewshot", metrics, None, "a")
+    found = [title.split()[1] for title in titles(board(collect([tmp_path])))]
+    assert found == ["k=1", "k=2", "k=10"]
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "setting"),
+    [
+        ("retrieval", "retrieval/hard/mAP", "hard"),
+        ("retrieval", "retrieval/hard/mP@10", None),
+        ("copies", "copies/strong/mAP", "strong"),
+        ("video", "J-and-F/mean", "J-and-F"),
+        ("video", "still/J-and-F/mean", None),
+        ("attention", "jaccard/foreground/whole", "foreground/whole"),
+        ("depth", "ridge/rmse", "ridge/rmse"),
+        ("outside", "outside/noise/knn/auroc", "knn"),
+        ("outside", "outside/noise/knn/fpr95", None),
+        ("robustness", "robustness/corrupted/mean/top1", "corrupted/mean/top1"),
+        ("robustness", "robustness/corrupted/mean/drop", None),
+    ],
+)
+def test_which_values_gave_a_number(task: str, metric: str, setting: str | None) -> None:
+    values = np.array([0.5, 0.6])
+    names = ("hard", "strong", "J-and-F", "foreground/whole", "ridge/rmse", "knn", "corrupted/mean/top1")
+    kept = SampleValues(np.arange(2), dict.fromkeys(names, values))
+    assert settings_of(kept, task, metric) == ([] if setting is None else [setting])
 
 
 def test_errors_are_better_low(tmp_path: Path) -> None:
