@@ -38,16 +38,16 @@ def test_errors_equal_netcals() -> None:
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_metrics_equal_those_of_torchmetrics_and_scikit_learn(scale: float) -> None:
     p, y = drawn(np.random.default_rng(1), 400, 6, scale)
-    metrics = probability_metrics(p, y, resamples=20)
+    numbers = probability_metrics(p, y, resamples=20)
     tensors = torch.from_numpy(p), torch.from_numpy(y)
     for name, norm in (("ece", "l1"), ("mce", "max")):
         theirs = multiclass_calibration_error(*tensors, num_classes=6, n_bins=15, norm=norm)
-        assert metrics[name] == pytest.approx(100 * float(theirs), abs=1e-4)
-    assert metrics["nll"] == pytest.approx(log_loss(y, p))
+        assert numbers[name] == pytest.approx(100 * float(theirs), abs=1e-4)
+    assert numbers["nll"] == pytest.approx(log_loss(y, p))
     one_against_rest = [brier_score_loss(y == label, p[:, label]) for label in range(6)]
-    assert metrics["brier"] == pytest.approx(sum(one_against_rest))
+    assert numbers["brier"] == pytest.approx(sum(one_against_rest))
     for name in ("ece", "adaptive_ece", "brier", "nll"):
-        assert metrics[f"{name}/ci95_low"] <= metrics[name] <= metrics[f"{name}/ci95_high"]
+        assert numbers[f"{name}/ci95_low"] <= numbers[name] <= numbers[f"{name}/ci95_high"]
 
 
 def test_bins_by_hand() -> None:
@@ -93,9 +93,9 @@ def test_intervals_hold_the_truth_and_know_calibrated_from_not() -> None:
 
 def test_a_class_that_the_classifier_does_not_know_is_wrong_and_costs_all() -> None:
     p = np.array([[0.75, 0.25], [0.5, 0.5]])
-    metrics = probability_metrics(p, np.array([0, -1]), resamples=5)
-    assert metrics["brier"] == pytest.approx(((0.0625 + 0.0625) + (0.25 + 0.25 + 1)) / 2)
-    assert np.isfinite(metrics["nll"]) and metrics["nll"] > 100
+    numbers = probability_metrics(p, np.array([0, -1]), resamples=5)
+    assert numbers["brier"] == pytest.approx(((0.0625 + 0.0625) + (0.25 + 0.25 + 1)) / 2)
+    assert np.isfinite(numbers["nll"]) and numbers["nll"] > 100
 
 
 @pytest.mark.parametrize(

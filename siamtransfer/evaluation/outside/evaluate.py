@@ -174,8 +174,8 @@ def _number_classes(train: Features, test: Features) -> tuple[Tensor, TestSplit]
     absent = int((split.labels < 0).sum())
     if absent:
         raise UserError(
-            f"{absent} test images are of classes that train does not have, so they are not known: give a "
-            "train part with all classes, or test images of its own"
+            f"{absent} test images are of classes that train does not have, so they are not known: take "
+            "them out of test, or add train images of these classes"
         )
     if int(torch.bincount(y).max()) < 2:
         raise UserError(

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from siamtransfer.data import open_images
 from siamtransfer.evaluation.outside.detectors import SCORES
 from siamtransfer.programs.linear import main as linear
 from siamtransfer.programs.outside import main as outside
@@ -114,29 +115,38 @@ def test_two_backbones_are_compared_on_a_set(
     assert same.differences["mean"].value == 0
 
 
+def write_scenes(root: Path) -> list[str]:
+    """100 train and 60 test scenes as class folders; the options that open them."""
+    for split, count in (("train", 100), ("test", 60)):
+        images = open_images("fashion-scenes", split=split, size=16, count=count)
+        assert images.labels is not None
+        for index in range(count):
+            folder = root / split / images.classes[images.labels[index]].replace("/", "-")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.image(index)).save(folder / f"{index}.png")
+    options = ["--data.name", "folder", "--data.root", str(root), "--data.workers", "0", "--device", "cpu"]
+    return [SOURCE[0], *options, "--crop", "16", "--resize", "16", "--strengths", "1"]
+
+
 def test_on_images_the_head_is_that_of_linear(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "deep"
     folder.mkdir(parents=True)
     for index in range(6):
         noise = np.random.default_rng(index).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{index}.png")
-    common = ["--cache", str(tmp_path / "cache"), "--strengths", "1"]
+    common = [*write_scenes(tmp_path / "known"), "--cache", str(tmp_path / "cache")]
     words = ["--outside", "noise", f"mine={tmp_path / 'mine'}", "--hold-out", "bag", "trouser", "--k", "500"]
-    ours = measured(*SOURCE, *common, *words)
+    ours = measured(*common, *words)
     protocol = ours["protocol"]
     assert {name: each["images"] for name, each in protocol["outside"].items()} == {
-        "noise": 1000, "mine": 6, "held-out": protocol["outside"]["held-out"]["images"],
+        "noise": 1000, "mine": 6, "held-out": 12,
     }  # fmt: skip
-    assert protocol["outside"]["mine"]["resize"] == 16, "other sizes are resized, scenes are not"
-    assert protocol["outside"]["noise"]["resize"] is None
     assert protocol["unknown_classes"] == ["bag", "trouser"]
-    assert protocol["test_images"] + protocol["outside"]["held-out"]["images"] == 2000
-    assert (protocol["k"], protocol["train_images"]) == (96, 96)
-    assert any("--k 500 is more than the 96 neighbours" in remark for remark in protocol["remarks"])
-    theirs = linear([*SOURCE, *common])
-    whole = measured(*SOURCE, *common, "--outside", f"mine={tmp_path / 'mine'}")
-    assert whole["metrics"]["outside/linear/top1"] == theirs["metrics"]["linear/top1"]
+    assert (protocol["test_images"], protocol["train_images"], protocol["k"]) == (48, 80, 80)
+    assert any("--k 500 is more than the 80 neighbours" in remark for remark in protocol["remarks"])
     assert ours["metrics"]["outside/noise/mahalanobis/auroc"] > 90
+    whole = measured(*common, "--outside", f"mine={tmp_path / 'mine'}")
+    assert whole["metrics"]["outside/linear/top1"] == linear(common)["metrics"]["linear/top1"]
 
 
 def test_an_auroc_of_the_record_is_that_of_its_scores(files: dict[str, str]) -> None:
