@@ -66,6 +66,8 @@ def test_the_wheel_holds_everything_that_the_programs_need(wheel: Path) -> None:
     configs = {f"siamtransfer/configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")}
     assert configs <= names
     assert {"siamtransfer/py.typed", "siamtransfer/data/scenes/fashion_objects.npz"} <= names
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "siamtransfer").rglob("templates/**/*.*")}
+    assert len(templates) > 20 and templates <= names
     assert not any(name.startswith(("tests/", "pretrain/", "eval/", "scripts/")) for name in names)
     (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
     text = zipfile.ZipFile(wheel).read(metadata).decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +112,7 @@ def gather(paths: Sequence[str | Path], options: ReportOptions) -> Sources:
     """
     roots = [Path(path) for path in paths]
     for root in roots:
-        if not root.exists():
-            raise UserError(f"there is no file or folder {printable(root)}")
+        _refuse_other(root)
     files = sorted({file for root in roots for file in _files_below(root)})
     runs = [_run_folder(file.parent) for file in files if file.name == JOURNAL]
     maps = [file for file in files if options.maps and file.suffix == ".npz" and is_image_map(file)]
@@ -142,6 +142,18 @@ def gather(paths: Sequence[str | Path], options: ReportOptions) -> Sources:
     )
 
 
+def _refuse_other(root: Path) -> None:
+    """Raises UserError for what is named and is absent, or is no kind of file that a page is made of."""
+    if not root.exists():
+        raise UserError(f"there is no file or folder {printable(root)}")
+    if root.is_dir() or root.suffix in (".json", PICTURE) or (root.suffix == ".npz" and is_image_map(root)):
+        return
+    raise UserError(
+        f"{printable(root)} is no record (.json), no map of images and no folder: name the record that an "
+        "evaluator writes by --record, not a checkpoint or predictions"
+    )
+
+
 def _files_below(root: Path) -> Iterable[Path]:
     """The files of a folder and of all below it, or the file itself; hidden ones are left out."""
     if not root.is_dir():
@@ -160,7 +172,7 @@ def _run_folder(folder: Path) -> RunFolderView:
 def _failed_cell(file: Path) -> FailedCell:
     content = _json_of(file)
     command = content.get("command", "")
-    words = command if isinstance(command, str) else " ".join(map(str, command))
+    words = command if isinstance(command, str) else shlex.join(map(str, command))
     return FailedCell(
         printable(file.resolve().parent.name),
         printable(file.name.removesuffix(FAILED)),

@@ -11,7 +11,10 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from siamtransfer.leaderboard import BackboneId, Board, Column
+from siamtransfer.leaderboard import BackboneId, Column
+from siamtransfer.records.likeness import protocol_key
+from siamtransfer.records.meanings import meaning_of
+from siamtransfer.records.metric_intervals import interval_of
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.standings import Standings
 from siamtransfer.reports.wording import number_text
@@ -21,6 +24,11 @@ HEAD = (
     *("backbone", "task", "column", "metric", "value", "ci95_low", "ci95_high", "unit", "rank", "groups"),
     *("weights_digest", "protocol_key", "record"),
 )
+NUMBERS_HEAD = (
+    *("backbone", "task", "metric", "value", "ci95_low", "ci95_high", "unit"),
+    *("weights_digest", "protocol_key", "record"),
+)
+_ENDS = ("ci95_low", "ci95_high", "ci95", "images_low", "images_high")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -36,19 +44,22 @@ def table_files(sources: Sources) -> dict[str, str]:
     return {
         "scores.md": as_markdown(standings),
         "scores.tex": as_latex(standings),
-        "scores.csv": as_csv(sources, sources.board),
-        "numbers.csv": as_csv(sources, sources.every),
+        "scores.csv": scores_csv(sources),
+        "numbers.csv": numbers_csv(sources),
     }
 
 
 def as_markdown(standings: Standings) -> str:
-    """A table of GitHub's Markdown; a group stands behind its number."""
-    head = ["Backbone", *map(_heading, standings.board.columns)]
-    rows = _rows(standings, lambda text, groups, best: f"**{text}**{groups}" if best else f"{text}{groups}")
-    lines = [head, ["---", *["---:"] * len(standings.board.columns)], *rows]
-    cells = [[line[0] if line is lines[1] else markdown_text(line[0]), *line[1:]] for line in lines]
-    cells[0] = [markdown_text(cell) for cell in head]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+    """A table of GitHub's Markdown; letters of groups are superscripts."""
+
+    def number(text: str, groups: str, best: bool) -> str:
+        shown = f"**{text}**" if best else text
+        return f"{shown}<sup>{groups}</sup>" if groups else shown
+
+    head = ["Backbone", *(_heading(standings, column) for column in standings.board.columns)]
+    rows = [[markdown_text(row[0]), *row[1:]] for row in _rows(standings, number)]
+    lines = [[markdown_text(cell) for cell in head], ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_latex(standings: Standings) -> str:
@@ -60,7 +71,7 @@ def as_latex(standings: Standings) -> str:
         return rf"{shown}\textsuperscript{{{groups}}}" if groups else shown
 
     columns = standings.board.columns
-    head = " & ".join(["Backbone", *(latex_text(_heading(column)) for column in columns)])
+    head = " & ".join(["Backbone", *(latex_text(_heading(standings, column)) for column in columns)])
     rows = [" & ".join([latex_text(row[0]), *row[1:]]) for row in _rows(standings, number)]
     return "\n".join(
         [
@@ -77,8 +88,8 @@ def as_latex(standings: Standings) -> str:
     )
 
 
-def as_csv(sources: Sources, board: Board) -> str:
-    """All cells of a board, a row each, as RFC 4180 has it; texts that begin like a formula get an
+def scores_csv(sources: Sources) -> str:
+    """All cells of the board, a row each, as RFC 4180 has it; texts that begin like a formula get an
     apostrophe before them."""
     places = {
         (column, place.backbone): place
@@ -88,7 +99,7 @@ def as_csv(sources: Sources, board: Board) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(HEAD)
-    for (one, column), cell in board.cells.items():
+    for (one, column), cell in sources.board.cells.items():
         place = places.get((column, one))
         texts = [one.label, column.task, column.title, column.metric]
         numbers = [cell.value, cell.low, cell.high]
@@ -103,6 +114,25 @@ def as_csv(sources: Sources, board: Board) -> str:
                 *map(csv_text, source),
             ]
         )
+    return out.getvalue()
+
+
+def numbers_csv(sources: Sources) -> str:
+    """All numbers of all records, a row each, without the ends of intervals, which stand beside theirs."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(NUMBERS_HEAD)
+    for measurement in sources.measurements:
+        key = protocol_key(measurement.record)
+        for name, value in measurement.metrics.items():
+            if name.rpartition("/")[2] in _ENDS or not isinstance(value, int | float):
+                continue
+            interval, meaning = interval_of(name, measurement.metrics), meaning_of(name)
+            ends = ("", "") if interval is None else (repr(interval.low), repr(interval.high))
+            texts = [measurement.backbone.label, measurement.task, name]
+            source = [measurement.backbone.digest, key, printable(measurement.path)]
+            unit = meaning.unit if meaning else ""
+            writer.writerow([*map(csv_text, texts), repr(float(value)), *ends, unit, *map(csv_text, source)])
     return out.getvalue()
 
 
@@ -121,8 +151,9 @@ def csv_text(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _heading(column: Column) -> str:
-    return f"{column.title} ({column.unit})" if column.unit else column.title
+def _heading(standings: Standings, column: Column) -> str:
+    name = standings.names[column].short
+    return f"{name} ({column.unit})" if column.unit else name
 
 
 def _rows(standings: Standings, number: Callable[[str, str, bool], str]) -> Iterable[list[str]]:

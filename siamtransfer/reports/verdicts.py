@@ -162,7 +162,8 @@ def _over_all(standings: Standings) -> list[Verdict]:
     if len(_shared(standings)) < 2:
         return []
     first = standings.contenders[0]
-    beaten, alike = [], []
+    beaten: list[str] = []
+    alike: list[str] = []
     for pair in standings.ranking.overall_pairs:
         if first not in (pair.first, pair.second):
             continue

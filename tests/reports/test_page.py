@@ -136,6 +136,11 @@ def test_a_report_is_replaced_and_no_other_file_is(folder: Path, page: Path, tmp
         (["FOLDER"], "name what to report and, last, the page"),
         (["FOLDER", "page.txt"], r"page\.txt must end in \.html"),
         (["FOLDER/absent", "OUT"], "there is no file or folder .*absent"),
+        (
+            ["FOLDER/pixels/knn.npz", "OUT"],
+            r"knn\.npz is no record \(\.json\), no map of images and no folder",
+        ),
+        (["FOLDER", "FOLDER/run/metrics.jsonl", "OUT"], r"metrics\.jsonl is no record"),
         (["EMPTY", "OUT"], "holds no record, no run and no map"),
         (["FOLDER", "OUT", "--alpha", "1.5"], "--alpha is 1.5, but must be below 1"),
         (["FOLDER", "OUT", "--alpha", "0"], "--alpha is 0.0, but must be above 0"),
@@ -181,6 +186,20 @@ def test_a_run_alone_and_a_record_without_predictions_make_a_page(tmp_path: Path
     text = (tmp_path / "bare.html").read_text()
     assert Reader(text).wrong == []
     assert "41.0 %" in text and "was measured in 1 task" in text
+
+
+def test_records_without_a_score_are_said_to_say_nothing(tmp_path: Path) -> None:
+    record = {
+        "task": "knn",
+        "metrics": {"own/number": 1.5},
+        "protocol": {},
+        "provenance": {"backbone": "net.pth", "weights_digest": "0" * 64},
+    }
+    (tmp_path / "own.json").write_text(json.dumps(record))
+    write_report([tmp_path / "own.json"], tmp_path / "own.html")
+    text = (tmp_path / "own.html").read_text()
+    assert "No number of these records says how good a backbone is." in text
+    assert "own/number" in text and "1.5" in text
 
 
 def test_the_record_counts_what_the_page_shows(folder: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_files_are_saved_and_commands_copied_without_a_network(wide: OpenedPage,
     assert "c.pth" in (missing.get_attribute("data-copy") or "")
     missing.evaluate("button => button.closest('details').open = true")
     missing.click()
-    wide.page.wait_for_function("document.getElementById('status').textContent === 'Copied'")
+    wide.page.locator("#status", has_text="Copied").wait_for(state="attached")
 
 
 def test_a_tap_on_a_phone_shows_the_protocol_and_nothing_is_cut_off(browser: Browser, page: Path) -> None:

@@ -41,6 +41,16 @@ def test_csv_has_unrounded_numbers_and_no_formulas(sources: Sources) -> None:
     assert all(csv_text(text)[0] == "'" for text in ("=1", "+1", "-1", "@a", "\ta"))
 
 
+def test_every_number_of_every_record_is_in_one_file(sources: Sources) -> None:
+    rows = list(csv.DictReader(io.StringIO(table_files(sources)["numbers.csv"])))
+    for measurement in sources.measurements:
+        own = [row for row in rows if row["record"] == str(measurement.path)]
+        wanted = {name for name in measurement.metrics if "ci95" not in name}
+        assert {row["metric"] for row in own} == wanted
+        assert {float(row["value"]) for row in own} == {measurement.metrics[name] for name in wanted}
+        assert float(own[0]["ci95_high"]) == measurement.metrics["knn/k=20/T=0.07/ci95_high"]
+
+
 def test_markdown_keeps_its_columns_whatever_the_names(sources: Sources) -> None:
     lines = table_files(sources)["scores.md"].splitlines()
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]

@@ -12,13 +12,14 @@ from siamtransfer.reports.wording import counted, interval_text, listed, number_
 
 
 def answer_section(sources: Sources) -> Section | None:
-    """The answer in words, and the top of each column; None where nothing was measured."""
-    standings = Standings(sources)
-    if not standings.columns:
+    """The answer in words, and the top of each column; None where there is no record."""
+    if not sources.measurements:
         return None
+    standings = Standings(sources)
+    nothing = [("No number of these records says how good a backbone is.", False)]
     context = {
-        "lead": lead_of(standings),
-        "verdicts": [*verdicts_of(standings), *_gaps(sources)],
+        "lead": lead_of(standings) if standings.columns else nothing,
+        "verdicts": [*(verdicts_of(standings) if standings.columns else ()), *_gaps(sources)],
         "rows": [_row(sources, standings, standings.leader(column)) for column in standings.columns],
         "several": len(standings.contenders) > 1,
         "alpha": f"{100 * sources.options.alpha:g} %",

@@ -1,60 +1,64 @@
-"""All numbers of all records, a table for each task and protocol, folded."""
+"""All numbers of all records, a table for each task and protocol, folded.
+
+Numbers of which no way is better stand here, too, such as the health of features. Nothing is ranked.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from siamtransfer.leaderboard import BackboneId, Column
+from siamtransfer.cli.output import table_rows
+from siamtransfer.leaderboard import Measurement
+from siamtransfer.leaderboard.columns import set_of
+from siamtransfer.records.likeness import protocol_key
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
-from siamtransfer.reports.wording import counted, interval_text, number_text
+from siamtransfer.reports.wording import counted
 
 MOST_ROWS = 400  # of a table; the file numbers.csv has all
 
 
 def every_section(sources: Sources) -> Section | None:
-    """Every number; None where there is none."""
-    groups: dict[tuple[str, str], list[Column]] = {}
-    for column in sources.every.columns:
-        groups.setdefault((column.task, column.protocol_key), []).append(column)
-    tables = [_table(sources, task, columns) for (task, _), columns in groups.items()]
-    if not tables:
+    """Every number; None where there is no record."""
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for measurement in sources.measurements:
+        groups.setdefault((measurement.task, protocol_key(measurement.record)), []).append(measurement)
+    if not groups:
         return None
-    count = counted(len(sources.every.cells), "number")
+    tables = [_table(sources, measured) for measured in groups.values()]
+    count = counted(sum(table["numbers"] for table in tables), "number")
     return Section(
         "every",
         "Every number",
         "sections/every.html",
         {"tables": tables, "most": MOST_ROWS},
-        note=f"{count} of all records, with what each means.",
+        note=f"{count}, each with its protocol and meaning.",
         folded=True,
     )
 
 
-def _table(sources: Sources, task: str, columns: list[Column]) -> dict[str, Any]:
-    measured = {one for column in columns for one in sources.every.of(column)}
-    backbones = [one for one in sources.every.backbones if one in measured]
-    images = columns[0].title.partition(" · ")[2]
+def _table(sources: Sources, measured: list[Measurement]) -> dict[str, Any]:
+    """The numbers of records of one task and protocol, a backbone a column."""
+    rows_of = [
+        {name: (value, interval) for name, value, interval, _ in table_rows(measurement.metrics)}
+        for measurement in measured
+    ]
+    names = list(dict.fromkeys(name for rows in rows_of for name in rows))
+    images = set_of(measured[0].record)
+    places = [sources.place_of(measurement) for measurement in measured]
     return {
-        "title": f"{task} · {images}" if images else task,
-        "count": len(columns),
-        "backbones": [one.label for one in backbones],
-        "rows": [_row(sources, column, backbones) for column in columns[:MOST_ROWS]],
-    }
-
-
-def _row(sources: Sources, column: Column, backbones: list[BackboneId]) -> dict[str, Any]:
-    cells = [sources.every.cells.get((one, column)) for one in backbones]
-    return {
-        "metric": column.metric,
-        "cells": [
-            None
-            if cell is None
-            else {
-                "text": number_text(cell.value, column.unit),
-                "interval": interval_text(cell.low, cell.high, column.unit),
-                "m": sources.place_of(cell.measurement),
+        "title": f"{measured[0].task} · {images}" if images else measured[0].task,
+        "count": len(names),
+        "numbers": sum(map(len, rows_of)),
+        "backbones": [measurement.backbone.label for measurement in measured],
+        "rows": [
+            {
+                "metric": name,
+                "cells": [
+                    {"text": rows[name][0], "interval": rows[name][1], "m": place} if name in rows else None
+                    for rows, place in zip(rows_of, places, strict=True)
+                ],
             }
-            for cell in cells
+            for name in names[:MOST_ROWS]
         ],
     }

@@ -39,8 +39,9 @@ def numbers_section(sources: Sources) -> Section | None:
 
 def _most_letters(sources: Sources) -> int:
     """The letters of the backbone with most of them, for which every cell leaves room."""
-    places = [place for ordered in sources.ranking.columns.values() for place in ordered]
-    return max((len(place.groups) for place in (*places, *sources.ranking.overall)), default=1)
+    letters = [place.groups for ordered in sources.ranking.columns.values() for place in ordered]
+    letters += [place.groups for place in sources.ranking.overall]
+    return max(map(len, letters), default=1)
 
 
 def _heading(standings: Standings, column: Column) -> dict[str, str]:
