@@ -13,7 +13,7 @@ from siamtransfer.utils.text import first_few
 
 NOT_OF_THE_NUMBER = frozenset(
     {"record", "cache", "device", "data.workers", "data.root", "data.download", "timeout_minutes", "resume",
-     "checkpoint", "checkpoints", "trust_pickle"}
+     "checkpoint", "checkpoints", "trust_pickle", "track"}
 )  # fmt: skip
 """Options that do not decide a number: the images and the weights are compared by their content."""
 

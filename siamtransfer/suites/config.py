@@ -12,6 +12,7 @@ from siamtransfer.utils.errors import UserError
 
 SHARED = (
     "device", "precision", "cache", "crop", "resize", "forward_batch_size", "trust_pickle", "timeout_minutes",
+    "track",
 )  # fmt: skip
 """Options that are handed to every program that has them, as all of the section data are."""
 
@@ -68,6 +69,9 @@ class SuiteConfig:
     """Let the checkpoints run Python code on loading; only for files of people you trust."""
     timeout_minutes: float = 30.0
     """How long a rank waits in a collective for the others."""
+    track: list[str] = field(default_factory=list, metadata={"append": True})
+    """Send every record to a tracker, too: tensorboard:FOLDER, wandb[:PROJECT] or mlflow[:URI]; may be
+    repeated."""
     given: frozenset[str] = field(default=frozenset(), metadata={"dynamic": True})
     """The options that were set, by key."""
 

@@ -79,8 +79,9 @@ def find_missing(prepared: Prepared, opened: OpenedSets) -> dict[Cell, str]:
         by_reason.setdefault(why, []).append(cell)
     sentences = [f"{why} (for {name_cells(of_one)})" for why, of_one in by_reason.items()]
     if missing and (not prepared.config.skip_missing or len(missing) == len(cells)):
-        cure = "" if len(missing) == len(cells) else "; --skip-missing measures the rest"
-        raise UserError(f"sets cannot be opened: {'; '.join(sentences)}{cure}")
+        rest = "" if len(missing) == len(cells) else "; --skip-missing measures the rest"
+        where = "; --roots SET=FOLDER says where one is" if any(cell.set for cell in missing) else ""
+        raise UserError(f"sets cannot be opened: {'; '.join(sentences)}{where}{rest}")
     for sentence in sentences:
         say(f"not measured: {sentence}")
     return missing
@@ -90,7 +91,7 @@ def _why_missing(cell: Cell, opened: OpenedSets) -> str | None:
     if cell.images is not None:
         return opened.missing.get(key_of(cell.images))
     if cell.root is not None and not Path(cell.root).expanduser().exists():
-        return f"data.root {cell.root} does not exist"
+        return f"the folder {cell.root} does not exist"
     return None
 
 
@@ -127,7 +128,8 @@ class Measuring:
         self.left = len(to_do)
         hands = self._hands()
         self._progress = SuiteProgress(to_do, hands.count)
-        say(f"{len(cells)} measurements: {self.done_before} are done, {len(to_do)} to do")
+        many = "s" * (len(cells) != 1)
+        say(f"{len(cells)} measurement{many}, {self.done_before} done and {len(to_do)} to do")
         if config.cache == "none" and len(to_do) > 1:
             say("--cache none: every measurement computes its features anew")
         Runner(hands, self.stop, self._begin, self._end).run(to_do)

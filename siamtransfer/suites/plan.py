@@ -178,7 +178,7 @@ class _Builder:
             (task.program, *words),
             keeps_record,
             None if labelled is None else {**asdict(labelled), LABELS: getattr(parsed, LABELS, True)},
-            None if labelled is not None else getattr(data, "root", None),
+            None if labelled is not None else getattr(data or parsed, "root", None),
             self._cell_before(backbone, task, name),
             name,
         )

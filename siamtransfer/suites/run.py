@@ -57,7 +57,7 @@ def run_suite(config: SuiteConfig) -> dict[str, Any]:
             measuring = Measuring(prepared, sets, folder, stop)
             measuring.measure()
     if stop.exit_status is not None:
-        say(f"stopped on a signal, {measuring.left} measurements are left: the same command goes on")
+        say(f"stopped on a signal with {measuring.left} left to measure: the same command goes on")
         sys.exit(stop.exit_status)
     _show(prepared)
     if measuring.failed:

@@ -133,7 +133,7 @@ def test_the_ranks_and_what_to_do_are_said(world: World, capsys: pytest.CaptureF
     with pytest.raises(UserError, match="--retry-failed tries again"):
         world.run()
     said = capsys.readouterr().err
-    assert "6 measurements: 4 are done, 0 to do" in said
+    assert "6 measurements, 4 done and 0 to do" in said
     assert "net/broken has failed before" in said
     assert "mean rank" in said
     assert "pixels" in said
