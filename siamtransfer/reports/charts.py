@@ -136,10 +136,12 @@ def plotly_script() -> str:
 
 
 def plain_text(text: str, longest: int = 60) -> str:
-    """A text that Plotly shows as it is: no tags, one line, at most `longest` characters."""
+    """A text that Plotly shows as it is: no tags, one line, at most `longest` characters. A long one loses
+    some in the middle, for names of one family differ at their ends."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     if len(line) > longest:
-        line = f"{line[: longest - 1]}…"
+        tail = longest // 3
+        line = f"{line[: longest - 1 - tail]}…{line[-tail:]}"
     return html.escape(line, quote=False)
 
 

@@ -69,7 +69,7 @@ def test_texts_have_no_tags_for_plotly() -> None:
     shown = plain_text(HOSTILE, 200)
     assert "<" not in shown and ">" not in shown and "\u2028" not in shown and "\x00" not in shown
     assert html.unescape(shown) == " ".join(HOSTILE.replace("\x00", " ").replace("\u2028", " ").split())
-    assert plain_text("a" * 61) == "a" * 59 + "…"
+    assert plain_text("a" * 50 + "b" * 50, 10) == "aaaaaa…bbb"
 
 
 def test_error_bars_reach_from_the_value_to_the_ends() -> None:

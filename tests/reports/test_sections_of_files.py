@@ -14,7 +14,7 @@ from support.report_records import write_pictures, write_run
 
 from siamtransfer.reports.options import ReportOptions
 from siamtransfer.reports.sections.curves import collapse_verdict, curves_section, thinned, unique_names
-from siamtransfer.reports.sections.pictures import Shown, alternative, fit
+from siamtransfer.reports.sections.pictures import Shown, alternative, fit, owner_of
 from siamtransfer.reports.sources import Picture, RunFolderView, Sources, gather
 from siamtransfer.training.journal import read_rows
 
@@ -94,11 +94,11 @@ def test_pictures_fit_a_budget(tmp_path: Path) -> None:
     roomy, left_out = fit(pictures)
     assert ([picture.name for picture in roomy], left_out) == (names, [])
     sizes = [size_of(picture) for picture in roomy]
-    tight, left_out = fit(pictures, sum(sizes) * 3 // 4)
+    tight, left_out = fit(pictures, budget=sum(sizes) * 3 // 4)
     assert ([picture.name for picture in tight], left_out) == (names, [])
     assert roomy[0].width == 450 and tight[0].width < 450
     assert sum(map(size_of, tight)) <= sum(sizes) * 3 // 4
-    none, left_out = fit(pictures, 100)
+    none, left_out = fit(pictures, budget=100)
     assert none == [] and len(left_out) == 3 and "the page would be too large" in left_out[0]
 
 
@@ -130,7 +130,9 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "it is no whole picture" in left_out[0] and "No such file" in left_out[2]
 
 
-def test_the_alternative_says_what_is_on_a_picture() -> None:
-    text = alternative(Picture(Path("/suite/dino/pca.png")))
+def test_the_alternative_says_what_is_on_a_picture_and_whose_it_is() -> None:
+    picture = Picture(Path("/suite/dino/attention/pca.png"))
+    assert [owner_of(picture, labels) for labels in ({"dino", "moco"}, {"moco"})] == ["dino", "attention"]
+    text = alternative(picture, "dino")
     assert text == "pca of dino: the first three principal components of the patches as colours"
-    assert alternative(Picture(Path("/suite/dino/x.png"))) == "x of dino"
+    assert alternative(Picture(Path("/suite/dino/x.png")), "dino") == "x of dino"

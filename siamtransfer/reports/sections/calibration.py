@@ -19,7 +19,8 @@ EXPLAINED = (
     "A point is a bin of confidence, larger with more samples; on the diagonal a classifier is right as "
     "often as it says, and below it, it says too much. Bars are Wilson's 95 % intervals of the share of "
     "right answers. ECE, the expected calibration error, is the mean distance from the diagonal over the "
-    "samples (Guo et al. 2017, 15 bins); its interval is that of the true error, by the bootstrap."
+    "samples (Guo et al. 2017, 15 bins); its interval is that of the true error, by a bootstrap of "
+    f"{RESAMPLES} resamples."
 )
 HEAD = ["confidence from", "to", "samples", "mean confidence", "share of right answers", "low", "high"]
 

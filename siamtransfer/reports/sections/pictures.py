@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from PIL import Image
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Picture, Sources
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 BUDGET = 2_500_000
 """Bytes of all pictures of a page together; base64 makes a third more of them."""
@@ -47,13 +48,13 @@ class Shown:
     """A picture in the page.
 
     Attributes:
-        folder, name: whose it is.
+        owner, name: the backbone that it is of, and what the file is called.
         alt: what is on it.
         address: its content as a data URI.
         width, height: in pixels, as it lies in the page.
     """
 
-    folder: str
+    owner: str
     name: str
     alt: str
     address: str
@@ -65,7 +66,7 @@ def pictures_section(sources: Sources) -> Section | None:
     """The pictures beside the records; None where there are none."""
     if not sources.pictures:
         return None
-    shown, left_out = fit(sources.pictures)
+    shown, left_out = fit(sources.pictures, {backbone.label for backbone in sources.board.backbones})
     return Section(
         "pictures",
         "Pictures",
@@ -76,9 +77,12 @@ def pictures_section(sources: Sources) -> Section | None:
     )
 
 
-def fit(pictures: Sequence[Picture], budget: int = BUDGET) -> tuple[list[Shown], list[str]]:
+def fit(
+    pictures: Sequence[Picture], labels: Collection[str] = (), budget: int = BUDGET
+) -> tuple[list[Shown], list[str]]:
     """Pictures as WebP of the largest of SIDES by which all together take at most `budget` bytes, and
-    sentences on those that are left out: they cannot be read, or do not fit at the smallest size."""
+    sentences on those that are left out: they cannot be read, or do not fit at the smallest size. `labels`
+    are those of the backbones."""
     opened, left_out = [], []
     for picture in pictures:
         try:
@@ -97,15 +101,23 @@ def fit(pictures: Sequence[Picture], budget: int = BUDGET) -> tuple[list[Shown],
             left_out.append(f"{picture.folder}/{picture.name} is not shown: the page would be too large")
             continue
         address = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
-        shown.append(Shown(picture.folder, picture.name, alternative(picture), address, *size))
+        owner = owner_of(picture, labels)
+        shown.append(Shown(owner, picture.name, alternative(picture, owner), address, *size))
     return shown, left_out
 
 
-def alternative(picture: Picture) -> str:
-    """What is on a picture, in words: its place, and its subject where the name tells it."""
+def owner_of(picture: Picture, labels: Collection[str]) -> str:
+    """The backbone that a picture is of: the nearest folder around it that is called like one, such as
+    `dino/attention/masks.png` of a suite; otherwise its folder."""
+    around = [printable(folder.name) for folder in picture.path.resolve().parents]
+    return next((name for name in around if name in labels), picture.folder)
+
+
+def alternative(picture: Picture, owner: str) -> str:
+    """What is on a picture, in words: whose it is, and its subject where the name tells it."""
     words = picture.name.lower().replace("_", "-").split("-")
     meaning = next((MEANINGS[word] for word in words if word in MEANINGS), None)
-    return f"{picture.name} of {picture.folder}" + (f": {meaning}" if meaning else "")
+    return f"{picture.name} of {owner}" + (f": {meaning}" if meaning else "")
 
 
 def _open(path: Path) -> Image.Image:

@@ -50,10 +50,12 @@
     return { data, layout, config: { ...CONFIG, displayModeBar: narrow ? false : "hover" } };
   }
 
-  // At most so many signs of an escaped text; `&lt;` is one.
+  // At most so many signs of an escaped text, of which `&lt;` is one; the middle is left out.
   function shortened(text, most) {
     const signs = text.match(/&(?:amp|lt|gt);|./gsu) ?? [];
-    return signs.length > most ? `${signs.slice(0, most - 1).join("")}…` : text;
+    if (signs.length <= most) return text;
+    const tail = Math.floor(most / 3);
+    return `${signs.slice(0, most - 1 - tail).join("")}…${signs.slice(-tail).join("")}`;
   }
 
   async function draw(figure) {
@@ -186,6 +188,7 @@
 
   // Other scripts of the page put a new view into a chart by this, and ask for the one that is shown.
   window.reportCharts = {
+    shortened,
     replace(figure, view) {
       charts.get(figure).views = [view];
       show(figure, 0);

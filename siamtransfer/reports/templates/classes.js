@@ -98,7 +98,7 @@
   }
 
   const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  const short = (text) => escaped(text.length > 26 ? `${text.slice(0, 25)}…` : text);
+  const short = (text) => window.reportCharts.shortened(escaped(text), 26);
   const round = (value, digits) => Number(value.toFixed(digits));
   const percent = (right, n) => round((100 * right) / n, 1);
 
