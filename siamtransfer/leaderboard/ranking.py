@@ -34,6 +34,7 @@ from siamtransfer.leaderboard.pair_tests import column_tests
 from siamtransfer.metrics.multiple_comparisons import group_letters, holm
 from siamtransfer.utils.checks import above
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import first_few
 
 FEWEST_SETS = 6  # of fewer, no signed-rank test has a p-value below 0.05
 OTHER_SEEDS = (
@@ -154,9 +155,14 @@ def rank(board: Board, alpha: float = 0.05, seed: int = 0, resamples: int | None
         raise UserError(f"alpha must be below 1, not {alpha:g}")
     raw: list[_Raw] = []
     remarks: list[str] = []
+    untested: list[str] = []
     for column in board.columns:
-        found = _test_column(column, board.of(column), seed, resamples, remarks)
-        raw += found
+        raw += _test_column(column, board.of(column), seed, resamples, remarks, untested)
+    if untested:
+        remarks.append(
+            "nobody is told apart by numbers from whose computation no predictions are kept: "
+            + first_few(untested)
+        )
     raw += _over_all(raw)
     pairs = _correct(raw, alpha)
     if pairs:
@@ -175,15 +181,19 @@ def _test_column(
     seed: int,
     resamples: int | None,
     remarks: list[str],
+    untested: list[str],
 ) -> list[_Raw]:
-    """The tests of all pairs of a column; remarks on cells that could not be tested."""
+    """The tests of all pairs of a column. Adds a remark on cells that could not be tested, or the column to
+    `untested` where none could."""
     if len(cells) < 2:
         return []
     backbones, own = list(cells), list(cells.values())
     tests = column_tests(column, own, seed=seed, resamples=resamples)
-    if untested := [str(backbones[place]) for place in range(len(own)) if place not in tests.tested]:
+    if not tests.tested:
+        untested.append(column.title)
+    elif absent := [str(backbones[place]) for place in range(len(own)) if place not in tests.tested]:
         remarks.append(
-            f"{column.title}: {', '.join(untested)} cannot be tested, for no predictions are kept from which "
+            f"{column.title}: {', '.join(absent)} cannot be tested, for no predictions are kept from which "
             "this number was computed"
         )
     sign = 1 if column.higher_is_better else -1

@@ -17,8 +17,9 @@ from siamtransfer.records.sample_values import SampleValues, sample_difference
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten, to_json
 
-BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std", "remarks")
-"""Keys of a protocol that differ with the weights; remarks tell of their features, such as rows of zeros."""
+BELONGS_TO_WEIGHTS = ("transform.mean", "transform.std", "remarks", "arithmetic")
+"""Keys of a protocol that differ with the weights: remarks tell of their features, such as rows of zeros, and
+neighbours are searched in float64 where these features' are too near for float32."""
 CHOSEN = ("chosen_", "held_out_")
 SPELT_IN_SETTING = {"knn": ("k", "temperature", "uniform")}
 
