@@ -34,7 +34,8 @@ def lead_of(standings: Standings) -> list[Piece]:
         return _lead_of_one(standings)
     shared = _shared(standings)
     if not shared:
-        return [("No task was measured for two backbones in the same way.", False)]
+        apart = "No task was measured for two backbones in the same way."
+        return [("No test compares the backbones." if _several(standings) else apart, False)]
     tops = {one: [leader for leader in shared if _is_top(one, leader)] for one in standings.contenders}
     most = max(map(len, tops.values()))
     first = [one for one, led in tops.items() if len(led) == most]
@@ -58,7 +59,7 @@ def verdicts_of(standings: Standings) -> list[Verdict]:
     """The sentences below the first."""
     found = []
     if len(standings.contenders) > 1:
-        found += [*_alone(standings), *_tied(standings), *_over_all(standings)]
+        found += [*_alone(standings), *_tied(standings), *_over_all(standings), *_untested(standings)]
     against = [one for backbone in standings.contenders for one in standings.against(backbone)]
     found += _beaten(against)
     for baseline in dict.fromkeys(one.baseline for one in against):
@@ -88,12 +89,33 @@ def _lead_of_one(standings: Standings) -> list[Piece]:
     ]
 
 
-def _shared(standings: Standings) -> list[Leader]:
+def _several(standings: Standings) -> list[Leader]:
     """The tops of the columns that several of the judged backbones have."""
     columns = [
         column for column in standings.columns if len(standings.places(column, standings.contenders)) > 1
     ]
     return [standings.leader(column) for column in columns]
+
+
+def _shared(standings: Standings) -> list[Leader]:
+    """Those in which a test compares the first with another judged one."""
+    judged = set(standings.contenders)
+    found = []
+    for leader in _several(standings):
+        others = {place.backbone for place in standings.places(leader.column, standings.contenders)[1:]}
+        if others & judged - {place.backbone for place in leader.untested}:
+            found.append(leader)
+    return found
+
+
+def _untested(standings: Standings) -> list[Verdict]:
+    """The tasks whose numbers stand side by side and are compared by no test."""
+    tested = {leader.column for leader in _shared(standings)}
+    names = [
+        standings.names[leader.column].short for leader in _several(standings) if leader.column not in tested
+    ]
+    text = f"{listed(names)}; the records keep no predictions of these numbers." if names else ""
+    return [Verdict("○", "warn", "Not tested", text)] if names else []
 
 
 def _where(standings: Standings, shared: Sequence[Leader], count: int) -> str:
@@ -128,7 +150,7 @@ def _is_alone(one: BackboneId, standings: Standings, leader: Leader) -> bool:
 def _alone(standings: Standings) -> list[Verdict]:
     """Which backbone is best alone, and in which tasks."""
     shared, found = _shared(standings), []
-    if all(_is_alone(standings.contenders[0], standings, leader) for leader in shared):
+    if shared and all(_is_alone(standings.contenders[0], standings, leader) for leader in shared):
         return []  # the first sentence says it
     for one in standings.contenders:
         names = [

@@ -100,8 +100,8 @@ def test_a_guess_is_the_most_frequent_class(tmp_path: Path) -> None:
 def test_without_predictions_nobody_is_called_better(tmp_path: Path) -> None:
     for name, own in zip(("a", "b"), answers(5, 0.9, 0.1), strict=True):
         write_knn(tmp_path / f"{name}.json", name, own, without_predictions=True)
-    said = lead(tmp_path)
-    assert said == "a is among the best in kNN."
+    assert lead(tmp_path) == "No test compares the backbones."
+    assert statements(tmp_path)["Not tested"].startswith("kNN; ")
     leader = standings_of(tmp_path).leader(standings_of(tmp_path).columns[0])
     assert leader.tied == [] and [place.backbone.label for place in leader.untested] == ["b"]
 

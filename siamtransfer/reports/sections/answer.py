@@ -31,7 +31,7 @@ def _gaps(sources: Sources) -> list[Verdict]:
     """What was not measured, and what failed."""
     found, missing = [], len(sources.board.missing())
     if missing:
-        text = f"{counted(missing, 'number')}; the commands that measure them are below the table."
+        text = f"{counted(missing, 'number')}; how to measure what is missing is below the table."
         found.append(Verdict("○", "warn", "Not measured", text))
     if sources.failed:
         text = f"{counted(len(sources.failed), 'measurement')}; the reasons are below the table."
