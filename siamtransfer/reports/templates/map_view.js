@@ -103,7 +103,15 @@ window.MapView = class {
     return this.thumbnail ? Math.max(finger, this.thumbnail * 0.6) : finger;
   }
 
-  zoomBy(factor, x = this.width / 2, y = this.height / 2) {
+  // What zooming without a pointer leaves in its place: the selected image, or the middle where it is not seen.
+  anchor() {
+    this.project();
+    const [x, y] = [this.left[this.selected], this.down[this.selected]];
+    const inside = x > 0 && y > 0 && x < this.width && y < this.height;
+    return this.selected !== null && inside ? { x, y } : { x: this.width / 2, y: this.height / 2 };
+  }
+
+  zoomBy(factor, { x, y } = this.anchor()) {
     const zoom = Math.min(400, Math.max(0.7, this.zoom * factor));
     const before = this.scale;
     this.zoom = zoom;
@@ -195,7 +203,8 @@ window.MapView = class {
 
   // Of a dot in CSS pixels: small where there are many, a little larger when zoomed in.
   get radius() {
-    const crowded = Math.max(2.6, 110 / Math.sqrt(this.map.group.count));
+    const room = Math.min(this.width, this.height) / Math.sqrt(this.map.group.count);
+    const crowded = Math.min(3.4, Math.max(1.7, room / 2.6));
     return Math.min(5.5, crowded + Math.log2(this.zoom + 1) / 2);
   }
 
@@ -293,8 +302,7 @@ window.MapView = class {
       // The wheel moves the page until the map was clicked; with Ctrl, or two fingers, it always zooms.
       if (!event.ctrlKey && !event.metaKey && document.activeElement !== canvas) return;
       event.preventDefault();
-      const { x, y } = at(event);
-      this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), x, y);
+      this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), at(event));
     }, { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
     for (const name of ["focus", "blur"]) canvas.addEventListener(name, () => this.draw());
@@ -312,7 +320,7 @@ window.MapView = class {
     const apart = (point) => Math.max(1, Math.hypot(point.x - other.x, point.y - other.y));
     this.pointers.set(pointer, to);
     this.moveBy((to.x - from.x) / 2, (to.y - from.y) / 2);
-    return this.zoomBy(apart(to) / apart(from), (to.x + other.x) / 2, (to.y + other.y) / 2);
+    return this.zoomBy(apart(to) / apart(from), { x: (to.x + other.x) / 2, y: (to.y + other.y) / 2 });
   }
 
   hover(event, { x, y }) {
