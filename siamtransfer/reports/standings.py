@@ -95,12 +95,14 @@ class Standings:
         return "better" if test.better == mine else "worse"
 
     def is_top(self, one: BackboneId, column: Column) -> bool:
-        """Whether a backbone is the first of a column of several, or cannot be told apart from it."""
+        """Whether a backbone is the first of a column, or cannot be told apart from it, by a test."""
         ordered = self.ranking.columns.get(column) or []
         if len(ordered) < 2:
             return False
         first = ordered[0].backbone
-        return one == first or self.outcome(one, first, column) == "alike"
+        if one != first:
+            return self.outcome(one, first, column) == "alike"
+        return any(self.outcome(first, place.backbone, column) != "untested" for place in ordered[1:])
 
     def places(self, column: Column, among: list[BackboneId]) -> list[Place]:
         """The places of some backbones in a column, best first."""
