@@ -1,7 +1,7 @@
 """From scores to probabilities: one temperature, chosen on images that the classifier has not seen.
 
 Guo et al. 2017 (section 4.2): softmax(s / T) keeps the order of the classes and moves the confidence alone.
-T minimises the cross-entropy of cross-validated scores. With few labels all of them may be right, and T would
+T minimises the cross-entropy of scores of such images. With few labels all of them may be right, and T would
 go to zero; so the targets are smoothed as by Platt 1999 (section 2.2), here for K classes: (n + 1) / (n + K)
 for the label and 1 / (n + K) for every other class, which is Laplace's estimate from n labels.
 

@@ -125,8 +125,8 @@ def _refuse_known(name: str, images: ImageSet, known: ImageSet) -> None:
     """Raises UserError where a set is a part of the known one, or some of its files are."""
     if images.fingerprint == known.fingerprint:
         raise UserError(f"--outside {name} is the very set that is known: name another")
-    if not (hasattr(images, "file_sizes") and hasattr(known, "file_sizes")):
-        return
+    if images.image_size is not None or known.image_size is not None:
+        return  # images in memory have no paths
     files = {images.describe(index) for index in range(len(images))}
     shared = [each for each in map(known.describe, range(len(known))) if each in files]
     if shared:
@@ -164,7 +164,10 @@ def _open(name: str, folder: str | None, config: OutsideConfig, model: FrozenMod
     split = (find_test_split(kind, folder, None) if known else None) or "train"
     if folder is not None and "root" not in NAMED[kind].takes:
         raise UserError(f"--outside {name} is embedded and has no folder: leave ={folder} out")
-    return open_images(kind, root=folder, split=split, **options)
+    try:
+        return open_images(kind, root=folder, split=split, **options)
+    except UserError as error:
+        raise UserError(f"--outside {name}{f'={folder}' if folder else ''}: {error}") from error
 
 
 def _shared_classes(name: str, images: ImageSet, train: ImageSet) -> list[str]:

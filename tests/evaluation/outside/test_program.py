@@ -176,7 +176,8 @@ WRONG = {
     "unknown": (["--outside", "nois"], "--outside nois is a name alone, and neither noise nor a set"),
     "needs a folder": (["--outside", "dtd"], "--outside dtd needs the folder of the set"),
     "embedded": (["--outside", "fashion-objects=x"], "is embedded and has no folder: leave =x out"),
-    "not there": (["--outside", "mine=/nowhere/at/all"], "/nowhere/at/all"),
+    "not there": (["--outside", "mine=/nowhere/at/all"], "--outside mine=/nowhere/at/all: "),
+    "not a set": (["--outside", "cifar10=/nowhere"], "--outside cifar10=/nowhere: cifar10 is not in"),
     "no class": (["--hold-out", "hat"], "--hold-out hat: train has no image of such a class (there"),
 }  # fmt: skip
 
