@@ -30,6 +30,7 @@ class Cell:
         set: the set's name; empty where sets have none or the program takes no images of the suite.
         options: of the program under dotted keys, placeholders unfilled; they identify the measurement.
         command: the program's name and its words.
+        parsed: its configuration, with other paths for its files, where nothing is; to be checked.
         keeps_record: whether the program writes the record itself.
         images: the options of the set of images, and LABELS; None where the program takes none.
         root: a folder of other images that has to be there, or None.
@@ -44,6 +45,7 @@ class Cell:
     base: Path
     options: dict[str, Any]
     command: tuple[str, ...]
+    parsed: Any
     keeps_record: bool
     images: dict[str, Any] | None = None
     root: str | None = None

@@ -18,6 +18,8 @@ from siamtransfer.suites.suite_file import Suite, Task
 from siamtransfer.suites.words import Vocabulary
 from siamtransfer.utils.errors import UserError
 
+_ELSEWHERE = "checked"  # a folder that there is not
+
 
 def build_plan(
     suite: Suite, backbones: Sequence[SuiteBackbone], config: SuiteConfig, out: Path
@@ -156,11 +158,13 @@ class _Builder:
         base = self.out / backbone.label / title
         options = self._options(backbone, task, name, vocabulary)
         keeps_record = "record" in vocabulary.keys
-        filled = {key: fill(value, backbone, base) for key, value in options.items()}
-        if keeps_record:
-            filled["record"] = f"{base}.json"
-        words = vocabulary.words(filled)
-        parsed = self._parse(backbone, task, title, words)
+
+        def words_at(place: Path) -> list[str]:
+            filled = {key: fill(value, backbone, place) for key, value in options.items()}
+            return vocabulary.words(filled | ({"record": f"{place}.json"} if keeps_record else {}))
+
+        # Programs refuse to write what is there, of which the suite decides: options are checked elsewhere.
+        parsed = self._parse(backbone, task, title, words_at(base.parent / _ELSEWHERE / title))
         data = getattr(parsed, "data", None)
         labelled = data if isinstance(data, EvaluationData) else None
         if labelled is not None and labelled.name is None:
@@ -175,7 +179,8 @@ class _Builder:
             name,
             base,
             options,
-            (task.program, *words),
+            (task.program, *words_at(base)),
+            parsed,
             keeps_record,
             None if labelled is None else {**asdict(labelled), LABELS: getattr(parsed, LABELS, True)},
             None if labelled is not None else getattr(data or parsed, "root", None),
@@ -257,10 +262,7 @@ def check_cells(cells: Sequence[Cell], suite: Suite) -> None:
     for cell in cells:
         if cell.after is not None:
             continue
-        options = program(cell.task.program).parse(cell.command[1:])
-        check: Callable[[], None] = getattr(options, "check", lambda: None)
-        if cell.keeps_record:
-            options.record = None  # one that is there may be replaced
+        check: Callable[[], None] = getattr(cell.parsed, "check", lambda: None)
         try:
             check()
         except UserError as error:

@@ -244,7 +244,9 @@ def test_sets_that_are_absent_are_said_before_anything_runs(world: World, tmp_pa
     world.file.write_text(text, encoding="utf-8")
     world.out = tmp_path / "fresh"
     only = ("--only", "knn", "--roots", "there=/nowhere")
-    with pytest.raises(UserError, match=r"/nowhere.*\(for net/there-knn, pixels/there-knn\); --skip-missing"):
+    with pytest.raises(
+        UserError, match=r"/nowhere.*\(for net/there-knn, pixels/there-knn\); --roots .*; --skip-missing"
+    ):
         world.run(*only)
     assert not world.out.exists()
     record = world.run(*only, "--skip-missing")
