@@ -111,7 +111,7 @@ def confusions_view(answers: Answers, answer: Answer, *, matrix: bool) -> View:
         low, high = most.interval
         summary += (
             f" Most often {names[most.true]} is taken for {names[most.taken_for]}: {most.count} of {most.of} "
-            f"({most.share:.1f} %, 95 % interval {low:.1f} to {high:.1f}), {100 * most.count / wrong:.0f} % "
+            f"({most.share:.1f} %, 95 % interval {low:.1f} to {high:.1f}), {100 * most.count / wrong:.2g} % "
             "of all mistakes. The largest of many counts is large by chance too."
         )
     rows: list[list[Value]] = [
