@@ -25,6 +25,7 @@ MARK = "image_map"
 """The array that makes an .npz a map; it holds the version."""
 VERSION = 1
 _SHEET = "sheet"
+_HEAD = 30 + len(MARK) + len(".npy")  # bytes of the header of a zip file's first entry, and its name
 _SHAPES = {
     "positions": ("N", 2),
     "labels": ("N",),
@@ -142,9 +143,8 @@ class ImageMap:
         Raises:
             UserError: the file cannot be written.
         """
-        arrays = self._arrays()
-        arrays[MARK] = np.array([VERSION])
-        arrays["digest"] = np.frombuffer(bytes.fromhex(_digest(self._arrays())), np.uint8)
+        arrays = {MARK: np.array([VERSION]), **self._arrays()}  # the mark first, see is_image_map
+        arrays["digest"] = np.frombuffer(bytes.fromhex(self.digest), np.uint8)
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
@@ -204,11 +204,12 @@ class ImageMap:
 
 
 def is_image_map(path: str | Path) -> bool:
-    """Whether a file is a map, whole or damaged; looks at the list of its arrays only."""
+    """Whether a file is a map, whole or damaged. It looks at the beginning only, where a zip file names its
+    first array, for one that was cut off has no list of its arrays."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return f"{MARK}.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError):
+        with Path(path).open("rb") as file:
+            return f"{MARK}.npy".encode() in file.read(_HEAD)
+    except OSError:
         return False
 
 

@@ -58,6 +58,7 @@ def test_other_files_are_refused(file: Path, tmp_path: Path):
         ImageMap.read(tmp_path / "other.npz")
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
+    assert is_image_map(file)
     with pytest.raises(UserError, match="cannot be read as a map"):
         ImageMap.read(file)
     (tmp_path / "bytes.npz").write_bytes(b"PK\x03\x04 and nothing more")
