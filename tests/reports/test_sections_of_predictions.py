@@ -210,6 +210,7 @@ def test_cost_is_what_the_records_say(sources: Sources) -> None:
     assert rows[0]["numbers"] == ["10", "4,000", "320", "3", "–", "–"]
     [chart] = section.context["charts"]
     assert [trace["x"] for trace in chart.views[0].figure["data"]] == [[10, 15, 20]]
+    assert "Fastest: backbone-0, 10 s" in chart.views[0].summary
 
 
 def test_times_without_the_network_are_not_drawn(tmp_path: Path) -> None:
@@ -225,6 +226,7 @@ def test_times_without_the_network_are_not_drawn(tmp_path: Path) -> None:
     [view] = section.context["charts"][0].views
     assert [trace["name"] for trace in view.figure["data"]] == ["cpu", "other device"]
     assert "1 of 3 are left out: no time, or features from the cache" in view.summary
+    assert "Fastest" not in view.summary  # of two devices none is
 
 
 def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:

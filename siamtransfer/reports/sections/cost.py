@@ -102,12 +102,16 @@ def cost_view(column: Column, cells: Sequence[Cell]) -> View | None:
             [cell.measurement.backbone.label, device, number(cost["seconds"], 4), number(cell.value, 4)]
             for cell, cost in chosen
         ]
-    cost, fastest = min(zip(costs, timed, strict=True), key=lambda pair: float(pair[0]["seconds"]))
-    unit = f" {column.unit}" if column.unit else ""
-    summary = (
-        f"{len(timed)} backbones on {' and '.join(devices)}. Fastest: {fastest.measurement.backbone.label}, "
-        f"{cost['seconds']:.3g} s for {number_text(fastest.value, column.unit)}{unit}."
-    )
+    summary = f"{len(timed)} backbones on {' and '.join(devices)}. "
+    if len(devices) == 1:
+        cost, fastest = min(zip(costs, timed, strict=True), key=lambda pair: float(pair[0]["seconds"]))
+        unit = f" {column.unit}" if column.unit else ""
+        summary += (
+            f"Fastest: {fastest.measurement.backbone.label}, {cost['seconds']:.3g} s for "
+            f"{number_text(fastest.value, column.unit)}{unit}."
+        )
+    else:
+        summary += "Times of one device alone can be compared."
     left_out = len(cells) - len(timed)
     if left_out:
         summary += f" {left_out} of {len(cells)} are left out: no time, or features from the cache."
