@@ -56,7 +56,10 @@ class Meter:
             self.watch_gpus(outer._watched)
 
     def watch_gpus(self, indices: Sequence[int]) -> None:
-        """Counts memory and energy of these CUDA devices, too, from now on."""
+        """Counts memory and energy of these CUDA devices, too, from now on. Those that it counts already go
+        on; others take their place."""
+        if self._watched == list(indices):
+            return
         import torch
 
         if self._gpus is not None:

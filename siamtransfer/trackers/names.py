@@ -1,8 +1,9 @@
 """Names of numbers and parameters as MLflow and W&B take them, and back.
 
-MLflow takes letters, digits, `_ - . /`, space and `:`, at most 250 of them, and no path with empty, `.` or
-`..` parts. There `=` becomes `:`, and any other character `_xHH_`, its number in hexadecimal. W&B takes what
-is there but for a leading `/` or `_`, which are its own. TensorBoard takes every name as it is.
+MLflow takes letters, digits, `_ - . /`, space and `:`, at most 250 of them, and no path with parts that are
+empty or `.` or begin with `..`. There `=` becomes `:`, and any other character `_xHH_`, its number in
+hexadecimal. W&B takes what is there but for a leading `/` or `_`, which are its own. TensorBoard takes every
+name as it is.
 
     knn/k=20/T=0.07/top1    MLflow: knn/k:20/T:0.07/top1
     retrieval/mP@5          MLflow: retrieval/mP_x40_5
@@ -18,7 +19,7 @@ from siamtransfer.utils.errors import UserError
 MLFLOW_LENGTH = 250
 _EMPTY = "_x_"
 _ESCAPE = re.compile(r"_x([0-9a-f]*)_")
-_LOOKS_ESCAPED = re.compile(r"_(?=x[0-9a-f]*_)")
+_LOOKS_ESCAPED = re.compile(r"_(?=x)")
 _NOT_OF_MLFLOW = re.compile(r"[^\w.\- :]")
 
 
@@ -70,8 +71,10 @@ def as_files(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _encode_part(part: str) -> str:
-    if part in ("", ".", ".."):
+    if part in ("", "."):
         return _escaped(part) if part else _EMPTY
+    if part.startswith(".."):  # no name may begin so
+        return _escaped("..") + _encode_part(part[2:]).removesuffix("" if part[2:] else _EMPTY)
     part = _LOOKS_ESCAPED.sub(_escaped("_"), part)
     part = part.replace(":", _escaped(":")).replace("=", ":")
     return _NOT_OF_MLFLOW.sub(lambda found: _escaped(found.group()), part)

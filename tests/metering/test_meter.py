@@ -148,6 +148,8 @@ def test_a_gpu_is_named_and_its_peak_begins_with_the_block(monkeypatch: pytest.M
     with metered() as outer:
         meter.watch_gpu(0)
         allocated[0] = 5 * MIB
+        meter.watch_gpu(0)
+        assert allocated == [5 * MIB], "what is watched already goes on"
         with metered() as inner:
             assert allocated == [0]
             allocated[0] = 2 * MIB

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from siamtransfer.trackers.names import as_files, from_mlflow, mapped_names, to_mlflow, to_wandb
 from siamtransfer.utils.errors import UserError
 
-TELLING = "kT=/:._- @%+x0f5é类\n"  # characters that the rule treats differently, and those of its escapes
+TELLING = "k=/:._ @x0f类"  # characters that the rule treats differently, and those of its escapes
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,10 @@ TELLING = "kT=/:._- @%+x0f5é类\n"  # characters that the rule treats different
         ("a:b", "a_x3a_b"),
         ("/a//b", "_x_/a/_x_/b"),
         ("a/../b", "a/_x2e__x2e_/b"),
+        ("..hidden", "_x2e__x2e_hidden"),
+        ("....", "_x2e__x2e__x2e__x2e_"),
         ("already_x40_there", "already_x5f_x40_there"),
+        ("_x0:", "_x5f_x0_x3a_"),
     ],
 )
 def test_the_name_for_mlflow_and_back(name: str, expected: str) -> None:
@@ -30,7 +33,7 @@ def test_the_name_for_mlflow_and_back(name: str, expected: str) -> None:
     assert from_mlflow(expected) == name
 
 
-@settings(deadline=None)  # the first call imports MLflow
+@settings(deadline=None, max_examples=400)  # the first call imports MLflow
 @given(st.text(TELLING, max_size=12))
 def test_every_name_comes_back_and_mlflow_takes_it(name: str) -> None:
     encoded = to_mlflow(name)
