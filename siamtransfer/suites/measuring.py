@@ -190,7 +190,7 @@ class Measuring:
             self.folder.clear(cell)
         except UserError as error:
             return str(error)
-        return _resuming(cell)
+        return resuming(cell)
 
     def _end(self, cell: Cell, outcome: Outcome, seconds: float) -> None:
         """Keeps what became of a cell."""
@@ -208,7 +208,7 @@ class Measuring:
         self.folder.finish(cell, self._stamps[cell.backbone.label], self._images_of(cell), seconds)
 
 
-def _resuming(cell: Cell) -> tuple[str, ...]:
+def resuming(cell: Cell) -> tuple[str, ...]:
     """The command of a cell, with --resume where the program keeps a state and an earlier one is there."""
     run = cell.options.get("run")
     folder = None if run is None else Path(cell.fill(str(run)))

@@ -15,6 +15,7 @@ from siamtransfer.cli.shipped import shipped_configs
 from siamtransfer.programs.suite import main
 from siamtransfer.suites.backbones import find_backbones
 from siamtransfer.suites.cell import Cell
+from siamtransfer.suites.measuring import resuming
 from siamtransfer.suites.run import prepare
 from siamtransfer.suites.suite_file import read_suite
 from siamtransfer.suites.words import Vocabulary
@@ -132,6 +133,18 @@ def test_tasks_are_left_out_for_sources_that_they_do_not_take(tmp_path: Path) ->
     text = SCENES + "tasks: {knn: , linear: {skip_for: [pixels]}, fewshot: {skip_for: ['random:']}}"
     cells = cells_of(tmp_path, text, "pixels", "net=random:resnet18")
     assert [cell.id for cell in cells] == ["pixels/knn", "pixels/fewshot", "net/knn", "net/linear"]
+
+
+def test_a_program_goes_on_in_the_state_that_it_has_kept(tmp_path: Path) -> None:
+    text = SCENES + "tasks: {linear: {options: {protocol: simsiam, run: '{cell}-run'}}, knn: }"
+    linear, knn = cells_of(tmp_path, text)
+    run = tmp_path / "out" / "net" / "linear-run"
+    assert resuming(linear) == linear.command
+    run.mkdir(parents=True)
+    assert resuming(linear) == linear.command
+    (run / "probe.pth").write_bytes(b"state")
+    assert resuming(linear) == (*linear.command, "--resume")
+    assert resuming(knn) == knn.command
 
 
 @pytest.mark.parametrize(
