@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from siamtransfer.records.meanings import meaning_of, split_statistic
+from siamtransfer.utils.text import printable
 
 MAIN_K = 20
 """Of several numbers of neighbours, the nearest to this is the main one."""
@@ -157,7 +158,7 @@ def title_of(record: dict[str, Any], metric: str) -> str:
     if words and words[-1] == "mean" and len(words) > 1:
         words = words[:-1]
     images = set_of(record)
-    return " ".join([task, *words]) + (f" · {images}" if images else "")
+    return printable(" ".join([task, *words]) + (f" · {images}" if images else ""))
 
 
 def set_of(record: dict[str, Any]) -> str:

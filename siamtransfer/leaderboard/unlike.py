@@ -79,7 +79,7 @@ def _mark(key: str, entries: dict[str, Any]) -> str:
 
 
 def _in_short(value: Any) -> str:
-    text = str(value)
+    text = printable(str(value))
     if len(text) >= _DIGEST and " " not in text:
         return text[:_SHOWN]
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

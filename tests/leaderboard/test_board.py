@@ -208,6 +208,13 @@ def test_what_diagnose_counts_of_a_network_is_no_protocol(tmp_path: Path) -> Non
     assert "protocol.recipe is simsiam in the first and dino in the second" in found.remarks[0]
 
 
+def test_names_that_would_move_the_cursor_are_escaped(tmp_path: Path) -> None:
+    for name, crop in (("a", "\x1b[2J"), ("b", "\u0007")):
+        write_knn(tmp_path / f"{name}.json", name, RIGHT[0], test="\x1b[1A evil", transform={"crop": crop})
+    found = board(collect([tmp_path]))
+    assert all(text.isprintable() for text in (*titles(found), *found.remarks))
+
+
 def test_numbers_in_titles_are_sorted_as_numbers(tmp_path: Path) -> None:
     metrics = {f"fewshot/k={k}/C=1/top1/mean": 50.0 for k in (1, 10, 2)}
     write(tmp_path / "a.json", "fewshot", metrics, None, "a")
