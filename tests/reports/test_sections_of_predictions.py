@@ -21,8 +21,10 @@ from support.report_records import (
     write_board,
     write_classification,
     write_robustness,
+    write_run,
 )
 
+from siamtransfer.metering.cost import Cost
 from siamtransfer.metrics.intervals import wilson_interval
 from siamtransfer.reports.answers import collect_answers
 from siamtransfer.reports.options import ReportOptions
@@ -34,6 +36,8 @@ from siamtransfer.reports.sections.cost import cost_section
 from siamtransfer.reports.sections.scores import scores_section
 from siamtransfer.reports.sections.shifted import shifted_section
 from siamtransfer.reports.sources import Sources, gather
+from siamtransfer.utils.files import write_checked_text
+from siamtransfer.utils.strict_json import to_json
 
 SECTIONS = (
     scores_section,
@@ -227,6 +231,16 @@ def test_times_without_the_network_are_not_drawn(tmp_path: Path) -> None:
     assert [trace["name"] for trace in view.figure["data"]] == ["cpu", "other device"]
     assert "1 of 3 are left out: no time, or features from the cache" in view.summary
     assert "Fastest" not in view.summary  # of two devices none is
+
+
+def test_the_cost_of_a_run_is_that_of_its_folder(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", 100)
+    cost = Cost(seconds=60.0, images=1200, image_seconds=40.0, device="cpu")
+    write_checked_text(tmp_path / "run/cost.json", to_json(cost.to_json()) + "\n")
+    [row] = made(cost_section(gather([tmp_path], ReportOptions()))).context["rows"]
+    assert (row["backbone"], row["task"], row["numbers"][:3]) == ("run", "pretrain", ["60", "1,200", "30"])
+    (tmp_path / "run/cost.json").write_text("{}")
+    assert cost_section(gather([tmp_path], ReportOptions())) is None
 
 
 def test_nothing_measured_is_nothing_shown(tmp_path: Path) -> None:

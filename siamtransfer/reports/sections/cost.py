@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from siamtransfer.leaderboard import Cell, Column
+from siamtransfer.metering.cost import Cost
 from siamtransfer.records.cost import cost_line
 from siamtransfer.reports.charts import (
     COLOURS,
@@ -23,6 +26,7 @@ from siamtransfer.reports.charts import (
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.wording import interval_text, number_text
+from siamtransfer.utils.files import read_checked_text
 
 EXPLAINED = (
     "What each measurement took on the machine that made it, as its record says; a dash is what that machine "
@@ -43,21 +47,25 @@ COLUMNS = (
 
 def cost_section(sources: Sources) -> Section | None:
     """The cost of all records; None where none has it."""
+    costs = [
+        (measurement.backbone.label, measurement.task, cost_of(measurement.record))
+        for measurement in sources.measurements
+    ]
+    without = sum(not cost for *_, cost in costs)
+    costs += [(run.name, "pretrain", cost_of_run(run.path)) for run in sources.runs]
     rows = [
         {
-            "backbone": measurement.backbone.label,
-            "task": measurement.task,
+            "backbone": name,
+            "task": task,
             "numbers": [_shown(cost, key, unit) for _, key, unit in COLUMNS],
             "machine": str(cost.get("device", "–")),
             "source": str(cost.get("energy_source", "")),
-            "line": cost_line(cost),
         }
-        for measurement in sources.measurements
-        if (cost := cost_of(measurement.record))
+        for name, task, cost in costs
+        if cost
     ]
     if not rows:
         return None
-    without = len(sources.measurements) - len(rows)
     views = [view for column in sources.board.columns if (view := cost_view(column, _cells(sources, column)))]
     return Section(
         "cost",
@@ -80,6 +88,15 @@ def cost_of(record: dict[str, Any]) -> dict[str, Any]:
     """The cost in a record; empty where it has none."""
     cost = record["provenance"].get("cost")
     return cost if isinstance(cost, dict) else {}
+
+
+def cost_of_run(folder: Path) -> dict[str, Any]:
+    """The cost of a run of pretraining, over all its processes, from the cost.json of its folder; empty where
+    there is none or it is damaged."""
+    try:
+        return Cost.from_json(json.loads(read_checked_text(folder / "cost.json"))).as_dict()
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def cost_view(column: Column, cells: Sequence[Cell]) -> View | None:
