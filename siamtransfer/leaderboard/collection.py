@@ -135,6 +135,7 @@ def _label(found: Sequence[tuple[Path, Part]]) -> list[Measurement]:
         sources[backbone] = max(sources.get(backbone, ("", "")), (time, source))
         branches[backbone] = str(part.record["provenance"].get("branch") or "")
     labels = short_names({backbone: source for backbone, (_, source) in sources.items()}, branches)
+    labels |= _suite_labels(found, labels)
     named = {backbone: replace(backbone, label=label) for backbone, label in labels.items()}
     of_path: dict[Path, list[str]] = defaultdict(list)
     for path, part in found:
@@ -149,6 +150,18 @@ def _label(found: Sequence[tuple[Path, Part]]) -> list[Measurement]:
         )
         for path, part in found
     ]
+
+
+def _suite_labels(found: Sequence[tuple[Path, Part]], others: dict[BackboneId, str]) -> dict[BackboneId, str]:
+    """The labels that a suite's user chose, after which it calls the folders below its suite.json; none where
+    two backbones would have the same."""
+    chosen: dict[BackboneId, str] = {}
+    for path, part in found:
+        folder = path.absolute().parent
+        if (folder.parent / "suite.json").is_file():
+            chosen[BackboneId(part.digest, part.reading)] = printable(folder.name)
+    count = Counter({**others, **chosen}.values())
+    return {backbone: label for backbone, label in chosen.items() if count[label] == 1}
 
 
 def short_names(sources: dict[BackboneId, str], branches: dict[BackboneId, str]) -> dict[BackboneId, str]:

@@ -118,7 +118,7 @@ class Part:
 def parts_of(record: dict[str, Any]) -> Iterator[Part]:
     """The backbones that a record measures: one as a rule, several of `diagnose` and `detection`; none of the
     programs that do not score."""
-    if record["task"] in NOT_SCORES:
+    if record["task"] in NOT_SCORES or str(record["task"]).startswith("convert/"):
         return
     provenance = record["provenance"]
     if isinstance(checkpoints := provenance.get("checkpoints"), list):
