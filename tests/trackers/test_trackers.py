@@ -29,7 +29,12 @@ from siamtransfer.utils.errors import ErrorAfterRecord, UserError
 DIGEST = "d4e5" * 16
 RECORD: dict[str, Any] = {
     "task": "knn",
-    "metrics": {"knn/k=20/T=0.07/top1": 81.5, "knn/k=20/T=0.07/top1/low": 80.0, "worst": float("nan")},
+    "metrics": {
+        "knn/k=20/T=0.07/top1": 81.5,
+        "detection/AP": 40.0,
+        "detection/AP/mean": 39.0,  # in a file store below the one before
+        "linear/top1": float("nan"),
+    },
     "protocol": {"k": [20], "transform": {"crop": 32, "resize": None}, "note": "x" * 7000, "a|b": True},
     "provenance": {
         "backbone": "runs/demo/checkpoint.pth",
@@ -249,10 +254,10 @@ def test_wandb_gets_configuration_numbers_and_the_record(
     assert step == 0
     assert numbers["knn/k=20/T=0.07/top1"] == numbers["knn/top1"] == 81.5
     assert numbers["cost/images"] == 10
-    assert numbers.keys().isdisjoint({"worst", "cost/device"})
+    assert numbers.keys().isdisjoint({"linear/top1", "cost/device"})
     assert artifact == ("artifact", "record-abc", "record")
     assert end == ("finish",)
-    assert json.loads(fake.files["record.json"])["metrics"]["worst"] is None
+    assert json.loads(fake.files["record.json"])["metrics"]["linear/top1"] is None
     assert "r.npz" in fake.files
 
 
@@ -285,7 +290,7 @@ def test_mlflow_gets_parameters_numbers_and_the_record(tmp_path: Path, store: st
     found = mlflow_run(store)
     numbers = {from_mlflow(name).removesuffix("/"): value for name, value in found.data.metrics.items()}
     assert numbers["knn/k=20/T=0.07/top1"] == numbers["knn/top1"] == 81.5
-    assert numbers["knn/k=20/T=0.07/top1/low"] == 80
+    assert (numbers["detection/AP"], numbers["detection/AP/mean"]) == (40, 39)
     assert numbers["cost/seconds"] == 2.5
     parameters = found.data.params
     assert (parameters["transform.crop"], parameters["k"], parameters["key 149"]) == ("32", "[20]", "149")
