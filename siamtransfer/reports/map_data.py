@@ -19,8 +19,10 @@ from siamtransfer.reports.sources import Sources
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.utils.text import printable
 
-BUDGET = 8_000_000
+BUDGET = 9_000_000
 """Bytes of all maps of a page together, as they stand in it."""
+MOST_PREDICTIONS = 24
+"""Records whose predictions are offered as colours of a map; of more a choice is no help."""
 COSINE_STEPS = 10_000
 """A cosine is kept as so many steps, in 16 bits."""
 UNKNOWN = -32768
@@ -54,7 +56,8 @@ class PictureGroup:
 
     Attributes:
         first: a map of them, whose thumbnails, names and labels are those of all.
-        predictions: of records on the same images.
+        predictions: of records on the same images, in the order of the board; a page has the first
+            MOST_PREDICTIONS of them.
     """
 
     first: ImageMap
@@ -93,10 +96,11 @@ class MapContent:
         }
 
 
-def map_content(sources: Sources, answers: Sequence[Answers], budget: int = BUDGET) -> MapContent:
-    """The maps of a page, as many as fit into `budget` bytes; those of the backbones that stand first on the
-    board come first. `answers` are what records predict."""
+def map_content(sources: Sources, answers: Sequence[Answers], budget: int | None = None) -> MapContent:
+    """The maps of a page, as many as fit into `budget` bytes (None: BUDGET); those of the backbones that
+    stand first on the board come first. `answers` are what records predict."""
     content, groups, spent = MapContent(), {}, 0
+    budget = BUDGET if budget is None else budget
     for name, image_map in _named(sources):
         key = _pictures_of(image_map)
         size = len(to_json(_map_json(ShownMap(name, image_map, 0))))
@@ -171,7 +175,7 @@ def _pictures_of(image_map: ImageMap) -> tuple[object, ...]:
 
 
 def _group_json(group: PictureGroup) -> dict[str, Any]:
-    thumbnails = group.first.thumbnails
+    thumbnails, shown = group.first.thumbnails, group.predictions[:MOST_PREDICTIONS]
     return {
         "side": thumbnails.side,
         "columns": thumbnails.columns,
@@ -182,9 +186,7 @@ def _group_json(group: PictureGroup) -> dict[str, Any]:
         "names": list(group.first.names),
         "classes": list(group.first.class_names),
         "labels": _packed(group.first.labels, "<i2"),
-        "predictions": [
-            {"name": each.name, "predicted": _packed(each.predicted, "<i2")} for each in group.predictions
-        ],
+        "predictions": [{"name": each.name, "predicted": _packed(each.predicted, "<i2")} for each in shown],
     }
 
 

@@ -108,6 +108,16 @@ def test_maps_beyond_the_budget_are_named(sources: Sources):
     assert len(one.maps) + len(one.left_out) == 2
 
 
+def test_where_no_map_fits_the_section_says_so(sources: Sources, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("siamtransfer.reports.map_data.BUDGET", 10)
+    section = map_section(sources)
+    assert section is not None
+    assert gallery_section(sources) is None
+    page = render("Map", [section], {"measurements": []}, [])
+    assert "no room for the maps of one on made/test, two on made/test" in page
+    assert "imageMaps" not in page
+
+
 def test_a_page_without_maps_has_no_section(folder: Path):
     bare = gather([folder / "one" / "knn.json"], ReportOptions())
     assert map_section(bare) is None

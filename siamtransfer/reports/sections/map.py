@@ -25,8 +25,8 @@ def map_section(sources: Sources) -> Section | None:
             "notes": [trust(shown) for shown in content.maps],
             "left_out": content.left_out,
         },
-        data=content.as_json(),
-        scripts=SCRIPTS,
+        data=content.as_json() if content.maps else None,
+        scripts=SCRIPTS if content.maps else (),
         styles=("map.css",),
     )
 

@@ -53,14 +53,29 @@ window.MapPanel = class {
     };
     const label = group.labels[image];
     if (label >= 0) add("class", group.className(label));
-    for (const { name, predicted } of group.predictions) {
-      const right = predicted[image] === label;
-      add(name, `${right ? "✓" : "✗"} ${group.className(predicted[image])}`, right ? "right" : "wrong");
-    }
+    const several = group.predictions.length > 4;
+    if (!several) for (const each of group.predictions) add(...this.guess(group, image, each));
     const typical = map.typicality(image);
     const others = label >= 0 ? "others of its class" : "all others";
     if (typical !== null) add(`mean cosine with ${others}`, typical.toFixed(3));
-    return list;
+    if (!several) return list;
+    const right = group.predictions.filter((each) => each.predicted[image] === label).length;
+    const folded = element("details");
+    const guesses = element("dl", "", { class: "map-facts" });
+    for (const each of group.predictions) {
+      const [term, text, kind] = this.guess(group, image, each);
+      guesses.append(element("dt", term), element("dd", text, { class: kind }));
+    }
+    folded.append(element("summary", `right in ${right} of ${group.predictions.length} records`), guesses);
+    const both = element("div");
+    both.append(list, folded);
+    return both;
+  }
+
+  // What a record predicts of an image: its name, the class, and whether that is right.
+  guess(group, image, { name, predicted }) {
+    const right = predicted[image] === group.labels[image];
+    return [name, `${right ? "✓" : "✗"} ${group.className(predicted[image])}`, right ? "right" : "wrong"];
   }
 
   list(map, image) {
