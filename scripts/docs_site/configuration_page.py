@@ -10,6 +10,7 @@ KINDS = {
     "pretrain": "Pretraining",
     "detection": "Detection and segmentation, fine-tuned",
     "experiments": "SimSiam's questions",
+    "suites": "Suites, many backbones on many tasks",
 }
 """Folder of configs/ to the heading of its table."""
 
