@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.image_map import ImageMap, is_image_map
+from siamtransfer.image_map.image_map import ImageMap, is_image_map
 from siamtransfer.leaderboard import Board, Measurement, Ranking, board, collect_all, rank
 from siamtransfer.reports.conversions import ConversionProof, proofs_in
 from siamtransfer.reports.options import ReportOptions
@@ -19,7 +19,7 @@ from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-JOURNAL, FAILED, PICTURE = "metrics.jsonl", ".failed.json", ".png"
+JOURNAL, FAILED, PICTURE, SUITE = "metrics.jsonl", ".failed.json", ".png", "suite.json"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class FailedCell:
-    """A cell of a suite that failed: whose, the command line, and what it said."""
+class CellWithoutRecord:
+    """A cell of a suite that failed or could not be measured: whose, the command line, and why."""
 
     backbone: str
     cell: str
@@ -79,6 +79,7 @@ class Sources:
         every: the board of all numbers; its columns are many.
         measurements: the records, in the order of their paths; sections call one by its place here.
         runs, maps, pictures, failed, proofs: what lies beside them.
+        left_out: cells that a suite could not measure, such as for a set that is not on the machine.
         remarks: sentences that the reader must know, such as records that stand alone.
         options: of the report.
     """
@@ -90,7 +91,8 @@ class Sources:
     runs: list[RunFolderView] = field(default_factory=list)
     maps: list[ImageMap] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
-    failed: list[FailedCell] = field(default_factory=list)
+    failed: list[CellWithoutRecord] = field(default_factory=list)
+    left_out: list[CellWithoutRecord] = field(default_factory=list)
     proofs: list[ConversionProof] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     options: ReportOptions = field(default_factory=ReportOptions)
@@ -136,6 +138,7 @@ def gather(paths: Sequence[str | Path], options: ReportOptions) -> Sources:
         [ImageMap.read(file) for file in maps],
         [Picture(file) for file in files if file.suffix == PICTURE],
         [_failed_cell(file) for file in files if file.name.endswith(FAILED)],
+        [cell for file in files if file.name == SUITE for cell in _left_out_cells(file)],
         proofs_in(files),
         [*collection.left_out, *main.remarks],
         options,
@@ -169,16 +172,30 @@ def _run_folder(folder: Path) -> RunFolderView:
     return RunFolderView(folder, read_rows(folder / JOURNAL), config)
 
 
-def _failed_cell(file: Path) -> FailedCell:
+def _failed_cell(file: Path) -> CellWithoutRecord:
     content = _json_of(file)
     command = content.get("command", "")
     words = command if isinstance(command, str) else shlex.join(map(str, command))
-    return FailedCell(
+    return CellWithoutRecord(
         printable(file.resolve().parent.name),
         printable(file.name.removesuffix(FAILED)),
         words,
         str(content.get("message", "")),
     )
+
+
+def _left_out_cells(file: Path) -> list[CellWithoutRecord]:
+    """What suite.json says of the cells that could not be measured."""
+    content = _json_of(file)
+    reasons, commands = content.get("not_measured"), content.get("planned")
+    if not (isinstance(reasons, dict) and isinstance(commands, dict)):
+        return []  # another program's suite.json
+    found = []
+    for name, reason in reasons.items():
+        backbone, _, cell = name.partition("/")
+        command = shlex.join(["siamtransfer", *map(str, commands.get(name, ()))])
+        found.append(CellWithoutRecord(printable(backbone), printable(cell), command, str(reason)))
+    return found
 
 
 def _json_of(file: Path) -> dict[str, Any]:

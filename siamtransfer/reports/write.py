@@ -68,6 +68,7 @@ def write_report(
         "report/records": float(len({measurement.path for measurement in sources.measurements})),
         "report/missing": float(len(sources.board.missing())),
         "report/failed": float(len(sources.failed)),
+        "report/left_out": float(len(sources.left_out)),
         "report/bytes": float(len(content)),
         "report/seconds": seconds,
     }

@@ -60,6 +60,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(root / "run", steps=300)
     failed = {"command": ["siamtransfer", "svm", "b.pth"], "message": HOSTILE, "exit": 2}
     (root / "backbone-1" / "svm.failed.json").write_text(json.dumps(failed))
+    left_out = {"backbone-2/linear-pets": f"there is no folder pets {HOSTILE}"}
+    planned = {"backbone-2/linear-pets": ["linear", "b.pth", "--data.name", "pets"]}
+    (root / "suite.json").write_text(json.dumps({"not_measured": left_out, "planned": planned}))
     return root
 
 
@@ -202,6 +205,13 @@ def test_records_without_a_score_are_said_to_say_nothing(tmp_path: Path) -> None
     assert "own/number" in text and "1.5" in text
 
 
+def test_the_page_says_what_a_suite_left_out_and_by_which_command_it_is_measured(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "Not measured: 1, failed: 1, left out: 1" in text
+    assert 'linear-pets: <span class="bad">left out.</span> there is no folder pets' in text
+    assert "linear b.pth --data.name pets</pre>" in text
+
+
 def test_the_record_counts_what_the_page_shows(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     made = report([str(folder), str(out), "--no-index"])
@@ -209,7 +219,7 @@ def test_the_record_counts_what_the_page_shows(folder: Path, tmp_path: Path) -> 
     assert made["metrics"]["report/backbones"] == 4
     assert made["metrics"]["report/columns"] == 2
     assert made["metrics"]["report/missing"] == 1
-    assert made["metrics"]["report/failed"] == 1
+    assert made["metrics"]["report/failed"] == made["metrics"]["report/left_out"] == 1
     assert made["metrics"]["report/bytes"] == out.stat().st_size
     assert all(meaning_of(name) is not None for name in made["metrics"])
     assert np.isfinite(made["metrics"]["report/seconds"])

@@ -28,11 +28,14 @@ def answer_section(sources: Sources) -> Section | None:
 
 
 def _gaps(sources: Sources) -> list[Verdict]:
-    """What was not measured, and what failed."""
+    """What was not measured, what a suite left out, and what failed."""
     found, missing = [], len(sources.board.missing())
     if missing:
         text = f"{counted(missing, 'number')}; how to measure what is missing is below the table."
         found.append(Verdict("○", "warn", "Not measured", text))
+    if sources.left_out:
+        text = f"{counted(len(sources.left_out), 'measurement')} of the suite; why is below the table."
+        found.append(Verdict("○", "warn", "Left out", text))
     if sources.failed:
         text = f"{counted(len(sources.failed), 'measurement')}; the reasons are below the table."
         found.append(Verdict("!", "bad", "Failed", text))

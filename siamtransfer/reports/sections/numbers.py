@@ -20,6 +20,12 @@ def numbers_section(sources: Sources) -> Section | None:
     standings = Standings(sources)
     ranks = {entry.backbone: entry for entry in sources.ranking.overall}
     backbones = [*standings.contenders, *standings.baselines]
+    counts = {
+        "Not measured": len(sources.board.missing()),
+        "failed": len(sources.failed),
+        "left out": len(sources.left_out),
+    }
+    gaps = ", ".join(f"{what}: {count}" for what, count in counts.items() if count)
     context = {
         "columns": [_heading(standings, column) for column in sources.board.columns],
         "rows": [_row(sources, standings, one, ranks) for one in backbones],
@@ -27,8 +33,9 @@ def numbers_section(sources: Sources) -> Section | None:
         "letters": _most_letters(sources),
         "guesses": _guesses(standings),
         "missing": _missing(standings, sources.board.missing()),
-        "missing_count": len(sources.board.missing()),
-        "failed": sources.failed,
+        "without_record": [("failed", cell) for cell in sources.failed]
+        + [("left out", cell) for cell in sources.left_out],
+        "gaps": gaps[:1].upper() + gaps[1:],
         "remarks": [sentence(one) for one in (*sources.remarks, *sources.ranking.remarks)],
     }
     images = only_set(sources.board.columns)
