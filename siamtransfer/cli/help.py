@@ -108,7 +108,9 @@ def _rows(options: Iterable[Option], defaults: dict[str, Any]) -> list[str]:
     for option in options:
         default = defaults.get(option.key, option.default)
         text = option.help
-        if not (option.positional or option.is_bool or default is None):
+        if option.is_bool and default:
+            text += " [on; this turns it off]"
+        elif not (option.positional or option.is_bool or default is None):
             text += f" [{show(default)}]"
         if option.choices:
             text += f" One of {', '.join(option.choices)}."

@@ -3,6 +3,7 @@ sentence."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -175,7 +176,7 @@ def test_help_shows_the_common_options_in_their_order_and_the_effective_defaults
     with pytest.raises(SystemExit):
         read("--help-all")
     text = capsys.readouterr().out
-    assert "--no-fold" in text
+    assert re.search(r"--no-fold .*\[on; this turns it off\]", text)
     assert "--metric cosine|euclidean" in text
     assert "data: Which images." in text
 
