@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from siamtransfer.image_map import ImageMap
+from siamtransfer.image_map.image_map import ImageMap
 from siamtransfer.reports.answers import Answers
 from siamtransfer.reports.sources import Sources
 from siamtransfer.utils.strict_json import to_json

@@ -66,8 +66,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended: its exit status (below 0 the signal that killed it), a message unless it is 0, and
-    what `Job.call` returned."""
+    """How a process ended.
+
+    Attributes:
+        exit_status: below 0: the signal that killed it.
+        message: what went wrong; with status 0: after the record was complete. Else empty.
+        value: what `Job.call` returned.
+    """
 
     exit_status: int
     message: str = ""
@@ -147,11 +152,14 @@ def _run(job: Job, results: Connection, alive: Connection) -> None:
 
 
 def _outcome_of(job: Job) -> Outcome:
-    from siamtransfer.utils.errors import UserError
+    from siamtransfer.utils.errors import ErrorAfterRecord, UserError
     from siamtransfer.utils.log import say
 
     try:
         return Outcome(0, value=_work(job))
+    except ErrorAfterRecord as error:  # such as that of a tracker: nothing has to be measured again
+        say(f"error: {error}")
+        return Outcome(0, str(error))
     except UserError as error:
         say(f"error: {error}")
         return Outcome(USER_ERROR, str(error))

@@ -35,6 +35,8 @@ class SuiteProgress:
         if self._left:
             facts.append(f"about {_time(self._estimate())} left")
         say(f"{cell.id}: {', '.join(facts)}")
+        if outcome.message:
+            say(f"{cell.id} is measured, but {outcome.message}")
 
     def _estimate(self) -> float:
         """Seconds for what is left: for each cell the mean of those of its task, or of all."""

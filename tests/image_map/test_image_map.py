@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from support.maps import small_map
 
-from siamtransfer.image_map import ImageMap, is_image_map
+from siamtransfer.image_map.image_map import ImageMap, is_image_map
 from siamtransfer.utils.errors import UserError
 
 

@@ -14,7 +14,7 @@ from support.pictures import write_parts
 
 from siamtransfer.data.registry import open_images
 from siamtransfer.evaluation.dense.sheet import in_colours
-from siamtransfer.image_map import ImageMap
+from siamtransfer.image_map.image_map import ImageMap
 from siamtransfer.image_map.thumbnails import PER_SHEET, make_thumbnails, side_for
 from siamtransfer.programs.map import main
 from siamtransfer.utils.errors import UserError

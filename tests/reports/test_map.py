@@ -12,7 +12,7 @@ from support.browser import Browser
 from support.maps import small_map
 from support.report_records import HOSTILE, make_labels, make_predictions, write_classification
 
-from siamtransfer.image_map import ImageMap
+from siamtransfer.image_map.image_map import ImageMap
 from siamtransfer.reports.answers import collect_answers
 from siamtransfer.reports.map_data import Predicted, map_content, prediction_colours
 from siamtransfer.reports.options import ReportOptions

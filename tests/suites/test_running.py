@@ -24,9 +24,10 @@ from siamtransfer.records.predictions import read_record
 from siamtransfer.suites.cell import Cell
 from siamtransfer.suites.cell_process import CellProcess, Job, Outcome
 from siamtransfer.suites.folder import SuiteFolder, read_state
+from siamtransfer.suites.progress import SuiteProgress
 from siamtransfer.suites.run import prepare
 from siamtransfer.suites.runner import Hands, Runner
-from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.errors import ErrorAfterRecord, UserError
 
 NETWORK = "random:resnet18:width=4:stem=small"
 SUITE = """
@@ -306,6 +307,22 @@ def test_a_crash_or_a_kill_is_the_end_of_one_process(tmp_path: Path) -> None:
     killed = CellProcess(Job(call=_die, argument="kill")).outcome()
     assert killed.exit_status == -signal.SIGKILL
     assert "killed by SIGKILL: the machine may have run out of memory" in killed.message
+
+
+def _measure_untracked(record: str) -> None:
+    Path(record).write_text('{"metrics": {"knn/k=3/T=0.07/top1": 50.0}}', encoding="utf-8")
+    raise ErrorAfterRecord("mlflow did not take the record", {})
+
+
+def test_an_error_after_the_record_fails_no_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = tmp_path / "knn.json"
+    outcome = CellProcess(Job(call=_measure_untracked, argument=str(record))).outcome()
+    assert outcome == Outcome(0, "mlflow did not take the record")
+    cell = cells_for_hands(tmp_path)[0]
+    SuiteProgress([cell], hands=1).end(cell, outcome, seconds=2.0)
+    said = capsys.readouterr().err
+    assert "failed" not in said
+    assert f"{cell.id} is measured, but mlflow did not take the record" in said
 
 
 def test_a_stop_lets_a_program_clean_up(tmp_path: Path) -> None:

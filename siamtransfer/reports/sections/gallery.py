@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siamtransfer.image_map import ImageMap
+from siamtransfer.image_map.image_map import ImageMap
 from siamtransfer.reports.answers import collect_answers
 from siamtransfer.reports.map_data import Predicted, ShownMap, map_content
 from siamtransfer.reports.section import Section
