@@ -7,7 +7,7 @@ from siamtransfer.reports.map_data import ShownMap, map_content
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 
-SCRIPTS = ("map_data.js", "map_view.js", "map_panel.js", "map.js")
+SCRIPTS = ("map_data.js", "map_view.js", "map_gestures.js", "map_panel.js", "map.js")
 METHODS = {"tsne": "t-SNE", "pca": "two principal components"}
 
 
@@ -45,8 +45,8 @@ def trust(shown: ShownMap) -> str:
         )
     if "same_class" in quality:
         sentences.append(
-            f"{quality['same_class']:.0f} % of neighbours by features have an image's label, and "
-            f"{quality['same_class_on_map']:.0f} % of those on the map."
+            f"{quality['same_class']:.0f} % of an image's nearest by features have its label, and "
+            f"{quality['same_class_on_map']:.0f} % of its nearest on the map."
         )
     sentences.append("Distances between groups, and their sizes, mean nothing.")
     return " ".join(sentences)

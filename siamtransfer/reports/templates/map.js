@@ -20,7 +20,8 @@ window.openOnMap = (() => {
     panel.show(map, image, byKey);
     find("image-map").querySelector(".map-stage").scrollIntoView({ block: "nearest" });
   };
-  const view = new MapView(canvas, find("map-tip"), pick);
+  const view = new MapView(canvas);
+  new MapGestures(view, find("map-tip"), pick);
   const panel = new MapPanel(find("map-panel"), pick);
 
   const category = (name, number) => ({

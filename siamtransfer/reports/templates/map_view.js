@@ -1,22 +1,20 @@
 "use strict";
-// The canvas of a map: points or thumbnails, moved and zoomed by mouse, fingers and keys.
+// The canvas of a map: what of it is in sight, as points or thumbnails.
 window.MapView = class {
   static MARGIN = 28; // CSS pixels around the whole map
   static SHAPES = ["circle", "square", "triangle", "diamond"];
   static COLOURS = 8;
   static THUMBNAILS = 260; // images in sight, up to which their thumbnails are drawn
 
-  constructor(canvas, tip, onPick) {
-    Object.assign(this, { canvas, tip, onPick });
+  constructor(canvas) {
+    this.canvas = canvas;
     this.context = canvas.getContext("2d");
-    this.pointers = new Map();
     this.marked = new Set();
     this.dots = new Map();
     this.selected = null;
     this.emphasised = null;
     this.centre = { x: 0.5, y: 0.5 };
     this.zoom = 1;
-    this.listen();
     new ResizeObserver(() => this.resize()).observe(canvas);
     document.addEventListener("themechange", () => this.restyle());
   }
@@ -70,8 +68,12 @@ window.MapView = class {
     }
   }
 
+  categoryOf(image) {
+    return this.colouring.categories[this.colouring.of[image]];
+  }
+
   isShown(image) {
-    return this.colouring.categories[this.colouring.of[image]].shown;
+    return this.categoryOf(image).shown;
   }
 
   // The shown images on the canvas, or at most `margin` CSS pixels beside it.
@@ -96,11 +98,6 @@ window.MapView = class {
       if (distance < least && this.isShown(image)) [best, least] = [image, distance];
     }
     return best;
-  }
-
-  reach(event) {
-    const finger = event.pointerType === "touch" ? 24 : 12;
-    return this.thumbnail ? Math.max(finger, this.thumbnail * 0.6) : finger;
   }
 
   // What zooming without a pointer leaves in its place: the selected image, or the middle where it is not seen.
@@ -168,7 +165,7 @@ window.MapView = class {
     const small = seen.length <= MapView.THUMBNAILS && room >= 20;
     this.thumbnail = small ? Math.min(64, Math.max(24, room)) : 0;
     for (const image of seen) {
-      const own = this.colouring.categories[this.colouring.of[image]];
+      const own = this.categoryOf(image);
       context.globalAlpha = this.emphasised && own !== this.emphasised ? 0.12 : 1;
       small ? this.paintThumbnail(image) : this.paintDot(image);
     }
@@ -180,7 +177,7 @@ window.MapView = class {
   paintThumbnail(image) {
     const { context, thumbnail } = this;
     const [x, y] = [this.left[image], this.down[image]];
-    const category = this.colouring.categories[this.colouring.of[image]];
+    const category = this.categoryOf(image);
     context.fillStyle = this.marked.has(image) ? this.focus : this.colours[category.colour];
     context.fillRect(x - thumbnail / 2 - 2, y - thumbnail / 2 - 2, thumbnail + 4, thumbnail + 4);
     this.map.group.draw(context, image, x - thumbnail / 2, y - thumbnail / 2, thumbnail);
@@ -189,7 +186,7 @@ window.MapView = class {
 
   // The dot of an image, beside its place where it marks a thumbnail.
   paintDot(image, right = 0, down = 0) {
-    const category = this.colouring.categories[this.colouring.of[image]];
+    const category = this.categoryOf(image);
     const dot = this.dot(category, this.marked.has(image));
     const side = dot.width / this.ratio;
     this.context.drawImage(dot, this.left[image] + right - side / 2, this.down[image] + down - side / 2, side, side);
@@ -271,90 +268,5 @@ window.MapView = class {
     this.context.beginPath();
     this.context.arc(x, y, 9, 0, 7);
     this.context.stroke();
-  }
-
-  listen() {
-    const { canvas } = this;
-    const at = (event) => {
-      const box = canvas.getBoundingClientRect();
-      return { x: event.clientX - box.left, y: event.clientY - box.top };
-    };
-    canvas.addEventListener("pointerdown", (event) => {
-      if (event.pointerType === "mouse" && event.button !== 0) return;
-      canvas.setPointerCapture(event.pointerId);
-      this.pointers.set(event.pointerId, at(event));
-      this.moved = this.pointers.size > 1;
-      this.tip.hidden = true;
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      if (!this.pointers.has(event.pointerId)) return this.hover(event, at(event));
-      this.drag(event.pointerId, at(event));
-    });
-    canvas.addEventListener("pointerup", (event) => {
-      if (!this.pointers.delete(event.pointerId) || this.moved) return;
-      const { x, y } = at(event);
-      const image = this.nearest(x, y, this.reach(event));
-      if (image !== null) this.onPick(image, false);
-    });
-    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
-    canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
-    canvas.addEventListener("wheel", (event) => {
-      // The wheel moves the page until the map was clicked; with Ctrl, or two fingers, it always zooms.
-      if (!event.ctrlKey && !event.metaKey && document.activeElement !== canvas) return;
-      event.preventDefault();
-      this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), at(event));
-    }, { passive: false });
-    canvas.addEventListener("keydown", (event) => this.key(event));
-    for (const name of ["focus", "blur"]) canvas.addEventListener(name, () => this.draw());
-  }
-
-  drag(pointer, to) {
-    const from = this.pointers.get(pointer);
-    if (this.pointers.size === 1) {
-      if (!this.moved && Math.hypot(to.x - from.x, to.y - from.y) < 5) return;
-      this.moved = true;
-      this.pointers.set(pointer, to);
-      return this.moveBy(to.x - from.x, to.y - from.y);
-    }
-    const other = [...this.pointers].find(([id]) => id !== pointer)[1];
-    const apart = (point) => Math.max(1, Math.hypot(point.x - other.x, point.y - other.y));
-    this.pointers.set(pointer, to);
-    this.moveBy((to.x - from.x) / 2, (to.y - from.y) / 2);
-    return this.zoomBy(apart(to) / apart(from), { x: (to.x + other.x) / 2, y: (to.y + other.y) / 2 });
-  }
-
-  hover(event, { x, y }) {
-    const image = event.pointerType === "touch" || !this.map ? null : this.nearest(x, y, this.reach(event));
-    this.canvas.style.cursor = image === null ? "grab" : "pointer";
-    this.tip.hidden = image === null;
-    if (image === null) return;
-    this.tip.textContent = `${this.map.group.names[image]} · ${this.colouring.categories[this.colouring.of[image]].name}`;
-    const right = x > this.width / 2;
-    this.tip.style.left = right ? "auto" : `${x + 14}px`;
-    this.tip.style.right = right ? `${this.width - x + 14}px` : "auto";
-    this.tip.style.top = `${Math.min(y + 14, this.height - 34)}px`;
-  }
-
-  key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const step = Math.min(this.width, this.height) / 8;
-    const actions = {
-      ArrowLeft: () => this.moveBy(step, 0),
-      ArrowRight: () => this.moveBy(-step, 0),
-      ArrowUp: () => this.moveBy(0, step),
-      ArrowDown: () => this.moveBy(0, -step),
-      "+": () => this.zoomBy(1.5),
-      "=": () => this.zoomBy(1.5),
-      "-": () => this.zoomBy(1 / 1.5),
-      0: () => this.showAll(),
-      Enter: () => {
-        const image = this.nearest(this.width / 2, this.height / 2);
-        if (image !== null) this.onPick(image, true);
-      },
-      Escape: () => this.onPick(null, true),
-    };
-    if (!actions[event.key]) return;
-    event.preventDefault();
-    actions[event.key]();
   }
 };
