@@ -18,6 +18,7 @@ from siamtransfer.reports.sources import Sources, gather
 from siamtransfer.reports.standings import Standings
 from siamtransfer.reports.tables import csv_text, latex_text, markdown_text, table_files
 
+KNN = "knn/k=20/T=0.07"
 NAMES = ("=1+1", "50% & $x_1$ | b")
 
 
@@ -35,7 +36,7 @@ def test_csv_has_unrounded_numbers_and_no_formulas(sources: Sources) -> None:
     for row, measurement in zip(rows, sources.measurements, strict=True):
         metrics = measurement.record["metrics"]
         assert float(row["value"]) == metrics[row["metric"]]
-        assert float(row["ci95_low"]) == metrics["knn/k=20/T=0.07/ci95_low"]
+        assert float(row["ci95_low"]) == metrics[f"{KNN}/ci95_low"]
     assert [row["groups"] for row in rows] == ["a", "b"]
     assert [float(row["rank"]) for row in rows] == [1.0, 2.0]
     assert all(csv_text(text)[0] == "'" for text in ("=1", "+1", "-1", "@a", "\ta"))
@@ -48,7 +49,7 @@ def test_every_number_of_every_record_is_in_one_file(sources: Sources) -> None:
         wanted = {name for name in measurement.metrics if "ci95" not in name}
         assert {row["metric"] for row in own} == wanted
         assert {float(row["value"]) for row in own} == {measurement.metrics[name] for name in wanted}
-        assert float(own[0]["ci95_high"]) == measurement.metrics["knn/k=20/T=0.07/ci95_high"]
+        assert float(own[0]["ci95_high"]) == measurement.metrics[f"{KNN}/ci95_high"]
 
 
 def test_markdown_keeps_its_columns_whatever_the_names(sources: Sources) -> None:
