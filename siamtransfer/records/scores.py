@@ -96,8 +96,8 @@ def card_metadata(
     results = [
         EvalResult(
             task_type="image-classification" if score.task in _CLASSIFIERS else score.task,
-            dataset_type=score.test.partition("/")[0],
-            dataset_name=score.test,
+            dataset_type=_scored_set(score).partition("/")[0],
+            dataset_name=_scored_set(score),
             metric_type="accuracy" if score.metric == "top1" else score.metric,
             metric_value=round(score.value, 4),
             metric_name=f"{score.task} {score.setting} {score.metric}".replace("  ", " "),
@@ -118,6 +118,12 @@ def card_metadata(
     )
     text: str = card.to_yaml()
     return text.strip()
+
+
+def _scored_set(score: Score) -> str:
+    """The set in a card. A part of train, or train without each query, is named with train."""
+    is_of_train = "/" not in score.test and score.test.endswith("train")
+    return f"{score.train}, {score.test}" if is_of_train else score.test
 
 
 def scores_table(scores: Sequence[Score]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 from support.boards import answers, write_knn
 
+from siamtransfer.records.scores import card_metadata, score_of
 from siamtransfer.reports import ReportOptions, write_report
 from siamtransfer.reports.cards import model_card
 from siamtransfer.reports.sources import Sources, gather
@@ -84,6 +85,22 @@ def test_the_hub_reads_the_metadata_of_a_card(sources: Sources) -> None:
     assert card.data.pipeline_tag == "image-feature-extraction"
     assert "license: not stated" in text and one.digest in text
     assert str(sources.measurements[0].path.parent) not in text and "runs/" not in text
+
+
+def test_a_card_names_the_set_whose_train_images_were_scored() -> None:
+    record = {"task": "linear", "metrics": {"linear/top1": 50.0}}
+    ends = []
+    for test in ("pets/test", "20% of train", "leave-one-out on train", "roxford5k"):
+        score = score_of(record | {"protocol": {"train": "pets/train", "test": test}}, "linear/top1")
+        card = card_metadata("a", [score], method=None, data=None, libraries=())
+        (result,) = ModelCard(f"---\n{card}\n---").data.eval_results
+        ends.append((result.dataset_type, result.dataset_name))
+    assert ends == [
+        ("pets", "pets/test"),
+        ("pets", "pets/train, 20% of train"),
+        ("pets", "pets/train, leave-one-out on train"),
+        ("roxford5k", "roxford5k"),
+    ]
 
 
 def test_tables_and_cards_are_files_where_asked(sources: Sources, tmp_path: Path) -> None:
