@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from siamtransfer.leaderboard.columns import Column, comparable, numbers_of, sorting_key, title_of
+from siamtransfer.leaderboard.columns import (
+    Column,
+    comparable,
+    numbers_of,
+    sorting_key,
+    tells_of_sets_beside,
+    title_of,
+)
 from siamtransfer.leaderboard.measurement import BackboneId, Measurement
 from siamtransfer.leaderboard.missing import Missing, command_for
 from siamtransfer.leaderboard.settings import any_setting, settings_of
@@ -25,6 +32,7 @@ from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
+_SCORED = ("test", "images", "videos", "queries")  # whose fingerprint is that of the scored images
 _ROUNDING = 1e-4  # of a value: what other arithmetic may change
 
 
@@ -88,6 +96,8 @@ def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] =
     remarks: list[str] = []
     groups: dict[tuple[str, str, str], list[_Entry]] = defaultdict(list)
     for measurement in measurements:
+        if metrics == "main" and tells_of_sets_beside(measurement.record):
+            remarks += _on_absent_sets(measurement, measurements)
         of_record = protocol_key(measurement.record)
         for metric in numbers_of(measurement.record, metrics):
             part = comparable(measurement.record, metric)
@@ -118,6 +128,18 @@ def board(measurements: Sequence[Measurement], metrics: Literal["main", "all"] =
     return Board(
         sorted(backbones, key=lambda backbone: backbone.label), order, cells, list(dict.fromkeys(remarks))
     )
+
+
+def _on_absent_sets(measurement: Measurement, others: Sequence[Measurement]) -> list[str]:
+    """A remark where the main numbers of a record are in those of its sets, and none of these is here."""
+    path = measurement.path
+    beside = (each.path for each in others if each.path.parent == path.parent)
+    if any(each.name.startswith(f"{path.stem}.") and each != path for each in beside):
+        return []
+    return [
+        f"{printable(path)} has no main number of its own: those of its sets are in the records beside it "
+        f"({printable(path.stem)}.SET.json), of which none is here"
+    ]
 
 
 def _scored_against(measurement: Measurement, metric: str, remarks: list[str]) -> tuple[str | None, str]:
@@ -170,7 +192,11 @@ def _column(task: str, metric: str, key: str, entries: Sequence[_Entry]) -> Colu
     assert meaning is not None
     better, unit = meaning.better == "higher", meaning.unit
     title = title_of(record, metric)
-    return Column(task, metric, key, title, record["protocol"], better, unit, first.images)
+    prints = (record["provenance"].get(f"{name}_fingerprint") for name in _SCORED)
+    fingerprint = next((text for text in prints if isinstance(text, str)), "")
+    return Column(
+        task, metric, key, title, record["protocol"], better, unit, first.images, fingerprint=fingerprint
+    )
 
 
 def _newest(entries: list[_Entry], column: Column, remarks: list[str]) -> Cell:

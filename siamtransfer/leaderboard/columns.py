@@ -32,7 +32,7 @@ MAIN: dict[str, tuple[str, ...]] = {
     "copies": (r"copies/strong/mAP", r"copies/.+/mAP"),
     "video": (r"J-and-F/mean",),
     "attention": (r"jaccard/.*best-head-of-object", r"jaccard/.*best-head-of-set", r"jaccard/[^/]+"),
-    "outside": (r"outside/linear/{metric}", r"outside/[^/]+/knn/auroc"),
+    "outside": (r"outside/[^/]+/knn/auroc",),
     "robustness": (r"robustness/.+",),
     "diagnose": (r"kmeans_accuracy/backbone", r"kmeans_accuracy/.+", r"rankme/backbone", r"rankme/.+"),
 }
@@ -40,6 +40,10 @@ MAIN: dict[str, tuple[str, ...]] = {
 metric that the protocol names for the set, then top1, then mAP."""
 _FIRST_ALONE = frozenset({"robustness"})
 """Tasks of which only the first of these is a main number."""
+_SETS_BESIDE = frozenset({"robustness", "outside"})
+"""Tasks that write a record for each set beside that of the test split, which has no main number: its head's
+accuracy there is that of `linear` or `knn` once more, and the others are in the records of their sets."""
+_CLEAN = "clean"
 _OF_VIEWS = ("alignment/", "lidar/")
 _OTHERS = (
     r".*/?(AP|mIoU|PQ)",
@@ -62,6 +66,7 @@ class Column:
         higher_is_better: which way is better.
         unit: % or what is counted; empty for a plain number.
         images: digest of the scored images and their labels; columns of one set have the same.
+        fingerprint: of the set of scored images, as records have it; empty where they have none.
     """
 
     task: str
@@ -72,6 +77,7 @@ class Column:
     higher_is_better: bool = field(compare=False)
     unit: str = field(compare=False)
     images: str = field(compare=False, default="")
+    fingerprint: str = field(compare=False, default="")
 
     def __str__(self) -> str:
         return self.title
@@ -82,6 +88,11 @@ def numbers_of(record: dict[str, Any], which: Literal["main", "all"]) -> list[st
     of intervals, the other statistics of a number, single epochs, and baselines."""
     rankable = [name for name in record["metrics"] if _is_rankable(name)]
     return rankable if which == "all" else _main(record, rankable)
+
+
+def tells_of_sets_beside(record: dict[str, Any]) -> bool:
+    """Whether the main numbers of a record are those of the records that lie beside it, one for each set."""
+    return record["task"] in _SETS_BESIDE and record["protocol"].get("measured_set", _CLEAN) == _CLEAN
 
 
 def _is_rankable(name: str) -> bool:
@@ -95,6 +106,8 @@ def _is_rankable(name: str) -> bool:
 
 def _main(record: dict[str, Any], names: Sequence[str]) -> list[str]:
     task, protocol = record["task"], record["protocol"]
+    if tells_of_sets_beside(record):
+        return []
     if task == "knn":
         return _main_of_knn(names, protocol)
     for metric in _metrics_in_order(protocol):
@@ -142,6 +155,22 @@ def comparable(record: dict[str, Any], metric: str) -> dict[str, Any]:
     left_out = {"measured"} if metric.startswith(_OF_VIEWS) else {"measured", "recipe"}
     protocol = {key: value for key, value in record["protocol"].items() if key not in left_out}
     return {**record, "protocol": protocol}
+
+
+def sets_of_images(columns: Sequence[Column]) -> dict[Column, int]:
+    """The number of the set of images that each column scores. Columns share one where their labels or the
+    fingerprints of their images are equal, or where both share one with a third."""
+    sets: dict[Column, int] = {}
+    for number, column in enumerate(columns):
+        same = {
+            sets[other]
+            for other in sets
+            if other.images == column.images
+            or (column.fingerprint and other.fingerprint == column.fingerprint)
+        }
+        sets = {other: number if known in same else known for other, known in sets.items()}
+        sets[column] = number
+    return sets
 
 
 def sorting_key(column: Column) -> tuple[int, str, list[tuple[int, str]]]:

@@ -121,7 +121,7 @@ def _of_values(
     """The test of means over samples, whose groups are what is drawn."""
     counts = ~np.isnan(kept[0].settings[setting])
     _, groups = np.unique(kept[0].numbered_groups[counts], return_inverse=True)
-    sums = np.stack([np.bincount(groups, each.settings[setting][counts]) for each in kept])
+    sums = np.stack([np.bincount(groups, each.independent(setting)[counts]) for each in kept])
     what = "samples" if kept[0].groups is None else "groups"
     name = f"random signs of {sums.shape[1]} {what}"
     return ColumnTests(tested, sign_flip_matrix(sums, generator, flips), name)

@@ -28,7 +28,7 @@ import numpy as np
 from scipy import stats
 
 from siamtransfer.leaderboard.boards import Board, Cell
-from siamtransfer.leaderboard.columns import Column
+from siamtransfer.leaderboard.columns import Column, sets_of_images
 from siamtransfer.leaderboard.measurement import BackboneId
 from siamtransfer.leaderboard.pair_tests import column_tests
 from siamtransfer.metrics.multiple_comparisons import group_letters, holm
@@ -51,7 +51,7 @@ class PairTest:
         column: None over all columns.
         first, second: the first has the label that sorts first.
         difference: of the values, the first minus the second, in the unit of the column; over all columns the
-            mean of the standardised differences, positive where the first is better.
+            mean of the standardised differences, positive where the first is better on the mean.
         p_value: of this test alone, two-sided.
         corrected: for all tests of the board.
         test: its name.
@@ -163,7 +163,7 @@ def rank(board: Board, alpha: float = 0.05, seed: int = 0, resamples: int | None
             "nobody is told apart by numbers from whose computation no predictions are kept: "
             + first_few(untested)
         )
-    raw += _over_all(raw)
+    raw += _over_all(raw, sets_of_images(board.columns))
     pairs = _correct(raw, alpha)
     if pairs:
         remarks.append(OTHER_SEEDS)
@@ -211,12 +211,12 @@ def _test_column(
     ]
 
 
-def _over_all(raw: Sequence[_Raw]) -> list[_Raw]:
-    """The signed-rank tests of all pairs with enough sets of images in common."""
-    by_pair: dict[tuple[BackboneId, BackboneId], dict[str, list[float]]] = defaultdict(dict)
+def _over_all(raw: Sequence[_Raw], sets: dict[Column, int]) -> list[_Raw]:
+    """The signed-rank tests of all pairs with enough `sets` of images in common."""
+    by_pair: dict[tuple[BackboneId, BackboneId], dict[int, list[float]]] = defaultdict(dict)
     for test in raw:
         assert test.column is not None
-        by_pair[test.first, test.second].setdefault(test.column.images, []).append(test.z)
+        by_pair[test.first, test.second].setdefault(sets[test.column], []).append(test.z)
     found = []
     for (first, second), of_sets in by_pair.items():
         gains = np.array([np.mean(z) for z in of_sets.values()])
@@ -224,7 +224,11 @@ def _over_all(raw: Sequence[_Raw]) -> list[_Raw]:
             continue
         p_value = float(stats.wilcoxon(gains).pvalue) if gains.any() else 1.0
         name = f"signed ranks over {len(gains)} sets"
-        found.append(_Raw(None, first, second, float(gains.mean()), float(gains.mean()), p_value, name))
+        told = gains[gains != 0]
+        balance = float(
+            np.sign(told) @ stats.rankdata(abs(told))
+        )  # as the test has it: one gain cannot turn it
+        found.append(_Raw(None, first, second, float(gains.mean()), balance, p_value, name))
     return found
 
 

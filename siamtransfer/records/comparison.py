@@ -217,8 +217,8 @@ def compare_predictions(
         )
     if isinstance(first, SampleValues) and isinstance(second, SampleValues):
         return compare_values(
-            first.settings[setting],
-            second.settings[setting],
+            first.independent(setting),
+            second.independent(setting),
             error=setting in first.errors,
             groups=first.groups,
             resamples=resamples,

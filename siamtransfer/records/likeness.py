@@ -80,13 +80,14 @@ def protocol_key(record: dict[str, Any]) -> str:
 
 def truth_key(kept: Kept, setting: str) -> str:
     """A digest of what is scored against in a setting: labels, the pixels of every class of segmented images,
-    or the numbers and groups of the samples that count. 16 hexadecimal digits, equal where
+    or the numbers, groups and sides of the samples that count. 16 hexadecimal digits, equal where
     `difference_of_truth` finds no difference."""
     arrays: tuple[np.ndarray, ...]
     if isinstance(kept, ImageAreas):
         arrays = areas_of_truth(kept.settings[setting])
     elif isinstance(kept, SampleValues):
         arrays = kept.samples, kept.numbered_groups, np.isnan(kept.settings[setting])
+        arrays += () if kept.sides is None else (kept.sides,)
     else:
         arrays = (kept.labels,)
     digest = hashlib.sha256(type(kept).__name__.encode())

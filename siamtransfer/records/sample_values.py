@@ -23,6 +23,8 @@ SAMPLES, END, ERRORS_END = "samples", "/values", "/errors"
 `SETTING/errors`."""
 GROUPS = "groups"
 """The array of the groups, if the samples have some."""
+SIDES = "sides"
+"""The array of the sides, if the samples have some."""
 
 
 @dataclass(eq=False)
@@ -37,6 +39,9 @@ class SampleValues:
         errors: the names of the settings that are errors, of which the lower is better.
         groups: int64[N], the number of the group of each sample where samples depend on each other, such as
             the objects of one video; intervals then resample groups. None where samples are independent.
+        sides: int64[N], which of two samples that were drawn apart each belongs to, where a value compares
+            it with all of the other side, as the known and the unknown images of an AUROC. Both sides have
+            the same mean. None where there is one side.
 
     Raises:
         ValueError: there is no setting or no sample, or shapes, types or values do not fit; the message is
@@ -47,6 +52,7 @@ class SampleValues:
     settings: dict[str, np.ndarray]
     errors: frozenset[str] = frozenset()
     groups: np.ndarray | None = None
+    sides: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.settings or not len(self.samples):
@@ -70,6 +76,10 @@ class SampleValues:
             if self.groups.shape != self.samples.shape or self.groups.dtype.kind not in "iu":
                 raise ValueError(f"holds {GROUPS}{list(self.groups.shape)} of type {self.groups.dtype}")
             self.groups = self.groups.astype(np.int64)
+        if self.sides is not None:
+            if self.sides.shape != self.samples.shape or self.sides.dtype.kind not in "iu":
+                raise ValueError(f"holds {SIDES}{list(self.sides.shape)} of type {self.sides.dtype}")
+            self.sides = self.sides.astype(np.int64)
         self.samples = self.samples.astype(np.int64)
         self.settings = {name: values.astype(np.float64) for name, values in self.settings.items()}
 
@@ -86,6 +96,20 @@ class SampleValues:
         """int64[N]: the groups; where there are none, every sample is one."""
         return self.samples if self.groups is None else self.groups
 
+    def independent(self, setting: str) -> np.ndarray:
+        """float64[N]: values whose mean is that of the setting, and whose scatter is what another draw of all
+        samples changes in it. They are the values themselves where there are no sides. Of two sides each adds
+        the variance of its own mean (DeLong et al. 1988), so the smaller weighs more."""
+        values = self.settings[setting]
+        if self.sides is None:
+            return values
+        counted = ~np.isnan(values)
+        mean, weighted = values[counted].mean(), np.full_like(values, np.nan)
+        for side in np.unique(self.sides[counted]):
+            own = counted & (self.sides == side)
+            weighted[own] = mean + (values[own] - values[own].mean()) * counted.sum() / own.sum()
+        return weighted
+
     def _end(self, name: str) -> str:
         return ERRORS_END if name in self.errors else END
 
@@ -100,6 +124,8 @@ class SampleValues:
         arrays = {SAMPLES: self.samples} | named
         if self.groups is not None:
             arrays[GROUPS] = self.groups
+        if self.sides is not None:
+            arrays[SIDES] = self.sides
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -112,9 +138,8 @@ class SampleValues:
                 name = key.removesuffix(END).removesuffix(ERRORS_END)
                 settings[name] = array
                 errors |= {name} if key.endswith(ERRORS_END) else set()
-        return cls(
-            arrays.get(SAMPLES, np.zeros(0, np.int64)), settings, frozenset(errors), arrays.get(GROUPS)
-        )
+        samples = arrays.get(SAMPLES, np.zeros(0, np.int64))
+        return cls(samples, settings, frozenset(errors), arrays.get(GROUPS), arrays.get(SIDES))
 
 
 def is_of_values(arrays: Mapping[str, np.ndarray]) -> bool:
@@ -132,6 +157,9 @@ def sample_difference(first: SampleValues, second: SampleValues) -> str | None:
         return f"row {at} is sample {first.samples[at]} in the first and {second.samples[at]} in the second"
     if not np.array_equal(first.numbered_groups, second.numbered_groups):
         return "their samples belong to other groups"
+    ours, theirs = (np.zeros(0) if kept.sides is None else kept.sides for kept in (first, second))
+    if not np.array_equal(ours, theirs):
+        return "their samples belong to other sides, such as known and unknown images"
     for name in (name for name in first.settings if name in second.settings):
         counted = [np.isnan(kept.settings[name]) for kept in (first, second)]
         differing = np.flatnonzero(counted[0] != counted[1])

@@ -14,7 +14,10 @@ import numpy as np
 from siamtransfer.leaderboard import Column, Measurement
 from siamtransfer.leaderboard.settings import settings_of
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.reports.naming import task_names
 from siamtransfer.reports.sources import Sources
+
+OF_OUTSIDE = "outside/linear/top1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +43,14 @@ class Answers:
 
     Attributes:
         column: of the board.
+        task: its short name.
         labels: int64[Q].
         classes: the names of classes by their number, as far as records hold them.
         given: the answers.
     """
 
     column: Column
+    task: str
     labels: np.ndarray
     classes: Sequence[str]
     given: Sequence[Answer]
@@ -56,21 +61,26 @@ class Answers:
         return str(self.classes[number]) if known else f"class {number}"
 
 
-def collect_answers(sources: Sources) -> list[Answers]:
-    """The answers in every column of the board whose records keep one predicted class a sample.
+def collect_answers(sources: Sources, *, of_outside: bool = False) -> list[Answers]:
+    """The answers in every column of the board whose records keep one predicted class a sample; `of_outside`
+    adds those of the head of `outside`, whose accuracy is no column of the board.
 
     Means over several draws are left out, for they have several predictions a sample; so are records with
     other labels than the column's best, for their samples are others.
     """
     found = []
-    for column in sources.board.columns:
-        cells = list(sources.board.of(column).values())
+    boards = [(sources.board, column) for column in sources.board.columns]
+    if of_outside:
+        boards += [(sources.every, column) for column in sources.every.columns if column.metric == OF_OUTSIDE]
+    names = task_names([column for _, column in boards])
+    for board, column in boards:
+        cells = list(board.of(column).values())
         cells.sort(key=lambda cell: cell.value, reverse=column.higher_is_better)
         labels: np.ndarray | None = None
         given: list[Answer] = []
         classes: list[str] = []
         for cell in cells:
-            kept = cell.measurement.kept()
+            kept = cell.measurement.sound()
             if not isinstance(kept, Predictions) or kept.labels.ndim != 1:
                 continue
             settings = settings_of(kept, column.task, column.metric) or list(kept.settings)
@@ -81,7 +91,7 @@ def collect_answers(sources: Sources) -> list[Answers]:
             name, confidences = cell.measurement.backbone.label, kept.confidences.get(setting)
             given.append(Answer(name, cell.measurement, kept.settings[setting], confidences))
         if labels is not None:
-            found.append(Answers(column, labels, classes, given))
+            found.append(Answers(column, names[column].short, labels, classes, given))
     return found
 
 

@@ -186,7 +186,7 @@ class Standings:
         cells = [self.cell(backbone, column) for backbone in self.board.backbones]
         cell = next((cell for cell in cells if cell is not None), None)
         last = [word for word in column.metric.split("/") if word in ("top1", "mean_per_class")]
-        kept = cell.measurement.kept() if cell is not None and last else None
+        kept = cell.measurement.sound() if cell is not None and last else None
         if not isinstance(kept, Predictions) or kept.labels.ndim != 1:
             return None
         counts = np.unique(kept.labels, return_counts=True)[1]

@@ -12,7 +12,7 @@ from support.boards import SETTING, answers, sample_values, write, write_knn
 
 from siamtransfer.cli.main import program
 from siamtransfer.leaderboard import Board, board, collect
-from siamtransfer.leaderboard.columns import numbers_of
+from siamtransfer.leaderboard.columns import numbers_of, sets_of_images
 from siamtransfer.leaderboard.settings import settings_of
 from siamtransfer.records.sample_values import SampleValues
 
@@ -161,16 +161,23 @@ MAIN: dict[str, tuple[str, dict[str, Any], list[str], list[str]]] = {
     "video": ("video", {}, ["J-and-F/mean", "J/mean", "still/J-and-F/mean"], ["J-and-F/mean"]),
     "robustness": (
         "robustness",
-        {},
+        {"measured_set": "corrupted"},
         ["robustness/corrupted/mean/top1", "robustness/corrupted/fog/severity=1/top1"],
         ["robustness/corrupted/mean/top1"],
     ),
     "a set outside": (
         "outside",
-        {},
+        {"measured_set": "noise"},
         ["outside/noise/msp/auroc", "outside/noise/knn/auroc", "outside/noise/knn/fpr95"],
         ["outside/noise/knn/auroc"],
     ),
+    "the head of outside, which linear measures too": (
+        "outside",
+        {},
+        ["outside/linear/top1", "outside/noise/knn/auroc", "outside/mean/knn/auroc"],
+        [],
+    ),
+    "the head of robustness": ("robustness", {"measured_set": "clean"}, ["robustness/clean/top1"], []),
     "detection": ("detection", {}, ["detection/AP50", "detection/AP", "images"], ["detection/AP"]),
 }
 
@@ -180,6 +187,34 @@ def test_main_numbers(case: str) -> None:
     task, protocol, metrics, expected = MAIN[case]
     made = {"task": task, "metrics": dict.fromkeys(metrics, 1.0), "protocol": protocol, "provenance": {}}
     assert numbers_of(made, "main") == expected
+
+
+def test_records_whose_main_numbers_lie_beside_them(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", "outside", {"outside/linear/top1": 50.0}, None, "a")
+    found = board(collect([tmp_path]))
+    assert found.columns == []
+    assert len(found.remarks) == 1
+    assert "those of its sets are in the records beside it (a.SET.json), of which none is here" in str(
+        found.remarks
+    )
+    write(tmp_path / "a.far.json", "outside", {"outside/far/knn/auroc": 90.0}, None, "a", measured_set="far")
+    found = board(collect([tmp_path]))
+    assert [column.metric for column in found.columns] == ["outside/far/knn/auroc"]
+    assert found.remarks == []
+
+
+def test_columns_of_one_set_of_images(tmp_path: Path) -> None:
+    """By their labels or the fingerprint of the images, and through a third."""
+    shares = sample_values(knn=np.linspace(0, 1, 60))
+    write_knn(tmp_path / "labels.json", "a", RIGHT[0], test_fingerprint="copy")
+    write_knn(tmp_path / "both.json", "a", RIGHT[0], similarity="euclidean")
+    outside = {"outside/far/knn/auroc": 50.0}
+    write(tmp_path / "images.json", "outside", outside, shares, "a", measured_set="far")
+    write_knn(tmp_path / "other.json", "a", RIGHT[0], labels=np.arange(60) % 4, test_fingerprint="other")
+    found = board(collect([tmp_path]))
+    sets = sets_of_images(found.columns)
+    files = {found.of(column)[found.backbones[0]].measurement.path.stem: sets[column] for column in sets}
+    assert files["labels"] == files["both"] == files["images"] != files["other"]
 
 
 def test_all_numbers_of_which_one_way_is_better() -> None:

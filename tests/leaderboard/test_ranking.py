@@ -27,6 +27,7 @@ from siamtransfer.metrics.multiple_comparisons import holm
 from siamtransfer.metrics.segmentation import PerImageCounts
 from siamtransfer.records.image_areas import ImageAreas
 from siamtransfer.records.predictions import Kept, Predictions
+from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.utils.errors import UserError
 
 
@@ -86,6 +87,42 @@ def test_equal_backbones_on_the_same_images_by_many_evaluators(runs: int) -> Non
         flips = np.random.default_rng(run).random((8, *right.shape)) < 0.05
         errors += told_apart(rank(made_board(list(right ^ flips), same_images=True)))
     assert errors / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+
+
+def test_equal_detectors_of_unknown_images_with_few_known_ones() -> None:
+    """Other known images would change an AUROC as other unknown ones would; equal in 60 columns."""
+    generator = np.random.default_rng(0)
+    ours, theirs = BackboneId("a", "", "a"), BackboneId("b", "", "b")
+    sides, cells = np.repeat([0, 1], [400, 40]), {}
+    for number in range(60):
+        column = Column("outside", f"outside/{number}/knn/auroc", "", str(number), {}, True, "%", str(number))
+        for backbone in (ours, theirs):
+            known, unknown = generator.normal(1, 1, (40, 1)), generator.normal(0, 1, 400)
+            above = (known > unknown).astype(float)
+            shares = np.concatenate([above.mean(axis=0), above.mean(axis=1)])
+            kept = SampleValues(np.arange(440), {"knn": shares}, sides=sides)
+            cells[backbone, column] = Cell(InMemory(backbone, kept), 100 * above.mean(), None, None)
+    columns = list(dict.fromkeys(column for _, column in cells))
+    pairs = rank(Board([ours, theirs], columns, cells), resamples=500).pairs
+    p_values = np.array([pair.p_value for pair in pairs if pair.column is not None])
+    assert len(p_values) == 60
+    assert (p_values < 0.05).mean() <= 0.05 + 3 * (0.05 * 0.95 / 60) ** 0.5
+    assert 0.3 < p_values.mean() < 0.7
+
+
+def test_the_test_over_all_says_who_is_better_by_ranks() -> None:
+    """b is better on 23 sets of 24, and a on one by so much that the mean of the differences is a's."""
+    tasks = []
+    for n in range(24):
+        right = np.zeros((2, 4000), bool)
+        right[1, : 18 + n // 3] = True
+        right[0, 4000 - 16 :] = True
+        tasks.append(right)
+    tasks[0][0, 100:] = True
+    ranking = rank(made_board(tasks))
+    over_all = next(pair for pair in ranking.pairs if pair.column is None)
+    assert over_all.difference > 0, "of a and b"
+    assert str(over_all.better) == "b"
 
 
 def test_a_clear_difference_is_found_in_one_column_and_small_ones_over_many() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from siamtransfer.programs.compare import CompareOptions, compare_records
 from siamtransfer.records.comparison import compare
+from siamtransfer.records.likeness import truth_key
 from siamtransfer.records.predictions import Predictions, read_kept
 from siamtransfer.records.result import Result
-from siamtransfer.records.sample_values import SampleValues
+from siamtransfer.records.sample_values import SampleValues, sample_difference
 from siamtransfer.utils.errors import UserError
 
 SAMPLES = np.arange(40) * 3
@@ -56,6 +57,32 @@ def test_values_are_read_back_equal(tmp_path: Path) -> None:
 def test_other_values_are_refused(samples: np.ndarray, array: np.ndarray, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         SampleValues(samples, {"heads": array})
+
+
+def test_two_sides_have_the_variance_of_a_difference_of_aurocs(tmp_path: Path) -> None:
+    """That of DeLong et al. 1988, here from the 0, 0.5 and 1 of all pairs."""
+    generator = np.random.default_rng(0)
+    known, unknown = generator.normal(0.5, 1, (2, 30)).round(1), generator.normal(0, 1, (2, 70)).round(1)
+    pairs = np.sign(known[:, :, None] - unknown[:, None, :]) / 2 + 0.5
+    by_known, by_unknown = pairs.mean(axis=2), pairs.mean(axis=1)
+    shares = np.concatenate([by_unknown, by_known], axis=1)
+    sides = np.repeat([0, 1], [70, 30])
+    kept = SampleValues(np.arange(100), {"a": shares[0], "b": shares[1]}, sides=sides)
+    kept.write(tmp_path / "a.npz")
+    read = read_kept(tmp_path / "a.npz")
+    assert isinstance(read, SampleValues)
+    assert read.independent("a").mean() == pytest.approx(pairs[0].mean())
+    gain = read.independent("a") - read.independent("b")
+    expected = sum((part[0] - part[1]).var() / part.shape[1] for part in (by_known, by_unknown))
+    assert gain.var() / 100 == pytest.approx(expected)
+    other = SampleValues(np.arange(100), kept.settings, sides=1 - sides)
+    assert (
+        sample_difference(kept, other)
+        == "their samples belong to other sides, such as known and unknown images"
+    )
+    assert truth_key(kept, "a") != truth_key(other, "a")
+    with pytest.raises(ValueError, match=r"holds sides\[99\] of type int64"):
+        SampleValues(np.arange(100), kept.settings, sides=sides[1:])
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def evaluate(config: OutsideConfig, runtime: Runtime) -> Result | None:
     protocol |= {"train_images": len(train.features), "test_images": len(test.features)}
     protocol |= {"outside": {name: each.facts for name, each in sets.items()}}
     add_remarks(protocol, remarks)
-    prints = {f"{name}_fingerprint": each.fingerprint for name, each in sets.items()}
+    prints = {"outside_fingerprint": {name: each.fingerprint for name, each in sets.items()}}
     scored = _Scored(
         config, data.provenance | prints, protocol, head, Detectors.fit(rows, y, head.classifier, ks[0])
     )
@@ -133,6 +133,8 @@ def _hold_out(
     names = data.images[0].classes if data.images else ()
     present = set(torch.unique(train.labels).tolist())
     labels = [_class_number(word, names, present) for word in words]
+    if len(set(labels)) < len(labels):
+        raise UserError("--hold-out names one class twice")
     unknown = torch.tensor(labels)
     in_train, in_test = torch.isin(train.labels, unknown), torch.isin(test.labels, unknown)
     for word, label in zip(words, labels, strict=True):
@@ -155,7 +157,7 @@ def _class_number(word: str, names: Sequence[str], present: set[int]) -> int:
         label = names.index(word)
         if label in present:
             return label
-    elif not names and word.lstrip("-").isdigit() and int(word) in present:
+    elif not names and word.isdecimal() and int(word) in present:
         return int(word)
     known = [printable(name) for name in names] or [str(label) for label in sorted(present)]
     raise UserError(
@@ -294,8 +296,9 @@ class _Scored:
     def _one_set(
         self, name: str, outside: OutsideSet, known: dict[str, np.ndarray], runtime: Runtime
     ) -> Result:
-        """The numbers of one set, with a value an image for each score: the share of the test images that
-        look more known, whose mean is the AUROC."""
+        """The numbers of one set, with a value an image for each score: of an unknown image the share of the
+        test images that look more known, of a test image the share of the unknown ones that look less known.
+        The mean of either is the AUROC."""
         unknown = self.detectors.scores(place(outside.features, runtime.device))
         metrics: dict[str, float] = {}
         for score in SCORES:
@@ -303,16 +306,20 @@ class _Scored:
                 known[score], unknown[score], resamples=self.config.resamples, seed=self.config.seed
             )
             metrics |= {f"outside/{name}/{score}/{key}": value for key, value in found.items()}
-        shares = {score: shares_above(known[score], unknown[score]) for score in SCORES}
+        shares = {score: _shares(known[score], unknown[score]) for score in SCORES}
         numbers = ", ".join(f"{score} {metrics[f'outside/{name}/{score}/auroc']:.1f}" for score in SCORES)
         say(f"{name}: AUROC in % by {numbers}")
         protocol = {**self.protocol, "outside": {name: outside.facts}, "measured_set": name}
-        prints = {key: value for key, value in self.provenance.items() if not key.endswith("_fingerprint")}
-        own = ("train_fingerprint", "test_fingerprint")
-        prints |= {key: self.provenance[key] for key in own if key in self.provenance}
-        provenance = prints | {"outside_fingerprint": outside.fingerprint}
-        kept = SampleValues(np.arange(len(outside.features)), shares)
+        provenance = self.provenance | {"outside_fingerprint": outside.fingerprint}
+        sides = np.repeat([0, 1], [len(outside.features), len(known[SCORES[0]])])
+        kept = SampleValues(np.arange(len(sides)), shares, sides=sides)
         return Result("outside", metrics, protocol, provenance, kept)
+
+
+def _shares(known: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """float64[N + P]: of each of N unknown images the share of the known ones above it, then of each of P
+    known ones the share of the unknown ones below it; see `shares_above`."""
+    return np.concatenate([shares_above(known, unknown), shares_above(-unknown, -known)])
 
 
 def _means(metrics: dict[str, float], sets: Sequence[str]) -> dict[str, float]:

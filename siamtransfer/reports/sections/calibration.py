@@ -28,12 +28,12 @@ HEAD = ["confidence from", "to", "samples", "mean confidence", "share of right a
 def calibration_section(sources: Sources) -> Section | None:
     """A reliability diagram for every backbone whose confidences were kept; None where there is none."""
     charts = []
-    for place, answers in enumerate(collect_answers(sources)):
+    for place, answers in enumerate(collect_answers(sources, of_outside=True)):
         views = [
             calibration_view(answers, answer) for answer in answers.given if answer.confidences is not None
         ]
         if views:
-            title = f"Reliability: {answers.column.title}"
+            title = f"Reliability: {answers.task}"
             charts.append(
                 Chart(f"chart-calibration-{place}", title, views, choice="Backbone", height=440, width=620)
             )

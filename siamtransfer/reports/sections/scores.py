@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from siamtransfer.leaderboard import Cell, Column
 from siamtransfer.reports.charts import Chart, Table, View, interval_chart, number
+from siamtransfer.reports.naming import task_names
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.standings import is_baseline
@@ -21,7 +22,11 @@ EXPLAINED = (
 
 def scores_section(sources: Sources) -> Section | None:
     """Every main number with its interval; None where there is none."""
-    views = [scores_view(column, list(sources.board.of(column).values())) for column in sources.board.columns]
+    names = task_names(sources.board.columns)
+    views = [
+        scores_view(column, list(sources.board.of(column).values()), name.short)
+        for column, name in names.items()
+    ]
     if not views:
         return None
     return Section(
@@ -39,10 +44,8 @@ def scores_section(sources: Sources) -> Section | None:
     )
 
 
-def scores_view(column: Column, cells: Sequence[Cell], name: str | None = None) -> View:
-    """The backbones of a column, the best on top; `name` is what the reader knows it by, the column's title
-    if None."""
-    name = name or column.title
+def scores_view(column: Column, cells: Sequence[Cell], name: str) -> View:
+    """The backbones of a column, the best on top; `name` is what the reader knows it by."""
     ordered = sorted(cells, key=lambda cell: cell.value, reverse=column.higher_is_better)
     names = [cell.measurement.backbone.label for cell in ordered]
     ends = [
@@ -56,7 +59,7 @@ def scores_view(column: Column, cells: Sequence[Cell], name: str | None = None) 
         [cell.value for cell in ordered],
         [low for low, _ in ends],
         [high for _, high in ends],
-        f"{column.metric} ({column.unit})" if column.unit else column.metric,
+        f"{name} ({column.unit})" if column.unit else name,
         notes=[f"{label}: {text}" for label, text in zip(names, texts, strict=True)],
     )
     figure["data"][0]["marker"]["symbol"] = [
@@ -83,5 +86,5 @@ def _text(cell: Cell, unit: str, samples: int | None) -> str:
 
 def _samples(cell: Cell) -> int | None:
     """How many samples were scored; None where no predictions are kept."""
-    kept = cell.measurement.kept()
+    kept = cell.measurement.sound()
     return None if kept is None else len(kept)

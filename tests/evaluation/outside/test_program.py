@@ -95,9 +95,13 @@ def test_the_records_beside_it_hold_a_value_an_image(record: tuple[dict[str, Any
         assert each.record["protocol"]["measured_set"] == name
         assert list(each.record["protocol"]["outside"]) == [name]
         assert isinstance(each.predictions, SampleValues)
-        assert len(each.predictions) == images
+        assert len(each.predictions) == images + 120
+        assert each.predictions.sides is not None
         for score, shares in each.predictions.settings.items():
-            assert 100 * shares.mean() == pytest.approx(document["metrics"][f"outside/{name}/{score}/auroc"])
+            auroc = document["metrics"][f"outside/{name}/{score}/auroc"]
+            assert 100 * shares[:images].mean() == pytest.approx(auroc), "of unknown images"
+            assert 100 * shares[images:].mean() == pytest.approx(auroc), "of known ones"
+            assert each.predictions.sides.tolist() == [0] * images + [1] * 120
         own = {key for key in document["metrics"] if key.startswith(f"outside/{name}/")}
         assert set(each.record["metrics"]) == own
 
@@ -135,18 +139,22 @@ def test_on_images_the_head_is_that_of_linear(tmp_path: Path) -> None:
         noise = np.random.default_rng(index).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"{index}.png")
     common = [*write_scenes(tmp_path / "known"), "--cache", str(tmp_path / "cache")]
-    words = ["--outside", "noise", f"mine={tmp_path / 'mine'}", "--hold-out", "bag", "trouser", "--k", "500"]
+    sets = ["--outside", "noise", f"test={tmp_path / 'mine'}"]
+    words = [*sets, "--hold-out", "bag", "trouser", "--k", "500"]
     ours = measured(*common, *words)
     protocol = ours["protocol"]
     assert {name: each["images"] for name, each in protocol["outside"].items()} == {
-        "noise": 1000, "mine": 6, "held-out": 12,
+        "noise": 1000, "test": 6, "held-out": 12,
     }  # fmt: skip
     assert protocol["unknown_classes"] == ["bag", "trouser"]
     assert (protocol["test_images"], protocol["train_images"], protocol["k"]) == (48, 80, 80)
     assert any("--k 500 is more than the 80 neighbours" in remark for remark in protocol["remarks"])
     assert ours["metrics"]["outside/noise/mahalanobis/auroc"] > 90
     whole = measured(*common, "--outside", f"mine={tmp_path / 'mine'}")
-    assert whole["metrics"]["outside/linear/top1"] == linear(common)["metrics"]["linear/top1"]
+    alone = linear(common)
+    assert whole["metrics"]["outside/linear/top1"] == alone["metrics"]["linear/top1"]
+    for part in ("train_fingerprint", "test_fingerprint"):  # whatever an outside set is called
+        assert ours["provenance"][part] == alone["provenance"][part]
 
 
 def test_an_auroc_of_the_record_is_that_of_its_scores(files: dict[str, str]) -> None:
@@ -175,6 +183,7 @@ WRONG = {
     "strength": (["--outside", "noise", "--strengths", "0"], "--strengths must be above 0"),
     "unknown": (["--outside", "nois"], "--outside nois is a name alone, and neither noise nor a set"),
     "needs a folder": (["--outside", "dtd"], "--outside dtd needs the folder of the set"),
+    "noise of a folder": (["--outside", "noise=x"], "--outside noise is random pixels and has no folder"),
     "embedded": (["--outside", "fashion-objects=x"], "is embedded and has no folder: leave =x out"),
     "not there": (["--outside", "mine=/nowhere/at/all"], "--outside mine=/nowhere/at/all: "),
     "not a set": (["--outside", "cifar10=/nowhere"], "--outside cifar10=/nowhere: cifar10 is not in"),
@@ -206,6 +215,9 @@ def test_known_images_are_not_outside(tmp_path: Path) -> None:
         UserError, match="8 of the 8 images of --outside mine are images of the known set, too"
     ):
         outside([*words, "--device", "cpu", "--outside", f"mine={tmp_path / 'set'}"])
+    (tmp_path / "link").symlink_to(tmp_path / "set" / "a")
+    with pytest.raises(UserError, match="4 of the 4 images of --outside mine are images of the known set"):
+        outside([*words, "--device", "cpu", "--outside", f"mine={tmp_path / 'link'}"])
     with pytest.raises(UserError, match="--outside fashion-objects is the very set that is known"):
         outside([*words[:2], "fashion-objects", "--device", "cpu", "--outside", "fashion-objects"])
 
@@ -216,6 +228,11 @@ def test_wrong_feature_files_are_one_sentence(files: dict[str, str], tmp_path: P
         "say --outside noise=FILE.npz": [*known(files), "--outside", "noise"],
         "width 3, and those of train have 8": [*known(files), "--outside", f"a={files['narrow']}"],
         "train has no image of such a class (there are 0, 1, 2": [*known(files), "--hold-out", "7"],
+        "--hold-out ²: train has no image of such a class": [*known(files), "--hold-out", "²"],
+        "--hold-out names one class twice": [*known(files), "--hold-out", "1", "01"],
+        "is a file of the known features: name one of others": [
+            *known(files), "--outside", f"a={files['train']}"
+        ],
         "one label an image": ["--train-features", both, "--test-features", both, "--outside", f"a={both}"],
         "30 test images are of classes that train does not have": [
             "--train-features", files["same"], "--test-features", files["test"],
