@@ -7,11 +7,11 @@
     siamtransfer suite … --config my-suite.yaml --only linear    some tasks, sets or backbones
     siamtransfer suite … --config quick --dry-run                the commands, and nothing runs
 
-A measurement is one command of another program, which writes its record to OUT/BACKBONE/CELL.json. CELL is the
-task, or SET-TASK in a suite of several sets. All commands are checked before the first runs. Features are
-computed once for each backbone and set. Stopped or killed, the same command goes on with what is missing; what
-failed stays failed until --retry-failed. On several GPUs measurements run side by side. `siamtransfer configs
-suites` lists the shipped suites, and docs/SUITE.md says how a suite is written.
+A measurement is one command of another program, which writes its record to OUT/BACKBONE/CELL.json. CELL is
+the task, or SET-TASK in a suite of several sets. All commands are checked before the first runs. Features are
+computed once for each backbone and set. Stopped or killed, the same command goes on with what is missing;
+what failed stays failed until --retry-failed. On several GPUs measurements run side by side.
+`siamtransfer configs suites` lists the shipped suites, and docs/SUITE.md says how a suite is written.
 """
 
 from __future__ import annotations
