@@ -164,7 +164,7 @@ def layout(x_title: str = "", y_title: str = "", **further: Any) -> dict[str, An
 
     def axis(title: str) -> dict[str, Any]:
         return {
-            "title": {"text": plain_text(title), "font": {"size": 13}},
+            "title": {"text": plain_text(title), "font": {"size": 13}, "standoff": 10},
             "gridcolor": GRID,
             "linecolor": GRID,
             "zeroline": False,

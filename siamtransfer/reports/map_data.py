@@ -38,7 +38,7 @@ class Predicted:
     Attributes:
         name: the backbone and the column.
         backbone: its label.
-        column: title of the column.
+        column: the short name of the column.
         predicted: int64[N].
         confidences: float32[N], of the predicted class; None where it was not kept.
     """
@@ -134,8 +134,8 @@ def prediction_colours(image_map: ImageMap, answers: Sequence[Answers]) -> list[
             if fingerprint is not None and fingerprint != facts.get("fingerprint"):
                 continue
             sure = None if answer.confidences is None else answer.confidences[indices]
-            name = f"{answer.name}: {column.column.title}"
-            found.append(Predicted(name, answer.name, column.column.title, answer.predicted[indices], sure))
+            name = f"{answer.name}: {column.task}"
+            found.append(Predicted(name, answer.name, column.task, answer.predicted[indices], sure))
     return found
 
 

@@ -29,6 +29,9 @@ WORDS = {
 }
 """What evaluators are called in a sentence."""
 
+LEAVE_ONE_OUT = ", leave-one-out"
+PART_OF_TRAIN = re.compile(r"(a fifth|[\d.]+ ?%) of train")
+"""What a part of the train images is called that is scored for want of a test split."""
 MOST_APART = 60  # characters that say how protocols differ; the protocols say it in full
 
 
@@ -47,7 +50,7 @@ class TaskName(NamedTuple):
 def task_names(columns: Sequence[Column]) -> dict[Column, TaskName]:
     """The names of the columns of a page. A set is named where there are several of them; columns that are
     still alike are numbered, and their details say how they differ."""
-    sets = {column: _plain_set(_set_of(column)) for column in columns}
+    sets = {column: _plain_set(column) for column in columns}
     several = len(set(sets.values())) > 1
     names = {}
     for column in columns:
@@ -64,7 +67,7 @@ def task_names(columns: Sequence[Column]) -> dict[Column, TaskName]:
 
 def only_set(columns: Sequence[Column]) -> str:
     """The set of all columns, without the split; empty where there are several."""
-    sets = {_plain_set(_set_of(column)) for column in columns}
+    sets = {_plain_set(column) for column in columns}
     return sets.pop() if len(sets) == 1 else ""
 
 
@@ -114,13 +117,27 @@ def _set_of(column: Column) -> str:
     return re.sub(r" \(.*\)$", "", column.title.partition(" · ")[2])
 
 
-def _plain_set(name: str) -> str:
-    """`cifar10/test` is cifar10: the split is among the details."""
+def _plain_set(column: Column) -> str:
+    """`cifar10/test`, `cifar10/train, leave-one-out` and a fifth of the train images of cifar10 are cifar10:
+    which of its images are scored is among the details."""
+    name, train = _set_of(column).removesuffix(LEAVE_ONE_OUT), column.protocol.get("train")
+    if PART_OF_TRAIN.fullmatch(name) and isinstance(train, str):
+        name = train
     return re.sub(r"/(test|val|validation|train)$", "", name)
+
+
+def _part_of(column: Column) -> str:
+    """Which images of the only set are scored, where it is no split of its own."""
+    name = _set_of(column)
+    if name.endswith(LEAVE_ONE_OUT):
+        return LEAVE_ONE_OUT.removeprefix(", ")
+    return name if PART_OF_TRAIN.fullmatch(name) else ""
 
 
 def _detail(column: Column, several: bool) -> str:
     settings = [word for word in column.metric.split("/") if word not in (column.task, "mean")]
     apart = column.title.partition(" · ")[2].removeprefix(_set_of(column)).strip()
     apart = apart if len(apart) <= MOST_APART else f"{apart[: MOST_APART - 2]}…)"
-    return " · ".join(filter(None, (" ".join(settings), _set_of(column) if several else "", apart)))
+    return " · ".join(
+        filter(None, (" ".join(settings), _set_of(column) if several else _part_of(column), apart))
+    )

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from siamtransfer.leaderboard.columns import numbers_of
 from siamtransfer.suites.cell import Cell
 from siamtransfer.suites.cell_process import Outcome
 from siamtransfer.utils.log import say
@@ -50,13 +51,14 @@ class SuiteProgress:
 
 
 def _facts(cell: Cell) -> list[str]:
-    """The first number of the record, and the images a second where it has them."""
+    """The number that a board shows first, or else the first of the record, and the images a second."""
     try:
         record: dict[str, Any] = json.loads(cell.record.read_text(encoding="utf-8"))
         numbers = {name: value for name, value in record["metrics"].items() if isinstance(value, int | float)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    facts = [f"{name} {value:.4g}" for name, value in list(numbers.items())[:1]]
+    main = [name for name in numbers_of(record, "main") if name in numbers]
+    facts = [f"{name} {numbers[name]:.4g}" for name in (main or list(numbers))[:1]]
     rate = (record.get("provenance", {}).get("cost") or {}).get("images_per_second")
     return [*facts, *([f"{rate:.0f} images/s"] if rate else [])]
 

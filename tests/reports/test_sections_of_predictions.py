@@ -211,7 +211,9 @@ def test_cost_is_what_the_records_say(sources: Sources) -> None:
     section = made(cost_section(sources))
     rows = section.context["rows"]
     assert len(rows) == 6 and section.context["without"] == 3
-    assert rows[0]["numbers"] == ["10", "4,000", "320", "3", "–", "–"]
+    assert section.context["titles"] == ["seconds", "images", "images/s", "memory (GiB)"]
+    assert rows[0]["numbers"] == ["10", "4,000", "320", "3"]
+    assert section.context["untold"] == "device memory (GiB) and energy (kJ)"
     [chart] = section.context["charts"]
     assert [trace["x"] for trace in chart.views[0].figure["data"]] == [[10, 15, 20]]
     assert "Fastest: backbone-0, 10 s" in chart.views[0].summary

@@ -38,7 +38,7 @@ def classes_section(sources: Sources) -> Section | None:
             continue
         samples += len(answers.labels) * len(answers.given)
         if samples > MOST_SAMPLES:
-            left_out.append(answers.column.title)
+            left_out.append(answers.task)
         else:
             columns.append(column_data(answers))
     if not columns:
@@ -71,7 +71,7 @@ def column_data(answers: Answers) -> dict[str, Any]:
     present, places = np.unique(answers.labels, return_inverse=True)
     narrow = len(present) <= np.iinfo(np.uint16).max
     return {
-        "title": answers.column.title,
+        "title": answers.task,
         "names": [answer.name for answer in answers.given],
         "classes": [answers.name_of(int(label)) for label in present],
         "width": 2 if narrow else 4,

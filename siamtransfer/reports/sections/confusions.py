@@ -66,7 +66,7 @@ def confusions_section(sources: Sources) -> Section | None:
             views.append(
                 confusions_view(answers, answer, matrix=size <= MOST_CLASSES and cells <= MOST_CELLS)
             )
-        title = f"Confusions: {answers.column.title}"
+        title = f"Confusions: {answers.task}"
         charts.append(
             Chart(f"chart-confusions-{place}", title, views, choice="Backbone", height=620, width=760)
         )

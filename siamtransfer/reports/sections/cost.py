@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from siamtransfer.reports.charts import (
     numbers,
     plain_text,
 )
+from siamtransfer.reports.naming import task_names
+from siamtransfer.reports.point_labels import extent_of, point_labels
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
-from siamtransfer.reports.wording import interval_text, number_text
+from siamtransfer.reports.wording import interval_text, listed, number_text
 from siamtransfer.utils.files import read_checked_text
 
 EXPLAINED = (
@@ -34,6 +38,9 @@ EXPLAINED = (
     "cache, the network did not run, and the time is without it."
 )
 GIBIBYTE = 2**30
+UNTOLD = "–"
+MOST_NAMES = 12
+"""Points with names beside them."""
 COLUMNS = (
     ("seconds", "seconds", 1.0),
     ("images", "images", 1.0),
@@ -66,7 +73,13 @@ def cost_section(sources: Sources) -> Section | None:
     ]
     if not rows:
         return None
-    views = [view for column in sources.board.columns if (view := cost_view(column, _cells(sources, column)))]
+    titles, untold = _split_titles(rows)
+    names = task_names(sources.board.columns)
+    views = [
+        view
+        for column, name in names.items()
+        if (view := cost_view(column, _cells(sources, column), name.short))
+    ]
     return Section(
         "cost",
         "Cost",
@@ -74,7 +87,8 @@ def cost_section(sources: Sources) -> Section | None:
         {
             "explained": EXPLAINED,
             "rows": rows,
-            "titles": [title for title, _, _ in COLUMNS],
+            "titles": titles,
+            "untold": listed(untold) if untold else "",
             "without": without,
             "charts": [Chart("chart-cost", "Score against time", views, choice="Task")] if views else [],
         },
@@ -82,6 +96,15 @@ def cost_section(sources: Sources) -> Section | None:
         styles=("charts.css",),
         plotly=bool(views),
     )
+
+
+def _split_titles(rows: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The columns in which any row has a number, and the others, whose cells are taken out of the rows."""
+    told = [any(row["numbers"][place] != UNTOLD for row in rows) for place in range(len(COLUMNS))]
+    for row in rows:
+        row["numbers"] = list(itertools.compress(row["numbers"], told))
+    titles = [title for title, _, _ in COLUMNS]
+    return list(itertools.compress(titles, told)), list(itertools.compress(titles, (not one for one in told)))
 
 
 def cost_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -99,9 +122,9 @@ def cost_of_run(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def cost_view(column: Column, cells: Sequence[Cell]) -> View | None:
+def cost_view(column: Column, cells: Sequence[Cell], name: str) -> View | None:
     """Score over seconds of the measurements in which the network ran; None where fewer than two have a
-    time. Each device has a marker of its own."""
+    time. Each device has a marker of its own. `name` is what the reader knows the column by."""
     timed = [cell for cell in cells if _network_ran(cost_of(cell.measurement.record))]
     if len(timed) < 2:
         return None
@@ -133,11 +156,14 @@ def cost_view(column: Column, cells: Sequence[Cell]) -> View | None:
     if left_out:
         summary += f" {left_out} of {len(cells)} are left out: no time, or features from the cache."
     axes = layout(
-        "seconds", f"{column.metric}{f' ({column.unit})' * bool(column.unit)}", showlegend=len(devices) > 1
+        "seconds",
+        f"{name}{f' ({column.unit})' * bool(column.unit)}",
+        showlegend=len(devices) > 1,
+        **_names_of_points(timed, [float(cost["seconds"]) for cost in costs]),
     )
     table: list[list[Value]] = rows
     return View(
-        column.title,
+        name,
         {"data": data, "layout": axes},
         summary,
         Table(["backbone", "device", "seconds", "score"], table),
@@ -156,7 +182,6 @@ def _points(
         for ends in zip(*((c.low, c.high) for c, _ in chosen), strict=True)
     )
     seconds = [cost["seconds"] for _, cost in chosen]
-    middle = (min(seconds) + max(seconds)) / 2
     notes = []
     for label, (cell, cost) in zip(labels, chosen, strict=True):
         interval = interval_text(cell.low, cell.high, column.unit) or "not measured"
@@ -164,16 +189,32 @@ def _points(
         notes.append(f"{label}: {value} · {cost_line(cost)}")
     return {
         "type": "scatter",
-        "mode": "markers+text" if len(chosen) <= 12 else "markers",
+        "mode": "markers",
         "name": plain_text(device),
         "x": numbers(seconds),
         "y": numbers(values),
         "error_y": errors(values, low, high, colour),
         "marker": {"color": colour, "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 10},
-        "text": [plain_text(label, 20) for label in labels],
-        "textposition": ["top left" if taken > middle else "top right" for taken in seconds],
-        "customdata": [plain_text(note, 300) for note in notes],
-        "hovertemplate": "%{customdata}<extra></extra>",
+        "text": [plain_text(note, 300) for note in notes],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _names_of_points(cells: Sequence[Cell], seconds: Sequence[float]) -> dict[str, Any]:
+    """What a layout needs for the names beside the points; nothing where there are too many to read."""
+    if len(cells) > MOST_NAMES:
+        return {}
+    values = [cell.value for cell in cells]
+    bars = [
+        (math.nan if cell.low is None else cell.low, math.nan if cell.high is None else cell.high)
+        for cell in cells
+    ]
+    across, up = extent_of(seconds), extent_of([*values, *(end for ends in bars for end in ends)])
+    names = [cell.measurement.backbone.label for cell in cells]
+    return {
+        "annotations": point_labels(names, seconds, values, bars, across, up),
+        "xaxis": {"range": list(across)},
+        "yaxis": {"range": list(up)},
     }
 
 
@@ -189,5 +230,7 @@ def _shown(cost: dict[str, Any], key: str, unit: float) -> str:
     """A number of the table; a dash where the machine does not tell."""
     value = cost.get(key)
     if not isinstance(value, int | float):
-        return "–"
-    return f"{value:,}" if isinstance(value, int) and unit == 1 else f"{value / unit:,.4g}"
+        return UNTOLD
+    if isinstance(value, int) and unit == 1:
+        return f"{value:,}"
+    return f"{value / unit:,.0f}" if value / unit >= 100 else f"{value / unit:.3g}"
