@@ -73,7 +73,7 @@ def draw_all(opened: OpenedPage) -> list[Any]:
 
 def test_all_charts_are_drawn_in_silence(wide: OpenedPage) -> None:
     figures = draw_all(wide)
-    assert len(figures) == 14
+    assert len(figures) == 13
     assert all(figure.query_selector(".main-svg") for figure in figures)
     assert not wide.is_wider_than_window()
     assert wide.page.evaluate("window.hacked") is None
