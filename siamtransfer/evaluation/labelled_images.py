@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -92,6 +93,23 @@ def names_of(*sets: ImageSet | None) -> dict[str, Any]:
         "classes": list(train.classes[:CLASSES_RECORDED]),
         **({"set_remarks": remarks} if remarks else {}),
     }
+
+
+def shared_files(images: ImageSet, known: ImageSet) -> list[str]:
+    """The images of `known` that are files of `images`, too, through whatever links; none where images of
+    either are in memory."""
+    if images.image_size is not None or known.image_size is not None:
+        return []
+    resolved: dict[str, str] = {}  # folders are few, and asking the disk of every file would take long
+
+    def place(path: str) -> str:
+        folder, name = os.path.split(path)
+        if folder not in resolved:
+            resolved[folder] = os.path.realpath(folder)
+        return f"{resolved[folder]}/{name}"
+
+    files = {place(images.describe(index)) for index in range(len(images))}
+    return [each for each in map(known.describe, range(len(known))) if place(each) in files]
 
 
 def count_workers(data: EvaluationData, images: ImageSet, runtime: Runtime) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from siamtransfer.utils.errors import UserError
 
@@ -21,6 +23,17 @@ def split_word(option: str, word: str) -> tuple[str, str | None]:
             f"{option} {word} is not NAME=FOLDER, with a name of letters, digits, dots and dashes"
         )
     return name, folder or None
+
+
+@contextmanager
+def errors_of_set(option: str, name: str, folder: str | None) -> Iterator[None]:
+    """What is wrong with a set is said of its own option, and not of the one that names the set's root."""
+    word = f"{option} {name}" + (f"={folder}" if folder else "")
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace("--data.root", f"{option} {name}=FOLDER")
+        raise UserError(f"{word}: {said}") from error
 
 
 def require_distinct(option: str, names: list[str], taken: tuple[str, ...]) -> None:

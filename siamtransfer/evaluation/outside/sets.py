@@ -14,7 +14,8 @@ from siamtransfer.data.labelled import find_test_split
 from siamtransfer.data.registry import NAMED, unknown_set
 from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.frozen_model import FrozenModel
-from siamtransfer.evaluation.labelled_images import form_options, require_channels
+from siamtransfer.evaluation.labelled_images import form_options, require_channels, shared_files
+from siamtransfer.evaluation.named_folders import errors_of_set
 from siamtransfer.evaluation.outside.config import NOISE, OutsideConfig
 from siamtransfer.evaluation.transform import transform_of_others
 from siamtransfer.evaluation.unreadable import leave_out_of
@@ -89,10 +90,13 @@ def open_outside(config: OutsideConfig, model: FrozenModel) -> dict[str, tuple[I
 
 def outside_files(config: OutsideConfig, width: int) -> dict[str, OutsideSet]:
     """The same from feature files, whose features are of `width`."""
-    return {name: _of_file(name, path, width) for name, path in config.outside_sets.items()}
+    known = {
+        digest_of_file(path) for path in (config.train_features, config.test_features) if path is not None
+    }
+    return {name: _of_file(name, path, width, known) for name, path in config.outside_sets.items()}
 
 
-def _of_file(name: str, path: str | None, width: int) -> OutsideSet:
+def _of_file(name: str, path: str | None, width: int, known: set[str]) -> OutsideSet:
     if path is None or not path.endswith(".npz"):
         raise UserError(f"--outside {name} goes with feature files: say --outside {name}=FILE.npz")
     features = read_feature_file(path).tensor
@@ -101,7 +105,10 @@ def _of_file(name: str, path: str | None, width: int) -> OutsideSet:
             f"{printable(path)} has features of width {features.shape[1]}, and those of train have {width}: "
             "they are not of one backbone"
         )
-    return OutsideSet(features, {"images": len(features)}, digest_of_file(path))
+    digest = digest_of_file(path)
+    if digest in known:
+        raise UserError(f"--outside {name}={path} is a file of the known features: name one of others")
+    return OutsideSet(features, {"images": len(features)}, digest)
 
 
 def _open_set(
@@ -125,11 +132,7 @@ def _refuse_known(name: str, images: ImageSet, known: ImageSet) -> None:
     """Raises UserError where a set is a part of the known one, or some of its files are."""
     if images.fingerprint == known.fingerprint:
         raise UserError(f"--outside {name} is the very set that is known: name another")
-    if images.image_size is not None or known.image_size is not None:
-        return  # images in memory have no paths
-    files = {images.describe(index) for index in range(len(images))}
-    shared = [each for each in map(known.describe, range(len(known))) if each in files]
-    if shared:
+    if shared := shared_files(images, known):
         raise UserError(
             f"{len(shared)} of the {len(images)} images of --outside {name} are images of the known set, too "
             f"({printable(first_few(shared))}): name a folder of others"
@@ -149,6 +152,8 @@ def features_of_set(name: str, images: ImageSet, left_out: dict[str, Any], model
 def _open(name: str, folder: str | None, config: OutsideConfig, model: FrozenModel) -> ImageSet:
     if folder is None and name == NOISE:
         return NoiseImages(model.transform.crop, channels_of(model.train))
+    if name == NOISE:
+        raise UserError(f"--outside {NOISE} is random pixels and has no folder: give {folder} another name")
     known = name in NAMED
     if folder is None and not known:
         raise UserError(
@@ -164,10 +169,8 @@ def _open(name: str, folder: str | None, config: OutsideConfig, model: FrozenMod
     split = (find_test_split(kind, folder, None) if known else None) or "train"
     if folder is not None and "root" not in NAMED[kind].takes:
         raise UserError(f"--outside {name} is embedded and has no folder: leave ={folder} out")
-    try:
+    with errors_of_set("--outside", name, folder):
         return open_images(kind, root=folder, split=split, **options)
-    except UserError as error:
-        raise UserError(f"--outside {name}{f'={folder}' if folder else ''}: {error}") from error
 
 
 def _shared_classes(name: str, images: ImageSet, train: ImageSet) -> list[str]:

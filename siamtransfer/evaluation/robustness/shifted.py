@@ -21,12 +21,13 @@ from siamtransfer.data.shifted_sets import CLASSES, NUMBERED, corruptions_in
 from siamtransfer.data.shifted_sets import CORRUPTED as IMAGENET_C
 from siamtransfer.distributed import collectives
 from siamtransfer.evaluation.frozen_model import FrozenModel
-from siamtransfer.evaluation.labelled_images import form_options, require_channels
+from siamtransfer.evaluation.labelled_images import form_options, require_channels, shared_files
+from siamtransfer.evaluation.named_folders import errors_of_set
 from siamtransfer.evaluation.robustness.config import RobustnessConfig
 from siamtransfer.evaluation.unreadable import leave_out_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
-from siamtransfer.utils.text import printable
+from siamtransfer.utils.text import first_few, printable
 
 MASKED_BY_AUTHORS = ("imagenet-r", "imagenet-a")
 """Sets whose authors let a classifier of all classes choose among the set's own."""
@@ -69,8 +70,10 @@ def open_test_sets(config: RobustnessConfig, model: FrozenModel) -> list[TestSet
     """
     sets = []
     for name, folder in config.shifted_folders.items():
-        with collectives.own_pace(f"opening {name}"):
+        with collectives.own_pace(f"opening {name}"), errors_of_set("--shifted", name, folder):
             versions = _open(name, folder, config, model)
+            for images in versions.values():
+                _refuse_learned(images, model.train)
         sets.append(_as_test_set(name, folder, versions, config, model))
         if model.runtime.is_main:
             of = f" in {len(versions)} versions" if len(versions) > 1 else ""
@@ -93,8 +96,8 @@ def _open(name: str, folder: str, config: RobustnessConfig, model: FrozenModel) 
         return {name: _open_split(name, folder, "test", config, model)}
     if name in NAMED:
         raise UserError(
-            f"--shifted {name}=… is the name of a set with a layout of its own: give your class folders "
-            f"another name (opened as published are {', '.join((*CLASSES, IMAGENET_C))})"
+            f"{name} is the name of a set with a layout of its own: give your class folders another name "
+            f"(opened as published are {', '.join((*CLASSES, IMAGENET_C))})"
         )
     parts = parts_of_folder(Path(folder).expanduser().absolute())
     split = next((part for part in TEST_SPLITS if part in parts), "train")
@@ -112,6 +115,15 @@ def _open_split(kind: str, folder: str, split: str, config: RobustnessConfig, mo
     if model.backbone is not None:
         require_channels(model.source, model.backbone, images)
     return images
+
+
+def _refuse_learned(images: ImageSet, train: ImageSet) -> None:
+    """Raises UserError where images of a test set are among those that the head is fitted to."""
+    if shared := shared_files(images, train):
+        raise UserError(
+            f"{len(shared)} of its {len(images)} images are images of train, too "
+            f"({printable(first_few(shared))}), so they were learned: name a folder of others"
+        )
 
 
 def _as_test_set(

@@ -16,9 +16,10 @@ def say_versions(versions: Versions, metrics: dict[str, float]) -> None:
     prefix, severities = f"{TASK}/{versions.name}", versions.severities
     drop = metrics.get(f"{prefix}/mean/drop")
     loss = "" if drop is None else f", {drop:.2f} points less than clean"
+    count = len(versions.corruptions)
     say(
-        f"{versions.name}: {_value(metrics, f'{prefix}/mean')} on average over {len(versions.corruptions)} "
-        f"corruptions, severity {', '.join(map(str, severities))}{loss}"
+        f"{versions.name}: {_value(metrics, f'{prefix}/mean')} on average over {count} "
+        f"corruption{'s' * (count > 1)}, severity {', '.join(map(str, severities))}{loss}"
     )
     for corruption in versions.corruptions:
         row = [metrics[f"{prefix}/{corruption}/severity={severity}/top1"] for severity in severities]

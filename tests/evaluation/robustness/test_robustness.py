@@ -223,7 +223,7 @@ WRONG = {
     "two": "--shifted two names no folder: say --shifted two=FOLDER",
     "../x=y": "is not NAME=FOLDER",
     "cifar10=x": "is the name of a set with a layout of its own",
-    "two=nowhere": "the folder .*nowhere does not exist",
+    "two=nowhere": "^--shifted two=nowhere: the folder .*nowhere does not .* in --shifted two=FOLDER$",
 }
 
 
@@ -231,6 +231,14 @@ WRONG = {
 def test_wrong_sets_are_refused(world: Path, word: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         robustness([SOURCE, *images(world), "--shifted", word])
+
+
+def test_images_that_were_learned_are_no_test_set(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(world / "set" / "train")
+    with pytest.raises(
+        UserError, match=r"link: 40 of its 40 images are images of train, too .* were learned"
+    ):
+        robustness([SOURCE, *images(world), "--shifted", f"seen={tmp_path / 'link'}"])
 
 
 def test_sets_with_other_classes_or_numbers_are_refused(world: Path, tmp_path: Path) -> None:
