@@ -29,6 +29,22 @@ def table_lines(board: Board, ranking: Ranking) -> list[str]:
     ]
     for begin in range(0, len(board.columns), _A_LINE):
         lines += _block(board.columns[begin : begin + _A_LINE], begin, order, ranking, width)
+    return lines + _against_the_ranks(ranking)
+
+
+def _against_the_ranks(ranking: Ranking) -> list[str]:
+    """A line for each backbone that is told to be better than one of a better mean rank, for the letters of a
+    table do not say which of two is."""
+    lines = []
+    for pair in ranking.overall_pairs:
+        if pair.better == pair.second:
+            worse = pair.first_better or "none"
+            by_columns = f"clearly better in {pair.second_better} of {pair.columns} columns, worse in {worse}"
+            why = by_columns if pair.second_better else "the test over all columns says so"
+            lines.append(
+                f"{pair.second.label} is told to be better than {pair.first.label}, in spite of the mean "
+                f"ranks: {why}"
+            )
     return lines
 
 

@@ -180,22 +180,28 @@ def _tied(standings: Standings) -> list[Verdict]:
 
 
 def _over_all(standings: Standings) -> list[Verdict]:
-    """Whom the first over all tasks is told to be better than."""
+    """What the first by its mean rank is told against each other: better, not told apart, or worse, since a
+    mean rank also counts tasks in which two are not told apart."""
     if len(_shared(standings)) < 2:
         return []
     first = standings.contenders[0]
     beaten: list[str] = []
     alike: list[str] = []
+    ahead: list[str] = []
     for pair in standings.ranking.overall_pairs:
         if first not in (pair.first, pair.second):
             continue
         other = pair.second if pair.first == first else pair.first
         if other in standings.contenders:
-            (beaten if pair.better == first else alike).append(other.label)
+            group = alike if pair.better is None else beaten if pair.better == first else ahead
+            group.append(other.label)
     parts = [f"{first.label} is better than {listed(beaten)}"] if beaten else []
     if alike:
         subject = "it" if beaten else first.label
         parts.append(f"{subject} is not told apart from {listed(alike)}")
+    if ahead:
+        verb = "is" if len(ahead) == 1 else "are"
+        parts.append(f"{listed(ahead)} {verb} better than {first.label}, in spite of its mean rank")
     return [Verdict("●", "", "Over all tasks together", f"{'; '.join(parts)}.")] if parts else []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from support.boards import answers, write, write_knn
 
+from siamtransfer.leaderboard.text import table_lines
 from siamtransfer.records.predictions import Predictions
 from siamtransfer.reports.options import ReportOptions
 from siamtransfer.reports.sources import Sources, gather
@@ -67,6 +68,26 @@ def test_each_is_best_for_what_it_is_good_at(tmp_path: Path) -> None:
     assert lead(tmp_path) == "a and b share the lead: each is among the best in 1 of 2 tasks."
     best = [verdict.text for verdict in verdicts_of(standings_of(tmp_path)) if verdict.head == "Best alone"]
     assert sorted(best) == ["a in kNN.", "b in Linear probe."]
+
+
+def test_who_is_better_in_spite_of_a_worse_mean_rank_is_said_to_be(tmp_path: Path) -> None:
+    """`often` is ahead in two of three columns, by two samples that tell nothing."""
+    much, even, little = answers(6, 0.9, 0.5, 0.3)
+    more = even.copy()
+    more[np.flatnonzero(~even)[:2]] = True
+    for name, knn, linear in (("often", more, little), ("clear", even, much)):
+        write_knn(tmp_path / f"{name}-knn.json", name, knn)
+        write_knn(tmp_path / f"{name}-layer3.json", name, knn, layers="layer3")
+        write_linear(tmp_path / f"{name}-linear.json", name, linear)
+    sources = gather([tmp_path], ReportOptions())
+    ranks = {place.backbone.label: place.mean_rank for place in sources.ranking.overall}
+    assert ranks["often"] < ranks["clear"]
+    said = statements(tmp_path)["Over all tasks together"]
+    assert said == "clear is better than often, in spite of its mean rank."
+    assert table_lines(sources.board, sources.ranking)[-1] == (
+        "clear is told to be better than often, in spite of the mean ranks: clearly better in 1 of 3 "
+        "columns, worse in none"
+    )
 
 
 def test_a_backbone_that_raw_pixels_beat_is_said_to(tmp_path: Path) -> None:
