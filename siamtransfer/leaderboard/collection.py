@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from siamtransfer.leaderboard.measurement import FEATURE_FILES, BackboneId, Measurement, Part, parts_of
 from siamtransfer.records.predictions import read_document
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.folders import files_below
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import printable
 
@@ -96,15 +96,7 @@ def json_files_below(folder: Path) -> list[Path]:
     Raises:
         UserError: a folder cannot be read.
     """
-    files: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(place) / name for name in names if name.endswith(".json") and name[0] != "."]
-    return sorted(files)
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{printable(error.filename)} cannot be read: {error.strerror}") from error
+    return [file for file in files_below(folder) if file.name.endswith(".json")]
 
 
 def read_if_record(file: Path) -> dict[str, Any] | None:

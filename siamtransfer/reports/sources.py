@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from siamtransfer.reports.conversions import ConversionProof, proofs_in
 from siamtransfer.reports.options import ReportOptions
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.folders import files_below
 from siamtransfer.utils.text import printable
 
 JOURNAL, FAILED, PICTURE, SUITE = "metrics.jsonl", ".failed.json", ".png", "suite.json"
@@ -115,7 +115,7 @@ def gather(paths: Sequence[str | Path], options: ReportOptions) -> Sources:
     roots = [Path(path) for path in paths]
     for root in roots:
         _refuse_other(root)
-    files = sorted({file for root in roots for file in _files_below(root)})
+    files = sorted({file for root in roots for file in (files_below(root) if root.is_dir() else [root])})
     runs = [_run_folder(file.parent) for file in files if file.name == JOURNAL]
     maps = [file for file in files if options.maps and file.suffix == ".npz" and is_image_map(file)]
     maps += [Path(file) for file in options.map_files if Path(file) not in maps]
@@ -155,16 +155,6 @@ def _refuse_other(root: Path) -> None:
         f"{printable(root)} is no record (.json), no map of images and no folder: name the record that an "
         "evaluator writes by --record, not a checkpoint or predictions"
     )
-
-
-def _files_below(root: Path) -> Iterable[Path]:
-    """The files of a folder and of all below it, or the file itself; hidden ones are left out."""
-    if not root.is_dir():
-        yield root
-        return
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder) / name for name in names if not name.startswith("."))
 
 
 def _run_folder(folder: Path) -> RunFolderView:

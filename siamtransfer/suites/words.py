@@ -57,9 +57,8 @@ def _words_of(option: Option, value: Any) -> list[str]:
     if value is None:
         return [f"{option.flag}=null"]
     if isinstance(value, bool) and bool in (option.type, *get_args(option.type)):
-        return [option.flag if value else f"--no-{option.flag[2:]}"] if option.is_bool else [
-            f"{option.flag}={json.dumps(value)}"
-        ]  # fmt: skip
+        switch = option.flag if value else f"--no-{option.flag[2:]}"
+        return [switch if option.is_bool else f"{option.flag}={json.dumps(value)}"]
     if isinstance(value, list):
         return _words_of_list(option, value)
     text = value if isinstance(value, str) else json.dumps(value)
