@@ -26,6 +26,7 @@ from support.report_records import (
 
 from siamtransfer.metering.cost import Cost
 from siamtransfer.metrics.intervals import wilson_interval
+from siamtransfer.records.predictions import Predictions
 from siamtransfer.reports.answers import collect_answers
 from siamtransfer.reports.options import ReportOptions
 from siamtransfer.reports.section import Section
@@ -33,6 +34,7 @@ from siamtransfer.reports.sections.calibration import calibration_section
 from siamtransfer.reports.sections.classes import classes_section
 from siamtransfer.reports.sections.confusions import confused_pairs, confusions_section
 from siamtransfer.reports.sections.cost import cost_section
+from siamtransfer.reports.sections.every import every_section
 from siamtransfer.reports.sections.scores import scores_section
 from siamtransfer.reports.sections.shifted import shifted_section
 from siamtransfer.reports.sources import Sources, gather
@@ -157,6 +159,32 @@ def test_reliability_is_that_of_the_confidences(sources: Sources) -> None:
         abs(x - y) * (bins == bin_).sum() for (x, y), bin_ in zip(expected, np.unique(bins), strict=True)
     )
     assert f"ECE {100 * gap / len(right):.1f} %" in view.summary and f"n = {len(right)}" in view.summary
+
+
+@pytest.mark.parametrize(("shift", "charts"), [(0.0, 1), (0.1, 2)])
+def test_the_head_of_outside_is_drawn_where_it_is_another(tmp_path: Path, shift: float, charts: int) -> None:
+    labels = make_labels(100, 4)
+    predicted, confidences = make_predictions(labels, 0.6, 3)
+    write_classification(tmp_path / "a.json", "a", labels, predicted, confidences)
+    top1 = {"outside/linear/top1": 100 * float((labels == predicted).mean())}
+    kept = Predictions(labels, {"linear": predicted}, {"linear": confidences * np.float32(1 - shift)})
+    write(tmp_path / "o.json", "outside", top1, kept, "a", measured_set="clean")
+    section = made(calibration_section(gather([tmp_path], ReportOptions())))
+    assert len(section.context["charts"]) == charts
+
+
+def test_tables_of_all_numbers_have_titles_of_their_own(tmp_path: Path) -> None:
+    kept = sample_values(knn=np.full(50, 0.9))
+    for name, measured_set in (("a", "clean"), ("a", "noise"), ("b", "noise")):
+        settings = {"measured_set": measured_set, "bins": 15 if name == "a" else 10}
+        path = tmp_path / f"{name}.{measured_set}.json"
+        write(path, "outside", {"outside/noise/knn/auroc": 90.0}, kept, name, **settings)
+    tables = made(every_section(gather([tmp_path], ReportOptions()))).context["tables"]
+    assert sorted(table["title"] for table in tables) == [
+        "outside · made/test",
+        "outside · made/test · noise · a",
+        "outside · made/test · noise · b",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,10 @@ def write_classification(
 def write_robustness(
     path: Path, backbone: str, clean: float, kinds: Sequence[str] = ("fog", "noise")
 ) -> None:
-    """A record of one head on clean images and on corrupted ones, which lose 4 points a severity."""
+    """A record of one head on clean images and on corrupted ones, which lose 4 points a severity,
+    with the mean over these."""
     metrics = {"robustness/clean/top1": clean}
-    for kind in kinds:
+    for kind in (*kinds, "mean"):
         metrics |= {
             f"robustness/corrupted/{kind}/severity={severity}/top1": clean - 4 * severity
             for severity in (1, 3, 5)

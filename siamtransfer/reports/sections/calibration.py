@@ -27,12 +27,14 @@ HEAD = ["confidence from", "to", "samples", "mean confidence", "share of right a
 
 def calibration_section(sources: Sources) -> Section | None:
     """A reliability diagram for every backbone whose confidences were kept; None where there is none."""
-    charts = []
+    charts: list[Chart] = []
+    drawn: list[Answers] = []
     for place, answers in enumerate(collect_answers(sources, of_outside=True)):
         views = [
             calibration_view(answers, answer) for answer in answers.given if answer.confidences is not None
         ]
-        if views:
+        if views and not any(_is_same(answers, other) for other in drawn):
+            drawn.append(answers)
             title = f"Reliability: {answers.task}"
             charts.append(
                 Chart(f"chart-calibration-{place}", title, views, choice="Backbone", height=440, width=620)
@@ -52,6 +54,17 @@ def calibration_section(sources: Sources) -> Section | None:
         styles=("charts.css",),
         plotly=True,
         folded=len(charts) > 2,
+    )
+
+
+def _is_same(one: Answers, other: Answers) -> bool:
+    """Whether two columns hold the same answers: `outside` fits the head of `linear` once more."""
+    theirs = {answer.name: answer.confidences for answer in other.given}
+    return np.array_equal(one.labels, other.labels) and all(
+        answer.confidences is not None
+        and (confidences := theirs.get(answer.name)) is not None
+        and np.array_equal(answer.confidences, confidences)
+        for answer in one.given
     )
 
 

@@ -5,15 +5,16 @@ Numbers of which no way is better stand here, too, such as the health of feature
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from siamtransfer.cli.output import table_rows
 from siamtransfer.leaderboard import Measurement
-from siamtransfer.leaderboard.columns import set_of
+from siamtransfer.leaderboard.columns import TASKS, set_of
 from siamtransfer.records.likeness import protocol_key
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
-from siamtransfer.reports.wording import counted
+from siamtransfer.reports.wording import counted, listed
 
 MOST_ROWS = 400  # of a table; the file numbers.csv has all
 
@@ -26,6 +27,8 @@ def every_section(sources: Sources) -> Section | None:
     if not groups:
         return None
     tables = [_table(sources, measured) for measured in groups.values()]
+    tables.sort(key=lambda table: TASKS.index(table["task"]) if table["task"] in TASKS else len(TASKS))
+    _tell_apart(tables)
     count = counted(sum(table["numbers"] for table in tables), "number")
     return Section(
         "every",
@@ -35,6 +38,20 @@ def every_section(sources: Sources) -> Section | None:
         note=f"{count}, each with its protocol and meaning.",
         folded=True,
     )
+
+
+def _tell_apart(tables: list[dict[str, Any]]) -> None:
+    """Names the backbones in titles that several tables have, those of unlike protocols."""
+    count = Counter(table["title"] for table in tables)
+    for table in tables:
+        if count[table["title"]] > 1:
+            table["title"] += f" · {listed(table['backbones'])}"
+
+
+def _other_set(measurement: Measurement) -> str:
+    """The set of other images that the record is about, where it is not about the test split."""
+    name = str(measurement.record["protocol"].get("measured_set", ""))
+    return "" if name == "clean" else name
 
 
 def _table(sources: Sources, measured: list[Measurement]) -> dict[str, Any]:
@@ -47,7 +64,8 @@ def _table(sources: Sources, measured: list[Measurement]) -> dict[str, Any]:
     images = set_of(measured[0].record)
     places = [sources.place_of(measurement) for measurement in measured]
     return {
-        "title": f"{measured[0].task} · {images}" if images else measured[0].task,
+        "task": measured[0].task,
+        "title": " · ".join(filter(None, (measured[0].task, images, _other_set(measured[0])))),
         "count": len(names),
         "numbers": sum(map(len, rows_of)),
         "backbones": [measurement.backbone.label for measurement in measured],

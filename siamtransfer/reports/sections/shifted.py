@@ -25,9 +25,11 @@ from siamtransfer.reports.sections.scores import scores_view
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.wording import interval_text
 
-CORRUPTED = re.compile(r"robustness/(?P<kind>[^/]+/[^/]+)/severity=(?P<severity>\d+)/top1")
+CORRUPTED = re.compile(r"robustness/(?P<kind>[^/]+/(?!mean/)[^/]+)/severity=(?P<severity>\d+)/top1")
+"""Numbers of single corruptions. The mean that a record holds beside them is over its own alone."""
 CLEAN = "robustness/clean/top1"
 AUROC = re.compile(r"outside/(?P<set>.+)/(?P<score>[^/]+)/auroc")
+BY_NEIGHBOURS = ", by knn"
 NOTES = {
     "corruptions": (
         "One classifier, fitted on clean images, is scored on corrupted versions of the test images; "
@@ -165,6 +167,7 @@ def _outside_charts(sources: Sources) -> list[Chart]:
         match = AUROC.fullmatch(column.metric) if column.task == "outside" else None
         if match and column.protocol.get("measured_set", "clean") != "clean":
             found.append((f"{match['set']}, by {match['score'].replace('_', ' ')}", column))
+    found.sort(key=lambda entry: not entry[0].endswith(BY_NEIGHBOURS))  # the main number first
     names = [name for name, _ in found]
     views = []
     for name, column in found:
