@@ -109,7 +109,7 @@ def read_if_record(file: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{printable(file)} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # a file of brackets alone
         raise UserError(f"{printable(file)} is not JSON: {error}") from error
     if not isinstance(content, dict) or any(entry not in content for entry in ENTRIES):
         return None

@@ -84,7 +84,8 @@ def update_index(folder: str | Path) -> list[Entry]:
         try:
             status = file.stat()
         except OSError as error:
-            raise UserError(f"{printable(file)} cannot be read: {error.strerror}") from error
+            say(f"note: left out: {printable(file)} cannot be read: {error.strerror}")
+            continue
         known = old.get(name)
         if known is None or (known.size, known.mtime_ns) != (status.st_size, status.st_mtime_ns):
             known = _File(status.st_size, status.st_mtime_ns, _entries_of(file, name))
@@ -137,7 +138,7 @@ def _read(path: Path) -> dict[str, _File]:
         return {}
     except OSError as error:
         raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         say(f"note: {printable(path)} is no index or a damaged one: it is made anew from the records")
         return {}
 

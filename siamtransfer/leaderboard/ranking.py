@@ -81,8 +81,9 @@ class Place(NamedTuple):
 
 
 class OverallPlace(NamedTuple):
-    """The place of a backbone over all columns: its mean rank, the letters of its groups, and the number of
-    columns in which it stands beside others. One that stands beside none is last, with the mean rank NaN."""
+    """The place of a backbone over all columns: its mean rank, the letters of its groups (none where no test was
+    possible), and the number of columns in which it stands beside others. One that stands beside none is last,
+    with the mean rank NaN."""
 
     backbone: BackboneId
     mean_rank: float
@@ -316,8 +317,9 @@ def _overall(
         for first, second in combinations(order, 2)
     ]
     letters = _letters(order, overall_pairs)
+    tested = {backbone for pair in pairs for backbone in (pair.first, pair.second)}
     places = [
-        OverallPlace(backbone, mean_rank[backbone], groups, counted[backbone])
+        OverallPlace(backbone, mean_rank[backbone], groups if backbone in tested else "", counted[backbone])
         if counted[backbone]
         else OverallPlace(backbone, math.nan, "", 0)
         for backbone, groups in zip(order, letters, strict=True)

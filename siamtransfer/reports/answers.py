@@ -16,6 +16,7 @@ from siamtransfer.leaderboard.settings import settings_of
 from siamtransfer.records.predictions import Predictions
 from siamtransfer.reports.naming import task_names
 from siamtransfer.reports.sources import Sources
+from siamtransfer.utils.text import printable
 
 OF_OUTSIDE = "outside/linear/top1"
 
@@ -98,4 +99,4 @@ def collect_answers(sources: Sources, *, of_outside: bool = False) -> list[Answe
 def class_names(record: dict[str, Any]) -> list[str]:
     """The names of classes by number that a record holds; none where it has them not."""
     names = record["provenance"].get("classes")
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return [printable(str(name)) for name in names] if isinstance(names, list) else []

@@ -118,18 +118,24 @@ def scores_csv(sources: Sources) -> str:
 
 
 def numbers_csv(sources: Sources) -> str:
-    """All numbers of all records, a row each, without the ends of intervals, which stand beside theirs."""
+    """All numbers of all records, a row each, without the ends of intervals, which stand beside theirs.
+    Equal keys may stand side by side; those of numbers on the board are the keys of their columns."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(NUMBERS_HEAD)
+    columns = {
+        (cell.measurement, column.metric): column.protocol_key
+        for (_, column), cell in sources.every.cells.items()
+    }
     for measurement in sources.measurements:
-        key = protocol_key(measurement.record)
+        of_record = protocol_key(measurement.record)
         for name, value in measurement.metrics.items():
             if name.rpartition("/")[2] in _ENDS or not isinstance(value, int | float):
                 continue
             interval, meaning = interval_of(name, measurement.metrics), meaning_of(name)
             ends = ("", "") if interval is None else (repr(interval.low), repr(interval.high))
             texts = [measurement.backbone.label, measurement.task, name]
+            key = columns.get((measurement, name), of_record)
             source = [measurement.backbone.digest, key, printable(measurement.path)]
             unit = meaning.unit if meaning else ""
             writer.writerow([*map(csv_text, texts), repr(float(value)), *ends, unit, *map(csv_text, source)])

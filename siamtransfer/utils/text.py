@@ -10,7 +10,11 @@ NAMED_IN_ERRORS = 5  # items written out in a message
 
 def printable(path: str | os.PathLike[str]) -> str:
     """The path as one line of text; control characters and bytes that are not UTF-8 are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:  # halves of characters, which no path has and a text from JSON may
+        encoded = os.fspath(path).encode("utf-8", "backslashreplace")
+    text = encoded.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -87,5 +87,11 @@ def test_damaged_records_have_no_entry(records: Path, caplog: pytest.LogCaptureF
         assert [entry.record for entry in update_index(records)] == ["a/knn.json"]
     assert "left out: " in caplog.text
     assert "b/knn.json is not JSON" in caplog.text
+    (records / "gone.json").symlink_to(records / "nowhere.json")
+    file.write_text("[" * 100_000)
+    with caplog.at_level("INFO", "siamtransfer"):
+        assert [entry.record for entry in update_index(records)] == ["a/knn.json"]
+    assert "gone.json cannot be read: No such file or directory" in caplog.text
+    assert "maximum recursion depth" in caplog.text
     with pytest.raises(UserError, match=r"knn\.json is no folder, and an index is kept of a folder"):
         update_index(file)

@@ -51,6 +51,8 @@ def test_every_number_of_every_record_is_in_one_file(sources: Sources) -> None:
         assert {row["metric"] for row in own} == wanted
         assert {float(row["value"]) for row in own} == {measurement.metrics[name] for name in wanted}
         assert float(own[0]["ci95_high"]) == measurement.metrics[f"{KNN}/ci95_high"]
+    scores = list(csv.DictReader(io.StringIO(table_files(sources)["scores.csv"])))
+    assert {row["protocol_key"] for row in rows} == {row["protocol_key"] for row in scores}
 
 
 def test_markdown_keeps_its_columns_whatever_the_names(sources: Sources) -> None:
