@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from docs_site.markdown import prose, table
-from siamtransfer.cli.help import heading_of, show
+from siamtransfer.cli.help import ON, heading_of, show
 from siamtransfer.cli.options import Option
 
 
@@ -28,5 +28,7 @@ def _row(option: Option, defaults: Mapping[str, Any], page: str, anchors: str) -
         meaning += " One of " + ", ".join(f"`{choice}`" for choice in option.choices) + "."
     has_default = not option.positional and default is not None
     shown = f"`{show(default)}`" if has_default and str(default) else ""
+    if option.is_bool and default:
+        shown = ON
     anchor = anchors + option.key.replace(".", "-").replace("_", "-")
     return f"`{heading_of(option, default)}`{{ #{anchor} }}", shown, meaning

@@ -14,6 +14,8 @@ from siamtransfer.cli.options import Option, section_doc
 
 JSON_HELP = "Print the record as one line of JSON on a terminal, too, where it is a table."
 TABLE_HELP = "--no-json prints the table everywhere; SIAMTRANSFER_OUTPUT=json or table chooses for good."
+ON = "on; this turns it off"
+"""The default of a switch that is on, whose heading is the word that turns it off."""
 COLUMN = 30
 """Where the explanations begin."""
 
@@ -109,7 +111,7 @@ def _rows(options: Iterable[Option], defaults: dict[str, Any]) -> list[str]:
         default = defaults.get(option.key, option.default)
         text = option.help
         if option.is_bool and default:
-            text += " [on; this turns it off]"
+            text += f" [{ON}]"
         elif not (option.positional or option.is_bool or default is None):
             text += f" [{show(default)}]"
         if option.choices:

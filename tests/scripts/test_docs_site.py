@@ -64,6 +64,12 @@ def test_the_defaults_of_pretrain_are_those_of_the_configuration_that_it_reads()
     assert rows["--optim.epochs"][0] == str(tree["optim"]["epochs"])
 
 
+def test_a_switch_that_is_on_is_said_to_be() -> None:
+    rows = {row[0]: row[1] for row in cells(program_page("report")) if row}
+    assert rows["--no-maps"] == rows["--no-index"] == "on; this turns it off"
+    assert {row[0]: row[1] for row in cells(program_page("suite")) if row}["--dry-run"] == "false"
+
+
 def test_the_list_of_programs_has_all_of_them_and_their_files() -> None:
     listed = {row[0]: row[2] for row in cells(programs_page()) if row}
     assert list(listed) == list(PROGRAMS)
