@@ -77,18 +77,18 @@ def test_errors_do_not_depend_on_the_order_of_samples() -> None:
 
 
 def test_intervals_hold_the_truth_and_know_calibrated_from_not() -> None:
-    """50 draws of 1,000 samples: of a calibrated classifier the interval begins at 0, but for a few; of one
+    """25 draws of 1,000 samples: of a calibrated classifier the interval begins at 0, but for a few; of one
     whose confidences are far too high, never."""
     generator, begins_at_zero, holds = np.random.default_rng(4), 0, 0
-    for _ in range(50):
+    for _ in range(25):
         confidences = generator.beta(5, 2, 1000)
         calibrated = confidence_metrics(confidences, generator.random(1000) < confidences, resamples=100)
         begins_at_zero += calibrated["ece/ci95_low"] == 0
         high = confidence_metrics(confidences, generator.random(1000) < confidences - 0.1, resamples=100)
         holds += high["ece/ci95_low"] <= 10 <= high["ece/ci95_high"]
         assert high["ece/ci95_low"] > 2
-    assert begins_at_zero >= 44
-    assert holds >= 40
+    assert begins_at_zero >= 21
+    assert holds >= 19
 
 
 def test_a_class_that_the_classifier_does_not_know_is_wrong_and_costs_all() -> None:

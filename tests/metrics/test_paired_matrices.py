@@ -125,6 +125,6 @@ def _precision(labels: np.ndarray, scores: np.ndarray) -> float:
 def test_equal_ones_are_called_different_in_one_of_twenty(kind: str) -> None:
     """Pairs that are equally good; the bound is 5 % and three standard errors."""
     generator = np.random.default_rng(11)
-    runs = {"mAP": 200, "two factors": 150}.get(kind, 600)
+    runs = {"mAP": 150, "two factors": 80}.get(kind, 400)
     errors = np.mean([small_samples(kind, generator) < 0.05 for _ in range(runs)])
     assert errors <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5

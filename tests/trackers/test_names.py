@@ -33,7 +33,7 @@ def test_the_name_for_mlflow_and_back(name: str, expected: str) -> None:
     assert from_mlflow(expected) == name
 
 
-@settings(deadline=None, max_examples=400)  # the first call imports MLflow
+@settings(deadline=None, max_examples=100)  # the first call imports MLflow
 @given(st.text(TELLING, max_size=12))
 def test_every_name_comes_back_and_mlflow_takes_it(name: str) -> None:
     encoded = to_mlflow(name)

@@ -33,6 +33,7 @@ from siamtransfer.utils.errors import UserError
 SOURCE = "random:resnet18:width=8:stem=small"
 COLOURS = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40), "olive": (130, 130, 40)}
 SMALL = ["--device=cpu", "--crop=24", "--resize=28", "--data.workers=0", "--cache=none"]
+FIT = "--strengths=[0.1,1.0]"
 
 
 def write_images(root: Path, parts: dict[str, int], classes: tuple[str, ...], seed: int) -> Path:
@@ -63,7 +64,7 @@ def images(world: Path) -> list[str]:
 
 
 def run(world: Path, *options: str, source: str = SOURCE) -> dict[str, Any]:
-    record = robustness([source, *images(world), *options])
+    record = robustness([source, *images(world), FIT, *options])
     assert record is not None
     return record
 
@@ -82,7 +83,7 @@ def measured(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_the_head_is_that_of_the_linear_probe(world: Path, measured: dict[str, Any], tmp_path: Path) -> None:
-    alone = linear([SOURCE, *images(world), f"--record={tmp_path / 'linear.json'}"])
+    alone = linear([SOURCE, *images(world), FIT, f"--record={tmp_path / 'linear.json'}"])
     assert alone is not None
     for metric in ("top1", "mean_per_class", "ci95_low", "ci95_high"):
         assert measured["metrics"][f"robustness/clean/{metric}"] == alone["metrics"][f"linear/{metric}"]
@@ -190,6 +191,7 @@ def numbers_of_rank(runtime: Runtime, root: str, head: str) -> dict[str, float] 
         severities=[5],
         head=head,  # type: ignore[arg-type]
         k=5,
+        strengths=[0.1, 1.0],
         crop=24,
         resize=28,
         device="cpu",
@@ -210,7 +212,7 @@ def test_ranks_give_the_numbers_of_one_process(world: Path, head: str) -> None:
 
 
 def test_without_a_test_part_a_fifth_of_train_is_scored(world: Path, tmp_path: Path) -> None:
-    root = ["--data.name=folder", f"--data.root={world / 'set' / 'train'}", *SMALL]
+    root = ["--data.name=folder", f"--data.root={world / 'set' / 'train'}", *SMALL, FIT]
     ours = robustness([SOURCE, *root, "--corruptions=contrast", "--severities=1"])
     theirs = linear([SOURCE, *root])
     assert ours is not None and theirs is not None

@@ -46,13 +46,13 @@ def test_intervals_of_means_hold_what_they_promise() -> None:
     """Means over versions of images that are right or wrong together scatter as images do."""
     generator = np.random.default_rng(0)
     covered = 0
-    for _ in range(100):
+    for _ in range(50):
         together = generator.random(400) < 0.6
         right = {("fog", severity): together for severity in (1, 3)}
         metrics = Versions("corrupted", right).metrics()
         low, high = (metrics[f"robustness/corrupted/mean/ci95_{end}"] for end in ("low", "high"))
         covered += low <= 60 <= high
-    assert 88 <= covered <= 100
+    assert 43 <= covered <= 50
 
 
 def test_masked_classes_and_classes_unknown_to_train() -> None:
