@@ -81,9 +81,9 @@ class Place(NamedTuple):
 
 
 class OverallPlace(NamedTuple):
-    """The place of a backbone over all columns: its mean rank, the letters of its groups (none where no test was
-    possible), and the number of columns in which it stands beside others. One that stands beside none is last,
-    with the mean rank NaN."""
+    """The place of a backbone over all columns: its mean rank, the letters of its groups (none where no test
+    was possible), and the number of columns in which it stands beside others. One that stands beside none is
+    last, with the mean rank NaN."""
 
     backbone: BackboneId
     mean_rank: float
