@@ -1,6 +1,6 @@
 """Measures whether a backbone tells unknown images from known ones, and whether its confidences are right.
 
-    siamtransfer outside runs/demo/checkpoint.pth --outside fashion-objects noise
+    siamtransfer outside runs/demo/checkpoint.pth --outside noise unknown=FOLDER
     siamtransfer outside CKPT --data.name pets --data.root data/pets --outside dtd=data/dtd mine=my_images
     siamtransfer outside CKPT --data.name cifar10 --data.root data --hold-out cat dog
     siamtransfer outside --train-features a.npz --test-features b.npz --outside other=c.npz

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from siamtransfer.cli import Command, run
+from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -58,6 +59,7 @@ class RankOptions:
             raise UserError(f"--alpha must be between 0 and 1, not {self.alpha:g}")
         if self.resamples is not None and self.resamples < 100:
             raise UserError("--resamples must be at least 100, for p-values are counted in them")
+        at_least("--seed", self.seed, 0)
         if self.index and not any(Path(path).is_dir() for path in self.records):
             raise UserError("--index keeps an index in a folder, and no folder is given: leave it out")
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from siamtransfer.cli import Command, run
+from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 
 
@@ -52,6 +53,7 @@ class ReportCommand:
             raise UserError(
                 "name what to report and, last, the page: siamtransfer report RECORDS... OUT.html"
             )
+        at_least("--seed", self.seed, 0)
 
 
 def report(command: ReportCommand) -> dict[str, Any]:
