@@ -230,7 +230,7 @@ def test_unknown_images_are_a_view_a_set_and_score(tmp_path: Path) -> None:
             path = tmp_path / f"{number}.{measured_set}.json"
             write(path, "outside", metrics, kept, f"backbone-{number}", measured_set=measured_set)
     [chart] = made(shifted_section(gather([tmp_path], ReportOptions()))).context["charts"]
-    assert [view.name for view in chart.views] == ["noise, by knn", "noise, by max logit"]
+    assert [view.name for view in chart.views] == ["noise, by kNN", "noise, by max logit"]
     assert chart.views[0].figure["data"][0]["x"] == [90, 70]
     assert "Best: backbone-0 with 90.0 % (no interval was measured, n = 50)" in chart.views[0].summary
 

@@ -22,6 +22,7 @@ def answer_section(sources: Sources) -> Section | None:
         "verdicts": [*(verdicts_of(standings) if standings.columns else ()), *_gaps(sources)],
         "rows": [_row(sources, standings, standings.leader(column)) for column in standings.columns],
         "several": len(standings.contenders) > 1,
+        "compared": len(sources.board.backbones) > 1,
         "alpha": f"{100 * sources.options.alpha:g} %",
     }
     return Section("answer", "The answer", "sections/answer.html", context)

@@ -20,6 +20,7 @@ from siamtransfer.reports.charts import (
     number,
     vertical_line,
 )
+from siamtransfer.reports.naming import WORDS
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sections.scores import scores_view
 from siamtransfer.reports.sources import Sources
@@ -29,7 +30,7 @@ CORRUPTED = re.compile(r"robustness/(?P<kind>[^/]+/(?!mean/)[^/]+)/severity=(?P<
 """Numbers of single corruptions. The mean that a record holds beside them is over its own alone."""
 CLEAN = "robustness/clean/top1"
 AUROC = re.compile(r"outside/(?P<set>.+)/(?P<score>[^/]+)/auroc")
-BY_NEIGHBOURS = ", by knn"
+BY_NEIGHBOURS = f", by {WORDS['knn']}"
 NOTES = {
     "corruptions": (
         "One classifier, fitted on clean images, is scored on corrupted versions of the test images; "
@@ -166,7 +167,8 @@ def _outside_charts(sources: Sources) -> list[Chart]:
     for column in sources.every.columns:
         match = AUROC.fullmatch(column.metric) if column.task == "outside" else None
         if match and column.protocol.get("measured_set", "clean") != "clean":
-            found.append((f"{match['set']}, by {match['score'].replace('_', ' ')}", column))
+            score = WORDS.get(match["score"], match["score"].replace("_", " "))
+            found.append((f"{match['set']}, by {score}", column))
     found.sort(key=lambda entry: not entry[0].endswith(BY_NEIGHBOURS))  # the main number first
     names = [name for name, _ in found]
     views = []
