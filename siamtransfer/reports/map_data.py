@@ -184,7 +184,7 @@ def _group_json(group: PictureGroup) -> dict[str, Any]:
             f"data:image/webp;base64,{base64.b64encode(sheet).decode()}" for sheet in thumbnails.sheets
         ],
         "names": list(group.first.names),
-        "classes": list(group.first.class_names),
+        "classes": [printable(name) for name in group.first.class_names],
         "labels": _packed(group.first.labels, "<i2"),
         "predictions": [{"name": each.name, "predicted": _packed(each.predicted, "<i2")} for each in shown],
     }

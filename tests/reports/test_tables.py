@@ -14,6 +14,7 @@ from support.boards import answers, write_knn
 
 from siamtransfer.records.scores import card_metadata, score_of
 from siamtransfer.reports import ReportOptions, write_report
+from siamtransfer.reports.answers import class_names
 from siamtransfer.reports.cards import model_card
 from siamtransfer.reports.sources import Sources, gather
 from siamtransfer.reports.standings import Standings
@@ -53,6 +54,12 @@ def test_every_number_of_every_record_is_in_one_file(sources: Sources) -> None:
         assert float(own[0]["ci95_high"]) == measurement.metrics[f"{KNN}/ci95_high"]
     scores = list(csv.DictReader(io.StringIO(table_files(sources)["scores.csv"])))
     assert {row["protocol_key"] for row in rows} == {row["protocol_key"] for row in scores}
+
+
+def test_names_of_classes_cannot_turn_the_text_around() -> None:
+    """Nor hold what is no character, as JSON can."""
+    made = {"provenance": {"classes": ["\u202eevil", "a\x00b", "\ud800", "日本"]}}
+    assert class_names(made) == [r"\u202eevil", r"a\x00b", r"\ud800", "日本"]
 
 
 def test_markdown_keeps_its_columns_whatever_the_names(sources: Sources) -> None:

@@ -16,6 +16,7 @@ from siamtransfer.reports.map_data import Predicted, ShownMap, map_content
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sections.map import SCRIPTS
 from siamtransfer.reports.sources import Sources
+from siamtransfer.utils.text import printable
 
 MOST = 12
 """Images of a row."""
@@ -170,4 +171,4 @@ def _mistakes(image_map: ImageMap, image: int, label: int, predictions: Sequence
 
 def _class(image_map: ImageMap, label: int) -> str:
     names = image_map.class_names
-    return names[label] if 0 <= label < len(names) else f"class {label}"
+    return printable(names[label]) if 0 <= label < len(names) else f"class {label}"
