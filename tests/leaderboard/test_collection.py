@@ -156,3 +156,11 @@ def test_records_of_several_backbones_are_taken_apart() -> None:
     arms = list(parts_of(trained))
     assert [(arm.source, arm.digest) for arm in arms] == [("a.pkl", "1"), ("scratch", "scratch")]
     assert [arm.record["metrics"] for arm in arms] == [{"detection/AP": 30.0}, {"detection/AP": 20.0}]
+
+
+def test_two_suites_that_call_two_backbones_alike_do_not_make_them_one_name(tmp_path: Path) -> None:
+    for suite, weights in (("first", "a"), ("second", "b")):
+        write_knn(tmp_path / suite / "net" / "knn.json", weights, RIGHT)
+        (tmp_path / suite / "suite.json").write_text('{"plan": []}')
+    assert [each.backbone.label for each in collect([tmp_path / "first"])] == ["net"]
+    assert [each.backbone.label for each in collect([tmp_path])] == ["a", "b"]

@@ -287,3 +287,11 @@ def test_alpha_is_a_chance(alpha: float) -> None:
 def test_an_empty_board() -> None:
     ranking = rank(board([]))
     assert (ranking.columns, ranking.overall, ranking.pairs, ranking.remarks) == ({}, [], [], [])
+
+
+def test_signed_ranks_need_six_sets() -> None:
+    """Of five, the smallest p-value that there can be is 1/16."""
+    tasks = [answers(n, 0.9, 0.5) for n in range(6)]
+    for sets, tested in ((5, False), (6, True)):
+        over_all = [pair for pair in rank(made_board(tasks[:sets])).pairs if pair.column is None]
+        assert bool(over_all) == tested

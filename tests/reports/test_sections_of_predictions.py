@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import sklearn.metrics
-from support.boards import sample_values, write
+from support.boards import sample_values, write, write_knn
 from support.report_records import (
     COST,
     HOSTILE,
@@ -290,3 +290,12 @@ def test_names_of_classes_are_texts_in_figures(sources: Sources) -> None:
     names = chart.views[0].figure["layout"]["yaxis"]["ticktext"]
     assert html.unescape(names[0]) == HOSTILE[:11] + "…" + HOSTILE[-6:]
     assert not any("<" in name for name in names)
+
+
+def test_answers_to_other_labels_do_not_stand_beside_the_best(tmp_path: Path) -> None:
+    write_knn(tmp_path / "a.json", "a", np.arange(50) < 40)
+    write_knn(tmp_path / "b.json", "b", np.arange(50) < 30, labels=np.arange(50) % 4)
+    write_knn(tmp_path / "c.json", "c", np.arange(50) < 20)
+    columns = collect_answers(gather([tmp_path], ReportOptions()))
+    names = [[answer.name for answer in column.given] for column in columns]
+    assert sorted(names) == [["a", "c"], ["b"]]

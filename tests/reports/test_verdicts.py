@@ -149,3 +149,10 @@ def test_baselines_that_a_record_holds_are_baselines(tmp_path: Path) -> None:
     assert "No baseline was measured" not in said
     assert said["Not better than raw pixels"] == "a in kNN."  # 2.5 is less than sqrt(2) * 2 = 2.83
     assert said["Better than untrained networks and a guess"] == "a, in every task."
+
+
+def test_a_baseline_that_no_test_compares_is_not_called_beaten(tmp_path: Path) -> None:
+    own, pixels = answers(4, 0.8, 0.3)
+    write_knn(tmp_path / "own.json", "own", own)
+    write_knn(tmp_path / "pixels.json", "pixels", pixels, without_predictions=True, **PIXELS)
+    assert not any("raw pixels" in head for head in statements(tmp_path))

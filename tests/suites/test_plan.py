@@ -290,3 +290,10 @@ def test_a_shipped_suite_is_a_suite(name: str, tmp_path: Path) -> None:
     words = ["net=random:resnet50", "--config", name, "--out", str(tmp_path), "--data.root", str(tmp_path)]
     cells = prepare(main.parse(words)).cells
     assert {cell.task.name for cell in cells} == set(suite.tasks)
+
+
+def test_a_file_whose_name_begins_like_an_option_is_a_value() -> None:
+    vocabulary = Vocabulary("knn", program("knn"))
+    words = vocabulary.words({"checkpoint": "-odd.pth", "record": "a.json"})
+    assert words == ["--checkpoint=-odd.pth", "--record", "a.json"]
+    assert program("knn").parse(words).checkpoint == "-odd.pth"
