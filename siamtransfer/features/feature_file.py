@@ -16,12 +16,12 @@ from siamtransfer.utils.zip_files import verify_zip
 ROWS = 8192  # that are checked at once
 
 
-def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
+def read_feature_file(path: str | Path, *, mapped: bool = False, labels_needed: bool = True) -> Features:
     """Features of any framework: an .npz with `features`[N, D] and `labels`[N] or, for several labels an
     image, `labels`[N, C] of 0 and 1.
 
     With `mapped` the features of an uncompressed file (as numpy.savez writes it) stay on disk in their own
-    type.
+    type. Where labels are not needed, a file may lack them.
 
     Raises:
         UserError: the file or one of its arrays is missing, or their shapes do not match.
@@ -29,19 +29,42 @@ def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
     try:
         if zipfile.is_zipfile(path):
             verify_zip(path)  # numpy compares no checksum where a damaged header names fewer numbers
+        elif not _begins_as_array(path):
+            raise ValueError("its content is not that of a zip archive, which an .npz file is")
         features: np.ndarray | None = _map_member(Path(path), "features.npy") if mapped else None
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.ndarray):
             raise ValueError("it holds a single array without a name")
         with content as arrays:
-            features, labels = arrays["features"] if features is None else features, arrays["labels"]
+            features = arrays["features"] if features is None else features
+            labels = arrays["labels"] if labels_needed or "labels" in arrays else None
     except KeyError as error:
         raise UserError(
             f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]"
         ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
-    if features.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(features) or not len(features):
+    if features.ndim != 2 or not len(features):
+        said = "" if labels is None else f" and labels{list(labels.shape)}"
+        raise UserError(
+            f"{path} holds features{list(features.shape)}{said}; [N,D] and [N] (or [N,C]) are needed"
+        )
+    y = None if labels is None else _checked_labels(labels, features, path)
+    if not np.issubdtype(features.dtype, np.floating):
+        raise UserError(f"{path} holds features of type {features.dtype}, not finite floating-point numbers")
+    if isinstance(features, np.memmap):
+        return Features(features, y)
+    return Features(torch.from_numpy(_narrow(features, path)), y)
+
+
+def _begins_as_array(path: str | Path) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+
+
+def _checked_labels(labels: np.ndarray, features: np.ndarray, path: str | Path) -> torch.Tensor:
+    """int64[N] or [N, C] of features[N, D]; raises UserError where they are none."""
+    if labels.ndim not in (1, 2) or len(labels) != len(features):
         raise UserError(
             f"{path} holds features{list(features.shape)} and labels{list(labels.shape)}; "
             "[N,D] and [N] (or [N,C]) are needed"
@@ -50,12 +73,7 @@ def read_feature_file(path: str | Path, *, mapped: bool = False) -> Features:
         raise UserError(f"{path} holds labels of type {labels.dtype}; integers are needed")
     if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
         raise UserError(f"{path} holds labels[N,C] other than 0 and 1")
-    y = torch.from_numpy(labels.astype(np.int64))
-    if not np.issubdtype(features.dtype, np.floating):
-        raise UserError(f"{path} holds features of type {features.dtype}, not finite floating-point numbers")
-    if isinstance(features, np.memmap):
-        return Features(features, y)
-    return Features(torch.from_numpy(_narrow(features, path)), y)
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _narrow(features: np.ndarray, path: str | Path) -> np.ndarray:

@@ -28,7 +28,7 @@ class OutsideConfig(OneCheckpointConfig):
     outside: list[str] = field(default_factory=list)
     """Sets of unknown images. NAME=FOLDER is all images below a folder, or, where NAME is a set that is known
     by name (dtd, svhn …), its test split there; NAME alone an embedded set, or noise, which is random pixels.
-    Beside feature files NAME=FILE.npz."""
+    Beside feature files NAME=FILE.npz, which needs no labels."""
     hold_out: list[str] = field(default_factory=list)
     """Classes of the set itself that are unknown: left out of train, and their test images an outside set."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))

@@ -99,7 +99,7 @@ def outside_files(config: OutsideConfig, width: int) -> dict[str, OutsideSet]:
 def _of_file(name: str, path: str | None, width: int, known: set[str]) -> OutsideSet:
     if path is None or not path.endswith(".npz"):
         raise UserError(f"--outside {name} goes with feature files: say --outside {name}=FILE.npz")
-    features = read_feature_file(path).tensor
+    features = read_feature_file(path, labels_needed=False).tensor
     if features.shape[1] != width:
         raise UserError(
             f"{printable(path)} has features of width {features.shape[1]}, and those of train have {width}: "

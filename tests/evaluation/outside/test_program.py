@@ -25,8 +25,8 @@ SCENES = ["--data.name", "fashion-scenes", "--data.size", "16", "--data.count", 
 SOURCE = ["random:resnet18:width=4:stem=small", *SCENES]
 
 
-def write_features(path: Path, x: np.ndarray, y: np.ndarray) -> str:
-    np.savez(path, features=x.astype(np.float32), labels=y)
+def write_features(path: Path, x: np.ndarray, y: np.ndarray | None) -> str:
+    np.savez(path, features=x.astype(np.float32), **({} if y is None else {"labels": y}))
     return str(path)
 
 
@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "train": train,
         "test": test,
         "same": same,
-        "far": (generator.normal(0, 9, (70, 8)), np.zeros(70, int)),
+        "far": (generator.normal(0, 9, (70, 8)), None),  # unknown images need no labels
         "narrow": (np.ones((4, 3)), np.zeros(4, int)),
     }
     return {name: write_features(folder / f"{name}.npz", *each) for name, each in arrays.items()}
