@@ -45,7 +45,8 @@ def same_origin(result: dict[str, Any], record: dict[str, Any]) -> None:
     assert result["task"] == record["task"]
     assert result["metrics"] == record["metrics"]
     assert result["protocol"] == record["protocol"]
-    moving = {"time", "command", "commit", "classes", "class_count"}  # features in memory name no class
+    # Features in memory name no class, and computing them cost something before.
+    moving = {"time", "command", "commit", "cost", "classes", "class_count"}
     old, new = record["provenance"], result["provenance"]
     assert {key: old[key] for key in old.keys() - moving} == {key: new[key] for key in new.keys() - moving}
 
@@ -97,7 +98,7 @@ def test_features_may_be_arrays() -> None:
     h, y = generator.normal(size=(40, 6)), np.arange(40) % 3
     result = knn((h, y), (h[:10], y[:10]), k=1, device="cpu")
     assert result.metrics["knn/k=1/T=0.07/top1"] == 100
-    assert set(result.provenance) == {"train_digest", "test_digest"}
+    assert set(result.provenance) == {"train_digest", "test_digest", "cost"}
     assert "std/backbone" in diagnose((h, y), restarts=0, device="cpu").metrics
     with pytest.raises(UserError, match="do not go together"):
         knn((h, y[:5]), k=1)

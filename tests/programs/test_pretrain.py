@@ -76,8 +76,8 @@ def test_a_run_says_and_writes_what_it_did(shapes_folder: Path, tmp_path: Path) 
     assert record["protocol"]["config"] == json.loads((folder / "config.json").read_text())
     assert record["provenance"]["data_fingerprint"] == open_images("folder", root=shapes_folder).fingerprint
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoint.pth", "checkpoints", "config.json", "config.json.sha256", "lock", "metrics.jsonl",
-        "metrics.jsonl.crc32", "tensorboard",
+        "checkpoint.pth", "checkpoints", "config.json", "config.json.sha256", "cost.json", "cost.json.sha256",
+        "lock", "metrics.jsonl", "metrics.jsonl.crc32", "tensorboard",
     ]  # fmt: skip
     said = run.said.splitlines()
     summary = "40 images of folder/train · batch size 8 on 1 x cpu in float32 · steps 0 to 15"
