@@ -234,7 +234,10 @@ def _find_device(name: str, local_rank: int, world_size: int) -> torch.device:
     if device.type != "cuda":
         raise UserError(f"hardware.device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
-        raise UserError("hardware.device asks for a GPU and torch finds none: use --hardware.device cpu")
+        raise UserError(
+            f"the device {name} was asked for and torch finds no GPU: use --hardware.device cpu of pretrain, "
+            "--device cpu of other programs"
+        )
     index = device.index if device.index is not None and world_size == 1 else local_rank
     if index >= torch.cuda.device_count():
         raise UserError(

@@ -58,14 +58,12 @@ class SuiteFolder:
     """A suite's folder, which nobody else writes until `close`.
 
     Raises:
-        UserError: it is a file, cannot be written, is in use, holds something else, or its suite.json is
+        UserError: it cannot be written, is in use, holds something else, or its suite.json is
             damaged.
     """
 
     def __init__(self, folder: Path, suite: str):
         self.folder, self.file = folder, folder / FILE
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"--out {folder} is a file, and a suite is kept in a folder: name another")
         if (
             folder.is_dir()
             and not self.file.exists()

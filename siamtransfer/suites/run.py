@@ -33,6 +33,8 @@ def prepare(config: SuiteConfig) -> Prepared:
     suite = read_suite(file)
     backbones = find_backbones(config.checkpoints, suite.backbones, str(file))
     out = Path(config.out) if config.out else Path("runs") / "suites" / file.stem
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, and a suite is kept in a folder: name another")
     everything = build_plan(suite, backbones, config, out)
     cells = choose(everything, config.only, config.skip)
     check_cells(cells, suite)

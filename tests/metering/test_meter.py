@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import types
 from pathlib import Path
 
@@ -20,8 +21,9 @@ GPUS = Energy(100.0, NVML, 1)
 
 
 def touch(mebibytes: int) -> None:
-    """Holds so much memory for a moment."""
-    np.ones(mebibytes * MIB, np.uint8)
+    """Holds so much memory for a moment: fresh pages of the system, none that the process had before."""
+    with mmap.mmap(-1, mebibytes * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as pages:
+        np.frombuffer(pages, np.uint8).fill(1)
 
 
 def test_nothing_counts_without_a_meter() -> None:

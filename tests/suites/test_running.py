@@ -212,7 +212,7 @@ def test_a_folder_is_of_one_suite_and_one_process(world: World) -> None:
     with pytest.raises(UserError, match="holds the suite small, not other"):
         main([*world.words(), "--config", str(other)])
     with pytest.raises(UserError, match="is a file, and a suite is kept in a folder"):
-        SuiteFolder(world.file, "small")
+        main([*world.words(), "--out", str(world.file)])
     with pytest.raises(UserError, match="holds something else than a suite"):
         SuiteFolder(world.pictures, "small")
     code = (
