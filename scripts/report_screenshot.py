@@ -11,7 +11,7 @@ import argparse
 import io
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -59,10 +59,14 @@ def photographs(page: Path) -> list[Image.Image]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         raise UserError("there is no chromium on the path")
+    views: tuple[tuple[tuple[int, int], Literal["light", "dark"]], ...] = (
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+    )
     shots = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for (width, height), scheme in ((DESKTOP, "light"), (PHONE, "dark")):
+        for (width, height), scheme in views:
             context = browser.new_context(
                 viewport={"width": width, "height": height},
                 color_scheme=scheme,
