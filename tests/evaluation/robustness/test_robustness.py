@@ -174,6 +174,19 @@ def test_backbones_are_compared_on_each_set(measured: dict[str, Any], world: Pat
         assert main.value == pytest.approx(values[1][metric] - values[0][metric])
 
 
+def test_the_seed_of_a_run_is_that_of_its_corruptions(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[Any] = []
+
+    class Watched(CorruptedImages):
+        def __init__(self, *given: Any):
+            seeds.extend(given[4:])
+            super().__init__(*given)
+
+    monkeypatch.setattr("siamtransfer.evaluation.robustness.evaluate.CorruptedImages", Watched)
+    run(world, "--corruptions=contrast", "--severities=1", "--seed=7", source="pixels")
+    assert seeds == [7]
+
+
 def test_chance_does_not_depend_on_batches_or_workers(world: Path, measured: dict[str, Any]) -> None:
     passes = ("--forward-batch-size=5", "--data.workers=2")
     again = run(world, "--corruptions=gaussian_noise", "--severities=5", *passes)
