@@ -121,11 +121,10 @@ class ImageMap:
         for name, shape in _SHAPES.items():
             array = getattr(self, name)
             fits = array.dtype == _KINDS[name] and array.ndim == len(shape)
-            for letter, size in zip(shape, array.shape, strict=False):
-                fits = fits and size == (
-                    sizes.setdefault(letter, size) if isinstance(letter, str) else letter
-                )
-            if not fits:
+            if not fits or not all(
+                size == (sizes.setdefault(letter, size) if isinstance(letter, str) else letter)
+                for letter, size in zip(shape, array.shape, strict=True)
+            ):
                 raise ValueError(f"has {name}{list(array.shape)} of {array.dtype}, which do not fit the rest")
 
     def __len__(self) -> int:

@@ -51,10 +51,8 @@ def group_letters(different: np.ndarray) -> list[str]:
     groups.sort(key=sorted)
     names = [*string.ascii_lowercase, *string.ascii_uppercase]
     names += [f"({number})" for number in range(len(names) + 1, len(groups) + 1)]
-    return [
-        "".join(name for name, group in zip(names, groups, strict=False) if thing in group)
-        for thing in range(count)
-    ]
+    named = list(zip(names[: len(groups)], groups, strict=True))
+    return ["".join(name for name, group in named if thing in group) for thing in range(count)]
 
 
 def _absorb(groups: list[frozenset[int]]) -> list[frozenset[int]]:

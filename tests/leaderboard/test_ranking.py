@@ -147,7 +147,7 @@ def test_the_tests_of_a_board_are_one_family() -> None:
     assert [pair.corrected for pair in ranking.pairs] == pytest.approx(corrected.tolist())
     for pair in ranking.pairs:
         assert (pair.better is not None) == (pair.corrected < 0.05)
-    for right, pair in zip(tasks, ranking.pairs[::3], strict=False):
+    for right, pair in zip(tasks, ranking.pairs[:21:3], strict=True):
         only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
         assert pair.p_value == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
         assert pair.difference == pytest.approx(100 * (right[0].mean() - right[1].mean()))
