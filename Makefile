@@ -55,8 +55,9 @@ format: $(VENV)/.test
 doctor: $(VENV)/.demo
 	$(PY) -m siamtransfer doctor --cpu
 
+# All tests that carry the mark `fault`, with their further cases and twenty times the inputs of fuzzed ones.
 faults: $(VENV)/.test
-	$(PY) -m pytest -m "thorough or not thorough" tests/faults
+	FUZZ_TIMES=20 $(PY) -m pytest -n $(WORKERS) --dist loadfile -m fault
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks.startup

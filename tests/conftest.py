@@ -29,8 +29,16 @@ LONGEST = (
 """Files whose tests take longest; they run first, so that no process waits for one of them at the end."""
 
 
+FAULTS = "tests/faults/"
+"""A folder of which every test carries the mark `fault`."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first; all others stay in the order of their names."""
+    """Marks the tests of faults/, and puts the longest files first; others keep the order of their names."""
+    for item in items:
+        if item.nodeid.startswith(FAULTS):
+            item.add_marker("fault")
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
