@@ -7,6 +7,7 @@ beyond words, numbers, lists and sections. Numbers such as 5e-4 are numbers.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from typing import Any
 import yaml
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.small_files import read_small_text
+from siamtransfer.utils.text import printable
+
+MOST_BYTES = 2**18
+"""Of a file; the longest configuration has some 5,000."""
+MOST_VALUES = 30_000
+"""In a file, where what an alias names counts each time; a few lines of aliases of aliases make 10**9. As
+many take two seconds, of which most is PyYAML's."""
+MOST_LEVELS = 50
+_SHOWN = 40  # characters of a wrong value
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_DIGITS = 400  # of a number; the largest double has 309
 
 _SURPRISES = re.compile(
     r"(?P<bool>yes|no|on|off)|(?P<octal>[-+]?0[0-9_]+)|(?P<base60>[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9]*)?)"
@@ -36,6 +49,23 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._values = self._levels = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node; counts before the work, for the content may be nothing but brackets."""
+        self._values += 1
+        line = self.peek_event().start_mark.line + 1
+        if self._values > MOST_VALUES:
+            raise _Mistake(f"line {line}: {_TOO_MANY}")
+        if self._levels > MOST_LEVELS:
+            raise _Mistake(f"line {line}: {_TOO_DEEP}")
+        self._levels += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._levels -= 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
@@ -57,15 +87,42 @@ class _Loader(yaml.SafeLoader):
         )
 
     def construct_str(self, node: yaml.ScalarNode) -> str:
-        surprise = _SURPRISES.fullmatch(node.value) if node.style is None else None
+        text, line = str(self.construct_scalar(node)), node.start_mark.line + 1
+        surprise = _SURPRISES.fullmatch(text) if node.style is None else None
         if surprise is not None:
-            line = node.start_mark.line + 1
-            raise _Mistake(f"line {line}: {node.value} is ambiguous: {_MEANINGS[str(surprise.lastgroup)]}")
-        return str(node.value)
+            raise _Mistake(f"line {line}: {text} is ambiguous: {_MEANINGS[str(surprise.lastgroup)]}")
+        if _NO_TEXT.search(text):
+            raise _Mistake(
+                f"line {line}: {text[:_SHOWN]!r} holds a character that no text has (NUL, or half)"
+            )
+        return text
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        text, line = str(self.construct_scalar(node)), node.start_mark.line + 1
+        if len(text) > _DIGITS:
+            raise _Mistake(f"line {line}: a number of {len(text)} digits is none that a setting takes")
+        return int(text)
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        text, line = str(self.construct_scalar(node)), node.start_mark.line + 1
+        value = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if math.isinf(value) and "inf" not in text.lower():
+            raise _Mistake(f"line {line}: {text[:_SHOWN]} is beyond the range of numbers")
+        return value
+
+    def construct_boolean(self, node: yaml.ScalarNode) -> bool:
+        text = str(self.construct_scalar(node)).lower()
+        if text not in ("true", "false"):
+            raise _Mistake(f"line {node.start_mark.line + 1}: {text[:_SHOWN]!r} is neither true nor false")
+        return text == "true"
 
 
 class _Mistake(Exception):
     pass
+
+
+_TOO_MANY = f"more than {MOST_VALUES:,} values, where what an alias (*) names counts each time"
+_TOO_DEEP = f"sections are nested deeper than the {MOST_LEVELS} levels that are read"
 
 
 _Loader.add_implicit_resolver(
@@ -82,12 +139,11 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_str)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 for _kind in ("binary", "timestamp", "omap", "pairs", "set"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse_type)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float",
-    lambda loader, node: float(node.value.replace(".inf", "inf").replace(".nan", "nan")),
-)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
+_Loader.add_constructor("tag:yaml.org,2002:bool", _Loader.construct_boolean)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -96,24 +152,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, is no YAML, or says something ambiguous; names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: this is no YAML ({error})") from error
-    tree = parse_yaml(text, str(path))
+    where = printable(path)
+    tree = parse_yaml(read_small_text(path, MOST_BYTES), where)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise UserError(
-            f"{path}: sections of settings are expected (optim: {{lr: 0.1}}), not {str(tree)[:40]!r}"
+            f"{where}: sections of settings are expected (optim: {{lr: 0.1}}), not {str(tree)[:40]!r}"
         )
     for section in (tree, *(value for value in tree.values() if isinstance(value, dict))):
         for key in section:
             if not isinstance(key, str):
                 raise UserError(
-                    f"{path}: the key {key!r} is a number, and settings have names; of a number such as 0,3 "
+                    f"{where}: the key {key!r} is a number, and settings have names; of a number such as 0,3 "
                     "the comma is to be a point"
                 )
     return tree
@@ -130,22 +181,31 @@ def parse_yaml(text: str, origin: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _refuse_loops(node, (), set())
+        _count_values(node, (), {})
         return loader.construct_document(node)
     except _Mistake as error:
         raise UserError(f"{origin}: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{origin}: this is no YAML ({' '.join(str(error).split())[:200]})") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last of \U with too large a number
+        reason = printable(" ".join(str(error).replace('in "<unicode string>", ', "at ").split())[:200])
+        raise UserError(f"{origin}: this is no YAML ({reason})") from error
 
 
-def _refuse_loops(node: yaml.Node, above: tuple[int, ...], done: set[int]) -> None:
-    """Raises _Mistake for a node that an alias puts into itself; `done` are the nodes without such a loop."""
+def _count_values(node: yaml.Node, above: tuple[int, ...], counted: dict[int, int]) -> int:
+    """How many values a node is once all aliases are written out; `counted` are the nodes that are known.
+
+    Raises:
+        _Mistake: an alias puts a node into itself, or there are too many values.
+    """
+    line = f"line {node.start_mark.line + 1}"
     if id(node) in above:
-        raise _Mistake(f"line {node.start_mark.line + 1}: a section cannot be within itself")
-    if id(node) in done:
-        return
-    inner = node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else []
+        raise _Mistake(f"{line}: a section cannot be within itself")
+    if id(node) in counted:
+        return counted[id(node)]
+    count, inner = 1, node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else []
     for each in inner:
         for part in each if isinstance(each, tuple) else (each,):
-            _refuse_loops(part, (*above, id(node)), done)
-    done.add(id(node))
+            count += _count_values(part, (*above, id(node)), counted)
+            if count > MOST_VALUES:
+                raise _Mistake(f"{line}: {_TOO_MANY}")
+    counted[id(node)] = count
+    return count

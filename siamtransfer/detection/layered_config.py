@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from siamtransfer.cli.yaml_file import parse_yaml
+from siamtransfer.cli.yaml_file import MOST_BYTES, parse_yaml
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.small_files import read_small_text
 from siamtransfer.utils.strict_json import flatten
 from siamtransfer.utils.text import printable
 
@@ -54,14 +55,10 @@ def _read(path: Path, derived: tuple[Path, ...]) -> LayeredConfig:
     if path.resolve() in derived:
         raise UserError(f"{where} is its own _BASE_ in the end; take one of them out")
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8-sig"), where)
-    except OSError as error:
-        raise UserError(
-            f"cannot read the configuration {where} ({error.strerror}); those that belong to this project "
-            "are in configs/detection"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: this is no YAML ({error})") from error
+        text = read_small_text(path, MOST_BYTES)
+    except UserError as error:
+        raise UserError(f"{error}; the configurations of this project are in configs/detection") from error
+    content = parse_yaml(text, where)
     if not isinstance(content, dict):
         raise UserError(f"{where} holds no keys; give a configuration in Detectron2's form")
     content.pop("VERSION", None)
@@ -78,5 +75,5 @@ def _literal(value: Any) -> Any:
         return value
     try:
         return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two of thousands of brackets
         return value

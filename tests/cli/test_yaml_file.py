@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from support.fuzz import examples
+from support.odd_texts import yaml_texts
+from support.sentences import is_sentence
+from support.thorough import more
 
-from siamtransfer.cli.yaml_file import read_yaml
+from siamtransfer.cli.yaml_file import parse_yaml, read_yaml
 from siamtransfer.utils.errors import UserError
 
 
@@ -72,14 +78,52 @@ def test_a_byte_order_mark_and_aliases_are_read(tmp_path: Path) -> None:
     assert read("\ufeffa: &x {b: 1}\nc: *x", tmp_path) == {"a": {"b": 1}, "c": {"b": 1}}
 
 
-def test_many_aliases_of_aliases_take_no_time(tmp_path: Path) -> None:
+@pytest.mark.fault
+def test_what_aliases_of_aliases_name_is_counted_each_time(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
-    assert len(read("\n".join(lines), tmp_path)) == 30
+    with pytest.raises(UserError, match="more than 30,000 values, where what an alias"):
+        read("\n".join(lines), tmp_path)
+    assert len(read("\n".join(lines[:4]), tmp_path)) == 4
 
 
-def test_a_missing_or_binary_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nope\.yaml: cannot be read"):
-        read_yaml(tmp_path / "nope.yaml")
-    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(UserError, match=r"b\.yaml: this is no YAML"):
-        read_yaml(tmp_path / "b.yaml")
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: " + "[" * 1000, "line 1: sections are nested deeper than the 50 levels"),
+        ("\n".join(" " * n + "a:" for n in range(60)), "line 51: sections are nested deeper"),
+        ("- " * 60, "nested deeper"),
+        more("a: " + "{a: " * 50_000, "nested deeper"),
+        more("a: [" + "1," * 120_000 + "]", "more than 30,000 values"),
+        more("".join(f"k{n}: 1\n" for n in range(20_000)), "line 15000: more than 30,000 values"),
+        ("a: " + "9" * 5000, "line 1: a number of 5000 digits"),
+        ("a: 1e999", "line 1: 1e999 is beyond the range of numbers"),
+        ("a: !!bool abc", "'abc' is neither true nor false"),
+        ("a: !!str [1]", "this is no YAML"),
+        ("a: !!int [1]", "this is no YAML"),
+        ("a: !!float {b: 1}", "this is no YAML"),
+        ("a: !!map abc", "this is no YAML"),
+        ('a: "\\UFFFFFFFF"', "this is no YAML"),
+        ('a: "\\ud800"', "line 1: '\\ud800' holds a character that no text has"),
+        ('"a\\0b": 1', "holds a character that no text has"),
+        ("a: \x1b[31m", "this is no YAML"),
+        ("#" * 2**18 + "#", "has 262,145 bytes, and a file of this kind has at most 262,144"),
+    ],
+)
+def test_bombs_and_impossible_values_are_one_sentence(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read(text, tmp_path)
+    assert words in str(caught.value)
+    assert is_sentence(caught.value)
+
+
+@pytest.mark.fault
+@examples(60)
+@given(text=yaml_texts())
+def test_any_text_is_read_or_refused_by_a_sentence(text: str) -> None:
+    try:
+        tree = parse_yaml(text, "a.yaml")
+    except UserError as error:
+        assert is_sentence(error)
+    else:
+        assert len(json.dumps(tree)) < 100 * len(text) + 100_000  # no bomb came through

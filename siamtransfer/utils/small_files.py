@@ -1,0 +1,93 @@
+"""Files of text that a user gives, read with a bound: configurations, records, lists of runs.
+
+A device such as /dev/zero has no end, and a pipe to which nobody writes blocks for ever, so only ordinary
+files are read, and only those that are not larger than any of their kind.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
+
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_MARKS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),  # before that of UTF-16, with which it begins
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+
+
+def read_small_file(path: str | Path, most: int) -> bytes:
+    """The content of an ordinary file of at most `most` bytes.
+
+    Raises:
+        UserError: there is no such file, it is a folder, a pipe or a device, it is larger, or it cannot be
+            read.
+    """
+    where = printable(path)
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            for is_kind, name in _KINDS:
+                if is_kind(status.st_mode):
+                    raise UserError(f"{where} cannot be read: it is {name}; name an ordinary file")
+            if status.st_size > most:
+                raise UserError(
+                    f"{where} has {status.st_size:,} bytes, and a file of this kind has at most {most:,}: it "
+                    "is something else"
+                )
+            content = file.read(most + 1)  # files of /proc have no size
+    except IsADirectoryError as error:
+        raise UserError(f"{where} cannot be read: it is a folder; name an ordinary file") from error
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a name with a NUL
+        raise UserError(f"{where} cannot be read: {error}") from error
+    if len(content) > most:
+        raise UserError(f"{where} has more than the {most:,} bytes that a file of this kind has at most")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """`os.open` that does not wait for somebody to write to a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_small_text(path: str | Path, most: int) -> str:
+    """The text of an ordinary file of at most `most` bytes, in UTF-8 with or without its mark.
+
+    Raises:
+        UserError: see `read_small_file`; or it is in another encoding, or no text.
+    """
+    return text_of(read_small_file(path, most), printable(path))
+
+
+def text_of(content: bytes, where: str) -> str:
+    """The bytes of the file `where` as text.
+
+    Raises:
+        UserError: they are no UTF-8; names the encoding where they say it.
+    """
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            raise UserError(f"{where} is text in {encoding}: save it as UTF-8")
+    if b"\0" in content:
+        raise UserError(f"{where} is no text, or text in UTF-16: it holds bytes of zero; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{where} is no UTF-8 text: line {line} holds the byte 0x{content[error.start]:02x}; save it as "
+            "UTF-8"
+        ) from error
