@@ -105,7 +105,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed, this is ' + sys.version) if sys.version_info < (3, 11) else None"
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt scripts/get_detectron2.py | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml constraints.txt scripts/get_detectron2.py scripts/release_patches.py | $(VENV)/bin/python
 	$(PIP) -e ".[detection]"
 	-$(PY) -m pip uninstall --quiet --yes faiss-$(OTHER_FAISS)
 	$(PIP) -e ".[$(FAISS)]" || echo "faiss-$(FAISS) cannot be installed here: kNN will use torch's exact search"

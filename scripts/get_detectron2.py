@@ -7,9 +7,9 @@
 
 The official repository has to be compiled, against the torch that is already installed. Where it cannot be
 reached or built, the source archive of release 0.6 on the package index, pinned by its digest, gives its
-Python files: box and mask R-CNN need no more, and siamtransfer/detection/detectron2/compat.py supplies
-what that release misses on current libraries. Running this twice changes nothing. It needs only the standard
-library.
+Python files: box and mask R-CNN need no more. release_patches.py, beside this file, says which lines of them
+are changed and why, so that scripts of your own run on current libraries. Running this twice changes nothing;
+over files that an earlier version of it placed it makes the changes. It needs only the standard library.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import sysconfig
 import tarfile
 import tempfile
 from pathlib import Path
+
+import release_patches
 
 REPOSITORY = "https://github.com/facebookresearch/detectron2.git"
 # main of June 2026, of which the reference numbers of this project are
@@ -74,6 +76,8 @@ def install(release: bool, official: bool) -> str:
     if present == "official" and release:
         raise InstallError("the official build is installed; run `pip uninstall detectron2` before --release")
     if present is not None and not (present == "release" and official):
+        if present == "release" and mend_placed(folder):
+            return f"detectron2 mended: {DESCRIPTIONS['release']}"
         return f"detectron2 is already installed: {DESCRIPTIONS[present]}"
     if not release:
         refusal = build_official()
@@ -89,7 +93,8 @@ def install(release: bool, official: bool) -> str:
 
 DESCRIPTIONS = {
     "official": "the official repository, compiled",
-    "release": f"the Python files of release {VERSION} (archive {ARCHIVE}, digest verified)",
+    "release": f"the Python files of release {VERSION} (archive {ARCHIVE}, digest verified), fitted to "
+    "current libraries",
 }
 
 
@@ -106,7 +111,7 @@ def installed_kind() -> str | None:
     if spec is None or spec.origin is None:
         return None
     package = Path(spec.origin).parent
-    if any(package.glob("_C.*")):
+    if release_patches.is_compiled(package):
         return "official"
     installer = package.parent / f"detectron2-{VERSION}.dist-info" / "INSTALLER"
     if installer.is_file() and installer.read_text().strip() == MARKER:
@@ -218,12 +223,25 @@ def place_package(archive: Path, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".detectron2-") as scratch:
             unpacked = Path(scratch)
             unpack(archive, unpacked)
+            release_patches.apply(unpacked / "detectron2")
             write_metadata(unpacked, metadata.name)
             shutil.rmtree(metadata, ignore_errors=True)
             (unpacked / metadata.name).rename(metadata)
             (unpacked / "detectron2").rename(folder / "detectron2")
     except OSError as error:
         raise InstallError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def mend_placed(folder: Path) -> int:
+    """Makes the changes of release_patches.py in files that an earlier version placed below `folder`; returns
+    the number of files."""
+    try:
+        mended = release_patches.apply(folder / "detectron2")
+        if mended:
+            write_record(folder, f"detectron2-{VERSION}.dist-info")
+    except OSError as error:
+        raise InstallError(f"cannot write into {folder}: {error.strerror or error}") from error
+    return mended
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -252,12 +270,20 @@ def write_metadata(folder: Path, name: str) -> None:
         f"Summary: Python files of Detectron2 {VERSION}, from {ARCHIVE}\nLicense: Apache-2.0\n"
         "Home-page: https://github.com/facebookresearch/detectron2\n"
     )
+    write_record(folder, name)
+
+
+def write_record(folder: Path, name: str) -> None:
+    """Writes the list of all files of the package and of its dist-info `name`, with their digests."""
+    record = folder / name / "RECORD"
     rows = [f"{name}/RECORD,,"]
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted([*(folder / "detectron2").rglob("*"), *(folder / name).rglob("*")]):
+        if not path.is_file() or path == record or path.suffix == ".pyc":
+            continue
         data = path.read_bytes()
         digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
         rows.append(f"{path.relative_to(folder).as_posix()},sha256={digest},{len(data)}")
-    (info / "RECORD").write_text("\n".join(rows) + "\n")
+    record.write_text("\n".join(rows) + "\n")
 
 
 def pip(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,10 @@ SCRIPT = paths.SCRIPTS / "get_detectron2.py"
 FILES = {
     "detectron2/__init__.py": '__version__ = "0.6"\n',
     "detectron2/layers/__init__.py": "",
+    "detectron2/data/build.py": "histogram = np.zeros(3, dtype=np.int)\nkept = np.bool_(np.int64(1))\n",
+    "detectron2/model_zoo/model_zoo.py": "import os\nimport pkg_resources\nimport torch\n\n"
+    'file = pkg_resources.resource_filename(\n    "detectron2.model_zoo", os.path.join("configs", name)\n)\n',
+    "detectron2/utils/visualizer.py": "import math\nimport cv2\nimport numpy\n",
     "detectron2/model_zoo/configs/Base-RCNN-C4.yaml": "MODEL: {}\n",
     "LICENSE": "Apache\n",
     "setup.py": "raise SystemExit('must not run')\n",
@@ -55,11 +59,61 @@ def test_only_the_package_is_placed_with_metadata_that_pip_knows(tmp_path: Path,
     info = "detectron2-0.6.dist-info"
     package = {name for name in FILES if name.startswith("detectron2/") and ".." not in name}
     metadata = {f"{info}/{name}" for name in ("LICENSE", "INSTALLER", "METADATA", "RECORD")}
-    assert files_of(site) == package | metadata
+    assert files_of(site) == package | metadata | {"detectron2/_C.py"}
     (found,) = importlib.metadata.distributions(name="detectron2", path=[str(site)])
     assert found.version == "0.6"
     assert {str(file) for file in found.files or ()} == files_of(site)
     assert {path.name for path in tmp_path.iterdir()} == {"archive.tar.gz", "site"}
+
+
+def read(site: Path, name: str) -> str:
+    return (site / "detectron2" / name).read_text()
+
+
+def test_lines_that_current_libraries_do_not_run_are_changed(tmp_path: Path, script: ModuleType) -> None:
+    site = tmp_path / "site"
+    script.place_package(tmp_path / "archive.tar.gz", site)
+    assert read(site, "data/build.py") == "histogram = np.zeros(3, dtype=int)\nkept = np.bool_(np.int64(1))\n"
+    zoo = read(site, "model_zoo/model_zoo.py")
+    assert "pkg_resources" not in zoo
+    place = {"name": "a.yaml", "__file__": str(site / "m.py")}
+    exec(zoo.replace("import torch\n", ""), place)
+    assert place["file"] == str(site / "configs" / "a.yaml")
+    assert read(site, "utils/visualizer.py") == "import math\nimport numpy\n"
+
+
+def test_the_stand_in_answers_the_report_and_names_the_cure(tmp_path: Path, script: ModuleType) -> None:
+    script.place_package(tmp_path / "archive.tar.gz", tmp_path / "site")
+    spec = importlib.util.spec_from_file_location("stand_in", tmp_path / "site/detectron2/_C.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (
+        module.get_compiler_version() == module.get_cuda_version() == "none: the Python files of release 0.6"
+    )
+    assert not module.has_cuda()
+    with pytest.raises(AttributeError, match=r"_C\.box_iou_rotated is in the compiled part .* --official$"):
+        _ = module.box_iou_rotated
+
+
+def test_files_that_an_earlier_version_placed_are_mended_once(
+    tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network: what pip knows of them is true afterwards."""
+    site = tmp_path / "site"
+    script.place_package(tmp_path / "archive.tar.gz", site)
+    (site / "detectron2" / "_C.py").unlink()
+    (site / "detectron2" / "data" / "build.py").write_text(FILES["detectron2/data/build.py"])
+    assert kind_seen_from(site) == "release"
+    monkeypatch.setattr(script.sysconfig, "get_paths", lambda: {"purelib": str(site)})
+    monkeypatch.setattr(script, "installed_kind", lambda: "release")
+    assert script.install(release=False, official=False).startswith("detectron2 mended: ")
+    assert "np.int)" not in read(site, "data/build.py")
+    (found,) = importlib.metadata.distributions(name="detectron2", path=[str(site)])
+    assert {str(file) for file in found.files or ()} == files_of(site)
+    assert script.install(release=False, official=False).startswith("detectron2 is already installed: ")
+    assert kind_seen_from(site) == "release"
 
 
 def test_another_digest_installs_nothing(
@@ -90,7 +144,12 @@ def kind_seen_from(folder: Path) -> str:
     )
     command = [sys.executable, "-S", "-c", program % SCRIPT]
     done = subprocess.run(
-        command, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True, cwd=folder
+        command,
+        env={"PYTHONPATH": f"{folder}:{paths.SCRIPTS}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
     )
     return done.stdout.strip()
 
@@ -136,6 +195,7 @@ def test_which_of_the_two_is_installed(
     placed: list[Path] = []
     monkeypatch.setattr(script, "installed_kind", lambda: present)
     monkeypatch.setattr(script, "build_official", lambda: "no compiler")
+    monkeypatch.setattr(script, "mend_placed", lambda folder: 0)
     monkeypatch.setattr(script, "download_archive", lambda scratch: scratch)
     monkeypatch.setattr(script, "place_package", lambda archive, folder: placed.append(folder))
     try:

@@ -1,9 +1,9 @@
 """Imports Detectron2, and supplies what its release 0.6 misses on current libraries.
 
-The official main branch needs none of it. The Python files of release 0.6 (scripts/get_detectron2.py places
-them where the official repository cannot be built) come without the compiled `detectron2._C`, and use names
-that Pillow 10 and NumPy 1.24 removed. Each is supplied only where it is missing, before the first import.
-Do not import `detectron2.model_zoo` in either version: it needs setuptools' old `pkg_resources`.
+The official main branch needs none of it, nor do the Python files of release 0.6 as scripts/get_detectron2.py
+places them. The same files from elsewhere, or placed by an earlier version of that script, come without the
+compiled `detectron2._C`, and use names that Pillow 10 and NumPy 1.24 removed. Each is supplied only where it
+is missing, before the first import.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def import_detectron2() -> Detectron2:
 def _import() -> Detectron2:
     try:
         package = importlib.import_module("detectron2")
-        compiled = any(any(Path(folder).glob("_C.*")) for folder in package.__path__)
-        if not compiled:
+        extensions = [path for folder in package.__path__ for path in Path(folder).glob("_C.*")]
+        compiled = any(path.suffix != ".py" for path in extensions)
+        if not extensions:
             _supply_extension(package)
         importlib.import_module("detectron2.checkpoint")
         importlib.import_module("detectron2.modeling")
@@ -91,7 +92,11 @@ def _supply_removed_names() -> None:
 
 
 def _supply_extension(package: types.ModuleType) -> None:
-    """`detectron2.layers` imports the compiled module at once but calls it only for a few rare layers."""
+    """`detectron2.layers` imports the compiled module at once but calls it only for a few rare layers; the
+    report of `default_setup` asks it for the versions of compilers."""
     extension = types.ModuleType("detectron2._C", "stands in for the compiled part, which is not installed")
+    for name in ("get_compiler_version", "get_cuda_version"):
+        setattr(extension, name, lambda: "none: Python files only")
+    extension.has_cuda = lambda: False  # type: ignore[attr-defined]
     sys.modules[extension.__name__] = extension
     package._C = extension  # type: ignore[attr-defined]
