@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.utils.children import run_child
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -17,10 +18,14 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 def stage(program: str, *arguments: object) -> dict[str, Any]:
-    """Runs one program with its words to people passed through; returns its JSON document."""
+    """Runs one program with its words to people passed through; returns its JSON document.
+
+    Raises:
+        SystemExit: it did not end well, or a signal ended it; with its status.
+    """
     command = [sys.executable, str(HERE / program), *map(str, arguments)]
     say(f"\n$ python {program} {' '.join(map(str, arguments))}")
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = run_child(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     return json.loads(done.stdout.splitlines()[-1])

@@ -29,6 +29,7 @@ from siamtransfer.cli.yaml_file import read_yaml
 from siamtransfer.metering.meter import metered
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
+from siamtransfer.utils.workers import explained_workers
 
 C = TypeVar("C")
 Record = dict[str, Any]
@@ -60,7 +61,8 @@ class Command(Generic[C]):
     def __call__(self, argv: Sequence[str] | None = None) -> Record | None:
         """Parses the words and does the work, whose cost is counted; returns the record on rank 0."""
         config = self.parse(argv)
-        with metered():
+        workers = next((flag for flag in self.flags() if flag.endswith("workers")), None)
+        with metered(), explained_workers(workers):
             return self.work(config)
 
     def parse(self, argv: Sequence[str] | None = None) -> C:

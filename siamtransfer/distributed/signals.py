@@ -5,30 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 
-from siamtransfer.utils.log import say
+from siamtransfer.utils.log import is_first_rank, say
+from siamtransfer.utils.signals import INTERRUPTED, STOPPING, SecondInterrupt, Taken
 
-STOPPING = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-)
-"""The signals that save and stop, those of them that the system has."""
-INTERRUPTED = 130
-TWICE_SECONDS = 0.5  # torchrun hands on the Ctrl-C that the terminal has sent already: these are one
+__all__ = ["STOPPING", "StopSignal", "Stopped"]
+
+
+class Stopped(SystemExit):
+    """A signal came where nothing waits for the end of a step; its code is 128 and the signal's number."""
 
 
 class StopSignal:
-    """Turns SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 into a wish that the training loop reads between steps.
+    """Turns the signals of STOPPING into a wish that a loop reads between steps.
 
     A second Ctrl-C ends the process at once with status 130, whatever it is doing; the state of the last save
-    is whole. Other signals that are repeated change nothing, so a save in progress is not cut short. The
-    previous handlers return on exit.
+    is whole. Other signals that are repeated change nothing, so a save in progress is not cut short. A SIGHUP
+    that is ignored, as below `nohup`, stays ignored. The previous handlers return on exit.
 
     Attributes:
         exit_status: None until a signal came, then 128 and its number: 143 (SIGTERM), 130 (Ctrl-C), 129
-            (SIGHUP) or 138 (SIGUSR1).
+            (SIGHUP), 138 (SIGUSR1), 140 (SIGUSR2) or 152 (SIGXCPU).
         doing: what is done before the program ends, for the message of the first Ctrl-C.
     """
 
@@ -36,57 +36,63 @@ class StopSignal:
         self.exit_status: int | None = None
         self.doing = "finishing the work at hand"
         self._came = 0.0
-        self._previous: dict[int, object] = {}
-        self._pipe: tuple[int, int] | None = None
-        self._previous_pipe = -1
-        self._thread: threading.Thread | None = None
+        self._raises = False
+        self._interrupts = SecondInterrupt()
+        self._taken = Taken(self._note, self._answer)
 
     @property
     def seconds(self) -> float:
         """The seconds since the first signal."""
         return time.monotonic() - self._came if self.exit_status is not None else 0.0
 
+    def __enter__(self) -> StopSignal:
+        self._taken.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._taken.__exit__(*exc)
+
+    @contextlib.contextmanager
+    def at_once(self, when: bool = True) -> Iterator[None]:
+        """Around work of which nothing is kept, such as the listing of images or a measurement: a signal that
+        comes within it, or came before, ends it by an exception. It is for a process that is alone (`when`):
+        ranks end together, after a step.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        if not when:
+            yield
+            return
+        self._raises = True
+        try:
+            self._raise()
+            yield
+        finally:
+            self._raises = False
+
+    def wait_for_steps(self) -> None:
+        """Ends `at_once` from within: the work from now on is kept."""
+        self._raises = False
+
+    def _raise(self) -> None:
+        if self._raises and self.exit_status is not None:
+            self._raises = False
+            raise Stopped(self.exit_status)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.exit_status is None:
             self._came = time.monotonic()
             self.exit_status = 128 + number
+        self._raise()
 
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                self._previous[number] = signal.signal(number, self._note)
-            self._pipe = os.pipe()
-            for end in self._pipe:
-                os.set_inheritable(end, False)
-            os.set_blocking(self._pipe[1], False)
-            self._previous_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            self._thread = threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._pipe is None or self._thread is None:
+    def _answer(self, number: int) -> None:
+        """Acknowledges the first Ctrl-C, and ends the process on the second."""
+        if number != signal.SIGINT:
             return
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        signal.set_wakeup_fd(self._previous_pipe)
-        os.close(self._pipe[1])  # ends the thread
-        self._thread.join(1)
-        self._pipe = None
-
-    def _watch(self, pipe: int) -> None:
-        """Reads the number of every signal at once, also while the main thread is in a collective, where no
-        handler of Python's is called."""
-        first = None
-        with contextlib.closing(os.fdopen(pipe, "rb", buffering=0)) as numbers:
-            while number := numbers.read(1):
-                if number[0] != signal.SIGINT:
-                    continue
-                now = time.monotonic()
-                if first is not None and now - first > TWICE_SECONDS:
-                    say("quitting at once; the state of the last save is whole")
-                    os._exit(INTERRUPTED)
-                if first is None:
-                    first = now
-                    if os.environ.get("RANK", "0") == "0":
-                        say(f"{self.doing}; press Ctrl-C again to quit at once")
+        first = self._interrupts.is_first(time.monotonic())
+        if first is False:
+            say("quitting at once; the state of the last save is whole")
+            os._exit(INTERRUPTED)
+        if first and is_first_rank():
+            say(f"{self.doing}; press Ctrl-C again to quit at once")

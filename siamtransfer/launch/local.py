@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import types
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from siamtransfer.cli.entry import ERROR_MARKER
 from siamtransfer.training.stop_marker import VARIABLE
+from siamtransfer.utils.children import Child
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.log import say
 
 SHUTDOWN_SECONDS = 240  # how long torchrun waits for processes to save themselves after a signal
 MOST_THREADS = 8  # of a process for computations on the CPU
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+TORCHRUNS_OWN = 1  # its status, whatever those of its processes are
 
 
 def count_gpus() -> int:
@@ -60,8 +57,8 @@ def torchrun_command(program: str, words: Sequence[str], processes: int, max_res
 def run_here(command: Sequence[str], processes: int) -> int:
     """Runs the command to its end, hands signals on to it, and returns the exit status of the run.
 
-    That is 128 and the signal's number after a stop in which the run saved itself, 2 after a user's error,
-    else the command's own. A user's error is not tried again, whatever --max-restarts says.
+    That is 128 and the signal's number after a stop by a signal, 2 after a user's error, else the command's
+    own. A user's error is not tried again, whatever --max-restarts says.
     """
     with tempfile.TemporaryDirectory() as folder:
         stopped, mistaken = Path(folder) / "stopped", Path(folder) / "error"
@@ -70,39 +67,23 @@ def run_here(command: Sequence[str], processes: int) -> int:
         if processes > 1:
             threads = max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // processes))
             environment.setdefault("OMP_NUM_THREADS", str(threads))
-        # In a session of its own, a Ctrl-C of the terminal reaches the command once: from here.
-        child = subprocess.Popen(command, env=environment, start_new_session=True)
-        with _handing_on(child):
-            status = _wait(child, mistaken)
+        with Child(command, env=environment) as child:
+            _wait(child.process, mistaken)
         for marker in (mistaken, stopped):
-            if status != 0 and marker.exists():
+            if child.status != 0 and marker.exists():
                 return int(marker.read_text(encoding="utf-8"))
-    return status if status >= 0 else 128 - status
+    if child.status == TORCHRUNS_OWN and child.came:
+        return 128 + child.came[0]  # the signal ended a program that keeps nothing
+    return child.status
 
 
-def _wait(child: subprocess.Popen[bytes], mistaken: Path) -> int:
-    """The command's status; it is ended where a process of it has met a user's error."""
+def _wait(process: subprocess.Popen[bytes], mistaken: Path) -> None:
+    """Waits for the command; it is ended where a process of it has met a user's error."""
     while True:
         try:
-            return child.wait(timeout=0.5)
+            process.wait(timeout=0.5)
+            return
         except subprocess.TimeoutExpired:
             if mistaken.exists():
                 break
-    child.terminate()
-    return child.wait()
-
-
-@contextmanager
-def _handing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals go to the command: SIGUSR1, which torchrun does not know, as SIGTERM."""
-
-    def hand_on(number: int, frame: types.FrameType | None) -> None:
-        say(f"{signal.Signals(number).name}: handed on to the run")
-        child.send_signal(signal.SIGTERM if number == signal.SIGUSR1 else number)
-
-    before = {number: signal.signal(number, hand_on) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    process.terminate()

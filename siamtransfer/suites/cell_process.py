@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from siamtransfer.cli.entry import INTERRUPTED, USER_ERROR
+from siamtransfer.cli.ending import EndOnSignal
+from siamtransfer.cli.entry import USER_ERROR
+from siamtransfer.utils.signals import INTERRUPTED
 
 PRELOADED = [
     *(
@@ -137,13 +138,13 @@ def _run(job: Job, results: Connection, alive: Connection) -> None:
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     _redirect(job.log)
     os.environ.update(job.environment)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _end)
     if job.threads is not None:
         import torch
 
         torch.set_num_threads(job.threads)
-    outcome = _outcome_of(job)
+    with EndOnSignal() as ending:
+        outcome = _outcome_of(job)
+        ending.forgo()
     results.send(outcome)
     results.close()
     sys.stdout.flush()
@@ -198,11 +199,6 @@ def _redirect(log: str) -> None:
     os.dup2(file, 2)
     os.close(file)
     os.close(nothing)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """Ends the program by an exception, so that it removes what it was writing."""
-    raise SystemExit(128 + number)
 
 
 def _end_with_parent(alive: Connection) -> None:

@@ -6,9 +6,12 @@ usual.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import sys
+from collections.abc import Iterator
 
 LOGGER = logging.getLogger("siamtransfer")
 
@@ -24,11 +27,22 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+@contextlib.contextmanager
+def unless_hung_up() -> Iterator[None]:
+    """Around words for a terminal that may have been closed: nobody reads them, and the work goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+
+
 class _Stderr(logging.Handler):
     """Writes to the present sys.stderr, because tests and notebooks replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        with unless_hung_up():
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def print_messages() -> None:

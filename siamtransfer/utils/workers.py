@@ -1,20 +1,28 @@
-"""What every process that loads data does first."""
+"""What every process that loads data does first, and what is said where one is lost."""
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import functools
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-_PR_SET_PDEATHSIG = 1  # Linux: <sys/prctl.h>
+from siamtransfer.utils.children import end_with_parent
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.signals import STOPPING
+
 _POLL_SECONDS = 1.0
-_IGNORED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_IGNORED = tuple(number for number in STOPPING if number != signal.SIGTERM)
+_LOST = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) "
+    r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly(?: with exit code (?P<status>\d+))?)"
+)
 
 
 def worker_init() -> Callable[[int], None]:
@@ -26,6 +34,36 @@ def worker_init() -> Callable[[int], None]:
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     return functools.partial(_begin, os.getpid(), in_main_thread)
+
+
+@contextlib.contextmanager
+def explained_workers(option: str | None) -> Iterator[None]:
+    """Around a program that may have workers; `option` is the one that says how many.
+
+    Raises:
+        UserError: one of them was ended from outside; says what helps.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if (sentence := lost_worker(error, option)) is None:
+            raise
+        raise UserError(sentence) from error
+
+
+def lost_worker(error: RuntimeError, option: str | None = None) -> str | None:
+    """What to say of torch's error where a loader has lost a worker; None for other errors."""
+    found = _LOST.search(str(error))
+    if found is None:
+        return None
+    how = f"ended with status {found['status']}" if found["status"] else "was ended"
+    if found["signal"] is not None:
+        how = f"was ended by a signal ({found['signal'].strip()})"
+    fewer = f"lower {option}, or " if option else ""
+    return (
+        f"a process that reads images {how}, by the system where memory ran out, or by hand: "
+        f"{fewer}give the job more memory"
+    )
 
 
 def _begin(parent: int, in_main_thread: bool, _: int) -> None:
@@ -72,9 +110,7 @@ def _die_with(parent: int, in_main_thread: bool) -> None:
         else:
             os._exit(1)  # the parent has ended already
     if in_main_thread and sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+        end_with_parent(signal.SIGKILL, parent)
         return
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
