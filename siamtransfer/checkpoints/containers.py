@@ -19,6 +19,7 @@ from siamtransfer.checkpoints.distributed_checkpoint import read_distributed
 from siamtransfer.checkpoints.folders import DISTRIBUTED, INDEX, weights_in_folder
 from siamtransfer.checkpoints.foreign_content import HAIKU, WHOLE_MODEL, size_of_model
 from siamtransfer.checkpoints.foreign_files import describe_foreign_file
+from siamtransfer.checkpoints.pickle_survey import TooMuch
 from siamtransfer.checkpoints.pickles import (
     Inert,
     is_numpy_pickle,
@@ -28,7 +29,10 @@ from siamtransfer.checkpoints.pickles import (
     unsafe_globals,
 )
 from siamtransfer.checkpoints.state_names import verify_name
+from siamtransfer.checkpoints.zip_records import refuse_records
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
+from siamtransfer.utils.text import printable
 from siamtransfer.utils.zip_files import verify_zip
 
 _JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
@@ -63,8 +67,10 @@ def open_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
     Raises:
         UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
     """
+    refuse_special(path)
     if path.is_dir():
         path = weights_in_folder(path)
+        refuse_special(path)
     if path.name == DISTRIBUTED:
         return OpenedFile(read_distributed(path.parent))
     if path.name.endswith(INDEX):
@@ -81,6 +87,8 @@ def open_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
         return _open_pickled(path, trust_pickle=trust_pickle)
     except UserError:
         raise
+    except TooMuch as error:
+        raise UserError(f"{path} {printable(str(error))}") from error
     except Exception as error:  # torch.load raises a dozen types, KeyError and struct.error among them
         raise UserError(_explain(path, error)) from error
 
@@ -92,13 +100,12 @@ def _open_pickled(path: Path, *, trust_pickle: bool) -> OpenedFile:
         Exception: whatever torch.load raises.
     """
     zipped = _first_bytes(path).startswith(b"PK")
-    if zipped:
-        _verify_checksums(path)
+    stored = zipped and _verify_records(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols
         if not zipped and is_numpy_pickle(path):
             return OpenedFile(read_numpy_pickle(path))
-        mapped = zipped and not trust_pickle  # a trusted file runs its code once
+        mapped = stored and not trust_pickle  # a trusted file runs its code once
         content = read_torch(path, mmap=mapped, trust=trust_pickle)
         if mapped and size_of_model(content) >= _MOST * path.stat().st_size:
             mapped, content = False, read_torch(path, mmap=False, trust=False)
@@ -202,18 +209,30 @@ def _whole_size(path: Path) -> int:
         return 0
 
 
-def _verify_checksums(path: Path) -> None:
-    """Compares the checksum of each record and, of a training's checkpoint, the digest in the file's name."""
+def _verify_records(path: Path) -> bool:
+    """Compares the checksum of each record and, of a training's checkpoint, the digest in the file's name.
+
+    Returns:
+        Whether all records are stored as they are, not compressed.
+
+    Raises:
+        TooMuch: the records ask for more than the bounds.
+    """
     try:
+        stored = refuse_records(path)
         verify_zip(path)
         verify_name(path)
+        return stored
     except (zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}): get it again") from error
 
 
 def _explain(path: Path, error: Exception) -> str:
     """The error of loading as one sentence."""
-    unsafe = unsafe_globals(path)
+    try:
+        unsafe = unsafe_globals(path)
+    except TooMuch as bound:
+        return f"{path} {printable(str(bound))}"
     if any(name.split(".")[0] in _JAX for name in unsafe):
         return f"{path} {HAIKU}"
     quantisers = [name for name in unsafe if name.split(".")[0] in _QUANTISERS]
@@ -237,7 +256,7 @@ def _explain(path: Path, error: Exception) -> str:
             "nothing of it was run: save the tensors alone, as torch.save(model.state_dict(), ...), or, if "
             "you trust whoever made it, read it with --trust-pickle"
         )
-    reason = (str(error).strip() or "no reason given").splitlines()[0][:100]
+    reason = printable((str(error).strip() or "no reason given").splitlines()[0][:100])
     return (
         f"{path} is truncated, damaged or not a checkpoint ({type(error).__name__}: {reason}): get it again"
     )

@@ -4,26 +4,33 @@ A pickle can call any function while it is loaded. Three rules prevent this:
 - PyTorch's restricted reader makes tensors, numbers, texts, lists and dicts only.
 - Objects that old training scripts stored beside their tensors (parsed arguments, OmegaConf, logs) are on a
   list of names. Each is replaced by an `Inert` object, so that no code of theirs runs.
-- A pickle of NumPy arrays, which is Detectron2's own format, has a reader that knows arrays only.
+- A pickle of NumPy arrays, which is Detectron2's own format, has a reader that knows arrays only
+  (stored_arrays.py).
+
+Before any of them reads, pickle_survey.py follows the pickle's opcodes: what would take too much memory or
+time is refused. After it, content_bounds.py sees that the content is a tree.
 """
 
 from __future__ import annotations
 
 import argparse
-import codecs
 import collections
 import contextlib
+import functools
 import io
-import pickle
-import pickletools
+import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-import numpy as np
 import torch
+
+from siamtransfer.checkpoints.content_bounds import refuse_tangled
+from siamtransfer.checkpoints.pickle_survey import survey
+from siamtransfer.checkpoints.stored_arrays import GLOBALS as _ARRAY_GLOBALS
+from siamtransfer.checkpoints.stored_arrays import read_stored_arrays
 
 # Globals in ordinary checkpoints that PyTorch's restricted reader allows.
 _SAFE = re.compile(
@@ -85,13 +92,21 @@ def _new_list(*_: Any) -> list[Any]:
 
 def as_plain(value: Any, depth: int = 8) -> Any:
     """Settings as plain dicts: those of parsed arguments, of a subclass of dict and of OmegaConf."""
+    return _as_plain(value, depth, {})
+
+
+def _as_plain(value: Any, depth: int, done: dict[tuple[int, int], Any]) -> Any:
+    """`as_plain`, which meets each object at each depth once: those of OmegaConf refer to their parents."""
     if isinstance(value, argparse.Namespace):  # of a file that the user trusts
         value = vars(value)
     if isinstance(value, Inert):
         state = value.state if isinstance(value.state, dict) else {}
         value = state.get("_content", state.get("_val", state))
     if isinstance(value, dict) and depth:
-        return {key: as_plain(item, depth - 1) for key, item in value.items()}
+        place = id(value), depth
+        if place not in done:
+            done[place] = {key: _as_plain(item, depth - 1, done) for key, item in value.items()}
+        return done[place]
     return value
 
 
@@ -119,12 +134,19 @@ def read_torch(path: Path, *, mmap: bool, trust: bool) -> Any:
     """torch.load onto the CPU, restricted unless `trust`; settings become `Inert` objects.
 
     Raises:
+        TooMuch: it asks for more than the bounds, or holds no tree.
         Exception: whatever torch.load raises, a dozen types.
     """
     if trust:
-        return torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
-    with torch.serialization.safe_globals(_allowed(_globals_in(path))):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        content = torch.load(path, map_location="cpu", weights_only=False, mmap=mmap)
+    else:
+        surveyed = _surveyed(path)
+        if not surveyed.whole:
+            raise EOFError("its pickle is cut or damaged")
+        with torch.serialization.safe_globals(_allowed(surveyed.names)):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    refuse_tangled(content)
+    return content
 
 
 def read_torch_stream(stream: IO[bytes]) -> Any:
@@ -133,10 +155,14 @@ def read_torch_stream(stream: IO[bytes]) -> Any:
     Raises:
         Exception: whatever torch.load raises; UnpicklingError where it holds other Python objects.
     """
-    names = list(_globals_of(_pickles_in(stream)))
+    surveyed = _survey_pickles(stream)
+    if not surveyed.whole:
+        raise EOFError("its pickle is cut or damaged")
     stream.seek(0)
-    with torch.serialization.safe_globals(_allowed(names)):
-        return torch.load(stream, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_allowed(surveyed.names)):
+        content = torch.load(stream, map_location="cpu", weights_only=True)
+    refuse_tangled(content)
+    return content
 
 
 def _allowed(names: Iterable[str]) -> list[Any]:
@@ -160,86 +186,72 @@ def read_numpy_pickle(path: Path) -> Any:
     Raises:
         Exception: whatever unpickling raises.
     """
+    if not _surveyed(path).whole:
+        raise EOFError("its pickle is cut or damaged")
     with path.open("rb") as file:
-        return _as_tensors(_ArrayReader(file).load())
+        return read_stored_arrays(file)
 
 
-class _Array(np.ndarray):
-    """An array of numbers. NumPy's own constructor would also make arrays of objects, and read their
-    addresses from the file's bytes."""
+class _Surveyed(NamedTuple):
+    """The globals of all pickles of a file, and whether each comes to its end."""
 
-    def __new__(cls, shape: tuple[int, ...], dtype: Any = float, buffer: Any = None) -> _Array:
-        if np.dtype(dtype).hasobject:
-            raise pickle.UnpicklingError("it holds an array of Python objects")
-        return super().__new__(cls, shape, dtype, buffer)
+    names: tuple[str, ...]
+    whole: bool
 
 
-# What a pickle of NumPy arrays calls, by the names of NumPy 1 and 2.
-_ARRAY_GLOBALS: dict[str, Any] = {
-    "numpy.ndarray": _Array,
-    "numpy.dtype": np.dtype,
-    "builtins.bytearray": bytearray,
-    "builtins.bytes": bytes,
-    "_codecs.encode": codecs.encode,
-    "collections.OrderedDict": collections.OrderedDict,
-}
-for _core in ("numpy.core", "numpy._core"):
-    _ARRAY_GLOBALS[f"{_core}.multiarray._reconstruct"] = np.zeros(1).__reduce__()[0]
-    _ARRAY_GLOBALS[f"{_core}.multiarray.scalar"] = np.float64(0).__reduce__()[0]
-    _ARRAY_GLOBALS[f"{_core}.numeric._frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+def _globals_in(path: Path) -> tuple[str, ...]:
+    """Every global that the file's pickles name, as `module.name`; of a file that cannot be read none.
+
+    Raises:
+        TooMuch: a pickle asks for more than the bounds.
+    """
+    with contextlib.suppress(OSError):
+        return _surveyed(path).names
+    return ()
 
 
-class _ArrayReader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        module = {"__builtin__": "builtins"}.get(module, module)
-        if f"{module}.{name}" not in _ARRAY_GLOBALS:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
-        return _ARRAY_GLOBALS[f"{module}.{name}"]
+def _surveyed(path: Path) -> _Surveyed:
+    """The survey of a file, which is made once for as long as the file stays what it is."""
+    status = path.stat()
+    return _survey_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _as_tensors(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_tensors(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-        return torch.from_numpy(np.array(value))
-    return value
+@functools.lru_cache(maxsize=4)
+def _survey_of(path: Path, *_: int) -> _Surveyed:
+    with path.open("rb") as file:
+        return _survey_pickles(file)
 
 
-def _globals_in(path: Path) -> Iterator[str]:
-    """Every global that the file's pickles name, as `module.name`."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        yield from _globals_of(_pickles_in(file))
+def _survey_pickles(file: IO[bytes]) -> _Surveyed:
+    """Follows the pickles of a file: all in a zip file, up to five in a row in PyTorch's older format. What
+    is no pickle, or damaged, names no more.
+
+    Raises:
+        TooMuch: a pickle asks for more than the bounds.
+    """
+    names: list[str] = []
+    whole, steps = False, 0
+    with contextlib.suppress(ValueError, OSError, zipfile.BadZipFile, NotImplementedError):
+        for number, (stream, end) in enumerate(_pickles_in(file)):
+            found = survey(stream, end, steps)
+            steps = found.steps
+            names += found.names
+            whole = found.whole if number == 0 else whole
+            if not found.whole:
+                break
+    return _Surveyed(tuple(names), whole)
 
 
-def _globals_of(pickles: Iterator[IO[bytes]]) -> Iterator[str]:
-    """The globals of pickles, as far as these can be read: what is no pickle, or damaged, names no more."""
-    with contextlib.suppress(ValueError, OSError, zipfile.BadZipFile):
-        for stream in pickles:
-            texts: list[str] = []  # every text in the order in which it comes onto the pickle's stack
-            memo: dict[int, str | None] = {}
-            last = None
-            for opcode, argument, _ in pickletools.genops(stream):
-                if opcode.name == "GLOBAL":
-                    yield str(argument).replace(" ", ".")
-                elif opcode.name == "STACK_GLOBAL":
-                    yield ".".join(texts[-2:])
-                elif opcode.name == "MEMOIZE" or "PUT" in opcode.name:
-                    memo[len(memo) if argument is None else argument] = last
-                elif "GET" in opcode.name:
-                    texts.append(memo.get(int(str(argument))) or "")
-                elif isinstance(argument, str):
-                    texts.append(argument)
-                last = argument if isinstance(argument, str) and opcode.name != "GLOBAL" else None
-
-
-def _pickles_in(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The pickles of a file: one in a zip file, up to five in a row in PyTorch's older format."""
+def _pickles_in(file: IO[bytes]) -> Iterator[tuple[IO[bytes], int]]:
+    """The pickles of a file, each with the byte at which it has to end."""
+    end = file.seek(0, os.SEEK_END)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    yield io.BytesIO(archive.read(name))
+            for record in archive.infolist():
+                if record.filename.endswith(".pkl"):
+                    record.CRC = None  # type: ignore[assignment]  # absent in some files; compared elsewhere
+                    yield io.BytesIO(archive.read(record)), record.file_size
     else:
         file.seek(0)
         for _ in range(5):
-            yield file
+            yield file, end

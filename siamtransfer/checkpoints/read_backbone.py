@@ -44,6 +44,7 @@ from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import read_recorded
 from siamtransfer.checkpoints.timm_weights import find_timm_weights
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +181,7 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
 
 def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) -> ReadBackbone:
     """Reads a file, or the one in a folder; `user` is what the user's flags say about it."""
+    refuse_special(path)
     if path.is_dir():
         path = weights_in_folder(path)
     opened = open_file(path, trust_pickle=trust_pickle)
