@@ -6,7 +6,6 @@ of OUT.safetensors or in OUT.json beside OUT.pth; see recorded_reading.py.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +19,7 @@ from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.checkpoints.read_backbone import ReadBackbone, digest_of, read_backbone
 from siamtransfer.checkpoints.recorded_reading import METADATA, record_text, recorded, side_file
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, refuse_outputs
+from siamtransfer.utils.files import FileGroup, refuse_outputs
 from siamtransfer.utils.log import say
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -91,11 +90,11 @@ def _write_checked(read: ReadBackbone, out: Path) -> None:
         UserError: the tensors that were read back are not the same; nothing is written.
     """
     record = recorded(read.architecture, read.reading, read.digest)
-    with ExitStack() as files:  # the files get their names at the end of the block, OUT.json first
-        file = files.enter_context(atomic_write(out))
+    with FileGroup() as files:  # the files get their names at the end of the block, OUT.json first
+        file = files.open(out)
         beside = side_file(out)
         if beside is not None:
-            files.enter_context(atomic_write(beside)).write(f"{record_text(record)}\n".encode())
+            files.open(beside).write(f"{record_text(record)}\n".encode())
         write_state(read.state, out.suffix, file, record)
         file.flush()
         if digest_of(_tensors(Path(file.name), out.suffix)) != read.digest:

@@ -25,7 +25,8 @@ from siamtransfer.checkpoints.declaration import FORMAT, VERSION_OF_CHOICES
 from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.checkpoints.state_names import is_state_name, state_name, step_of, verify_name
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, is_temporary, temporary_path
+from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.temporary import is_temporary, temporary_path
 from siamtransfer.utils.zip_files import verify_zip
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import refuse_outputs, temporary_path
+from siamtransfer.utils.files import refuse_outputs
+from siamtransfer.utils.temporary import temporary_folder, temporary_path
 
 
 def refuse_folder(source: str, out: Path, known: Iterable[str], *, force: bool) -> None:
@@ -41,13 +42,13 @@ def staged_folder(out: Path) -> Iterator[Path]:
     Raises:
         UserError: it cannot be written.
     """
-    with _hidden_folder(out) as folder:
+    with temporary_folder(out) as folder:
         yield folder
         _flush(folder)
         if not out.exists():
             folder.replace(out)
             return
-        old = temporary_path(out)
+        old = temporary_path(out).with_suffix(".old")  # which nobody cleans: it is whole
         out.replace(old)
         try:
             folder.replace(out)
@@ -67,7 +68,7 @@ def staged_files(source: str, out: Path, beside: Iterable[Path] = (), *, force: 
         UserError: one of them exists and `force` is false, or it cannot be written.
     """
     refuse_outputs(source, [out, *beside], force=force)
-    with _hidden_folder(out) as folder:
+    with temporary_folder(out) as folder:
         yield folder / out.name
         _flush(folder)
         further = sorted(path.name for path in folder.iterdir() if path.name != out.name)
@@ -79,21 +80,6 @@ def staged_files(source: str, out: Path, beside: Iterable[Path] = (), *, force: 
         for path in beside:
             if path.name not in further:
                 path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _hidden_folder(out: Path) -> Iterator[Path]:
-    """A new hidden folder beside `out`, which is gone after the block unless the block moved it."""
-    folder = temporary_path(out)
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

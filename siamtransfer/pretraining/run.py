@@ -22,8 +22,8 @@ from siamtransfer.pretraining.step_result import SAVE_WISH, StepResult
 from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import RunLock
 from siamtransfer.utils.log import say
+from siamtransfer.utils.run_lock import RunLock
 
 HEADLINE = ("loss", "health/std", "health/effective_rank", "health/centre_norm", "health/view_cosine")
 """The numbers of the record, besides those of the monitors."""

@@ -14,7 +14,6 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -24,7 +23,7 @@ import numpy as np
 from siamtransfer.records.image_areas import ImageAreas, is_of_areas
 from siamtransfer.records.sample_values import SampleValues, is_of_values
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, beside_path, digest_of_file
+from siamtransfer.utils.files import FileGroup, atomic_write, beside_path, digest_of_file
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.utils.zip_files import verify_zip
@@ -211,7 +210,7 @@ def publish(
     if path is None:
         return record
     out = Path(path)
-    with ExitStack() as files:
+    with FileGroup() as files:
         record = _write(record, predictions, out, files)  # the first that is opened appears last
         for name, (further, kept) in (beside or {}).items():
             _write(further, kept, beside_path(out, name), files)
@@ -221,11 +220,11 @@ def publish(
     return record
 
 
-def _write(record: dict[str, Any], kept: Kept | None, out: Path, files: ExitStack) -> dict[str, Any]:
+def _write(record: dict[str, Any], kept: Kept | None, out: Path, files: FileGroup) -> dict[str, Any]:
     """Writes one record and its predictions, which appear when `files` closes; returns the record."""
-    text = files.enter_context(atomic_write(out))
+    text = files.open(out)
     if kept is not None:
-        arrays = files.enter_context(atomic_write(out.with_suffix(".npz")))
+        arrays = files.open(out.with_suffix(".npz"))
         kept.save(arrays)
         arrays.flush()
         digest = digest_of_file(arrays.name)

@@ -21,14 +21,9 @@ from typing import Any, Literal
 
 from siamtransfer.suites.cell import Cell
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import (
-    RunLock,
-    digest_of_file,
-    read_checked_text,
-    write_checked_text,
-    write_text,
-)
+from siamtransfer.utils.files import digest_of_file, read_checked_text, write_checked_text, write_text
 from siamtransfer.utils.log import say
+from siamtransfer.utils.run_lock import RunLock
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.utils.text import first_few
 
@@ -192,10 +187,16 @@ class SuiteFolder:
             "identity": cell.identity,
             "time": _now(),
         }
+        self._lock.require_place()
         write_text(cell.failure, json.dumps(json.loads(to_json(kept)), indent=1, ensure_ascii=False) + "\n")
 
     def save(self) -> None:
-        """Writes suite.json atomically."""
+        """Writes suite.json atomically.
+
+        Raises:
+            UserError: the folder was removed or renamed meanwhile, or cannot be written.
+        """
+        self._lock.require_place()
         content = json.loads(to_json(vars(self.state)))
         write_checked_text(self.file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 

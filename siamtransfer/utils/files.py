@@ -1,81 +1,124 @@
-"""Atomic writes, digests of files, texts with a checksum beside them, and the lock of a run folder."""
+"""Atomic writes, digests of files, texts with a checksum beside them, and outputs that are refused."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
-import re
-import secrets
-import shutil
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from siamtransfer.utils.disk_errors import cannot_write
 from siamtransfer.utils.errors import UserError
-
-_TEMPORARY = re.compile(r"\..+\.(\d+|[0-9a-f]{16})\.tmp")  # older versions took the number of the process
-_TRIES = 100
+from siamtransfer.utils.temporary import clean_beside, create_beside, temporary_path
 
 
-def temporary_path(path: Path) -> Path:
-    """A hidden name beside `path` for a file or folder that becomes `path` once it is complete.
+class FileGroup:
+    """New binary files, to write and read, that appear under their names together, or none of them does.
 
-    It is random: a process number is no name of a process, since every container and every machine that
-    shares the disk has its own numbers.
+    The bytes go to hidden files in the same folders (so a rename does not cross a disk). At the end of the
+    `with` block all are flushed with fsync, and only then renamed: the file that was opened first appears
+    last. Where the block or a later rename fails, every path has its old content, or is absent as before.
+    A process that is killed between two renames leaves the later opened ones, so what names the others has
+    to be opened first.
     """
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+    def __init__(self) -> None:
+        self._files: list[tuple[Path, IO[bytes]]] = []
+
+    def open(self, path: str | Path) -> IO[bytes]:
+        """The file that becomes `path`. What killed writers of it have left beside it is removed.
+
+        Raises:
+            UserError: the folder cannot be written or the disk is full; names the path and the free space.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clean_beside(path)
+            file = create_beside(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self._files.append((path, file))
+        return file
+
+    def __enter__(self) -> FileGroup:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        try:
+            if error is None:
+                self._publish()
+        except OSError as failed:
+            error = failed
+        finally:
+            for _, file in self._files:
+                with contextlib.suppress(OSError):  # of bytes that found no room
+                    file.close()
+                with contextlib.suppress(OSError):
+                    Path(file.name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(self._named_by(error), error) from error
+
+    def _publish(self) -> None:
+        for _, file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        published: list[tuple[Path, Path | None]] = []
+        try:
+            for path, file in reversed(self._files):
+                kept = _second_name(path) if len(self._files) > 1 else None
+                published.append((path, kept))
+                Path(file.name).replace(path)
+        except BaseException:
+            _take_back(published)
+            raise
+        for _, kept in published:
+            if kept is not None:
+                kept.unlink(missing_ok=True)
+        for folder in {path.parent for path, _ in published}:
+            _sync_folder(folder)
+
+    def _named_by(self, error: OSError) -> Path:
+        """The file that an error is about: the one whose hidden name it has, else the main one."""
+        named = (path for path, file in self._files if error.filename in (file.name, Path(file.name)))
+        return next(named, self._files[0][0])
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file name is one of `temporary_path`, which a killed process has left."""
-    return _TEMPORARY.fullmatch(name) is not None
+def _second_name(path: Path) -> Path | None:
+    """A hidden second name of a file, under which it stays when the first is given to another; None where
+    there is no such file, or the disk has no links."""
+    name = temporary_path(path)
+    try:
+        os.link(path, name)
+    except OSError:
+        return None
+    return name
+
+
+def _take_back(published: list[tuple[Path, Path | None]]) -> None:
+    """Undoes renames, of which the last has failed: what was there before has its name again."""
+    *renamed, (_, last_kept) = published
+    with contextlib.suppress(OSError):
+        if last_kept is not None:
+            last_kept.unlink()
+    for path, kept in renamed:
+        with contextlib.suppress(OSError):
+            path.unlink() if kept is None else kept.replace(path)
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
-    """Opens a new binary file, to write and read, that appears under `path` once it is complete and on disk.
-
-    The bytes go to a hidden file in the same folder (so the rename does not cross a disk), are flushed with
-    fsync and renamed to `path`; the folder is synchronised too. The hidden file is created by this call or
-    not at all (O_EXCL), so two processes never write into one file. If the body raises, `path` keeps its
-    old content and the hidden file is removed.
+    """Opens a new binary file, to write and read, that appears under `path` once it is complete and on disk;
+    see `FileGroup`. The hidden file is created by this call or not at all (O_EXCL), so two processes never
+    write into one file.
 
     Raises:
         UserError: the folder cannot be written or the disk is full; names the path and the free space.
     """
-    path = Path(path)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _create_beside(path) as file:
-            temporary = Path(file.name)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        temporary = None
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}{_free_space(path.parent)}; "
-            "free some space or choose another folder"
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _create_beside(path: Path) -> IO[bytes]:
-    """A new file under a name of `temporary_path`; one that exists belongs to another process."""
-    for _ in range(_TRIES - 1):
-        with contextlib.suppress(FileExistsError):
-            return temporary_path(path).open("x+b")
-    return temporary_path(path).open("x+b")
+    with FileGroup() as files:
+        yield files.open(path)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -132,70 +175,12 @@ def digest_of_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class RunLock:
-    """The exclusive use of a run folder by one process, until `release` or the end of the process.
-
-    `what` is the folder's name in messages, `option` the one that chooses another.
-
-    A POSIX record lock: the kernel drops it when its owner ends for any reason, so the lock file of a dead
-    process blocks nothing, and data-loader workers (forked) do not inherit it.
-
-    Raises:
-        UserError: the folder cannot be written, or another running process holds it.
-    """
-
-    def __init__(self, folder: str | Path, *, what: str = "run folder", option: str = "--run.dir"):
-        folder = Path(folder)
-        self.path = folder / "lock"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+")
-        except OSError as error:
-            raise UserError(
-                f"cannot write to the {what} {folder}: {error.strerror}; choose another with {option}"
-            ) from error
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                self._file.close()
-                raise UserError(
-                    f"the disk of {folder} cannot lock files ({error.strerror}); choose another {option}"
-                ) from error
-            self._file.seek(0)
-            owner = self._file.read().strip() or "another process"
-            self._file.close()
-            raise UserError(
-                f"the {what} {folder} is in use by {owner}; stop that run or choose another {option}"
-            ) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Frees the folder; the lock file stays and has no effect."""
-        self._file.close()
-
-    def __enter__(self) -> RunLock:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _free_space(folder: Path) -> str:
-    try:
-        return f" ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
-    except OSError:
-        return ""
 
 
 def refuse_outputs(source: str, outputs: Iterable[Path], *, force: bool) -> None:

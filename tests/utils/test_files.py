@@ -1,12 +1,13 @@
-"""Files that are whole or absent, digests, and the lock of a run folder."""
+"""Files that are whole or absent, several together, and digests."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
+import resource
 import secrets
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -17,15 +18,14 @@ from support.small_runs import context
 
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import (
-    RunLock,
+    FileGroup,
     atomic_write,
     digest_of_file,
-    is_temporary,
     read_checked_text,
-    temporary_path,
     write_checked_text,
     write_text,
 )
+from siamtransfer.utils.temporary import create_beside, is_temporary, temporary_path
 
 
 def names(folder: Path) -> list[str]:
@@ -123,11 +123,13 @@ def test_two_processes_of_one_number_do_not_publish_each_others_halves(tmp_path:
 
 
 def test_a_temporary_name_that_exists_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = iter(["0" * 16, "0" * 16, "1" * 16])
+    numbers = iter(["0" * 8, "0" * 8, "1" * 8])
     monkeypatch.setattr(secrets, "token_hex", lambda _: next(numbers))
-    other = temporary_path(tmp_path / "file")
-    other.write_bytes(b"another process's half")
-    write_text(tmp_path / "file", "whole")
+    with create_beside(tmp_path / "file") as half:
+        other = Path(half.name)
+        half.write(b"another process's half")
+        half.flush()
+        write_text(tmp_path / "file", "whole")
     assert (tmp_path / "file").read_text() == "whole"
     assert other.read_bytes() == b"another process's half"
 
@@ -162,59 +164,72 @@ def test_digest_of_file(tmp_path: Path) -> None:
     assert digest_of_file(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()
 
 
-def try_lock(folder: Path) -> None:
-    """Ends with status 3 when the folder is taken."""
-    try:
-        RunLock(folder).release()
-    except UserError as error:
-        assert "in use by process" in str(error)
-        raise SystemExit(3) from error
+def changed_by_a_group(folder: Path) -> dict[str, str]:
+    """Writes a.json and a.npz together, and returns what is there then."""
+    with FileGroup() as files:
+        files.open(folder / "a.json").write(b"new json")
+        files.open(folder / "a.npz").write(b"new npz")
+    return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def status_of_lock(folder: Path) -> int | None:
-    process = context().Process(target=try_lock, args=(folder,))
-    process.start()
-    process.join(30)
-    return process.exitcode
-
-
-def test_a_lock_holds_against_other_processes_until_it_is_released(tmp_path: Path) -> None:
-    with RunLock(tmp_path / "run") as lock:
-        assert f"process {os.getpid()} on" in lock.path.read_text()
-    lock = RunLock(tmp_path / "run")
-    assert status_of_lock(tmp_path / "run") == 3
-    assert status_of_lock(tmp_path / "run") == 3, "a refused process leaves the lock alone"
-    lock.release()
-    assert status_of_lock(tmp_path / "run") == 0
-
-
-def hold_and_fork(folder: Path) -> None:
-    """Dies while a forked child, as a data-loader worker is, lives on for a while."""
-    lock = RunLock(folder)
-    if os.fork() == 0:
-        os.close(1)
-        os.read(os.open(folder / "pipe", os.O_RDONLY), 1)
-        os._exit(0)
-    os.kill(os.getpid(), 9)
-    lock.release()
-
-
-def test_a_dead_process_holds_nothing_even_if_its_workers_live(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    process = context().Process(target=hold_and_fork, args=(tmp_path,))
-    process.start()
-    process.join(30)
-    assert process.exitcode == -9
-    assert status_of_lock(tmp_path) == 0
-    (tmp_path / "pipe").write_bytes(b"end")
-
-
-def test_a_disk_that_cannot_lock_is_not_mistaken_for_a_taken_folder(
+def test_a_group_appears_together_the_first_opened_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    order: list[str] = []
+    rename = Path.replace
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    with pytest.raises(UserError, match="cannot lock files"):
-        RunLock(tmp_path)
+    def note_rename(self: Path, target: Path) -> Path:
+        order.append(target.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", note_rename)
+    assert changed_by_a_group(tmp_path) == {"a.json": "new json", "a.npz": "new npz"}
+    assert order == ["a.npz", "a.json"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("before", [{}, {"a.npz": "old npz"}, {"a.json": "old json", "a.npz": "old npz"}])
+def test_a_group_whose_rename_fails_leaves_everything_as_it_was(
+    number: int, before: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    rename, renamed = Path.replace, 0
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal renamed
+        renamed += target.name.startswith("a")
+        if renamed == number:
+            renamed += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    which = ("a.npz", "a.json")[number - 1]
+    with pytest.raises(UserError, match=rf"^cannot write .*/{which}: No space left on device"):
+        changed_by_a_group(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.fault
+def test_a_group_of_which_one_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
+    """The kernel takes 1,000 bytes a file; the record is larger, its predictions are not."""
+    process = context().Process(target=write_group_in_small_files, args=(tmp_path,))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 3
+    assert names(tmp_path) == []
+
+
+def write_group_in_small_files(folder: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        with FileGroup() as files:
+            files.open(folder / "a.json").write(b"x" * 2000)
+            files.open(folder / "a.npz").write(b"x" * 500)
+    except UserError as error:
+        assert str(error).startswith(f"cannot write {folder / 'a.json'}: File too large ("), error
+        assert str(error).endswith("raise the limit (ulimit -f) or choose another folder"), error
+        raise SystemExit(3) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from PIL import Image
 from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.data.scenes.scenes import Scene, many_object_scene
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import digest_of_file, temporary_path
+from siamtransfer.utils.files import digest_of_file
+from siamtransfer.utils.temporary import temporary_folder
 
 JPEG_QUALITY = 95
 SUMS = "SHA256SUMS"  # of all other files in a written folder
@@ -155,19 +155,11 @@ def complete_folder(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not an empty folder; remove it or choose another")
-    new = temporary_path(folder)
-    try:
-        new.mkdir(parents=True)
+    with temporary_folder(folder) as new:
         yield new
         (new / SUMS).write_text(_sums(new))
         os.sync()
         new.replace(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _voc_annotation(file_name: str, scene: Scene, database: str) -> ET.ElementTree:

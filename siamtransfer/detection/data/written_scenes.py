@@ -11,8 +11,8 @@ from siamtransfer.data.scenes.export import SceneCounts, is_intact
 from siamtransfer.data.scenes.layouts import WRITERS, SceneLayout
 from siamtransfer.data.scenes.objects import OBJECTS_SHA256
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import temporary_path
 from siamtransfer.utils.log import say
+from siamtransfer.utils.temporary import temporary_path
 
 SCENES = "fashion-scenes"
 """What names the scenes among data."""

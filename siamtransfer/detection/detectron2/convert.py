@@ -12,7 +12,6 @@ that of the training: what was assumed of it is printed beside the proof, and re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +35,7 @@ from siamtransfer.detection.detectron2.vit_parity import measure_vit_parity
 from siamtransfer.detection.detectron2.vitdet import LAYOUT, write_vitdet
 from siamtransfer.detection.detectron2.weights_config import settings_for, weights_config_text
 from siamtransfer.detection.detectron2.weights_file import check_suffix, to_float32, write_pickle
-from siamtransfer.utils.files import atomic_write, refuse_outputs
+from siamtransfer.utils.files import FileGroup, refuse_outputs
 from siamtransfer.utils.log import say
 
 PROOF_COMPARES = "our reading of the checkpoint, and Detectron2's network with the converted files"
@@ -126,11 +125,11 @@ def write_proved(backbone: ConvertedBackbone, out: Path, config_path: Path) -> P
         UserError: the proof fails; nothing is written.
     """
     parity = None
-    with ExitStack() as files:  # both files get their names at the end of the block
-        text = files.enter_context(atomic_write(config_path))
+    with FileGroup() as files:  # both files get their names at the end of the block
+        text = files.open(config_path)
         record = recorded(backbone.read.architecture, backbone.read.reading, backbone.digest)
         text.write(weights_config_text(backbone.settings, backbone.digest, record).encode())
-        binary = files.enter_context(atomic_write(out))
+        binary = files.open(out)
         write_pickle(backbone.weights, binary)
         for file in (text, binary):
             file.flush()

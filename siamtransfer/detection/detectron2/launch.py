@@ -30,8 +30,8 @@ from siamtransfer.metering.cost import over_ranks
 from siamtransfer.metering.meter import ImageClock, Meter, metered
 from siamtransfer.training.journal import read_rows
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import RunLock
 from siamtransfer.utils.log import print_messages, say
+from siamtransfer.utils.run_lock import RunLock
 
 TERMINATED = 143
 POLL_SECONDS = 0.2  # between looks for a signal

@@ -22,8 +22,8 @@ from siamtransfer.detection.torchvision.semantic import SemanticTransfer
 from siamtransfer.detection.torchvision.transfer import Transfer
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import RunLock
 from siamtransfer.utils.log import say
+from siamtransfer.utils.run_lock import RunLock
 
 
 def transfer_of(task: Task, read: ReadBackbone, settings: Mapping[str, Any], head: Head) -> Transfer[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from siamtransfer.metrics.video_objects import region_similarity
 from siamtransfer.segmentation.data.videos import Video
 from siamtransfer.segmentation.pictures import class_colours, lay_over
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import temporary_path
 from siamtransfer.utils.log import say
+from siamtransfer.utils.temporary import temporary_folder
 
 FRAMES_SHOWN = 6
 SIDE = 288  # pixels, the longer side of a frame that is kept for a picture
@@ -32,14 +31,16 @@ class MaskFolder:
     """
 
     def __init__(self, folder: str):
-        self._folder, self._new = Path(folder), temporary_path(Path(folder))
+        self._folder = Path(folder)
+        self._making = temporary_folder(self._folder)
         self._palette = class_colours(COLOURS).ravel().tolist()
 
     def __enter__(self) -> MaskFolder:
+        self._new = self._making.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        shutil.rmtree(self._new, ignore_errors=True)
+        self._making.__exit__(None, None, None)  # an error of the block may be of other files
 
     def add(self, video: Video, frame: Tracked) -> None:
         """Writes VIDEO/FRAME.png with the colours of Pascal VOC, which are those of DAVIS."""
