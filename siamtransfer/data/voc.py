@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import numpy as np
 
@@ -21,6 +20,8 @@ from siamtransfer.data.explain_errors import explain_errors
 from siamtransfer.data.folders import FileImages
 from siamtransfer.data.imageset import ImageSet, fingerprint_of_arrays
 from siamtransfer.data.listing import PathTable, require_files
+from siamtransfer.data.voc_files import NamedFiles, read_lines, read_names, refuse_unreadable_name
+from siamtransfer.data.voc_xml import objects_of, read_annotation
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
@@ -47,12 +48,13 @@ class VocImages(FileImages):
     ):
         voc_split = VOC_SPLITS[split]
         folder = _find(name, Path(root).expanduser().absolute(), voc_split, download)
-        names = sorted(_read(folder / f"ImageSets/Main/{voc_split}.txt").split())
+        names = _read_names(folder, voc_split)
         truth, classes = _read_truth(folder, voc_split, names)
         if not names or not classes:
             raise UserError(f"{printable(folder)} lists no images for {name}/{split}; unpack it again")
         values = np.array([[truth[image].get(c, ABSENT) for c in classes] for image in names], dtype=np.int64)
-        files = PathTable(folder, [os.fsencode(f"JPEGImages/{image}.jpg") for image in names])
+        pictures = NamedFiles(folder / "JPEGImages", "jpg")
+        files = PathTable(folder, [os.fsencode(f"JPEGImages/{pictures.relative(image)}") for image in names])
         require_files(name, files)
         super().__init__(name, split, files, labels=(values == SHOWN).astype(np.int64), classes=classes)
         self.ignored = values == DIFFICULT
@@ -94,7 +96,7 @@ def _read_truth(folder: Path, voc_split: str, names: list[str]) -> tuple[GroundT
         return _from_lists(lists, names), sorted(lists)
     truth = train = _from_annotations(folder, names)
     if voc_split != "trainval":
-        train = _from_annotations(folder, _read(folder / "ImageSets/Main/trainval.txt").split())
+        train = _from_annotations(folder, _read_names(folder, "trainval"))
     classes = _classes_of(train)
     if unexpected := sorted(set(_classes_of(truth)) - set(classes)):
         raise UserError(
@@ -112,35 +114,31 @@ def _from_lists(lists: dict[str, Path], names: list[str]) -> GroundTruth:
     """The ground truth of the images `names`, which are sorted, from the lists of the classes."""
     truth: GroundTruth = {image: {} for image in names}
     for label, file in lists.items():
-        words = _read(file).split()
-        if sorted(words[::2]) != names or not set(words[1::2]) <= {"1", "0", "-1"}:
+        rows = [line.rsplit(maxsplit=1) for line in read_lines(file)]
+        stated = {row[0]: row[1] for row in rows if len(row) == 2}
+        if len(stated) < len(rows) or sorted(stated) != names or not set(stated.values()) <= {"1", "0", "-1"}:
             raise UserError(
-                f"{printable(file)} is damaged: it must have 1, 0 or -1 for each image of its part; "
+                f"{printable(file)} is damaged: it must have 1, 0 or -1 for each image of its part, once; "
                 "unpack it again"
             )
-        for image, value in zip(words[::2], words[1::2], strict=True):
+        for image, value in stated.items():
             truth[image][label] = int(value)
     return truth
 
 
 def _from_annotations(folder: Path, names: list[str]) -> GroundTruth:
     """The same from the objects of each image; a class that an image does not show has no entry."""
-    truth: GroundTruth = {}
+    files, truth = NamedFiles(folder / "Annotations", "xml", {"xml"}), GroundTruth()
     for image in names:
-        file = folder / "Annotations" / f"{image}.xml"
+        path = files[image]
+        refuse_unreadable_name(image, path, folder / "ImageSets/Main")
         labels = truth.setdefault(image, {})
-        try:
-            for item in ET.fromstring(_read(file)).iter("object"):
-                label, difficult = item.findtext("name", ""), item.findtext("difficult", "0").strip()
-                labels[label] = max(labels.get(label, DIFFICULT), DIFFICULT if difficult == "1" else SHOWN)
-        except ET.ParseError as error:
-            raise UserError(f"{printable(file)} is no XML ({error}); unpack it again") from error
+        for item in objects_of(read_annotation(path, "unpack it again", "unpack the set again")):
+            shown = DIFFICULT if item.difficult else SHOWN
+            labels[item.label] = max(labels.get(item.label, DIFFICULT), shown)
     return truth
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UserError(f"cannot read {printable(file)} ({reason}); unpack the set again") from error
+def _read_names(folder: Path, voc_split: str) -> list[str]:
+    """The names of the images of a part, sorted."""
+    return sorted(read_names(folder / f"ImageSets/Main/{voc_split}.txt"))

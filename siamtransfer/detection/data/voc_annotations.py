@@ -9,12 +9,13 @@ VOC's evaluation.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
-from siamtransfer.data.listing import ENDINGS
+from siamtransfer.data.voc_files import NamedFiles, read_names, refuse_unreadable_name
+from siamtransfer.data.voc_xml import VocObject, number_in, objects_of, read_annotation, size_of
 from siamtransfer.detection.data.dataset_split import (
     XYXY,
     DetectionSplit,
@@ -41,8 +42,8 @@ def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None 
         UserError: a file is missing or broken; names it and the cure.
     """
     names = _listed(folder, split, name)
-    digest = hashlib.sha256()
-    parsed = [_read(folder, image, digest) for image in names]
+    files = _Folder(folder, folder / "ImageSets" / "Main" / f"{split}.txt")
+    parsed = [files.read(image) for image in names]
     if classes is None:
         classes = sorted({item["name"] for record in parsed for item in record["annotations"]})
     numbers = {label: number for number, label in enumerate(classes)}
@@ -51,16 +52,15 @@ def read_voc(folder: Path, split: str, name: str, classes: Sequence[str] | None 
             label = item.pop("name")
             if label not in numbers:
                 raise UserError(
-                    f"{printable(_annotation(folder, record['image_id']))} has an object of the class "
+                    f"{printable(files.annotation(record['image_id']))} has an object of the class "
                     f"{label!r}, which is none of {first_few(list(classes))}; mend it or train on "
                     "a part that has the class"
                 )
             item["category_id"] = numbers[label]
     sizes = check_images(parsed, name)
-    digest.update(repr((names, sizes)).encode())
-    return DetectionSplit(
-        name, "voc", parsed, tuple(classes), digest.hexdigest(), tuple(count_oddities(parsed))
-    )
+    files.digest.update(repr((names, sizes)).encode())
+    remarks = (*count_oddities(parsed), *files.remarks())
+    return DetectionSplit(name, "voc", parsed, tuple(classes), files.digest.hexdigest(), remarks)
 
 
 def splits(folder: Path) -> list[str]:
@@ -77,88 +77,74 @@ def _listed(folder: Path, split: str, name: str) -> list[str]:
                 f"{name} needs the folder {printable(folder / needed)}, which does not exist; give a folder "
                 "in VOC's layout, or point DETECTRON2_DATASETS at the folder that holds VOC2007 and VOC2012"
             )
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"{name} needs the list {printable(path)}, which does not exist; the folder has "
             f"{first_few(splits(folder)) or 'no lists'}"
         )
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    twice = len(names) - len(set(names))
-    if twice:
-        raise UserError(f"{printable(path)} lists {twice} images more than once; list each image once")
-    return names
+    return read_names(path)
 
 
-def _annotation(folder: Path, image: str) -> Path:
-    return folder / "Annotations" / f"{image}.xml"
+class _Folder:
+    """The annotations and the images of the names that the list `listed` has.
+
+    Attributes:
+        digest: of the annotations that were read.
+        strangers: the annotations that say in <filename> that they are of another image.
+    """
+
+    def __init__(self, folder: Path, listed: Path):
+        self.listed, self.digest, self.strangers = listed, hashlib.sha256(), list[str]()
+        self._annotations = NamedFiles(folder / "Annotations", "xml", {"xml"})
+        self._images = NamedFiles(folder / "JPEGImages", "jpg")
+
+    def annotation(self, image: str) -> Path:
+        """The file of the annotation of an image."""
+        return self._annotations[image]
+
+    def read(self, image: str) -> ImageRecord:
+        """The record of an image; its objects have the class's name under `name` instead of category_id.
+
+        Raises:
+            UserError: the annotation is missing or wrong; names it and the cure.
+        """
+        path, off = self.annotation(image), f"take {printable(image)} off the list"
+        refuse_unreadable_name(image, path, self.listed)
+        annotation = read_annotation(path, f"restore it or {off}", f"complete the download or {off}")
+        self.digest.update(annotation.content)
+        height, width = size_of(annotation)
+        stated = re.split(r"[/\\]", (annotation.root.findtext("filename") or "").strip())[-1]
+        if stated and Path(image).name not in (stated, stated.rpartition(".")[0]):
+            self.strangers.append(f"{printable(path.name)} is of {printable(stated)}")
+        return {
+            "file_name": str(self._images[image]),
+            "image_id": image,
+            "height": height,
+            "width": width,
+            "annotations": [_object(item, height, width) for item in objects_of(annotation)],
+        }
+
+    def remarks(self) -> list[str]:
+        """A remark on annotations of other images; [] where there are none."""
+        if not self.strangers:
+            return []
+        return [
+            f"{len(self.strangers)} annotations name another image in <filename> (the first, "
+            f"{self.strangers[0]}): the image of an annotation is the one of its own name"
+        ]
 
 
-def _read(folder: Path, image: str, digest: Any) -> ImageRecord:
-    """The record of an image; its objects have the class's name under `name` instead of category_id."""
-    path = _annotation(folder, image)
-    try:
-        content = path.read_bytes()
-        tree = ET.fromstring(content)
-    except OSError as error:
-        raise UserError(
-            f"cannot read the annotation {printable(path)} ({error.strerror}); complete the download or take "
-            f"{image} off the list"
-        ) from error
-    except ET.ParseError as error:
-        raise UserError(
-            f"the annotation {printable(path)} is no XML ({error}); restore it or take {image} off the list"
-        ) from error
-    digest.update(content)
-    height, width = (int(_number(tree, f"size/{side}", path)) for side in ("height", "width"))
-    if min(height, width) < 1:
-        raise UserError(
-            f"{printable(path)} gives its image {width} x {height} pixels; write the true size there"
-        )
-    return {
-        "file_name": _image_file(folder, image),
-        "image_id": image,
-        "height": height,
-        "width": width,
-        "annotations": [
-            _object(item, k, path, height, width) for k, item in enumerate(tree.findall("object"), 1)
-        ],
-    }
-
-
-def _object(item: ET.Element, number: int, path: Path, height: int, width: int) -> dict[str, Any]:
-    label = (item.findtext("name") or "").strip()
-    if not label:
-        raise UserError(f"object {number} in {printable(path)} has no name; name its class or take it out")
+def _object(item: VocObject, height: int, width: int) -> dict[str, Any]:
     left, top, right, bottom = (
-        _number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
+        number_in(item.element, f"bndbox/{side}", item.where) for side in ("xmin", "ymin", "xmax", "ymax")
     )
     box = [left - 1, top - 1, right, bottom]
-    check_box(box, height, width, f"object {number} in {printable(path)}")
+    check_box(box, height, width, item.where)
     return {
-        "name": label,
+        "name": item.label,
         "bbox": box,
         "bbox_mode": XYXY,
         "iscrowd": 0,
-        "difficult": (item.findtext("difficult") or "0").strip() == "1",
+        "difficult": item.difficult,
         "area": (box[2] - box[0]) * (box[3] - box[1]),
     }
-
-
-def _number(item: ET.Element, tag: str, path: Path) -> float:
-    text = item.findtext(tag)
-    try:
-        return float(text or "")
-    except ValueError:
-        content = "has none" if text is None else f"says {text.strip()!r}"
-        raise UserError(
-            f"{printable(path)} needs a number in <{tag}> and {content}; mend the annotation"
-        ) from None
-
-
-def _image_file(folder: Path, image: str) -> str:
-    """JPEGImages/NAME.jpg, or the file NAME with the ending of another image format."""
-    usual = folder / "JPEGImages" / f"{image}.jpg"
-    if usual.exists():
-        return str(usual)
-    others = (usual.with_name(f"{image}.{ending}") for ending in sorted(ENDINGS - {"jpg"}))
-    return str(next((path for path in others if path.exists()), usual))

@@ -11,7 +11,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from siamtransfer.data.listing import PathTable, list_images, require_folder
+from siamtransfer.data.listing import PathTable, has_image_ending, list_images, require_folder
+from siamtransfer.data.voc_files import NamedFiles, read_lines, read_names
 from siamtransfer.segmentation.data.class_values import ClassValues, numbered, read_class_list
 from siamtransfer.segmentation.data.mask_files import MaskFiles, count_remark
 from siamtransfer.segmentation.data.masked_images import IGNORE
@@ -116,19 +117,21 @@ def _find(root: str | Path) -> Path:
 
 def _read_list(path: Path) -> list[str]:
     """The names of images in a list; of lines with two paths (image, mask) the image's name."""
-    try:
-        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UserError(f"cannot read {printable(path)} ({reason}); unpack the set again") from error
-    names = [Path(words[0]).stem for words in lines]
+    names = [_name(line.split()[0]) for line in read_lines(path)]
     if not names:
         raise UserError(f"{printable(path)} lists no images; unpack the set again")
-    return names
+    return read_names(path, names)
+
+
+def _name(path: str) -> str:
+    """The name of an image's file, without the folder and an image's ending."""
+    file = path.rpartition("/")[2]
+    return file.rpartition(".")[0] if has_image_ending(file) and "." in file else file
 
 
 def _images(folder: Path, names: Sequence[str]) -> PathTable:
-    return _table(folder, [f"JPEGImages/{name}.jpg" for name in names])
+    files = NamedFiles(folder / "JPEGImages", "jpg")
+    return _table(folder, [f"JPEGImages/{files.relative(name)}" for name in names])
 
 
 def _table(folder: Path, paths: Sequence[str]) -> PathTable:
