@@ -7,24 +7,35 @@ is as in Detectron2. Masks are polygons or run lengths; `area` and `iscrowd` may
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from siamtransfer.detection.data.annotation_json import load_json
 from siamtransfer.detection.data.coco_keypoints import keypoint_oddities, read_keypoints, read_skeleton
+from siamtransfer.detection.data.coco_masks import Mask, Masks, encoded, read_masks
 from siamtransfer.detection.data.dataset_split import (
     XYWH,
     DetectionSplit,
     ImageRecord,
-    check_box,
+    check_boxes,
     check_images,
     count_oddities,
 )
+from siamtransfer.detection.data.entries import Entries, first, numbers_of, shown
+from siamtransfer.detection.data.image_names import why_odd
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
-POLYGON = 6  # coordinates of a triangle, the least that has an inside
+MOST_PIXELS = 2**31
+"""Of an image; run lengths are counted with 32 bits."""
+_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+AREA_ROOM = 1.1
+"""How many times the larger of image and box an area may be: tools round, and count the edge or not."""
 
 
 def read_coco(annotations: Path, images: Path, name: str, *, keypoints: bool = False) -> DetectionSplit:
@@ -45,63 +56,26 @@ def build_split(
     Raises:
         UserError: an entry is broken, or an image is missing; names it and the cure.
     """
-    classes = _by_id(content["categories"], "categories", where)
-    numbers = {key: number for number, key in enumerate(sorted(classes))}
+    classes = class_names(Entries("categories", content["categories"], where))
+    numbers = {key: number for number, key in enumerate(classes)}
     skeleton = read_skeleton(content["categories"], where) if keypoints else None
-    records = {
-        key: _record(image, images, where)
-        for key, image in sorted(_by_id(content["images"], "images", where).items())
-    }
-    _by_id(content["annotations"], "annotations", where)
-    dropped = 0
-    for item in content["annotations"]:
-        record = records.get(item.get("image_id"))
-        if record is None:
-            raise _broken(
-                item, where, f"belongs to image {item.get('image_id')!r}, which the file does not list"
-            )
-        if item.get("category_id") not in numbers:
-            raise _broken(item, where, f"has the category {item.get('category_id')!r}, which is not listed")
-        annotation = _annotation(item, record, where)
-        if annotation is None:
-            dropped += 1
-            continue
-        annotation["category_id"] = numbers[item["category_id"]]
+    records = _records(Entries("images", content["images"], where), images)
+    entries = Entries("annotations", content["annotations"], where)
+    owners = _owners(entries, records)
+    objects, remarks = _objects(entries, owners, numbers)
+    for position, (record, item) in enumerate(zip(owners, objects, strict=True)):
         if skeleton is not None:
-            annotation |= read_keypoints(item, skeleton, where)
-        record["annotations"].append(annotation)
-    labels = [str(classes[key].get("name", key)) for key in numbers]
-    if twice := [label for label, count in Counter(labels).items() if count > 1]:
-        raise UserError(f"{where} has several categories called {twice[0]!r}; give each its own name")
+            size = record["height"], record["width"]
+            item |= read_keypoints(entries.items[position], skeleton, size, entries.subject(position))
+        record["annotations"].append(item)
     in_order = list(records.values())
     sizes = check_images(in_order, name)
     digest.update(repr((list(records), sizes)).encode())
-    remarks = count_oddities(in_order)
+    remarks = [*count_oddities(in_order), *_same_files(in_order), *remarks]
     if skeleton is not None:
         remarks += keypoint_oddities(in_order, skeleton)
-    if dropped:
-        remarks.append(f"{dropped} objects are left out, because none of their polygons has three corners")
-    return DetectionSplit(name, "coco", in_order, tuple(labels), digest.hexdigest(), tuple(remarks), skeleton)
-
-
-def load_json(path: Path, needed: str, otherwise: str) -> tuple[Any, bytes]:
-    """The content of a JSON file and its bytes.
-
-    Raises:
-        UserError: it cannot be read (a sentence that begins with `needed` and ends with what to do
-            `otherwise` than to complete the download), or is no JSON.
-    """
-    where = printable(path)
-    try:
-        data = path.read_bytes()
-        return json.loads(data), data
-    except OSError as error:
-        raise UserError(
-            f"{needed} {where}, which cannot be read ({error.strerror}); complete the download, or "
-            f"{otherwise}"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{where} is no JSON ({error}); it may be cut off: restore it") from error
+    labels = tuple(classes.values())
+    return DetectionSplit(name, "coco", in_order, labels, digest.hexdigest(), tuple(remarks), skeleton)
 
 
 def load_annotations(path: Path, name: str) -> tuple[dict[str, Any], Any]:
@@ -122,108 +96,180 @@ def load_annotations(path: Path, name: str) -> tuple[dict[str, Any], Any]:
                 f"{where} has no list {key!r}; give a file of COCO's instances (the image list of a test set "
                 "has no annotations and cannot be scored here)"
             )
-        if not all(isinstance(item, dict) for item in content[key]):
-            raise UserError(f"the list {key!r} in {where} does not consist of objects; restore the file")
+        if not {dict}.issuperset(map(type, content[key])):
+            wrong = first(content[key], lambda item: type(item) is dict)
+            raise UserError(
+                f"the list {key!r} in {where} does not consist of objects, {key}[{wrong}] is "
+                f"{shown(content[key][wrong])}; restore the file"
+            )
     if not content["categories"]:
         raise UserError(f"{where} lists no categories; list the classes under 'categories'")
     return content, hashlib.sha256(data)
 
 
-def _by_id(items: list[dict[str, Any]], what: str, where: str) -> dict[int, dict[str, Any]]:
-    by_id: dict[int, dict[str, Any]] = {}
-    for item in items:
-        key = item.get("id")
-        if not isinstance(key, int):
-            raise UserError(
-                f"an entry of {what} in {where} has the id {key!r}; give each an integer of its own"
+def class_names(entries: Entries) -> dict[int, str]:
+    """The names of the categories by their ids, in the order of these; one that has none is called by its id.
+
+    Raises:
+        UserError: an id or a name is none, or stands twice.
+    """
+    names = {}
+    for position, key in enumerate(entries.ids()):
+        name = entries.items[position].get("name", key)
+        if not (isinstance(name, str) and name.strip()) and type(name) is not int:
+            raise entries.wrong(position, f"has the name {shown(name)}", "give the class a name")
+        if isinstance(name, str) and _NO_TEXT.search(name):
+            raise entries.wrong(position, f"has the name {shown(name)}", "give it one of letters in one line")
+        names[key] = str(name)
+    if twice := [label for label, count in Counter(names.values()).items() if count > 1]:
+        raise UserError(f"{entries.where} has several categories called {twice[0]!r}; give each its own name")
+    return dict(sorted(names.items()))
+
+
+def _records(entries: Entries, folder: Path) -> dict[int, ImageRecord]:
+    """Records without annotations by their ids, in the order of these."""
+    keys = entries.ids()
+    heights, widths = (entries.integers(side, "its true size in pixels") for side in ("height", "width"))
+    records = {}
+    for position, (key, height, width) in enumerate(zip(keys, heights, widths, strict=True)):
+        if height < 1 or width < 1 or height * width > MOST_PIXELS:
+            raise entries.wrong(
+                position, f"is {shown(width)} x {shown(height)} pixels", "write its true size there"
             )
-        if key in by_id:
-            raise UserError(f"two entries of {what} in {where} have the id {key}; give each its own")
-        by_id[key] = item
-    return by_id
+        file_name = entries.items[position].get("file_name")
+        if not isinstance(file_name, str):
+            raise entries.wrong(position, "has no file_name", "write the name of its file there")
+        if (why := why_odd(file_name)) is not None:
+            raise UserError(f"{entries.subject(position)} has the file_name {shown(file_name)}, {why}")
+        records[key] = {
+            "file_name": str(folder / file_name),
+            "image_id": key,
+            "height": height,
+            "width": width,
+            "annotations": [],
+        }
+    return dict(sorted(records.items()))
 
 
-def _record(image: dict[str, Any], folder: Path, where: str) -> ImageRecord:
-    height, width = image.get("height"), image.get("width")
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
-        raise UserError(
-            f"image {image['id']} in {where} is {width!r} x {height!r} pixels; write its true size there"
-        )
-    if not isinstance(image.get("file_name"), str):
-        raise UserError(f"image {image['id']} in {where} has no file_name; write the name of its file there")
-    return {
-        "file_name": str(folder / image["file_name"]),
-        "image_id": image["id"],
-        "height": height,
-        "width": width,
-        "annotations": [],
-    }
+def _owners(entries: Entries, records: dict[int, ImageRecord]) -> list[ImageRecord]:
+    """The image of each annotation."""
+    entries.ids()
+    owners = []
+    for position, key in enumerate(entries.integers("image_id", "the id of an image")):
+        record = records.get(key)
+        if record is None:
+            raise entries.wrong(position, f"belongs to image {key!r}, which the file does not list")
+        owners.append(record)
+    return owners
 
 
-def _annotation(item: dict[str, Any], record: ImageRecord, where: str) -> dict[str, Any] | None:
-    """The annotation in Detectron2's form without its category; None where its mask has no inside."""
-    box = item.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
-        raise _broken(item, where, f"has the box {box!r} instead of x, y, width and height")
-    left, top, width, height = box
-    corners = [left, top, left + width, top + height]
-    check_box(corners, record["height"], record["width"], f"annotation {item['id']} in {where}")
-    annotation = {"bbox": box, "bbox_mode": XYWH, "iscrowd": int(item.get("iscrowd", 0))}
-    mask = item.get("segmentation")
-    if mask:
-        annotation["segmentation"] = _mask(mask, item, record, where)
-        if not annotation["segmentation"]:
-            return None
-    annotation["area"] = item["area"] if "area" in item else _area(annotation, record)
-    if not (isinstance(annotation["area"], int | float) and annotation["area"] >= 0):
-        raise _broken(item, where, f"has the area {annotation['area']!r}")
-    return annotation
-
-
-def _mask(
-    mask: Any, item: dict[str, Any], record: ImageRecord, where: str
-) -> list[list[float]] | dict[str, Any]:
-    """Polygons with three corners or more, or compressed run lengths."""
-    if isinstance(mask, dict):
-        if mask.get("size") != [record["height"], record["width"]]:
-            raise _broken(
-                item, where, f"has a mask of size {mask.get('size')!r}, not its image's height and width"
-            )
-        if isinstance(mask.get("counts"), list):
-            from pycocotools import mask as run_lengths
-
-            if sum(mask["counts"]) != record["height"] * record["width"]:
-                raise _broken(item, where, "has run lengths that do not add up to its image's pixels")
-            return run_lengths.frPyObjects(mask, *mask["size"])
-        if not isinstance(mask.get("counts"), str | bytes):
-            raise _broken(item, where, "has a mask without run lengths")
-        return mask
-    numbers = isinstance(mask, list) and all(
-        isinstance(polygon, list) and all(isinstance(value, int | float) for value in polygon)
-        for polygon in mask
+def _objects(
+    entries: Entries, owners: Sequence[ImageRecord], numbers: dict[int, int]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The annotations in Detectron2's form, in the order of the file, and what is odd in them."""
+    categories = entries.integers("category_id", "the id of a category")
+    if unknown := set(categories) - numbers.keys():
+        position = first(categories, lambda key: key not in unknown)
+        raise entries.wrong(position, f"has the category {categories[position]!r}, which is not listed")
+    heights, widths = (
+        np.array([record[side] for record in owners], np.int64) for side in ("height", "width")
     )
-    if not numbers:
-        raise _broken(item, where, "has a mask that is neither polygons nor run lengths")
-    return [polygon for polygon in mask if len(polygon) >= POLYGON and len(polygon) % 2 == 0]
+    boxes = entries.rows("bbox", 4, "the numbers x, y, width and height")
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    check_boxes(corners, heights, widths, entries.subject)
+    masks = read_masks(entries, heights, widths)
+    areas, remarks = _areas(entries, boxes, masks, heights, widths)
+    columns = (entries.column("bbox"), categories, entries.flags("iscrowd"), areas, masks.masks)
+    objects = []
+    for box, category, crowd, area, mask in zip(*columns, strict=True):
+        item = {
+            "bbox": box,
+            "bbox_mode": XYWH,
+            "iscrowd": crowd,
+            "area": area,
+            "category_id": numbers[category],
+        }
+        if mask is not None:
+            item["segmentation"] = mask
+        objects.append(item)
+    return objects, [*_fractions(entries, boxes, heights, widths), *_mask_oddities(entries, masks), *remarks]
 
 
-def _area(annotation: dict[str, Any], record: ImageRecord) -> float:
-    """The area of the mask, or of the box where there is none."""
-    if "segmentation" not in annotation:
-        return annotation["bbox"][2] * annotation["bbox"][3]
-    from pycocotools import mask as run_lengths
+def _areas(
+    entries: Entries, boxes: np.ndarray, masks: Masks, heights: np.ndarray, widths: np.ndarray
+) -> tuple[list[Any], list[str]]:
+    """The area of each object, computed where the file states none, and what is odd in the stated ones."""
+    stated = entries.column("area", 0.0)
+    absent = [position for position, item in enumerate(entries.items) if "area" not in item]
+    areas, of_boxes = numbers_of(stated), boxes[:, 2] * boxes[:, 3]
+    if areas is None:
+        position = first(stated, lambda area: numbers_of([area]) is not None)
+        raise entries.wrong(position, f"has the area {shown(stated[position])}")
+    most = AREA_ROOM * np.maximum(heights * widths, of_boxes) + 1
+    wrong = np.flatnonzero(~((areas >= 0) & (areas <= most)))
+    if wrong.size:
+        position, pixels = int(wrong[0]), heights[wrong[0]] * widths[wrong[0]]
+        raise entries.wrong(
+            position,
+            f"has the area {shown(stated[position])}, and its image has {pixels:,} pixels",
+            "mend it, or leave the key area out, and it is computed",
+        )
+    for position in absent:
+        mask = masks.masks[position]
+        if mask is None:
+            _, _, width, height = entries.items[position]["bbox"]
+            stated[position] = width * height
+        else:
+            size = int(heights[position]), int(widths[position])
+            stated[position] = _pixels(mask, int(masks.pixels[position]), *size)
+        areas[position] = stated[position]
+    flat = int(((areas == 0) & (of_boxes >= 1)).sum())
+    remark = f"{flat} objects have the area 0 and a box of a pixel or more: COCO's AP takes them for small"
+    return stated, [remark] if flat else []
 
-    return float(run_lengths.area(encoded(annotation["segmentation"], record["height"], record["width"])))
 
-
-def encoded(mask: list[list[float]] | dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """A mask as compressed run lengths, as COCO's own tools make them."""
+def _pixels(mask: Mask, inside: int, height: int, width: int) -> float:
+    """The pixels of a mask; of run lengths those `inside` are known."""
     if isinstance(mask, dict):
-        return mask
+        return float(inside)
     from pycocotools import mask as run_lengths
 
-    return run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
+    return float(run_lengths.area(encoded(mask, height, width)))
 
 
-def _broken(item: dict[str, Any], where: str, what: str) -> UserError:
-    return UserError(f"annotation {item.get('id')} in {where} {what}; mend the annotation or take it out")
+def _fractions(entries: Entries, boxes: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> list[str]:
+    """Raises UserError where all boxes are fractions of their images."""
+    if len(boxes) and (boxes <= 1).all() and (boxes != boxes.round()).any() and (heights * widths > 64).all():
+        raise UserError(
+            f"no box of {entries.where} has a side of more than one pixel: they are fractions of width and "
+            "height; multiply them by the size of their image"
+        )
+    return []
+
+
+def _mask_oddities(entries: Entries, masks: Masks) -> list[str]:
+    """What is odd in the masks and stops no training, one sentence each."""
+    remarks = []
+    without = [position for position, mask in enumerate(masks.masks) if mask is None]
+    if masks.bare:
+        remarks.append(
+            f"{len(masks.bare)} objects have no polygon with three corners, "
+            f"annotations[{masks.bare[0]}] for one: their boxes are kept, without a mask"
+        )
+    if 0 < len(without) < len(entries):
+        remarks.append(
+            f"{len(without)} of {len(entries)} objects have no mask, annotations[{without[0]}] for one: "
+            "only boxes can be trained and scored"
+        )
+    counts = (
+        (masks.cut, "objects have polygons without three corners beside others: these are left out"),
+        (masks.empty, "masks have no pixel inside"),
+        (masks.outside, "masks reach more than a pixel beyond their image: training cuts them off"),
+    )
+    return remarks + [f"{count} {what}" for count, what in counts if count]
+
+
+def _same_files(records: Sequence[ImageRecord]) -> list[str]:
+    """A remark where two entries are one image: the objects of each are missing in the other."""
+    more = len(records) - len({record["file_name"] for record in records})
+    return [f"{more} images are listed again under another id: each has its own objects only"] if more else []

@@ -6,12 +6,13 @@ A category lists the names of its keypoints and, as a drawing aid, which are joi
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from siamtransfer.detection.data.dataset_split import ImageRecord, Skeleton
+from siamtransfer.detection.data.entries import numbers_of, shown
+from siamtransfer.detection.data.near_image import far
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few
 
@@ -50,10 +51,14 @@ def read_skeleton(categories: list[dict[str, Any]], where: str) -> Skeleton:
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{where} has several keypoints called {twice[0]!r}; give each its own name")
     edges = categories[0].get("skeleton", [])
-    for edge in edges:
-        if not (len(edge) == 2 and all(isinstance(end, int) and 1 <= end <= len(names) for end in edge)):
+    for edge in edges if isinstance(edges, list) else [edges]:
+        if not (
+            isinstance(edge, list)
+            and len(edge) == 2
+            and all(type(end) is int and 1 <= end <= len(names) for end in edge)
+        ):
             raise UserError(
-                f"the skeleton in {where} joins {edge!r}; a pair is two numbers from 1 to {len(names)}"
+                f"the skeleton in {where} joins {shown(edge)}; a pair is two numbers from 1 to {len(names)}"
             )
     return Skeleton(names, _flip_pairs(names, where), tuple((a - 1, b - 1) for a, b in edges))
 
@@ -79,36 +84,45 @@ def _flip_pairs(names: tuple[str, ...], where: str) -> tuple[tuple[str, str], ..
     return tuple(pairs)
 
 
-def read_keypoints(item: dict[str, Any], skeleton: Skeleton, where: str) -> dict[str, Any]:
+def read_keypoints(
+    item: dict[str, Any], skeleton: Skeleton, size: tuple[int, int], subject: str
+) -> dict[str, Any]:
     """`keypoints`, float64[3 K] with the pixel's centre added, and `num_keypoints` of an annotation.
 
-    `num_keypoints` is the number of labelled points; one that the file states is not read.
+    `num_keypoints` is the number of labelled points; one that the file states is not read. size: height and
+    width of the image; subject: the annotation in messages.
 
     Raises:
         UserError: names the annotation and what is wrong with its numbers.
     """
     count, values = len(skeleton.names), item.get("keypoints")
-    subject = f"annotation {item.get('id')} in {where}"
-    if not (isinstance(values, list) and all(isinstance(value, int | float) for value in values)):
-        raise UserError(f"{subject} has no list of numbers 'keypoints'; mend the annotation or take it out")
-    if len(values) != 3 * count:
+    numbers = numbers_of(values) if isinstance(values, list) else None
+    if numbers is None:
         raise UserError(
-            f"{subject} has {len(values)} numbers of keypoints, not {3 * count}, three for each of "
+            f"{subject} has no list of numbers 'keypoints', but {shown(values)}; mend the annotation or take "
+            "it out"
+        )
+    if len(numbers) != 3 * count:
+        raise UserError(
+            f"{subject} has {len(numbers)} numbers of keypoints, not {3 * count}, three for each of "
             f"{first_few(list(skeleton.names))}; mend the annotation or take it out"
         )
-    labelled = 0
-    points: list[float] = []
-    for name, x, y, visibility in zip(skeleton.names, values[::3], values[1::3], values[2::3], strict=True):
+    points = numbers.reshape(-1, 3)
+    labelled = points[:, 2] != UNLABELLED
+    finite, odd = (
+        np.isfinite(points[:, :2]).all(axis=1),
+        far(points[:, :2], np.array([size[::-1]])).any(axis=1),
+    )
+    wrong = np.flatnonzero(~np.isin(points[:, 2], VISIBILITIES) | ~finite | (odd & labelled))
+    if wrong.size:
+        (x, y, visibility), name = points[wrong[0]], skeleton.names[wrong[0]]
         if visibility not in VISIBILITIES:
-            raise UserError(
-                f"{subject} has the keypoint {name!r} with the visibility {visibility}; take 0 (not "
-                "labelled), 1 (covered) or 2"
-            )
-        if not (math.isfinite(x) and math.isfinite(y)):
-            raise UserError(f"{subject} has the keypoint {name!r} at {x}, {y}; mend the annotation")
-        labelled += visibility != UNLABELLED
-        points += [x + PIXEL_CENTRE, y + PIXEL_CENTRE, visibility]
-    return {"keypoints": np.array(points), "num_keypoints": labelled}
+            what = f"with the visibility {visibility:g}; take 0 (not labelled), 1 (covered) or 2"
+        else:
+            what = f"at {x:g}, {y:g}, far from its image of {size[1]} x {size[0]} pixels; mend the annotation"
+        raise UserError(f"{subject} has the keypoint {name!r} {what}")
+    points[:, :2] += PIXEL_CENTRE
+    return {"keypoints": points.ravel(), "num_keypoints": int(labelled.sum())}
 
 
 def keypoint_oddities(records: list[ImageRecord], skeleton: Skeleton) -> list[str]:

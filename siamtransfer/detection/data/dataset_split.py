@@ -9,18 +9,21 @@ labelled ones, and VOC's flag `difficult`.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.orientation import UPRIGHT, orientation_of_png
+from siamtransfer.detection.data.image_names import elsewhere
+from siamtransfer.detection.data.near_image import far
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -87,25 +90,46 @@ def read_image(record: ImageRecord) -> np.ndarray:
         raise _unreadable(record["file_name"], error) from error
 
 
-def check_box(box: Sequence[float], height: int, width: int, where: str) -> None:
-    """Checks that a box x0, y0, x1, y1 has finite corners in order and touches its image.
+def check_boxes(
+    boxes: np.ndarray, heights: np.ndarray, widths: np.ndarray, subject: Callable[[int], str]
+) -> None:
+    """Checks that boxes x0, y0, x1, y1 have finite corners in order, touch their images and do not reach far
+    beyond (`near_image`).
 
     A box without area is accepted: COCO's own annotations hold a few, and training skips them.
+    boxes: float64[n,4]; heights, widths: int64[n], of the image of each; subject: the object of a number in
+    messages.
 
     Raises:
-        UserError: names the object (`where`), the box and what is wrong.
+        UserError: names the first object that is wrong, the box and what is wrong.
     """
-    x0, y0, x1, y1 = box
-    if not all(map(math.isfinite, box)):
-        wrong = "are not all numbers"
-    elif x1 < x0 or y1 < y0:
-        wrong = "have the second corner before the first"
-    elif x1 < 0 or y1 < 0 or x0 > width or y0 > height:
-        wrong = f"lie outside the image of {width} x {height} pixels"
-    else:
+    lower, upper, size = boxes[:, :2], boxes[:, 2:], np.stack([widths, heights], axis=1)
+    finite = np.isfinite(boxes).all(axis=1)
+    ordered = np.all(upper >= lower, axis=1)
+    inside = np.all((upper >= 0) & (lower <= size), axis=1)
+    near = ~np.any(far(lower, size) | far(upper, size), axis=1)
+    wrong = np.flatnonzero(~(finite & ordered & inside & near))
+    if not wrong.size:
         return
-    corners_in_words = ", ".join(f"{value:g}" for value in box)
-    raise UserError(f"the corners {corners_in_words} of {where} {wrong}; mend the annotation or take it out")
+    first = int(wrong[0])
+    image = f"the image of {widths[first]} x {heights[first]} pixels"
+    if not finite[first]:
+        what = "are not all numbers"
+    elif not ordered[first]:
+        what = "have the second corner before the first"
+    else:
+        what = f"lie outside {image}" if not inside[first] else f"lie far from {image}"
+    in_words = ", ".join(f"{value:g}" for value in boxes[first])
+    raise UserError(f"the corners {in_words} of {subject(first)} {what}; mend the annotation or take it out")
+
+
+def check_box(box: Sequence[float], height: int, width: int, where: str) -> None:
+    """`check_boxes` of one box, of the object `where`.
+
+    Raises:
+        UserError: names the object, the box and what is wrong.
+    """
+    check_boxes(np.array([box], np.float64), np.array([height]), np.array([width]), lambda _: where)
 
 
 def check_images(records: Sequence[ImageRecord], name: str) -> list[int]:
@@ -122,16 +146,15 @@ def check_images(records: Sequence[ImageRecord], name: str) -> list[int]:
         sizes = list(pool.map(_bytes, paths, chunksize=256))
         missing = [path for path, size in zip(paths, sizes, strict=True) if size is None]
         if missing:
+            guess = elsewhere(missing[0])
             raise UserError(
                 f"{len(missing)} of the {len(paths)} images of {name} are missing, {printable(missing[0])} "
-                "for one; complete the download or take them out of the annotations"
+                f"for one{f' ({guess})' if guess else ''}; complete the download or take them out of the "
+                "annotations" + (", or mend the names there" if guess else "")
             )
-        for record, shape in zip(records, pool.map(_height_and_width, paths, chunksize=256), strict=True):
-            if shape != (record["height"], record["width"]):
-                raise UserError(
-                    f"{printable(record['file_name'])} is {shape[1]} x {shape[0]} pixels and its annotation "
-                    f"in {name} says {record['width']} x {record['height']}; mend the annotation or the image"
-                )
+        for record, header in zip(records, pool.map(_header, paths, chunksize=256), strict=True):
+            if header.shown != (record["height"], record["width"]):
+                raise _other_size(record, header, name)
     return [size for size in sizes if size is not None]
 
 
@@ -155,19 +178,64 @@ def count_oddities(records: Sequence[ImageRecord]) -> list[str]:
 
 def _bytes(path: str) -> int | None:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 (a Path takes three times as long)
+        status = os.stat(path)  # noqa: PTH116 (a Path takes three times as long)
     except OSError:
         return None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise UserError(f"the image {printable(path)} is {kind}; put the image there or mend its name")
+    return status.st_size
 
 
-def _height_and_width(path: str) -> tuple[int, int]:
+class _Header(NamedTuple):
+    """The size of the stored pixels of an image, and whether EXIF turns them on their side."""
+
+    height: int
+    width: int
+    sideways: bool
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of the image as it is read."""
+        return (self.width, self.height) if self.sideways else (self.height, self.width)
+
+
+def _header(path: str) -> _Header:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            turned = "exif" in image.info and image.getexif().get(ORIENTATION) in SIDEWAYS
+            # Of a PNG, whose own method would decode all pixels in search of EXIF data behind them.
+            orientation = Image.Image.getexif(image).get(ORIENTATION, UPRIGHT)
+            if orientation == UPRIGHT and image.format == "PNG" and image.fp is not None:
+                orientation = orientation_of_png(image.fp)
+            if orientation != UPRIGHT and image.format == "TIFF":
+                raise UserError(
+                    f"the image {printable(path)} is a TIFF with the orientation {orientation}, which "
+                    "Detectron2 and Pillow both apply; save it upright, or as PNG or JPEG"
+                )
+    except UserError:
+        raise
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         raise _unreadable(path, error) from error
-    return (width, height) if turned else (height, width)
+    return _Header(height, width, orientation in SIDEWAYS)
+
+
+def _other_size(record: ImageRecord, header: _Header, name: str) -> UserError:
+    """The error for an image that has not the size of its annotation."""
+    stated, (height, width) = (record["height"], record["width"]), header.shown
+    image = f"{printable(record['file_name'])} is {width} x {height} pixels"
+    if header.sideways:
+        image += ", as its EXIF orientation turns it,"
+    says = f"its annotation in {name} says {record['width']} x {record['height']}"
+    cure = "mend the annotation or the image"
+    if stated == (width, height):
+        says += ", height and width in the other order"
+        if header.sideways:
+            says = says.replace("in the other order", "as they are stored")
+            cure = "annotate the turned image, or take the orientation out of the file"
+        else:
+            cure = "write the true size there"
+    return UserError(f"{image} and {says}; {cure}")
 
 
 def _unreadable(path: str, error: Exception) -> UserError:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from siamtransfer.detection.data.coco_annotations import load_json, read_coco
+from siamtransfer.detection.data.annotation_json import load_json
+from siamtransfer.detection.data.coco_annotations import read_coco
 from siamtransfer.detection.data.dataset_split import DetectionSplit
 from siamtransfer.detection.data.panoptic_pngs import SEGMENT_FILE, SEGMENTS, check_pngs
 from siamtransfer.utils.errors import UserError

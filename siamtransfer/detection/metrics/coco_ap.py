@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from siamtransfer.detection.data.coco_annotations import encoded
+from siamtransfer.detection.data.coco_masks import encoded
 from siamtransfer.detection.data.dataset_split import XYWH, ImageRecord
 from siamtransfer.detection.metrics.prediction import Prediction
 from siamtransfer.utils.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from siamtransfer.detection.data.coco_annotations import encoded
+from siamtransfer.detection.data.coco_masks import encoded
 from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read_image
 from siamtransfer.detection.metrics.prediction import Prediction, in_order
 from siamtransfer.utils.files import atomic_write

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from siamtransfer.detection.data.coco_annotations import encoded
+from siamtransfer.detection.data.coco_masks import encoded
 from siamtransfer.detection.data.dataset_split import ImageRecord, corners, read_image
 from siamtransfer.detection.torchvision.model import as_input
 from siamtransfer.detection.torchvision.recipe import DetectorRecipe
@@ -29,7 +29,8 @@ def usable(record: ImageRecord) -> bool:
 
 
 class TrainingImages(Dataset[Sample]):
-    """Images and targets as torchvision's detectors take them, half of them mirrored.
+    """Images and targets as torchvision's detectors take them, half of them mirrored. An image without an
+    object to learn from has an empty target: all of it is background.
 
     Which images are mirrored is a function of (seed, epoch, index).
     """
@@ -45,8 +46,10 @@ class TrainingImages(Dataset[Sample]):
         record = self.records[index]
         annotations = [entry for entry in record["annotations"] if _can_train(entry, record)]
         image = as_input(read_image(record))
-        boxes = torch.tensor([_clipped_box(entry, record) for entry in annotations], dtype=torch.float32)
-        target = {"labels": torch.tensor([entry["category_id"] + 1 for entry in annotations])}
+        clipped = [_clipped_box(entry, record) for entry in annotations]
+        boxes = torch.tensor(clipped, dtype=torch.float32).reshape(-1, 4)
+        labels = [entry["category_id"] + 1 for entry in annotations]
+        target = {"labels": torch.tensor(labels, dtype=torch.int64)}
         if self.masks:
             target["masks"] = torch.from_numpy(_masks(annotations, record))
         if np.random.Generator(np.random.Philox([self.seed, epoch, index])).random() < 0.5:
@@ -73,5 +76,7 @@ def _masks(annotations: Sequence[dict[str, Any]], record: ImageRecord) -> np.nda
     from pycocotools import mask as run_lengths
 
     size = record["height"], record["width"]
+    if not annotations:
+        return np.zeros((0, *size), np.uint8)
     masks = run_lengths.decode([encoded(annotation["segmentation"], *size) for annotation in annotations])
     return np.ascontiguousarray(masks.transpose(2, 0, 1))

@@ -79,7 +79,10 @@ def category(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (keypoints(lambda values: values.pop()), r"annotation 1 .* has 11 numbers of keypoints, not 12"),
+        (
+            keypoints(lambda values: values.pop()),
+            r"annotations\[0\] \(id 1\) .* has 11 numbers of keypoints, not 12",
+        ),
         (keypoints(lambda values: values.__setitem__(2, 3)), "keypoint 'top' with the visibility 3"),
         (keypoints(lambda values: values.__setitem__(0, float("nan"))), "keypoint 'top' at nan"),
         (keypoints(lambda values: values.__setitem__(0, "x")), "no list of numbers 'keypoints'"),
@@ -117,7 +120,7 @@ def test_splits_with_other_keypoints_and_points_outside(scenes: Path, tmp_path: 
     content = json.loads(path.read_text())
     content["categories"][0]["keypoints"] = ["n", "w", "e", "s"]
     labelled = next(item for item in content["annotations"] if item["num_keypoints"])
-    labelled["keypoints"][0] = 999
+    labelled["keypoints"][0] = 99
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"has the keypoints n, .* give parts with the same keypoints"):
         open_scenes(folder)

@@ -182,7 +182,7 @@ def set_text(tag: str, text: str) -> Callable[[ET.Element], None]:
         (lambda t: drop_all(t, "name", "object"), "object 1 in .*000003.xml has no name"),
         (lambda t: drop_all(t, "bndbox", "object"), "needs a number in <bndbox/xmin> and has none"),
         (set_text("object/bndbox/xmax", "wide"), "needs a number in <bndbox/xmax> and says 'wide'"),
-        (set_text("object/bndbox/xmax", "nan"), "nan.* of object 1 in .*000003.xml are not all numbers"),
+        (set_text("object/bndbox/xmax", "nan"), "object 1 in .*000003.xml needs a number in .* and says 'nan'"),
         (set_text("object/bndbox/xmax", "0"), "object 1 in .* have the second corner before the first"),
     ],
 )  # fmt: skip
@@ -236,23 +236,23 @@ def first(key: str, value: Any, kind: str = "annotations") -> Callable[[dict[str
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (first("bbox", [1, 2, 3]), r"annotation 1 in .*train.json has the box \[1, 2, 3\] instead of x, y"),
-        (first("bbox", [5, 5, -2, 4]), "of annotation 1 in .* have the second corner before the first"),
-        (first("bbox", [70, 5, 3, 3]), "70, 5, 73, 8 of annotation 1 .* lie outside the image of 64 x 64"),
+        (first("bbox", [1, 2, 3]), r"annotations\[0\] \(id 1\) in .*train.json has the bbox \[1, 2, 3\] instead of the numbers x, y"),
+        (first("bbox", [5, 5, -2, 4]), r"of annotations\[0\] \(id 1\) in .* have the second corner before the first"),
+        (first("bbox", [70, 5, 3, 3]), r"70, 5, 73, 8 of annotations\[0\] \(id 1\) .* lie outside the image of 64 x 64"),
         (first("bbox", [5, 5, float("nan"), 4]), "are not all numbers"),
-        (first("category_id", 11), "annotation 1 .* has the category 11, which is not listed"),
-        (first("image_id", 99), "annotation 1 .* belongs to image 99, which the file does not list"),
+        (first("category_id", 11), r"annotations\[0\] \(id 1\) .* has the category 11, which is not listed"),
+        (first("image_id", 99), r"annotations\[0\] \(id 1\) .* belongs to image 99, which the file does not list"),
         (first("id", 2), "two entries of annotations in .* have the id 2"),
-        (first("area", "big"), "annotation 1 .* has the area 'big'"),
+        (first("area", "big"), r"annotations\[0\] \(id 1\) .* has the area 'big'"),
         (first("segmentation", {"size": [9, 9], "counts": [81]}), "has a mask of size .9, 9., not its image"),
         (first("segmentation", {"size": [64, 64], "counts": [81]}), "run lengths that do not add up"),
         (first("segmentation", {"size": [64, 64]}), "has a mask without run lengths"),
         (first("segmentation", [["a"]]), "has a mask that is neither polygons nor run lengths"),
         (first("id", 2, "images"), "two entries of images in .* have the id 2"),
-        (first("id", "x", "images"), "an entry of images in .* has the id 'x'; give each an integer"),
-        (first("height", None, "images"), "image 1 in .* is 64 x None pixels; write its true size"),
+        (first("id", "x", "images"), r"images\[0\] \(id 'x'\) in .* has the id 'x' instead of an integer of its own"),
+        (first("height", None, "images"), r"images\[0\] \(id 1\) in .* has the height null instead of its true size"),
         (first("width", 60, "images"), "has a mask of size"),
-        (first("file_name", 7, "images"), "image 1 in .* has no file_name"),
+        (first("file_name", 7, "images"), r"images\[0\] \(id 1\) in .* has no file_name"),
         (first("file_name", "x.jpg", "images"), "1 of the 10 images of .* are missing, .*x.jpg for one"),
         (first("name", "trouser", "categories"), "several categories called 'trouser'"),
         (lambda c: c.pop("annotations"), "has no list 'annotations'; give a file of COCO's instances"),
@@ -309,14 +309,20 @@ def test_own_coco_data_may_be_sparse(coco: Path) -> None:
     data = open_coco(coco)
     assert data.classes == tuple(reversed(CLASSES)) and not data.has_masks and data.mask_format == "polygon"
     items = [item for record in data.train for item in record["annotations"]]
-    expected = content["annotations"][1:]  # the first has no polygon with three corners
+    expected = content["annotations"]
     assert [data.classes[item["category_id"]] for item in items] == [
         CLASSES[item["category_id"] - 1] for item in expected
     ]
     areas = [item["bbox"][2] * item["bbox"][3] for item in expected]
     assert [item["area"] for item in items] == areas and not any(item["iscrowd"] for item in items)
-    assert any(
-        "1 objects are left out, because none of their polygons" in remark for remark in data.remarks()
+    assert ["segmentation" in item for item in items] == [False, False] + [True] * (len(items) - 2)
+    assert all(len(item["segmentation"]) == 1 for item in items[2:])  # without the polygon of one corner
+    remarks = data.train_splits[0].remarks
+    assert remarks == (
+        "1 objects have no polygon with three corners, annotations[0] for one: their boxes are kept, without "
+        "a mask",
+        f"2 of {len(items)} objects have no mask, annotations[0] for one: only boxes can be trained and scored",
+        f"{len(items) - 2} objects have polygons without three corners beside others: these are left out",
     )
 
 

@@ -108,7 +108,7 @@ def test_own_files_in_which_test_lists_fewer_classes_and_no_urls(root: Path) -> 
         (lambda c: c["images"][1].update(coco_url=3), "image 8 in .* has the coco_url 3; mend it"),
         (lambda c: c["images"][1].update(coco_url="http://x/val2017/9.jpg"), "1 of the 3 images .* missing"),
         (lambda c: c["annotations"][0].update(category_id=99), "has the category 99, which is not listed"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2]), "has the box"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2]), "has the bbox"),
         (lambda c: c.pop("annotations"), "has no list 'annotations'"),
     ],
 )  # fmt: skip
@@ -121,7 +121,7 @@ def test_mistakes(root: Path, what: Callable[[dict[str, Any]], object], sentence
 
 def test_data_of_another_kind_beside_it(written: Path) -> None:
     images = f"{written}/lvis/lvis_v1_train.json@{written}/coco"
-    with pytest.raises(UserError, match=r"image 1 in .* has no file_name"):
+    with pytest.raises(UserError, match=r"images\[0\] \(id 1\) in .* has no file_name"):
         open_detection_data(images, "lvis_v1_val", root=written)
 
 

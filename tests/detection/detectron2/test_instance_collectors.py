@@ -17,7 +17,7 @@ from PIL import Image
 from siamtransfer.data.scenes.export import SceneCounts
 from siamtransfer.data.scenes.export_cityscapes import write_cityscapes
 from siamtransfer.data.scenes.export_lvis import write_lvis
-from siamtransfer.detection.data.coco_annotations import encoded
+from siamtransfer.detection.data.coco_masks import encoded
 from siamtransfer.detection.data.dataset_split import corners
 from siamtransfer.detection.data.datasets import DetectionData, open_detection_data
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
