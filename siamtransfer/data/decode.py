@@ -18,7 +18,7 @@ explains them. In short, of images that are not plain 8-bit RGB:
   several frames         the first
 Of a set of another number of channels than three nothing is converted; see bands.py.
 A truncated file is refused and never filled up with grey; so is an image of more pixels than the set allows,
-before any memory is taken for it.
+before any memory is taken for it, and one of more parts than an ordinary file has (effort.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import io
 import os
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -54,7 +53,9 @@ from siamtransfer.data.bands import (
     values_of_array,
 )
 from siamtransfer.data.dicom import is_dicom, read_dicom
+from siamtransfer.data.effort import require_bounded
 from siamtransfer.data.heif import is_heif, open_heif
+from siamtransfer.data.image_file import read_file
 from siamtransfer.data.jpeg_xl import is_jpeg_xl, read_jpeg_xl
 from siamtransfer.data.orientation import (
     UPRIGHT,
@@ -63,6 +64,7 @@ from siamtransfer.data.orientation import (
 )
 from siamtransfer.data.pictures import channels_of_values, is_scaled, pixels_of_file
 from siamtransfer.data.pixel_form import RGB, PixelForm
+from siamtransfer.data.pnm import quick_pnm
 from siamtransfer.data.signatures import kind_of_content
 from siamtransfer.data.sizes import (
     is_raised,
@@ -111,21 +113,13 @@ def decode(
     if isinstance(source, bytes):
         return _decode(source, where or "(bytes)", form)
     where = where or printable(source)
-    return _decode(read_file(source, where), where, form)
-
-
-def read_file(path: str | os.PathLike[str], where: str | None = None) -> bytes:
-    """The bytes of a file; raises UnreadableImage, which names it as `where`."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        why = f"the file cannot be opened ({error.strerror or error})"
-        raise UnreadableImage(where or printable(path), why) from error
+    return _decode(read_file(source, where, form), where, form)
 
 
 def _decode(data: bytes, where: str, form: PixelForm) -> np.ndarray:
     if not data:
         raise UnreadableImage(where, "the file is empty")
+    require_bounded(data, where, form.max_pixels)
     if is_dicom(data):  # which may begin like a TIFF image
         return read_dicom(data, where, form)
     if is_jpeg_xl(data):
@@ -209,7 +203,7 @@ def _open_picture(data: bytes, where: str, form: PixelForm) -> Image.Image:
     if is_heif(data):
         return open_heif(data, where, form.max_pixels)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(quick_pnm(data)), formats=FORMATS)
     except UnidentifiedImageError:
         if not is_tga(data):
             raise

@@ -13,6 +13,7 @@ from PIL import Image
 from siamtransfer.data.bands import NPY_START, values_of_array
 from siamtransfer.data.deep_png import PNG_START, is_deep_png, read_deep_png
 from siamtransfer.data.pixel_form import PixelForm
+from siamtransfer.data.pnm import quick_pnm
 from siamtransfer.data.tiff import TIFF_STARTS, TiffHeader, tiff_header
 
 DEEP_STARTS = (PNG_START, *TIFF_STARTS, b"P2", b"P5", NPY_START)
@@ -70,7 +71,7 @@ def _values(data: bytes, form: PixelForm) -> np.ndarray | None:
         return None
     if header is not None and (header.samples > 1 or header.more_pages):
         return values_of_array(data, "", _of_samples(header, form))
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(quick_pnm(data)), formats=_FORMATS) as image:
         deep = image.mode in ("F", "I") or image.mode.startswith("I;16")
         return np.asarray(image) if deep else None
 

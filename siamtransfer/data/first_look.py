@@ -13,6 +13,7 @@ from PIL import Image
 from siamtransfer.data.deep_png import PNG_START
 from siamtransfer.data.deep_values import DEEP_STARTS, Extremes, extremes_of
 from siamtransfer.data.dicom import is_dicom
+from siamtransfer.data.effort import effort_of
 from siamtransfer.data.orientation import (
     JPEG_HEAD,
     UPRIGHT,
@@ -101,6 +102,8 @@ def look_at(files: Files, form: PixelForm) -> dict[int, Look]:
 def _look(data: bytes, form: PixelForm) -> Look:
     if is_dicom(data):
         return Look(dicom=True)
+    if effort_of(data, form.max_pixels) is not None:  # reading it says so
+        return Look()
     if data.startswith(b"\xff\xd8"):
         return Look(orientation=orientation_of_jpeg(data))
     if not data.startswith((*DEEP_STARTS, *_SHOWN_STARTS)):

@@ -14,7 +14,8 @@ import numpy as np
 
 from siamtransfer.data.class_names import classes_of, match_to_train
 from siamtransfer.data.class_tree import filled_folders, find_split, no_images
-from siamtransfer.data.decode import decode, read_file
+from siamtransfer.data.decode import decode
+from siamtransfer.data.image_file import open_image, read_file
 from siamtransfer.data.imageset import fingerprint_of_arrays
 from siamtransfer.data.listing import (
     ARRAY_ENDINGS,
@@ -113,7 +114,7 @@ class FileImages:
 
     def encoded(self, index: int) -> bytes:
         """The bytes of the file of image `index`; raises UnreadableImage."""
-        return read_file(self._files[index])
+        return read_file(self._files[index], form=self.form)
 
     def relative_name(self, index: int) -> str:
         """The path of image `index` below the folder of the set."""
@@ -124,8 +125,8 @@ class FileImages:
         return self._files[index]
 
     def opened(self, index: int) -> IO[bytes]:
-        """The file of image `index`, to be read and closed; raises OSError."""
-        return Path(self._files[index]).open("rb")
+        """The file of image `index`, to be read and closed; raises UnreadableImage."""
+        return open_image(self._files[index], form=self.form)
 
     def describe(self, index: int) -> str:
         """The path of image `index`."""

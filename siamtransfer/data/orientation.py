@@ -16,7 +16,10 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from siamtransfer.data.effort import require_bounded
+from siamtransfer.data.image_file import open_image
 from siamtransfer.data.tiff import tiff_header
+from siamtransfer.utils.text import printable
 
 UPRIGHT = 1
 """The orientation of pixels that lie as they are shown."""
@@ -30,6 +33,7 @@ _EXIF_START, _PNG_START = b"Exif\0\0", b"\x89PNG\r\n\x1a\n"
 _APP1, _SCAN = 0xE1, 0xDA
 _SEGMENT = struct.Struct(">BBH")  # of a JPEG: 0xFF, the marker, and in most segments their length
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+_HEAD = 2**20  # bytes of a file in which the parts before its pixels are counted
 JPEG_HEAD = 2**18
 """Bytes of a JPEG in which its EXIF block stands: it is one of the first segments, of 64 KiB at most."""
 
@@ -118,9 +122,13 @@ def stored_size(path: str | Path, formats: tuple[str, ...]) -> StoredSize:
     """What the header of an image file says.
 
     Raises:
-        OSError, and whatever Pillow's readers raise for damaged files.
+        UnreadableImage: it cannot be opened, or has more parts than an ordinary file.
+        OSError, and whatever else Pillow's readers raise for damaged files.
     """
-    with Path(path).open("rb") as file:
+    where = printable(path)
+    with open_image(path, where) as file:
+        require_bounded(file.read(_HEAD), where)
+        file.seek(0)
         header = tiff_header(file)
         if header is not None:
             return StoredSize(header.size[1], header.size[0], header.orientation)

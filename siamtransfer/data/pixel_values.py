@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.effort import require_bounded
+from siamtransfer.data.image_file import read_file
+from siamtransfer.data.pixel_form import PixelForm
+from siamtransfer.data.pnm import quick_pnm
 from siamtransfer.data.sizes import allowed, refused_by_pillow, require_size
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
@@ -32,10 +35,11 @@ def read_pixel_values(
     """
     where = printable(path)
     try:
-        data = Path(path).read_bytes()
+        data = read_file(path, where, PixelForm(max_pixels=max_pixels))
+        require_bounded(data, where, max_pixels)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with allowed(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with allowed(max_pixels), Image.open(io.BytesIO(quick_pnm(data)), formats=FORMATS) as image:
                 require_size((image.height, image.width), where, max_pixels)
                 return values_of(image, data, where)
     except UnreadableImage as error:

@@ -41,6 +41,14 @@ def too_large(pixels: int, stated: int | None) -> str:
     )
 
 
+def too_many_bytes(size: int, most: int, pixels: int) -> str:
+    """Why a file of so many bytes is not read: an image has `most`, and `pixels` would let it in."""
+    return (
+        f"{_CLAIM} {size:,} bytes, more than the {most:,} bytes of an image file "
+        f"(--data.max-pixels {pixels} allows it)"
+    )
+
+
 def is_too_large(why: str) -> bool:
     """Whether an image is not read because of its size, by the sentence that says why."""
     return why.startswith(_CLAIM)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
+import struct
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -27,6 +29,13 @@ _ASSOCIATED, _UNASSOCIATED = (
     1,
     2,
 )  # of the tag ExtraSamples: alpha, by which the colours are multiplied or not
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_PARTS = {273, 279, 324, 325}  # offsets and lengths of strips and of tiles
+MOST_PARTS = 2**18
+"""Strips or tiles of a TIFF: with tiles of 64 x 64 pixels those of 10^9 pixels."""
+MOST_TAGS, MOST_PAGES = 4_096, 2**16
+_SHORT = 3  # the type of two bytes, which stand first in the four or eight of a value
+_LARGE_TILE = 2**24  # pixels of a tile, which may be larger than its image
 _INKS = 5  # of the tag Photometric
 _UNCOMPRESSED = 1  # of the tag Compression
 MOST_CHANNELS_OF_PILLOW = 4
@@ -88,6 +97,36 @@ def tiff_header(stream: IO[bytes]) -> TiffHeader | None:
             )
     except Exception:  # Pillow raises errors of many types for damaged files
         return None
+
+
+def effort_of_tiff(data: bytes, most_pixels: int | None) -> str | None:
+    """Why a file takes more work or memory than any ordinary one, or None: it has more tags, pages or strips,
+    or tiles larger than `most_pixels`. Damage is left to the readers."""
+    order, big = ("<" if data[:1] == b"I" else ">"), b"+" in data[2:4]
+    word, entry_form = ("Q", "HHQQ") if big else ("I", "HHII")
+    count_form, entry = struct.Struct(order + ("Q" if big else "H")), struct.Struct(order + entry_form)
+    link = struct.Struct(order + word)
+    pages, tile, seen = 0, {}, set[int]()
+    at = int(link.unpack_from(data, 8 if big else 4)[0]) if len(data) >= 16 else 0
+    while at and at not in seen and at + count_form.size <= len(data):
+        seen.add(at)
+        tags, pages = int(count_form.unpack_from(data, at)[0]), pages + 1
+        if tags > MOST_TAGS or pages > MOST_PAGES:
+            what = f"{MOST_TAGS:,} tags" if tags > MOST_TAGS else f"{MOST_PAGES:,} pages"
+            return f"it has more than {what}, as no camera or program writes"
+        end = at + count_form.size + tags * entry.size
+        for start in range(at + count_form.size, min(end, len(data) - entry.size + 1), entry.size):
+            tag, _, values, value = entry.unpack_from(data, start)
+            if tag in _PARTS and values > MOST_PARTS:
+                return f"it has {values:,} strips or tiles, more than {MOST_PARTS:,}: save it in larger ones"
+            if tag in (_TILE_WIDTH, _TILE_HEIGHT):
+                short = order == ">" and entry.unpack_from(data, start)[1] == _SHORT
+                tile[tag] = value >> (48 if big else 16) if short else value
+        pixels = math.prod(tile.values())
+        if most_pixels is not None and pixels > max(2 * most_pixels, _LARGE_TILE):
+            return f"it claims to have tiles of {pixels:,} pixels each: save it in smaller ones"
+        at = int(link.unpack_from(data, end)[0]) if end + link.size <= len(data) else 0
+    return None
 
 
 def read_tiff(data: bytes, where: str, max_pixels: int | None) -> tuple[np.ndarray, int | None]:

@@ -209,7 +209,7 @@ def test_the_size_limit_is_pillows_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="No such file"):
         decode(tmp_path / "gone.jpg")
-    with pytest.raises(UnreadableImage, match="Is a directory"):
+    with pytest.raises(UnreadableImage, match="it is a folder and no file"):
         decode(tmp_path)
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(SAME_AS_IMAGE_FOLDER["jpeg 4:2:0"])

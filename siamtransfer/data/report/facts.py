@@ -12,6 +12,7 @@ from siamtransfer.data.bands import NPY_START
 from siamtransfer.data.decode import FORMATS, JPEG_START, decode
 from siamtransfer.data.deep_png import is_deep_png
 from siamtransfer.data.dicom import is_dicom
+from siamtransfer.data.effort import require_bounded
 from siamtransfer.data.heif import is_heif
 from siamtransfer.data.jpeg_xl import is_jpeg_xl
 from siamtransfer.data.orientation import UPRIGHT, orientation_of_jpeg, orientation_of_picture
@@ -72,6 +73,7 @@ def facts_of(data: bytes, where: str) -> ImageFacts:
     Raises:
         UnreadableImage, or whatever a reader raises for a damaged file.
     """
+    require_bounded(data, where)
     kind = _kind_beyond_pillow(data)
     if kind is not None:
         height, width, channels = decode(data, where).shape
