@@ -26,6 +26,7 @@ from siamtransfer.backbones.names import (
     Stem,
 )
 from siamtransfer.backbones.resnet import ResNetBackbone, resnet_tensors
+from siamtransfer.backbones.sound_convolutions import with_sound_convolutions
 from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, head_count, known_outline, timm_name
 from siamtransfer.backbones.torchvision import TorchvisionBackbone, torchvision_name
 from siamtransfer.utils.errors import UserError
@@ -104,15 +105,15 @@ def build_backbone(
                 f"backbone.drop_path is {drop_path}, and {name} has no stochastic depth: leave it 0"
             )
         _check_resnet(name, **chosen)
-        return ResNetBackbone(name, zero_init_residual=zero_init_residual, **chosen)
+        return with_sound_convolutions(ResNetBackbone(name, zero_init_residual=zero_init_residual, **chosen))
     known = known_name(name)
     if known.startswith(TORCHVISION):
         chosen = _allowed(name, choices, _CHANNELS)
         if drop_path:
             raise UserError(f"backbone.drop_path is {drop_path}; it can be chosen for timm's models only")
-        return TorchvisionBackbone(known, **chosen)
+        return with_sound_convolutions(TorchvisionBackbone(known, **chosen))
     chosen = _allowed(name, choices, _OF_TIMM | _CHANNELS)
-    return TimmBackbone(known, zero_init_residual, drop_path, **chosen)
+    return with_sound_convolutions(TimmBackbone(known, zero_init_residual, drop_path, **chosen))
 
 
 def known_name(name: str) -> str:
@@ -299,8 +300,12 @@ class Architecture(NamedTuple):
                 raise ValueError(
                     f"its tensor {key!r} holds NaN or infinity: the training that wrote it had diverged"
                 )
-            complete[key] = tensor.contiguous()
+            complete[key] = tensor.resolve_neg().contiguous()
         return complete
+
+
+_MOST = 2**16
+"""Of widths, channels, heads and sizes: a network with larger ones could not be built."""
 
 
 def _is_possible(field: str, value: Any) -> bool:
@@ -309,18 +314,18 @@ def _is_possible(field: str, value: Any) -> bool:
         case "name":
             return isinstance(value, str)
         case "stem":
-            return value is None or value in STEMS
+            return value is None or (isinstance(value, str) and value in STEMS)
         case "stride_in_1x1":
             return isinstance(value, bool)
         case "output_stride":
-            return value in OUTPUT_STRIDES
+            return type(value) is int and value in OUTPUT_STRIDES
         case "pool" | "activation":
             return value is None or isinstance(value, str)
         case "norm_eps":
             return value is None or (isinstance(value, float) and 0 < value < 1)
         case "positions":
-            return value is None or value in POSITIONS
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            return value is None or (isinstance(value, str) and value in POSITIONS)
+    whole = type(value) is int and 1 <= value <= _MOST
     return whole or (value is None and field != "in_channels")
 
 
