@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 from measuring import HERE, chosen, parser_of, stage
 
 from siamtransfer.cli import run
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write, write_text
 from siamtransfer.utils.log import say

@@ -20,7 +20,7 @@ from measuring import HERE, chosen, parser_of, stage
 from siamtransfer.cli import run
 from siamtransfer.config import read_saved_config
 from siamtransfer.methods import METHODS
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say
 from siamtransfer.views.config import ViewsConfig

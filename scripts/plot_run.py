@@ -16,7 +16,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from siamtransfer.cli import run
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 

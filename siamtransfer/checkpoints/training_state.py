@@ -24,9 +24,10 @@ import torch
 from siamtransfer.checkpoints.declaration import FORMAT, VERSION_OF_CHOICES
 from siamtransfer.checkpoints.own_format import check_readable
 from siamtransfer.checkpoints.state_names import is_state_name, state_name, step_of, verify_name
+from siamtransfer.utils.disk_errors import is_full
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
-from siamtransfer.utils.temporary import is_temporary, temporary_path
+from siamtransfer.utils.temporary import clean_folders, is_temporary, temporary_path
 from siamtransfer.utils.zip_files import verify_zip
 
 
@@ -34,15 +35,18 @@ class StateFiles:
     """The states `name` of a training in the folder `run`, of which the last `keep` are kept.
 
     <run>/<name>.pth is the newest; <run>/<name>s/ holds the files with step and digest in their names.
-    `option` is the command-line option that names the folder, for error messages.
+    `option` is the command-line option that names the folder, for error messages. `guard` raises UserError
+    where nothing may be written into the folder any more; it is asked before a file is begun, and before it
+    gets its name.
     """
 
     option = "--run"
 
-    def __init__(self, run: Path, name: str, keep: int = 1):
+    def __init__(self, run: Path, name: str, keep: int = 1, *, guard: Callable[[], None] | None = None):
         self.published = run / f"{name}.pth"
         self.folder = run / f"{name}s"
         self.keep = keep
+        self._guard = guard or (lambda: None)
 
     def save(self, state: dict[str, Any], step: int) -> Path:
         """Writes `state` as the newest checkpoint and publishes it; then removes older ones beyond `keep`.
@@ -51,22 +55,39 @@ class StateFiles:
 
         Raises:
             UserError: the state could not be read back (names the key; see `check_readable`), or the disk is
-                full or read-only (names the path and the free space). Nothing is written then.
+                full, also without what killed writers have left, or read-only (names the path and the free
+                space). Nothing is written then.
         """
         check_readable(state)
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
         path = self.folder / state_name(step, hashlib.sha256(content).hexdigest())
-        with atomic_write(path) as file:
-            file.write(content)
-        self._publish(path, content)
+        try:
+            self._write(path, content)
+        except UserError as error:
+            if not is_full(error.__cause__) or not clean_folders(self.folder, self.published.parent):
+                raise
+            self._write(path, content)
         # Files of later steps are damaged ones that a resumed run has skipped; they are not kept.
         previous = [p for p in self._by_age() if p != path]
         older = [p for p in previous if step_of(p) <= step]
         for old in {*previous} - {*older[: max(self.keep, 1) - 1]}:
             old.unlink(missing_ok=True)
         return path
+
+    def _write(self, path: Path, content: memoryview) -> None:
+        self._guard()
+        with atomic_write(path) as file:
+            file.write(content)
+            file.flush()
+            self._guard()
+        self._publish(path, content)
+
+    def newest_step(self) -> int | None:
+        """The step of the newest file that verifies; None where there is none."""
+        path = self._newest_valid(lambda _: None)
+        return None if path is None else step_of(path)
 
     def load_newest(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest state that verifies, or None when the folder holds none at all.
@@ -155,8 +176,8 @@ class Checkpoints(StateFiles):
 
     option = "--run.dir"
 
-    def __init__(self, run: Path, keep: int = 2):
-        super().__init__(run, "checkpoint", keep)
+    def __init__(self, run: Path, keep: int = 2, *, guard: Callable[[], None] | None = None):
+        super().__init__(run, "checkpoint", keep, guard=guard)
 
     def read(self, path: Path) -> dict[str, Any]:
         return read_state(path)

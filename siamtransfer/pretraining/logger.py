@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from siamtransfer.data.unreadable import UnreadableImages
 from siamtransfer.distributed import collectives
@@ -14,9 +15,10 @@ from siamtransfer.metering.meter import ImageClock, Meter
 from siamtransfer.optim.optimizers import rate_at
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
-from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.pretraining.step_result import WRITE_FAILED, StepResult
 from siamtransfer.training.journal import Journal
 from siamtransfer.training.progress import StepProgress, Stopwatch
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_checked_text
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
@@ -27,10 +29,20 @@ T = TypeVar("T")
 class Logger:
     """Rows of numbers, progress and messages of a run. Rank 0 writes; other ranks keep rows in memory.
 
-    A resumed run's metrics.jsonl loses the rows after the restored step, which the run will write again.
+    A resumed run's metrics.jsonl loses the rows after the restored step, which the run will write again; it
+    begins with the `unwritten` rows of the checkpoint. Where the disk is full, the run stops after the next
+    step (see `trouble`), and the checkpoint holds the rows that found no room.
     """
 
-    def __init__(self, folder: Path, state: TrainState, schedule: Schedule, runtime: Runtime, meter: Meter):
+    def __init__(
+        self,
+        folder: Path,
+        state: TrainState,
+        schedule: Schedule,
+        runtime: Runtime,
+        meter: Meter,
+        unwritten: dict[str, Any] | None = None,
+    ):
         self.state, self.schedule, self.runtime = state, schedule, runtime
         config = state.config
         self.clock, self._images = Stopwatch(), ImageClock(meter)
@@ -43,6 +55,8 @@ class Logger:
             wandb=config.log.wandb,
             mlflow=config.log.mlflow,
             config=config.as_dict(),
+            patient=True,
+            unwritten=unwritten,
         )
         self._progress = StepProgress(schedule.steps, state.step, config.log.every, shown=runtime.is_main)
         self._unreadable = UnreadableImages(len(state.images), config.data.max_unreadable)
@@ -109,6 +123,14 @@ class Logger:
         elif line_due and self.runtime.is_main:
             self._tell(result, *self.clock.look())
 
+    def trouble(self) -> int | None:
+        """WRITE_FAILED on rank 0 where its disk is full or has failed, also at another attempt.
+
+        Ranks exchange it in the step.
+        """
+        self.journal.retry()
+        return None if self.journal.failure is None else WRITE_FAILED
+
     def leave_out_time(self) -> None:
         """The time since the last step is not training's."""
         self.clock.lap()
@@ -141,8 +163,8 @@ class Logger:
 
     def latest(self, *names: str) -> dict[str, float]:
         """The last number of each name that has any."""
-        series = {name: self.journal.series(name) for name in names}
-        return {name: points[-1][1] for name, points in series.items() if points}
+        found = {name: self.journal.latest(name) for name in names}
+        return {name: point[1] for name, point in found.items() if point is not None}
 
     def summarise_unreadable(self) -> None:
         """Says how many images could not be read, if any."""
@@ -150,9 +172,18 @@ class Logger:
             say(self._unreadable.summary())
 
     def close(self) -> None:
-        """Ends the progress bar and closes metrics.jsonl and its viewers; a second call changes nothing."""
+        """Ends the progress bar and closes metrics.jsonl and its viewers; a second call changes nothing.
+
+        Raises:
+            UserError: on rank 0, rows could not be written.
+        """
         self._progress.close()
         self.journal.close()
+
+    def abandon(self) -> None:
+        """`close` after an error, which is the one to tell."""
+        with contextlib.suppress(UserError):
+            self.close()
 
     def _report_unreadable(self) -> None:
         """Names the newly replaced images of all ranks.

@@ -109,7 +109,7 @@ def pretrain(
                 StepContext(step, lr, batch.index),
                 schedule.info(step),
                 grad_accum_steps=config.optim.grad_accum_steps,
-                exit_status=stop.exit_status or run.save_wish(),
+                exit_status=stop.exit_status or log.trouble() or run.save_wish(),
                 meanwhile=batches.begin_next,
             )
             state.step = step + 1
@@ -119,7 +119,8 @@ def pretrain(
                 exit_status = report.exit_status
                 break
         updater.settle()
-        log.close()
+        with collectives.own_pace("writing the last rows"):
+            run.close_log(log, exit_status)
         if exit_status is not None:
             end(exit_status)
         collectives.barrier("the last step")

@@ -122,7 +122,7 @@ class RetentionMonitor(Monitor):
 
     def _logged(self, step: int) -> dict[str, float] | None:
         """The row of a check of this step that the journal holds."""
-        return next((r for r in self.log.journal.rows if r["step"] == step and self.name in r), None)
+        return next((row for row in self.log.journal.rows_of(step) if self.name in row), None)
 
     def _judge(self, step: int, row: dict[str, float]) -> None:
         """Keeps the state of this check as the good one, or raises the alarm."""
@@ -149,8 +149,7 @@ class RetentionMonitor(Monitor):
         """kNN on the new images in the check of this step, which came before."""
         found = [
             value
-            for row in self.log.journal.rows
-            if row["step"] == step
+            for row in self.log.journal.rows_of(step)
             for name, value in row.items()
             if name.startswith("knn/k=") and name.endswith("/top1")
         ]

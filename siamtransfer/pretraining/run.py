@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from siamtransfer.pretraining.monitors import Monitor
 from siamtransfer.pretraining.run_cost import RunCost
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
-from siamtransfer.pretraining.step_result import SAVE_WISH, StepResult
+from siamtransfer.pretraining.step_result import SAVE_WISH, WRITE_FAILED, StepResult
 from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.records.record import record
 from siamtransfer.utils.errors import UserError
@@ -27,6 +28,15 @@ from siamtransfer.utils.run_lock import RunLock
 
 HEADLINE = ("loss", "health/std", "health/effective_rank", "health/centre_norm", "health/view_cosine")
 """The numbers of the record, besides those of the monitors."""
+
+
+UNWRITTEN = "unwritten_rows"
+"""The entry of a checkpoint for rows that found no room in metrics.jsonl, where the disk was full."""
+LOGS = (
+    *("config.json", "config.json.sha256", "cost.json", "cost.json.sha256"),
+    *("metrics.jsonl", "metrics.jsonl.crc32"),
+)
+"""What a run writes before its first step."""
 
 
 class RunFolder(contextlib.ExitStack):
@@ -39,10 +49,12 @@ class RunFolder(contextlib.ExitStack):
     def __init__(self, config: PretrainConfig, runtime: Runtime):
         super().__init__()
         self.config, self.runtime, self.path = config, runtime, Path(config.run.dir)
+        self._lock: RunLock | None = None
         with collectives.own_pace("locking the run's folder"):
             if runtime.is_main:
-                self.enter_context(RunLock(self.path))
-        self.checkpoints = Checkpoints(self.path, config.checkpoint.keep)
+                self._lock = self.enter_context(RunLock(self.path))
+                self.push(self._remove_refused)
+        self.checkpoints = Checkpoints(self.path, config.checkpoint.keep, guard=self._require_place)
         meter = self.enter_context(metered())
         if runtime.device.type == "cuda":
             meter.watch_gpus([runtime.device.index])
@@ -50,6 +62,8 @@ class RunFolder(contextlib.ExitStack):
         self.cost = RunCost(self.path, meter, runtime)
         self._saved_at = time.monotonic()
         self._saved_step = -1
+        self._log: Logger | None = None
+        self._unwritten: dict[str, Any] | None = None
         self._told_time = False
 
     def find_checkpoint(self, *, resume: bool) -> dict[str, Any] | None:
@@ -75,6 +89,7 @@ class RunFolder(contextlib.ExitStack):
                 checkpoints.clean()
             saved = checkpoints.load_newest(say if is_main else lambda _: None)
         step = saved["progress"]["step"] if saved is not None else 0
+        self._unwritten = saved.pop(UNWRITTEN, None) if saved is not None else None
         if collectives.broadcast_object(step) != step:
             raise UserError(
                 "not every rank finds the same checkpoint: put --run.dir on a disk that all machines share"
@@ -87,9 +102,12 @@ class RunFolder(contextlib.ExitStack):
 
     def open_log(self, state: TrainState, schedule: Schedule) -> Logger:
         """The run's log from `state.step` on; it is closed with the folder."""
-        log = Logger(self.path, state, schedule, self.runtime, self.cost.meter)
-        self.callback(log.close)
-        self.cost.go_on(state.step)
+        with collectives.own_pace("opening the log"):
+            self._require_place()
+            log = Logger(self.path, state, schedule, self.runtime, self.cost.meter, self._unwritten)
+            self.callback(log.abandon)
+            self.cost.go_on(state.step)
+        self._log = log
         return log
 
     def save_due(self, result: StepResult, steps: int) -> bool:
@@ -112,17 +130,80 @@ class RunFolder(contextlib.ExitStack):
 
     def save(self, state: TrainState) -> None:
         """Rank 0 writes a checkpoint and publishes it as checkpoint.pth (see `Checkpoints.save`), while the
-        others wait at the store."""
+        others wait at the store.
+
+        Raises:
+            UserError: the disk is full or has failed, or the folder is no longer this run's; names the newest
+                state that is whole.
+        """
         began = time.monotonic()
         content = state.state_dict()  # on every rank, for shares are gathered
-        with collectives.own_pace("saving the state"):
+        with collectives.own_pace("saving the state"), self._telling_what_is_whole():
             if self.runtime.is_main:
-                self.checkpoints.save(content, state.step)
-        self.cost.keep()
+                unwritten = self._log.journal.unwritten() if self._log is not None else {}
+                self.checkpoints.save(content | ({UNWRITTEN: unwritten} if unwritten else {}), state.step)
+        with self._telling_what_is_whole():
+            self.cost.keep()
         self._saved_at, self._saved_step = time.monotonic(), state.step
         if self.runtime.is_main and not self._told_time:
             say(f"saving takes {self._saved_at - began:.1f} s")
         self._told_time = True
+
+    @contextlib.contextmanager
+    def _telling_what_is_whole(self) -> Iterator[None]:
+        """Adds to the sentence about a save that failed which state a run can go on from."""
+        try:
+            yield
+        except UserError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise UserError(f"{error}; {self._what_is_whole()}") from error.__cause__
+
+    def _what_is_whole(self) -> str:
+        step = self.checkpoints.newest_step()
+        if step is None:
+            return "no state of this run is on the disk yet"
+        return f"the state of step {step} is whole: go on with --resume {shlex.quote(str(self.path))}"
+
+    def close_log(self, log: Logger, exit_status: int | None) -> None:
+        """Closes the log after the last step, on rank 0.
+
+        Raises:
+            UserError: rows found no room, which may be why the run stops; the saved state holds them.
+        """
+        with self._telling_what_is_whole():
+            log.close()
+        if exit_status == WRITE_FAILED:
+            raise UserError(
+                f"the disk of {self.path} was full for a while; all rows are written now, and "
+                f"{self._what_is_whole()}"
+            )
+
+    def _require_place(self) -> None:
+        """Raises UserError where the run's folder was removed, renamed or replaced."""
+        if self._lock is not None:
+            self._lock.require_place()
+
+    def _remove_refused(self, kind: type[BaseException] | None, error: BaseException | None, *_: Any) -> bool:
+        """Removes what a run that was refused before any work has written into a folder that was new."""
+        lock = self._lock
+        refused = isinstance(error, UserError | KeyboardInterrupt | SystemExit)
+        if not refused or lock is None or not lock.was_empty or not lock.is_in_place():
+            return False
+        with contextlib.suppress(OSError):
+            if self.checkpoints.any() or self._has_rows():
+                return False
+            for name in LOGS:
+                (self.path / name).unlink(missing_ok=True)
+            for events in (self.path / "tensorboard").glob("*tfevents*"):
+                events.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / "tensorboard").rmdir()
+        return False
+
+    def _has_rows(self) -> bool:
+        journal = self.path / "metrics.jsonl"
+        return journal.exists() and journal.stat().st_size > 0
 
     @property
     def good(self) -> Path:

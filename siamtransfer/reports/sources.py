@@ -14,7 +14,7 @@ from siamtransfer.image_map.image_map import ImageMap, is_image_map
 from siamtransfer.leaderboard import Board, Measurement, Ranking, board, collect_all, rank
 from siamtransfer.reports.conversions import ConversionProof, proofs_in
 from siamtransfer.reports.options import ReportOptions
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.folders import files_below
 from siamtransfer.utils.text import printable

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.trackers.targets import DEFAULT_PROJECT, reason_of, require_package
+from siamtransfer.utils.disk_errors import FULL, LOST, cannot_write
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import flatten
@@ -22,10 +23,16 @@ class Viewer(Protocol):
 
 
 class Mirrors:
-    """The open viewers of a run by name. The first failure of one is told, and it gets no more rows."""
+    """The open viewers of a run by name. The first failure of one is told, and it gets no more rows.
+
+    Attributes:
+        disk_failure: the sentence about a viewer's file whose disk is full or has failed, which is that of
+            the run; None where there is none.
+    """
 
     def __init__(self, viewers: Mapping[str, Viewer]):
         self._viewers = dict(viewers)
+        self.disk_failure: UserError | None = None
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Passes a row on, with plain aliases of the names."""
@@ -45,6 +52,8 @@ class Mirrors:
         except Exception as error:  # no viewer's error may cost the run
             say(f"{name} {consequence} ({reason_of(error)}); metrics.jsonl has them all")
             del self._viewers[name]
+            if isinstance(error, OSError) and error.errno in FULL | LOST and error.filename:
+                self.disk_failure = cannot_write(error.filename, error)
 
 
 def open_mirrors(
@@ -69,7 +78,10 @@ def open_mirrors(
         if tensorboard:
             from siamtransfer.trackers.tensorboard_events import TensorBoardRun
 
-            viewers["TensorBoard"] = TensorBoardRun(run / "tensorboard", start)
+            try:
+                viewers["TensorBoard"] = TensorBoardRun(run / "tensorboard", start)
+            except OSError as error:
+                raise cannot_write(run / "tensorboard", error) from error
         if wandb:
             viewers["W&B"] = _open_wandb(run, config)
         if mlflow:

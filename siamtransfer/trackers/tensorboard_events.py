@@ -1,4 +1,4 @@
-"""TensorBoard's event files, by torch's writer."""
+"""TensorBoard's view of rows and records."""
 
 from __future__ import annotations
 
@@ -9,34 +9,50 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from siamtransfer.trackers.document import Document
+from siamtransfer.trackers.event_file import EventFile
 
 
 class TensorBoardRun:
-    """The events of one run in `folder`. From step `start` on, those of a killed run are dropped."""
+    """The events of one run in `folder`. From step `start` on, those of a killed run are dropped.
+
+    Raises:
+        OSError: (from any method) the file of events cannot be written.
+    """
 
     def __init__(self, folder: Path, start: int = 0):
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self._file = EventFile(folder)
+        if start:
+            begin = SessionLog(status=SessionLog.START)
+            self._file.append([Event(step=start + 1, session_log=begin)])
 
     def write(self, step: int, numbers: Mapping[str, object]) -> None:
         """The numbers, under their names, at `step`."""
-        for name, value in numbers.items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(name, value, step)
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from torch.utils.tensorboard.summary import scalar
+
+        parts = [scalar(name, value) for name, value in numbers.items() if isinstance(value, int | float)]
+        if parts:
+            summary = Summary(value=[value for part in parts for value in part.value])
+            self._file.append([Event(step=step, summary=summary)])
 
     def log(self, document: Document) -> None:
         """The numbers of a record at step 0; its parameters as a table, and itself as text."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from torch.utils.tensorboard.summary import text
+
         self.write(0, document.numbers)
         rows = [f"| {_cell(key)} | {_cell(value)} |" for key, value in document.parameters.items()]
-        self._writer.add_text("protocol", "\n".join(["| parameter | value |", "|---|---|", *rows]), 0)
+        table = "\n".join(["| parameter | value |", "|---|---|", *rows])
         pretty = json.dumps(json.loads(document.text), indent=2, ensure_ascii=False)
         indented = "\n".join(f"    {line}" for line in pretty.splitlines())  # Markdown's way to quote code
-        self._writer.add_text("record", indented, 0)
+        self._file.append([Event(summary=text("protocol", table)), Event(summary=text("record", indented))])
 
     def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
+        """Closes the file."""
+        self._file.close()
 
 
 def folder_for(document: Document, parent: Path) -> Path:

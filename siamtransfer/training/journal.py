@@ -1,22 +1,19 @@
 """What a training writes down: metrics.jsonl (one row a measurement), and the viewers that are chosen.
 
 Viewers see every number under its name and, where that differs, under its plain alias too (see
-records/metric_names.py); metrics.jsonl holds the names alone.
-
-metrics.jsonl.crc32 beside it has a line for every row: its step, and the CRC-32 of all rows up to it. So a
-row that was changed, lost or moved is noticed when a run goes on, and when the rows are drawn.
+records/metric_names.py); metrics.jsonl holds the names alone. journal_rows.py reads it.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 from siamtransfer.trackers.mirrors import Mirrors, open_mirrors
+from siamtransfer.training.journal_file import JournalFile, Row
+from siamtransfer.utils.disk_errors import cannot_write
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.strict_json import to_json
 
 
@@ -24,8 +21,18 @@ class Journal:
     """Rows of numbers keyed by step, appended to `metrics.jsonl` and mirrored to the viewers.
 
     Opened at step `start`, it drops the rows that a killed run wrote after its last checkpoint (and a last
-    half-written line), so that a resumed run's journal has every row once. Without a `run` folder (ranks
-    other than 0) rows are kept in memory only.
+    half-written line), so that a resumed run's journal has every row once. In memory there are the rows of
+    the last step, and the last value of each number that was written; without a `run` folder (ranks other
+    than 0) there is nothing else.
+
+    A `patient` journal whose disk is full keeps the rows that it could not write, and says so by `failure`;
+    any other one raises.
+
+    Attributes:
+        failure: the sentence about a disk that is full or has failed; None where it has not.
+
+    Raises:
+        UserError: rows are damaged, the files cannot be written, or a viewer cannot be opened.
     """
 
     def __init__(
@@ -37,167 +44,112 @@ class Journal:
         wandb: bool = False,
         mlflow: bool | str = False,
         config: dict[str, Any] | None = None,
+        patient: bool = False,
+        unwritten: dict[str, Any] | None = None,
     ):
-        self._file: _CheckedRows | None = None
+        self._file: JournalFile | None = None
         self._mirrors = Mirrors({})
-        self.rows: list[dict[str, Any]] = []
+        self._patient = patient
+        self._pending: list[Row] = []
+        self._recent: list[Row] = []
+        self._latest: dict[str, tuple[int, float] | None] = {}
+        self._failure: UserError | None = None
         if run is None:
             return
         path = run / "metrics.jsonl"
-        self.rows = read_rows(path, up_to=start) if start else []
-        self._file = _CheckedRows(path, self.rows)
+        try:
+            self._file = JournalFile(path, start)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self._recent = self._file.recent
+        self._take_up(unwritten or {"after": 0, "rows": []})
         self._mirrors = open_mirrors(
             run, config or {}, start=start, tensorboard=tensorboard, wandb=wandb, mlflow=mlflow
         )
 
+    @property
+    def failure(self) -> UserError | None:
+        return self._failure or self._mirrors.disk_failure
+
+    def unwritten(self) -> dict[str, Any]:
+        """The rows that found no room, for a checkpoint: `after` so many rows of the file follow `rows`;
+        empty where there are none. A journal that is opened with them writes them first."""
+        if not self._pending or self._file is None:
+            return {}
+        return {"after": self._file.count, "rows": json.loads(to_json({"rows": self._pending}))["rows"]}
+
+    def _take_up(self, unwritten: dict[str, Any]) -> None:
+        """Writes the rows of a checkpoint that are not in the file, where some of them got there later."""
+        assert self._file is not None
+        for row in unwritten["rows"][max(0, self._file.count - unwritten["after"]) :]:
+            self._remember(row)
+            self._pending.append(row)
+        self._write_pending()
+
     def write(self, step: int, numbers: dict[str, Any]) -> None:
-        """Adds one row; it is in the file when this returns."""
+        """Adds one row; it is in the file when this returns, or `failure` says why not.
+
+        Raises:
+            UserError: the row cannot be written, and the journal is not patient.
+        """
         row = {"step": step, **numbers}
-        self.rows.append(row)
-        if self._file:
-            self._file.append(row)
+        self._remember(row)
+        if self._file is not None:
+            self._pending.append(row)
+            self._write_pending()
         self._mirrors.write(step, numbers)
+        if self.failure is not None and not self._patient:
+            raise self.failure
+
+    def _remember(self, row: Row) -> None:
+        if self._recent and self._recent[-1]["step"] != row["step"]:
+            self._recent = []
+        self._recent.append(row)
+        self._latest |= {name: (row["step"], value) for name, value in row.items() if value is not None}
+
+    def _write_pending(self) -> None:
+        assert self._file is not None
+        try:
+            while self._pending:
+                self._file.append(self._pending[0])
+                del self._pending[0]
+            self._failure = None
+        except OSError as error:
+            self._failure = cannot_write(self._file.path, error)
+
+    def retry(self) -> None:
+        """Tries again to write the rows that found no room."""
+        if self._file is not None and self._pending:
+            self._write_pending()
+
+    def rows_of(self, step: int) -> list[Row]:
+        """The rows of `step`, which is the last that has any."""
+        return [row for row in self._recent if row["step"] == step]
 
     def has(self, step: int, name: str) -> bool:
-        """Whether a row of `step` holds the number `name`."""
-        return any(row["step"] == step and name in row for row in self.rows)
+        """Whether a row of `step`, which is the last that has any, holds the number `name`."""
+        return any(name in row for row in self.rows_of(step))
 
-    def series(self, name: str) -> list[tuple[int, float]]:
-        """All (step, value) of one number, in order."""
-        return [(row["step"], row[name]) for row in self.rows if row.get(name) is not None]
-
-    def close(self) -> None:
-        """Flushes and closes the file and the viewers; a second call changes nothing."""
-        if self._file:
-            self._file.close()
-        self._mirrors.close()
-
-
-class _Checksum(NamedTuple):
-    """The step of a row, and the CRC-32 of all rows up to it."""
-
-    step: int
-    crc: int
-
-
-class _CheckedRows:
-    """The open file metrics.jsonl, new with `rows`, and its checksums."""
-
-    def __init__(self, path: Path, rows: list[dict[str, Any]]):
-        beside = _checksum_path(path)
-        beside.unlink(missing_ok=True)  # first: a process killed here leaves rows without checksums
-        lines, checksums, crc = [to_json(row).encode() for row in rows], [], 0
-        for row, line in zip(rows, lines, strict=True):
-            crc = zlib.crc32(line, crc)
-            checksums.append(_Checksum(row["step"], crc))
-        for name, content in ((path, lines), (beside, map(_checksum_line, checksums))):
-            with atomic_write(name) as file:
-                file.writelines(line + b"\n" for line in content)
-        self._crc = crc
-        self._files: list[IO[bytes]] = [path.open("ab"), beside.open("ab")]
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Writes a row, then its checksum."""
-        line = to_json(row).encode()
-        self._crc = zlib.crc32(line, self._crc)
-        checksum = _checksum_line(_Checksum(row["step"], self._crc))
-        for file, text in zip(self._files, (line, checksum), strict=True):
-            file.write(text + b"\n")
-            file.flush()
+    def latest(self, name: str) -> tuple[int, float] | None:
+        """The last (step, value) of one number; None where there is none."""
+        if name not in self._latest:
+            self._latest[name] = None if self._file is None else self._file.latest(name)
+        return self._latest[name]
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        """Flushes and closes the file and the viewers; a second call changes nothing.
 
-
-def read_rows(path: Path, *, up_to: int | None = None) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, those after step `up_to` left out; a missing file has none.
-
-    A half-written last line is left out too, and so is a last row that has no checksum yet. Rows of an older
-    version have no checksums.
-
-    Raises:
-        UserError: a row, up to that step, is damaged or lost.
-    """
-    checksums = _read_checksums(_checksum_path(path))  # first: a running program writes them last
-    if not path.exists():
-        return []
-    *lines, rest = path.read_bytes().split(b"\n")
-    if rest:
-        lines.append(rest)
-    rows = _plain_rows(path, lines) if checksums is None else _checked_rows(path, lines, checksums, up_to)
-    return [row for row in rows if up_to is None or row["step"] <= up_to]
-
-
-def _plain_rows(path: Path, lines: list[bytes]) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(lines, 1):
-        row = _row(line)
-        if row is not None:
-            rows.append(row)
-        elif number < len(lines):
-            raise UserError(f"{path} line {number} is damaged: mend or remove the file before resuming")
-    return rows
-
-
-def _checked_rows(
-    path: Path, lines: list[bytes], checksums: list[_Checksum], up_to: int | None
-) -> list[dict[str, Any]]:
-    """The rows of `lines` as far as they match their checksums.
-
-    Behind them there may be rows after step `up_to`, and one without checksum that a program is writing.
-    """
-    parsed = [_row(line) for line in lines]
-    rows: list[dict[str, Any]] = []
-    crc = 0
-    for line, row, checksum in zip(lines, parsed, checksums, strict=False):
-        crc = zlib.crc32(line, crc)
-        if row is None or (row["step"], crc) != checksum:
-            break
-        rows.append(row)
-    good = len(rows)
-    behind = [row["step"] for row in parsed[good:] if row] + [checksum.step for checksum in checksums[good:]]
-    if up_to is not None and min(behind, default=up_to + 1) <= up_to:
-        raise _damaged(path, good + 1)
-    if up_to is None and (good < len(checksums) or len(lines) > good + 1):
-        raise _damaged(path, good + 1)
-    return rows
-
-
-def _damaged(path: Path, number: int) -> UserError:
-    return UserError(
-        f"{path} line {number} is damaged: it does not match its checksum in {_checksum_path(path).name}; "
-        "restore the file or remove it before resuming"
-    )
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    step = row.get("step") if isinstance(row, dict) else None
-    return row if isinstance(step, int) and not isinstance(step, bool) else None
-
-
-def _checksum_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.crc32")
-
-
-def _checksum_line(checksum: _Checksum) -> bytes:
-    return f"{checksum.step} {checksum.crc:08x}".encode()
-
-
-def _read_checksums(path: Path) -> list[_Checksum] | None:
-    """The checksums in a file; None where there is no file. A half-written last line is left out; from a
-    damaged line on there are none, so that its row is noticed."""
-    if not path.exists():
-        return None
-    checksums = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        step, _, crc = line.partition(b" ")
+        Raises:
+            UserError: rows could not be written, and cannot be now.
+        """
         try:
-            checksums.append(_Checksum(int(step), int(crc, 16)))
-        except ValueError:
-            break
-    return checksums
+            if self._file is not None:
+                self._write_pending()
+                self._file.close()
+        except OSError as error:
+            self._failure = cannot_write(self._file.path, error)  # type: ignore[union-attr]
+        finally:
+            self._file = None
+            self._mirrors.close()
+        if self.failure is not None:
+            raise self.failure

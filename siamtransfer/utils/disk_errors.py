@@ -35,10 +35,11 @@ _CURES = {
 _OTHER = "free some space or choose another folder"
 
 
-def cannot_write(path: str | Path, error: OSError, name: str = "") -> UserError:
-    """The sentence `cannot write PATH: REASON; CURE` for an error of the system; `name` stands for the path
-    where it says more."""
-    return UserError(f"cannot write {name or path}: {why(path, error)}; {cure(path, error)}")
+def cannot_write(path: str | Path, error: OSError) -> UserError:
+    """The sentence `cannot write PATH: REASON; CURE` for an error of the system."""
+    sentence = UserError(f"cannot write {path}: {why(path, error)}; {cure(path, error)}")
+    sentence.__cause__ = error  # which says to callers whether the disk is full
+    return sentence
 
 
 def why(path: str | Path, error: OSError) -> str:
@@ -64,6 +65,11 @@ def cure(path: str | Path, error: OSError) -> str:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"this process has {limit} files open, which is its limit: raise it (ulimit -n)"
     return _CURES.get(error.errno or 0, _OTHER)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that nothing more fits."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def is_out_of_inodes(folder: Path, error: OSError) -> bool:

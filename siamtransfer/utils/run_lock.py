@@ -122,6 +122,13 @@ class RunLock:
             f"{self._whereabouts()}. Nothing is written where another may be writing, so this program ends"
         )
 
+    def is_in_place(self) -> bool:
+        """Whether the folder is the one that was locked, as far as the disk says."""
+        try:
+            return not self._file.closed and _is_at(self._place, self.folder)
+        except OSError:
+            return False
+
     def _whereabouts(self) -> str:
         """What has become of the folder, as far as the kernel knows."""
         if _is_at(self._place, self.folder):

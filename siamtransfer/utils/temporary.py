@@ -107,6 +107,20 @@ def clean_beside(path: Path) -> None:
                 _remove_abandoned(path.parent / entry.name, match[2])
 
 
+def clean_folders(*folders: Path) -> int:
+    """Removes what killed writers have left in folders, whatever it was to become; returns how many files and
+    folders that were."""
+    removed = 0
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                match = _TEMPORARY.fullmatch(entry.name)
+                if match is not None:
+                    _remove_abandoned(folder / entry.name, match[2])
+                    removed += not os.path.lexists(folder / entry.name)
+    return removed
+
+
 def _remove_abandoned(path: Path, writer: str) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

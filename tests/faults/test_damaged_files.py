@@ -33,7 +33,8 @@ from siamtransfer.features.feature_file import read_feature_file
 from siamtransfer.records.predictions import Predictions, publish, read_record
 from siamtransfer.records.record import record
 from siamtransfer.trackers.weights_and_biases import kept_id
-from siamtransfer.training.journal import Journal, read_rows
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_checked_text

@@ -27,7 +27,7 @@ from siamtransfer.evaluation.linear.augmented_images import AugmentedImages
 from siamtransfer.evaluation.linear.train import KeptFeatures
 from siamtransfer.programs.linear import main as linear
 from siamtransfer.programs.semisup import main as semisup
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
 SOURCE = "random:resnet18:width=8:stem=small"

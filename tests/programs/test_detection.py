@@ -28,7 +28,7 @@ from siamtransfer.detection.layered_config import read_layered_config
 from siamtransfer.detection.lr_search import hold_out
 from siamtransfer.detection.tasks.instances import InstancesTask
 from siamtransfer.programs import detection, to_d2
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
 needs_detectron2 = [

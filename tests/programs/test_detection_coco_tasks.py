@@ -17,7 +17,7 @@ from siamtransfer.data.scenes.export_coco_tasks import write_coco_keypoints, wri
 from siamtransfer.detection.detectron2 import convert
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.programs import detection, to_d2
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 
 pytestmark = [
     pytest.mark.detectron2,

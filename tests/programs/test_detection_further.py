@@ -17,7 +17,7 @@ from support.checkpoint_files import random_state
 from siamtransfer.detection.detectron2 import convert
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.programs import detection, to_d2
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
 needs_cityscapes = pytest.mark.skipif(

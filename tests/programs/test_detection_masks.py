@@ -18,7 +18,7 @@ from siamtransfer.detection.detectron2 import convert
 from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.metrics.segmentation import PerImageCounts
 from siamtransfer.programs import detection, to_d2
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
 pytestmark = [

@@ -16,7 +16,7 @@ from siamtransfer.reports.options import ReportOptions
 from siamtransfer.reports.sections.curves import collapse_verdict, curves_section, thinned, unique_names
 from siamtransfer.reports.sections.pictures import Shown, alternative, fit, owner_of
 from siamtransfer.reports.sources import Picture, RunFolderView, Sources, gather
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 
 
 @pytest.fixture(scope="module")

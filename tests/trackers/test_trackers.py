@@ -23,7 +23,8 @@ from siamtransfer.trackers.mirrors import Mirrors, open_mirrors
 from siamtransfer.trackers.names import from_mlflow
 from siamtransfer.trackers.targets import Target, parse_targets
 from siamtransfer.trackers.track import look_at_trackers, send
-from siamtransfer.training.journal import Journal, read_rows
+from siamtransfer.training.journal import Journal
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import ErrorAfterRecord, UserError
 
 DIGEST = "d4e5" * 16

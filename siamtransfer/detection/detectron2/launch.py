@@ -28,7 +28,7 @@ from siamtransfer.distributed.runtime import cpu_count
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.metering.cost import over_ranks
 from siamtransfer.metering.meter import ImageClock, Meter, metered
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import print_messages, say
 from siamtransfer.utils.run_lock import RunLock

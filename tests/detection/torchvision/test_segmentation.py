@@ -32,7 +32,7 @@ from siamtransfer.detection.torchvision.training_crops import TrainingCrops
 from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.segmentation.data.scenes import SceneMasks
 from siamtransfer.segmentation.random_crop import CropRecipe
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
 RECIPE = SegmenterRecipe(

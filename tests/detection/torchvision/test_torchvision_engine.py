@@ -38,7 +38,7 @@ from siamtransfer.detection.torchvision.training_images import TrainingImages, u
 from siamtransfer.detection.torchvision.trunk import prove_loaded
 from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.training import step as training_step
-from siamtransfer.training.journal import read_rows
+from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
 CONFIGS = paths.CONFIGS / "detection"
