@@ -27,7 +27,12 @@ class KeypointsTask(ObjectsTask):
     headline: ClassVar[str] = "keypoints/AP"
     mains: ClassVar[tuple[str, ...]] = ("keypoints/AP", "keypoints/AP50", "keypoints/AP75", *MAIN)
 
+    scored: ClassVar[str] = "labelled keypoints of objects that are no crowds"
+
     sigmas: tuple[float, ...]
+
+    def is_scored(self, annotation: dict[str, Any]) -> bool:
+        return super().is_scored(annotation) and annotation["num_keypoints"] > 0
 
     @property
     def metric(self) -> str:  # type: ignore[override]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from siamtransfer.detection.data.dataset_split import ImageRecord
+from siamtransfer.detection.data.dataset_split import ImageRecord, corners
 from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.lr_search import hold_out
 from siamtransfer.detection.tasks.task import Task, TrainingOrder
@@ -15,14 +15,22 @@ PLAIN, REPEATED = "TrainingSampler", "RepeatFactorTrainingSampler"  # of DATALOA
 MASK_RCNN = "GeneralizedRCNN"  # Detectron2's architecture with masks of objects
 
 
+def can_train(annotation: dict[str, Any]) -> bool:
+    """Whether both engines learn from an object: it is no crowd, and its box has an area."""
+    x0, y0, x1, y1 = corners(annotation)
+    return not annotation.get("iscrowd", 0) and x1 > x0 and y1 > y0
+
+
 @dataclass(frozen=True, eq=False)
 class ObjectsTask(Task):
     """A task on the annotated objects of `data`; subclasses say what is scored, and what else is trained.
 
-    needs_masks: whether nothing can be scored without predicted masks.
+    needs_masks: whether nothing can be scored without predicted masks. scored: what the test part needs, for
+    messages.
     """
 
     needs_masks: ClassVar[bool] = False
+    scored: ClassVar[str] = "objects that are no crowds"
 
     data: DetectionData
 
@@ -46,7 +54,35 @@ class ObjectsTask(Task):
         return self.data.describe()
 
     def hold_out(self, fraction: float) -> Self:
-        return replace(self, data=hold_out(self.data, fraction))
+        held = replace(self, data=hold_out(self.data, fraction))
+        held.require_objects()
+        return held
+
+    def is_scored(self, annotation: dict[str, Any]) -> bool:
+        """Whether the score counts an object of a test image; it passes over a crowd."""
+        return not annotation.get("iscrowd", 0)
+
+    def require_objects(self) -> None:
+        """Raises UserError where no object of the test part counts in the score, or none of the train part
+        teaches anything: every score would be NaN or 0, and be known only after the training."""
+        test, train = self.data.test_split, self.data.train_splits
+        if not self.has_scored_objects():
+            listed = len(test.annotations)
+            why = f"has {listed:,} objects and none counts in the score" if listed else "has no object"
+            raise UserError(
+                f"{test.name} {why}, so that nothing could be scored after the training; test on a part with "
+                f"{self.scored}"
+            )
+        if not any(map(can_train, (item for split in train for item in split.annotations))):
+            listed = sum(len(split.annotations) for split in train)
+            raise UserError(
+                f"{'+'.join(split.name for split in train)} has {listed:,} objects and none to learn from: "
+                "all are crowds or have no area; train on a part with others"
+            )
+
+    def has_scored_objects(self) -> bool:
+        """Whether the score counts anything of the test images."""
+        return any(map(self.is_scored, self.data.test_split.annotations))
 
     def fit_settings(self, cfg: Any) -> None:
         from siamtransfer.detection.detectron2.catalog import register

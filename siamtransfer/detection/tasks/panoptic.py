@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from siamtransfer.detection.data.panoptic_pngs import SEGMENTS
 from siamtransfer.detection.metrics.panoptic_quality import pq_intervals, read_counts
 from siamtransfer.detection.tasks.objects import ObjectsTask
 from siamtransfer.detection.tasks.task import Collector
@@ -25,6 +26,12 @@ class PanopticTask(ObjectsTask):
     mains: ClassVar[tuple[str, ...]] = ("panoptic/PQ", "panoptic/PQ_things", "panoptic/PQ_stuff", *MAIN)
 
     metric: str = "panoptic quality by hotcoco, which computes panopticapi's; boxes and masks: coco"
+
+    scored: ClassVar[str] = "segments that are no crowds"
+
+    def has_scored_objects(self) -> bool:
+        segments = (segment for record in self.data.test for segment in record[SEGMENTS])
+        return any(map(self.is_scored, segments))
 
     def image_intervals(self, folders: Sequence[Path]) -> dict[str, float]:
         counts, things = [read_counts(folder) for folder in folders], len(self.classes)

@@ -15,6 +15,7 @@ from siamtransfer.detection.tasks.cityscapes import CityscapesTask
 from siamtransfer.detection.tasks.instances import InstancesTask
 from siamtransfer.detection.tasks.keypoints import KeypointsTask, stated_sigmas
 from siamtransfer.detection.tasks.lvis import LvisTask
+from siamtransfer.detection.tasks.objects import ObjectsTask
 from siamtransfer.detection.tasks.panoptic import PanopticTask
 from siamtransfer.detection.tasks.semantic import SemanticTask
 from siamtransfer.detection.tasks.task import Task
@@ -33,7 +34,7 @@ def open_task(options: DetectionOptions, layered: LayeredConfig) -> Task:
     instances.
 
     Raises:
-        UserError: nothing names the data, or they cannot be opened.
+        UserError: nothing names the data, they cannot be opened, or nothing could be learnt or scored.
     """
     root = Path(options.root) if options.root else None
     architecture = _stated(layered, META_ARCHITECTURE)
@@ -45,6 +46,8 @@ def open_task(options: DetectionOptions, layered: LayeredConfig) -> Task:
         task = _open_keypoints(options, layered, root)
     else:
         task = _open_instances(options, layered, root)
+    if isinstance(task, ObjectsTask):
+        task.require_objects()
     say(str(task))
     return task
 

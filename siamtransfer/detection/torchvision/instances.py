@@ -47,8 +47,11 @@ class InstancesTransfer(Transfer[Sample]):
 
     @cached_property
     def images(self) -> TrainingImages:
-        """The training images that have an object to learn from."""
-        return TrainingImages([record for record in self.task.data.train if usable(record)], self.recipe)
+        """The training images that have an object to learn from, or all where the recipe says so."""
+        records = self.task.data.train
+        if self.recipe.filter_empty:
+            records = [record for record in records if usable(record)]
+        return TrainingImages(records, self.recipe)
 
     @property
     def count(self) -> int:
@@ -56,7 +59,9 @@ class InstancesTransfer(Transfer[Sample]):
 
     def check(self, world_size: int) -> None:
         check_pyramid(self.read, self.recipe.design.trunk)
-        self.recipe.check(self.count, world_size, "images with objects")
+        self.recipe.check(
+            self.count, world_size, "images with objects" if self.recipe.filter_empty else "images"
+        )
         if self.recipe.design.masks and not self.task.data.has_masks:
             raise UserError(
                 "a Mask R-CNN needs a mask of every object, and these data have none for some; train boxes"
@@ -88,7 +93,16 @@ class InstancesTransfer(Transfer[Sample]):
         return Evaluation(collectives.broadcast_object(metrics), InstanceOutputs(data, predictions))
 
     def describe(self) -> dict[str, Any]:
-        described = {"metric": self.task.metric, "train_images_with_objects": self.count}
+        records = self.task.data.train
+        with_objects = sum(map(usable, records))
+        described = {
+            "metric": self.task.metric,
+            "train_images_with_objects": with_objects,
+            "train_images_without_objects": {
+                "count": len(records) - with_objects,
+                "use": "left out" if self.recipe.filter_empty else "negatives",
+            },
+        }
         return described | ({"trunk": asdict(self.recipe.design.trunk)} if self._runs_timm else {})
 
     def identity(self) -> dict[str, str]:

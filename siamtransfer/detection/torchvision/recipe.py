@@ -109,9 +109,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class DetectorRecipe(Recipe):
-    """The schedule of a detector and its `design`."""
+    """The schedule of a detector and its `design`.
+
+    filter_empty: whether images without an object to learn from are left out; else they are negatives.
+    """
 
     design: Design = field(default_factory=Design)
+    filter_empty: bool = True
 
     def as_record(self) -> dict[str, Any]:
         """All settings but those of the trunk, which only networks of timm have."""
@@ -151,6 +155,7 @@ _DESIGN = {
     "INPUT.MIN_SIZE_TEST": "short_side",
     "INPUT.MAX_SIZE_TRAIN": "long_side",
 }
+_IMAGES = {"DATALOADER.FILTER_EMPTY_ANNOTATIONS": "filter_empty"}
 _DROP_PATH = "MODEL.TIMM.DROP_PATH"
 _LEVEL_NORM = "MODEL.FPN.NORM"
 _ANCHORS = "MODEL.ANCHOR_GENERATOR.SIZES"
@@ -169,6 +174,7 @@ _FIXED = {
 }
 KNOWN = (
     *_DESIGN,
+    *_IMAGES,
     *SCHEDULE,
     *VIT_FIELDS,
     _DROP_PATH,
@@ -201,7 +207,7 @@ def recipe_of(settings: Mapping[str, Any]) -> DetectorRecipe:
         ),
     )
     design = replace(design, trunk=_trunk_of(settings, design.channels))
-    recipe = replaced(DetectorRecipe(design), settings, SCHEDULE)
+    recipe = replaced(DetectorRecipe(design), settings, SCHEDULE | _IMAGES)
     return recipe if settings.get(PRECISE, True) else replace(recipe, precise_batches=0)
 
 

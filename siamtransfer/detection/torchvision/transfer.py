@@ -20,7 +20,7 @@ from siamtransfer.views.sampler import StepSampler
 S = TypeVar("S")
 """A sample: an image and its target."""
 _FREE = ("score_every", "save_every", "log_every")
-_LATER = ("optimizer", "betas", "layer_decay", "no_decay")
+_LATER = ("optimizer", "betas", "layer_decay", "no_decay", "filter_empty")
 """Fields of a recipe that states of older versions do not have; they are named where they are chosen."""
 
 

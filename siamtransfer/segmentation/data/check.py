@@ -251,5 +251,9 @@ def _count_rendered(images: MaskedImages, chosen: list[int]) -> MaskReport:
         report.images += counts > 0
         report.ignored += mask.size - int(counts.sum())
     name = f"{images.name}/{images.split}"
+    if not report.pixels.any():
+        raise UserError(
+            f"every pixel of all {len(chosen)} masks of {name} is ignored; give masks that show a class"
+        )
     report.remarks = absent_remark(name, images.classes, report.pixels, report.ignored)
     return report
