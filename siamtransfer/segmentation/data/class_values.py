@@ -11,9 +11,13 @@ import numpy as np
 from siamtransfer.metrics.segmentation import named_counts
 from siamtransfer.segmentation.data.masked_images import IGNORE, WIDE_IGNORE, mask_type
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.small_files import read_small_text
 from siamtransfer.utils.text import printable
 
 VALUES = 2**16
+MOST_BYTES = 2**23
+"""Of a class list; one of 65,536 long names has half of it."""
+LONGEST_VALUE = 20  # characters of a value in a class list; Python refuses to read a number of thousands
 _UNKNOWN = -1
 
 
@@ -98,17 +102,19 @@ def read_class_list(path: str | Path, ignore: int | None) -> ClassValues:
     """
     where = printable(path)
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(
-            f"cannot read the class list {where} ({reason}); give a file with a class a line"
-        ) from error
+        lines = read_small_text(Path(path).expanduser(), MOST_BYTES).splitlines()
+    except UserError as error:
+        raise UserError(f"cannot read the class list: {error}; give a file with a class a line") from error
     lines = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         raise UserError(f"the class list {where} names no class; write a class a line")
     stated = [line.partition(":") for line in lines]
     if all(value.strip().isdecimal() and name.strip() for value, _, name in stated):
+        if endless := [value for value, _, _ in stated if len(value) > LONGEST_VALUE]:
+            raise UserError(
+                f"the class list {where} states the value {endless[0][:LONGEST_VALUE]}…; masks hold 0 to "
+                f"{VALUES - 1}"
+            )
         values, classes = [int(value) for value, _, _ in stated], [name.strip() for _, _, name in stated]
     else:
         values, classes = list(range(len(lines))), lines

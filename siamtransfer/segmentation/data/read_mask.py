@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from siamtransfer.data.pixel_values import read_pixel_values
+from siamtransfer.data.stored_values import refuse_changed_values
 from siamtransfer.utils.errors import UserError
 
 _PALETTE_COLOURS = 256
@@ -24,15 +25,14 @@ def read_mask(path: str, max_pixels: int | None = None) -> np.ndarray:
     its set, see `PixelForm`.
 
     Raises:
-        UserError: the file cannot be read or decoded, has several channels, or is a JPEG, which
-            changes values.
+        UserError: the file cannot be read or decoded, has several channels, or is of a kind of which the
+            values are not surely those that were stored, such as JPEG.
     """
     return read_pixel_values(path, "mask", _values, max_pixels)
 
 
 def _values(image: Image.Image, data: bytes, where: str) -> np.ndarray:
-    if image.format == "JPEG":
-        raise UserError(f"the mask {where} is a JPEG, whose compression changes values; save masks as PNG")
+    refuse_changed_values(image, data, "mask", where)
     if image.mode in ("P", "L", "1"):
         values = np.array(image, dtype=np.uint8)
         return _unscaled(values, image, data)

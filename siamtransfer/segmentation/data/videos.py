@@ -11,6 +11,7 @@ Legend: H and W pixels.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,11 +27,13 @@ from siamtransfer.data.pixel_form import SHOWN
 from siamtransfer.segmentation.data.masked_images import size_mismatch
 from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.small_files import read_small_text
 from siamtransfer.utils.text import first_few, printable
 
 VOID = 255
 FRAMES, MASKS, LISTS = "JPEGImages", "Annotations", "ImageSets/2017"
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
+MOST_BYTES = 2**24  # of a list
 FEWEST = 3  # frames; the first and the last are not scored
 
 
@@ -111,13 +114,19 @@ def _names(root: Path, split: str, only: Sequence[str]) -> list[str]:
     """The names in the list of a split."""
     path = root / LISTS / f"{split}.txt"
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+        names = [line.strip() for line in read_small_text(path, MOST_BYTES).splitlines() if line.strip()]
+    except UserError as error:
+        where = printable(str(path))
+        why = f"({error})" if path.exists() else f"{where} (there is no such file)"
         raise UserError(
-            f"cannot read the list of videos {printable(str(path))} ({why}); data.root is the folder with "
-            f"{FRAMES}, {MASKS} and ImageSets; of your own videos write that list, a folder's name a line"
+            f"cannot read the list of videos {why}; data.root is the folder with {FRAMES}, {MASKS} and "
+            "ImageSets; of your own videos write that list, a folder's name a line"
         ) from error
+    if outside := [name for name in names if name.startswith("/") or ".." in re.split(r"[/\\]", name)]:
+        raise UserError(
+            f"{printable(str(path))} names {printable(outside[0])}, which lies outside of the set; write the "
+            "name of a folder a line"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if not names or twice:
         what = f"names {twice[0]} twice" if twice else "names no video"

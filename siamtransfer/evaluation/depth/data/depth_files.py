@@ -12,6 +12,7 @@ from siamtransfer.data.folders import FileImages
 from siamtransfer.data.listing import MISSING, PathTable
 from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.pixel_values import read_pixel_values
+from siamtransfer.data.stored_values import refuse_changed_values
 from siamtransfer.segmentation.data.mask_orientation import MaskReading, as_image_is_read
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -105,13 +106,14 @@ def read_depth(path: str, max_pixels: int | None = None) -> np.ndarray:
     of its set, see `PixelForm`.
 
     Raises:
-        UserError: the file cannot be read or decoded, or has 8 bits, floating-point numbers or several
-            channels.
+        UserError: the file cannot be read or decoded, has 8 bits, floating-point numbers or several channels,
+            or is of a kind of which the values are not surely those that were stored.
     """
     return read_pixel_values(path, "depth map", _values, max_pixels)
 
 
-def _values(image: Image.Image, _: bytes, where: str) -> np.ndarray:
+def _values(image: Image.Image, data: bytes, where: str) -> np.ndarray:
+    refuse_changed_values(image, data, "depth map", where)
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < _WIDE:

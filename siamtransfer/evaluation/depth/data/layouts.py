@@ -19,6 +19,7 @@ from siamtransfer.evaluation.depth.data.depth_images import DepthImages
 from siamtransfer.evaluation.depth.data.rooms import NAME as ROOMS
 from siamtransfer.evaluation.depth.data.rooms import DepthRooms
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.small_files import read_small_file
 from siamtransfer.utils.text import first_few, printable
 
 OWN = "depth"
@@ -37,6 +38,7 @@ IMAGE_FOLDERS = (
 COLOURS, DEPTH = "rgb_", "sync_depth_"
 OWN_IMAGES = ("images", "image", "rgb")
 OWN_DEPTHS = ("depth", "depths", "depth_maps")
+MOST_BYTES = 2**27  # of a list; two million pairs have as many
 NO_DEPTH = "None"
 """What stands in a list in place of a depth map that does not exist."""
 _LAYOUTS = "ROOT/SPLIT/images and ROOT/SPLIT/depth, or ROOT/images/SPLIT and ROOT/depth/SPLIT"
@@ -147,7 +149,11 @@ def _read_list(path: Path) -> tuple[list[tuple[str, str]], int]:
     """The pairs of relative paths of a list, in its order, and the number of images without a depth map."""
     pairs: list[tuple[str, str]] = []
     without = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1):
+    content = read_small_file(path, MOST_BYTES)
+    if b"\0" in content:
+        raise UserError(f"{printable(path)} is UTF-16, or no text: it holds bytes of zero; save it as UTF-8")
+    text = content.decode("utf-8-sig", "surrogateescape")
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
             continue
