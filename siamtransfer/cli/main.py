@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from siamtransfer.cli.completion import SHELLS, completion_script
-from siamtransfer.cli.entry import run
+from siamtransfer.cli.entry import USER_ERROR, run
 from siamtransfer.cli.shipped import header_line, shipped_configs
 from siamtransfer.utils.errors import UserError
 from siamtransfer.version import __version__
@@ -82,15 +82,25 @@ def program(name: str) -> Any:
 
 def main() -> NoReturn:
     """The console script."""
-    words = sys.argv[1:]
-    if not words or words[0] in ("--help", "-h", "help"):
-        rows = [f"  {name:16}  {what}" for name, what in PROGRAMS.items()]
-        print(USAGE.format(programs="\n".join(rows), shells=", ".join(SHELLS)))
-        sys.exit(0 if words else 2)
-    if words[0] == "--version":
+    run(lambda: _answer(sys.argv[1:]))
+
+
+def _answer(words: list[str]) -> dict[str, Any] | None:
+    """What the words ask for.
+
+    Raises:
+        SystemExit: there are none, which is a mistake.
+    """
+    if words and words[0] == "--version":
         print(f"siamtransfer {__version__}")
-        sys.exit(0)
-    run(lambda: _do(words[0], words[1:]))
+        return None
+    if words and words[0] not in ("--help", "-h", "help"):
+        return _do(words[0], words[1:])
+    rows = [f"  {name:16}  {what}" for name, what in PROGRAMS.items()]
+    print(USAGE.format(programs="\n".join(rows), shells=", ".join(SHELLS)))
+    if not words:
+        sys.exit(USER_ERROR)
+    return None
 
 
 def _do(name: str, words: list[str]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from siamtransfer.records.cost import cost_line
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import to_json
+from siamtransfer.utils.text import visible
 
 VARIABLE = "SIAMTRANSFER_OUTPUT"
 """The environment variable that chooses json or table, wherever stdout goes."""
@@ -45,14 +47,16 @@ def without_flags(words: list[str], options: Container[str]) -> list[str]:
 def print_record(record: dict[str, Any], *, as_json: bool) -> None:
     """Prints a record as the last thing on stdout; one without metrics is JSON anyway."""
     if as_json or not isinstance(record.get("metrics"), dict):
-        print(to_json(record), flush=True)
+        print(_in_the_encoding(to_json(record)), flush=True)
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(file=sys.stdout, highlight=False)
-    table = Table(title=Text(str(record.get("task", ""))), title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=Text(visible(str(record.get("task", "")))), title_justify="left", box=None, pad_edge=False
+    )
     table.add_column("number", overflow="fold")
     table.add_column("value", justify="right", no_wrap=True)
     rows = table_rows(record["metrics"])
@@ -61,7 +65,7 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
         table.add_column("95 % interval", no_wrap=True)
     table.add_column("what it means", overflow="fold")
     for name, value, interval, text in rows[:MOST_ROWS]:
-        table.add_row(*map(Text, (name, value, *([interval] if has_intervals else []), text)))
+        table.add_row(*map(Text, (visible(name), value, *([interval] if has_intervals else []), text)))
     console.print(table)
     if len(rows) > MOST_ROWS:
         console.print(Text(f"and {len(rows) - MOST_ROWS} more numbers; --json prints all"))
@@ -72,12 +76,22 @@ def print_record(record: dict[str, Any], *, as_json: bool) -> None:
         protocol.add_column(overflow="fold")
         protocol.show_header = False
         for key, value in settings:
-            protocol.add_row(Text(key), Text(value))
+            protocol.add_row(Text(visible(key)), Text(visible(value)))
         console.print(protocol)
     if cost := (record.get("provenance") or {}).get("cost"):
         console.print(Text(f"cost: {cost_line(cost)}"))
     console.print(Text("docs/NUMBERS.md explains the numbers; --json prints the whole record in one line"))
     sys.stdout.flush()
+
+
+def _in_the_encoding(text: str) -> str:
+    """The JSON with the characters that the encoding of stdout lacks as JSON's own escapes; those of Python
+    would be no JSON."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text))
+    return text
 
 
 def table_rows(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -75,7 +75,8 @@ class Board:
             like = [cell.measurement for cell in self.of(column).values()]
             for backbone in self.backbones:
                 if (backbone, column) not in self.cells:
-                    command = command_for(own[backbone], like)
+                    known = own.get(backbone)  # none of a backbone whose records have no number at all
+                    command = "" if known is None else command_for(known, like)
                     found.append(Missing(backbone, column, command))
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from siamtransfer.leaderboard.measurement import FEATURE_FILES, BackboneId, Meas
 from siamtransfer.records.predictions import read_document
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.folders import files_below
+from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import printable
 
@@ -105,12 +105,7 @@ def read_if_record(file: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the file cannot be read or is no JSON; or it is a record that was changed.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{printable(file)} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # a file of brackets alone
-        raise UserError(f"{printable(file)} is not JSON: {error}") from error
+    content = read_json(file)
     if not isinstance(content, dict) or any(entry not in content for entry in ENTRIES):
         return None
     return read_document(file)

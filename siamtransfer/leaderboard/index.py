@@ -7,7 +7,6 @@ last index are not read again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from siamtransfer.leaderboard.collection import collect_all, json_files_below, r
 from siamtransfer.leaderboard.measurement import parts_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file, write_text
+from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.utils.text import printable
@@ -129,16 +129,16 @@ def _entries_of(file: Path, name: str) -> list[Entry]:
 
 def _read(path: Path) -> dict[str, _File]:
     """The files of an index; empty where there is none, or a damaged one, which is said."""
+    if not path.exists():
+        return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["version"] != VERSION:
             return {}
         return {name: _file_from(file) for name, file in content["files"].items()}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (UserError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         say(f"note: {printable(path)} is no index or a damaged one: it is made anew from the records")
         return {}
 

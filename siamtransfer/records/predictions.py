@@ -10,7 +10,6 @@ Legend: Q scored samples, C classes.
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,8 +23,10 @@ from siamtransfer.records.image_areas import ImageAreas, is_of_areas
 from siamtransfer.records.sample_values import SampleValues, is_of_values
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import FileGroup, atomic_write, beside_path, digest_of_file
+from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
+from siamtransfer.utils.text import printable
 from siamtransfer.utils.zip_files import verify_zip
 
 DIGEST = "record_digest"
@@ -35,6 +36,7 @@ END = "/predictions"
 """Every array of predictions is named `SETTING/predictions`."""
 CONFIDENCES = "/confidences"
 """And every array of confidences `SETTING/confidences`."""
+_SHOWN = 40  # characters of a wrong value
 _ROUNDING = 1e-6
 """How far rounding may take a probability out of its range."""
 
@@ -241,21 +243,33 @@ def read_document(path: str | Path) -> dict[str, Any]:
         UserError: the file is absent, damaged or no record.
     """
     path = Path(path)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not a record, which is one JSON document: {error}") from error
+    if path.suffix == ".npz":
+        raise UserError(
+            f"{printable(path)} is not a record, which is one JSON document: name the .json beside it"
+        )
+    record = read_json(path)
     entries = {"task": str, "metrics": dict, "protocol": dict, "provenance": dict}
     for entry, kind in entries.items():
         if not isinstance(record, dict) or not isinstance(record.get(entry), kind):
-            raise UserError(f"{path} is not a record: it has no {entry}")
+            raise UserError(f"{printable(path)} is not a record: it has no {entry}")
+    _refuse_other_metrics(record["metrics"], path)
     values = [value for value in record["provenance"].values() if isinstance(value, str)]
     marked = DIGEST in record["provenance"] or any(value.startswith(_DIGEST_MARK) for value in values)
     if marked and record["provenance"].get(DIGEST) != _digest_of_record(record):  # else of an older version
-        raise UserError(f"{path} is not as it was written: its content does not match its {DIGEST}")
+        raise UserError(
+            f"{printable(path)} is not as it was written: its content does not match its {DIGEST}"
+        )
     return dict(record)
+
+
+def _refuse_other_metrics(metrics: dict[str, Any], path: Path) -> None:
+    """Raises UserError for a metric that is no number; null stands for one that is not finite."""
+    for name, value in metrics.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(
+                f"{printable(path)} is not a record: its metric {printable(name)} is no number but "
+                f"{str(value)[:_SHOWN]!r}"
+            )
 
 
 def read_record(path: str | Path) -> SavedRecord:

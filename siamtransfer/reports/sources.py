@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from siamtransfer.reports.options import ReportOptions
 from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.folders import files_below
+from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.text import printable
 
 JOURNAL, FAILED, PICTURE, SUITE = "metrics.jsonl", ".failed.json", ".png", "suite.json"
@@ -189,10 +189,7 @@ def _left_out_cells(file: Path) -> list[CellWithoutRecord]:
 
 
 def _json_of(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{printable(file)} cannot be read as JSON: {error}") from error
+    content = read_json(file)
     if not isinstance(content, dict):
         raise UserError(f"{printable(file)} holds no JSON object")
     return content

@@ -7,11 +7,12 @@ usual.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import sys
 from collections.abc import Iterator
+
+from siamtransfer.utils.text import visible
 
 LOGGER = logging.getLogger("siamtransfer")
 
@@ -29,12 +30,10 @@ def is_first_rank() -> bool:
 
 @contextlib.contextmanager
 def unless_hung_up() -> Iterator[None]:
-    """Around words for a terminal that may have been closed: nobody reads them, and the work goes on."""
-    try:
+    """Around words for a terminal that may have been closed, a pipe without reader or a full disk: nobody
+    reads them, and the work goes on."""
+    with contextlib.suppress(OSError):
         yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
 
 
 class _Stderr(logging.Handler):
@@ -42,7 +41,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with unless_hung_up():
-            print(self.format(record), file=sys.stderr, flush=True)
+            print(visible(self.format(record), keep="\n\t"), file=sys.stderr, flush=True)
 
 
 def print_messages() -> None:

@@ -1,24 +1,18 @@
 """Files of text that a user gives, read with a bound: configurations, records, lists of runs.
 
-A device such as /dev/zero has no end, and a pipe to which nobody writes blocks for ever, so only ordinary
-files are read, and only those that are not larger than any of their kind.
+Only ordinary files are read (`regular_files` says why), and only those that are not larger than any of their
+kind.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
 
-_KINDS = (
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 _MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),  # before that of UTF-16, with which it begins
     (b"\x00\x00\xfe\xff", "UTF-32"),
@@ -35,32 +29,23 @@ def read_small_file(path: str | Path, most: int) -> bytes:
             read.
     """
     where = printable(path)
+    refuse_special(path)
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            status = os.fstat(file.fileno())
-            for is_kind, name in _KINDS:
-                if is_kind(status.st_mode):
-                    raise UserError(f"{where} cannot be read: it is {name}; name an ordinary file")
-            if status.st_size > most:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
                 raise UserError(
-                    f"{where} has {status.st_size:,} bytes, and a file of this kind has at most {most:,}: it "
-                    "is something else"
+                    f"{where} has {size:,} bytes, and a file of this kind has at most {most:,}: it is "
+                    "something else"
                 )
             content = file.read(most + 1)  # files of /proc have no size
     except IsADirectoryError as error:
-        raise UserError(f"{where} cannot be read: it is a folder; name an ordinary file") from error
+        raise UserError(f"{where} is a folder, and a file is needed") from error
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a name with a NUL
-        raise UserError(f"{where} cannot be read: {error}") from error
     if len(content) > most:
         raise UserError(f"{where} has more than the {most:,} bytes that a file of this kind has at most")
     return content
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """`os.open` that does not wait for somebody to write to a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_small_text(path: str | Path, most: int) -> str:

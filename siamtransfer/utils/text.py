@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
+_SHOWN = 100  # characters at either end of a word that is too long
+_LONG_WORD = re.compile(r"\S{400,}")
 NAMED_IN_ERRORS = 5  # items written out in a message
 
 
@@ -14,8 +17,24 @@ def printable(path: str | os.PathLike[str]) -> str:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:  # halves of characters, which no path has and a text from JSON may
         encoded = os.fspath(path).encode("utf-8", "backslashreplace")
-    text = encoded.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return visible(encoded.decode("utf-8", "backslashreplace"))
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with every character that a terminal would obey or not show as its escape, such as \\x1b; but
+    for those to `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def sentence(text: str) -> str:
+    """A message in one visible line, whose longest words (such as a value of 5,000 letters) are cut."""
+    return _LONG_WORD.sub(lambda word: f"{word[0][:_SHOWN]}…{word[0][-_SHOWN:]}", visible(text))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def first_few(items: Sequence[str]) -> str:

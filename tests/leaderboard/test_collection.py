@@ -45,7 +45,7 @@ def test_damaged_records_are_left_out_of_folders_and_refused_by_name(tmp_path: P
     assert "c.json is not JSON" in found.left_out[1]
     for file, why in (
         (bad, "not as it was written"),
-        (cut, "is not a record"),
+        (cut, "is not JSON"),
         (tmp_path / "no.json", "read"),
     ):
         with pytest.raises(UserError, match=why):

@@ -195,7 +195,13 @@ def test_predictions_of_another_measurement_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is not a record, which is one JSON document"),
+        ("", "is not JSON: Expecting value"),
+        ('{"task": "knn", "task": "linear"}', "holds the key 'task' twice"),
+        ('{"task": NaN}', "holds NaN"),
+        (
+            '{"task": "knn", "metrics": {"a": "high"}, "protocol": {}, "provenance": {}}',
+            "is not a record: its metric a is no number but 'high'",
+        ),
         ("[1]", "is not a record: it has no task"),
         ('{"task": "knn", "metrics": {}, "provenance": {}}', "is not a record: it has no protocol"),
         ('{"task": 3}', "is not a record: it has no task"),

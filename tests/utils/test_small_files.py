@@ -43,19 +43,21 @@ def test_other_encodings_and_sizes_are_one_sentence(content: bytes, words: str, 
 
 def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "sparse").touch()
-    os.truncate(tmp_path / "sparse", 2**40)
+    for name, size in (("large", 101), ("holes", 2**40)):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, size)
     (tmp_path / "loop").symlink_to("loop")
     expected = {
-        tmp_path / "pipe": "it is a pipe",
-        tmp_path: "it is a folder",
-        Path("/dev/zero"): "it is a device",
-        tmp_path / "sparse": "has 1,099,511,627,776 bytes",
+        tmp_path / "pipe": "is a pipe, not a file",
+        tmp_path: "is a folder, and a file is needed",
+        Path("/dev/zero"): "is a device, not a file",
+        tmp_path / "large": "has 101 bytes, and a file of this kind has at most 100",
+        tmp_path / "holes": "is a file of holes",
         tmp_path / "loop": "symbolic links",
-        tmp_path / "a\0b": "null byte",
+        tmp_path / "a\0b": "NUL",
         tmp_path / ("a" * 300): "too long",
         tmp_path / "\x1b[31m": r"\x1b[31m cannot be read: No such file",
-        tmp_path / "\udcff": r"\xff cannot be read",
+        tmp_path / "\udcff": r"\xff cannot be read: No such file",
     }
     for path, words in expected.items():
         with pytest.raises(UserError) as caught:
