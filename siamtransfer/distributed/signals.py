@@ -16,7 +16,13 @@ __all__ = ["STOPPING", "StopSignal", "Stopped"]
 
 
 class Stopped(SystemExit):
-    """A signal came where nothing waits for the end of a step; its code is 128 and the signal's number."""
+    """A signal came where nothing waits for the end of a step.
+
+    Attributes:
+        code: 128 and the signal's number.
+    """
+
+    code: int
 
 
 class StopSignal:

@@ -42,7 +42,7 @@ from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import train_step
-from siamtransfer.training.stopping import exit_stopped, look_for_signal
+from siamtransfer.training.stopping import exit_stopped, look_for_signal, stopping_before_steps
 from siamtransfer.views.view_spec import Recipe
 
 
@@ -64,7 +64,8 @@ def pretrain(
         SystemExit: a signal arrived; the step in progress was completed and the state is saved.
     """
     config = copy.deepcopy(config)  # what is auto is filled in here
-    with RunFolder(config, runtime) as run:
+    again = "the same command begins again"
+    with RunFolder(config, runtime) as run, stopping_before_steps(stop, runtime, again):
         saved = run.find_checkpoint(resume=resume)
 
         # Data: workers decode and crop, the device augments.
@@ -90,6 +91,7 @@ def pretrain(
             check_readable(state.state_dict())  # before any step is spent on one that could not be saved
         log.introduce()
         between = BetweenSteps(run, state, monitors, updater, log, schedule.steps)
+        stop.wait_for_steps()
         between.begin()
 
         exit_status = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.distributed.signals import Stopped, StopSignal
 from siamtransfer.training.guard import StepReport
 from siamtransfer.training.progress import StepProgress, Stopwatch
 from siamtransfer.training.saved_training import SavedTraining
@@ -65,7 +65,8 @@ def train_epochs(
 
     Raises:
         UserError: the loss is not finite; or the saved state cannot be used.
-        SystemExit: a signal arrived; the step in progress was completed.
+        SystemExit: a signal arrived; the step in progress was completed. What `after_epoch` measures is
+            given up in a process that is alone, and measured when the training goes on.
     """
     per_epoch = training.steps_per_epoch
     steps = epochs * per_epoch
@@ -79,15 +80,25 @@ def train_epochs(
         if saved:
             saved.save({"notes": notes, **training.state_dict()}, done)
 
-    def end_epoch(done: int) -> None:
-        notes.append(after_epoch(done // per_epoch - 1))
+    def end_epoch(done: int, stop: StopSignal) -> None:
+        try:
+            with stop.at_once(runtime.world_size == 1):  # the epoch is noted by the training that goes on
+                noted = after_epoch(done // per_epoch - 1)
+        except Stopped as end:
+            save(done)
+            leave(done, end.code, stop)
+        notes.append(noted)
         save(done)
+
+    def leave(done: int, status: int, stop: StopSignal) -> NoReturn:
+        progress.close()
+        exit_stopped(status, done, steps, runtime, saved=saved is not None, seconds=stop.seconds)
 
     clock = Stopwatch()
     progress = StepProgress(steps, start, training.progress_every, shown=runtime.is_main)
     with StopSignal() as stop:
         if len(notes) < start // per_epoch:
-            end_epoch(start)  # the signal came between the epoch's last step and its notes
+            end_epoch(start, stop)  # the signal came between the epoch's last step and its notes
         for step, batch in enumerate(clock.watch(training.batches(start, steps)), start):
             stop.doing = f"finishing step {step + 1}" + (", then saving" if saved else "")
             collectives.set_doing(f"at step {step + 1}")
@@ -103,12 +114,9 @@ def train_epochs(
                 )
             if report.exit_status is not None:
                 save(done)
-                progress.close()
-                exit_stopped(
-                    report.exit_status, done, steps, runtime, saved=saved is not None, seconds=stop.seconds
-                )
+                leave(done, report.exit_status, stop)
             if done % per_epoch == 0:
-                end_epoch(done)
+                end_epoch(done, stop)
                 clock.lap()  # its time is not training's
     progress.close()
     return notes

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from siamtransfer.utils.log import say
+from siamtransfer.utils.log import say, unless_hung_up
 
 T = TypeVar("T")
 
@@ -98,7 +98,8 @@ class StepProgress:
             return
         text = f"{text} · ETA {duration(self._time_left(step))}"
         if self._bar:
-            self._bar.update(self._task, completed=step, description=text)
+            with unless_hung_up():
+                self._bar.update(self._task, completed=step, description=text)
         elif self._line_due or step % self.every == 0 or step == self.steps:
             say(f"[{step}/{self.steps}] {text}")
         self._told, self._line_due = time.perf_counter(), False
@@ -108,14 +109,16 @@ class StepProgress:
         if not self.shown:
             return
         if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+            with unless_hung_up():
+                self._bar.console.print(text, markup=False, highlight=False)
         else:
             say(text)
 
     def close(self) -> None:
         """Takes the bar away; later words are ordinary lines."""
         if self._bar:
-            self._bar.stop()
+            with unless_hung_up():
+                self._bar.stop()
             self._bar = None
 
     def _estimate(self, step: int, now: float) -> None:

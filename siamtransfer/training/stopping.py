@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import torch
 
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
-from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.distributed.signals import Stopped, StopSignal
 from siamtransfer.training.stop_marker import mark_stopped
 from siamtransfer.utils.log import say
 
@@ -42,6 +43,23 @@ def exit_stopped(
         then = cure if saved else "nothing is kept, for there is no --run folder"
         say(f"stopped on a signal after step {step} of {steps}; {then}")
     sys.exit(exit_status)
+
+
+@contextlib.contextmanager
+def stopping_before_steps(stop: StopSignal, runtime: Runtime, cure: str) -> Iterator[None]:
+    """Around a training: until `stop.wait_for_steps()` is called nothing is kept, so a signal ends a process
+    that is alone at once, and `cure` says how to go on. Several ranks end together, after a step.
+
+    Raises:
+        Stopped: a signal came before the steps.
+    """
+    try:
+        with stop.at_once(runtime.world_size == 1):
+            yield
+    except Stopped as end:
+        mark_stopped(end.code)
+        say(f"stopped on a signal before the first step; {cure}")
+        raise
 
 
 def look_for_signal(stop: StopSignal, runtime: Runtime, end: Callable[[int], NoReturn]) -> Callable[[], None]:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.programs.suite import main
@@ -45,13 +45,6 @@ def _visible(name: str) -> tuple[str, str | None, float, float]:
     return name, os.environ.get("CUDA_VISIBLE_DEVICES"), began, time.monotonic()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def test_a_crash_or_a_kill_is_the_end_of_one_process(tmp_path: Path) -> None:
     log = tmp_path / "cell.log"
     crashed = CellProcess(Job(call=_die, argument="crash", log=str(log))).outcome()
@@ -81,7 +74,7 @@ def test_an_error_after_the_record_fails_no_cell(tmp_path: Path, capsys: pytest.
 def test_a_stop_lets_a_program_clean_up(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     process = CellProcess(Job(call=_wait_for_signal, argument=str(marker)))
-    _until(lambda: marker.exists() and marker.read_text(encoding="utf-8") == "began")
+    until(lambda: marker.exists() and marker.read_text(encoding="utf-8") == "began")
     process.stop()
     assert process.outcome().exit_status == 128 + signal.SIGTERM
     assert marker.read_text(encoding="utf-8") == "cleaned up"
@@ -104,7 +97,7 @@ def test_a_cell_ends_with_a_suite_that_is_killed(tmp_path: Path) -> None:
         cell = int(suite.stdout.readline())
         assert Path(f"/proc/{cell}").exists()
         suite.kill()
-    _until(lambda: not Path(f"/proc/{cell}").exists() or _is_zombie(cell))
+    until(lambda: not Path(f"/proc/{cell}").exists() or _is_zombie(cell))
 
 
 def _is_zombie(pid: int) -> bool:
@@ -186,5 +179,5 @@ def test_a_signal_ends_what_runs_and_nothing_begins_after_it(tmp_path: Path) -> 
 
 
 def _send_when_it_runs(marker: Path) -> None:
-    _until(marker.exists)
+    until(marker.exists)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -84,11 +84,16 @@ def launch(
     argv = [*TINY, f"--run.dir={folder}", *options]
     process = context().Process(target=_program, args=(argv, str(out), str(err), environment, fault))
     process.start()
-    _started.append(process)
+    own(process)
     return Run(process, folder, out, err)
 
 
 _started: list[Any] = []
+
+
+def own(process: Any) -> None:
+    """Has `kill_leftovers` end a process."""
+    _started.append(process)
 
 
 def kill_leftovers() -> None:

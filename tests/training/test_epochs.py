@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,34 @@ def test_a_signal_ends_the_step_and_the_rest_goes_on_as_if_there_had_been_none(
     assert said == f"stopped on a signal after step {step + 1} of 12; go on with --resume"
     assert run(resumed, tmp_path / "chain.pth", resume=True) == notes
     assert resumed.steps == list(range(step + 1, 12))
+    assert resumed.value == undisturbed.value
+
+
+@pytest.mark.parametrize("epoch", range(EPOCHS))
+def test_a_signal_ends_what_is_measured_after_an_epoch_and_it_is_measured_again(
+    epoch: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undisturbed, stopped, resumed = Chain(), Chain(), Chain()
+    notes = run(undisturbed, None)
+    measured: list[int] = []
+
+    def measure(now: int) -> dict[str, float]:
+        if now == epoch:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(10)
+        measured.append(now)
+        return {"epoch": now, "value": stopped.value}
+
+    saved = SavedTraining(tmp_path / "chain.pth", {"of": "chain"})
+    with pytest.raises(SystemExit) as ended:
+        train_epochs(stopped, EPOCHS, ALONE, after_epoch=measure, saved=saved)
+    assert ended.value.code == 128 + signal.SIGHUP
+    assert measured == list(range(epoch))
+    step = PER_EPOCH * (epoch + 1)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"stopped on a signal after step {step} of 12; go on with --resume"
+    assert run(resumed, tmp_path / "chain.pth", resume=True) == notes
+    assert resumed.steps == list(range(step, 12))
     assert resumed.value == undisturbed.value
 
 

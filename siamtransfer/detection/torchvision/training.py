@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, NoReturn
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from siamtransfer.detection.torchvision.recipe import Recipe
 from siamtransfer.detection.torchvision.transfer import Evaluation, S, Transfer
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, seed_step
-from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.distributed.signals import Stopped, StopSignal
 from siamtransfer.metering.meter import ImageClock
 from siamtransfer.training.guard import StepContext, StepReport
 from siamtransfer.training.journal import Journal
@@ -53,14 +53,33 @@ class TransferTraining(Generic[S]):
         journal = Journal(folder if runtime.is_main else None, start=start)
         progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=runtime.is_main)
 
+        stop, kept = StopSignal(), {start}
+
+        def keep(done: int) -> None:
+            if saved and done not in kept:
+                saved.save(self.state_dict(), done)
+            kept.add(done)
+
+        def leave(done: int, status: int) -> NoReturn:
+            progress.close()
+            exit_stopped(status, done, recipe.steps, runtime, saved=saved is not None, seconds=stop.seconds)
+
+        def score(done: int) -> Evaluation:
+            try:
+                with stop.at_once(runtime.world_size == 1):  # the training that goes on measures it
+                    return self.score(done)
+            except Stopped as end:
+                leave(done, end.code)
+
         def score_if_due(done: int) -> None:
             due = recipe.score_every and done % recipe.score_every == 0 and 0 < done < recipe.steps
             if due and not collectives.broadcast_object(journal.has(done, headline)):
-                metrics = self.score(done).metrics
+                keep(done)  # before the norms are measured
+                metrics = score(done).metrics
                 journal.write(done, _finite(metrics))
                 progress.say(f"after {done} steps: {headline} {metrics[headline]:.2f}")
 
-        with contextlib.closing(journal), contextlib.closing(progress), StopSignal() as stop:
+        with contextlib.closing(journal), contextlib.closing(progress), stop:
             score_if_due(start)  # the signal came between a step and its scores
             batches = self.transfer.batches(start, recipe.steps, runtime, self.workers)
             clock = ImageClock()
@@ -75,21 +94,13 @@ class TransferTraining(Generic[S]):
                     journal.write(done, {"loss": report.loss, "lr": lr, **losses})
                 progress.update(done, f"loss {report.loss:.4f} · lr {lr:.4g}")
                 stopping = report.exit_status is not None
-                if saved and (stopping or last or done % recipe.save_every == 0):
-                    saved.save(self.state_dict(), done)
+                if stopping or last or done % recipe.save_every == 0:
+                    keep(done)
                 if report.exit_status is not None:
-                    progress.close()
-                    exit_stopped(
-                        report.exit_status,
-                        done,
-                        recipe.steps,
-                        runtime,
-                        saved=saved is not None,
-                        seconds=stop.seconds,
-                    )
+                    leave(done, report.exit_status)
                 score_if_due(done)
             progress.close()
-            evaluation = self.score(recipe.steps)
+            evaluation = score(recipe.steps)
             if not journal.has(recipe.steps, headline):  # a finished run that is resumed has its row
                 journal.write(recipe.steps, _finite(evaluation.metrics))
         return evaluation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import torch
 from support import paths
 from support.small_runs import on_ranks
+from support.thorough import more
 
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.file_format import Normalisation
@@ -320,20 +322,27 @@ def test_evaluate_only_and_resuming_a_finished_run_change_nothing(
     assert {path: path.read_bytes() for path in run.glob("*.*")} == before
 
 
+@pytest.mark.parametrize("within", ["a step", more("a measurement")])
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
-    undisturbed: tuple[TransferResult, Path], read: ReadBackbone, data: DetectionData, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    within: str, undisturbed: tuple[TransferResult, Path], read: ReadBackbone, data: DetectionData,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     recipe = replace(RECIPE, score_every=2)
     original, seen = TrainingImages.__getitem__, []
 
     def signalled(images: TrainingImages, ticket: tuple[int, int]) -> Any:
         seen.append(ticket)
-        if len(seen) == 3:  # the first image of the second step
+        if within == "a step" and len(seen) == 3:  # the first image of the second step
             os.kill(os.getpid(), signal.SIGTERM)
         return original(images, ticket)
 
+    def measured(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
     monkeypatch.setattr(TrainingImages, "__getitem__", signalled)
+    if within == "a measurement":  # its norms are measured already
+        monkeypatch.setattr(InstancesTransfer, "score", measured)
     with pytest.raises(SystemExit) as stopped:
         train(read, data, recipe, run=tmp_path / "run")
     assert stopped.value.code == 143
