@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from siamtransfer.data.list_hints import header_hint, hint_on
 from siamtransfer.data.list_text import Entry, Probe, read_entries
 from siamtransfer.data.listing import MISSING, PathTable, list_images, require_folder
 from siamtransfer.utils.errors import UserError
@@ -91,7 +91,7 @@ class ListedFiles:
                 paths[index] = found
         if missing:
             raise self._missing(entries, paths, missing)
-        self._refuse_twice(entries, paths)
+        self._refuse_twice(entries, [self._plain_path(path) for path in paths])
         labels = self._labels(entries)
         ways = [f"{count} paths of {printable(self.list_path)} {way}" for way, count in self._ways.items()]
         remarks = [*remarks, *ways, *self._no_labels(labels or [])]
@@ -169,10 +169,11 @@ class ListedFiles:
         first = missing[0]
         path = printable(table_of(self.base, [paths[first]])[0])
         path = path if len(path) <= LONGEST else f"{path[:LONGEST]}…"
-        hint = "; --data.root is the folder in which the paths begin"
-        if re.match(r"[A-Za-z]:[\\/]|\\\\", entries[first].path):
-            hint = "; it is a path of Windows, so write the paths from the folder of the images on"
-        elif not _is_utf8(paths[first]):
+        hint = hint_on(entries[first].path, self.base, lambda path: _exists(self.base, path))
+        if not hint and len(missing) == 1 < len(entries):
+            hint = header_hint(entries[first].line, entries[first].path)
+        hint = hint or "; --data.root is the folder in which the paths begin"
+        if not _is_utf8(paths[first]):
             hint += ", and the list is not UTF-8: save it as UTF-8"
         elif _exists(self.base.parent, paths[first]):
             hint += f", here {printable(self.base.parent)}"
@@ -180,6 +181,10 @@ class ListedFiles:
             f"{len(missing)} of the {len(entries)} files in {printable(self.list_path)} are missing, first "
             f"that of line {entries[first].line}, {path}{hint}"
         )
+
+    def _plain_path(self, path: str) -> str:
+        """The path without detours, for a comparison."""
+        return shortest(os.path.realpath(self.base / path), self.base) if ".." in path else path
 
     def _refuse_twice(self, entries: list[Entry], paths: list[str]) -> None:
         if len(set(paths)) == len(paths):

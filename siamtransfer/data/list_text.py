@@ -8,7 +8,6 @@ possible the list is refused.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from siamtransfer.data.list_file import read_list_text, require_lines
 from siamtransfer.data.listing import ENDINGS, has_image_ending
 from siamtransfer.data.parts import part_of
 from siamtransfer.utils.errors import UserError
@@ -26,13 +26,6 @@ SAMPLE = 50  # lines that decide what a list is
 TABLE_ENDINGS = {".csv": (",", ";", "\t"), ".tsv": ("\t",)}
 DELIMITERS = ("\t", ",", ";")
 NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "blanks"}
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)  # that of UTF-32 begins with that of UTF-16
 PATH_WORDS = {
     "path", "paths", "file", "files", "filename", "filenames", "filepath", "image", "images", "img",
     "imagepath", "imgpath", "imagefile", "imagename", "imagefilename", "imageid", "imgid", "imgname",
@@ -76,7 +69,8 @@ def read_entries(list_path: Path, probe: Probe) -> tuple[list[Entry], list[str]]
             names the line.
     """
     where = printable(list_path)
-    lines = re.split(r"\r\n|\n|\r", _read_text(list_path))
+    lines = re.split(r"\r\n|\n|\r", read_list_text(list_path))
+    require_lines(lines, where)
     for number, line in enumerate(lines, start=1):
         if line.lstrip().startswith("#"):
             if probe.exists(line.strip()):
@@ -95,32 +89,6 @@ def read_entries(list_path: Path, probe: Probe) -> tuple[list[Entry], list[str]]
     if delimiter is None:
         return _plain(lines), []
     return _Table(lines, delimiter, where, probe).entries()
-
-
-def _read_text(list_path: Path) -> str:
-    """The text of a file; bytes that are not UTF-8 become surrogates."""
-    try:
-        data = list_path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read the list {printable(list_path)} ({error.strerror}); check --data.list_file"
-        ) from error
-    for mark, encoding in MARKS:
-        if data.startswith(mark):
-            try:
-                errors = "surrogateescape" if encoding == "utf-8" else "strict"
-                return data.decode(encoding, errors).removeprefix("\ufeff")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{printable(list_path)} begins as {encoding.upper()} and is damaged at byte "
-                    f"{error.start}; save it again as UTF-8"
-                ) from error
-    if b"\0" in data:
-        raise UserError(
-            f"{printable(list_path)} is not a text file, or UTF-16 without its mark; a list has the path "
-            "of one image on each line: save it as UTF-8"
-        )
-    return data.decode("utf-8", "surrogateescape")
 
 
 def _plain(lines: Sequence[str]) -> list[Entry]:

@@ -26,7 +26,7 @@ ARRAY_ENDINGS = {"npy"}
 """Of arrays, which are images in a set that holds no other: beside images they may be anything."""
 MOST_ENDINGS, OTHER_ENDINGS = 100, "(others)"
 """Endings that are counted one by one, and the name of what is beyond."""
-MISSING = -1  # the size of a file that is not there, or of a link to nothing
+MISSING = -1  # the size of a file that is not there, of a link to nothing, and of what is no ordinary file
 STAT_THREADS = 16  # a network file system answers many requests at once; for a local disk it is no loss
 STAT_CHUNK = 4096
 
@@ -259,5 +259,7 @@ def _size_and_time(path: str) -> tuple[int, int]:
     try:
         status = os.stat(path)  # noqa: PTH116 (a Path takes three times as long, a million times)
     except OSError:
+        return MISSING, MISSING
+    if not stat.S_ISREG(status.st_mode):  # a folder or a pipe that a list names
         return MISSING, MISSING
     return status.st_size, status.st_mtime_ns

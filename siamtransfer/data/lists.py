@@ -18,6 +18,9 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
 MAX_CLASSES = 1_000_000  # a larger integer label is taken for a mistake
+_DIGITS = len(str(MAX_CLASSES))
+_SHOWN = 20  # digits of a label in a message
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 IMAGENET_NAME = re.compile(r"(?P<wnid>n\d{8})_\w+\.\w+")
 
 
@@ -75,17 +78,17 @@ def _read_labels(list_path: Path, table: LabelTable) -> tuple[np.ndarray | None,
         )
     given = sorted(set(texts))
     if all(re.fullmatch(r"0|[1-9][0-9]*", label) for label in given):
+        longest = max(given, key=lambda label: (len(label), label))  # int() refuses thousands of digits
+        if len(longest) > _DIGITS or int(longest) >= MAX_CLASSES:
+            label = longest if len(longest) <= _SHOWN else f"{longest[:_SHOWN]}… of {len(longest):,} digits"
+            raise UserError(f"{printable(list_path)} has the label {label}; labels count the classes from 0")
         numbers = [int(label) for label in texts]
-        if max(numbers) >= MAX_CLASSES:
-            raise UserError(
-                f"{printable(list_path)} has the label {max(numbers)}; labels count the classes from 0"
-            )
         classes = [str(number) for number in range(max(numbers) + 1)]
         without = [] if len(given) == len(classes) else sorted(set(classes).difference(given), key=int)
         return np.array(numbers, dtype=np.int64), classes, _remarks_on_gaps(list_path, without, classes)
     numbers_by_name = {name: number for number, name in enumerate(given)}
     labels = np.array([numbers_by_name[label] for label in texts], dtype=np.int64)
-    return labels, given, similar_names(given)
+    return labels, given, [*similar_names(given), *_remarks_on_numbers(list_path, given)]
 
 
 def _remarks_on_gaps(list_path: Path, without: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -94,6 +97,18 @@ def _remarks_on_gaps(list_path: Path, without: Sequence[str], classes: Sequence[
     return [
         f"the labels of {printable(list_path)} are numbers, which count classes from 0, and {len(without)} "
         f"of these {len(classes)} classes have no image ({first_few(without)})"
+    ]
+
+
+def _remarks_on_numbers(list_path: Path, given: Sequence[str]) -> list[str]:
+    """A remark where all labels are numbers and not all of them count classes."""
+    odd = [label for label in given if not label.isdigit()]
+    if not odd or not all(map(_NUMBER.fullmatch, given)):
+        return []
+    return [
+        f"the labels of {printable(list_path)} are numbers that do not count classes ({first_few(odd)}) and "
+        "are taken for the names of classes; write 0, 1, 2 … for classes, and leave a label out where there "
+        "is none"
     ]
 
 
