@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from scipy import stats
 from support import paths
 from support.checkpoint_files import random_state
+from support.thorough import more
 
 from siamtransfer.data.scenes.export import SceneCounts, write_coco, write_voc
 from siamtransfer.detection.data.datasets import open_detection_data
@@ -190,23 +192,36 @@ class TestWithDetectron2:
         for name, value in metrics.items():
             assert again["metrics"][name] == pytest.approx(value, rel=1e-6)
 
+    @pytest.mark.parametrize("within", ["a step", more("a measurement")])
     def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, within: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """SIGTERM in step 2 of 4: saved, status 143, and --resume ends in an undisturbed run's weights."""
+        """SIGTERM in step 2 of 4, or in the measurement after it: saved, status 143, and --resume ends in an
+        undisturbed run's weights."""
         often = ["TEST.EVAL_PERIOD", "1", "TEST.PRECISE_BN.ENABLED", "False"]
         whole = measure(folder, "coco-fpn-1x", "a", "coco", tmp_path / "whole", *often, steps=4)
         from detectron2.engine import SimpleTrainer
 
+        from siamtransfer.detection.detectron2 import trainer
+
         real, steps = SimpleTrainer.run_step, []
+        real_scores, scored = trainer.inference_on_dataset, []
 
         def run_step(self: Any) -> None:
             real(self)
             steps.append(len(steps))
-            if len(steps) == 2:
+            if within == "a step" and len(steps) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
 
+        def score(*arguments: Any) -> Any:
+            scored.append(len(steps))
+            if within == "a measurement" and scored == [1, 2]:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            return real_scores(*arguments)
+
         monkeypatch.setattr(SimpleTrainer, "run_step", run_step)
+        monkeypatch.setattr(trainer, "inference_on_dataset", score)
         with pytest.raises(SystemExit) as stopped:
             measure(folder, "coco-fpn-1x", "a", "coco", tmp_path / "run", *often, steps=4)
         assert (stopped.value.code, len(steps)) == (143, 2)

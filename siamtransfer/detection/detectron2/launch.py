@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
+import signal
 import sys
 import time
 import warnings
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 
-from siamtransfer.cli.entry import INTERRUPTED, USER_ERROR
+from siamtransfer.cli.entry import USER_ERROR
 from siamtransfer.detection.detectron2.compat import import_detectron2
 from siamtransfer.detection.detectron2.roi_heads import register_heads
 from siamtransfer.detection.detectron2.segmentor import register_segmentors
@@ -29,11 +31,13 @@ from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.metering.cost import over_ranks
 from siamtransfer.metering.meter import ImageClock, Meter, metered
 from siamtransfer.training.journal_rows import read_rows
+from siamtransfer.utils.children import end_with_parent
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import print_messages, say
 from siamtransfer.utils.run_lock import RunLock
+from siamtransfer.utils.workers import explained_workers
 
-TERMINATED = 143
+SIGNALLED = 128  # and the signal's number: the exit status after a stop
 POLL_SECONDS = 0.2  # between looks for a signal
 
 
@@ -62,7 +66,7 @@ def _on_gpus(runs: Sequence[FinetuneRun], gpus: int) -> None:
     try:
         launch(_in_process, gpus, dist_url="auto", args=(runs,))
     except torch.multiprocessing.ProcessExitedException as error:
-        if error.exit_code in (USER_ERROR, INTERRUPTED, TERMINATED):
+        if error.exit_code == USER_ERROR or error.exit_code > SIGNALLED:
             sys.exit(error.exit_code)
         raise
 
@@ -90,6 +94,9 @@ def _side_by_side(runs: Sequence[FinetuneRun], count: int) -> None:
 def _in_process(runs: Sequence[FinetuneRun], threads: int | None = None) -> None:
     """`do_runs` in a process of its own: an error becomes one sentence and the exit status."""
     print_messages()
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with_parent(signal.SIGTERM, parent.pid)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -107,7 +114,7 @@ def do_runs(runs: Sequence[FinetuneRun]) -> None:
     register_segmentors()
     from detectron2.utils import comm
 
-    with StopSignal() as stop, warnings.catch_warnings():
+    with StopSignal() as stop, warnings.catch_warnings(), explained_workers("DATALOADER.NUM_WORKERS"):
         warnings.simplefilter("ignore", UserWarning)  # newer libraries' advice to Detectron2
         for run in runs:
             lock = RunLock(run.folder) if comm.is_main_process() else contextlib.nullcontext()

@@ -10,6 +10,7 @@ This module imports Detectron2 at its top: import it inside a function, after `i
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ from siamtransfer.detection.detectron2.optimizer import build_own_optimizer, has
 from siamtransfer.detection.detectron2.poly_lr import POLY, build_poly_lr
 from siamtransfer.detection.detectron2.samplers import ResumedOrder
 from siamtransfer.detection.detectron2.settings import fit_to_run, layout_of
-from siamtransfer.detection.detectron2.trainer_hooks import JournalWriter, SeedEachStep, StopOnSignal
+from siamtransfer.detection.detectron2.trainer_hooks import (
+    JournalWriter,
+    ScoreMissed,
+    SeedEachStep,
+    StopOnSignal,
+)
 from siamtransfer.detection.detectron2.weights import ConvertedWeights, load_proved, load_published
 from siamtransfer.detection.finetune_run import FinetuneRun
 from siamtransfer.detection.tasks.task import Outputs
-from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.distributed.signals import Stopped, StopSignal
 from siamtransfer.training.journal import Journal
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -130,7 +136,7 @@ class Trainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 period = self.cfg.SOLVER.CHECKPOINT_PERIOD
                 own[index] = hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep=1)
-        return [SeedEachStep(), *own, StopOnSignal()]
+        return [ScoreMissed(), SeedEachStep(), *own, StopOnSignal()]
 
     def build_writers(self) -> list[Any]:
         """The journal; none when only evaluating."""
@@ -143,14 +149,29 @@ class Trainer(DefaultTrainer):
 
     def test(self, cfg: Any, model: Any, evaluators: Any = None) -> dict[str, float]:
         """The metrics in per cent on the main process, {} on the others."""
+        done = self.finetune_run.evaluate_only
+        return self.score(self.max_iter if done else min(self.iter + 1, self.max_iter))
+
+    def score(self, step: int) -> dict[str, float]:
+        """The metrics after `step` steps; see `test`.
+
+        Raises:
+            SystemExit: a signal came, and the process is alone; or several are, and everything is saved.
+        """
         run = self.finetune_run
-        # An evaluation may stop where everything is saved; one between two steps ends first.
-        saved = run.evaluate_only or self.iter + 1 >= self.max_iter
+        saved = run.evaluate_only or step >= self.max_iter
         collector = run.task.collector(self.stop if saved else None)
-        loader = with_worker_init(run.task.test_loader(cfg))
-        self.metrics = inference_on_dataset(model, loader, collector) or {}
+        loader = with_worker_init(run.task.test_loader(self.cfg))
+        try:
+            with self.stop.at_once(comm.get_world_size() == 1):
+                self.metrics = inference_on_dataset(self.model, loader, collector) or {}
+        except Stopped as end:
+            if not saved:
+                self.checkpointer.save(f"model_{step - 1:07d}", iteration=step - 1)
+            say("stopped on a signal while scoring; --resume scores again")
+            sys.exit(end.code)
         if self.journal is not None:
-            self.journal.write(min(self.iter + 1, self.max_iter), self.metrics)
+            self.journal.write(step, self.metrics)
         if self.metrics:
             self.outputs = collector.outputs
             say(f"{run.name}: {run.task.measure} {self.metrics[run.task.headline]:.2f}")

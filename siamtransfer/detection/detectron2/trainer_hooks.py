@@ -40,6 +40,20 @@ class SeedEachStep(HookBase):
         seed_all_rng(int(words.generate_state(1)[0]))
 
 
+class ScoreMissed(HookBase):
+    """Makes up the scores in the course of a run that a signal ended; only a process that is alone ends
+    there."""
+
+    def before_train(self) -> None:
+        trainer = self.trainer
+        step, period = trainer.start, trainer.cfg.TEST.EVAL_PERIOD
+        due = period > 0 and step % period == 0 and 0 < step < trainer.max_iter
+        if due and comm.get_world_size() == 1:
+            headline = trainer.finetune_run.task.headline
+            if not trainer.journal.has(step, headline):
+                trainer.score(step)
+
+
 class StopOnSignal(HookBase):
     """Saves and ends the run on all ranks after a step in which a signal came to one of them."""
 
