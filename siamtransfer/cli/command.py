@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import yaml
 
 from siamtransfer.cli import help as helps
+from siamtransfer.cli.home import expand_word
 from siamtransfer.cli.options import Option
 from siamtransfer.cli.output import without_flags
 from siamtransfer.cli.parser import (
@@ -72,7 +73,7 @@ class Command(Generic[C]):
             UserError: a mistake, in one sentence.
             SystemExit: help or the settings were asked for, and printed.
         """
-        words = [str(word) for word in (sys.argv[1:] if argv is None else argv)]
+        words = [expand_word(str(word)) for word in (sys.argv[1:] if argv is None else argv)]
         schema = Schema(self.config)
         words = without_flags(words, schema.options)
         if any(word in ("--help", "-h", "--help-all") for word in words):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from siamtransfer.cli.home import expand_value
 from siamtransfer.cli.options import AUTO, Option, options_of
 from siamtransfer.cli.yaml_file import read_yaml
 from siamtransfer.utils.errors import UserError
@@ -228,7 +229,9 @@ def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
             namespace = parser.parse_args(words)
         except (argparse.ArgumentError, jsonargparse.ArgumentError, ValueError) as error:
             raise UserError(_one_sentence(error, group, schema)) from error
-        values |= {key: namespace[key] for key in stated} | dict.fromkeys(auto, AUTO)
+        where = "" if group.origin == WORDS else f"{group.origin}: "
+        values |= {key: expand_value(namespace[key], f"{where}{key}") for key in stated}
+        values |= dict.fromkeys(auto, AUTO)
     for key, value in values.items():
         choices = schema.options[key].choices
         if choices and value not in choices:

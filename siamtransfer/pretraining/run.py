@@ -48,7 +48,7 @@ class RunFolder(contextlib.ExitStack):
 
     def __init__(self, config: PretrainConfig, runtime: Runtime):
         super().__init__()
-        self.config, self.runtime, self.path = config, runtime, Path(config.run.dir)
+        self.config, self.runtime, self.path = config, runtime, Path(config.run.dir).expanduser()
         self._lock: RunLock | None = None
         with collectives.own_pace("locking the run's folder"):
             if runtime.is_main:
