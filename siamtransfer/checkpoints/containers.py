@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from siamtransfer.checkpoints.content_bounds import refuse_tangled
 from siamtransfer.checkpoints.distributed_checkpoint import read_distributed
 from siamtransfer.checkpoints.folders import DISTRIBUTED, INDEX, weights_in_folder
 from siamtransfer.checkpoints.foreign_content import HAIKU, WHOLE_MODEL, size_of_model
 from siamtransfer.checkpoints.foreign_files import describe_foreign_file
-from siamtransfer.checkpoints.pickle_survey import TooMuch
+from siamtransfer.checkpoints.pickle_values import TooMuch
 from siamtransfer.checkpoints.pickles import (
     Inert,
     is_numpy_pickle,
@@ -31,6 +32,7 @@ from siamtransfer.checkpoints.pickles import (
 from siamtransfer.checkpoints.state_names import verify_name
 from siamtransfer.checkpoints.zip_records import refuse_records
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
 from siamtransfer.utils.zip_files import verify_zip
@@ -38,6 +40,8 @@ from siamtransfer.utils.zip_files import verify_zip
 _JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
 # The share of a file from which on it is read as a whole, and the bytes of safetensors mapped at once.
 _MOST, _MAPPED_BYTES = 0.75, 2**27
+MOST_HEADER = 2**25
+"""Bytes of the header of a safetensors file, which takes about a hundred for each tensor."""
 _QUANTISERS = ("torchao", "bitsandbytes", "quanto", "optimum")
 
 
@@ -120,16 +124,18 @@ def _read_split(index: Path, *, trust_pickle: bool) -> dict[str, Any]:
     Raises:
         UserError: the index is damaged, or a file or a tensor of it is missing.
     """
-    try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted(set(names.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index} is a damaged index of weights ({error}): get it again") from error
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{index} is a damaged index of weights (it maps no tensors to files): get it again")
     tensors: dict[str, Any] = {}
-    for name in files:
-        if Path(name).name != name:
-            raise UserError(f"{index} names a file {name!r} outside its folder")
-        tensors |= read_content(index.parent / name, trust_pickle=trust_pickle)
+    for name in sorted(set(names.values())):
+        if Path(name).name != name or name in ("", "..", DISTRIBUTED) or name.endswith(INDEX):
+            raise UserError(f"{index} names a file {name!r} that is none of weights in its folder")
+        content = read_content(index.parent / name, trust_pickle=trust_pickle)
+        if not isinstance(content, dict):
+            raise UserError(f"{index.parent / name} holds a {type(content).__name__}, not tensors by name")
+        tensors |= content
     missing = [name for name in names if name not in tensors]
     if missing:
         raise UserError(f"{index} names a tensor {missing[0]!r}, which none of its files has")
@@ -143,10 +149,11 @@ def _first_bytes(path: Path) -> bytes:
             head = file.read(64)
     except FileNotFoundError as error:
         raise UserError(
-            f"there is no file {path}; an untrained baseline is asked for by name, as random:resnet50"
+            f"there is no file {printable(path)}; an untrained baseline is asked for by name, as "
+            "random:resnet50"
         ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from error
     if not head:
         raise UserError(f"{path} is empty: its writing or download was interrupted, get it again")
     return head
@@ -154,21 +161,39 @@ def _first_bytes(path: Path) -> bytes:
 
 def _is_safetensors(head: bytes) -> bool:
     """The format begins with the length of its JSON header in eight bytes, then the header."""
-    return len(head) > 9 and struct.unpack("<Q", head[:8])[0] < 2**32 and head[8:9] == b"{"
+    return len(head) > 9 and head[8:9] == b"{" and not head.startswith((b"PK", b"\x80\x02", b"{"))
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     import safetensors
 
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+    if length > min(MOST_HEADER, path.stat().st_size):
+        if length <= MOST_HEADER:
+            raise UserError(_truncated(path, 8 + length))
+        raise UserError(
+            f"{path} is a damaged safetensors file (its header would have {length:,} bytes, and none has "
+            f"more than {MOST_HEADER:,}): get it again"
+        )
     try:
-        return _copied(path)
+        tensors = _copied(path)
+        refuse_tangled(tensors)
+        return tensors
+    except TooMuch as error:
+        raise UserError(f"{path} {error}") from error
     except (safetensors.SafetensorError, ValueError, OSError) as error:
-        size, whole = path.stat().st_size, _whole_size(path)
-        if whole > size:
-            raise UserError(
-                f"{path} is a truncated safetensors file, {size:,} bytes of at least {whole:,}: get it again"
-            ) from error
+        whole = _whole_size(path)
+        if whole > path.stat().st_size:
+            raise UserError(_truncated(path, whole)) from error
         raise UserError(f"{path} is a damaged safetensors file ({error}): get it again") from error
+
+
+def _truncated(path: Path, whole: int) -> str:
+    return (
+        f"{path} is a truncated safetensors file, {path.stat().st_size:,} bytes of at least {whole:,}: get "
+        "it again"
+    )
 
 
 def _copied(path: Path) -> dict[str, Any]:

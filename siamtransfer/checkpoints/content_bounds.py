@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from siamtransfer.checkpoints.pickle_survey import MOST_DEPTH, TooMuch
+from siamtransfer.checkpoints.pickle_values import MOST_DEPTH, TooMuch
 
 MOST_VALUES = 2**21
 """Values that one meets on a walk through the content; one that is shared counts as often as it is met."""
 MOST_TENSORS = 20_000
 """Tensors of one dict; the largest network of timm has 3,000."""
+MOST_ENTRIES = 20_000
+"""Entries of the outermost dict."""
 MOST_LETTERS = 1000
 """Characters of a tensor's name."""
 _CONTAINERS = (dict, list, tuple)
@@ -35,6 +37,8 @@ def refuse_tangled(content: Any) -> None:
     """
     if not isinstance(content, _CONTAINERS):
         return
+    if isinstance(content, dict) and len(content) > MOST_ENTRIES:
+        raise TooMuch(f"has {len(content):,} entries")
     measured: dict[int, _Measure] = {}
     open_ones: set[int] = {id(content)}
     path: list[tuple[Any, Iterator[Any]]] = [(content, _inside(content))]

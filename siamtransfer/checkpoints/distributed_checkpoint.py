@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -20,8 +21,11 @@ from torch import Tensor
 
 from siamtransfer.checkpoints.file_format import TRAINING
 from siamtransfer.checkpoints.folders import DISTRIBUTED
+from siamtransfer.checkpoints.pickle_survey import survey
+from siamtransfer.checkpoints.pickle_values import TooMuch
 from siamtransfer.checkpoints.pickles import Inert, read_torch_stream
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.zip_files import verify_zip
 
 _TO_FILE = (
@@ -76,6 +80,8 @@ def read_distributed(folder: Path) -> dict[Any, Any]:
             inside[last] = _read_entry(entry)
     except UserError:
         raise
+    except TooMuch as error:
+        raise UserError(f"{folder / DISTRIBUTED} {error}") from error
     except Exception as error:  # unpickling and torch.load raise a dozen types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
         raise UserError(
@@ -114,7 +120,13 @@ def _nothing(*_: Any) -> None:
 
 def _entries(folder: Path) -> list[_Entry]:
     """All that the metadata lists."""
+    refuse_special(folder / DISTRIBUTED)
     with (folder / DISTRIBUTED).open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if not survey(file, end).whole:
+            raise EOFError("its .metadata is cut or damaged")
+        file.seek(0)
         metadata = _fields(_MetadataReader(file).load())
     places = {}
     for index, place in metadata["storage_data"].items():
@@ -170,11 +182,30 @@ def _read_entry(entry: _Entry) -> Any:
         raise ValueError(f"the tensor {entry.keys[-1]!r} is incomplete")
     if len(entry.parts) == 1:
         return _read_part(entry, entry.parts[0])
+    if math.prod(entry.size) * entry.dtype.itemsize > sum(part.length for part in entry.parts):
+        raise ValueError(f"the parts of the tensor {entry.keys[-1]!r} are too short")
+    _refuse_overlap(entry)
     whole = torch.empty(entry.size, dtype=entry.dtype)
     for part in entry.parts:
         box = tuple(slice(start, start + size) for start, size in zip(part.offsets, part.sizes, strict=True))
         whole[box] = _read_part(entry, part)
     return whole
+
+
+def _refuse_overlap(entry: _Entry) -> None:
+    """Raises ValueError where two parts of a tensor have a place in common, so that another has none."""
+    parts = sorted(entry.parts, key=lambda part: part.offsets)
+    for number, part in enumerate(parts):
+        for other in parts[number + 1 :]:
+            if other.offsets[0] >= part.offsets[0] + part.sizes[0]:
+                break  # as all after it, it begins behind the end of this one
+            if all(map(_meet, part.offsets, part.sizes, other.offsets, other.sizes)):
+                raise ValueError(f"two parts of the tensor {entry.keys[-1]!r} overlap")
+
+
+def _meet(first: int, length: int, second: int, other_length: int) -> bool:
+    """Whether two ranges have a place in common."""
+    return first < second + other_length and second < first + length
 
 
 def _read_part(entry: _Entry, part: _Part) -> Tensor:
@@ -194,8 +225,11 @@ def _read_object(part: _Part) -> Any:
 
 def _bytes_of(part: _Part) -> io.BytesIO:
     """A part's bytes, whose checksums are right."""
+    refuse_special(part.file)
     try:
         with part.file.open("rb") as file:
+            if not 0 <= part.start < part.start + part.length <= file.seek(0, os.SEEK_END):
+                raise UserError(f"{part.file} is truncated, or .metadata beside it damaged: get both again")
             file.seek(part.start)
             data = io.BytesIO(file.read(part.length))
     except FileNotFoundError as error:

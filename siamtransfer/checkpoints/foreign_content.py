@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from siamtransfer.checkpoints.file_format import TRAINING
 from siamtransfer.checkpoints.pickles import Inert
+from siamtransfer.checkpoints.tensor_kinds import QUANTISED, bytes_of, describe_kind, describe_repeated
 from siamtransfer.checkpoints.wrappers import without_wrappers
 
 HAIKU = (
@@ -39,7 +39,6 @@ class _Names(NamedTuple):
     sentence: str
 
 
-_QUANTISED = "so its weights are quantised: give the file before quantisation, or save dequantised weights"
 _KINDS = (
     _Names(
         re.compile(r"\.(lora_|hada_w|lokr_w|oft_[rR]|vera_|ia3_)|^lora_|\.lora\."),
@@ -52,13 +51,11 @@ _KINDS = (
         "torch.distributed.checkpoint.state_dict.get_model_state_dict(full_state_dict=True)",
     ),
     _Names(
-        re.compile(r"\.(SCB|weight_format|absmax|quant_map|quant_state\..*)$"), f"bitsandbytes, {_QUANTISED}"
+        re.compile(r"\.(SCB|weight_format|absmax|quant_map|quant_state\..*)$"), f"bitsandbytes, {QUANTISED}"
     ),
-    _Names(re.compile(r"\.(qweight|qzeros|g_idx)$"), f"GPTQ or AWQ, {_QUANTISED}"),
-    _Names(re.compile(r"\._packed_params(\.|$)"), f"PyTorch's quantisation, {_QUANTISED}"),
-    _Names(
-        re.compile(r"\.(weight_scale(_inv)?|weight_packed|input_scale)$"), f"scaled numbers, {_QUANTISED}"
-    ),
+    _Names(re.compile(r"\.(qweight|qzeros|g_idx)$"), f"GPTQ or AWQ, {QUANTISED}"),
+    _Names(re.compile(r"\._packed_params(\.|$)"), f"PyTorch's quantisation, {QUANTISED}"),
+    _Names(re.compile(r"\.(weight_scale(_inv)?|weight_packed|input_scale)$"), f"scaled numbers, {QUANTISED}"),
 )
 
 
@@ -73,14 +70,12 @@ def describe_unreadable(content: Any) -> str | None:
         for kind in _KINDS:
             if kind.pattern.search(name):
                 return f"has a tensor {name!r} of {kind.sentence}"
-        if tensor.is_meta:
-            return f"has a tensor {name!r} of no values (on the device meta): save the loaded weights"
-        in_a_byte = tensor.dtype.itemsize == 1 and tensor.dtype != torch.bool
-        if tensor.is_quantized or (tensor.ndim > 1 and in_a_byte):
-            return f"has a tensor {name!r} of type {tensor.dtype}, {_QUANTISED}"
+        sentence = describe_kind(name, tensor)
+        if sentence is not None:
+            return sentence
         if tensor.numel() == 0 and "ds_version" in content:
             return f"is one rank's file of DeepSpeed's ZeRO stage 3, whose weights {_ZERO}"
-    return None
+    return describe_repeated(_model_tensors(content))
 
 
 def describe_content(content: Any) -> str:
@@ -138,13 +133,13 @@ def _is_module(value: Any) -> bool:
 
 def holds_tensors(value: Any) -> bool:
     """Whether a tensor with dimensions is anywhere inside."""
-    return any(tensor.ndim > 0 for _, tensor in _tensors(value))  # a recorded accuracy has none
+    return any(tensor.dim() > 0 for _, tensor in _tensors(value))  # a recorded accuracy has none
 
 
 def size_of_model(content: Any) -> int:
     """Bytes of all tensors outside the entries of the training."""
     tensors = _model_tensors(content) if isinstance(content, dict) else _tensors(content)
-    return sum({id(tensor): tensor.nbytes for _, tensor in tensors}.values())
+    return sum({id(tensor): bytes_of(tensor) for _, tensor in tensors}.values())
 
 
 def _model_tensors(content: dict[Any, Any]) -> Iterator[tuple[str, Tensor]]:

@@ -7,6 +7,7 @@ before the declaration existed, and is read by the list of names in formats.OWN.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -99,10 +100,9 @@ def _sort(content: Mapping[str, Any]) -> tuple[SortedKeys, str | None]:
     missing = [entry for entry in OWN.needs if entry not in content]
     if missing:
         raise Mismatch(f"looks like {OWN.what}, but lacks its entry {missing[0]!r}")
-    if content["version"] not in (VERSION, VERSION_OF_CHOICES):
-        raise Mismatch(
-            f"was written by another version of siamtransfer ({content['version']}): update to read it"
-        )
+    version = content["version"]
+    if type(version) is not int or version not in (VERSION, VERSION_OF_CHOICES):
+        raise Mismatch(f"was written by another version of siamtransfer ({version!r}): update to read it")
     if KEYS in content:
         declaration = read_declaration(content[KEYS])
         _refuse_contradiction(declaration, content["backbone"])
@@ -199,8 +199,8 @@ def record_architecture(architecture: Architecture) -> tuple[dict[str, Any], int
 
 def _recorded_normalisation(recorded: Any, channels: int) -> Normalisation:
     try:
-        mean, std = (tuple(float(value) for value in recorded[key]) for key in ("mean", "std"))
-    except (TypeError, KeyError, ValueError) as error:
+        mean, std = (tuple(_number(value) for value in recorded[key]) for key in ("mean", "std"))
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"its entry 'normalisation' is not understood: {recorded!r}") from error
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise ValueError(
@@ -208,6 +208,13 @@ def _recorded_normalisation(recorded: Any, channels: int) -> Normalisation:
             f"{recorded!r}"
         )
     return Normalisation(mean, std)
+
+
+def _number(value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
+    return float(value)
 
 
 def _compare_shapes(tensors: Mapping[str, Tensor], architecture: Architecture) -> None:

@@ -11,44 +11,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import pickletools
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
-MOST_STEPS = 2**21
+from siamtransfer.checkpoints.pickle_values import ATOM, INT, LONG, MOST_DIGITS, Account, TooMuch, Value
+
+MOST_STEPS = 2**20
 """Opcodes of all pickles of a file; a ResNet-50 with its optimiser has 30,000."""
-MOST_DEPTH = 100
-"""Levels of lists, tuples and dicts in each other."""
-MOST_WORK = 2**23
-"""Values, and eighths of a text's length, that are copied or hashed, beyond the bytes of the pickle."""
-MOST_DIGITS = 1000
-"""Bytes of an integer, and characters of a line."""
-MOST_ODD_KEYS = 10_000
-"""Keys that are neither texts nor ordinary integers, which can be made to collide."""
 _SHORT = 1024
 _MODULE = 200
-# What makes a copy of its argument, or hashes each value in it.
-_COPIES = re.compile(
-    r"(builtins|__builtin__)\.(list|dict|tuple|set|frozenset|str|unicode|int|long|float|bool|complex|bytes|bytearray)"
-    r"|collections\.(OrderedDict|Counter|defaultdict)|_codecs\.encode|torch\.Size"
-)
-_OF_VALUES = re.compile(r"(builtins|__builtin__)\.(list|dict|tuple|set|frozenset)|collections\.\w+")
-# What makes as many bytes as its argument says.
-_RESERVES = re.compile(
-    r"(builtins|__builtin__)\.(bytes|bytearray)|torch\.([a-z]+\.)*\w*(Tensor|Storage)|numpy\.ndarray"
-)
-_LATIN = ("latin1", "latin-1", "iso-8859-1")
-
-
-class TooMuch(Exception):
-    """A file asks for more than the bounds; the message is the rest of a sentence that begins with its
-    name."""
-
-    def __init__(self, what: str):
-        super().__init__(
-            f"{what}, which no checkpoint needs: get the file again, or save its tensors alone, as "
-            "torch.save(model.state_dict(), ...)"
-        )
 
 
 class Survey(NamedTuple):
@@ -63,32 +34,6 @@ class Survey(NamedTuple):
     names: tuple[str, ...]
     whole: bool
     steps: int
-
-
-class _Value:
-    """Stands for a value of the pickle.
-
-    Attributes:
-        cost: values that one meets on a walk through it.
-        depth: levels of containers.
-        kind: one of the constants below.
-        text: of a short text, or the name of a global.
-        items: the first two of a tuple.
-    """
-
-    __slots__ = ("cost", "depth", "items", "kind", "text")
-
-    def __init__(
-        self, kind: str, cost: int = 1, depth: int = 0, text: str = "", items: Sequence[_Value] = ()
-    ) -> None:
-        self.kind = kind
-        self.cost = cost
-        self.depth = depth
-        self.text = text
-        self.items = items
-
-
-_ATOM, _INT, _LONG = _Value("atom"), _Value("int"), _Value("long")
 
 
 def survey(file: IO[bytes], end: int, steps: int = 0) -> Survey:
@@ -132,12 +77,11 @@ class _Machine:
 
     def __init__(self, file: IO[bytes], end: int, steps: int):
         self.file, self.end, self.steps = file, end, steps
-        self.begin = file.tell()
+        self.account = Account(end - file.tell())
         self.names: list[str] = []
-        self.stack: list[_Value] = []
+        self.stack: list[Value] = []
         self.marks: list[int] = []
-        self.memo: dict[int, _Value] = {}
-        self.work = self.odd_keys = 0
+        self.memo: dict[int, Value] = {}
 
     def run(self) -> None:
         """Follows the opcodes up to the last. Raises a LookupError or EOFError where there is none."""
@@ -175,26 +119,26 @@ class _Machine:
     # What the opcodes do, by the groups of _TABLE.
 
     def push_atom(self, _: bytes | int) -> None:
-        self.stack.append(_ATOM)
+        self.stack.append(ATOM)
 
     def push_int(self, _: bytes | int) -> None:
-        self.stack.append(_INT)
+        self.stack.append(INT)
 
     def push_long(self, argument: bytes | int) -> None:
         length = argument if isinstance(argument, int) else len(argument)
         if length > MOST_DIGITS:
             raise TooMuch(f"holds an integer of {length:,} bytes")
-        self.stack.append(_LONG if length >= 8 else _INT)
+        self.stack.append(LONG if length >= 8 else INT)
 
     def push_text(self, argument: bytes | int) -> None:
         if isinstance(argument, int):
-            self.stack.append(_Value("text", 1 + argument // 8))
+            self.stack.append(Value("text", 1 + argument // 8))
         else:
             text = argument.decode("utf-8", "replace") if len(argument) <= _MODULE else ""
-            self.stack.append(_Value("text", 1 + len(argument) // 8, text=text))
+            self.stack.append(Value("text", 1 + len(argument) // 8, text=text))
 
     def push_box(self, _: bytes | int) -> None:
-        self.stack.append(_Value("box", depth=1))
+        self.stack.append(Value("box", depth=1))
 
     def push_global(self, module: bytes | int) -> None:
         name = self._argument(pickletools.UP_TO_NEWLINE)
@@ -207,7 +151,7 @@ class _Machine:
 
     def _push_name(self, name: str) -> None:
         self.names.append(name)
-        self.stack.append(_Value("global", text=name))
+        self.stack.append(Value("global", text=name))
 
     def put(self, argument: bytes | int) -> None:
         self._put(int.from_bytes(argument, "little") if isinstance(argument, bytes) else argument)
@@ -249,9 +193,9 @@ class _Machine:
         """An opcode that neither takes nor makes a value."""
 
     def persistent(self, _: bytes | int) -> None:
-        self.stack[-1] = _ATOM
+        self.stack[-1] = ATOM
 
-    def _since_mark(self) -> list[_Value]:
+    def _since_mark(self) -> list[Value]:
         place = self.marks.pop()
         values = self.stack[place:]
         del self.stack[place:]
@@ -269,15 +213,15 @@ class _Machine:
     def tuple_3(self, _: bytes | int) -> None:
         self._push_tuple([self.stack.pop() for _ in range(3)][::-1])
 
-    def _push_tuple(self, values: list[_Value]) -> None:
-        made = _Value("tuple", 1, 1, items=values[:2])
-        self._grow(made, values)
+    def _push_tuple(self, values: list[Value]) -> None:
+        made = Value("tuple", 1, 1, items=values[:2])
+        self.account.grow(made, values)
         self.stack.append(made)
 
     def list_since_mark(self, _: bytes | int) -> None:
         values = self._since_mark()
         self.push_box(b"")
-        self._grow(self.stack[-1], values)
+        self.account.grow(self.stack[-1], values)
 
     def dict_since_mark(self, _: bytes | int) -> None:
         values = self._since_mark()
@@ -287,21 +231,21 @@ class _Machine:
     def frozenset_since_mark(self, _: bytes | int) -> None:
         values = self._since_mark()
         self.push_box(b"")
-        self._hash(values)
-        self._grow(self.stack[-1], values)
+        self.account.hash(values)
+        self.account.grow(self.stack[-1], values)
 
     def append(self, _: bytes | int) -> None:
         value = self.stack.pop()
-        self._grow(self.stack[-1], [value])
+        self.account.grow(self.stack[-1], [value])
 
     def appends(self, _: bytes | int) -> None:
         values = self._since_mark()
-        self._grow(self.stack[-1], values)
+        self.account.grow(self.stack[-1], values)
 
     def add_items(self, _: bytes | int) -> None:
         values = self._since_mark()
-        self._hash(values)
-        self._grow(self.stack[-1], values)
+        self.account.hash(values)
+        self.account.grow(self.stack[-1], values)
 
     def set_item(self, _: bytes | int) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -310,33 +254,9 @@ class _Machine:
     def set_items(self, _: bytes | int) -> None:
         self._set(self._since_mark())
 
-    def _set(self, values: list[_Value]) -> None:
-        self._hash(values[::2])
-        self._grow(self.stack[-1], values)
-
-    def _grow(self, holder: _Value, values: list[_Value]) -> None:
-        """Puts values into a container."""
-        for value in values:
-            holder.cost += value.cost
-            if value.depth >= holder.depth:
-                holder.depth = value.depth + 1
-        if holder.depth > MOST_DEPTH:
-            raise TooMuch(f"holds lists, tuples or dicts in each other, more than {MOST_DEPTH} levels deep")
-
-    def _hash(self, keys: list[_Value]) -> None:
-        for key in keys:
-            if key.kind == "tuple":
-                self._work(key.cost)
-            self.odd_keys += key.kind not in ("text", "int")
-        if self.odd_keys > MOST_ODD_KEYS:
-            raise TooMuch(
-                f"holds more than {MOST_ODD_KEYS:,} keys that are neither texts nor ordinary integers"
-            )
-
-    def _work(self, cost: int) -> None:
-        self.work += cost
-        if self.work > MOST_WORK + self.end - self.begin:
-            raise TooMuch("holds a pickle that repeats what is in it, to millions of values")
+    def _set(self, values: list[Value]) -> None:
+        self.account.hash(values[::2])
+        self.account.grow(self.stack[-1], values)
 
     def call(self, _: bytes | int) -> None:
         """REDUCE, NEWOBJ: a global and a tuple of its arguments."""
@@ -345,7 +265,7 @@ class _Machine:
 
     def call_with_keywords(self, _: bytes | int) -> None:
         keywords, arguments, function = (self.stack.pop() for _ in range(3))
-        self._grow(arguments, [keywords])
+        self.account.grow(arguments, [keywords])
         self._call(function, arguments)
 
     def call_since_mark(self, _: bytes | int) -> None:
@@ -360,25 +280,12 @@ class _Machine:
         self.push_global(module)
         self._call(self.stack.pop(), arguments)
 
-    def _call(self, function: _Value, arguments: _Value) -> None:
-        first = arguments.items[0] if arguments.items else _ATOM
-        if _RESERVES.fullmatch(function.text) and first.kind in ("int", "long"):
-            raise TooMuch(f"calls {function.text} to reserve memory")
-        if function.text == "_codecs.encode":
-            encoding = arguments.items[1].text if len(arguments.items) > 1 else "utf-8"
-            if encoding not in _LATIN:
-                raise TooMuch(f"encodes a text as {encoding!r}")
-        if _OF_VALUES.fullmatch(function.text) and first.kind == "text":
-            raise TooMuch(f"calls {function.text} of a text, to take it to pieces")
-        made = _Value("box", depth=1)
-        if _COPIES.fullmatch(function.text):
-            self._work(arguments.cost)
-            made = _Value("box", arguments.cost, arguments.depth)
-        self.stack.append(made)
+    def _call(self, function: Value, arguments: Value) -> None:
+        self.stack.append(self.account.call(function, arguments))
 
     def build(self, _: bytes | int) -> None:
         state = self.stack.pop()
-        self._work(min(state.cost, len(state.items) + 1) if state.kind == "tuple" else 1)
+        self.account.count(state.size)
         if not self.stack:
             raise LookupError
 
@@ -432,7 +339,7 @@ _BY_NAME = {name: follow for follow, names in _FOLLOW.items() for name in names.
 
 
 def _push_nothing(machine: _Machine, _: bytes | int) -> None:
-    machine.stack.append(_Value("tuple", 1, 1))
+    machine.stack.append(Value("tuple", 1, 1))
 
 
 _BY_NAME["EMPTY_TUPLE"] = _push_nothing

@@ -36,6 +36,7 @@ from siamtransfer.checkpoints.stored_arrays import read_stored_arrays
 _SAFE = re.compile(
     r"collections\.(OrderedDict|Counter)|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+"
     r"|torch\.\w+|torch\.storage\.\w+|torch\.nn\.parameter\.Parameter|_codecs\.encode|(__builtin__|builtins)\.set"
+    r"|torch\.serialization\._get_layout"
 )
 # Globals of what public training scripts store beside tensors: settings, logs, paths, and the classes and
 # objects that settings name (Lightning keeps every argument of a module as a hyperparameter).
@@ -176,7 +177,7 @@ def _allowed(names: Iterable[str]) -> list[Any]:
 
 def is_numpy_pickle(path: Path) -> bool:
     """Whether the file is a pickle whose only globals are those of NumPy arrays."""
-    names = set(_globals_in(path))
+    names = {name.replace("__builtin__.", "builtins.") for name in _globals_in(path)}
     return any(name.startswith("numpy.") for name in names) and names <= _ARRAY_GLOBALS.keys()
 
 

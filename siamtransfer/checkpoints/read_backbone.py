@@ -42,9 +42,13 @@ from siamtransfer.checkpoints.own_format import is_own, read_own
 from siamtransfer.checkpoints.read_public import read_public, read_recorded_backbone
 from siamtransfer.checkpoints.reading import Fact, Reading
 from siamtransfer.checkpoints.recorded_reading import read_recorded
+from siamtransfer.checkpoints.tensor_kinds import describe_kind, describe_repeated
 from siamtransfer.checkpoints.timm_weights import find_timm_weights
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.regular_files import refuse_special
+from siamtransfer.utils.text import sentence
+
+_OF_VALUES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,17 +214,33 @@ def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) 
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Completes the sentence of a UserError by the file's name."""
+    """Completes the sentence of a UserError by the file's name. Whatever else comes of a file's values,
+    which may be anything, becomes such a sentence."""
     try:
         yield
     except UserError as error:
-        raise type(error)(f"{path} {error}") from error
+        raise type(error)(sentence(f"{path} {error}")) from error
+    except _OF_VALUES as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:100]
+        raise UserError(
+            sentence(
+                f"{path} holds values that no checkpoint known here has ({type(error).__name__}: {reason}): "
+                "save its tensors alone, as torch.save(model.state_dict(), ...)"
+            )
+        ) from error
 
 
 def _read_own(opened: OpenedFile, path: str, branch: str | None, user: Facts) -> ReadBackbone:
     """Reads a checkpoint of this program, by its own declaration."""
     content = opened.content
     own = read_own(content, branch)
+    for name, tensor in own.keys.tensors.items():
+        unreadable = describe_kind(name, tensor)
+        if unreadable is not None:
+            raise UserError(unreadable)
+    repeated = describe_repeated(own.keys.tensors.items())
+    if repeated is not None:
+        raise UserError(repeated)
     try:
         state = own.architecture.complete(own.keys.tensors)
     except (ValueError, UserError) as error:

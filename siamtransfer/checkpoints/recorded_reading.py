@@ -35,6 +35,7 @@ MARK = "siamtransfer-reading"
 METADATA = "siamtransfer"
 """The entry in the metadata of .safetensors files."""
 VERSION = 1
+_MOST_HEADER = 2**25  # of safetensors, in bytes
 _RECORDED = "recorded at conversion: "
 _COMMENT = f"# {MARK}: "
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -153,7 +154,7 @@ def _require_settings(text: str, recorded: RecordedReading, path: Path) -> None:
         resnet = recorded.architecture.name in RESNETS
         stride = model["RESNETS"]["STRIDE_IN_1X1"] if resnet else False
         pixels = [number / 255 for key in ("PIXEL_MEAN", "PIXEL_STD") for number in model[key]]
-    except (yaml.YAMLError, RecursionError, KeyError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise _damaged(path, "lacks the settings of converted weights") from error
     reading = recorded.reading
     normalisation = [*reading.normalisation.value.mean, *reading.normalisation.value.std]
@@ -189,7 +190,7 @@ def parse_record(text: str, where: str, path: Path) -> RecordedReading:
             content["weights"],
             where,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise _damaged(path, f"does not hold an intact record of the conversion ({where})") from error
 
 
@@ -229,7 +230,7 @@ def _safetensors_metadata(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             size, begin = int.from_bytes(file.read(8), "little"), file.read(1)
-            if begin != b"{" or size > path.stat().st_size:
+            if begin != b"{" or size > min(path.stat().st_size, _MOST_HEADER):
                 return {}
             header = json.loads(begin + file.read(size - 1))
     except (OSError, ValueError, RecursionError):

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from siamtransfer.checkpoints.content_bounds import refuse_tangled
+from siamtransfer.checkpoints.pickle_values import LATIN
 
 _TYPE = re.compile(r"[<>=|]?([fiu][1248]|b1|f16|c8|c16)")
-_ORDERS = ("<", ">", "=", "|")
 
 
 class StoredType:
@@ -31,8 +31,8 @@ class StoredType:
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         order = order.decode("latin-1") if isinstance(order, bytes) else order
-        if self.dtype is not None and order in _ORDERS:
-            self.dtype = self.dtype.newbyteorder(order)
+        if self.dtype is not None and order in (">", "<"):
+            self.dtype = self.dtype.newbyteorder(">" if order == ">" else "<")
 
 
 class StoredArray:
@@ -132,7 +132,7 @@ def _scalar(kind: Any, data: Any = None) -> Any:
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """How protocol 2 keeps bytes."""
-    if encoding not in ("latin1", "latin-1", "iso-8859-1"):
+    if encoding not in LATIN:
         raise pickle.UnpicklingError(f"an array's bytes are encoded as {encoding!r}")
     return text.encode("latin-1")
 

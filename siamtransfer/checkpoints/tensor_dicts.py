@@ -74,8 +74,19 @@ def unwrap_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         raise Mismatch(
             "holds some tensors twice, with and without the prefix of a wrapper such as module.", 1
         )
-    weights = [key for key, tensor in unwrapped.items() if not is_counter(key, tensor)]
-    for word in _MODEL_WORDS:
-        if weights and all(key.startswith(word) for key in weights):
-            return unwrap_keys({key.removeprefix(word): tensor for key, tensor in unwrapped.items()})
-    return unwrapped
+    prefix = _model_words([key for key, tensor in unwrapped.items() if not is_counter(key, tensor)])
+    if not prefix:
+        return unwrapped
+    return unwrap_keys({key.removeprefix(prefix): tensor for key, tensor in unwrapped.items()})
+
+
+def _model_words(keys: list[str]) -> str:
+    """The first words that all keys share, as far as they are those of a model in a module."""
+    if not keys:
+        return ""
+    first, last, length = min(keys), max(keys), 0  # what these two share, all share
+    while word := next((word for word in _MODEL_WORDS if first.startswith(word, length)), ""):
+        if not last.startswith(word, length):
+            break
+        length += len(word)
+    return first[:length]

@@ -13,8 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,15 @@ import torch
 
 from siamtransfer.checkpoints.declaration import FORMAT, VERSION_OF_CHOICES
 from siamtransfer.checkpoints.own_format import check_readable
+from siamtransfer.checkpoints.pickles import read_torch
 from siamtransfer.checkpoints.state_names import is_state_name, state_name, step_of, verify_name
+from siamtransfer.checkpoints.zip_records import refuse_records
 from siamtransfer.utils.disk_errors import is_full
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.temporary import clean_folders, is_temporary, temporary_path
+from siamtransfer.utils.text import sentence
 from siamtransfer.utils.zip_files import verify_zip
 
 
@@ -191,12 +193,14 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, is damaged, or holds something else.
     """
+    refuse_special(path)
     try:
+        refuse_records(path)
         verify_zip(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        state = read_torch(path, mmap=False, trust=False)
+    except Exception as error:  # torch.load raises a dozen types
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
+        raise UserError(sentence(f"{path} cannot be read as a checkpoint: {reason}")) from error
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
     return state
@@ -211,6 +215,13 @@ def read_state(path: Path) -> dict[str, Any]:
     state = load_state(path)
     if state.get("format") != FORMAT:
         raise UserError(f"{path} is not a training state of this program, so a run cannot resume from it")
-    if state.get("version", 0) > VERSION_OF_CHOICES:
+    version = state.get("version", 0)
+    if type(version) is not int:
+        raise UserError(
+            sentence(
+                f"{path} is damaged: its version is {version!r}, no number; resume from another checkpoint"
+            )
+        )
+    if version > VERSION_OF_CHOICES:
         raise UserError(f"{path} was written by a newer version of siamtransfer: update to read it")
     return state

@@ -10,7 +10,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from siamtransfer.checkpoints.pickle_survey import TooMuch
+from siamtransfer.checkpoints.pickle_values import TooMuch
 
 MOST_PICKLED = 2**27
 """Bytes of a file's pickles, which hold names and numbers but no tensors; a ResNet-50's have 20,000."""
