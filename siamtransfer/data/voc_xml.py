@@ -1,10 +1,10 @@
 """An annotation in Pascal VOC's XML: one image, its size and its objects.
 
 The files come from many programs and by hand, so each value is checked once, here. The work is bounded before
-it is done: a file has at most MOST_BYTES, its tree MOST_LEVELS levels, entities are refused where they are
-declared (a few lines of them stand for gigabytes, and others name files of the disk), and pipes and devices
-are not opened. The encoding that a file declares counts; expat alone knows no encoding of several bytes, such
-as gb2312.
+it is done: a file has at most MOST_BYTES, its tree MOST_ELEMENTS and MOST_LEVELS levels. Entities are refused
+where they are declared, for a few lines of them stand for gigabytes, and others name files of the disk. Pipes
+and devices are not opened. The encoding that a file declares counts; expat alone knows none of several bytes,
+such as gb2312.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from siamtransfer.utils.text import printable
 MOST_BYTES = 2**25
 """Of a file; one with ten thousand objects has three million."""
 MOST_LEVELS = 50
-MOST_ELEMENTS = 500_000
+MOST_ELEMENTS = 200_000
+MOST_ATTRIBUTES = 20_000
+"""Expat's work grows with the square of those of one element; VOC's have none."""
+_FEW = 4000
+"""Tags up to which a file is parsed without a look at each: so few are not too many, and nest harmlessly."""
 LONGEST_NAME = 200
 """Characters of a class."""
 MOST_PIXELS = 2**31 - 1
@@ -205,20 +209,15 @@ class _Tree:
     """Builds the elements of a document, with bounds."""
 
     def __init__(self, where: str):
-        self.where, self.levels, self.elements = where, 0, 0
+        self.where, self.levels = where, 0
         self.builder = ET.TreeBuilder()
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         self.levels += 1
-        self.elements += 1
         if self.levels > MOST_LEVELS:
             raise UserError(
                 f"{self.where} is nested deeper than the {MOST_LEVELS} levels that are read; an annotation "
                 "has five: write it anew"
-            )
-        if self.elements > MOST_ELEMENTS:
-            raise UserError(
-                f"{self.where} has more than the {MOST_ELEMENTS:,} elements that are read; split it"
             )
         self.builder.start(tag, attributes)
 
@@ -234,6 +233,23 @@ class _Tree:
 
 
 def _parse(text: str, where: str, cure: str) -> ET.Element:
+    """The root of a document, after a look at what it would cost."""
+    tags = text.count("<")
+    if tags > 2 * MOST_ELEMENTS:
+        raise UserError(f"{where} has more than the {MOST_ELEMENTS:,} elements that are read; split it")
+    if text.count("=") > MOST_ATTRIBUTES:
+        raise UserError(
+            f"{where} has more than the {MOST_ATTRIBUTES:,} attributes that are read; VOC's has none"
+        )
+    try:
+        if tags <= _FEW and "<!" not in text and "xmlns" not in text:
+            return ET.fromstring(text, ET.XMLParser(encoding="utf-8"))
+        return _parse_watched(text, where)
+    except (expat.ExpatError, ET.ParseError) as error:
+        raise UserError(f"the annotation {where} is no XML ({error}); {cure}") from error
+
+
+def _parse_watched(text: str, where: str) -> ET.Element:
     tree = _Tree(where)
     parser = expat.ParserCreate("utf-8")  # whatever the text says, which has been decoded
     parser.buffer_text = True
@@ -241,8 +257,5 @@ def _parse(text: str, where: str, cure: str) -> ET.Element:
     parser.CharacterDataHandler = tree.builder.data
     parser.EntityDeclHandler = tree.refuse_entity
     parser.SkippedEntityHandler = tree.refuse_entity
-    try:
-        parser.Parse(text.encode(), True)
-    except expat.ExpatError as error:
-        raise UserError(f"the annotation {where} is no XML ({error}); {cure}") from error
+    parser.Parse(text.encode(), True)
     return tree.builder.close()
