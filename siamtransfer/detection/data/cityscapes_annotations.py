@@ -10,7 +10,6 @@ A record has the further key `instance_ids`, the path of that PNG.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from siamtransfer.detection.data.annotation_json import load_json
 from siamtransfer.detection.data.dataset_packages import import_cityscapes
 from siamtransfer.detection.data.dataset_split import (
     READERS,
@@ -30,14 +30,18 @@ from siamtransfer.detection.data.dataset_split import (
     check_images,
     count_oddities,
 )
+from siamtransfer.detection.data.entries import shown
+from siamtransfer.detection.data.near_image import far
 from siamtransfer.segmentation.data.published import CITYSCAPES_COUNTS, open_cityscapes
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import first_few, printable
 
 IMAGE, TRUTH = "leftImg8bit", "gtFine"
 KINDS = ("labelIds.png", "instanceIds.png", "polygons.json")
 PATTERN = re.compile(rf"[^_]+_\d{{6}}_\d{{6}}_{IMAGE}\.png")
 GROUP = "group"  # the end of the name of a label for several objects in one outline
+MOST_SIDE = 2**16  # pixels; those of Cityscapes are 2048 x 1024
 FIRST_INSTANCE = (
     1000  # an id in instanceIds.png below this is a label id, of a region or of a group of objects
 )
@@ -136,8 +140,8 @@ def _read(pair: _Pair) -> _Contents:
     """Reads and checks the truth of one image."""
     labels = {label.number: label.name for label in import_cityscapes()}
     path = pair.truth["polygons.json"]
-    data = path.read_bytes()
-    height, width, names = _outlines(data, path)
+    content, data = load_json(path, f"{printable(pair.image.name)} needs the outlines", "take it out")
+    height, width, names = _outlines(content, path)
     unknown_names = Counter(label for label in names if not _is_label(label, labels.values()))
     _check_size(pair.truth["labelIds.png"], height, width, path)
     _check_size(pair.truth["instanceIds.png"], height, width, path)
@@ -150,27 +154,33 @@ def _read(pair: _Pair) -> _Contents:
     return _Contents(height, width, digest, unknown_ids, unknown_names)
 
 
-def _outlines(data: bytes, path: Path) -> tuple[int, int, list[str]]:
+def _outlines(content: Any, path: Path) -> tuple[int, int, list[str]]:
     """Height and width of the image, and the labels of the outlines that are not deleted."""
     try:
-        content = json.loads(data)
         height, width, objects = (content[key] for key in ("imgHeight", "imgWidth", "objects"))
         kept = [item for item in objects if "deleted" not in item]
-        names = [str(item["label"]) for item in kept]
+        if not all(isinstance(item["label"], str) for item in kept):
+            raise TypeError("a label is no text")
+        names = [item["label"] for item in kept]
         corners = [np.asarray(item["polygon"], np.float64).reshape(-1, 2) for item in kept]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
             f"{printable(path)} holds no outlines of Cityscapes ({type(error).__name__}: {error}); restore it"
         ) from error
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+    if not all(type(side) is int and 0 < side <= MOST_SIDE for side in (height, width)):
         raise UserError(
-            f"{printable(path)} says that its image has {width!r} x {height!r} pixels; restore it"
+            f"{printable(path)} says that its image has {shown(width)} x {shown(height)} pixels; restore it"
         )
     for label, points in zip(names, corners, strict=True):
         if len(points) < 3 or not np.isfinite(points).all():
             raise UserError(
-                f"an outline of the label {label} in {printable(path)} has {len(points)} points, or one that "
-                "is no number; an outline needs three: mend it or take it out"
+                f"an outline of the label {printable(label)} in {printable(path)} has {len(points)} points, "
+                "or one that is no number; an outline needs three: mend it or take it out"
+            )
+        if far(points, np.array([[width, height]])).any():
+            raise UserError(
+                f"an outline of the label {printable(label)} in {printable(path)} has a point far from its "
+                f"image of {width} x {height} pixels; mend it or take it out"
             )
     return height, width, names
 
@@ -199,6 +209,7 @@ def _ids(path: Path) -> np.ndarray:
 
 
 def _opened(path: Path) -> Image.Image:
+    refuse_special(path)
     try:
         return Image.open(path, formats=["PNG"])
     except OSError as error:

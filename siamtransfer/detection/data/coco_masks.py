@@ -30,9 +30,9 @@ class Masks:
     """What the masks of n annotations are.
 
     masks: polygons with three corners or more, compressed run lengths, or None; pixels: int64[n], those
-    inside run lengths, -1 for others; cut: how often polygons without three corners were passed over, bare: where no
-    other was left; empty: how many run lengths have no pixel inside; outside: how many objects have polygons
-    that reach more than a pixel beyond their image.
+    inside run lengths, -1 for others; cut: how often polygons without three corners were passed over; bare:
+    where no other was left; empty: how many run lengths have no pixel inside; outside: how many objects have
+    polygons that reach more than a pixel beyond their image.
     """
 
     masks: list[Mask | None]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from siamtransfer.data.decode import FORMATS
 from siamtransfer.data.orientation import UPRIGHT, orientation_of_png
 from siamtransfer.detection.data.image_names import elsewhere
-from siamtransfer.detection.data.near_image import far
+from siamtransfer.detection.data.near_image import beyond, far
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -31,6 +31,8 @@ AnnotationFormat = Literal["voc", "coco", "cityscapes", "lvis"]
 ImageRecord = dict[str, Any]
 XYXY, XYWH = 0, 1  # the values of Detectron2's BoxMode
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
+_AT_ONCE = 64  # images
+Found = TypeVar("Found")
 READERS = 16  # threads; a network file system serves many requests at once
 
 
@@ -143,7 +145,7 @@ def check_images(records: Sequence[ImageRecord], name: str) -> list[int]:
         raise UserError(f"{name} has no images; choose a part that has some")
     paths = [record["file_name"] for record in records]
     with ThreadPoolExecutor(READERS) as pool:
-        sizes = list(pool.map(_bytes, paths, chunksize=256))
+        sizes = _mapped(pool, _bytes, paths)
         missing = [path for path, size in zip(paths, sizes, strict=True) if size is None]
         if missing:
             guess = elsewhere(missing[0])
@@ -152,7 +154,7 @@ def check_images(records: Sequence[ImageRecord], name: str) -> list[int]:
                 f"for one{f' ({guess})' if guess else ''}; complete the download or take them out of the "
                 "annotations" + (", or mend the names there" if guess else "")
             )
-        for record, header in zip(records, pool.map(_header, paths, chunksize=256), strict=True):
+        for record, header in zip(records, _mapped(pool, _header, paths), strict=True):
             if header.shown != (record["height"], record["width"]):
                 raise _other_size(record, header, name)
     return [size for size in sizes if size is not None]
@@ -162,18 +164,25 @@ def count_oddities(records: Sequence[ImageRecord]) -> list[str]:
     """Oddities that stop no training, one sentence each: images without objects, boxes without area or beyond
     the edge."""
     without = sum(not record["annotations"] for record in records)
-    flat = outside = 0
-    for record in records:
-        for annotation in record["annotations"]:
-            x0, y0, x1, y1 = corners(annotation)
-            flat += x1 <= x0 or y1 <= y0
-            outside += min(x0, y0) < -1 or x1 > record["width"] + 1 or y1 > record["height"] + 1
+    pairs = [(record, item) for record in records for item in record["annotations"]]
+    boxes = np.array([corners(item) for _, item in pairs], np.float64).reshape(-1, 4)
+    size = np.array([(record["width"], record["height"]) for record, _ in pairs], np.float64).reshape(-1, 2)
+    flat = int((boxes[:, 2:] <= boxes[:, :2]).any(axis=1).sum())
+    lower, upper = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+    outside = int(beyond(lower, upper, size).sum())
     oddities = (
         (without, "images have no object"),
         (flat, "boxes have no area: training passes over them"),
         (outside, "boxes reach more than a pixel beyond their image: training cuts them off"),
     )
     return [f"{count} {what}" for count, what in oddities if count]
+
+
+def _mapped(pool: ThreadPoolExecutor, look: Callable[[str], Found], paths: Sequence[str]) -> list[Found]:
+    """What `look` finds of each path; a task of the pool is many paths, for one takes less than a task."""
+    blocks = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
+    found = pool.map(lambda block: [look(path) for path in block], blocks)
+    return [item for block in found for item in block]
 
 
 def _bytes(path: str) -> int | None:

@@ -8,13 +8,16 @@ objects. Objects to train on come from the file of COCO's instances of the same 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from siamtransfer.detection.data.annotation_json import load_json
-from siamtransfer.detection.data.coco_annotations import read_coco
+from siamtransfer.detection.data.coco_annotations import class_names, read_coco
 from siamtransfer.detection.data.dataset_split import DetectionSplit
+from siamtransfer.detection.data.entries import Entries, shown
+from siamtransfer.detection.data.image_names import why_odd
 from siamtransfer.detection.data.panoptic_pngs import SEGMENT_FILE, SEGMENTS, check_pngs
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
@@ -33,7 +36,11 @@ def read_panoptic(instances: Path, panoptic: Path, pngs: Path, images: Path, nam
     content, digest = _load(panoptic, name)
     where = printable(panoptic)
     numbers, stuff = _categories(content["categories"], split, where)
-    annotations = {item.get("image_id"): item for item in content["annotations"]}
+    entries = Entries("annotations", content["annotations"], where)
+    keys = entries.integers("image_id", "the id of an image")
+    if twice := [key for key, count in Counter(keys).items() if count > 1]:
+        raise UserError(f"{where} has several annotations of the image {twice[0]}; give each image one")
+    annotations = dict(zip(keys, content["annotations"], strict=True))
     absent = [record for record in split.records if record["image_id"] not in annotations]
     if absent:
         raise UserError(
@@ -65,11 +72,12 @@ def _categories(
     categories: list[dict[str, Any]], split: DetectionSplit, where: str
 ) -> tuple[dict[int, int], tuple[str, ...]]:
     """Category ids to class numbers, things before stuff, and the names of the stuff."""
+    class_names(Entries("categories", categories, where))
     for category in categories:
-        if not isinstance(category.get("id"), int) or category.get("isthing") not in (0, 1):
+        if type(category["id"]) is not int or category.get("isthing") not in (0, 1):
             raise UserError(
-                f"the category {category.get('name')!r} in {where} needs an integer `id` and an `isthing` of "
-                "0 or 1; give a file of COCO's panoptic task"
+                f"the category {shown(category.get('name'))} in {where} needs an integer `id` and an "
+                "`isthing` of 0 or 1; give a file of COCO's panoptic task"
             )
     in_order = sorted(categories, key=lambda category: category["id"])
     things = [category for category in in_order if category["isthing"]]
@@ -90,27 +98,38 @@ def _categories(
 
 
 def _segments(item: dict[str, Any], numbers: dict[int, int], things: int, where: str) -> list[dict[str, Any]]:
-    subject = f"image {item.get('image_id')} in {where}"
-    listed = item.get(SEGMENTS)
-    if not isinstance(listed, list) or not isinstance(item.get("file_name"), str):
+    subject = f"image {shown(item.get('image_id'))} in {where}"
+    listed, file_name = item.get(SEGMENTS), item.get("file_name")
+    if not isinstance(listed, list) or not isinstance(file_name, str):
         raise UserError(f"{subject} has no file_name or no list {SEGMENTS!r}; restore the file")
+    if (why := why_odd(file_name)) is not None:
+        raise UserError(f"{subject} has the file_name {shown(file_name)}, {why}")
     segments, seen = [], set()
-    for segment in listed:
-        key, category = segment.get("id"), segment.get("category_id")
-        if not isinstance(key, int) or not 0 < key < 2**24 or key in seen:
+    for position, segment in enumerate(listed):
+        if not isinstance(segment, dict):
             raise UserError(
-                f"{subject} has a segment with the id {key!r}; give each a positive id of its own"
+                f"{subject} has under {SEGMENTS}[{position}] {shown(segment)}, which is no segment; restore "
+                "the file"
             )
-        if category not in numbers:
-            raise UserError(f"{subject} has a segment of the category {category!r}, which is not listed")
+        key, category, crowd = (segment.get(name) for name in ("id", "category_id", "iscrowd"))
+        if type(key) is not int or not 0 < key < 2**24 or key in seen:
+            raise UserError(
+                f"{subject} has a segment with the id {shown(key)}; give each a positive id of its own"
+            )
+        number = numbers.get(category) if type(category) is int else None
+        if number is None:
+            raise UserError(
+                f"{subject} has a segment of the category {shown(category)}, which is not listed; mend it"
+            )
+        if "iscrowd" in segment and not (type(crowd) in (int, bool) and crowd in (0, 1)):
+            raise UserError(f"{subject} has the segment {key} with the iscrowd {shown(crowd)}; take 0 or 1")
         seen.add(key)
-        number = numbers[category]
         segments.append(
             {
                 "id": key,
                 "category_id": number,
                 "isthing": number < things,
-                "iscrowd": int(segment.get("iscrowd", 0)),
+                "iscrowd": int(crowd or 0),
             }
         )
     return segments

@@ -14,6 +14,7 @@ from siamtransfer.data.decode import FORMATS
 from siamtransfer.detection.data.dataset_split import ImageRecord
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
 
 SEGMENTS, SEGMENT_FILE = "segments_info", "pan_seg_file_name"
@@ -22,18 +23,25 @@ _ALONE = 2000  # PNGs that one process reads in the time that others need to sta
 _AT_ONCE, _MOST_PROCESSES = 32, 8
 
 
-def read_segment_ids(path: str) -> np.ndarray:
+def read_segment_ids(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """The segments of a PNG, int32[H,W].
 
     Raises:
-        UserError: it cannot be read, or is no image of three channels of 8 bits.
+        UserError: it cannot be read, is no image of three channels of 8 bits, or has not the height and width
+            `size`, where these are given.
     """
+    refuse_special(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode not in ("RGB", "RGBA"):
                 raise UserError(
                     f"{printable(path)} has the mode {image.mode}, and panoptic PNGs are RGB; give the "
                     "folder of COCO's panoptic PNGs, not of class masks"
+                )
+            if size is not None and image.size != size[::-1]:
+                raise UserError(
+                    f"{printable(path)} is {image.width} x {image.height} pixels and its image {size[1]} x "
+                    f"{size[0]}; give the PNGs of these images"
                 )
             pixels = np.asarray(image.convert("RGB")).astype(np.int32)
     except UserError:
@@ -92,21 +100,16 @@ def _looks(task: list[tuple[str, tuple[int, int], list[int]]]) -> list[Look]:
 
 def _look(path: str, size: tuple[int, int], segments: list[int]) -> Look:
     try:
-        ids = read_segment_ids(path)
+        ids = read_segment_ids(path, size)
     except UserError as error:
         return Look(str(error))
-    problem = _contradiction(ids, path, size, segments)
+    problem = _contradiction(ids, path, segments)
     return Look(problem, zlib.crc32(ids.tobytes()))
 
 
-def _contradiction(ids: np.ndarray, path: str, size: tuple[int, int], segments: list[int]) -> str | None:
-    """A sentence about ids[H,W] of the PNG that its image or its segments contradict."""
+def _contradiction(ids: np.ndarray, path: str, segments: list[int]) -> str | None:
+    """A sentence about ids[H,W] of the PNG that its segments contradict."""
     where = printable(path)
-    if ids.shape != size:
-        return (
-            f"{where} is {ids.shape[1]} x {ids.shape[0]} pixels and its image {size[1]} x {size[0]}; give "
-            "the PNGs of these images"
-        )
     present = set(np.unique(ids).tolist()) - {0}
     if unknown := sorted(present - set(segments)):
         return f"{where} has the segment {unknown[0]}, which the JSON does not list; restore both files"

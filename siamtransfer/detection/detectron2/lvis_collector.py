@@ -10,6 +10,7 @@ import io
 import json
 import math
 import tempfile
+from codecs import BOM_UTF8
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
@@ -65,9 +66,11 @@ def _register(split: DetectionSplit, folder: Path) -> str:
 def _truth(split: DetectionSplit, folder: Path) -> Path:
     """The file of the split; where its images are a part of the file's, one in `folder` with these only."""
     assert split.source is not None
-    content = json.loads(split.source.read_bytes())
+    data = split.source.read_bytes()
+    content = json.loads(data)
     kept = {record["image_id"] for record in split.records}
-    if len(kept) == len(content["images"]):
+    marked = data.startswith(BOM_UTF8)  # the package does not take this mark
+    if len(kept) == len(content["images"]) and not marked:
         return split.source
     content["images"] = [image for image in content["images"] if image["id"] in kept]
     content["annotations"] = [item for item in content["annotations"] if item["image_id"] in kept]

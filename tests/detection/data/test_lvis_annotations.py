@@ -94,7 +94,7 @@ def test_own_files_in_which_test_lists_fewer_classes_and_no_urls(root: Path) -> 
     [
         (
             lambda c: c["categories"][2].pop("frequency"),
-            "the category 'pullover' in .* has the frequency None instead of r, c or f; give a file of LVIS",
+            "the category 'pullover' in .* has the frequency null instead of r, c or f; give a file of LVIS",
         ),
         (
             lambda c: c["categories"][2].update(name="jumper"),
