@@ -15,7 +15,7 @@ WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, 1 + len(getattr(os, 'sch
 
 CODE := siamtransfer pretrain eval convert scripts benchmarks tests
 
-.PHONY: demo detection-demo segmentation-demo test test-thorough check format doctor faults faults-ranks bench rehearsal timm-families export-families docs docs-serve tutorials clean
+.PHONY: demo detection-demo segmentation-demo test test-thorough check format doctor faults faults-ranks chaos native-sweep bench rehearsal timm-families export-families docs docs-serve tutorials clean
 
 demo: $(VENV)/.demo
 	$(PY) scripts/demo.py
@@ -58,6 +58,16 @@ doctor: $(VENV)/.demo
 # All tests that carry the mark `fault`, with their further cases and twenty times the inputs of fuzzed ones.
 faults: $(VENV)/.test
 	FUZZ_TIMES=20 $(PY) -m pytest -n $(WORKERS) --dist loadfile -m fault
+
+# Random faults for a stated time; prints the seeds and writes chaos.json.
+CHAOS_MINUTES ?= 10
+CHAOS_SEED ?= 0
+chaos: $(VENV)/.test
+	$(PY) -m benchmarks.chaos --minutes $(CHAOS_MINUTES) --seed $(CHAOS_SEED)
+
+# Native code that crashes or errs on this CPU: convolutions, networks, boxes, matrices.
+native-sweep: $(VENV)/.test
+	$(PY) -m benchmarks.native_sweep
 
 bench: $(VENV)/.test
 	$(PY) -m benchmarks.startup
