@@ -6,6 +6,7 @@ loaded is refused, with the names of what it would call, unless the user trusts 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import warnings
@@ -30,11 +31,11 @@ from siamtransfer.checkpoints.pickles import (
     unsafe_globals,
 )
 from siamtransfer.checkpoints.state_names import verify_name
-from siamtransfer.checkpoints.zip_records import refuse_records
+from siamtransfer.checkpoints.zip_records import refuse_directory, refuse_records
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.regular_files import refuse_special
-from siamtransfer.utils.text import printable
+from siamtransfer.utils.text import printable, sentence
 from siamtransfer.utils.zip_files import verify_zip
 
 _JAX = ("jax", "jaxlib", "haiku", "dm_haiku", "dill", "byol")
@@ -71,6 +72,18 @@ def open_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
     Raises:
         UserError: there is no such file, it is damaged, it is something else, or it holds Python objects.
     """
+    try:
+        return _open(path, trust_pickle=trust_pickle)
+    except TooMuch as error:
+        raise UserError(sentence(f"{path} {error}")) from error
+    except UserError as error:
+        if str(error).isprintable():
+            raise
+        raise UserError(sentence(str(error))) from error  # names in a file may hold anything
+
+
+def _open(path: Path, *, trust_pickle: bool) -> OpenedFile:
+    """`open_file`, with names as they stand in the file."""
     refuse_special(path)
     if path.is_dir():
         path = weights_in_folder(path)
@@ -82,17 +95,18 @@ def open_file(path: Path, *, trust_pickle: bool = False) -> OpenedFile:
     head = _first_bytes(path)
     if _is_safetensors(head):
         return OpenedFile(_read_safetensors(path))
-    sentence = describe_foreign_file(path)
-    if sentence is not None:
-        raise UserError(f"{path} {sentence}")
+    if head.startswith(b"PK"):
+        with contextlib.suppress(zipfile.BadZipFile):  # a cut file is described below
+            refuse_directory(path)
+    foreign = describe_foreign_file(path)
+    if foreign is not None:
+        raise UserError(f"{path} {foreign}")
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise UserError(f"{path} is not a checkpoint: it is neither a PyTorch file nor safetensors")
     try:
         return _open_pickled(path, trust_pickle=trust_pickle)
-    except UserError:
+    except (UserError, TooMuch):
         raise
-    except TooMuch as error:
-        raise UserError(f"{path} {printable(str(error))}") from error
     except Exception as error:  # torch.load raises a dozen types, KeyError and struct.error among them
         raise UserError(_explain(path, error)) from error
 
@@ -180,8 +194,6 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         tensors = _copied(path)
         refuse_tangled(tensors)
         return tensors
-    except TooMuch as error:
-        raise UserError(f"{path} {error}") from error
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         whole = _whole_size(path)
         if whole > path.stat().st_size:

@@ -14,10 +14,12 @@ from siamtransfer.checkpoints.pickle_values import TooMuch
 
 MOST_PICKLED = 2**27
 """Bytes of a file's pickles, which hold names and numbers but no tensors; a ResNet-50's have 20,000."""
-MOST_DIRECTORY = 2**24
+MOST_DIRECTORY = 2**23
 """Bytes of a zip file's directory; a record takes about a hundred."""
 MOST_RECORDS = 100_000
 """Records of a file, of which each tensor has one."""
+MOST_PICKLES = 100
+"""Records that are pickles; a file of PyTorch has one."""
 MOST_UNPACKED = 8
 """How many times its size a file with compressed records may unpack to, beyond SPARE bytes."""
 SPARE = 2**24
@@ -36,7 +38,7 @@ def refuse_records(path: Path) -> bool:
         OSError: the file cannot be read.
     """
     size = path.stat().st_size
-    _refuse_directory(path, size)
+    refuse_directory(path)
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
     if len(records) > MOST_RECORDS:
@@ -55,15 +57,20 @@ def refuse_records(path: Path) -> bool:
     unpacked = sum(record.file_size for record in records)
     if unpacked > MOST_UNPACKED * size + SPARE:
         raise TooMuch(f"is a zip file of {size:,} bytes that would unpack to {unpacked:,}")
-    pickled = sum(record.file_size for record in records if record.filename.endswith(".pkl"))
-    if pickled > MOST_PICKLED:
-        raise TooMuch(f"holds pickles of {pickled:,} bytes beside its tensors")
+    pickles = [record.file_size for record in records if record.filename.endswith(".pkl")]
+    if sum(pickles) > MOST_PICKLED or len(pickles) > MOST_PICKLES:
+        raise TooMuch(f"holds {len(pickles):,} pickles of {sum(pickles):,} bytes beside its tensors")
     return all(record.compress_type == zipfile.ZIP_STORED for record in records)
 
 
-def _refuse_directory(path: Path, size: int) -> None:
-    """Raises TooMuch where the directory, which is read as a whole, is too large."""
+def refuse_directory(path: Path) -> None:
+    """Raises TooMuch where the directory of a zip file, which is read as a whole, is too large.
+
+    Raises:
+        zipfile.BadZipFile: there is none.
+    """
     with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(-min(size, 2**16 + _END_SIZE + 2**10), os.SEEK_END)
         tail = file.read()
     end = tail.rfind(_END)
