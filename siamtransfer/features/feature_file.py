@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from siamtransfer.features.extract import Features
+from siamtransfer.utils.array_files import survey_arrays
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.zip_files import verify_zip
 
@@ -27,6 +28,7 @@ def read_feature_file(path: str | Path, *, mapped: bool = False, labels_needed: 
         UserError: the file or one of its arrays is missing, or their shapes do not match.
     """
     try:
+        survey_arrays(path, mapped=("features.npy",) if mapped else ())
         if zipfile.is_zipfile(path):
             verify_zip(path)  # numpy compares no checksum where a damaged header names fewer numbers
         elif not _begins_as_array(path):
@@ -43,8 +45,9 @@ def read_feature_file(path: str | Path, *, mapped: bool = False, labels_needed: 
             f"{path} has no array {error.args[0].split()[0]}: it must hold features[N,D] and labels[N]"
         ) from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as an .npz file: {error}") from error
-    if features.ndim != 2 or not len(features):
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read as an .npz file: {reason}") from error
+    if features.ndim != 2 or not features.size:
         said = "" if labels is None else f" and labels{list(labels.shape)}"
         raise UserError(
             f"{path} holds features{list(features.shape)}{said}; [N,D] and [N] (or [N,C]) are needed"
@@ -73,6 +76,8 @@ def _checked_labels(labels: np.ndarray, features: np.ndarray, path: str | Path) 
         raise UserError(f"{path} holds labels of type {labels.dtype}; integers are needed")
     if labels.ndim == 2 and not np.isin(labels, (0, 1)).all():
         raise UserError(f"{path} holds labels[N,C] other than 0 and 1")
+    if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{path} holds the label {labels.max()}, which is beyond the integers of 64 bits")
     return torch.from_numpy(labels.astype(np.int64))
 
 
@@ -91,7 +96,8 @@ def _narrow(features: np.ndarray, path: str | Path) -> np.ndarray:
             continue
         with np.errstate(over="ignore", under="ignore"):
             kept[:] = rows
-        lost = (rows != 0).any(axis=1) & ~kept.any(axis=1)
+        # below its smallest normal number float32 has fewer digits, and at last none
+        lost = (rows != 0).any(axis=1) & (np.abs(kept).max(axis=1) < np.finfo(np.float32).tiny)
         if not np.isfinite(kept).all() or lost.any():
             raise UserError(f"{path} holds features beyond the range of float32: multiply them by a constant")
     return narrow
@@ -113,5 +119,9 @@ def _map_member(path: Path, name: str) -> np.memmap | None:
             return None
         shape, fortran, dtype = header[version](file)
         if fortran or dtype.hasobject or len(shape) != 2:
+            return None
+        if (
+            not dtype.isnative or dtype.itemsize > 8
+        ):  # torch takes no other order of bytes, and no long double
             return None
         return np.memmap(path, dtype, "r", file.tell(), shape)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from siamtransfer.utils.array_files import survey_arrays
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.strict_json import to_json
@@ -216,6 +217,7 @@ def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise UserError(f"there is no map {printable(path)}; siamtransfer map writes one")
     try:
+        survey_arrays(path)
         verify_zip(path)
         with np.load(path, allow_pickle=False) as content:
             return dict(content)

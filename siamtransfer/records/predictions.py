@@ -21,6 +21,7 @@ import numpy as np
 
 from siamtransfer.records.image_areas import ImageAreas, is_of_areas
 from siamtransfer.records.sample_values import SampleValues, is_of_values
+from siamtransfer.utils.array_files import survey_arrays
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import FileGroup, atomic_write, beside_path, digest_of_file
 from siamtransfer.utils.json_file import read_json
@@ -165,6 +166,7 @@ def read_kept(path: str | Path) -> Kept:
 
 def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     try:
+        survey_arrays(path)
         if zipfile.is_zipfile(path):
             verify_zip(path)
         content = np.load(path, allow_pickle=False)
