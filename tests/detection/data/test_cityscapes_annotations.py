@@ -119,6 +119,18 @@ def remove(name: str) -> Callable[[Path], object]:
             and shutil.copytree(r / "gtFine/train/scenes", r / "gtFine/train/again"),
             "two cities in .* have an image scenes_000000_000001",
         ),
+        (lambda r: outlines(r, lambda c: c.update(imgWidth=True)), "its image has true x 64 pixels; restore"),
+        (lambda r: outlines(r, lambda c: c.update(imgHeight=10**400)), "its image has 64 x 1000"),
+        (
+            lambda r: outlines(r, lambda c: c["objects"][0].update(polygon=[[0, 0], [1e9, 0], [1, 1]])),
+            "a point far from its image of 64 x 64 pixels; mend it",
+        ),
+        (
+            lambda r: outlines(r, lambda c: c["objects"][0].update(polygon=[[0, 0], [10**400, 0], [1, 1]])),
+            "holds no outlines of Cityscapes .OverflowError",
+        ),
+        (lambda r: outlines(r, lambda c: c["objects"][0].update(label=None)), "a label is no text"),
+        (lambda r: outlines(r, lambda c: c.update(objects=[7])), "holds no outlines of Cityscapes"),
         (lambda r: instances(r, lambda ids: ids[:-1]), "instanceIds.png has 64 x 63 pixels and .*json"),
         (
             lambda r: instances(r, unknown),

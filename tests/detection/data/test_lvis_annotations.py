@@ -110,6 +110,17 @@ def test_own_files_in_which_test_lists_fewer_classes_and_no_urls(root: Path) -> 
         (lambda c: c["annotations"][0].update(category_id=99), "has the category 99, which is not listed"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2]), "has the bbox"),
         (lambda c: c.pop("annotations"), "has no list 'annotations'"),
+        (lambda c: c["categories"][2].update(frequency=[]), r"the frequency \[\] instead of r, c or f"),
+        (lambda c: c["categories"][2].update(id=[3]), r"categories\[2\] .* the id \[3\] instead of"),
+        (lambda c: c["annotations"][0].update(category_id=1.0), "the category_id 1.0, and LVIS's eval"),
+        (lambda c: c["annotations"][0].pop("area"), "has no area, which LVIS's evaluation needs"),
+        (
+            lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
+            "has a polygon without three corners, and readers of LVIS take none",
+        ),
+        (lambda c: c["images"][1].update(neg_category_ids=[1.0]), "image 8 .* has no list of category ids"),
+        (lambda c: c["images"][1].update(neg_category_ids=[10**400]), "under neg_category_ids .* 1000"),
+        (lambda c: c["images"][1].update(coco_url="http://x/../9.jpg"), "which leads out of the folder"),
     ],
 )  # fmt: skip
 def test_mistakes(root: Path, what: Callable[[dict[str, Any]], object], sentence: str) -> None:

@@ -168,6 +168,35 @@ def painted(pixels: np.ndarray) -> np.ndarray:
             "has the things .* and the file of instances",
         ),
         (in_json(lambda content: content["categories"][0].pop("isthing")), "an `isthing` of 0 or 1"),
+        (
+            in_json(lambda content: content["annotations"][0].update(image_id=[1])),
+            r"the image_id \[1\] instead",
+        ),
+        (
+            in_json(lambda content: content["annotations"].append(content["annotations"][0])),
+            "has several annotations of the image 1; give each image one",
+        ),
+        (
+            in_json(lambda content: content["annotations"][0].update(file_name="../000001.png")),
+            "which leads out of the folder",
+        ),
+        (
+            in_json(lambda content: content["annotations"][0]["segments_info"].insert(0, 7)),
+            r"has under segments_info\[0\] 7, which is no segment",
+        ),
+        (
+            in_json(lambda content: content["annotations"][0]["segments_info"][0].update(category_id=[])),
+            r"a segment of the category \[\], which is not listed",
+        ),
+        (
+            in_json(lambda content: content["annotations"][0]["segments_info"][0].update(id=True)),
+            "a segment with the id true; give each a positive id",
+        ),
+        (
+            in_json(lambda content: content["annotations"][0]["segments_info"][0].update(iscrowd=None)),
+            "with the iscrowd null; take 0 or 1",
+        ),
+        (repaint(lambda pixels: np.zeros((3000, 5000, 3), np.uint8)), "is 5000 x 3000 pixels and its image"),
     ],
 )
 def test_what_is_broken_is_named(
