@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 from siamtransfer.checkpoints.pickle_values import ATOM, INT, LONG, MOST_DIGITS, Account, TooMuch, Value
 
 MOST_STEPS = 2**20
-"""Opcodes of all pickles of a file; a ResNet-50 with its optimiser has 30,000."""
+"""Opcodes of all pickles of a file; a ResNet-50 with its optimiser has 17,000."""
 _SHORT = 1024
 _MODULE = 200
 
