@@ -216,7 +216,9 @@ def refuse_record(path: str | None, beside: Iterable[str] = ()) -> None:
     for document in (out, *(beside_path(out, name) for name in beside)):
         for file in (document, document.with_suffix(".npz")):
             if file.exists():
-                raise UserError(f"{file} exists; choose another --record or remove it first")
+                lone = file != document and not document.exists()
+                what = f" without {document.name}: features, or what a killed program has left" * lone
+                raise UserError(f"{file} exists{what}; choose another --record or remove it first")
     _refuse_unwritable(f"--record {out}", out)
 
 

@@ -7,8 +7,9 @@ import math
 from typing import Any
 
 
-def to_json(record: dict[str, Any]) -> str:
-    """One line of strict JSON; NaN and infinities, which JSON does not have, become null.
+def to_json(record: Any) -> str:
+    """A record, or a part of one, as one line of strict JSON; NaN and infinities, which JSON does not have,
+    become null.
 
     Bytes of a path that are not UTF-8 (surrogates) become escapes such as \\udcff, which a reader turns back.
     """
