@@ -27,6 +27,7 @@ from siamtransfer.segmentation.data.read_mask import read_mask
 from siamtransfer.segmentation.data.videos import open_videos
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.fault
 NARROW = (np.arange(64, dtype=np.uint8) % 5).reshape(8, 8)
 WIDE = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
 

@@ -35,6 +35,7 @@ from siamtransfer.segmentation.data.check import check_masks
 from siamtransfer.segmentation.data.from_arrays import from_masks
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.fault
 Objects = Sequence[dict[str, Any]]
 SMALL = Design(
     masks=True, channels=16, hidden=32, anchors=(12, 18, 24, 36, 48), proposals=(40, 30), sampled=32,

@@ -26,6 +26,7 @@ from siamtransfer.detection.data.voc_annotations import read_voc
 from siamtransfer.segmentation.data.registry import open_segmentation
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.fault
 SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
 BOX = "<bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>25</ymax></bndbox>"
 
