@@ -21,6 +21,7 @@ from siamtransfer.detection.detectron2.compat import is_installed
 from siamtransfer.programs import to_d2
 
 pytestmark = [
+    pytest.mark.fault,
     pytest.mark.detectron2,
     pytest.mark.skipif(not is_installed(), reason="Detectron2 is not installed"),
 ]
