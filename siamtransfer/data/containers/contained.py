@@ -25,6 +25,7 @@ from siamtransfer.data.folders import CONTENT_LIMIT, fingerprint_of_files
 from siamtransfer.data.imageset import fingerprint_of_arrays
 from siamtransfer.data.listing import STAT_THREADS, PathTable
 from siamtransfer.data.pixel_form import RGB, PixelForm
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import digest_of_file
 from siamtransfer.utils.text import printable
 
@@ -111,6 +112,12 @@ class ContainedImages(ABC):
         if isinstance(handles, Handles):
             handles.close()
         return io.BytesIO(data)
+
+
+def require_ordinary(path: Path) -> None:
+    """Raises UserError where a container is no ordinary file: a pipe would be waited for without an end."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{printable(path)} is no ordinary file; copy the images into one, and name that")
 
 
 class Handles:

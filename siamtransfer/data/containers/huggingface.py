@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siamtransfer.data.containers.columns import find_columns, import_pyarrow, labels_of
-from siamtransfer.data.containers.contained import ContainedImages
+from siamtransfer.data.containers.contained import ContainedImages, require_ordinary
 from siamtransfer.data.containers.parquet import bytes_of, explain_arrow, names_of_rows
 from siamtransfer.data.parts import choose_part, named_parts, split_name
 from siamtransfer.data.unreadable import UnreadableImage
@@ -53,10 +53,11 @@ class HuggingFaceImages(ContainedImages):
         if not rows:
             raise UserError(f"there are no rows in {printable(folder)}; check the path")
         labels, classes = None, list[str]()
-        if self._columns.label is not None:
-            labels, classes = labels_of(_joined(tables, self._columns.label), self._columns, str(folder))
         images = _joined(tables, self._columns.image)
-        names = names_of_rows(_paths(images) if self._columns.has_path else None, rows)
+        with explain_arrow(files[0]):
+            if self._columns.label is not None:
+                labels, classes = labels_of(_joined(tables, self._columns.label), self._columns, str(folder))
+            names = names_of_rows(_paths(images) if self._columns.has_path else None, rows)
         sizes = _sizes(images, nested=self._columns.nested)
         super().__init__(name, split, files, names, sizes, labels=labels, classes=classes)
         self._owner, self._open = os.getpid(), dict[int, "_Rows"]()
@@ -144,6 +145,8 @@ def _arrow_files(folder: Path) -> list[Path]:
         raise UserError(
             f"{printable(folder / STATE_FILE)} names no Arrow files; write the set again"
         ) from error
+    for path in files:
+        require_ordinary(path)
     if missing := [path for path in files if not path.is_file()]:
         raise UserError(
             f"{printable(missing[0])} is missing, which {STATE_FILE} beside it names; copy it again"
@@ -156,7 +159,7 @@ def _arrow_files(folder: Path) -> list[Path]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{printable(path)} is missing or damaged ({error}); write the set again") from error
     if not isinstance(content, dict):
         raise UserError(f"{printable(path)} is no JSON object; write the set again")

@@ -9,6 +9,7 @@ import numpy as np
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
+_MOST_DIGITS = 18
 MAX_CLASSES = 1_000_000  # a larger integer label is taken for a mistake
 
 
@@ -54,6 +55,12 @@ def name_labels(texts: np.ndarray, classes: Sequence[str], where: str) -> tuple[
 
 def read_labels(texts: np.ndarray, classes: Sequence[str], where: str) -> tuple[np.ndarray, list[str]]:
     """int64[N] and the class names of labels as text: integers if all are, otherwise names."""
-    if len(texts) and np.char.isdigit(texts).all():
+    if len(texts) and np.char.isdecimal(texts).all():
+        longest = max(texts.tolist(), key=len)
+        if len(longest) > _MOST_DIGITS:  # beyond 64 bits
+            raise UserError(
+                f"{printable(where)} has the label {longest[:_MOST_DIGITS]}… of {len(longest)} digits; "
+                "labels count the classes from 0"
+            )
         return number_labels(texts.astype(np.int64), classes, where)
     return name_labels(texts, classes, where)

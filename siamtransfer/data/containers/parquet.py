@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siamtransfer.data.containers.columns import Columns, find_columns, import_pyarrow, labels_of
-from siamtransfer.data.containers.contained import ContainedImages
+from siamtransfer.data.containers.contained import ContainedImages, require_ordinary
 from siamtransfer.data.containers.splits import find_files
 from siamtransfer.data.listing import PathTable
 from siamtransfer.data.parts import PartsOption
@@ -55,9 +55,11 @@ class ParquetImages(ContainedImages):
             raise UserError(f"there are no rows in {where}; check the path")
         labels, classes = None, list[str]()
         if self._columns.label is not None:
-            labels, classes = labels_of(table.column(self._columns.label), self._columns, where)
+            with explain_arrow(files[0]):
+                labels, classes = labels_of(table.column(self._columns.label), self._columns, where)
         paths = table.column(self._columns.image) if self._columns.has_path else None
-        names = names_of_rows(paths, int(rows.sum()))
+        with explain_arrow(files[0]):
+            names = names_of_rows(paths, int(rows.sum()))
         super().__init__(name, split, files, names, groups[:, 1:].copy(), labels=labels, classes=classes)
         self._files, self._ends = groups[:, 0].copy(), np.cumsum(rows)
         first_of_file = np.searchsorted(self._files, self._files)
@@ -119,7 +121,10 @@ class ParquetImages(ContainedImages):
 def names_of_rows(column: pa.ChunkedArray | None, rows: int) -> PathTable:
     """The `path` of every row of a column of images; the row's number where there is none."""
     paths = [row and row["path"] for row in column.to_pylist()] if column is not None else [None] * rows
-    return PathTable("", [os.fsencode(path or f"row-{row:08}") for row, path in enumerate(paths)])
+    named = [
+        path if isinstance(path, str | bytes) and path else f"row-{row:08}" for row, path in enumerate(paths)
+    ]
+    return PathTable("", [os.fsencode(name) for name in named])
 
 
 def bytes_of(value: pa.Scalar, where: str) -> bytes:
@@ -154,6 +159,7 @@ def _read_footers(files: list[Path]) -> tuple[pa.Table, np.ndarray, Columns]:
 
     tables, groups, columns = [], [], None
     for number, path in enumerate(files):
+        require_ordinary(path)
         with explain_arrow(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = find_columns(file.schema_arrow, None, str(path))
             if columns is not None and found != columns:
@@ -176,8 +182,7 @@ def _read_footers(files: list[Path]) -> tuple[pa.Table, np.ndarray, Columns]:
 def _rows_and_bytes(file: pq.ParquetFile, group: int, columns: Columns) -> tuple[int, int]:
     """The rows of a row group, and the bytes of its images before their compression."""
     metadata = file.metadata.row_group(group)
-    chunks = [metadata.column(number) for number in range(metadata.num_columns)]
-    sizes = [
-        chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == columns.bytes_column
-    ]
-    return metadata.num_rows, sum(sizes)
+    schema = file.metadata.schema
+    # Other columns are not asked for: pyarrow ends the whole process where what they state is damaged.
+    images = [column for column in range(len(schema)) if schema.column(column).path == columns.bytes_column]
+    return metadata.num_rows, sum(metadata.column(column).total_uncompressed_size for column in images)

@@ -12,6 +12,7 @@ from siamtransfer.data.containers.contained import ContainedImages, Handles
 from siamtransfer.data.containers.label_texts import read_labels
 from siamtransfer.data.containers.splits import find_files
 from siamtransfer.data.containers.tar_index import BLOCK, ShardIndex, read_indices
+from siamtransfer.data.image_file import require_bytes
 from siamtransfer.data.listing import PathTable
 from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.unreadable import UnreadableImage
@@ -63,6 +64,7 @@ class ShardImages(ContainedImages):
     def encoded(self, index: int) -> bytes:
         """The bytes of image `index`; raises UnreadableImage."""
         offset, size = int(self._offsets[index]), int(self.sizes[index])
+        require_bytes(size, self.describe(index), self.form)
         try:
             block = self._handles.read(self.container_of(index), offset - BLOCK, BLOCK + size)
         except OSError as error:

@@ -24,7 +24,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from siamtransfer.data.containers.contained import require_ordinary
 from siamtransfer.data.listing import STAT_THREADS, PathTable, has_image_ending, is_hidden
+from siamtransfer.data.sizes import reason_of
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.utils.log import say
@@ -36,6 +38,7 @@ PADDING = 20 * BLOCK  # zeros that a writer may append after the end mark
 LABEL_KINDS = ("cls", "json", "txt")  # the first that every sample has is taken
 JSON_KEYS = ("label", "cls", "class")
 LONGEST_LABEL = 256  # bytes; a longer text is a caption
+LARGEST_LABEL = 2**24  # bytes of a file beside an image, in which the label may be one of many values
 DIGEST = 64  # hexadecimal digits of SHA-256
 
 
@@ -189,6 +192,11 @@ class _Scan:
                 raise UserError(
                     f"the shard {printable(self.shard)} has {printable(name)} twice; leave one in"
                 )
+            if size > LARGEST_LABEL:
+                raise UserError(
+                    f"{printable(name)} in the shard {printable(self.shard)} has {size:,} bytes, and a label "
+                    f"or a caption has at most {LARGEST_LABEL:,}; take it out"
+                )
             self.texts[kind][key] = os.pread(descriptor, size, offset)
         else:
             self.skipped.append(name)
@@ -231,7 +239,7 @@ class _Scan:
         if kind == "json":
             try:
                 values = json.loads(data)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{where} is no JSON ({error}); mend it or take it out") from error
             found = [values[name] for name in JSON_KEYS if name in values] if isinstance(values, dict) else []
             if not found:
@@ -257,12 +265,19 @@ def key_and_ending(name: str) -> tuple[str, str, str]:
 def scan(shard: Path) -> ShardIndex:
     """The index of a shard, from its headers and the small files beside the images; raises UserError."""
     found = _Scan(shard)
+    require_ordinary(shard)
     try:
         with shard.open("rb") as file:
             _require_plain(shard, file.read(6))
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as archive:
+                before = -1
                 while (member := archive.next()) is not None:
+                    if member.size < 0 or archive.offset <= before:  # which would go round for ever
+                        raise tarfile.ReadError(
+                            f"{printable(member.name)} claims to have {member.size} bytes"
+                        )
+                    before = archive.offset
                     archive.members.clear()  # type: ignore[attr-defined]  # it would grow
                     if member.isreg() and not member.issparse():
                         found.add(
@@ -272,12 +287,15 @@ def scan(shard: Path) -> ShardIndex:
                         found.skipped.append(member.name)
                 end = archive.offset
             _require_end(shard, file.fileno(), end)
-    except tarfile.TarError as error:
-        raise UserError(
-            f"the shard {printable(shard)} is truncated, damaged or no tar file ({error}); copy it again"
-        ) from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read the shard {printable(shard)} ({error.strerror}); check it") from error
+    except Exception as error:  # tarfile raises errors of many types for damaged headers
+        raise UserError(
+            f"the shard {printable(shard)} is truncated, damaged or no tar file ({reason_of(error)}); copy "
+            "it again"
+        ) from error
     return found.index()
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from siamtransfer.data.class_names import classes_of, match_to_train
 from siamtransfer.data.class_tree import remark_on_same_folders
-from siamtransfer.data.containers.contained import ContainedImages, Handles
+from siamtransfer.data.containers.contained import ContainedImages, Handles, require_ordinary
 from siamtransfer.data.containers.splits import files_of_splits, find_files
+from siamtransfer.data.image_file import require_bytes
 from siamtransfer.data.listing import PathTable, has_image_ending, is_hidden
 from siamtransfer.data.parts import (
     Inside,
@@ -25,6 +26,7 @@ from siamtransfer.data.parts import (
     part_of,
     split_name,
 )
+from siamtransfer.data.sizes import reason_of
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
@@ -111,6 +113,8 @@ class ZipImages(ContainedImages):
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             why = f"it is compressed by method {method}, and zip archives must be stored or deflated"
             raise UnreadableImage(self.describe(index), why)
+        for size in (int(self._stored[index]), int(self.sizes[index])):  # as the archive claims
+            require_bytes(size, self.describe(index), self.form)
         try:
             data = self._stored_bytes(index)
             if method == zipfile.ZIP_DEFLATED:
@@ -191,13 +195,20 @@ def _below(paths: list[str], prefix: str) -> list[str]:
 
 def _read_directory(path: Path) -> dict[str, zipfile.ZipInfo]:
     """Path to entry of every image in an archive; raises UserError."""
+    require_ordinary(path)
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, struct.error) as error:
+    except Exception as error:  # zipfile raises errors of many types for damaged archives
         raise UserError(
-            f"{printable(path)} is no zip archive, is truncated or cannot be read ({error}); copy it again"
+            f"{printable(path)} is no zip archive, is truncated or cannot be read ({reason_of(error)}); copy "
+            "it again"
         ) from error
+    if beyond := next((info for info in infos if max(info.file_size, info.compress_size) >> 62), None):
+        raise UserError(
+            f"{printable(path)} is damaged: {printable(beyond.filename)} claims to have {beyond.file_size:,} "
+            "bytes; copy it again"
+        )
     images: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         name = info.filename.removeprefix("./")
