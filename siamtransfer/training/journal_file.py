@@ -23,7 +23,7 @@ class _Kept(NamedTuple):
 
     rows: int
     checksums: int
-    count: int
+    number: int
     crc: int
     recent: list[Row]
 
@@ -49,7 +49,7 @@ class JournalFile:
         kept = _scan(path, self._beside, start) if start else None
         if kept is None:
             kept = _written_anew(path, self._beside, read_rows(path, up_to=start) if start else [])
-        self.count, self._crc, self.recent = kept.count, kept.crc, kept.recent
+        self.count, self._crc, self.recent = kept.number, kept.crc, kept.recent
         self._lengths = [kept.rows, kept.checksums]
         self._files: list[int] = []
         for name, length in zip((path, self._beside), self._lengths, strict=True):

@@ -46,7 +46,7 @@ class FileGroup:
     def __enter__(self) -> FileGroup:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *more: object) -> None:
         try:
             if error is None:
                 self._publish()

@@ -44,7 +44,7 @@ def test_the_pass_over_whole_files_keeps_the_rows_up_to_the_step(tmp_path: Path)
         kept = _scan(tmp_path / "metrics.jsonl", tmp_path / "metrics.jsonl.crc32", start)
         assert kept is not None
         expected = [row for row in rows if row["step"] <= start]
-        assert kept.count == len(expected)
+        assert kept.number == len(expected)
         assert kept.recent == [row for row in expected if row["step"] == expected[-1]["step"]]
         assert reopened(tmp_path / "metrics.jsonl", start) == expected
 
