@@ -23,6 +23,8 @@ def sentence_of(error: BaseException) -> str | None:
         names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
         where = " and ".join(printable(os.fsdecode(name)) for name in names) or "the system"
         return f"{where}: {error.strerror or error}{_HINT}"
+    if isinstance(error, RuntimeError) and "determine home directory" in str(error):  # pathlib's, for ~name
+        return f"a path begins with ~, and there is no such user or home folder: write the path out{_HINT}"
     if isinstance(error, MemoryError) or _is_of_torch(error):
         said = " ".join(str(error).split())
         reason = f" ({said})" if said else ""

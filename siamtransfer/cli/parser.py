@@ -14,10 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from siamtransfer.cli.home import expand_value
 from siamtransfer.cli.options import AUTO, Option, options_of
+from siamtransfer.cli.surprises import refuse_surprise
 from siamtransfer.cli.yaml_file import read_yaml
 from siamtransfer.utils.errors import UserError
 
@@ -223,7 +224,7 @@ def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
         }
         stated = {key: value for key, value in group.values.items() if key not in auto}
         for key, value in stated.items():
-            _refuse_surprise(schema.options[key], value, group.origin)
+            refuse_surprise(schema.options[key], value, "" if group.origin == WORDS else f"{group.origin}: ")
         try:
             words = [f"--{key}={_word(value)}" for key, value in stated.items()]
             namespace = parser.parse_args(words)
@@ -237,19 +238,6 @@ def parse_values(groups: Iterable[Settings], schema: Schema) -> dict[str, Any]:
         if choices and value not in choices:
             raise UserError(f"{key} {value!r} is not known: choose one of {', '.join(choices)}")
     return values
-
-
-def _refuse_surprise(option: Option, value: Any, origin: str) -> None:
-    """Raises UserError for a value of a file that its option would take as another one: a number or nothing
-    for a text, or an integer beyond 64 bits."""
-    where, shown = "" if origin == WORDS else f"{origin}: ", _word(value)[:40]
-    kinds = get_args(option.type) or (option.type,)
-    if value is None and type(None) not in kinds and option.type is not Any:
-        raise UserError(f"{where}{option.key} is null, but must be {option.metavar or 'true or false'}")
-    if isinstance(value, float | bool) and str in kinds and not {float, bool} & set(kinds):
-        raise UserError(f"{where}{option.key} is a text, and {shown} is none: put it in quotes")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise UserError(f"{where}{option.key} is {shown}, beyond the integers of 64 bits")
 
 
 def build(kind: type[C], values: dict[str, Any], defaults: Any = None, prefix: str = "") -> C:

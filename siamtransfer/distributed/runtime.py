@@ -203,7 +203,7 @@ def _init_process_group(backend: str, timeout: timedelta) -> dist.Store:
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Makes torch's own random numbers (drop-path and the like) a function of (seed, step, rank), so that
     a resumed run needs no generator state."""
-    torch.manual_seed((seed * 1_000_003 + step) * 4_099 + rank)
+    torch.manual_seed(((seed * 1_000_003 + step) * 4_099 + rank) % 2**64)  # of torch's range
 
 
 @contextlib.contextmanager

@@ -234,7 +234,7 @@ def cluster_agreement(x: Tensor, labels: Tensor, *, restarts: int = 10, seed: in
     z = unit_rows(x, torch.float32).cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer points than clusters: see `balance`
-        clusters = KMeans(count, init="k-means++", n_init=restarts, random_state=seed).fit_predict(z)
+        clusters = KMeans(count, init="k-means++", n_init=restarts, random_state=seed % 2**32).fit_predict(z)
     table = contingency_matrix(y, clusters)
     correct = table[linear_sum_assignment(table, maximize=True)].sum()
     sizes = torch.from_numpy(np.bincount(clusters)).double() / len(y)

@@ -68,9 +68,9 @@ def cluster_centres(z: np.ndarray, clusters: int, restarts: int, seed: int, algo
     rows at a time, and chooses the start by a sample. `z` is changed by rounding: no copy of it is made.
     """
     method = (
-        KMeans(clusters, n_init=restarts, random_state=seed, copy_x=False)
+        KMeans(clusters, n_init=restarts, random_state=seed % 2**32, copy_x=False)
         if algorithm == "lloyd"
-        else MiniBatchKMeans(clusters, n_init=restarts, random_state=seed, batch_size=_MINI_BATCH)
+        else MiniBatchKMeans(clusters, n_init=restarts, random_state=seed % 2**32, batch_size=_MINI_BATCH)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters

@@ -204,7 +204,7 @@ def fit(
     weights, biases, unconverged = np.empty((features.shape[1], len(costs))), np.empty(len(costs)), 0
     for k, cost in enumerate(costs):
         svm = LinearSVC(
-            C=cost, class_weight={1: 2, -1: 1}, dual=True, max_iter=MAX_ITERATIONS, random_state=seed
+            C=cost, class_weight={1: 2, -1: 1}, dual=True, max_iter=MAX_ITERATIONS, random_state=seed % 2**32
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead

@@ -69,7 +69,9 @@ class PseudoLabels(nn.Module):
         cluster = torch.full_like(self.cluster, NONE)
         if collectives.rank() == 0:
             count = min(self.config.count, int(seen.sum()))
-            labels = KMeans(count, n_init=1, random_state=seed).fit_predict(self.features[seen].cpu().numpy())
+            labels = KMeans(count, n_init=1, random_state=seed % 2**32).fit_predict(
+                self.features[seen].cpu().numpy()
+            )
             cluster[seen] = torch.from_numpy(labels).to(cluster)
         cluster = collectives.broadcast(cluster)
         both = (cluster != NONE) & (self.cluster != NONE)

@@ -1,0 +1,56 @@
+"""Values that an option would take as something else than was meant."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, get_args
+
+from siamtransfer.cli.options import Option
+from siamtransfer.utils.errors import UserError
+
+_DIGITS = re.compile(r"[-+.\deE_]*\d[-+.\deE_]*")
+_SHOWN = 40  # characters of a wrong value
+SEEDS = 2**62
+"""From which number on there are no seeds: generators take up to 2**63, and ranks and epochs are added."""
+
+
+def refuse_surprise(option: Option, value: Any, where: str) -> None:
+    """Refuses a value of a file or of the command line, from `where` (empty, or FILE with a colon).
+
+    Raises:
+        UserError: it is a number or nothing where a text is meant, an integer beyond 64 bits, a number whose
+            digits make an infinity, or a seed that some generator does not take.
+    """
+    kinds = get_args(option.type) or (option.type,)
+    shown = (value if isinstance(value, str) else json.dumps(value, default=str))[:_SHOWN]
+    if value is None and type(None) not in kinds and option.type is not Any:
+        raise UserError(f"{where}{option.key} is null, but must be {option.metavar or 'true or false'}")
+    if isinstance(value, float | bool) and str in kinds and not {float, bool} & set(kinds):
+        raise UserError(f"{where}{option.key} is a text, and {shown} is none: put it in quotes")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{where}{option.key} is {shown}, beyond the integers of 64 bits")
+    if option.key.endswith("seed") and int in kinds and not _is_seed(value):
+        raise UserError(f"{where}{option.key} is {shown}, but must be from 0 to {SEEDS - 1}")
+    for word in value if isinstance(value, list) else [value]:
+        if not isinstance(word, str):
+            continue
+        if float in kinds and str not in kinds and _is_infinite(word):
+            raise UserError(f"{where}{option.key} is {shown}, beyond the range of numbers")
+
+
+def _is_seed(value: Any) -> bool:
+    """Whether a number can be a seed; what is no integer is left to the types."""
+    try:
+        return value is None or 0 <= int(str(value)[: 2 * _SHOWN]) < SEEDS
+    except ValueError:
+        return True
+
+
+def _is_infinite(word: str) -> bool:
+    """Whether digits make a number beyond the range of floating point."""
+    try:
+        return _DIGITS.fullmatch(word) is not None and math.isinf(float(word))
+    except ValueError:
+        return False
