@@ -119,9 +119,14 @@ def _from_buffer(data: Any, kind: Any, shape: Any, order: Any = "C", axes: Any =
     return made
 
 
-def _call_array(*_: Any) -> None:
-    """NumPy's class of arrays, which a pickle names and never calls."""
-    raise pickle.UnpicklingError("it calls numpy.ndarray")
+def _call_array(shape: Any = None, kind: Any = None, data: Any = None, *further: Any) -> StoredArray:
+    """How our own OUT.pkl makes an array: a call of NumPy's class with the shape, the name of the type and
+    the bytes. NumPy's own pickles only name the class."""
+    if further:
+        raise pickle.UnpicklingError("it calls numpy.ndarray with an offset or strides")
+    made = StoredArray()
+    made.value = _array(data, StoredType(kind), shape, "C")
+    return made
 
 
 def _scalar(kind: Any, data: Any = None) -> Any:

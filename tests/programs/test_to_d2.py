@@ -74,6 +74,7 @@ def test_the_written_weights(tmp_path: Path, without_detectron2: None, dtype: to
     assert digest_of(back) == digest_of(expected)
     assert list(content["model"]) == [to_detectron2(key) for key in expected]
 
+    assert digest_of(read_backbone(out).state) == digest_of(expected), "our own reader takes it, too"
     assert read_stamp(out.with_suffix(".yaml")) == digest_of(expected)
     assert record["provenance"]["weights_digest"] == digest_of(expected)
     assert record["provenance"]["format"] == "simsiam"
