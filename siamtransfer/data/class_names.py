@@ -26,6 +26,12 @@ def same_text(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def spelled_out(name: str) -> str:
+    """A name and, where letters of it could be written in other bytes, how they are: `café (caf\\xe9)`."""
+    shown, codes = printable(name), ascii(name)[1:-1]
+    return shown if name.isascii() else f"{shown} ({codes})"
+
+
 def alike(names: Sequence[str], form: Callable[[str], str]) -> list[list[str]]:
     """The groups of two or more different names that `form` makes equal, sorted."""
     groups: dict[str, set[str]] = {}
@@ -61,9 +67,9 @@ def classes_of(filled: Sequence[str], empty: Sequence[str], where: str) -> tuple
     """
     if same := alike(filled, same_text):
         raise UserError(
-            f"{len(same[0])} folders of {where} have names that look the same, {printable(same[0][0])}, and "
-            "differ in the bytes of their letters (composed and decomposed); "
-            "move the images of one into the other"
+            f"{len(same[0])} folders of {where} have names that look the same, "
+            f"{' and '.join(map(spelled_out, same[0]))}, and differ in the bytes of their letters (composed "
+            "and decomposed); move the images of one into the other"
         )
     remarks = similar_names(filled)
     if empty:
@@ -92,7 +98,8 @@ def match_to_train(
     other_bytes = [name for name in names if name not in exact]
     if other_bytes:
         remarks.append(
-            f"{len(other_bytes)} classes of {split} ({printable(first_few(other_bytes))}) have the names of "
+            f"{len(other_bytes)} classes of {split} ({first_few([*map(spelled_out, other_bytes)])}) have the "
+            "names of "
             "train in other bytes of the same letters (composed and decomposed)"
         )
     present = set(labels.values())

@@ -189,8 +189,9 @@ def test_composed_and_decomposed_names_are_one_class(tmp_path: Path) -> None:
     assert val is not None and val.classes == train.classes == ("bee", composed)
     assert val.labels is not None and val.labels.tolist() == [0, 0, 1, 1]
     assert decomposed in val.describe(3) and "other bytes of the same letters" in val.set_remarks[0]
+    assert rf"1 classes of val ({decomposed} (cafe\u0301)) have the names of train" in val.set_remarks[0]
     tree(tmp_path, f"train/{decomposed}/1.jpg")
-    with pytest.raises(UserError, match="names that look the same"):
+    with pytest.raises(UserError, match=r"look the same, \S+ \(cafe\\u0301\) and \S+ \(caf\\xe9\), and"):
         ClassFolder(tmp_path)
 
 
