@@ -13,7 +13,7 @@ from pathlib import Path
 from siamtransfer.checkpoints.pickle_values import TooMuch
 
 MOST_PICKLED = 2**27
-"""Bytes of a file's pickles, which hold names and numbers but no tensors; a ResNet-50's with its optimiser have 55,000."""
+"""Bytes of a file's pickles, which hold names and numbers but no tensors."""
 MOST_DIRECTORY = 2**23
 """Bytes of a zip file's directory; a record takes about a hundred."""
 MOST_RECORDS = 100_000

@@ -203,7 +203,7 @@ def test_a_cut_pickle_is_not_whole() -> None:
 @pytest.mark.parametrize("protocol", range(2, 6))
 def test_arrays_of_all_numbers_are_read(tmp_path: Path, protocol: int) -> None:
     kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f4", ">i8")
-    arrays = {kind: np.arange(12).reshape(3, 4).astype(kind) for kind in kinds}
+    arrays: dict[str, Any] = {kind: np.arange(12).reshape(3, 4).astype(kind) for kind in kinds}
     arrays |= {
         "turned": np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1),
         "T": np.asfortranarray(np.eye(3, 4)),

@@ -428,7 +428,7 @@ def distributed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save({"model": {FIRST: torch.arange(8.0).view(4, 2)}}, checkpoint_id=str(folder), no_dist=True)
+        dcp.save({"model": {FIRST: torch.arange(4.0).view(2, 2)}}, checkpoint_id=str(folder), no_dist=True)
     return folder
 
 
