@@ -13,6 +13,8 @@ which shows whether the faults of oneDNN are still there.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import random
@@ -32,10 +34,9 @@ from torchvision import ops
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.sound_convolutions import with_sound_convolutions
 
-try:
-    import faiss
-except ImportError:
-    faiss = None
+faiss: Any = None
+with contextlib.suppress(ImportError):
+    faiss = importlib.import_module("faiss")
 
 Case = Callable[[], str]
 """Says what is wrong, or ""."""
@@ -88,7 +89,7 @@ def network(name: str, width: int | None, size: int, layout: torch.memory_format
     leave_nan()
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         h = model(x)
-    h.float().square().mean().backward()  # type: ignore[no-untyped-call]
+    h.float().square().mean().backward()
     bad = [key for key, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     return f"the gradient of {bad[0]} is not finite" if bad or not h.isfinite().all() else ""
 
