@@ -9,28 +9,32 @@ labelled ones, and VOC's flag `difficult`.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from siamtransfer.data.decode import FORMATS
+from siamtransfer.data.effort import require_bounded
 from siamtransfer.data.orientation import UPRIGHT, orientation_of_png
 from siamtransfer.detection.data.image_names import elsewhere
 from siamtransfer.detection.data.near_image import beyond, far
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import LARGE, refuse_special
 from siamtransfer.utils.text import printable
 
 AnnotationFormat = Literal["voc", "coco", "cityscapes", "lvis"]
 ImageRecord = dict[str, Any]
 XYXY, XYWH = 0, 1  # the values of Detectron2's BoxMode
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
+_PNM_START, _PNM_HEAD = b"P", 2**21  # the bytes with which a header ends at the latest
 _AT_ONCE = 64  # images
 Found = TypeVar("Found")
 READERS = 16  # threads; a network file system serves many requests at once
@@ -85,11 +89,14 @@ def read_image(record: ImageRecord) -> np.ndarray:
     Raises:
         UserError: it cannot be read.
     """
+    path = record["file_name"]
     try:
-        with Image.open(record["file_name"], formats=FORMATS) as image:
+        data = Path(path).read_bytes()
+        require_bounded(data, path)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
-        raise _unreadable(record["file_name"], error) from error
+        raise _unreadable(path, error) from error
 
 
 def check_boxes(
@@ -193,6 +200,8 @@ def _bytes(path: str) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
         raise UserError(f"the image {printable(path)} is {kind}; put the image there or mend its name")
+    if status.st_size >= LARGE:
+        refuse_special(path)
     return status.st_size
 
 
@@ -211,12 +220,12 @@ class _Header(NamedTuple):
 
 def _header(path: str) -> _Header:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Path(path).open("rb") as file, _opened(file, path) as image:
             width, height = image.size
             # Of a PNG, whose own method would decode all pixels in search of EXIF data behind them.
             orientation = Image.Image.getexif(image).get(ORIENTATION, UPRIGHT)
-            if orientation == UPRIGHT and image.format == "PNG" and image.fp is not None:
-                orientation = orientation_of_png(image.fp)
+            if orientation == UPRIGHT and image.format == "PNG":
+                orientation = orientation_of_png(file)
             if orientation != UPRIGHT and image.format == "TIFF":
                 raise UserError(
                     f"the image {printable(path)} is a TIFF with the orientation {orientation}, which "
@@ -227,6 +236,15 @@ def _header(path: str) -> _Header:
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         raise _unreadable(path, error) from error
     return _Header(height, width, orientation in SIDEWAYS)
+
+
+def _opened(file: IO[bytes], path: str) -> Image.Image:
+    """The image of a file; of the kind PNM, whose header has comments of any length, within the bounds."""
+    if file.read(1) == _PNM_START:
+        file.seek(0)
+        require_bounded(file.read(_PNM_HEAD), path)
+    file.seek(0)
+    return Image.open(file, formats=FORMATS)
 
 
 def _other_size(record: ImageRecord, header: _Header, name: str) -> UserError:

@@ -318,6 +318,21 @@ def test_exif_that_turns_an_image_is_named(kind: str, tmp_path: Path) -> None:
         opened(content, tmp_path, tmp_path / "own.json")
 
 
+def test_work_before_the_pixels_is_bounded(images: Path, tmp_path: Path) -> None:
+    """A comment of 5 MB in the header of a PPM, on opening the data; scans of a JPEG, on reading it."""
+    content = coco_content(1)
+    content["images"][0]["file_name"] = "p0.ppm"
+    (tmp_path / "p0.ppm").write_bytes(b"P6\n#" + b"x" * 5_000_000 + b"\n64 48\n255\n" + bytes(48 * 64 * 3))
+    with pytest.raises(UserError, match=r"the image .*p0\.ppm because its header is damaged, or"):
+        opened(content, tmp_path, tmp_path / "own.json")
+    data = (images / "p0.jpg").read_bytes()
+    scan = data[data.index(b"\xff\xda") : -2]
+    (tmp_path / "p0.jpg").write_bytes(data[:-2] + 150 * scan + data[-2:])
+    record = opened(coco_content(1), tmp_path, tmp_path / "own.json").records[0]
+    with pytest.raises(UserError, match=r"cannot read the image .*p0\.jpg .*has more than 100 scans"):
+        read_image(record)
+
+
 def test_sizes_in_the_wrong_order_and_turned_tiffs(tmp_path: Path, images: Path) -> None:
     content = coco_content(1)
     content["images"][0] |= {"width": HEIGHT, "height": WIDTH}
