@@ -27,6 +27,7 @@ from siamtransfer.cli.entry import USER_ERROR
 from siamtransfer.utils.signals import INTERRUPTED
 
 PRELOADED = [
+    "siamtransfer.suites.fork_server",
     *(
         "torch",
         "torchvision",
