@@ -33,7 +33,7 @@ def test_every_named_test_exists() -> None:
 def test_every_row_of_a_promise_names_a_test_and_a_number() -> None:
     rows = [line for line in count_faults.PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
     for row in rows:
-        if row.startswith("| promise"):
+        if row.startswith("| promise") or row.count(" | ") < 2:  # the table of trials has two columns
             continue
         assert count_faults.tests_of(row), row
         assert int(row.rstrip(" |").split(" | ")[-1].replace(",", "")) > 0, row
