@@ -1,6 +1,7 @@
-"""What grows with steps, starts, cells and records: seconds, bytes and memory.
+"""What grows with steps, starts, cells, records and images: seconds, bytes and memory.
 
     python -m benchmarks.growth [--rows 500000] [--starts 1000] [--cells 10000] [--records 10000]
+        [--names 200000]
 
 Prints a table and, last, one JSON line. Each part makes its own files in a temporary folder; memory is what
 the process has taken on top of what it had before the part.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import tempfile
 import time
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from siamtransfer.data.folders import ClassFolder
 from siamtransfer.leaderboard.index import update_index
 from siamtransfer.records.record import record
 from siamtransfer.suites.folder import SuiteFolder
@@ -119,13 +122,30 @@ def index(folder: Path, records: int) -> Iterator[tuple[str, float]]:
     yield "MiB of index.json", (folder / "index.json").stat().st_size / MIB
 
 
+def names(folder: Path, count: int) -> Iterator[tuple[str, float]]:
+    """A tree of so many empty files of 100 classes, and its fingerprint."""
+    for number in range(100):
+        below = folder / f"n{number:08}"
+        below.mkdir()
+        for image in range(number, count, 100):
+            os.mknod(below / f"{below.name}_{image}.JPEG")
+    with timed() as found:
+        images = ClassFolder(folder)
+    yield from found("a list of the tree")
+    yield "MiB of names", sum(len(images.relative_name(index)) for index in range(count)) / MIB
+    with timed() as found:
+        images.fingerprint  # noqa: B018 (the first use looks at every file)
+    yield from found("its fingerprint")
+
+
 PARTS: dict[str, Callable[[Path, int], Iterator[tuple[str, float]]]] = {
     "rows": journal,
     "starts": events,
     "cells": suite,
     "records": index,
+    "names": names,
 }
-SIZES = {"rows": 500_000, "starts": 1000, "cells": 10_000, "records": 10_000}
+SIZES = {"rows": 500_000, "starts": 1000, "cells": 10_000, "records": 10_000, "names": 200_000}
 
 
 class timed:

@@ -28,6 +28,7 @@ from siamtransfer.data.listing import (
     list_images,
     require_folder,
 )
+from siamtransfer.data.name_buffer import NameBuffer, in_runs
 from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.utils.errors import UserError
@@ -220,13 +221,17 @@ class ClassFolder(FileImages):
             classes, _ = classes_of(filled_folders(place.train), [], printable(place.train))
             numbers, remarks = match_to_train(filled, classes, place.split, printable(folder))
         order = sorted(filled, key=numbers.__getitem__)
+        ends = dict(zip(names, np.cumsum([counts[each] for each in names]).tolist(), strict=True))
+        paths = listing.paths
+        if order != filled:
+            paths = in_runs(paths, ((ends[each] - counts[each], ends[each]) for each in order))
         labels = np.repeat(
             np.array([numbers[each] for each in order], dtype=np.int64), [counts[each] for each in order]
         )
         super().__init__(
             name,
             place.split,
-            PathTable(folder, in_order_of(order, filled, counts, listing.paths)),
+            PathTable(folder, paths),
             labels=labels,
             classes=classes,
             skipped=listing.skipped,
@@ -239,23 +244,14 @@ class ClassFolder(FileImages):
 
 def _list_classes(folder: Path, names: Sequence[str], endings: Set[str]) -> tuple[Listing, dict[str, int]]:
     """The files in the class folders, in the order of `names`, and how many each has."""
+    paths, counts = NameBuffer(), {}
     listing = list_images(folder, nested=False, endings=endings)
     for path in listing.paths:  # a file beside the class folders belongs to no class
         listing.skip(f"{folder}/{os.fsdecode(path)}")
-    listing.paths = []
-    counts = {}
     for name in names:
-        listing.add(inside := list_images(folder / name, endings=endings), name)
+        inside = list_images(folder / name, endings=endings, prefix=f"{name}/")
+        paths.extend(inside.paths)
+        listing.skip_all(inside)
         counts[name] = len(inside.paths)
+    listing.paths = paths
     return listing, counts
-
-
-def in_order_of(
-    order: Sequence[str], names: Sequence[str], counts: Mapping[str, int], paths: list[bytes]
-) -> list[bytes]:
-    """The paths of classes listed as `names`, in another order of the classes."""
-    if list(order) == list(names):
-        return paths
-    ends = np.cumsum([counts[name] for name in names]).tolist()
-    lists = {name: paths[end - counts[name] : end] for name, end in zip(names, ends, strict=True)}
-    return [path for name in order for path in lists[name]]

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence, Set
+from collections import deque
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from siamtransfer.data.file_kinds import PACKAGES, PLAIN
+from siamtransfer.data.name_buffer import NameBuffer
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -36,14 +39,13 @@ class PathTable:
 
     A list of Python strings takes more than twice the memory, and each worker would get a copy of it, because
     reading a string writes its reference count. `buffer` is uint8[bytes], `ends` int64[N+1]. A path that
-    begins with a slash is absolute.
+    begins with a slash is absolute. Paths that are a NameBuffer stay in its memory.
     """
 
     def __init__(self, root: str | Path, paths: Sequence[bytes]):
         self.root = str(root)
-        self.buffer = np.frombuffer(b"".join(paths), dtype=np.uint8)
-        self.ends = np.zeros(len(paths) + 1, dtype=np.int64)
-        np.cumsum([len(path) for path in paths], out=self.ends[1:])
+        names = paths if isinstance(paths, NameBuffer) else NameBuffer(paths)
+        self.buffer, self.ends = names.arrays()
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -81,14 +83,19 @@ class PathTable:
         """int64[N, 2]: the size in bytes of each file and the time of its last change in nanoseconds, links
         followed; MISSING where there is none."""
 
-        def chunk(start: int) -> list[tuple[int, int]]:
-            stop = min(start + STAT_CHUNK, len(self))
-            return [_size_and_time(self[index]) for index in range(start, stop)]
+        root = os.fsencode(self.root)
+        found = np.empty((len(self), 2), dtype=np.int64)
+
+        def look_at(start: int) -> None:
+            ends = self.ends[start : start + STAT_CHUNK + 1].tolist()
+            names = self.buffer[ends[0] : ends[-1]].tobytes()
+            paths = (names[one - ends[0] : two - ends[0]] for one, two in pairwise(ends))
+            rows = [_size_and_time(path if path[:1] == b"/" else b"%b/%b" % (root, path)) for path in paths]
+            found[start : start + len(rows)] = rows
 
         with ThreadPoolExecutor(STAT_THREADS) as pool:
-            chunks = pool.map(chunk, range(0, len(self), STAT_CHUNK))
-            rows = [row for chunk in chunks for row in chunk]
-        return np.array(rows, dtype=np.int64).reshape(len(self), 2)
+            deque(pool.map(look_at, range(0, len(self), STAT_CHUNK)), maxlen=0)  # raises what a chunk raised
+        return found
 
 
 class Skipped(NamedTuple):
@@ -106,7 +113,7 @@ class Listing:
     `skipped_endings` counts them by ending (see `ending_of`).
     """
 
-    paths: list[bytes] = field(default_factory=list)
+    paths: Sequence[bytes] = field(default_factory=NameBuffer)
     skipped: int = 0
     skipped_example: str = ""
     skipped_endings: dict[str, Skipped] = field(default_factory=dict)
@@ -124,43 +131,76 @@ class Listing:
         before = self.skipped_endings.get(ending, Skipped(0, skipped.example))
         self.skipped_endings[ending] = Skipped(before.files + skipped.files, before.example)
 
-    def add(self, inner: Listing, folder: str) -> None:
-        """Adds the listing of `folder`, one level below."""
-        prefix = os.fsencode(folder) + b"/"
-        self.paths += [prefix + path for path in inner.paths]
+    def skip_all(self, inner: Listing) -> None:
+        """Counts the files that another listing skipped."""
         self.skipped += inner.skipped
         self.skipped_example = self.skipped_example or inner.skipped_example
         for ending, skipped in inner.skipped_endings.items():
             self._count(ending, skipped)
 
 
+class _Folder(NamedTuple):
+    """A folder to be listed: its path, what its names begin with, and the identities of it and all above."""
+
+    path: str
+    prefix: str
+    ancestors: frozenset[tuple[int, int]]
+
+
 def list_images(
-    folder: str | Path, *, nested: bool = True, endings: Set[str] = frozenset(ENDINGS)
+    folder: str | Path, *, nested: bool = True, endings: Set[str] = frozenset(ENDINGS), prefix: str = ""
 ) -> Listing:
     """Every file with one of these endings in `folder` and, when `nested`, in the folders below it.
+
+    Each path begins with `prefix`. Only the names of one folder at a time are Python's objects.
 
     Raises:
         UserError: a folder cannot be listed.
     """
-    listing = Listing()
+    names = NameBuffer()
+    listing = Listing(names)
     start = Path(folder).absolute()
     above = frozenset(map(_identity, (start, *start.parents, *start.resolve().parents)))
-    # Folders to be listed: the path, the relative path, and the identities of it and all folders above it.
-    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(start), "", above)]
+    pending: list[_Folder | list[bytes]] = [_Folder(str(start), prefix, above)]  # what comes first is last
     while pending:
-        path, prefix, ancestors = pending.pop()
-        for entry in _entries(path):
-            if is_hidden(entry.name):
-                continue
-            if _is_folder(entry):
-                if nested and (identity := _identity(entry.path)) not in ancestors:
-                    pending.append((entry.path, f"{prefix}{entry.name}/", ancestors | {identity}))
-            elif has_image_ending(entry.name, endings) and _is_file_or_dead_link(entry):
-                listing.paths.append(os.fsencode(prefix + entry.name))
-            else:
-                listing.skip(entry.path)
-    listing.paths.sort()
+        piece = pending.pop()
+        if isinstance(piece, list):
+            names.extend(piece)
+        else:
+            pending += reversed(_pieces(piece, listing, nested=nested, endings=endings))
     return listing
+
+
+def _pieces(
+    folder: _Folder, listing: Listing, *, nested: bool, endings: Set[str]
+) -> list[_Folder | list[bytes]]:
+    """The names in a folder, in byte order, and its folders, each in the place of the paths below it."""
+    found: list[bytes] = []
+    below: dict[bytes, _Folder] = {}
+    for entry in _entries(folder.path):
+        if is_hidden(entry.name):
+            continue
+        path = folder.prefix + entry.name
+        if _is_folder(entry):
+            if nested and (identity := _identity(entry.path)) not in folder.ancestors:
+                # no name of a file ends with the slash that the paths below the folder go on with
+                key = os.fsencode(f"{path}/")
+                below[key] = _Folder(entry.path, f"{path}/", folder.ancestors | {identity})
+        elif has_image_ending(entry.name, endings) and _is_file_or_dead_link(entry):
+            found.append(os.fsencode(path))
+        else:
+            listing.skip(entry.path)
+    if not below:
+        return [sorted(found)]
+    pieces: list[_Folder | list[bytes]] = []
+    for key in sorted([*found, *below]):
+        if key in below:
+            pieces.append(below[key])
+        elif pieces and isinstance(pieces[-1], list):
+            pieces[-1].append(key)
+        else:
+            pieces.append([key])
+    return pieces
 
 
 def list_folders(folder: str | Path) -> list[str]:
@@ -217,10 +257,11 @@ def require_files(name: str, files: PathTable) -> None:
         )
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder, one by one: an entry takes many times the memory of its name."""
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            yield from entries
     except OSError as error:
         raise _cannot_list(folder, error) from error
 
@@ -255,7 +296,7 @@ def _is_file_or_dead_link(entry: os.DirEntry[str]) -> bool:
         return entry.is_symlink()
 
 
-def _size_and_time(path: str) -> tuple[int, int]:
+def _size_and_time(path: bytes) -> tuple[int, int]:
     try:
         status = os.stat(path)  # noqa: PTH116 (a Path takes three times as long, a million times)
     except OSError:
