@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import Any, get_args
 
 from siamtransfer.cli.options import Option
 from siamtransfer.utils.errors import UserError
 
-_DIGITS = re.compile(r"[-+.\deE_]*\d[-+.\deE_]*")
+_OF_NUMBERS = frozenset("+-._0123456789eE")
 _SHOWN = 40  # characters of a wrong value
 SEEDS = 2**62
 """From which number on there are no seeds: generators take up to 2**63, and ranks and epochs are added."""
@@ -51,6 +50,6 @@ def _is_seed(value: Any) -> bool:
 def _is_infinite(word: str) -> bool:
     """Whether digits make a number beyond the range of floating point."""
     try:
-        return _DIGITS.fullmatch(word) is not None and math.isinf(float(word))
+        return _OF_NUMBERS.issuperset(word) and math.isinf(float(word))
     except ValueError:
         return False

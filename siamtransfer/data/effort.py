@@ -33,6 +33,7 @@ _JPEG, _PNG, _JXL = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\0\0\0\x0cJXL "
 _SCAN, _END_OF_JPEG = 0xDA, 0xD9
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_NEXT_MARKER = re.compile(rb"\xff([^\x00\xff])")  # of many fill bytes the last, else a search is quadratic
 
 
 def require_bounded(data: bytes, where: str, max_pixels: int | None = None) -> None:
@@ -79,7 +80,7 @@ def _effort_of_jpeg(data: bytes) -> str | None:
 def _scans(data: bytes, position: int) -> int:
     """The scans of a JPEG whose first one begins at `position`; further ones than MOST_SCANS do not count."""
     scans = 1
-    while scans <= MOST_SCANS and (found := _MARKER.search(data, position)) is not None:
+    while scans <= MOST_SCANS and (found := _NEXT_MARKER.search(data, position)) is not None:
         marker, position = found[1][0], found.end()
         if marker == _END_OF_JPEG:
             break

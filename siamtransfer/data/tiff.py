@@ -25,15 +25,15 @@ from siamtransfer.utils.errors import UserError
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLES = 256, 257, 258, 262, 274, 277  # tags of TIFF
 _LARGEST, _EXTRA_SAMPLES = 281, 338  # MaxSampleValue, ExtraSamples
-_ASSOCIATED, _UNASSOCIATED = (
-    1,
-    2,
-)  # of the tag ExtraSamples: alpha, by which the colours are multiplied or not
+# Of the tag ExtraSamples: alpha, by which the colours are multiplied or not.
+_ASSOCIATED, _UNASSOCIATED = 1, 2
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _PARTS = {273, 279, 324, 325}  # offsets and lengths of strips and of tiles
 MOST_PARTS = 2**18
 """Strips or tiles of a TIFF: with tiles of 64 x 64 pixels those of 10^9 pixels."""
 MOST_TAGS, MOST_PAGES = 4_096, 2**16
+MOST_TAGS_OF_ALL = 2**20
+"""Tags of all pages together, which may lie over each other; 20,000 pages have 300,000."""
 _SHORT = 3  # the type of two bytes, which stand first in the four or eight of a value
 _LARGE_TILE = 2**24  # pixels of a tile, which may be larger than its image
 _INKS = 5  # of the tag Photometric
@@ -106,14 +106,19 @@ def effort_of_tiff(data: bytes, most_pixels: int | None) -> str | None:
     word, entry_form = ("Q", "HHQQ") if big else ("I", "HHII")
     count_form, entry = struct.Struct(order + ("Q" if big else "H")), struct.Struct(order + entry_form)
     link = struct.Struct(order + word)
-    pages, tile, seen = 0, {}, set[int]()
+    pages, of_all, tile, seen = 0, 0, {}, set[int]()
     at = int(link.unpack_from(data, 8 if big else 4)[0]) if len(data) >= 16 else 0
     while at and at not in seen and at + count_form.size <= len(data):
         seen.add(at)
         tags, pages = int(count_form.unpack_from(data, at)[0]), pages + 1
-        if tags > MOST_TAGS or pages > MOST_PAGES:
-            what = f"{MOST_TAGS:,} tags" if tags > MOST_TAGS else f"{MOST_PAGES:,} pages"
-            return f"it has more than {what}, as no camera or program writes"
+        of_all += tags
+        for count, most, what in (
+            (tags, MOST_TAGS, "tags"),
+            (pages, MOST_PAGES, "pages"),
+            (of_all, MOST_TAGS_OF_ALL, "tags on all pages"),
+        ):
+            if count > most:
+                return f"it has more than {most:,} {what}, as no camera or program writes"
         end = at + count_form.size + tags * entry.size
         for start in range(at + count_form.size, min(end, len(data) - entry.size + 1), entry.size):
             tag, _, values, value = entry.unpack_from(data, start)

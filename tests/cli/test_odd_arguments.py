@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from pathlib import Path
 
@@ -102,6 +103,13 @@ def test_numbers_of_pretraining_that_mean_nothing(words: list[str], said: str) -
     with pytest.raises(UserError) as caught:
         program("pretrain").parse(words).check()
     assert said in str(caught.value)
+
+
+def test_a_word_of_many_digits_is_looked_at_once() -> None:
+    began = time.process_time()
+    with pytest.raises(UserError, match="but must be NUMBER"):
+        program("pretrain").parse(["--optim.lr", "1" * 50_000 + "x"])
+    assert time.process_time() - began < 10
 
 
 def test_the_largest_seed_is_a_seed_of_every_program() -> None:

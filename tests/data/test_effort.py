@@ -17,7 +17,7 @@ from siamtransfer.data.effort import MOST_PACKED, MOST_SCANS, MOST_SEGMENTS, eff
 from siamtransfer.data.pixel_form import PixelForm
 from siamtransfer.data.pnm import LONGEST_HEADER, MOST_COMMENTS
 from siamtransfer.data.report.facts import facts_of
-from siamtransfer.data.tiff import MOST_PARTS, MOST_TAGS
+from siamtransfer.data.tiff import MOST_PARTS, MOST_TAGS, MOST_TAGS_OF_ALL
 from siamtransfer.data.unreadable import UnreadableImage
 
 pytestmark = pytest.mark.fault
@@ -129,6 +129,27 @@ def test_scans_are_counted_where_they_are_scans():
     assert effort_of(plain[:2] + thumbnail + plain[2:]) is None
     assert effort_of(plain + bombs.jpeg_of_scans(MOST_SCANS + 1)[2:]) is None
     assert effort_of(bombs.jpeg_of_scans(MOST_SCANS)) is None
+
+
+def test_fill_bytes_among_the_scans_are_passed_over_at_once():
+    scans = b"\xff\xda\0\2" * (MOST_SCANS + 1)
+    began = time.process_time()
+    assert "more than 100 scans" in str(effort_of(bombs.jpeg()[:-2] + b"\xff" * 2**18 + b"\0" + scans))
+    assert time.process_time() - began < 5
+
+
+def test_the_tags_of_pages_that_lie_over_each_other_are_bounded():
+    """In 100 kB: 3,000 pages of 4,096 tags each, one every 16 bytes."""
+    pages, length = 3000, 2 + MOST_TAGS * 12
+    data = bytearray(b"II*\0" + (8).to_bytes(4, "little") + bytes(16 * pages + length + 8))
+    for at in range(8, 8 + 16 * pages, 16):
+        data[at : at + 2] = MOST_TAGS.to_bytes(2, "little")
+        data[at + length : at + length + 4] = (at + 16).to_bytes(4, "little")
+    began = time.process_time()
+    assert effort_of(bytes(data)) == (
+        f"it has more than {MOST_TAGS_OF_ALL:,} tags on all pages, as no camera or program writes"
+    )
+    assert time.process_time() - began < 5
 
 
 def test_a_tile_may_be_as_large_as_the_set_allows():

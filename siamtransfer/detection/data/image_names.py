@@ -18,6 +18,7 @@ _ODD = re.compile(
         )
     )
 )
+_MOST_FOLDERS = 30  # of a path in which a repeated one is looked for: the guesses are their square
 _WHY = {
     "scheme": "which is an address; download the images and write their names below the folder of images",
     "absolute": "which begins at the root; write its name below the folder of images",
@@ -42,7 +43,7 @@ def elsewhere(path: str) -> str | None:
             parts[:start] + parts[start + length :],
             f"its folder stands twice in the path, {_joined(parts, start, length)}",
         )
-        for length in range(1, len(parts) // 2 + 1)
+        for length in range(1, len(parts) // 2 + 1 if len(parts) <= _MOST_FOLDERS else 1)
         for start in range(len(parts) - 2 * length + 1)
         if parts[start : start + length] == parts[start + length : start + 2 * length]
     )

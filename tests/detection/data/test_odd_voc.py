@@ -5,6 +5,7 @@ python -m pytest tests/detection/data/test_odd_voc.py
 
 from __future__ import annotations
 
+import encodings.aliases
 import os
 import re
 import time
@@ -91,6 +92,17 @@ def test_another_flag_is_refused(tmp_path: Path, text: str) -> None:
         sentence = refusal(action)
         assert f"object 1 in {root}/Annotations/a.xml says {text[:40]!r} in <difficult>" in sentence
         assert "write 1 if" in sentence
+
+
+def test_no_encoding_that_python_has_breaks_the_reader(tmp_path: Path) -> None:
+    """Those of escapes, of tests, of bytes, and aliases of them: a tree, or a sentence."""
+    path, known = tmp_path / "a.xml", {*encodings.aliases.aliases.values(), "unicode_escape", "undefined"}
+    for name in sorted({*known, *(name.replace("_", "-") for name in known)}):
+        path.write_text(declared(name, annotation(thing(r"<name>\ud800</name>"))))
+        try:
+            voc_xml.read_annotation(path, "unpack it again", "unpack the set again")
+        except UserError as error:
+            assert is_sentence(error), str(error)
 
 
 @pytest.mark.parametrize(
