@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that end or turn a line, control a terminal, or are half a character."""
+
 
 def in_order(names: Sequence[str]) -> list[str]:
     """Class names in the order of their labels: as numbers where all of them count classes, else as text.
@@ -18,6 +21,12 @@ def in_order(names: Sequence[str]) -> list[str]:
     """
     counting = all(name.isascii() and name.isdigit() and str(int(name)) == name for name in names)
     return sorted(names, key=int) if counting else sorted(names)
+
+
+def is_one_line(name: str) -> bool:
+    """Whether a name is text in one line. Joiners without width, which Persian and emoji are written with,
+    and the blanks of any script belong to text."""
+    return not _CONTROLS.search(name)
 
 
 def same_text(name: str) -> str:

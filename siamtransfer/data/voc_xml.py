@@ -19,6 +19,7 @@ from typing import NamedTuple, NoReturn
 from xml.etree import ElementTree as ET
 from xml.parsers import expat
 
+from siamtransfer.data.class_names import is_one_line
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.small_files import read_small_file
 from siamtransfer.utils.text import printable
@@ -51,6 +52,7 @@ _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr":
 """What programs of these languages write where they declare the narrower standard; it reads both alike."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_LONGEST_NUMBER = 100  # characters; programs of exact decimals write 50 digits
 _SHOWN = 40  # characters of a wrong value
 
 
@@ -115,7 +117,7 @@ def number_in(element: ET.Element, tag: str, where: str) -> float:
     """
     text = _text_of(element, tag, where)
     stripped = (text or "").strip()
-    if len(stripped) <= _SHOWN and _NUMBER.fullmatch(stripped) and math.isfinite(float(stripped)):
+    if len(stripped) <= _LONGEST_NUMBER and _NUMBER.fullmatch(stripped) and math.isfinite(float(stripped)):
         return float(stripped)
     content = "has none" if text is None else f"says {stripped[:_SHOWN]!r}"
     raise UserError(f"{where} needs a number in <{tag}> and {content}; mend the annotation")
@@ -140,7 +142,7 @@ def _label(item: ET.Element, where: str) -> str:
     label = (_text_of(item, "name", where) or "").strip()
     if not label:
         raise UserError(f"{where} has no name; name its class or take it out")
-    if len(label) > LONGEST_NAME or not label.isprintable():
+    if len(label) > LONGEST_NAME or not is_one_line(label):
         what = f"of {len(label):,} characters" if len(label) > LONGEST_NAME else "with unprintable characters"
         raise UserError(f"{where} has a name {what}, {label[:_SHOWN]!r}; name its class in one short line")
     return label
@@ -148,7 +150,7 @@ def _label(item: ET.Element, where: str) -> str:
 
 def _is_difficult(item: ET.Element, where: str) -> bool:
     text = _text_of(item, "difficult", where)
-    if text is None:
+    if text is None or not text.strip():
         return False
     flag = _FLAGS.get(text.strip().lower())
     if flag is None:

@@ -7,7 +7,6 @@ is as in Detectron2. Masks are polygons or run lengths; `area` and `iscrowd` may
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from siamtransfer.data.class_names import is_one_line
 from siamtransfer.detection.data.annotation_json import load_json
 from siamtransfer.detection.data.coco_keypoints import keypoint_oddities, read_keypoints, read_skeleton
 from siamtransfer.detection.data.coco_masks import Mask, Masks, encoded, read_masks
@@ -33,9 +33,11 @@ from siamtransfer.utils.text import printable
 
 MOST_PIXELS = 2**31
 """Of an image; run lengths are counted with 32 bits."""
-_NO_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-AREA_ROOM = 1.1
-"""How many times the larger of image and box an area may be: tools round, and count the edge or not."""
+AREA_ROOM, FAR_AREA = 1.1, 10
+"""How many times the larger of image and box an area is without a remark (tools round, and count the edge or
+not), and the most that it may be: some count overlapping parts twice, and objects of a crop as a whole."""
+_ROOT = "none"
+"""The supercategory of the group of all classes, as Roboflow writes it; it may be called as one of these."""
 
 
 def read_coco(annotations: Path, images: Path, name: str, *, keypoints: bool = False) -> DetectionSplit:
@@ -118,12 +120,23 @@ def class_names(entries: Entries) -> dict[int, str]:
         name = entries.items[position].get("name", key)
         if not (isinstance(name, str) and name.strip()) and type(name) is not int:
             raise entries.wrong(position, f"has the name {shown(name)}", "give the class a name")
-        if isinstance(name, str) and _NO_TEXT.search(name):
+        label = str(name)
+        if not is_one_line(label):
+            label = label.strip()  # the lines of a list, taken with their ends
+        if not is_one_line(label):
             raise entries.wrong(position, f"has the name {shown(name)}", "give it one of letters in one line")
-        names[key] = str(name)
+        names[key] = label
+    _rename_root(entries, names)
     if twice := [label for label, count in Counter(names.values()).items() if count > 1]:
         raise UserError(f"{entries.where} has several categories called {twice[0]!r}; give each its own name")
     return dict(sorted(names.items()))
+
+
+def _rename_root(entries: Entries, names: dict[int, str]) -> None:
+    """Tells a group of all classes that is called as one of them from it: `cat (none)` beside `cat`."""
+    roots = [item["id"] for item in entries.items if item.get("supercategory") == _ROOT]
+    if len(roots) == 1 and list(names.values()).count(names[int(roots[0])]) == 2:
+        names[int(roots[0])] += f" ({_ROOT})"
 
 
 def _records(entries: Entries, folder: Path) -> dict[int, ImageRecord]:
@@ -205,8 +218,8 @@ def _areas(
     if areas is None:
         position = first(stated, lambda area: numbers_of([area]) is not None)
         raise entries.wrong(position, f"has the area {shown(stated[position])}")
-    most = AREA_ROOM * np.maximum(heights * widths, of_boxes) + 1
-    wrong = np.flatnonzero(~((areas >= 0) & (areas <= most)))
+    whole = np.maximum(heights * widths, of_boxes)
+    wrong = np.flatnonzero(~((areas >= 0) & (areas <= FAR_AREA * whole)))
     if wrong.size:
         position, pixels = int(wrong[0]), heights[wrong[0]] * widths[wrong[0]]
         raise entries.wrong(
@@ -223,9 +236,17 @@ def _areas(
             size = int(heights[position]), int(widths[position])
             stated[position] = _pixels(mask, int(masks.pixels[position]), *size)
         areas[position] = stated[position]
-    flat = int(((areas == 0) & (of_boxes >= 1)).sum())
-    remark = f"{flat} objects have the area 0 and a box of a pixel or more: COCO's AP takes them for small"
-    return stated, [remark] if flat else []
+    counts = (
+        (
+            (areas == 0) & (of_boxes >= 1),
+            "have the area 0 and a box of a pixel or more: COCO's AP takes them for small",
+        ),
+        (
+            areas > AREA_ROOM * whole + 1,
+            "have an area larger than image and box: COCO's AP for sizes goes by it",
+        ),
+    )
+    return stated, [f"{found.sum()} objects {what}" for found, what in counts if found.any()]
 
 
 def _pixels(mask: Mask, inside: int, height: int, width: int) -> float:

@@ -50,7 +50,7 @@ def read_skeleton(categories: list[dict[str, Any]], where: str) -> Skeleton:
     names = tuple(lists[0] or ())
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{where} has several keypoints called {twice[0]!r}; give each its own name")
-    edges = categories[0].get("skeleton", [])
+    edges = categories[0].get("skeleton") or []
     for edge in edges if isinstance(edges, list) else [edges]:
         if not (
             isinstance(edge, list)
@@ -119,7 +119,8 @@ def read_keypoints(
         if visibility not in VISIBILITIES:
             what = f"with the visibility {visibility:g}; take 0 (not labelled), 1 (covered) or 2"
         else:
-            what = f"at {x:g}, {y:g}, far from its image of {size[1]} x {size[0]} pixels; mend the annotation"
+            off = f"far from its image of {size[1]} x {size[0]} pixels" if finite[wrong[0]] else "not a place"
+            what = f"at {x:g}, {y:g}, {off}; mend the annotation"
         raise UserError(f"{subject} has the keypoint {name!r} {what}")
     points[:, :2] += PIXEL_CENTRE
     return {"keypoints": points.ravel(), "num_keypoints": int(labelled.sum())}

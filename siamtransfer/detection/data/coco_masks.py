@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from siamtransfer.detection.data.entries import Entries, are_numbers, first, numbers_of, shown, whole
-from siamtransfer.detection.data.near_image import beyond, far
+from siamtransfer.detection.data.near_image import EDGE, beyond, far
 from siamtransfer.detection.data.run_lengths import inside_pixels
 
 KEY = "segmentation"
@@ -53,7 +53,7 @@ def read_masks(entries: Entries, heights: np.ndarray, widths: np.ndarray) -> Mas
     masks = Masks(found, np.full(len(found), -1, np.int64))
     polygons, runs = [], []
     for position, mask in enumerate(found):
-        if mask is None or mask == []:
+        if mask is None or mask in ([], {}):
             found[position] = None
         elif type(mask) is list:
             polygons.append(position)
@@ -150,7 +150,7 @@ def _check_extents(
     of_object = np.flatnonzero(np.diff(owner[kept], prepend=-1))
     least, most = np.minimum.reduceat(least, of_object), np.maximum.reduceat(most, of_object)
     places, sides = owner[kept][of_object], size[kept][of_object]
-    apart = np.flatnonzero(((most < 0) | (least > sides)).any(axis=1))
+    apart = np.flatnonzero(((most < -EDGE) | (least > sides + EDGE)).any(axis=1))
     if apart.size:
         width, height = sides[apart[0]]
         raise entries.wrong(

@@ -16,7 +16,8 @@ import numpy as np
 
 from siamtransfer.utils.errors import UserError
 
-MOST_ID = 2**63 - 1
+MOST_ID = 2**128 - 1
+"""Programs that number by UUIDs write 128 bits."""
 EXACT = 2**53
 """Up to here every integer is a float, so that 3.0 is surely 3."""
 NUMBERS = frozenset((int, float))
@@ -33,7 +34,7 @@ def shown(value: Any) -> str:
 
 def whole(value: Any) -> int | None:
     """The integer that a value of JSON surely is, 3 or 3.0; None for True, "3", 3.5, and what has more than
-    64 bits."""
+    128 bits."""
     if type(value) is float and value.is_integer() and abs(value) <= EXACT:
         return int(value)
     return value if type(value) is int and abs(value) <= MOST_ID else None
@@ -68,7 +69,7 @@ class Entries:
         return [item.get(key, otherwise) for item in self.items]
 
     def integers(self, key: str, wanted: str) -> list[int]:
-        """A column of integers of 64 bits; whole floats are taken as such.
+        """A column of integers of up to 128 bits; whole floats are taken as such.
 
         Raises:
             UserError: a value is none; the sentence says what is `wanted`.

@@ -25,6 +25,7 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few, printable
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+MOST_OF_LVIS = 2**63 - 1  # of an id
 LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
@@ -66,10 +67,11 @@ def _check_exact(content: dict[str, Any], where: str) -> None:
         entries = Entries(name, content[name], where)
         for key in of_name:
             values = entries.column(key)
-            if set(map(type, values)) - {int}:
-                position = first(values, lambda value: type(value) is int)
+            if set(map(type, values)) - {int} or max(map(abs, values), default=0) > MOST_OF_LVIS:
+                position = first(values, lambda value: type(value) is int and abs(value) <= MOST_OF_LVIS)
                 raise entries.wrong(
-                    position, f"has the {key} {shown(values[position])}, and LVIS's evaluation takes integers"
+                    position,
+                    f"has the {key} {shown(values[position])}, and LVIS's evaluation takes integers",
                 )
     for position, mask in enumerate(entries.column("segmentation")):
         if type(mask) is list and any(type(part) is list and len(part) < POLYGON for part in mask):

@@ -66,6 +66,8 @@ def test_the_pairs_of_cocos_persons() -> None:
     skeleton = read_skeleton([{"id": 1, "name": "person", "keypoints": list(PERSON)}], "x.json")
     assert len(skeleton.flips) == 8 and ("left_ankle", "right_ankle") in skeleton.flips
     assert all(left.replace("left", "right") == right for left, right in skeleton.flips)
+    drawn_by_none = {"id": 1, "name": "person", "keypoints": list(PERSON), "skeleton": None}
+    assert read_skeleton([drawn_by_none], "x.json") == skeleton
 
 
 def keypoints(change: Callable[[list[Any]], Any]) -> Callable[[dict[str, Any]], None]:

@@ -180,6 +180,7 @@ def swap(key: str, value: Any, kind: str = "annotations") -> Change:
             "segmentation",
             lambda item: {"size": [HEIGHT, WIDTH], "counts": [float(run) for run in rectangle_runs(item)]},
         ),
+        swap("name", lambda item: f"{item['name']}\r\n", "categories"),
         lambda content: [item.pop("area") for item in content["annotations"]],
     ],
 )
@@ -200,7 +201,7 @@ def test_what_means_the_same_is_read_alike(change: Change, images: Path, tmp_pat
                 assert coco_masks.iou([mask], [expected_mask], [0]) == 1 and type(mask["size"][0]) is int
             else:
                 assert mask == same
-    assert not split.remarks
+    assert not split.remarks and split.classes == clean.classes
 
 
 def test_no_box_is_lost_with_its_mask(images: Path, tmp_path: Path) -> None:

@@ -73,7 +73,15 @@ def declared(encoding: str, text: str | None = None) -> str:
 
 @pytest.mark.parametrize(
     ("text", "flag"),
-    [("1", True), ("1.0", True), (" True\n", True), ("0", False), ("0.0", False), ("false", False)],
+    [
+        ("1", True),
+        ("1.0", True),
+        (" True\n", True),
+        ("0", False),
+        ("0.0", False),
+        ("false", False),
+        ("", False),  # as where the element is absent
+    ],
 )
 def test_a_flag_is_read_however_it_is_written(tmp_path: Path, text: str, flag: bool) -> None:
     """By both readers: of boxes, and of the classes that an image shows."""
@@ -85,7 +93,7 @@ def test_a_flag_is_read_however_it_is_written(tmp_path: Path, text: str, flag: b
     assert (images.labels.tolist(), ignored.tolist()) == ([[int(not flag)]], [[flag]])
 
 
-@pytest.mark.parametrize("text", ["yes", "2", "", "Unspecified", "-1", "nan", "1" * 5000])
+@pytest.mark.parametrize("text", ["yes", "2", "Unspecified", "-1", "nan", "1" * 5000])
 def test_another_flag_is_refused(tmp_path: Path, text: str) -> None:
     root = write_set(tmp_path, annotation(thing(difficult=f"<difficult>{text}</difficult>")))
     for action in (lambda: read(root), lambda: VocImages(root)):
