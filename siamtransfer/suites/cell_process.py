@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,7 +26,8 @@ from typing import Any
 
 from siamtransfer.cli.ending import EndOnSignal
 from siamtransfer.cli.entry import USER_ERROR
-from siamtransfer.utils.signals import INTERRUPTED
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.signals import INTERRUPTED, STOPPING
 
 PRELOADED = [
     "siamtransfer.suites.fork_server",
@@ -42,6 +45,8 @@ PRELOADED = [
 ]
 """What the fork server imports, if it can; programs import the rest when they need it."""
 CRASHED = 1
+SUITE = "SIAMTRANSFER_SUITE"
+"""The environment variable that tells the fork server the number of the suite's process."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,9 @@ class CellProcess:
 
     Attributes:
         results: becomes ready when there is an outcome; for multiprocessing.connection.wait.
+
+    Raises:
+        UserError: the fork server was killed.
     """
 
     def __init__(self, job: Job):
@@ -94,7 +102,18 @@ class CellProcess:
         self.results, results = context.Pipe(duplex=False)
         alive, self._alive = context.Pipe(duplex=False)
         self._process: BaseProcess = context.Process(target=_run, args=(job, results, alive))
-        self._process.start()
+        multiprocessing.resource_tracker.ensure_running()  # which would let the signals through again
+        with _held_back():
+            os.environ[SUITE] = str(os.getpid())
+            multiprocessing.forkserver.ensure_running()
+            del os.environ[SUITE]
+        try:
+            self._process.start()
+        except (EOFError, ConnectionError) as error:
+            raise UserError(
+                "the process that starts the cells of a suite was ended, by the system where memory ran out, "
+                "or by hand: give the job more memory, and run the same command again, which goes on"
+            ) from error
         results.close()
         alive.close()
 
@@ -133,6 +152,20 @@ class CellProcess:
         return sent or Outcome(status or CRASHED, f"the process ended with status {status} and no word")
 
 
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Holds back the signals of STOPPING, for this thread and for what it starts meanwhile.
+
+    A signal may reach the whole process group, as that of a terminal does, or of a scheduler. The fork server
+    is started so: the signal is the suite's, which ends its cells, and the kernel ends the server with it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _run(job: Job, results: Connection, alive: Connection) -> None:
     """The whole life of the process."""
     os.setsid()  # a Ctrl-C of the terminal reaches the suite, which hands it on
@@ -154,10 +187,11 @@ def _run(job: Job, results: Connection, alive: Connection) -> None:
 
 
 def _outcome_of(job: Job) -> Outcome:
-    from siamtransfer.utils.errors import ErrorAfterRecord, UserError
+    from siamtransfer.utils.errors import ErrorAfterRecord
     from siamtransfer.utils.log import say
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # held back since the fork server's start
         return Outcome(0, value=_work(job))
     except ErrorAfterRecord as error:  # such as that of a tracker: nothing has to be measured again
         say(f"error: {error}")
