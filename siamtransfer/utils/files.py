@@ -7,11 +7,20 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from siamtransfer.utils.disk_errors import cannot_write
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.temporary import clean_beside, create_beside, temporary_path
+
+
+class _Rename(NamedTuple):
+    """A file that gets its name: `hidden` becomes `path`, whose old content stays as `kept` until all have
+    theirs."""
+
+    path: Path
+    hidden: Path
+    kept: Path | None
 
 
 class FileGroup:
@@ -65,19 +74,19 @@ class FileGroup:
         for _, file in self._files:
             file.flush()
             os.fsync(file.fileno())
-        published: list[tuple[Path, Path | None]] = []
+        published: list[_Rename] = []
         try:
             for path, file in reversed(self._files):
                 kept = _second_name(path) if len(self._files) > 1 else None
-                published.append((path, kept))
-                Path(file.name).replace(path)
+                published.append(_Rename(path, Path(file.name), kept))
+                published[-1].hidden.replace(path)
         except BaseException:
             _take_back(published)
             raise
-        for _, kept in published:
-            if kept is not None:
-                kept.unlink(missing_ok=True)
-        for folder in {path.parent for path, _ in published}:
+        for rename in published:
+            if rename.kept is not None:
+                rename.kept.unlink(missing_ok=True)
+        for folder in {rename.path.parent for rename in published}:
             _sync_folder(folder)
 
     def _named_by(self, error: OSError) -> Path:
@@ -97,15 +106,14 @@ def _second_name(path: Path) -> Path | None:
     return name
 
 
-def _take_back(published: list[tuple[Path, Path | None]]) -> None:
-    """Undoes renames, of which the last has failed: what was there before has its name again."""
-    *renamed, (_, last_kept) = published
-    with contextlib.suppress(OSError):
-        if last_kept is not None:
-            last_kept.unlink()
-    for path, kept in renamed:
+def _take_back(published: list[_Rename]) -> None:
+    """Undoes renames, of which the last may have failed: what was there before has its name again."""
+    for path, hidden, kept in published:
         with contextlib.suppress(OSError):
-            path.unlink() if kept is None else kept.replace(path)
+            if not os.path.lexists(hidden):  # it was renamed
+                path.unlink() if kept is None else kept.replace(path)
+            elif kept is not None:
+                kept.unlink()
 
 
 @contextlib.contextmanager

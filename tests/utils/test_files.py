@@ -213,6 +213,30 @@ def test_a_group_whose_rename_fails_leaves_everything_as_it_was(
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("before", [{}, {"a.npz": "old npz"}, {"a.json": "old json", "a.npz": "old npz"}])
+def test_a_signal_right_behind_a_rename_leaves_everything_as_it_was(
+    number: int, before: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    rename, renamed = Path.replace, 0
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal renamed
+        renamed += 1
+        rename(self, target)
+        if renamed == number:
+            raise KeyboardInterrupt
+        return target
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        changed_by_a_group(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.fault
 def test_a_group_of_which_one_finds_no_room_leaves_nothing(tmp_path: Path) -> None:
     """The kernel takes 1,000 bytes a file; the record is larger, its predictions are not."""
     process = context().Process(target=write_group_in_small_files, args=(tmp_path,))
