@@ -9,6 +9,7 @@ fills it in.
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,9 @@ def write_torch_export(
         UserError: torch.export cannot record the network, or the file gives other features.
     """
     program = record_graph(network, dynamic_size=dynamic_size, with_preprocessing=with_preprocessing)
-    torch.export.save(program, out, extra_files={NAME: account_text(account_of(network, "torch-export"))})
+    content = io.BytesIO()  # where a file that torch opens finds no room, torch ends the process
+    torch.export.save(program, content, extra_files={NAME: account_text(account_of(network, "torch-export"))})
+    out.write_bytes(content.getbuffer())
     return prove_sizes(
         network,
         _in_a_process(network, out, with_preprocessing),

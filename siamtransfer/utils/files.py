@@ -11,7 +11,8 @@ from typing import IO, NamedTuple
 
 from siamtransfer.utils.disk_errors import cannot_write
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.temporary import clean_beside, create_beside, temporary_path
+from siamtransfer.utils.small_files import read_own_bytes
+from siamtransfer.utils.temporary import clean_beside, create_beside, failed_write, temporary_path
 
 
 class _Rename(NamedTuple):
@@ -31,6 +32,9 @@ class FileGroup:
     last. Where the block or a later rename fails, every path has its old content, or is absent as before.
     A process that is killed between two renames leaves the later opened ones, so what names the others has
     to be opened first.
+
+    Where the disk has refused bytes, the block ends with that error, whatever the library that wrote them
+    made of it.
     """
 
     def __init__(self) -> None:
@@ -62,6 +66,7 @@ class FileGroup:
         except OSError as failed:
             error = failed
         finally:
+            refused = [(path, why) for path, file in self._files if (why := failed_write(file))]
             for _, file in self._files:
                 with contextlib.suppress(OSError):  # of bytes that found no room
                     file.close()
@@ -69,6 +74,8 @@ class FileGroup:
                     Path(file.name).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise cannot_write(self._named_by(error), error) from error
+        if isinstance(error, Exception) and refused:  # a library's, such as torch.save's on a full disk
+            raise cannot_write(*refused[0]) from refused[0][1]
 
     def _publish(self) -> None:
         for _, file in self._files:
@@ -129,6 +136,18 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         yield files.open(path)
 
 
+def write_all(descriptor: int, content: bytes | bytearray) -> None:
+    """Writes all bytes to an open file. A disk that is nearly full takes a part first, and refuses the rest
+    then.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` (UTF-8) to `path` atomically."""
     with atomic_write(path) as file:
@@ -158,10 +177,10 @@ def read_checked_text(path: str | Path) -> str:
             with the file's name.
     """
     path = Path(path)
-    content = path.read_bytes()
+    content = read_own_bytes(path)
     beside = checksum_path(path)
     try:
-        expected = beside.read_bytes().split()
+        expected = read_own_bytes(beside).split()
     except FileNotFoundError:
         expected = None
     if expected is not None and expected[:1] != [hashlib.sha256(content).hexdigest().encode()]:

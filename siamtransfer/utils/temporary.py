@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -19,7 +20,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from siamtransfer.utils.disk_errors import cannot_write
 
@@ -66,13 +67,37 @@ def create_beside(path: Path) -> IO[bytes]:
     """
     for _ in range(_TRIES):
         try:
-            file = temporary_path(path).open("x+b")
+            file = _open_new(temporary_path(path))
         except FileExistsError:
             continue
         if _lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
             return file
         file.close()
-    return temporary_path(path).open("x+b")
+    return _open_new(temporary_path(path))
+
+
+def failed_write(file: IO[bytes]) -> OSError | None:
+    """The error with which the disk has refused bytes of a file of `create_beside`, if it has: libraries that
+    write into the file may raise another one instead."""
+    raw = getattr(file, "raw", None)
+    return raw.failure if isinstance(raw, _NewFile) else None
+
+
+class _NewFile(io.FileIO):
+    """A new file that remembers why its disk took no more."""
+
+    failure: OSError | None = None
+
+    def write(self, content: Any) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _open_new(path: Path) -> IO[bytes]:
+    return io.BufferedRandom(_NewFile(str(path), "x+b"))
 
 
 @contextlib.contextmanager

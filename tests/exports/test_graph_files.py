@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +92,27 @@ def test_a_torch_export_file(checkpoint: Path, tmp_path: Path) -> None:
     x = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(module(x), features(x), atol=1e-5, rtol=1e-4)
     assert json.loads(kept["siamtransfer.json"])["weights_digest"] == record["provenance"]["weights_digest"]
+
+
+@pytest.mark.fault
+def test_a_torch_export_file_without_room_ends_no_process(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch ends the process (SIGABRT) where a file that it opens itself finds no room: it gets none."""
+
+    def save(_: Any, file: Any, **__: Any) -> None:
+        assert not isinstance(file, str | Path)
+        file.write(b"a program")
+
+    def no_room(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch_export_file, "record_graph", lambda *_, **__: None)
+    monkeypatch.setattr(torch.export, "save", save)
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    with pytest.raises(UserError, match=r"cannot write .*/out\.pt2: No space left on device \("):
+        export.main([str(checkpoint), str(tmp_path / "out.pt2"), "--to", "torch-export"])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
 
 def test_a_process_that_cannot_run_the_file(tmp_path: Path) -> None:

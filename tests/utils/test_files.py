@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.small_runs import context
 
 from siamtransfer.utils.errors import UserError
@@ -256,4 +257,26 @@ def write_group_in_small_files(folder: Path) -> None:
     except UserError as error:
         assert str(error).startswith(f"cannot write {folder / 'a.json'}: File too large ("), error
         assert str(error).endswith("raise the limit (ulimit -f) or choose another folder"), error
+        raise SystemExit(3) from error
+
+
+@pytest.mark.fault
+def test_what_a_library_makes_of_a_full_disk_is_told_by_the_disks_error(tmp_path: Path) -> None:
+    """torch.save raises a RuntimeError about positions where a file takes no more."""
+    process = context().Process(target=save_in_small_files, args=(tmp_path,))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 3
+    assert names(tmp_path) == []
+
+
+def save_in_small_files(folder: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        with atomic_write(folder / "a.pth") as file:
+            torch.save({"weight": torch.zeros(10_000)}, file)
+    except UserError as error:
+        assert str(error).startswith(f"cannot write {folder / 'a.pth'}: File too large ("), error
+        assert type(error.__cause__) is OSError
         raise SystemExit(3) from error
