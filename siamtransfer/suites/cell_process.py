@@ -27,7 +27,7 @@ from typing import Any
 from siamtransfer.cli.ending import EndOnSignal
 from siamtransfer.cli.entry import USER_ERROR
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.signals import INTERRUPTED, STOPPING
+from siamtransfer.utils.signals import INTERRUPTED, STOPPING, why_killed
 
 PRELOADED = [
     "siamtransfer.suites.fork_server",
@@ -146,9 +146,7 @@ class CellProcess:
         status = self._process.exitcode
         assert status is not None
         if status < 0:
-            name = signal.Signals(-status).name
-            more = ": the machine may have run out of memory" if name == "SIGKILL" else ""
-            return Outcome(status, f"the process was killed by {name}{more}")
+            return Outcome(status, f"the process was {why_killed(-status)}")
         return sent or Outcome(status or CRASHED, f"the process ended with status {status} and no word")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from siamtransfer.utils.log import say
-from siamtransfer.utils.signals import heeded
+from siamtransfer.utils.signals import heeded, why_killed
 
 _PR_SET_PDEATHSIG = 1  # Linux: <sys/prctl.h>
 _AS_SIGTERM = ("SIGUSR1", "SIGUSR2", "SIGXCPU")  # which torchrun does not know
@@ -84,11 +84,15 @@ class Child:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Waits for the command, and gives the signals back."""
+        """Waits for the command, gives the signals back, and says which signal has killed the command, if it
+        was none that this process was sent."""
         try:
             self.process.__exit__(None, None, None)
         finally:
             self._return_signals()
+        status = self.process.returncode
+        if status < 0 and not self.came:
+            say(f"the run was {why_killed(-status)}")
 
     @property
     def status(self) -> int:

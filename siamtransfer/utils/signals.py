@@ -30,6 +30,19 @@ def heeded() -> tuple[signal.Signals, ...]:
     return tuple(number for number in STOPPING if not (ignored and number == hangup))
 
 
+def why_killed(number: int) -> str:
+    """What to say of a process that a signal has killed: its name, the usual cause and the cure."""
+    name = signal.Signals(number).name
+    if number == getattr(signal, "SIGKILL", None):
+        return "killed by SIGKILL: the machine may have run out of memory; give the job more, or use less"
+    if name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"):
+        return (
+            f"killed by {name}, in the native code of a library: PYTHONFAULTHANDLER=1 before the same "
+            "command names the place, and docs/TROUBLESHOOTING.md what helps"
+        )
+    return f"killed by {name}"
+
+
 class Taken:
     """Takes the signals `heeded()` by `handler`, and tells a thread of each; the earlier handlers return at
     the end. In another thread than the main one it does nothing, for Python forbids it.

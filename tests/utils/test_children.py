@@ -107,12 +107,21 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_command_that_a_signal_killed_has_the_status_of_a_shell() -> None:
+def test_a_command_that_a_signal_killed_has_the_status_of_a_shell_and_is_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from siamtransfer.utils.children import run_child
 
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP)]
     code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     assert run_child([sys.executable, "-c", code]).returncode == 137
+    assert "the run was killed by SIGKILL: the machine may have run out of memory" in capsys.readouterr().err
+    crash = "import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()"
+    assert run_child([sys.executable, "-c", crash]).returncode == 134
+    said = capsys.readouterr().err
+    assert "the run was killed by SIGABRT, in the native code of a library: PYTHONFAULTHANDLER=1" in said
+    assert run_child([sys.executable, "-c", "raise SystemExit(3)"]).returncode == 3
+    assert capsys.readouterr().err == ""
     with pytest.raises(NotADirectoryError):
         run_child([os.devnull + "/no/such/command"])
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP)]
