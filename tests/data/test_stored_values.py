@@ -128,7 +128,7 @@ def test_damage_is_a_sentence(
     path = tmp_path_factory.getbasetemp() / f"damaged.{kind}"
     path.write_bytes(damaged)
     for read in (read_mask, read_depth):
-        began = time.monotonic()
+        began = time.process_time()
         try:
             values = read(str(path))
         except UserError as error:
@@ -140,7 +140,7 @@ def test_damage_is_a_sentence(
                 assert np.array_equal(values, original), (
                     "of a file that is cut everything is there, or nothing"
                 )
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began < 5
 
 
 def test_lists_beside_masks_are_read_with_bounds(tmp_path: Path) -> None:

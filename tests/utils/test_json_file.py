@@ -45,13 +45,13 @@ def test_what_json_writes_is_read(tmp_path: Path) -> None:
     ids=lambda value: str(value)[:30],
 )
 def test_what_is_no_json_of_ours_is_one_sentence(text: str, words: str) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(UserError) as caught:
         parse_json(text, "a.json")
     assert str(caught.value).startswith("a.json ")
     assert words in str(caught.value)
     assert is_sentence(caught.value)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @examples(60)
