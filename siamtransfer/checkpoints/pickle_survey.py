@@ -49,13 +49,7 @@ def survey(file: IO[bytes], end: int, steps: int = 0) -> Survey:
     try:
         with _without_collections():
             machine.run()
-    except (
-        LookupError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-    ):  # an empty stack, no such opcode, a cut
+    except (LookupError, ValueError, EOFError, AttributeError, TypeError):  # an empty stack, a cut, no opcode
         return Survey(tuple(machine.names), False, machine.steps)
     return Survey(tuple(machine.names), True, machine.steps)
 

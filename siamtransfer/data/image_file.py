@@ -15,6 +15,7 @@ from typing import IO
 from siamtransfer.data.pixel_form import RGB, PixelForm
 from siamtransfer.data.sizes import too_many_bytes
 from siamtransfer.data.unreadable import UnreadableImage
+from siamtransfer.utils.regular_files import special_kind
 from siamtransfer.utils.text import printable
 
 MOST_BYTES = 2**30
@@ -22,13 +23,6 @@ MOST_BYTES = 2**30
 read by default has 89 million pixels, which are 716 MB at four channels of 16 bits."""
 
 _BYTES = 8  # of a value, at most
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 def byte_limit(form: PixelForm) -> int:
@@ -57,9 +51,8 @@ def open_image(path: str | os.PathLike[str], where: str | None = None, form: Pix
         raise _cannot_open(where, path, error) from error
     try:
         status = os.fstat(descriptor)
-        for is_kind, name in _KINDS:
-            if is_kind(status.st_mode):
-                raise UnreadableImage(where, f"it is {name} and no file")
+        if (kind := special_kind(status.st_mode)) is not None:
+            raise UnreadableImage(where, f"it is {kind} and no file")
         require_bytes(status.st_size, where, form)
     except BaseException:
         os.close(descriptor)

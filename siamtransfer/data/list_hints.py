@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from siamtransfer.utils.regular_files import special_kind
 from siamtransfer.utils.text import printable
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters, since one is a disk of Windows
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _QUOTES = "\"'`"
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
 
 
 def hint_on(text: str, base: Path, exists: Callable[[str], bool]) -> str:
@@ -71,4 +64,4 @@ def _kind_of_path(path: Path) -> str | None:
         mode = path.stat().st_mode
     except (OSError, ValueError):
         return None
-    return next((name for is_kind, name in _KINDS if is_kind(mode)), None)
+    return special_kind(mode)

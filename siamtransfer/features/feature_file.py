@@ -120,8 +120,7 @@ def _map_member(path: Path, name: str) -> np.memmap | None:
         shape, fortran, dtype = header[version](file)
         if fortran or dtype.hasobject or len(shape) != 2:
             return None
-        if (
-            not dtype.isnative or dtype.itemsize > 8
-        ):  # torch takes no other order of bytes, and no long double
+        # torch takes no other order of bytes, and no long double
+        if not dtype.isnative or dtype.itemsize > 8:
             return None
         return np.memmap(path, dtype, "r", file.tell(), shape)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from siamtransfer.utils.files import write_all
+
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -58,9 +60,7 @@ class EventFile:
             records += _record(event.SerializeToString(), masked_crc32c)
         assert self._file is not None
         try:
-            left = memoryview(records)
-            while left:  # a disk that is nearly full takes a part first
-                left = left[os.write(self._file, left) :]
+            write_all(self._file, records)
         except OSError as error:
             error.filename = str(self.path)
             with contextlib.suppress(OSError):

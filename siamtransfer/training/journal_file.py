@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from siamtransfer.training.journal_rows import checksum_line, checksum_path, read_rows
-from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.files import atomic_write, write_all
 from siamtransfer.utils.strict_json import to_json
 
 Row = dict[str, Any]
@@ -67,7 +67,7 @@ class JournalFile:
         texts = (line + b"\n", checksum_line(row["step"], crc) + b"\n")
         try:
             for file, text in zip(self._files, texts, strict=True):
-                _write_all(file, text)
+                write_all(file, text)
         except OSError:
             for file, length in zip(self._files, self._lengths, strict=True):
                 with contextlib.suppress(OSError):
@@ -152,10 +152,3 @@ def _written_anew(path: Path, beside: Path, rows: list[Row]) -> _Kept:
             file.writelines(content)
     recent = [row for row in rows if row["step"] == rows[-1]["step"]]
     return _Kept(sum(map(len, lines)), sum(map(len, checksums)), len(rows), crc, recent)
-
-
-def _write_all(file: int, text: bytes) -> None:
-    """Writes all bytes; a disk that is nearly full takes a part first, and refuses the rest then."""
-    left = memoryview(text)
-    while left:
-        left = left[os.write(file, left) :]

@@ -18,6 +18,7 @@ LARGE = 2**30
 _LEAST_SHARE = 0.1
 _MOST_PIECES = 1000
 _KINDS = (
+    (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
     (stat.S_ISCHR, "a device"),
@@ -40,13 +41,18 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
         return
     except OSError as error:  # a loop of links, a name that is too long, a file where a folder should be
         raise UserError(f"{printable(path)} cannot be read: {error.strerror}") from error
-    for is_kind, what in _KINDS:
-        if is_kind(status.st_mode):
-            raise UserError(
-                f"{printable(path)} is {what}, not a file: copy its content into a file, and give that"
-            )
+    what = special_kind(status.st_mode)
+    if what is not None and not stat.S_ISDIR(status.st_mode):
+        raise UserError(
+            f"{printable(path)} is {what}, not a file: copy its content into a file, and give that"
+        )
     if stat.S_ISREG(status.st_mode) and status.st_size >= LARGE:
         _refuse_holes(Path(path), status.st_size)
+
+
+def special_kind(mode: int) -> str | None:
+    """What a file of this mode (st_mode) is, such as a pipe or a folder; None for an ordinary file."""
+    return next((what for is_kind, what in _KINDS if is_kind(mode)), None)
 
 
 def _refuse_holes(path: Path, size: int) -> None:

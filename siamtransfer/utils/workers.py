@@ -69,9 +69,8 @@ def lost_worker(error: RuntimeError, option: str | None = None) -> str | None:
 def _begin(parent: int, in_main_thread: bool, _: int) -> None:
     import torch
 
-    signal.set_wakeup_fd(
-        -1
-    )  # a forked process has its parent's, who would take a worker's signals for its own
+    # A forked process has its parent's, who would take a worker's signals for its own.
+    signal.set_wakeup_fd(-1)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -121,7 +121,7 @@ def test_a_journal_that_is_not_patient_says_so_at_once(
     def refuse(file: int, text: bytes) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(journal_file, "_write_all", refuse)
+    monkeypatch.setattr(journal_file, "write_all", refuse)
     with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: Input/output error .*look at it"):
         journal.write(1, {"loss": 1.0})
 
