@@ -11,6 +11,14 @@ class UserError(Exception):
     Programs print it as `error: …` on stderr and exit with status 2; there is no traceback.
     """
 
+    def __str__(self) -> str:
+        """The sentence, with which PyTorch ends the whole traceback that it passes as the only argument where
+        a worker process of a DataLoader raised the error."""
+        text, kind = super().__str__(), type(self)
+        if not text.startswith(f"Caught {kind.__name__} in "):
+            return text
+        return text.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+
 
 class ErrorAfterRecord(UserError):
     """What went wrong after the work: the record is complete.

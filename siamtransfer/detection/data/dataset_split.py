@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from siamtransfer.data.decode import FORMATS
 from siamtransfer.data.effort import require_bounded
 from siamtransfer.data.orientation import UPRIGHT, orientation_of_png
+from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.detection.data.image_names import elsewhere
 from siamtransfer.detection.data.near_image import beyond, far
 from siamtransfer.utils.errors import UserError
@@ -95,6 +96,8 @@ def read_image(record: ImageRecord) -> np.ndarray:
         require_bounded(data, path)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnreadableImage as error:
+        raise _unreadable(path, error.why) from error
     except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
         raise _unreadable(path, error) from error
 
@@ -265,7 +268,7 @@ def _other_size(record: ImageRecord, header: _Header, name: str) -> UserError:
     return UserError(f"{image} and {says}; {cure}")
 
 
-def _unreadable(path: str, error: Exception) -> UserError:
+def _unreadable(path: str, error: Exception | str) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"cannot read the image {printable(path)} ({reason}); restore it or take it out of the annotations"

@@ -94,6 +94,26 @@ class DetectionData:
             for annotation in split.annotations
         )
 
+    def without_masks(self) -> str | None:
+        """The first part with an object that has no mask, and which object that is, as the begin of a
+        sentence; None where every object has one."""
+        for split in (*self.train_splits, self.test_split):
+            bare = [
+                (number, record["file_name"])
+                for record in split.records
+                for number, annotation in enumerate(record["annotations"])
+                if "segmentation" not in annotation
+            ]
+            if bare and len(bare) == len(split.annotations):
+                return f"{split.name} has boxes only"
+            if bare:
+                number, image = bare[0]
+                return (
+                    f"{len(bare):,} of the {len(split.annotations):,} objects of {split.name} have no mask, "
+                    f"object {number} (counted from 0) of {printable(image)} for one"
+                )
+        return None
+
     @property
     def mask_format(self) -> Literal["polygon", "bitmask"]:
         """Detectron2's INPUT.MASK_FORMAT: bitmask when an object to train on has run lengths."""

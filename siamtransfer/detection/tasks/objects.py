@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 from siamtransfer.detection.data.dataset_split import ImageRecord, corners
 from siamtransfer.detection.data.datasets import DetectionData
+from siamtransfer.detection.detectron2.readable_images import ReadableImages
 from siamtransfer.detection.lr_search import hold_out
 from siamtransfer.detection.tasks.task import Task, TrainingOrder
 from siamtransfer.utils.errors import UserError
@@ -95,11 +96,8 @@ class ObjectsTask(Task):
         name = cfg.DATALOADER.SAMPLER_TRAIN
         if name not in (PLAIN, REPEATED):
             raise UserError(f"DATALOADER.SAMPLER_TRAIN is {name!r}; take {PLAIN} or {REPEATED}")
-        if cfg.MODEL.MASK_ON and not data.has_masks:
-            raise UserError(
-                f"MODEL.MASK_ON is set and {data.train_splits[0].name} or {data.test_split.name} has boxes "
-                "only; append MODEL.MASK_ON False"
-            )
+        if cfg.MODEL.MASK_ON and (without := data.without_masks()) is not None:
+            raise UserError(f"MODEL.MASK_ON is set and {without}; append MODEL.MASK_ON False")
         train, test = register(data)
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (train,), (test,)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(data.classes)
@@ -127,20 +125,25 @@ class ObjectsTask(Task):
             )
         else:
             sampler = order.shuffled(len(records))
-        return build_detection_train_loader(cfg, dataset=records, sampler=sampler, mapper=self.mapper(cfg))
+        mapper = ReadableImages(self.mapper(cfg))
+        return build_detection_train_loader(cfg, dataset=records, sampler=sampler, mapper=mapper)
 
     def mapper(self, cfg: Any) -> Any:
-        """Makes of a record what the model trains on; None: Detectron2's own."""
-        if not cfg.INPUT.LARGE_JITTER.SIZE:
-            return None
+        """Makes of a record what the model trains on."""
+        from detectron2.data import DatasetMapper
+
         from siamtransfer.detection.detectron2.large_jitter import jittered_mapper
+
+        if not cfg.INPUT.LARGE_JITTER.SIZE:
+            return DatasetMapper(cfg, is_train=True)
 
         return jittered_mapper(cfg)
 
     def test_loader(self, cfg: Any) -> Any:
-        from detectron2.data import build_detection_test_loader
+        from detectron2.data import DatasetMapper, build_detection_test_loader
 
-        return build_detection_test_loader(cfg, cfg.DATASETS.TEST[0])
+        mapper = ReadableImages(DatasetMapper(cfg, is_train=False))
+        return build_detection_test_loader(cfg, cfg.DATASETS.TEST[0], mapper=mapper)
 
     def __str__(self) -> str:
         return str(self.data)

@@ -62,9 +62,9 @@ class InstancesTransfer(Transfer[Sample]):
         self.recipe.check(
             self.count, world_size, "images with objects" if self.recipe.filter_empty else "images"
         )
-        if self.recipe.design.masks and not self.task.data.has_masks:
+        if self.recipe.design.masks and (without := self.task.data.without_masks()) is not None:
             raise UserError(
-                "a Mask R-CNN needs a mask of every object, and these data have none for some; train boxes"
+                f"a Mask R-CNN needs a mask of every object, and {without}; append MODEL.MASK_ON False"
             )
 
     def build(self) -> FasterRCNN:

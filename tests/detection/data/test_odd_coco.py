@@ -33,6 +33,7 @@ from support.thorough import more
 from siamtransfer.detection.data import annotation_json
 from siamtransfer.detection.data.coco_annotations import read_coco
 from siamtransfer.detection.data.dataset_split import DetectionSplit, read_image
+from siamtransfer.detection.data.datasets import DetectionData
 from siamtransfer.detection.data.run_lengths import inside_pixels
 from siamtransfer.utils.errors import UserError
 
@@ -232,6 +233,19 @@ def test_oddities_that_stay_are_counted(images: Path, tmp_path: Path) -> None:
         "1 masks reach more than a pixel beyond their image: training cuts them off",
         "1 objects have the area 0 and a box of a pixel or more: COCO's AP takes them for small",
     )
+
+
+def test_the_first_object_without_a_mask_is_named(images: Path, tmp_path: Path) -> None:
+    def told(masks: int) -> str | None:
+        content = coco_content()
+        for item in content["annotations"][masks:]:
+            del item["segmentation"]
+        split = opened(content, images, tmp_path / "own.json")
+        return DetectionData((split,), split).without_masks()
+
+    assert told(3) is None and told(0) == "own has boxes only"
+    image = images / "p1.jpg"
+    assert told(1) == f"2 of the 3 objects of own have no mask, object 0 (counted from 0) of {image} for one"
 
 
 @pytest.mark.parametrize(
