@@ -9,6 +9,7 @@ import timm
 import torch
 import torchvision
 from support.originals import as_trained, sharpened
+from support.thorough import more
 from torch import nn
 
 from siamtransfer.backbones.architecture import Architecture, build_backbone
@@ -99,7 +100,7 @@ def test_folding_and_layers_keep_the_geometry(architecture: Architecture) -> Non
 
 @pytest.mark.parametrize(
     ("name", "heads"),
-    [("vit_small_patch16_224", 12), ("vit_small_patch16_224", 8), ("vit_tiny_patch16_224", 6)],
+    [("vit_small_patch16_224", 12), more("vit_small_patch16_224", 8), ("vit_tiny_patch16_224", 6)],
 )
 def test_heads_of_a_vit(name: str, heads: int) -> None:
     theirs = sharpened(as_trained(timm.create_model(name, num_classes=0, num_heads=heads)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from support.checkpoint_files import own_checkpoint, save
+from support.thorough import more
 
 from siamtransfer.backbones.architecture import Architecture, build_backbone
 from siamtransfer.checkpoints.normalisation import Normalisation, parse_normalisation
@@ -30,7 +32,7 @@ def resnet(channels: int, width: int = 8) -> dict[str, torch.Tensor]:
     return build_backbone("resnet18", width=width, stem="small", in_channels=channels).state_dict()
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+@pytest.mark.parametrize("channels", [1, more(2), more(4), 13])
 @pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_convnext", "test_efficientnet"])
 def test_files_of_other_channels_give_the_features_of_their_network(tmp_path: Path, name: str, channels: int):
     torch.manual_seed(0)
@@ -103,7 +105,7 @@ def test_a_network_that_is_named_takes_the_channels_of_the_file(tmp_path):
         read_backbone(file, options=ReadingOptions(architecture="timm:test_convnext"))
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small", "vit_b_32"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small", more("vit_b_32")])
 def test_classifiers_of_torchvision_are_read_with_other_channels(tmp_path, name):
     model = torchvision.models.get_model(name, num_classes=3).eval()
     path, first = next((p, m) for p, m in model.named_modules() if isinstance(m, torch.nn.Conv2d))
@@ -192,8 +194,18 @@ def test_an_untrained_baseline_has_channels():
         load_backbone("random:resnet18:channels=0")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "timm:test_vit", "timm:test_convnext", "timm:resnet18d"])
-@pytest.mark.parametrize("channels", [1, 4, 7])
+@pytest.mark.parametrize(
+    ("channels", "name"),
+    [
+        *itertools.product((1, 4, 7), ("timm:test_vit", "timm:test_convnext")),
+        (7, "resnet18"),
+        (4, "timm:resnet18d"),
+        *(
+            more(*each)
+            for each in ((1, "resnet18"), (4, "resnet18"), (1, "timm:resnet18d"), (7, "timm:resnet18d"))
+        ),
+    ],
+)
 def test_weights_for_colours_are_adapted_as_timm_adapts_them(tmp_path, name, channels):
     bare = name.removeprefix("timm:")
     torch.manual_seed(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.thorough import more
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -55,13 +56,13 @@ def write(name: str, folder: Path, model: str = "Model", **options: Any) -> Any:
     ("family", "options", "feature", "name"),
     [
         ("ViT", TINY, class_token, "timm:vit_tiny_patch16_224"),
-        ("ViTMAE", {**TINY, "mask_ratio": 0.0}, class_token, "timm:vit_tiny_patch16_224"),
+        more("ViTMAE", {**TINY, "mask_ratio": 0.0}, class_token, "timm:vit_tiny_patch16_224"),
         ("DeiT", TINY, None, "timm:deit_tiny_distilled_patch16_224"),
-        ("Dinov2WithRegisters", DINOV2, class_token, "timm:vit_small_patch14_reg4_dinov2"),
+        more("Dinov2WithRegisters", DINOV2, class_token, "timm:vit_small_patch14_reg4_dinov2"),
         ("DINOv3ViT", {**SMALL, "num_register_tokens": 4}, class_token, "timm:vit_small_patch16_dinov3_qkvb"),
-        ("DINOv3ConvNext", {}, pooled, "timm:convnext_tiny"),
+        more("DINOv3ConvNext", {}, pooled, "timm:convnext_tiny"),
         ("ConvNext", {}, pooled, "timm:convnext_tiny"),
-        ("Swin", {}, pooled, "timm:swin_tiny_patch4_window7_224"),
+        more("Swin", {}, pooled, "timm:swin_tiny_patch4_window7_224"),
         ("ResNet", {}, pooled, "resnet50"),
     ],
 )
@@ -146,17 +147,20 @@ def test_the_heads_of_both_towers_network_are_those_of_vision_config(tmp_path: P
     assert read.reading.heads == Fact(4, "config.json beside the file")
 
 
-def test_vision_towers(tmp_path: Path) -> None:
-    for family, options, name in (
+@pytest.mark.parametrize(
+    ("family", "options", "name"),
+    [
         ("CLIP", {**CLIP, "hidden_act": "gelu"}, "timm:vit_medium_patch32_clip_224"),
-        ("Siglip", {}, "timm:vit_base_patch16_siglip_224"),
-    ):
-        network = write(family, tmp_path / family, "VisionModel", **options)
-        backbone, read = load_backbone(tmp_path / family)
-        assert read.name == name
-        images = torch.randn(1, 3, 224, 224)
-        with torch.no_grad():
-            torch.testing.assert_close(backbone(images), pooled(network(images)), atol=1e-5, rtol=1e-5)
+        more("Siglip", {}, "timm:vit_base_patch16_siglip_224"),
+    ],
+)
+def test_vision_towers(family: str, options: dict[str, Any], name: str, tmp_path: Path) -> None:
+    network = write(family, tmp_path, "VisionModel", **options)
+    backbone, read = load_backbone(tmp_path)
+    assert read.name == name
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images), pooled(network(images)), atol=1e-5, rtol=1e-5)
 
 
 def test_a_models_head_is_left_out_by_name(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from support.thorough import more
 from torch import Tensor, nn
 
 from siamtransfer.checkpoints.facts import AmbiguousReading
@@ -50,13 +51,13 @@ def write(state: Mapping[str, Tensor] | dict[str, Any], path: Path) -> Path:
 @pytest.mark.parametrize(
     "name",
     [
-        "vit_small_patch14_dinov2",
+        more("vit_small_patch14_dinov2"),
         "vit_small_patch14_reg4_dinov2",
         "vit_small_patch16_dinov3",
         "convnext_atto",
-        "swin_tiny_patch4_window7_224",
+        more("swin_tiny_patch4_window7_224"),
         "regnety_002",
-        "resnet50d",
+        more("resnet50d"),
         "ghostnet_050",
     ],
 )

@@ -12,6 +12,7 @@ import timm
 import torch
 from support.checkpoint_files import random_state, same_tensors, save
 from support.public_formats import HEAD, under
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.checkpoints.normalisation import CAFFE, IMAGENET
@@ -83,9 +84,9 @@ def beit(state: State) -> Any:
     ("name", "as_stored", "options", "dropped"),
     [
         ("vit_tiny_patch16_224", mugs, {}, {"projector", "branch student", "blocks of the local group"}),
-        ("vit_tiny_patch16_224", mugs_alone, {}, {"blocks of the local group"}),
+        more("vit_tiny_patch16_224", mugs_alone, {}, {"blocks of the local group"}),
         ("swin_tiny_patch4_window7_224", esvit, {}, {"projector", "branch student"}),
-        ("swin_tiny_patch4_window7_224", simmim, {}, {"mask token", "decoder"}),
+        more("swin_tiny_patch4_window7_224", simmim, {}, {"mask token", "decoder"}),
         ("beit_base_patch16_224", beit, {"global_pool": "token"}, {"mask token", "head"}),
     ],
 )

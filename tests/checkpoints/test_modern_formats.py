@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from support.public_formats import as_open_clip
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.checkpoints.facts import AmbiguousReading
@@ -107,13 +108,13 @@ def mae(state: State) -> Any:
 @pytest.mark.parametrize(
     ("name", "as_stored", "form"),
     [
-        ("vit_small_patch14_dinov2", dinov2, "dinov2"),
+        more("vit_small_patch14_dinov2", dinov2, "dinov2"),
         ("vit_small_patch14_dinov2", dinov2_teacher, "dinov2"),
         ("vit_small_patch14_reg4_dinov2", lambda state: dinov2(with_registers(state)), "dinov2"),
         ("vit_tiny_patch16_224", ibot, "ibot"),
-        ("vit_tiny_patch16_224", msn, "msn"),
+        more("vit_tiny_patch16_224", msn, "msn"),
         ("vit_tiny_patch16_224", mae, "mae"),
-        ("vit_medium_patch32_clip_224", as_open_clip, "open-clip"),
+        more("vit_medium_patch32_clip_224", as_open_clip, "open-clip"),
         (
             "vit_medium_patch32_clip_224",
             lambda state: (

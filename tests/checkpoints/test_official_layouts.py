@@ -14,6 +14,7 @@ import timm
 import torch
 from support.checkpoint_files import random_state, same_tensors, save
 from support.public_formats import HEAD, under
+from support.thorough import more
 from timm.models import beit, convnext, swin_transformer, vision_transformer, xcit
 from torch import Tensor
 
@@ -113,8 +114,8 @@ Filter = Callable[[State, Any], State]
     ("name", "as_stored", "theirs", "options"),
     [
         ("convnext_atto", as_convnext, convnext.checkpoint_filter_fn, {}),
-        ("convnextv2_atto", as_convnext, convnext.checkpoint_filter_fn, {}),
-        ("swin_tiny_patch4_window7_224", as_swin, swin_transformer.checkpoint_filter_fn, {}),
+        more("convnextv2_atto", as_convnext, convnext.checkpoint_filter_fn, {}),
+        more("swin_tiny_patch4_window7_224", as_swin, swin_transformer.checkpoint_filter_fn, {}),
         ("xcit_nano_12_p16_224", as_xcit, xcit.checkpoint_filter_fn, {}),
         ("beit_base_patch16_224", as_beit, beit.checkpoint_filter_fn, {"depth": 2}),
         (
@@ -249,7 +250,7 @@ def test_neighbours_of_a_swin_transformer_of_openmmlab() -> None:
 @pytest.mark.parametrize(
     ("name", "rules"),
     [
-        ("vit_tiny_patch16_224", MM_VIT),
+        more("vit_tiny_patch16_224", MM_VIT),
         ("convnext_atto", MM_CONVNEXT),
         ("swin_tiny_patch4_window7_224", MM_SWIN),
     ],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.backbones.architecture import build_backbone
@@ -96,14 +97,14 @@ def write(network: str, folder: Path, model: str, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("network", "model", "options", "sizes"),
     [
-        ("Dinov2", "Model", DINOV2, ((224, 224), (112, 196), (518, 518))),
+        more("Dinov2", "Model", DINOV2, ((224, 224), (112, 196), (518, 518))),
         ("Dinov2WithRegisters", "Model", DINOV2, ((224, 224), (112, 196))),
         ("DINOv3ViT", "Model", {**DINOV2, "patch_size": 16, "num_register_tokens": 4}, ((96, 160),)),
         ("ViT", "Model", TINY, ((96, 160), (288, 288))),
-        ("ViTMAE", "Model", {**TINY, "mask_ratio": 0.0}, ((288, 288),)),
-        ("DeiT", "Model", TINY, ((96, 160),)),
-        ("CLIP", "VisionModel", {"patch_size": 32, "hidden_size": 512, "num_attention_heads": 8,
-                                 "intermediate_size": 2048, "hidden_act": "gelu"}, ((160, 160), (96, 288))),
+        more("ViTMAE", "Model", {**TINY, "mask_ratio": 0.0}, ((288, 288),)),
+        more("DeiT", "Model", TINY, ((96, 160),)),
+        more("CLIP", "VisionModel", {"patch_size": 32, "hidden_size": 512, "num_attention_heads": 8,
+             "intermediate_size": 2048, "hidden_act": "gelu"}, ((160, 160), (96, 288))),
     ],
 )  # fmt: skip
 def test_transformers_way(

@@ -19,6 +19,7 @@ import torchvision
 from support.checkpoint_files import own_checkpoint, random_state, same_tensors, save
 from support.originals import TOLERANCE, as_trained, difference, normalised, sharpened
 from support.public_formats import HEAD, under
+from support.thorough import more
 from torch import Tensor, nn
 
 from siamtransfer.backbones.names import STEMS
@@ -211,7 +212,7 @@ def test_pixel_buffers_in_the_file(tmp_path: Path) -> None:
     assert (read.normalisation, read.reading.channels.value) == (IMAGENET, "rgb")
 
 
-@pytest.mark.parametrize("author", ["torchvision", "MOCO", "OpenSelfSup", "Detectron2 Model Zoo"])
+@pytest.mark.parametrize("author", ["torchvision", more("MOCO"), more("OpenSelfSup"), "Detectron2 Model Zoo"])
 def test_converters_name_themselves(tmp_path: Path, author: str) -> None:
     network = resnet("resnet50")
     arrays = {key: tensor.numpy() for key, tensor in detectron2_trunk(trunk(network)).items()}
@@ -242,8 +243,15 @@ def test_a_stem_by_its_flag_or_with_its_assumption(tmp_path: Path, name: str) ->
     assert "is unknown" in refused(path, stem="large")
 
 
-@pytest.mark.parametrize("head", ["projector.0.weight", "head.0.weight"])
-@pytest.mark.parametrize("stem", ["small", "small-pad2"])
+@pytest.mark.parametrize(
+    ("stem", "head"),
+    [
+        ("small", "projector.0.weight"),
+        ("small-pad2", "head.0.weight"),
+        more("small", "head.0.weight"),
+        more("small-pad2", "projector.0.weight"),
+    ],
+)
 def test_a_small_stem_beside_heads_is_refused_until_said(tmp_path: Path, head: str, stem: str) -> None:
     network = with_stem(stem)
     tensors = {**under("backbone.", trunk(network)), head: torch.ones(4, 4)}

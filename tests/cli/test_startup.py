@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,8 @@ HEAVY = (
     "detectron2",
     "rich",
 )
+Answer = tuple[str, str, list[str]]
+"""stdout, stderr, and which heavy packages were imported on the way."""
 DOORS = {
     **{
         path.stem.replace("_", "-"): f"{path.parent.name}/{path.name}"
@@ -33,30 +37,64 @@ DOORS = {
     "pretrain": "pretrain/main.py",
 }
 PROBE = """
-import json, sys
+import json, os, sys
 from siamtransfer.cli.main import main
-sys.argv = ["siamtransfer", *json.loads(sys.argv[1])]
-try:
-    main()
-finally:
-    heavy = sorted({name.partition(".")[0] for name in sys.modules} & set(json.loads(sys.argv_heavy)))
-    print("HEAVY", json.dumps(heavy), file=sys.stderr)
+heavy, commands, folder = json.loads(sys.stdin.read())
+imported = {name.partition(".")[0] for name in sys.modules} & set(heavy)
+for number, words in enumerate(commands):  # each in a fork, as if it were the first
+    child = os.fork()
+    if not child:
+        out, err = (open(f"{folder}/{number}.{name}", "w") for name in ("out", "err"))
+        os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+        sys.argv = ["siamtransfer", *words]
+        try:
+            main()
+        except SystemExit:
+            pass
+        finally:
+            sys.stdout.flush()
+            found = {name.partition(".")[0] for name in sys.modules} & set(heavy) | imported
+            print("HEAVY", json.dumps(sorted(found)), file=sys.stderr, flush=True)
+            os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
-def answer(*words: str) -> tuple[str, str, list[str]]:
-    """stdout, stderr, and which heavy packages were imported on the way."""
-    program = f"import sys; sys.argv_heavy = {json.dumps(json.dumps(HEAVY))}\n{PROBE}"
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(words)], capture_output=True, text=True, cwd=ROOT
-    )
-    said, _, heavy = done.stderr.rpartition("HEAVY ")
-    return done.stdout, said, json.loads(heavy)
+def answers(*commands: Sequence[str]) -> list[Answer]:
+    """What every command says when nothing but the command line has been imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [sys.executable, "-c", PROBE],
+            input=json.dumps([HEAVY, commands, folder]), text=True, cwd=ROOT, check=True,
+        )  # fmt: skip
+        found = []
+        for number in range(len(commands)):
+            said, _, heavy = Path(folder, f"{number}.err").read_text().rpartition("HEAVY ")
+            found.append((Path(folder, f"{number}.out").read_text(), said, json.loads(heavy)))
+    return found
+
+
+def answer(*words: str) -> Answer:
+    """What one command says."""
+    (found,) = answers(words)
+    return found
+
+
+@pytest.fixture(scope="module")
+def helped() -> dict[str, Answer]:
+    """What every program says to --help."""
+    return dict(zip(PROGRAMS, answers(*((name, "--help") for name in PROGRAMS)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def mistaken() -> dict[str, Answer]:
+    """What every program says to an option that it has not."""
+    return dict(zip(PROGRAMS, answers(*((name, "--no-such-option", "3") for name in PROGRAMS)), strict=True))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_help_is_short_and_imports_nothing_heavy(name: str) -> None:
-    out, said, heavy = answer(name, "--help")
+def test_help_is_short_and_imports_nothing_heavy(name: str, helped: dict[str, Answer]) -> None:
+    out, said, heavy = helped[name]
     assert heavy == []
     assert said == ""
     lines = out.splitlines()
@@ -66,8 +104,8 @@ def test_help_is_short_and_imports_nothing_heavy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_an_unknown_option_imports_nothing_heavy(name: str) -> None:
-    out, said, heavy = answer(name, "--no-such-option", "3")
+def test_an_unknown_option_imports_nothing_heavy(name: str, mistaken: dict[str, Answer]) -> None:
+    out, said, heavy = mistaken[name]
     assert heavy == []
     assert (out, said) == ("", said)
     assert said.startswith("error: there is no option --no-such-option")
@@ -100,6 +138,10 @@ def test_a_methods_own_options_import_neither_torchvision_nor_timm() -> None:
     out, _, heavy = answer("pretrain", "--help", "simsiam")
     assert "--simsiam.predictor-lr" in out
     assert set(heavy) <= {"torch", "numpy"}
+
+
+@pytest.mark.thorough
+def test_a_mistake_in_them_imports_no_more() -> None:
     _, said, heavy = answer("pretrain", "--simsiam.dimm", "3")
     assert said.startswith("error: there is no option --simsiam.dimm; did you mean --simsiam.dim?")
     assert set(heavy) <= {"torch", "numpy"}
