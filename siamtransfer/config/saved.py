@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 from siamtransfer.config.pretrain import PretrainConfig
 from siamtransfer.config.sections import MethodConfig
 from siamtransfer.data.pixel_form import DEPTH_OPTIONS, FILE_OPTIONS, recorded_form
-from siamtransfer.methods.registry import METHODS, current_names, section_of
+from siamtransfer.methods.registry import METHODS, RENAMED, current_names, section_of
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import read_checked_text
+from siamtransfer.utils.json_file import read_checked_json
 from siamtransfer.utils.strict_json import flatten
 from siamtransfer.views.config import ViewsConfig
 
@@ -25,16 +24,33 @@ def read_saved_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.json"
     try:
-        tree = json.loads(read_checked_text(file))
+        tree = read_checked_json(file)
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no run: there is no {file.name} in it") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged: give the run's --config again") from error
-    if not isinstance(tree, dict):
+    if not _has_sections(tree):
         raise UserError(f"{file} is no configuration: give the run's --config again")
     return current_names(tree)
+
+
+def _has_sections(tree: Any) -> bool:
+    """Whether this is an object of sections, also those of older versions, that are objects or null, with a
+    method that has a name."""
+    if not isinstance(tree, dict) or not all(isinstance(section, dict | None) for section in tree.values()):
+        return False
+    if not isinstance((tree.get("method") or {}).get("name", ""), str):
+        return False
+    sections = [key.split(".")[:-1] for key in RENAMED]
+    for names in sections:
+        options: Any = tree
+        for name in names:
+            options = options.get(name) or {}
+            if not isinstance(options, dict):
+                return False
+    return True
 
 
 FREE_ON_RESUME = (
@@ -73,7 +89,7 @@ def _number_of_views(saved: Mapping[str, Any]) -> int:
     """Views of an image in a saved configuration; 2 where its section of views is not known."""
     try:
         return len(ViewsConfig.from_dict(saved["views"]).build().views)
-    except (UserError, TypeError):
+    except (UserError, TypeError, AttributeError):
         return 2
 
 
@@ -84,6 +100,11 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     having had their defaults. A key of NETWORK that is null on one side is not compared: `require_network`
     (pretraining/start.py) compares the network.
     """
+    if not _has_sections(saved) or (saved.get("method") or {}).get("name") not in METHODS:
+        raise UserError(
+            "the configuration in the checkpoint to resume is none of this program: start afresh in another "
+            "--run.dir"
+        )
     saved = current_names(saved, views=_number_of_views(saved))
     method = saved["method"]["name"]
     defaults = PretrainConfig(method=MethodConfig(method)).as_dict()
@@ -91,7 +112,7 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     for key in NETWORK:
         if old.get(key) is None or new.get(key) is None:  # that of the weights, which the checkpoint records
             old[key] = new[key]
-    form = recorded_form(saved.get("data", {}))
+    form = recorded_form(saved.get("data") or {})
     for key in (*DEPTH_OPTIONS, *FILE_OPTIONS):  # what is left open is that of the checkpoint or of the set
         name = f"data.{key}"
         old[name] = new.get(name) if new.get(name) is None else form.get(key)
@@ -99,8 +120,9 @@ def refuse_differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> 
     if method != current["method"]["name"]:
         free += tuple(f"{section_of(name)}." for name in METHODS)  # the name says enough
     before, now = old["optim.epochs"], new["optim.epochs"]
-    longer = isinstance(now, int) and now > before
-    if isinstance(now, int) and now < before:
+    comparable = isinstance(now, int) and isinstance(before, int)
+    longer = comparable and now > before
+    if comparable and now < before:
         raise UserError(
             f"the run to resume has optim.epochs {before}, and a run can get more epochs, not "
             "fewer: leave --optim.epochs out, or start afresh in another --run.dir"

@@ -5,7 +5,6 @@ Both engines take the same `FinetuneRun` and leave result.json and the task's ou
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.checkpoints.reading import Reading
 from siamtransfer.detection.detectron2.weights import ConvertedWeights
 from siamtransfer.detection.tasks.task import Outputs, Task
-from siamtransfer.utils.files import read_checked_text, write_checked_text
+from siamtransfer.utils.files import write_checked_text
+from siamtransfer.utils.json_file import read_checked_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
@@ -82,7 +82,7 @@ class FinetuneRun:
         remark, where the file is damaged: the run is then scored again."""
         path = self.folder / RESULT
         try:
-            result = json.loads(read_checked_text(path))
+            result = read_checked_json(path)
             metrics = dict(result["metrics"])
         except FileNotFoundError:
             return None

@@ -17,7 +17,8 @@ from siamtransfer.detection.finetune_run import FinetuneRun, Initialization
 from siamtransfer.detection.lr_search import SearchGrid
 from siamtransfer.detection.tasks.task import Task
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import read_checked_text, write_checked_text
+from siamtransfer.utils.files import write_checked_text
+from siamtransfer.utils.json_file import read_checked_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
@@ -142,7 +143,7 @@ class DetectionStudy:
 def _read_settings(path: Path) -> dict[str, Any]:
     """The content of a study's settings.json."""
     try:
-        saved = json.loads(read_checked_text(path))
+        saved = read_checked_json(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): restore it from a copy, or choose another --run"

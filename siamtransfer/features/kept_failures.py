@@ -18,7 +18,8 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.cache import FeatureCache
 from siamtransfer.features.readable import find_unreadable
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import read_checked_text, write_checked_text
+from siamtransfer.utils.files import write_checked_text
+from siamtransfer.utils.json_file import read_checked_json
 from siamtransfer.utils.log import say
 
 _DECODERS = ("siamtransfer", "pillow", "simplejpeg", "tifffile", "imagecodecs", "pillow-heif", "pydicom")
@@ -69,7 +70,7 @@ def _versions() -> list[str | None]:
 def _read(path: Path, images: ImageSet) -> list[BadImage] | None:
     """What is kept; None where nothing is, or where it is damaged."""
     try:
-        rows = json.loads(read_checked_text(path))
+        rows = read_checked_json(path)
         return [BadImage(index, images.describe(index), why) for index, why in rows]
     except FileNotFoundError:
         return None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from siamtransfer.distributed.rank_costs import share_costs
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.metering.cost import Cost
 from siamtransfer.metering.meter import Meter
-from siamtransfer.utils.files import read_checked_text, write_checked_text
+from siamtransfer.utils.files import write_checked_text
+from siamtransfer.utils.json_file import read_checked_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.strict_json import to_json
 
@@ -33,7 +33,7 @@ class RunCost:
             self._path.unlink(missing_ok=True)
             return
         try:
-            self.meter.before = Cost.from_json(json.loads(read_checked_text(self._path)))
+            self.meter.before = Cost.from_json(read_checked_json(self._path))
         except FileNotFoundError:
             self.meter.before = Cost(since_step=step)
         except (OSError, ValueError, TypeError, KeyError) as error:

@@ -56,7 +56,7 @@ class PretrainOptions(PretrainConfig):
         if folder is None or folder.lower() in ("true", "false"):
             return {}
         tree = read_saved_config(Path(folder))
-        tree["run"] = {**tree.get("run", {}), "dir": folder}
+        tree["run"] = {**(tree.get("run") or {}), "dir": folder}
         return {str(Path(folder) / "config.json"): tree}
 
     @classmethod

@@ -15,13 +15,14 @@ import datetime as dt
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from siamtransfer.suites.cell import Cell
+from siamtransfer.suites.state import SuiteState, state_of
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import digest_of_file, read_checked_text, write_checked_text, write_text
+from siamtransfer.utils.files import digest_of_file, write_checked_text, write_text
+from siamtransfer.utils.json_file import read_checked_json, read_json
 from siamtransfer.utils.log import say
 from siamtransfer.utils.run_lock import RunLock
 from siamtransfer.utils.strict_json import to_json
@@ -29,24 +30,6 @@ from siamtransfer.utils.text import first_few
 
 FILE = "suite.json"
 State = Literal["done", "to do", "failed", "not measured"]
-
-
-@dataclass
-class SuiteState:
-    """The content of suite.json.
-
-    Attributes:
-        backbones: label to source and stamp of the weights.
-        cells: id of a done cell to its identity, the digests of its files, the seconds and the time.
-        planned: id of every cell to its command.
-        not_measured: id of a cell to why it cannot be measured here.
-    """
-
-    suite: str
-    backbones: dict[str, dict[str, str]] = field(default_factory=dict)
-    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
-    planned: dict[str, list[str]] = field(default_factory=dict)
-    not_measured: dict[str, str] = field(default_factory=dict)
 
 
 class SuiteFolder:
@@ -138,13 +121,11 @@ class SuiteFolder:
     def failure(self, cell: Cell) -> dict[str, Any] | None:
         """What is kept of a cell that failed with these options; None where it has not."""
         try:
-            kept = json.loads(cell.failure.read_text(encoding="utf-8"))
+            kept: dict[str, Any] = read_json(cell.failure)
             same = kept["identity"] == json.loads(to_json(cell.identity))
-        except FileNotFoundError:
+        except (UserError, KeyError, TypeError):
             return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return kept if same else None
+        return kept if same and isinstance(kept.get("message"), str) else None
 
     def clear(self, cell: Cell) -> None:
         """Removes what earlier attempts have left of a cell that is measured now.
@@ -209,7 +190,7 @@ def read_state(path: Path) -> SuiteState:
     """
     cure = "move it away, and the suite measures everything again, or name another folder with --out"
     try:
-        return SuiteState(**json.loads(read_checked_text(path)))
+        return state_of(read_checked_json(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError) as error:
@@ -240,10 +221,10 @@ def _files_of(cell: Cell) -> list[Path]:
 def _is_own(cell: Cell) -> bool:
     """Whether a record that suite.json does not know is of a suite that was killed before it noted it."""
     try:
-        command = json.loads(cell.record.read_text(encoding="utf-8"))["provenance"]["command"]
-    except (OSError, ValueError, KeyError, TypeError):
+        command = read_json(cell.record)["provenance"]["command"]
+        return bool(command[1:] == list(cell.command))
+    except (UserError, KeyError, TypeError):
         return False
-    return bool(command[1:] == list(cell.command))
 
 
 def _shown(identity: Mapping[str, Any], key: str) -> str:

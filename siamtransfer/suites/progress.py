@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import Any
 
 from siamtransfer.leaderboard.columns import numbers_of
 from siamtransfer.suites.cell import Cell
 from siamtransfer.suites.cell_process import Outcome
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.log import say
 
 
@@ -53,9 +54,9 @@ class SuiteProgress:
 def _facts(cell: Cell) -> list[str]:
     """The number that a board shows first, or else the first of the record, and the images a second."""
     try:
-        record: dict[str, Any] = json.loads(cell.record.read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(cell.record)
         numbers = {name: value for name, value in record["metrics"].items() if isinstance(value, int | float)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return []
     main = [name for name in numbers_of(record, "main") if name in numbers]
     facts = [f"{name} {numbers[name]:.4g}" for name in (main or list(numbers))[:1]]

@@ -148,18 +148,6 @@ def write_all(descriptor: int, content: bytes | bytearray) -> None:
         left = left[os.write(descriptor, left) :]
 
 
-def write_all(descriptor: int, content: bytes | bytearray) -> None:
-    """Writes all bytes to an open file. A disk that is nearly full takes a part first, and refuses the rest
-    then.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    left = memoryview(content)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Writes `text` (UTF-8) to `path` atomically."""
     with atomic_write(path) as file:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import read_checked_text
 from siamtransfer.utils.small_files import read_small_file, text_of
 from siamtransfer.utils.text import printable
 
@@ -22,7 +23,10 @@ MOST_BYTES = 2**27
 """Of a file; records have some thousand bytes, an index of ten thousand records some million."""
 MOST_VALUES = 2_000_000
 """In a file; a value takes up to 100 bytes of memory."""
+MOST_OF_OWN = 10_000_000
+"""In a file that a program of ours keeps; suite.json has some sixty values a cell."""
 MOST_LEVELS = 100
+_TOO_DEEP = f"is nested deeper than the {MOST_LEVELS} levels that are read"
 _SHOWN = 40  # characters of a wrong value
 
 
@@ -37,15 +41,34 @@ def read_json(path: str | Path) -> Any:
     return parse_json(text_of(read_small_file(path, MOST_BYTES), where), where)
 
 
-def parse_json(text: str, where: str) -> Any:
-    """The content of JSON from the file `where`.
+def parse_json(text: str, where: str, most: int = MOST_VALUES) -> Any:
+    """The content of JSON from the file `where`, of at most so many values.
 
     Raises:
         UserError: see `read_json`.
     """
+    try:
+        return _content_of(text, most)
+    except ValueError as error:
+        raise UserError(f"{where} {error}") from error
+
+
+def read_checked_json(path: str | Path) -> Any:
+    """The content of the JSON that `write_checked_text` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what was written, or no JSON; the message is the rest of a sentence that begins
+            with the file's name.
+    """
+    return _content_of(read_checked_text(path), MOST_OF_OWN)
+
+
+def _content_of(text: str, most: int) -> Any:
+    """The content of JSON of at most so many values; raises ValueError with the rest of a sentence."""
     values = sum(map(text.count, ",[{"))
-    if values > MOST_VALUES:
-        raise UserError(f"{where} holds up to {values:,} values, more than the {MOST_VALUES:,} that are read")
+    if values > most:
+        raise ValueError(f"holds up to {values:,} values, more than the {most:,} that are read")
     try:
         content = json.loads(
             text,
@@ -55,12 +78,10 @@ def parse_json(text: str, where: str) -> Any:
             object_pairs_hook=_unique,
         )
     except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON: {error}") from error
-    except ValueError as error:
-        raise UserError(f"{where} {error}") from error
+        raise ValueError(f"is not JSON: {error}") from error
     except RecursionError:
-        raise UserError(_too_deep(where)) from None
-    _refuse_depth(content, where)
+        raise ValueError(_TOO_DEEP) from None
+    _refuse_depth(content)
     return content
 
 
@@ -91,12 +112,12 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _refuse_depth(content: Any, where: str) -> None:
-    """Raises UserError for more levels than MOST_LEVELS; goes level by level, without recursion."""
+def _refuse_depth(content: Any) -> None:
+    """Raises ValueError for more levels than MOST_LEVELS; goes level by level, without recursion."""
     level, depth = [content], 0
     while level:
         if depth > MOST_LEVELS:
-            raise UserError(_too_deep(where))
+            raise ValueError(_TOO_DEEP)
         level = [
             inner
             for value in level
@@ -105,7 +126,3 @@ def _refuse_depth(content: Any, where: str) -> None:
             if isinstance(inner, dict | list)
         ]
         depth += 1
-
-
-def _too_deep(where: str) -> str:
-    return f"{where} is nested deeper than the {MOST_LEVELS} levels that are read"

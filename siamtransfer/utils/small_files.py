@@ -7,6 +7,7 @@ kind.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from siamtransfer.utils.errors import UserError
@@ -19,6 +20,26 @@ _MARKS = (
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
+
+
+MOST_OF_OWN = 2**28
+"""Bytes of a file that a program of ours keeps; that of a suite of ten thousand cells has some million."""
+
+
+def read_own_bytes(path: Path) -> bytes:
+    """The content of a file that a program of ours has written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a pipe or a device, or larger than any; the message is the rest of a sentence that
+            begins with the file's name.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ValueError("is damaged: it is a pipe or a device, not a file")
+    if status.st_size > MOST_OF_OWN:
+        raise ValueError(f"is damaged: it has {status.st_size:,} bytes, more than was ever written there")
+    return path.read_bytes()
 
 
 def read_small_file(path: str | Path, most: int) -> bytes:

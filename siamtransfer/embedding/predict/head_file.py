@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from torch import Tensor
 from siamtransfer.checkpoints.read_backbone import digest_of
 from siamtransfer.embedding.predict.head import Head
 from siamtransfer.embedding.predict.head_mark import MARK, is_head
+from siamtransfer.embedding.predict.head_values import require_values
 from siamtransfer.embedding.predict.probe import Probe
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
+from siamtransfer.utils.json_file import MOST_OF_OWN, parse_json
 from siamtransfer.utils.strict_json import to_json
 from siamtransfer.utils.text import printable
 
@@ -72,7 +73,8 @@ def read_head(path: str | Path) -> Head:
         )
     if metadata.get("digest") != _digest(metadata.get("head", ""), tensors):
         raise UserError(f"{printable(path)} is damaged: its content does not match its digest; make it anew")
-    return _head_of(json.loads(metadata["head"]), tensors, path)
+    settings = parse_json(metadata["head"], f"the text in {printable(path)}", MOST_OF_OWN)
+    return _head_of(require_values(settings, printable(path)), tensors, path)
 
 
 def _head_of(settings: dict[str, Any], tensors: dict[str, Tensor], path: str | Path) -> Head:

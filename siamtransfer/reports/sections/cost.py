@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from siamtransfer.reports.point_labels import extent_of, point_labels
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
 from siamtransfer.reports.wording import interval_text, listed, number_text
-from siamtransfer.utils.files import read_checked_text
+from siamtransfer.utils.json_file import read_checked_json
 
 EXPLAINED = (
     "What each measurement took on the machine that made it, as its record says; a dash is what that machine "
@@ -117,7 +116,7 @@ def cost_of_run(folder: Path) -> dict[str, Any]:
     """The cost of a run of pretraining, over all its processes, from the cost.json of its folder; empty where
     there is none or it is damaged."""
     try:
-        return Cost.from_json(json.loads(read_checked_text(folder / "cost.json"))).as_dict()
+        return Cost.from_json(read_checked_json(folder / "cost.json")).as_dict()
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 
