@@ -19,6 +19,7 @@ from support.checkpoint_files import random_state, save
 from support.odd_weights import ARRAY, HEAD, integer, refused, text, write_zip
 from support.thorough import more
 
+from siamtransfer.checkpoints import pickle_survey
 from siamtransfer.checkpoints.containers import read_content
 from siamtransfer.checkpoints.content_bounds import MOST_ENTRIES, MOST_LETTERS, MOST_TENSORS, refuse_tangled
 from siamtransfer.checkpoints.pickle_survey import MOST_STEPS, survey
@@ -48,6 +49,16 @@ DEAR: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "hashes a tree in a Counter": (b"ccollections\nCounter\n]" + _TUPLES + b"a\x85R.", REPEATS),
     "copies a list": (
         lambda: b"](K\x01" + b"K\x01" * 9999 + b"eq\x01](" + b"c__builtin__\nlist\nh\x01\x85R" * 900 + b"e.",
+        REPEATS,
+    ),
+    "fills an object again and again": (
+        lambda: (
+            b"ccollections\nOrderedDict\n)R}("
+            + b"".join(integer(n) + b"N" for n in range(1000))
+            + b"uq\x01b"
+            + b"h\x01b" * 20_000
+            + b"."
+        ),
         REPEATS,
     ),
     "takes a text to pieces": (b"c__builtin__\nlist\n" + text("a" * 300) + b"\x85R.", "to take it to pieces"),
@@ -88,6 +99,19 @@ def test_what_a_pickle_asks_for_is_bounded(tmp_path: Path, kind: str) -> None:
     sentence = refused(write_zip(tmp_path / "x.pth", HEAD + pickle_of(kind)))
     assert DEAR[kind][1] in sentence, sentence
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 2**20, "in KiB: no GiB more"
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "words"),
+    [(b"]" * 200 + b"a" * 199 + b".", LEVELS), (b"](" + b"N" * 600 + b"e.", "more than 500 steps")],
+)
+def test_the_survey_alone_sees_depth_and_length(
+    opcodes: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read afterwards is looked at again, but reading it may have taken all memory."""
+    monkeypatch.setattr(pickle_survey, "MOST_STEPS", 500)
+    with pytest.raises(TooMuch, match=words):
+        survey(io.BytesIO(HEAD + opcodes), len(HEAD + opcodes))
 
 
 @pytest.mark.parametrize("kind", ["reserves bytes", "hashes a tree", *map(more, list(DEAR)[1:])])
