@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -61,13 +62,24 @@ def train_epochs(
     """Trains up to `epochs` epochs and returns what `after_epoch(epoch)` noted after each, epoch from 0.
 
     With `saved` the state is kept after every epoch and when a signal arrives, and the training goes on from
-    the newest one.
+    the newest one. No other process uses its folder meanwhile.
 
     Raises:
-        UserError: the loss is not finite; or the saved state cannot be used.
+        UserError: the loss is not finite; the saved state cannot be used; or its folder is in use.
         SystemExit: a signal arrived; the step in progress was completed. What `after_epoch` measures is
             given up in a process that is alone, and measured when the training goes on.
     """
+    with saved.locked() if saved else contextlib.nullcontext():
+        return _train_epochs(training, epochs, runtime, after_epoch, saved)
+
+
+def _train_epochs(
+    training: EpochTraining[B],
+    epochs: int,
+    runtime: Runtime,
+    after_epoch: Callable[[int], Notes],
+    saved: SavedTraining | None,
+) -> list[Notes]:
     per_epoch = training.steps_per_epoch
     steps = epochs * per_epoch
     state = saved.load() if saved else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from siamtransfer.checkpoints.training_state import StateFiles, load_state
 from siamtransfer.distributed import collectives
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
+from siamtransfer.utils.run_lock import RunLock
 
 LATER = ("network", "transform")  # entries of an identity that older versions did not write
 KEPT = 2  # states on disk: where the newest is damaged, the training goes on from the one before
@@ -22,11 +25,36 @@ class SavedTraining:
 
     `identity` says which training a state belongs to; of a state without one of the entries LATER the others
     decide. `resume` says whether an existing state may be used.
+
+    One training uses the folder at a time: `locked` sees to that, or the caller, whose `guard` raises
+    UserError where the folder is no longer the one that is locked.
     """
 
-    def __init__(self, path: Path, identity: dict[str, str], *, resume: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        identity: dict[str, str],
+        *,
+        resume: bool = False,
+        guard: Callable[[], None] = lambda: None,
+    ):
         self.path, self.identity, self.resume = path, identity, resume
-        self._files = StateFiles(path.parent, path.stem, KEPT)
+        self._guard = guard
+        self._files = StateFiles(path.parent, path.stem, KEPT, guard=lambda: self._guard())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, on rank 0; all ranks must call it.
+
+        Raises:
+            UserError: another process trains in it, or it cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            with collectives.own_pace("locking the folder"):
+                if collectives.rank() == 0:
+                    lock = stack.enter_context(RunLock(self.path.parent, option="--run"))
+                    self._guard = lock.require_place
+            yield
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that verifies, the same on every rank; None where there is none.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.small_runs import context
 
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
@@ -90,3 +91,38 @@ def test_a_file_of_an_older_version_has_no_digest_and_is_read(tmp_path: Path) ->
     (tmp_path / "probe.pth").write_bytes(b"no state")
     with pytest.raises(UserError, match=r"probe\.pth cannot be read"):
         opened(tmp_path).load()
+
+
+@pytest.mark.fault
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with opened(tmp_path).locked():
+        process = context().Process(target=train_there, args=(tmp_path,))
+        process.start()
+        process.join(30)
+        assert process.exitcode == 3
+    assert list(tmp_path.iterdir()) == [], "a training that kept nothing leaves nothing"
+
+
+def train_there(folder: Path) -> None:
+    try:
+        with opened(folder).locked():
+            raise SystemExit(4)
+    except UserError as error:
+        assert str(error).startswith(f"the run folder {folder} is in use by process "), error
+        assert str(error).endswith("stop that run or choose another --run"), error
+        raise SystemExit(3) from error
+
+
+@pytest.mark.fault
+def test_nothing_is_saved_into_a_folder_that_has_the_name_of_the_locked_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    saved = opened(folder)
+    with saved.locked():
+        saved.save({"notes": []}, 1)
+        folder.rename(tmp_path / "elsewhere")
+        written(folder, 2)
+        with pytest.raises(
+            UserError, match=r"is no longer the one that this program has locked: .*/elsewhere now"
+        ):
+            saved.save({"notes": []}, 3)
+    assert sorted(path.name.split("-")[1] for path in (folder / "probes").iterdir()) == ["0000001", "0000002"]

@@ -6,6 +6,7 @@ heads, samplers and losses are torchvision's: its numbers compare with each othe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,14 @@ class RunOptions:
         resume: go on from the state in `run`.
         evaluate_only: score the state in `run`, without training.
         workers: processes that read images; None: none on the CPU, up to 8 beside a GPU.
+        guard: raises UserError where nothing may be written into `run` any more.
     """
 
     run: Path | None = None
     resume: bool = False
     evaluate_only: bool = False
     workers: int | None = None
+    guard: Callable[[], None] = lambda: None
 
 
 def train_and_evaluate(
@@ -97,6 +100,7 @@ def _open_saved(
         options.run / transfer.state_name,
         transfer.identity(),
         resume=options.resume or options.evaluate_only,
+        guard=options.guard,
     )
     state = saved.load()
     if options.evaluate_only and state is None:

@@ -59,9 +59,16 @@ def finetune(run: FinetuneRun, runtime: Runtime, head: Head) -> dict[str, Any]:
     transfer = transfer_of(run.task, _backbone_of(run), settings, head)
     recipe = transfer.recipe
     say(f"{run.name}: {recipe.steps} steps of {recipe.batch} images, in {run.folder}")
-    with RunLock(run.folder):
-        options = RunOptions(run.folder, resume=True, evaluate_only=run.evaluate_only, workers=_workers(run))
+    with RunLock(run.folder, option="--run") as lock:
+        options = RunOptions(
+            run.folder,
+            resume=True,
+            evaluate_only=run.evaluate_only,
+            workers=_workers(run),
+            guard=lock.require_place,
+        )
         outcome = train_and_evaluate(transfer, runtime, options)
+        lock.require_place()
     task = run.task
     say(f"{run.name}: {task.measure} {outcome.metrics[task.headline]:.2f}")
     result = {"metrics": outcome.metrics, "seed": run.seed}
