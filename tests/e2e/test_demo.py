@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support import paths
+from support.warm_python import run_python
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
 
@@ -22,8 +21,7 @@ SMALL = [
 @pytest.mark.detectron2
 def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--run", "here/run", "--", *SMALL]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    done = run_python(ROOT / "scripts" / "demo.py", "--run", "here/run", "--", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
     table = json.loads(done.stdout.splitlines()[-1])["metrics"]
@@ -50,10 +48,8 @@ def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: py
         "SOLVER.MAX_ITER", "3", "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", "1", "SOLVER.IMS_PER_BATCH", "2",
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.PRECISE_BN.NUM_ITER", "1",
     ]  # fmt: skip
-    command = [sys.executable, str(ROOT / "scripts" / "detection_demo.py"), "--run", "here/run"]
-    done = subprocess.run(
-        [*command, "--trials", "2", "--", *tiny], cwd=tmp_path, capture_output=True, text=True, timeout=280
-    )
+    command = [ROOT / "scripts" / "detection_demo.py", "--run", "here/run", "--trials", "2"]
+    done = run_python(*command, "--", *tiny, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     detected = json.loads(done.stdout.splitlines()[-1])["metrics"]
     for task in ("detection", "segmentation"):
@@ -66,7 +62,6 @@ def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: py
 
 
 def test_detection_without_a_pretrained_backbone_is_told(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "detection_demo.py"), "--run", "nowhere"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = run_python(ROOT / "scripts" / "detection_demo.py", "--run", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert "there is no pretrained nowhere/checkpoint.pth: run `make demo` first" in done.stderr

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import paths
+from support.warm_python import run_python
 
 PAGE = (paths.ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 TINY = [
@@ -39,9 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, *words: str, status: int = 0) -> Any:
     """Runs Python in `folder`; returns the last line of the output, read as JSON where it is a record."""
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
-    process = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    process = run_python(*words, cwd=folder, env=environment)
     assert process.returncode == status, process.stdout + process.stderr
     if status:
         return process.stderr

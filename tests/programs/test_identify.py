@@ -11,6 +11,7 @@ import pytest
 import torch
 from support import paths
 from support.checkpoint_files import build_content, own_checkpoint, random_state, read_golden
+from support.warm_python import run_python
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.read_backbone import digest_of
@@ -104,9 +105,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     torch.save(random_state("resnet18", 8), tmp_path / "x.pth")
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html></html>")
     for name, status in (("x.pth", 0), ("page.pth", 2)):
-        done = subprocess.run(
-            [sys.executable, str(PROGRAM), name], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = run_python(PROGRAM, name, cwd=tmp_path)
         assert done.returncode == status
         if status:
             assert (done.stdout, done.stderr.count("\n")) == ("", 1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 import torchvision
 from support import paths
 from support.checkpoint_files import own_checkpoint, random_state, simsiam_checkpoint
+from support.warm_python import run_python
 
 from siamtransfer.checkpoints.read_backbone import digest_of, read_backbone
 from siamtransfer.detection.detectron2 import convert
@@ -128,12 +127,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     torch.save(
         own_checkpoint(random_state("resnet18", 8, "small"), "resnet18", 8, "small"), tmp_path / "c.pth"
     )
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), "c.pth", "out.safetensors"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python(PROGRAM, "c.pth", "out.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["task"] == "convert/to_torchvision"
     assert (tmp_path / "out.safetensors").exists()

@@ -1,7 +1,7 @@
 """What every small run needs, imported and computed once by the server that small_runs.py forks them from.
 
-The programs import jsonargparse, and torchvision with torch._dynamo, only when they need them. That costs
-more than the rest of a small run, unless the server has done it.
+The programs import jsonargparse, timm, and torchvision with torch._dynamo, only when they need them. That
+costs more than the rest of a small run, unless the server has done it.
 
 No gradient may be computed here: autograd does not work in a process forked after that.
 """
@@ -11,6 +11,7 @@ import gc
 
 import jsonargparse  # noqa: F401
 import pytest  # noqa: F401 (a forked process imports the main module, which is pytest's)
+import timm  # noqa: F401
 import torch._dynamo
 import torch.distributed
 import torch.utils.tensorboard
