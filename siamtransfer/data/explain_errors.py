@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
+
+_FILES = 100
+"""That are looked at in a folder; the sets that lie in a few large files have up to ten."""
 
 
 @contextlib.contextmanager
@@ -21,9 +26,11 @@ def explain_errors(
     `downloadable` says whether torchvision can download the set at all.
 
     Raises:
-        UserError: the body raised an error; a UserError of its own passes unchanged.
+        UserError: the body raised an error; a UserError of its own passes unchanged. Or a file of the set is
+            a pipe, a device or one of holes, which is said before the body waits for it.
     """
     where = printable(folder / inner)
+    _refuse_special_files(folder / inner)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -40,3 +47,12 @@ def explain_errors(
         raise UserError(
             f"{name} is not in {where} or is damaged; name the folder above {inner} with --data.root{cure}"
         ) from error
+
+
+def _refuse_special_files(path: Path) -> None:
+    """Raises UserError where a set's file, or one in its folder, is none that can be read to an end."""
+    refuse_special(path)
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # a folder that cannot be listed is the body's
+            for file in itertools.islice(path.iterdir(), _FILES):
+                refuse_special(file)

@@ -11,6 +11,8 @@ from torchvision import datasets
 
 from siamtransfer.data.explain_errors import explain_errors
 from siamtransfer.data.imageset import ArrayImages
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import printable
 
 # name: (the folder or file of torchvision below the root; the function of (root, split, download))
 TORCHVISION_SETS: dict[str, tuple[str, Callable[[Path, str, bool], Any]]] = {
@@ -61,12 +63,18 @@ def open_torchvision(
     pixels, labels = np.asarray(dataset.data), getattr(dataset, "labels", None)
     if labels is None:
         labels = dataset.targets
+    classes = getattr(dataset, "classes", DIGITS)
+    labels = None if "unlabeled" in split else np.asarray(labels)
+    if labels is not None:
+        _check_labels(labels, len(pixels), len(classes), f"{name} in {printable(folder / inner)}")
     if name in CHANNELS_FIRST:
         pixels = pixels.transpose(0, 2, 3, 1)  # a view: STL-10 has 2.8 GB
-    return ArrayImages(
-        name,
-        split,
-        pixels,
-        None if "unlabeled" in split else np.asarray(labels),
-        getattr(dataset, "classes", DIGITS),
-    )
+    return ArrayImages(name, split, pixels, labels, classes)
+
+
+def _check_labels(labels: np.ndarray, images: int, classes: int, where: str) -> None:
+    """Raises UserError where labels and images do not fit; torchvision compares no checksum of MNIST's
+    unpacked files."""
+    fitting = labels.shape == (images,) and images > 0 and labels.min() >= 0 and labels.max() < classes
+    if not fitting:
+        raise UserError(f"{where} is damaged: its {images:,} images have other labels; get its files again")

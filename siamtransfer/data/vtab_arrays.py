@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
+import math
 import os
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from siamtransfer.data.explain_errors import explain_errors
 from siamtransfer.data.imageset import ArrayImages, fingerprint_of_arrays
 from siamtransfer.data.unreadable import UnreadableImage
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
 
 PCAM_PARTS = {"train": ("train", "valid"), "test": ("test",)}
@@ -34,6 +36,12 @@ NORB = {
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
 }
 NORB_TYPES: dict[int, np.dtype[Any]] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
+_NORB_DIMENSIONS = {"dat": 4, "info": 2}
+_MOST_BYTES = 2**29
+"""Of an array of NORB; its images have 448 million."""
+_DSPRITES_IMAGES = 737_280
+_DSPRITES_LATENTS = 6
+_PCAM_IMAGES = 2**19
 NORB_ELEVATION, NORB_AZIMUTH = 1, 2  # columns of its info files
 _AT_A_TIME = 8192  # images that are unpacked at once
 
@@ -110,12 +118,26 @@ def open_pcam(root: str | Path, split: str) -> H5Images:
         for part in PCAM_PARTS[split]:
             images = folder / f"camelyonpatch_level_2_split_{part}_x.h5"
             with h5py.File(images.with_name(images.name.replace("_x.h5", "_y.h5")), "r") as targets:
-                labels.append(np.asarray(targets["y"], dtype=np.int64).reshape(-1))
+                labels.append(_labels_of_pcam(targets["y"]))
             with h5py.File(images, "r") as file:
-                if file["x"].shape != (len(labels[-1]), 96, 96, 3):
+                if file["x"].shape != (len(labels[-1]), 96, 96, 3) or file["x"].dtype != np.uint8:
                     raise ValueError("images and labels do not fit")
             files.append(images)
     return H5Images("pcam", split, files, labels, ("no tumour", "tumour"))
+
+
+def _labels_of_pcam(targets: Any) -> np.ndarray:
+    """int64[N] of an HDF5 dataset, whose size is looked at before it is read.
+
+    Raises:
+        ValueError: they are no labels of tumours.
+    """
+    if targets.dtype.kind not in "iu" or not 0 < targets.size <= _PCAM_IMAGES:
+        raise ValueError("its labels are none")
+    labels = np.asarray(targets, dtype=np.int64).reshape(-1)
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("its labels are neither 0 nor 1")
+    return labels
 
 
 class PackedImages:
@@ -163,6 +185,8 @@ def open_dsprites(name: str, root: str | Path, split: str) -> PackedImages:
     with explain_errors(name, path.parent, DSPRITES, downloadable=False):
         bits, latents = _read_dsprites(str(path), path.stat().st_mtime_ns)
     column, values = DSPRITES_COLUMNS[name]
+    if latents[:, column].min() < 0 or latents[:, column].max() >= values:
+        raise UserError(f"{name}: {printable(path)} has latent classes beyond its {values}; get it again")
     labels = latents[:, column] * DSPRITES_CLASSES // values
     numbers = range(len(labels))
     order = np.argsort([hashlib.sha256(str(number).encode()).digest()[:8] for number in numbers])
@@ -175,13 +199,17 @@ def open_dsprites(name: str, root: str | Path, split: str) -> PackedImages:
 def _read_dsprites(path: str, changed: int) -> tuple[np.ndarray, np.ndarray]:
     """Bits uint8[N, 64, 8] of the images and their latent classes int64[N, 6]. The images are 3 GB, so they
     are packed as they are read."""
-    with np.load(path, allow_pickle=False) as arrays:
-        latents = arrays["latents_classes"].astype(np.int64)
     packed = []
+    with zipfile.ZipFile(path) as archive:
+        with archive.open("latents_classes.npy") as file:
+            shape, dtype = _header_of(file)
+        if shape[1:] != (_DSPRITES_LATENTS,) or dtype.kind not in "iu":
+            raise ValueError("its latent classes are none")
+        with archive.open("latents_classes.npy") as file:
+            latents = np.lib.format.read_array(file, allow_pickle=False).astype(np.int64)
     with zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if shape[0] != len(latents) or dtype != np.uint8:
+        shape, dtype = _header_of(file)
+        if shape != (len(latents), 64, 64) or dtype != np.uint8:
             raise ValueError("images and latent classes do not fit")
         each = shape[1] * shape[2]
         for begin in range(0, shape[0], _AT_A_TIME):
@@ -189,6 +217,16 @@ def _read_dsprites(path: str, changed: int) -> tuple[np.ndarray, np.ndarray]:
             pixels = np.frombuffer(file.read(count * each), np.uint8).reshape(count, *shape[1:])
             packed.append(np.packbits(pixels, axis=2))
     return np.concatenate(packed), latents
+
+
+def _header_of(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array that begins in `file`; ValueError for one that dSprites does not have."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array is of another version")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if is_fortran or not shape or not 0 < shape[0] <= _DSPRITES_IMAGES:
+        raise ValueError("an array is of another size or order")
+    return shape, dtype
 
 
 def open_smallnorb(name: str, root: str | Path, split: str) -> ArrayImages:
@@ -202,8 +240,11 @@ def open_smallnorb(name: str, root: str | Path, split: str) -> ArrayImages:
     folder = Path(root).expanduser().absolute()
     folder = folder / "smallnorb" if (folder / "smallnorb").is_dir() else folder
     with explain_errors(name, folder, f"{NORB[split]}-dat.mat", downloadable=False):
-        pixels, info = (_read_norb(folder / f"{NORB[split]}-{kind}.mat") for kind in ("dat", "info"))
-        if len(pixels) != len(info) or pixels.ndim != 4:
+        pixels, info = (
+            _read_norb(folder / f"{NORB[split]}-{kind}.mat", dimensions)
+            for kind, dimensions in _NORB_DIMENSIONS.items()
+        )
+        if len(pixels) != len(info) or pixels.dtype != np.uint8 or info.shape[1] <= NORB_AZIMUTH:
             raise ValueError("images and labels do not fit")
     if name == "smallnorb-azimuth":
         labels, classes = info[:, NORB_AZIMUTH] // 2, [f"{20 * n} degrees" for n in range(18)]
@@ -217,14 +258,21 @@ def open_smallnorb(name: str, root: str | Path, split: str) -> ArrayImages:
     return ArrayImages(name, split, pixels[:, 0], labels, classes)
 
 
-def _read_norb(path: Path) -> np.ndarray:
+def _read_norb(path: Path, dimensions: int) -> np.ndarray:
     """An array in NORB's format: a magic number for the type, the number of dimensions, at least three
-    dimensions, and the numbers, all little-endian."""
-    if path.is_file():
-        content = path.read_bytes()
-    else:
-        content = gzip.decompress(path.with_name(path.name + ".gz").read_bytes())
-    magic, dimensions = np.frombuffer(content, "<i4", 2)
-    sizes = np.frombuffer(content, "<i4", max(3, int(dimensions)), 8)
-    shape = tuple(sizes[:dimensions].tolist())
-    return np.frombuffer(content, NORB_TYPES[int(magic)], offset=8 + 4 * len(sizes)).reshape(shape)
+    dimensions, and the numbers, all little-endian. Its sizes are looked at before its numbers are read.
+
+    Raises:
+        ValueError: it is none, or of another number of dimensions.
+    """
+    path = path if path.is_file() else path.with_name(path.name + ".gz")
+    refuse_special(path)
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        magic, stated = np.frombuffer(file.read(8), "<i4", 2)
+        sizes = np.frombuffer(file.read(4 * max(3, dimensions)), "<i4").tolist()
+        shape, kind = tuple(sizes[:dimensions]), NORB_TYPES[int(magic)]
+        size = math.prod(shape) * kind.itemsize
+        if stated != dimensions or len(shape) != dimensions or min(shape) < 1 or size > _MOST_BYTES:
+            raise ValueError(f"its shape is {shape}")
+        content = file.read(size + 1)
+    return np.frombuffer(content, kind).reshape(shape)
