@@ -26,6 +26,7 @@ from typing import Any
 
 from siamtransfer.cli.ending import EndOnSignal
 from siamtransfer.cli.entry import USER_ERROR
+from siamtransfer.utils.disk_errors import cannot_write
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.signals import INTERRUPTED, STOPPING, why_killed
 
@@ -168,7 +169,12 @@ def _run(job: Job, results: Connection, alive: Connection) -> None:
     """The whole life of the process."""
     os.setsid()  # a Ctrl-C of the terminal reaches the suite, which hands it on
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
-    _redirect(job.log)
+    try:
+        _redirect(job.log)
+    except OSError as error:
+        results.send(Outcome(USER_ERROR, str(cannot_write(job.log, error))))
+        results.close()
+        sys.exit(USER_ERROR)
     os.environ.update(job.environment)
     if job.threads is not None:
         import torch

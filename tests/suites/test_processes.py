@@ -55,6 +55,18 @@ def test_a_crash_or_a_kill_is_the_end_of_one_process(tmp_path: Path) -> None:
     assert "killed by SIGKILL: the machine may have run out of memory" in killed.message
 
 
+@pytest.mark.fault
+def test_a_log_that_cannot_be_written_fails_its_cell_in_a_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    log = tmp_path / "file" / "cell.log"
+    outcome = CellProcess(Job(call=_die, argument="crash", log=str(log))).outcome()
+    assert outcome.exit_status == 2
+    assert outcome.message.startswith(f"cannot write {log}: ")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def _measure_untracked(record: str) -> None:
     Path(record).write_text('{"metrics": {"knn/k=3/T=0.07/top1": 50.0}}', encoding="utf-8")
     raise ErrorAfterRecord("mlflow did not take the record", {})
