@@ -128,5 +128,12 @@ def require_channels(source: str, backbone: nn.Module, *sets: object) -> None:
             raise UserError(
                 f"{source} takes images of {taken} channel{'s' * (taken != 1)}, and those of "
                 f"{getattr(images, 'name', 'the set')} have {channels}: say --data.channels {taken} if the "
-                "files have so many, or name other images"
+                f"files have so many, or name other images, or {_network_of(source, channels)}"
             )
+
+
+def _network_of(source: str, channels: int) -> str:
+    if source.startswith("random:"):
+        kept = [word for word in source.split(":") if not word.startswith("channels=")]
+        return f"take {':'.join([*kept, f'channels={channels}'])}"
+    return f"a backbone that was pretrained with --data.channels {channels}"

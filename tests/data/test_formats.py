@@ -13,9 +13,8 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from support.dicom_files import dicom
 
 from siamtransfer.data import file_kinds, open_images
 from siamtransfer.data.decode import decode
@@ -92,30 +91,6 @@ def test_heic_is_read_as_pillow_heif_reads_it_and_turned_once() -> None:
         assert abs(pixels - upright).mean() < abs(pixels[::-1, ::-1] - upright).mean() / 1.5
     with pytest.raises(UnreadableImage):
         decode(heic()[:300])
-
-
-def dicom(
-    values: np.ndarray, bits: int, *, kind: str = "MONOCHROME2", frames: int | None = None, **tags: object
-) -> bytes:
-    """An uncompressed DICOM file of values [H,W] or [frames,H,W], of integers."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, "1.2.3"
-    file.Rows, file.Columns = values.shape[-2:]
-    file.SamplesPerPixel, file.PhotometricInterpretation = 1, kind
-    file.BitsAllocated, file.BitsStored, file.HighBit = values.dtype.itemsize * 8, bits, bits - 1
-    file.PixelRepresentation = int(np.issubdtype(values.dtype, np.signedinteger))
-    if frames is not None:
-        file.NumberOfFrames = frames
-    for name, value in tags.items():
-        setattr(file, name, value)
-    file.PixelData = values.tobytes()
-    buffer = io.BytesIO()
-    file.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 STORED = np.linspace(0, 4095, 20 * 30).reshape(20, 30).astype(np.uint16)

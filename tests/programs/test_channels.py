@@ -147,8 +147,11 @@ def test_images_of_another_number_are_refused_before_any_is_computed(scenes, tra
     words = ["--data.name", "folder", "--data.root", scenes, "--device", "cpu", "--cache", "none"]
     sentence = refused(knn, checkpoint, *words)
     assert "takes images of 4 channels, and those of folder have 3: say --data.channels 4" in sentence
+    assert "or a backbone that was pretrained with --data.channels 3" in sentence
     assert "have 3" in refused(linear, checkpoint, "--data.name", "fashion-scenes", "--data.count", 20)
-    assert "and those of folder have 4" in refused(knn, "random:resnet18", *words, "--data.channels", 4)
+    of_three = "random:resnet18:channels=3:width=8"
+    sentence = refused(knn, of_three, *words, "--data.channels", 4)
+    assert "and those of folder have 4" in sentence and "take random:resnet18:width=8:channels=4" in sentence
     assert "has 4 channels" in refused(knn, checkpoint, *words, "--data.channels", 13)
 
 
