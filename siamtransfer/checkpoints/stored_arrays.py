@@ -126,6 +126,8 @@ def _call_array(shape: Any = None, kind: Any = None, data: Any = None, *further:
         raise pickle.UnpicklingError("it calls numpy.ndarray with an offset or strides")
     made = StoredArray()
     made.value = _array(data, StoredType(kind), shape, "C")
+    if made.value is None:
+        raise pickle.UnpicklingError("it calls numpy.ndarray for values that are no numbers of torch")
     return made
 
 
