@@ -47,6 +47,7 @@ from siamtransfer.checkpoints.timm_weights import find_timm_weights
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import sentence
+from siamtransfer.utils.unexpected import HINT, is_lack_of_memory, keeps_traceback
 
 _OF_VALUES = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
@@ -214,18 +215,25 @@ def _read_file(path: Path, branch: str | None, trust_pickle: bool, user: Facts) 
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Completes the sentence of a UserError by the file's name. Whatever else comes of a file's values,
-    which may be anything, becomes such a sentence."""
+    """Completes the sentence of a UserError by the file's name.
+
+    No file is known of which another error comes, and one would be a defect here. A user gets a sentence all
+    the same, which says how to see the place; the tests of odd files keep the traceback. Where memory is
+    lacking, the file is not blamed.
+    """
     try:
         yield
     except UserError as error:
         raise type(error)(sentence(f"{path} {error}")) from error
     except _OF_VALUES as error:
+        if keeps_traceback() or is_lack_of_memory(error):
+            raise
         reason = (str(error).strip() or "no reason given").splitlines()[0][:100]
+        said = f"{type(error).__name__}: {reason}"
         raise UserError(
             sentence(
-                f"{path} holds values that no checkpoint known here has ({type(error).__name__}: {reason}): "
-                "save its tensors alone, as torch.save(model.state_dict(), ...)"
+                f"{path} cannot be read, by its values or by a defect here ({said}): "
+                f"save its tensors alone, as torch.save(model.state_dict(), ...); {HINT}"
             )
         ) from error
 

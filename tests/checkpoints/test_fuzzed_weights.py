@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from siamtransfer.checkpoints.pickles import Inert
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.checkpoints.training_state import load_state
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.unexpected import TRACEBACK
 
 pytestmark = pytest.mark.fault
 
@@ -65,6 +66,14 @@ FILES: dict[str, tuple[Callable[[], bytes], bool]] = {
     "x.safetensors": (lambda: safetensors.torch.save(STATE), False),
     "x.pkl": (arrays, False),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_tracebacks() -> Iterator[None]:
+    """An error that no line expected fails the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TRACEBACK, "1")
+        yield
 
 
 @pytest.mark.parametrize("name", FILES)

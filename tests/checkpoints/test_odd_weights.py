@@ -4,6 +4,8 @@ one sentence."""
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,13 @@ from support.thorough import more
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.checkpoints.training_state import read_state
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.unexpected import TRACEBACK
 
 pytestmark = pytest.mark.fault
 
 STATE = random_state("resnet18", 2)
+read_backbone_module = sys.modules["siamtransfer.checkpoints.read_backbone"]
 
 # Values in a checkpoint of this program.
 
@@ -105,3 +110,35 @@ def test_odd_names_are_shown_as_they_are(tmp_path: Path, kind: str) -> None:
 def test_many_wrappers_are_taken_away(tmp_path: Path) -> None:
     path = save({"module.model.net.model.module." + key: tensor for key, tensor in STATE.items()}, tmp_path)
     assert same_tensors(read_backbone(path).state, STATE)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (KeyError("x"), False),
+        (RuntimeError("shapes\ndiffer"), False),
+        (RuntimeError("you tried to allocate 9 bytes"), True),
+        (AssertionError("x"), True),
+    ],
+)
+def test_a_defect_is_told_as_one(
+    error: Exception, shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as the file's fault alone, with a way to its traceback."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(read_backbone_module, "read_public", fail)
+    path = save(STATE, tmp_path)
+    with pytest.raises(type(error) if shown else UserError) as caught:
+        read_backbone(path)
+    if not shown:
+        assert re.search(
+            r"/x\.pth cannot be read, by its values or by a defect here \(\w+Error: ('x'|shapes)\): .*"
+            r"with SIAMTRANSFER_TRACEBACK=1 in the environment the place in the code is shown$",
+            str(caught.value),
+        )
+    monkeypatch.setenv(TRACEBACK, "1")
+    with pytest.raises(type(error)):
+        read_backbone(path)

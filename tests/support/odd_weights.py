@@ -18,6 +18,7 @@ from torch import Tensor
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.unexpected import TRACEBACK
 
 HEAD = b"\x80\x02"
 """The beginning of a pickle of protocol 2, as PyTorch writes it."""
@@ -97,7 +98,8 @@ def integer(value: int) -> bytes:
 def refused(path: Path, read: Callable[[Path], Any] = read_backbone) -> str:
     """The sentence with which a file is refused: one visible line that names it, in bounded time."""
     begin = time.process_time()
-    with pytest.raises(UserError) as caught:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError) as caught:
+        patch.setenv(TRACEBACK, "1")  # an error that no line expected fails the test
         read(path)
     seconds, sentence = time.process_time() - begin, str(caught.value)
     assert seconds < _SECONDS, f"{seconds:.1f} s of CPU time before the refusal"
