@@ -6,6 +6,7 @@ Legend: N images of the map, K neighbours.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,14 @@ def make_map(
     rows = unit_rows(features, torch.float32)
     x = rows.numpy()
     settings = LayoutSettings(config.layout, config.perplexity, config.seed)
-    say(f"laying out {len(shown)} images by {settings.of(len(shown)).method}")
+    used = settings.of(len(shown))
+    say(f"laying out {len(shown)} images by {used.method}")
+    for name, asked, most in (
+        ("--perplexity", settings.perplexity, used.perplexity if used.method == "tsne" else math.inf),
+        ("--neighbours", config.neighbours, len(shown) - 1),
+    ):
+        if asked > most:
+            say(f"remark: {name} {asked:g} is more than {len(shown)} images have: {most:g} is taken")
     positions, share = _kept_layout(x, settings, config.cache)
     similarities, neighbours = _neighbours_of(rows, config.neighbours)
     quality = layout_quality(x, positions, neighbours, labels, config.seed)

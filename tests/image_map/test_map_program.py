@@ -115,12 +115,18 @@ def test_a_draw_is_some_of_the_images_by_the_seed(tmp_path: Path, shapes_folder:
     assert drawn.facts["set"]["images"] == record["protocol"]["images"] == 40
 
 
-def test_three_images_without_labels_have_a_map(tmp_path: Path, shapes_folder: Path):
+def test_three_images_without_labels_have_a_map(
+    tmp_path: Path, shapes_folder: Path, capsys: pytest.CaptureFixture[str]
+):
     for number in range(3):
         shutil.copy(shapes_folder / "upper" / f"{number:02}.png", tmp_path / f"{number}.png")
     image_map, record = make(tmp_path / "out" / "map.npz", tmp_path, name="flat")
     assert image_map.labels.tolist() == [-1] * 3
     assert image_map.neighbours.shape == (3, 2)
+    said = capsys.readouterr().err
+    assert (
+        "remark: --neighbours 8 is more than 3 images have: 2 is taken" in said and "perplexity" not in said
+    )
     assert image_map.facts["layout"]["method"] == "pca"
     assert "map/same_class" not in record["metrics"]
 

@@ -101,6 +101,10 @@ class RobustnessConfig(OneCheckpointConfig):
             raise UserError("--strengths must be above 0")
         at_least("--k", self.k, 1)
         above("--temperature", self.temperature, 0)
+        if self.absent_classes == "masked" and not self.shifted:
+            raise UserError(
+                "--absent-classes is about the sets of --shifted, and none is named: leave it out"
+            )
         at_least("--seed", self.seed, 0)
         refuse_record(self.record, self.set_names)
 

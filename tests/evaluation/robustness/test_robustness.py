@@ -275,6 +275,10 @@ def test_sets_with_other_classes_or_numbers_are_refused(world: Path, tmp_path: P
         (["--corruptions", "all", "fog"], "--corruptions all stands alone"),
         (["--corruptions", "fog", "fog"], "or one twice"),
         (["--corruptions", "none"], "nothing to measure but the test split"),
+        (
+            ["--absent-classes", "masked"],
+            "--absent-classes is about the sets of --shifted, and none is named",
+        ),
         (["--severities", "0"], "--severities are whole numbers from 1 to 5"),
         (["--severities", "2", "2"], "one severity twice"),
         (["--shifted", "a=x", "a=y"], "two sets a"),
