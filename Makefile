@@ -59,11 +59,13 @@ doctor: $(VENV)/.demo
 faults: $(VENV)/.test
 	FUZZ_TIMES=20 $(PY) -m pytest -n $(WORKERS) --dist loadfile -m fault
 
-# Random faults for a stated time; prints the seeds and writes chaos.json.
+# Random faults for a stated time, and for as long again those of whole programs; prints the seeds, and writes
+# chaos.json.
 CHAOS_MINUTES ?= 10
 CHAOS_SEED ?= 0
 chaos: $(VENV)/.test
 	$(PY) -m benchmarks.chaos --minutes $(CHAOS_MINUTES) --seed $(CHAOS_SEED)
+	$(PY) -m benchmarks.fault_programs --minutes $(CHAOS_MINUTES) --seed $(CHAOS_SEED)
 
 # Native code that crashes or errs on this CPU: convolutions, networks, boxes, matrices.
 native-sweep: $(VENV)/.test

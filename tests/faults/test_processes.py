@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from support.pictures import write_parts
 from support.signalled import Program, descendants, kill_all, launch_program, survivors, unfinished_files
 from support.small_runs import TINY, complete, images_of, rows, send, steps_kept
 from support.thorough import more
@@ -20,6 +22,7 @@ from siamtransfer.training.stop_marker import VARIABLE
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 NETWORK = "random:resnet18:width=16:stem=small"
+EVALUATED = ["--data.workers=2", "--cache=none", "--device=cpu"]
 ENDLESS = ["pretrain", *TINY, "--data.workers=2", "--optim.epochs=1000"]
 
 
@@ -52,19 +55,37 @@ def test_a_signal_before_the_steps_ends_the_run_at_once(tmp_path: Path) -> None:
     complete(tmp_path / "run")
 
 
+def read_slowly() -> None:
+    from siamtransfer.data.folders import FileImages
+
+    original = FileImages.image
+
+    def image(images: FileImages, index: int) -> np.ndarray:
+        time.sleep(0.2)
+        return original(images, index)
+
+    FileImages.image = image  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ENDLESS,
-        more(["knn", NETWORK, "--data.workers=2", "--cache=none"]),
-        more(["linear", NETWORK, "--data.workers=2", "--protocol=moco", "--epochs=1000"]),
-        more(["semisup", NETWORK, "--data.workers=2", "--protocol=ours", "--percent=100", "--epochs=1000"]),
-        more(["detection", NETWORK, "--engine=torchvision"]),
+        [*ENDLESS, "--run.dir=OUT"],
+        more(["knn", NETWORK, *EVALUATED, "--k=3"]),
+        more(["linear", NETWORK, *EVALUATED, "--protocol=moco", "--epochs=1000", "--batch_size=8"]),
+        more(["semisup", NETWORK, *EVALUATED, "--protocol=ours", "--percent=100", "--run=OUT"]),
     ],
     ids=lambda words: words[0],
 )
 def test_a_worker_that_is_killed_is_a_sentence(words: list[str], shapes_folder: Path, tmp_path: Path) -> None:
-    program = running(words, shapes_folder, tmp_path)
+    words = [word.replace("OUT", str(tmp_path / "run")) for word in words]
+    fault = None if words[0] == "pretrain" else read_slowly
+    write_parts(parts := tmp_path / "parts")
+    images = images_of(shapes_folder if fault is None else parts)
+    program = launch_program([*words, *images], tmp_path / "said", fault=fault)
+    assert program.wait_for(lambda: len(descendants(program.pid)) == 2)
+    if fault is None:
+        program.says("[2/")
     below = descendants(program.pid)
     os.kill(max(below)[0], signal.SIGKILL)
     try:
