@@ -9,6 +9,7 @@ from typing import Any
 
 from siamtransfer.checkpoints.settings_files import read_json
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import shown
 
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
 """timm's names of the activations that its ViTs can have beside their own."""
@@ -49,6 +50,6 @@ def refuse_unread_settings(path: Path) -> None:
         if stated not in values:
             known = " or ".join(map(str, dict.fromkeys(values)))
             raise UserError(
-                f"was built with {name}={stated!r}, as config.json beside it says, which is not read here: "
-                f"only {known} is"
+                f"was built with {name}={shown(stated)}, as config.json beside it says, which is not read "
+                f"here: only {known} is"
             )

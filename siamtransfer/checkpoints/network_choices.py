@@ -18,6 +18,7 @@ from siamtransfer.checkpoints.open_clip_config import tower_of_timm
 from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.settings_files import read_json
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import shown
 
 _OURS = {
     "img_size": "image_size",
@@ -90,7 +91,7 @@ def _choices(arguments: Mapping[str, Any], source: str) -> dict[str, Any]:
             continue
         if argument not in _OURS:
             raise UserError(
-                f"was built with {argument}={value!r}, as {source} says, which is not read here: only "
+                f"was built with {argument}={shown(value)}, as {source} says, which is not read here: only "
                 f"{', '.join(_OURS)} are"
             )
         choices[_OURS[argument]] = _value(argument, value, source)
@@ -104,8 +105,15 @@ def _value(argument: str, value: Any, source: str) -> Any:
         UserError: it is of the wrong kind.
     """
     wanted: type = str if argument in ("global_pool", "act_layer") else int
-    if argument == "img_size" and isinstance(value, list | tuple) and len(set(value)) == 1:
+    if (
+        argument == "img_size"
+        and isinstance(value, list | tuple)
+        and value
+        and value == value[:1] * len(value)
+    ):
         value = value[0]
     if not isinstance(value, wanted) or isinstance(value, bool):
-        raise UserError(f"was built with {argument}={value!r}, as {source} says, which is not understood")
+        raise UserError(
+            f"was built with {argument}={shown(value)}, as {source} says, which is not understood"
+        )
     return value

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import shown
 
 
 class Normalisation(NamedTuple):
@@ -66,6 +67,22 @@ def parse_normalisation(text: str) -> Normalisation:
     return Normalisation(mean, std)
 
 
+def numbers_of(values: Any) -> list[float]:
+    """Some numbers of a file as a list.
+
+    Raises:
+        ValueError: they are no list of numbers.
+    """
+    items = values if isinstance(values, list | tuple) else ()
+    try:
+        numbers = [float(item) for item in items if isinstance(item, int | float)]
+    except OverflowError:  # an integer beyond the range of numbers
+        numbers = []
+    if not items or len(numbers) != len(items):
+        raise ValueError(f"{shown(values)} is no list of numbers")
+    return numbers
+
+
 def from_pixels(mean: Sequence[float], std: Sequence[float], scale: float, *, bgr: bool) -> Normalisation:
     """The normalisation of images of 0 to `scale` whose channels have this mean and std, as RGB in [0, 1]; a
     known one, to the bit, where the numbers are those. Images that are not RGB have a number for each
@@ -74,13 +91,14 @@ def from_pixels(mean: Sequence[float], std: Sequence[float], scale: float, *, bg
     Raises:
         ValueError: they are not finite numbers and as many positive ones, or of BGR not three of each.
     """
-    parts = [tuple(float(value) / scale for value in (part[::-1] if bgr else part)) for part in (mean, std)]
+    given = numbers_of(mean), numbers_of(std)
+    parts = [tuple(value / scale for value in (part[::-1] if bgr else part)) for part in given]
     numbers = [number for part in parts for number in part]
     fitting = len(mean) == len(std) == 3 or (len(mean) == len(std) > 0 and not bgr)
     if not fitting or not all(map(math.isfinite, numbers)) or min(parts[1]) <= 0:
         raise ValueError(
-            f"mean {list(mean)} and std {list(std)} are not three numbers and three positive ones (or one of "
-            "each for every channel)"
+            f"mean {shown(mean)} and std {shown(std)} are not three numbers and three positive ones (or one "
+            "of each for every channel)"
         )
     for known in NAMES.values() if len(mean) == 3 else ():
         pairs = zip(numbers, (*known.mean, *known.std), strict=True)

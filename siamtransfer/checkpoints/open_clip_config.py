@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from siamtransfer.checkpoints.facts import Facts, facts_from
 from siamtransfer.checkpoints.normalisation import from_pixels
-from siamtransfer.checkpoints.preprocessing import Preprocessing
+from siamtransfer.checkpoints.preprocessing import Preprocessing, is_length
 from siamtransfer.checkpoints.settings_files import read_json
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import shown
 
 CONFIG = "open_clip_config.json"
 SOURCE = f"{CONFIG} beside the file"
@@ -61,8 +62,8 @@ def activation_beside(path: Path) -> str | None:
     for setting, usual in _USUAL.items():
         if vision.get(setting, usual) != usual:
             raise UserError(
-                f"has an image tower with {setting} {vision[setting]!r}, as {SOURCE} says, and such are not "
-                "read: convert it with open_clip to transformers or timm"
+                f"has an image tower with {setting} {shown(vision[setting])}, as {SOURCE} says, and such are "
+                "not read: convert it with open_clip to transformers or timm"
             )
     return "quick_gelu" if config["model_cfg"].get("quick_gelu") else "gelu"
 
@@ -78,6 +79,8 @@ def facts_of_open_clip(path: Path) -> Facts:
     values: dict[str, Any] = {}
     width, head_width = vision.get("width"), vision.get("head_width", _HEAD_WIDTH)
     if isinstance(width, int) and isinstance(vision.get("layers"), int) and isinstance(head_width, int):
+        if head_width < 1:
+            raise UserError(f"lies beside {path.parent / CONFIG}, whose head_width is {shown(head_width)}")
         values["heads"] = width // head_width
     if isinstance(prepared, Mapping):
         try:
@@ -95,9 +98,9 @@ def _preparation(prepared: Mapping[str, Any], side: Any) -> dict[str, Any]:
         "channels": "rgb",
     }
     side = prepared.get("size", side)
-    side = side[0] if isinstance(side, list) and len(set(side)) == 1 else side
+    side = side[0] if isinstance(side, list) and side and side == side[:1] * len(side) else side
     interpolation, mode = prepared.get("interpolation", "bicubic"), prepared.get("resize_mode", "shortest")
-    if isinstance(side, int) and interpolation in ("bicubic", "bilinear") and mode == "shortest":
+    if is_length(side) and interpolation in ("bicubic", "bilinear") and mode == "shortest":
         values["preprocessing"] = Preprocessing(side, side, interpolation)
     return values
 

@@ -11,7 +11,12 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from siamtransfer.checkpoints.normalisation import from_pixels
+from siamtransfer.checkpoints.normalisation import from_pixels, numbers_of
+from siamtransfer.utils.text import shown
+
+_MOST_CHARACTERS = 2**20
+_MOST_VALUES = 200_000
+"""That the names of a text stand for, all assignments together: a name of two lists of names doubles."""
 
 
 class _Unknown(Exception):
@@ -36,23 +41,25 @@ def _backbone_facts(backbone: Mapping[str, Any]) -> dict[str, Any]:
     if not str(backbone.get("type", "")).startswith("ResNe"):
         return {}
     facts: dict[str, Any] = {"stride_in_1x1": backbone.get("style", "pytorch") == "caffe"}
-    dilations = tuple(backbone.get("dilations") or (1, 1, 1, 1))
-    strides = tuple(backbone.get("strides") or (1, 2, 2, 2))
-    known = {
-        ((1, 2, 2, 2), (1, 1, 1, 1)): 32,
-        ((1, 2, 2, 1), (1, 1, 1, 2)): 16,
-        ((1, 2, 1, 1), (1, 1, 2, 4)): 8,
-    }
-    if (strides, dilations) not in known:
+    dilations = backbone.get("dilations") or [1, 1, 1, 1]
+    strides = backbone.get("strides") or [1, 2, 2, 2]
+    known = (
+        ([1, 2, 2, 2], [1, 1, 1, 1], 32),
+        ([1, 2, 2, 1], [1, 1, 1, 2], 16),
+        ([1, 2, 1, 1], [1, 1, 2, 4], 8),
+    )
+    stride = next((last for *pair, last in known if pair == [strides, dilations]), None)
+    if stride is None:
         raise ValueError(
-            f"its configuration has strides {strides} and dilations {dilations}, which are not read"
+            f"its configuration has strides {shown(strides)} and dilations {shown(dilations)}, which are not "
+            "read"
         )
-    if known[strides, dilations] != 32 and not backbone.get("contract_dilation", False):
+    if stride != 32 and not backbone.get("contract_dilation", False):
         raise ValueError("its configuration dilates without contract_dilation, which is not read")
     for option in ("dcn", "plugins", "deep_stem", "avg_down", "multi_grid"):
         if backbone.get(option):
             raise ValueError(f"its configuration gives the ResNet {option}, which is not read")
-    return facts | {"output_stride": known[strides, dilations]}
+    return facts | {"output_stride": stride}
 
 
 def _pixel_facts(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +72,8 @@ def _pixel_facts(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
     if place is None:
         return {}
     order = next((place[key] for key in ("to_rgb", "bgr_to_rgb") if key in place), None)
-    scale = 1.0 if order is None and max(place["mean"]) <= 1 else 255.0  # only cv2's images are 0 to 255
+    # only cv2's images are 0 to 255
+    scale = 1.0 if order is None and max(numbers_of(place["mean"])) <= 1 else 255.0
     rgb = order is not False
     return {
         "normalisation": from_pixels(place["mean"], place["std"], scale, bgr=not rgb),
@@ -74,7 +82,14 @@ def _pixel_facts(settings: Mapping[str, Any], model: Mapping[str, Any]) -> dict[
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """The names that the text assigns literals to."""
+    """The names that the text assigns literals to.
+
+    Raises:
+        ValueError: the text is longer, or stands for more values, than any configuration.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"its configuration has {len(text):,} characters")
+    left = _MOST_VALUES
     try:
         statements = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -89,8 +104,24 @@ def _settings(text: str) -> dict[str, Any]:
                 value = _literal(statement.value, settings)
             except (_Unknown, RecursionError):
                 continue
+            left = _less_values_of(value, left)
             settings[target.id] = _merge(settings.get(target.id), value)
+            left = _less_values_of(settings[target.id], left)
     return settings
+
+
+def _less_values_of(content: Any, left: int) -> int:
+    """`left` less the number of values in the content; raises ValueError below zero."""
+    pending = [content]
+    while pending:
+        value = pending.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError("the names in its configuration stand for too many values")
+        pending.extend(
+            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+    return left
 
 
 def _literal(node: ast.expr, names: Mapping[str, Any]) -> Any:

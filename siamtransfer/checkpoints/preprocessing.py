@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, cast
 
+from siamtransfer.utils.text import shown
+
 Interpolation = Literal["bilinear", "bicubic"]
+_LONGEST = 2**16  # pixels
 _RESAMPLE: dict[Any, Interpolation] = {
     2: "bilinear",
     3: "bicubic",
@@ -41,12 +44,13 @@ def of_timm(config: Mapping[str, Any]) -> Preprocessing | None:
         return None
     if config.get("crop_mode", "center") not in (None, "center"):
         return None
-    if not (isinstance(share, int | float) and 0 < share <= 1):
-        raise ValueError(f"crop_pct is {share!r}")
-    _, height, width = size
-    side = _side(height, width)
+    if not isinstance(size, list | tuple) or len(size) != 3:
+        raise ValueError(f"input_size is {shown(size)}")
+    side = _side(size[1], size[2])
     return (
-        None if side is None else Preprocessing(side, int(side / share), cast(Interpolation, interpolation))
+        None
+        if side is None
+        else Preprocessing(side, _before_crop(side, share), cast(Interpolation, interpolation))
     )
 
 
@@ -57,7 +61,8 @@ def of_hugging_face(config: Mapping[str, Any]) -> Preprocessing | None:
     Raises:
         ValueError: they are given and are no such numbers.
     """
-    interpolation = _RESAMPLE.get(config.get("resample"))
+    resample = config.get("resample")
+    interpolation = _RESAMPLE.get(resample) if isinstance(resample, int) else None
     shorter = _length(config.get("size"), "shortest_edge")
     if interpolation is None or shorter is None or config.get("do_resize") is False:
         return None
@@ -67,7 +72,7 @@ def of_hugging_face(config: Mapping[str, Any]) -> Preprocessing | None:
     elif "crop_pct" in config and isinstance(
         config["crop_pct"], float
     ):  # ConvNeXt's: `size` is that of the crop
-        side, shorter = shorter, int(shorter / config["crop_pct"])
+        side, shorter = shorter, _before_crop(shorter, config["crop_pct"])
     else:
         return None
     return None if side is None else Preprocessing(side, max(side, shorter), interpolation)
@@ -78,13 +83,25 @@ def _length(value: Any, key: str) -> int | None:
     length = value.get(key) if isinstance(value, Mapping) else value
     if length is None:
         return None
-    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-        raise ValueError(f"{key} is {length!r}")
-    return length
+    if not is_length(length):
+        raise ValueError(f"{key} is {shown(length)}")
+    return int(length)
+
+
+def is_length(value: Any) -> bool:
+    """Whether a value of a file is a length in pixels that an image may have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _LONGEST
+
+
+def _before_crop(side: int, share: Any) -> int:
+    """The length in pixels of which `side` is that share."""
+    if not (isinstance(share, int | float) and 0 < share <= 1 and side / share <= _LONGEST):
+        raise ValueError(f"crop_pct is {shown(share)}")
+    return int(side / share)
 
 
 def _side(height: Any, width: Any) -> int | None:
     """The side of a square in pixels; None for another rectangle."""
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
-        raise ValueError(f"an image of {height!r} x {width!r} pixels")
+    if not (is_length(height) and is_length(width)):
+        raise ValueError(f"an image of {shown(height)} x {shown(width)} pixels")
     return int(height) if height == width else None

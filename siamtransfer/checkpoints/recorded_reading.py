@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -27,6 +29,7 @@ from siamtransfer.backbones.names import RESNETS
 from siamtransfer.checkpoints.normalisation import Normalisation
 from siamtransfer.checkpoints.preprocessing import Interpolation, Preprocessing
 from siamtransfer.checkpoints.reading import ASSUMED, Fact, Reading
+from siamtransfer.checkpoints.settings_files import MOST_YAML
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import printable
 
@@ -115,7 +118,7 @@ def read_recorded(path: Path) -> RecordedReading | None:
         UserError: there is one, and it is damaged or of a newer version; names the file.
     """
     beside = side_file(path)
-    if beside is not None and beside.is_file():
+    if beside is not None and os.path.lexists(beside):
         return _read_side_file(beside)
     metadata = _safetensors_metadata(path)
     text = metadata.get(METADATA)
@@ -126,6 +129,12 @@ def read_recorded(path: Path) -> RecordedReading | None:
 
 def _read_side_file(path: Path) -> RecordedReading | None:
     where = f"{printable(path.name)} beside the file"
+    if not path.is_file():  # such as a link to a record that was removed
+        raise _damaged(path, "is no file that can be read")
+    if path.stat().st_size > MOST_YAML:
+        if not _has_mark(path):
+            return None  # somebody's file; one of settings is refused by its own reader
+        raise _damaged(path, f"has more than {MOST_YAML:,} bytes")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -144,6 +153,15 @@ def _read_side_file(path: Path) -> RecordedReading | None:
     if MARK not in text or not isinstance(content, dict):
         return None  # a record of a measurement, or somebody's file
     return parse_record(text, where, path)
+
+
+def _has_mark(path: Path) -> bool:
+    """Whether a file that is too large to be read as a whole names a record of ours."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(MARK.encode()) >= 0
+    except OSError as error:
+        raise _damaged(path, "cannot be read") from error
 
 
 def _require_settings(text: str, recorded: RecordedReading, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import yaml
 
 from siamtransfer.utils.errors import UserError
 
-_LARGEST = 2**24
+MOST_JSON = 2**24
+"""Bytes of a file: the names of 21,000 classes take a million"""
+MOST_YAML = 2**19
+"""and of YAML, of which PyYAML reads a million in about two seconds; Detectron2 writes ten thousand."""
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
@@ -20,7 +24,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
         UserError: it is damaged or holds something else; the rest of a sentence that begins with the name of
             the checkpoint.
     """
-    text = _text(file)
+    text = _text(file, MOST_JSON)
     if text is None:
         return None
     try:
@@ -38,7 +42,7 @@ def read_yaml(file: Path) -> dict[str, Any] | None:
     Raises:
         UserError: as of `read_json`.
     """
-    text = _text(file)
+    text = _text(file, MOST_YAML)
     if text is None:
         return None
     try:
@@ -50,11 +54,13 @@ def read_yaml(file: Path) -> dict[str, Any] | None:
     return content
 
 
-def _text(file: Path) -> str | None:
-    if not file.is_file():
+def _text(file: Path, most: int) -> str | None:
+    if not os.path.lexists(file):
         return None
-    if file.stat().st_size > _LARGEST:
-        raise _damaged(file, "a file of settings: it is too large")
+    if not file.is_file():  # a pipe, or a link to what was removed: what it said is not known
+        raise _damaged(file, "a file")
+    if file.stat().st_size > most:
+        raise _damaged(file, f"a file of settings: it has more than {most:,} bytes")
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -27,6 +27,7 @@ from siamtransfer.checkpoints.settings_files import read_json, read_yaml
 from siamtransfer.checkpoints.stated_facts import facts_of_pixels, facts_of_solo_learn
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
+from siamtransfer.utils.text import shown
 
 OPEN_CLIP_FORMAT = "open-clip"
 BARE = ("torchvision", "timm", "prefixed", HUGGING_FACE)
@@ -72,7 +73,7 @@ def facts_of_config_json(path: Path, *, quiet: bool = False) -> Facts:
             say(f"note: {file} is neither timm's nor Hugging Face's; nothing of it was used")
         return {}
     heads = vision_settings(config).get("num_attention_heads")
-    if isinstance(heads, int):
+    if isinstance(heads, int) and not isinstance(heads, bool):
         facts["heads"] = Fact(heads, source)
     if isinstance(config.get("downsample_in_bottleneck"), bool):
         facts["stride_in_1x1"] = Fact(config["downsample_in_bottleneck"], source)
@@ -149,14 +150,19 @@ def _facts_of_configuration(model: Mapping[str, Any], given: Any, source: str) -
     facts: Facts = {}
     order = given.get("FORMAT") if isinstance(given, Mapping) else None
     if order not in (None, "BGR", "RGB"):
-        raise ValueError(f"INPUT.FORMAT {order!r} is neither BGR nor RGB")
+        raise ValueError(f"INPUT.FORMAT {shown(order)} is neither BGR nor RGB")
     if "PIXEL_MEAN" in model and "PIXEL_STD" in model:
         facts, _ = facts_of_pixels(model["PIXEL_MEAN"], model["PIXEL_STD"], order, source)
     elif order is not None:
         facts["channels"] = Fact(order.lower(), source)
     resnets = model.get("RESNETS", {})
+    if not isinstance(resnets, Mapping):
+        raise ValueError(f"MODEL.RESNETS is {shown(resnets)}")
     if isinstance(resnets.get("STRIDE_IN_1X1"), bool):
         facts["stride_in_1x1"] = Fact(resnets["STRIDE_IN_1X1"], source)
     if "RES5_DILATION" in resnets:
-        facts["output_stride"] = Fact({1: 32, 2: 16}[int(resnets["RES5_DILATION"])], source)
+        dilation = resnets["RES5_DILATION"]
+        if dilation not in (1, 2):
+            raise ValueError(f"MODEL.RESNETS.RES5_DILATION {shown(dilation)} is neither 1 nor 2")
+        facts["output_stride"] = Fact(32 if dilation == 1 else 16, source)
     return facts

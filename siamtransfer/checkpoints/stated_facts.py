@@ -14,12 +14,13 @@ from torch import Tensor
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.checkpoints.facts import Facts, facts_from, join, kind_of
 from siamtransfer.checkpoints.file_format import TORCHVISIONS, USUAL_PATHS, Format
-from siamtransfer.checkpoints.normalisation import CAFFE, IMAGENET, NAMES, from_pixels
+from siamtransfer.checkpoints.normalisation import CAFFE, IMAGENET, NAMES, from_pixels, numbers_of
 from siamtransfer.checkpoints.openmmlab_config import facts_of_config
 from siamtransfer.checkpoints.pickles import as_plain
 from siamtransfer.checkpoints.reading import ASSUMED, Fact
 from siamtransfer.checkpoints.wrappers import without_wrappers
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.text import shown
 
 # Converters to Detectron2's .pkl whose configurations set torchvision's pixels and stride.
 _CONVERTERS = ("torchvision", "MOCO", "OpenSelfSup")
@@ -112,7 +113,7 @@ def facts_of_positions(state: Mapping[str, Tensor], architecture: Architecture) 
 def facts_of_solo_learn(settings: Mapping[str, Any], architecture: Architecture, source: str) -> Facts:
     """The facts of solo-learn's networks by the settings of a run; none for another program's settings."""
     method = settings.get("pretrain_method", settings.get("method"))
-    if method not in SOLO_LEARN_METHODS:
+    if not isinstance(method, str) or method not in SOLO_LEARN_METHODS:
         return {}
     data = settings.get("data")
     dataset = settings.get("dataset", data.get("dataset") if isinstance(data, Mapping) else None)
@@ -130,7 +131,8 @@ def facts_of_solo_learn(settings: Mapping[str, Any], architecture: Architecture,
         values["normalisation"] = NAMES[dataset]
     elif dataset in ("imagenet", "imagenet100"):
         values["normalisation"] = IMAGENET
-    return facts_from(f"{source} (solo-learn, {method}{f', {dataset}' if dataset else ''})", values)
+    known = f", {shown(dataset)[1:-1]}" if isinstance(dataset, str) and dataset else ""
+    return facts_from(f"{source} (solo-learn, {method}{known})", values)
 
 
 def facts_of_pixels(
@@ -142,7 +144,7 @@ def facts_of_pixels(
     Raises:
         ValueError: they are not three numbers and three positive ones.
     """
-    mean, std = [float(value) for value in mean], [float(value) for value in std]
+    mean, std = numbers_of(mean), numbers_of(std)
     if order is None and len(mean) == 3 and mean[0] != mean[2]:
         order = "BGR" if mean[0] < mean[2] else "RGB"
     facts: Facts = {}

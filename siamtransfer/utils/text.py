@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from collections.abc import Sequence
+from typing import Any
 
 _SHOWN = 100  # characters at either end of a word that is too long
 _LONG_WORD = re.compile(r"\S{400,}")
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 NAMED_IN_ERRORS = 5  # items written out in a message
 
 
@@ -31,6 +35,12 @@ def visible(text: str, *, keep: str = "") -> str:
 def sentence(text: str) -> str:
     """A message in one visible line, whose longest words (such as a value of 5,000 letters) are cut."""
     return _LONG_WORD.sub(lambda word: f"{word[0][:_SHOWN]}…{word[0][-_SHOWN:]}", visible(text))
+
+
+def shown(value: Any) -> str:
+    """A value of a file as a short piece of a message: its first items, and few levels of them. Names that
+    stand for lists of names may make a value of 10**9 items out of a few lines."""
+    return visible(_SHORT.repr(value))
 
 
 def _escape(character: str) -> str:

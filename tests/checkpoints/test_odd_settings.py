@@ -1,4 +1,4 @@
-"""Odd files of settings beside weights, and odd settings in them: facts, or one sentence that names the file."""
+"""Odd files of settings beside weights, and odd settings in them: facts, or one sentence with the file."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ SETTINGS: dict[str, tuple[str, str, Any]] = {
         },
     ),
     "a ViT": (
-        "hugging-face",
+        "huggingface",
         "config.json",
         {"model_type": "vit", "num_attention_heads": 3, "downsample_in_bottleneck": False},
     ),
-    "cropped": ("hugging-face", "preprocessor_config.json", HUGGING_FACE),
+    "cropped": ("huggingface", "preprocessor_config.json", HUGGING_FACE),
     "resized": (
-        "hugging-face",
+        "huggingface",
         "preprocessor_config.json",
         {"size": {"shortest_edge": 224}, "crop_pct": 0.875, "resample": 3},
     ),
@@ -113,17 +113,108 @@ def replaced(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 
 def facts(folder: Path, form: str) -> Any:
+    """What the files in the folder state, as the reader of weights `x.pth` asks them."""
     weights = folder / "x.pth"
-    read = facts_beside(_form(form), weights, NETWORK)
-    return read, activation_beside(weights) if form == "open-clip" else None
+    return facts_beside(Format(form, ""), weights, NETWORK), form == "open-clip" and activation_beside(
+        weights
+    )
 
 
-def _form(name: str) -> Format:
-    from siamtransfer.checkpoints.hugging_face_formats import HUGGING_FACE as NAME
-    from siamtransfer.checkpoints.modern_formats import __name__ as _  # noqa: F401
+def refused(read: Callable[[], Any], *words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read()
+    assert is_sentence(caught.value), caught.value
+    for word in words:
+        assert word in str(caught.value)
 
-    class _Named:
-        def __init__(self, name: str):
-            self.name = name
 
-    return _Named(NAME if name == "hugging-face" else name)  # type: ignore[return-value]
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_any_value_at_any_place_is_a_fact_or_a_sentence(tmp_path: Path, kind: str) -> None:
+    form, name, settings = SETTINGS[kind]
+    if name.startswith("preprocessor"):
+        (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    dump: Callable[[Any], str] = yaml.safe_dump if name.endswith("yaml") else json.dumps
+    (tmp_path / name).write_text(dump(settings))
+    assert facts(tmp_path, form)[0]
+    refusals = 0
+    for place in places(settings):
+        for value in ODD:
+            (tmp_path / name).write_text(dump(replaced(settings, place, value)))
+            try:
+                facts(tmp_path, form)
+            except UserError as error:
+                refusals += 1
+                assert is_sentence(error), error
+                assert name in str(error)
+                assert "Error" not in str(error) and "NoneType" not in str(error), error
+    assert refusals > 10, "some of these values are wrong"
+
+
+def aliases(levels: int) -> str:
+    """YAML whose list `z` stands for nine to that power of values."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(levels)]
+    return "\n".join(lines).replace(f"a{levels}: &a{levels}", "z: &z") + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [" + "1, " * MOST_YAML + "]", "more than 524,288 bytes"),
+        ("[" * 100_000, "not YAML"),
+        (aliases(12) + "MODEL: {PIXEL_MEAN: *z, PIXEL_STD: *z}", "is no list of numbers"),
+        (aliases(12) + "INPUT: {FORMAT: *z}\nMODEL: {}", "neither BGR nor RGB"),
+        (aliases(12) + "MODEL: {RESNETS: *z}", "MODEL.RESNETS is"),
+        ("MODEL: &a {PIXEL_MEAN: *a, PIXEL_STD: *a}", "is no list of numbers"),
+        ("MODEL: {RESNETS: {RES5_DILATION: 4}}", "neither 1 nor 2"),
+    ],
+)
+def test_yaml_is_read_with_bounded_work(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    refused(lambda: facts(tmp_path, "detectron2"), words, "x.yaml")
+
+
+@pytest.mark.parametrize(("form", "name"), [("timm", "config.json"), ("detectron2", "x.yaml")])
+def test_a_file_of_settings_that_is_there_and_cannot_be_read_is_not_left_out(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "removed")
+    refused(lambda: facts(tmp_path, form), "is not a file", name)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    refused(lambda: facts(tmp_path, form), "is not a file", name)
+
+
+def test_a_record_that_is_there_and_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
+    beside, weights = tmp_path / "x.json", tmp_path / "x.pth"
+    weights.touch()
+    beside.symlink_to(tmp_path / "removed")
+    refused(lambda: read_recorded(weights), "is no file that can be read", "x.json")
+    beside.unlink()
+    beside.write_text("[" + " " * MOST_YAML)
+    assert read_recorded(weights) is None, "a large file of somebody else's"
+    beside.write_text(" " * MOST_YAML + f'{{"{MARK}": 1}}')
+    refused(lambda: read_recorded(weights), "more than 524,288 bytes", "x.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = 1\n" * 2**18, "has 1,572,864 characters"),
+        ("a = [1, 2]\n" + "a = [a, a]\n" * 60, "too many values"),
+        ("a = dict(x=1)\n" + "a = dict(x=a, y=a)\n" * 60, "too many values"),
+        ("img_norm_cfg = dict(mean=None, std=[1, 1, 1])", "None is no list of numbers"),
+        (f"img_norm_cfg = dict(mean=[{10**400}, 1, 1], std=[1, 1, 1])", "is no list of numbers"),
+        ("img_norm_cfg = dict(mean={}, std={})", "{} is no list of numbers"),
+        ("model = dict(backbone=dict(type='ResNet', strides=[dict()] * 4))", None),
+        ("model = dict(backbone=dict(type='ResNet', strides=[dict()], dilations=3))", "strides [{}] and dil"),
+        ("a = " + "-" * 100_000 + "1", None),
+    ],
+)
+def test_the_text_of_a_configuration_is_read_with_bounded_work(text: str, words: str | None) -> None:
+    if words is None:
+        assert "normalisation" not in facts_of_config(text)
+        return
+    with pytest.raises(ValueError) as caught:
+        facts_of_config(text)
+    assert words in str(caught.value) and len(str(caught.value)) < 500
