@@ -117,12 +117,12 @@ def do_runs(runs: Sequence[FinetuneRun]) -> None:
     with StopSignal() as stop, warnings.catch_warnings(), explained_workers("DATALOADER.NUM_WORKERS"):
         warnings.simplefilter("ignore", UserWarning)  # newer libraries' advice to Detectron2
         for run in runs:
-            lock = RunLock(run.folder) if comm.is_main_process() else contextlib.nullcontext()
-            with lock, _log_file(run.folder), metered(packages=comm.get_local_rank() == 0) as meter:
-                _finetune(run, stop, meter)
+            lock = RunLock(run.folder, option="--run") if comm.is_main_process() else contextlib.nullcontext()
+            with lock as held, _log_file(run.folder), metered(packages=comm.get_local_rank() == 0) as meter:
+                _finetune(run, stop, meter, held)
 
 
-def _finetune(run: FinetuneRun, stop: StopSignal, meter: Meter) -> None:
+def _finetune(run: FinetuneRun, stop: StopSignal, meter: Meter, lock: RunLock | None) -> None:
     from detectron2.utils import comm
 
     from siamtransfer.detection.detectron2.trainer import Trainer
@@ -131,6 +131,8 @@ def _finetune(run: FinetuneRun, stop: StopSignal, meter: Meter) -> None:
     if run.initialization.settings.MODEL.DEVICE.startswith("cuda"):
         meter.watch_gpus([torch.cuda.current_device()])
     trainer = Trainer(run, stop)
+    if lock is not None:
+        trainer.guard_saves(lock.require_place)
     if run.evaluate_only:
         trainer.load_final_model()
         metrics = trainer.test(trainer.cfg, trainer.model)
@@ -149,7 +151,8 @@ def _finetune(run: FinetuneRun, stop: StopSignal, meter: Meter) -> None:
         steps = trainer.max_iter - trainer.start
         clock.count(steps * trainer.cfg.SOLVER.IMS_PER_BATCH / comm.get_world_size())
     cost = over_ranks(comm.all_gather(meter.read_own()))
-    if comm.is_main_process():
+    if lock is not None:
+        lock.require_place()
         task, rows = run.task, read_rows(run.folder / "metrics.jsonl")
         result = {
             "metrics": metrics,

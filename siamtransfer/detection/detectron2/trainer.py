@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ class Trainer(DefaultTrainer):
             say(f"{run.name}: {steps} steps of {batch} images, in {run.folder}")
         seed_all_rng(run.seed)
         super().__init__(cfg)
+
+    def guard_saves(self, guard: Callable[[], None]) -> None:
+        """Has `guard` called before each checkpoint: it raises UserError where none may be written."""
+        save = self.checkpointer.save
+
+        def guarded(name: str, **content: Any) -> None:
+            guard()
+            save(name, **content)
+
+        self.checkpointer.save = guarded
 
     def load_start(self) -> None:
         """Loads the initialization, proved, and over it the newest checkpoint of this run."""
