@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from support.small_runs import ROOT, complete, images_of, newest
 from support.thorough import more
+from support.warm_python import run_python
 
 from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.data import open_images
@@ -347,13 +346,7 @@ def test_on_the_command_line_from_any_folder(program: str, files: tuple[Path, Pa
         f"--test-features={files[1]}",
         *(["--k=3"] if program == "knn" else []),
     ]
-    done = subprocess.run(
-        [sys.executable, ROOT / "eval" / f"{program}.py", *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = run_python(ROOT / "eval" / f"{program}.py", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     assert json.loads(done.stdout)["task"] == program

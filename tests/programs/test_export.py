@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from support import paths
 from support.checkpoint_files import random_state, simsiam_checkpoint
+from support.warm_python import run_python
 
 import siamtransfer
 from siamtransfer.checkpoints.read_backbone import read_backbone
@@ -77,8 +78,8 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(simsiam_checkpoint(random_state("resnet18"), "resnet18"), tmp_path / "in.pth.tar")
-    words = [sys.executable, str(PROGRAM), "in.pth.tar", "out", "--to", "timm", "--size", "64"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    words = ["in.pth.tar", "out", "--to", "timm", "--size", "64"]
+    done = run_python(PROGRAM, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the largest difference over 8 images is" in done.stderr
     record = json.loads(done.stdout.splitlines()[-1])
@@ -91,7 +92,7 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^out exists; choose another name or replace it with --force$"):
-        export.main(words[2:])
+        export.main(words)
 
 
 def card_of(folder: Path) -> tuple[dict[str, Any], str]:

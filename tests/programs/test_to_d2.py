@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import pytest
 import torch
 from support import paths
 from support.checkpoint_files import own_checkpoint, random_state, simsiam_checkpoint
+from support.warm_python import run_python
 
 from siamtransfer.checkpoints.detectron2_keys import to_detectron2, to_torchvision
 from siamtransfer.checkpoints.read_backbone import digest_of, read_backbone
@@ -101,14 +99,7 @@ def test_the_settings_follow_the_checkpoint(
     not is_installed(), reason="Detectron2 is not installed: python scripts/get_detectron2.py"
 )
 def test_the_command_line_with_the_proof(tmp_path: Path, checkpoint: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "checkpoint.pth", "out.pkl"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(SCRIPT, "checkpoint.pth", "out.pkl", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout.splitlines()[-1])
     assert record["task"] == "convert/to_d2"
@@ -225,13 +216,7 @@ def test_a_wrong_file_ends_with_one_sentence_and_status_2(tmp_path: Path) -> Non
     """Also run as a module, from the repository's folder."""
     page = tmp_path / "page.pth"
     page.write_text("<html>404</html>")
-    done = subprocess.run(
-        [sys.executable, "-m", "convert.to_d2", str(page), str(tmp_path / "out.pkl")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-m", "convert.to_d2", page, tmp_path / "out.pkl", cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {page} is a web page")
     assert done.stderr.count("\n") == 1
