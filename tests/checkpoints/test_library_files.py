@@ -176,7 +176,7 @@ def test_split_weights_that_are_not_complete_are_refused(tmp_path: Path) -> None
             "names a tensor 'head.b', which none of its files has",
         ),
         ("{}", "damaged index"),
-        (json.dumps({"weight_map": {"a": "../model.safetensors"}}), "outside its folder"),
+        (json.dumps({"weight_map": {"a": "../model.safetensors"}}), "is none of weights in its folder"),
     ):
         index.write_text(text)
         with pytest.raises(UserError, match=message):
