@@ -88,6 +88,7 @@ REFUSED: list[Any] = [
     (entry("segmentation", "mask.png"), "neither polygons nor run lengths, 'mask.png'"),
     more(entry("segmentation", True), "neither polygons nor run lengths, true"),
     (runs(compressed(480, 640)), "has run lengths of 307,200 pixels, and its image has 3,072"),
+    (runs("PPSPPPPP0"), "a text under counts that is no run-length code"),  # 3072, behind zeros
     (runs("zzzzzzzzzzzzzzzzzz"), "a text under counts that is no run-length code"),
     (runs(str(b"PP10")), "a text under counts that is no run-length code"),
     (runs(""), "a text under counts that is no run-length code"),
