@@ -15,8 +15,8 @@ from siamtransfer.metering.meter import ImageClock, Meter
 from siamtransfer.optim.optimizers import rate_at
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
-from siamtransfer.pretraining.step_result import WRITE_FAILED, StepResult
-from siamtransfer.training.journal import Journal
+from siamtransfer.pretraining.step_result import StepResult
+from siamtransfer.training.journal import WRITE_FAILED, Journal
 from siamtransfer.training.progress import StepProgress, Stopwatch
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_checked_text

@@ -19,9 +19,10 @@ from siamtransfer.pretraining.monitors import Monitor
 from siamtransfer.pretraining.run_cost import RunCost
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
-from siamtransfer.pretraining.step_result import SAVE_WISH, WRITE_FAILED, StepResult
+from siamtransfer.pretraining.step_result import SAVE_WISH, StepResult
 from siamtransfer.records.metric_names import with_aliases
 from siamtransfer.records.record import record
+from siamtransfer.training.journal import UNWRITTEN, WRITE_FAILED
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.utils.run_lock import RunLock
@@ -29,9 +30,6 @@ from siamtransfer.utils.run_lock import RunLock
 HEADLINE = ("loss", "health/std", "health/effective_rank", "health/centre_norm", "health/view_cosine")
 """The numbers of the record, besides those of the monitors."""
 
-
-UNWRITTEN = "unwritten_rows"
-"""The entry of a checkpoint for rows that found no room in metrics.jsonl, where the disk was full."""
 LOGS = (
     *("config.json", "config.json.sha256", "cost.json", "cost.json.sha256"),
     *("metrics.jsonl", "metrics.jsonl.crc32"),

@@ -13,9 +13,6 @@ from siamtransfer.training.guard import StepReport
 SAVE_WISH = 1
 """In the place of the exit status of a signal, which is above 128: rank 0 wishes to save after this step."""
 
-WRITE_FAILED = 2
-"""In the same place: rank 0 cannot write the rows of the run, so all save after this step and stop."""
-
 
 @dataclass(frozen=True)
 class StepResult:

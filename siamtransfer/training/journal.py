@@ -16,6 +16,12 @@ from siamtransfer.utils.disk_errors import cannot_write
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import to_json
 
+WRITE_FAILED = 2
+"""In the place of the exit status of a signal, which is above 128: rank 0 cannot write the rows of the run.
+All ranks save after this step and stop."""
+UNWRITTEN = "unwritten_rows"
+"""The entry of a checkpoint for the rows that found no room."""
+
 
 class Journal:
     """Rows of numbers keyed by step, appended to `metrics.jsonl` and mirrored to the viewers.
@@ -54,6 +60,7 @@ class Journal:
         self._recent: list[Row] = []
         self._latest: dict[str, tuple[int, float] | None] = {}
         self._failure: UserError | None = None
+        self._closed = False
         if run is None:
             return
         path = run / "metrics.jsonl"
@@ -140,8 +147,11 @@ class Journal:
         """Flushes and closes the file and the viewers; a second call changes nothing.
 
         Raises:
-            UserError: rows could not be written, and cannot be now.
+            UserError: rows could not be written, and cannot be now; the first call alone says so.
         """
+        if self._closed:
+            return
+        self._closed = True
         try:
             if self._file is not None:
                 self._write_pending()

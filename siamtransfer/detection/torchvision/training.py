@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from pathlib import Path
 from typing import Any, Generic, NoReturn
 
@@ -18,11 +19,12 @@ from siamtransfer.distributed.runtime import Runtime, seed_step
 from siamtransfer.distributed.signals import Stopped, StopSignal
 from siamtransfer.metering.meter import ImageClock
 from siamtransfer.training.guard import StepContext, StepReport
-from siamtransfer.training.journal import Journal
+from siamtransfer.training.journal import UNWRITTEN, WRITE_FAILED, Journal
 from siamtransfer.training.progress import StepProgress
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.training.step import Updater
 from siamtransfer.training.stopping import exit_stopped
+from siamtransfer.utils.errors import UserError
 
 
 class TransferTraining(Generic[S]):
@@ -50,14 +52,16 @@ class TransferTraining(Generic[S]):
         start = state["step"] if state else 0
         if state:
             self.load_state_dict(state)
-        journal = Journal(folder if runtime.is_main else None, start=start)
+        unwritten = state.get(UNWRITTEN) if state else None
+        journal = Journal(folder if runtime.is_main else None, start=start, patient=True, unwritten=unwritten)
         progress = StepProgress(recipe.steps, start, max(1, recipe.steps // 20), shown=runtime.is_main)
 
         stop, kept = StopSignal(), {start}
 
         def keep(done: int) -> None:
             if saved and done not in kept:
-                saved.save(self.state_dict(), done)
+                rows = journal.unwritten()
+                saved.save(self.state_dict() | ({UNWRITTEN: rows} if rows else {}), done)
             kept.add(done)
 
         def leave(done: int, status: int) -> NoReturn:
@@ -86,7 +90,8 @@ class TransferTraining(Generic[S]):
             for step, batch in enumerate(clock.watch(batches), start):
                 stop.doing = f"finishing step {step + 1}" + (", then saving" if saved else "")
                 collectives.set_doing(f"at step {step + 1}")
-                report, losses = self.step(step, batch, stop.exit_status)
+                status = stop.exit_status or (None if journal.failure is None else WRITE_FAILED)
+                report, losses = self.step(step, batch, status)
                 clock.count(len(batch))
                 done, last = step + 1, step + 1 == recipe.steps
                 lr = recipe.lr_at(step)
@@ -96,6 +101,8 @@ class TransferTraining(Generic[S]):
                 stopping = report.exit_status is not None
                 if stopping or last or done % recipe.save_every == 0:
                     keep(done)
+                if report.exit_status == WRITE_FAILED:
+                    _end_without_room(journal, done, runtime)
                 if report.exit_status is not None:
                     leave(done, report.exit_status)
                 score_if_due(done)
@@ -135,6 +142,24 @@ class TransferTraining(Generic[S]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["model"])
         self._updater.optimizer.load_state_dict(state["optimizer"])
+
+
+def _end_without_room(journal: Journal, done: int, runtime: Runtime) -> NoReturn:
+    """Ends all ranks after a step whose state is saved, since rows found no room.
+
+    Raises:
+        UserError: on rank 0; says what could not be written.
+        SystemExit: on the others.
+    """
+    collectives.barrier("saving the state")
+    if not runtime.is_main:
+        sys.exit(WRITE_FAILED)
+    whole = f"the state of step {done} is whole: go on with --resume"
+    try:
+        journal.close()
+    except UserError as error:
+        raise UserError(f"{error}; {whole}") from error
+    raise UserError(f"the disk was full for a while; all rows are written now, and {whole}")
 
 
 def score_measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ from siamtransfer.detection.torchvision.training_images import TrainingImages, u
 from siamtransfer.detection.torchvision.trunk import prove_loaded
 from siamtransfer.distributed.runtime import Runtime, start_runtime
 from siamtransfer.training import step as training_step
+from siamtransfer.training.journal_file import JournalFile
 from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
@@ -366,6 +368,32 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
                 torch.load(folder / name, weights_only=True) for folder in (tmp_path / "run", run)
             )
             assert digest_of(mine["model"]) == digest_of(theirs["model"])
+
+
+@pytest.mark.fault
+@pytest.mark.thorough
+def test_a_journal_without_room_ends_the_training_after_a_save_and_no_row_is_lost(
+    undisturbed: tuple[TransferResult, Path], read: ReadBackbone, data: DetectionData,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def no_room(file: JournalFile, row: dict[str, Any]) -> None:
+        if row["step"] >= 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(file, row)
+
+    append, recipe, run = JournalFile.append, replace(RECIPE, score_every=2), tmp_path / "run"
+    monkeypatch.setattr(JournalFile, "append", no_room)
+    whole = r"; the state of step 3 is whole: go on with --resume$"
+    with pytest.raises(UserError, match=rf"^cannot write {run}/metrics\.jsonl: No space left .*{whole}"):
+        train(read, data, recipe, run=run)
+    monkeypatch.undo()
+    assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == [1]
+    outcome = train(read, data, recipe, run=run, resume=True)
+    expected, other = undisturbed
+    assert outcome.metrics == pytest.approx(expected.metrics, nan_ok=True)
+    assert read_rows(run / "metrics.jsonl") == read_rows(other / "metrics.jsonl")
+    mine, theirs = (torch.load(folder / "detector.pth", weights_only=True) for folder in (run, other))
+    assert digest_of(mine["model"]) == digest_of(theirs["model"])
 
 
 def trained_on(runtime: Runtime, run: Path, source: str = "random:resnet18:width=8") -> dict[str, float]:
