@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,11 @@ from support.pictures import write_shapes
 from siamtransfer.utils.log import print_messages
 
 torch.set_num_threads(1)
+
+# Shells start what runs in the background, and `nohup` what outlives them, with these ignored, and every
+# process that a test starts would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LONGEST = (
     "tests/e2e/",

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 from siamtransfer.checkpoints.pickle_values import TooMuch
+from siamtransfer.utils.zip_files import open_zip
 
 MOST_PICKLED = 2**27
 """Bytes of a file's pickles, which hold names and numbers but no tensors."""
@@ -39,7 +40,7 @@ def refuse_records(path: Path) -> bool:
     """
     size = path.stat().st_size
     refuse_directory(path)
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         records = archive.infolist()
     if len(records) > MOST_RECORDS:
         raise TooMuch(f"is a zip file of {len(records):,} records")

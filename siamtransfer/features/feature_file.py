@@ -12,7 +12,7 @@ import torch
 from siamtransfer.features.extract import Features
 from siamtransfer.utils.array_files import survey_arrays
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.zip_files import verify_zip
+from siamtransfer.utils.zip_files import open_zip, verify_zip
 
 ROWS = 8192  # that are checked at once
 
@@ -105,7 +105,7 @@ def _narrow(features: np.ndarray, path: str | Path) -> np.ndarray:
 
 def _map_member(path: Path, name: str) -> np.memmap | None:
     """An array of an .npz file, mapped from it; None when it is not there or compressed."""
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         member = next((info for info in archive.infolist() if info.filename == name), None)
         if member is None or member.compress_type != zipfile.ZIP_STORED:
             return None

@@ -159,7 +159,6 @@ class Journal:
         except OSError as error:
             self._failure = cannot_write(self._file.path, error)  # type: ignore[union-attr]
         finally:
-            self._file = None
             self._mirrors.close()
         if self.failure is not None:
             raise self.failure

@@ -77,11 +77,13 @@ class JournalFile:
         self._lengths = [before + len(text) for before, text in zip(self._lengths, texts, strict=True)]
 
     def latest(self, name: str) -> tuple[int, float] | None:
-        """The step and value of the last row that has the number `name`; found from the end of the file."""
+        """The step and value of the last row that has the number `name`; found from the end of the file, also
+        after it was closed."""
         key = json.dumps(name, ensure_ascii=False).encode() + b": "
         with (
             contextlib.suppress(OSError, ValueError),
-            mmap.mmap(self._files[0], 0, prot=mmap.PROT_READ) as rows,
+            self.path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as rows,
         ):
             end = len(rows)
             while (found := rows.rfind(key, 0, end)) >= 0:

@@ -19,6 +19,7 @@ import numpy as np
 
 from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
+from siamtransfer.utils.zip_files import open_zip
 
 MOST_MEMBERS = 4096
 MOST_UNPACKED = 2**28
@@ -43,7 +44,7 @@ def survey_arrays(path: str | Path, *, mapped: Collection[str] = ()) -> None:
     if not zipfile.is_zipfile(path):
         return
     _refuse_long_list(Path(path))
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         members = archive.infolist()
         if len(members) > MOST_MEMBERS:
             raise ValueError(f"it has more than the {MOST_MEMBERS:,} arrays that are read")

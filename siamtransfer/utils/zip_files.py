@@ -13,6 +13,19 @@ from typing import IO
 BLOCK = 2**20
 
 
+def open_zip(path: str | Path | IO[bytes]) -> zipfile.ZipFile:
+    """The zip file at `path`, whose directory has been read.
+
+    Raises:
+        OSError: the file cannot be read.
+        zipfile.BadZipFile: it is no zip file, or its directory is damaged.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except (NotImplementedError, UnicodeError) as error:  # the version of a record, and its name
+        raise zipfile.BadZipFile(str(error)) from error
+
+
 def verify_zip(path: str | Path | IO[bytes]) -> None:
     """Compares the checksum of every record of a zip file.
 

@@ -212,3 +212,14 @@ def test_an_odd_index_of_files(tmp_path: Path, content: Any) -> None:
     with pytest.raises(UserError) as caught:
         read_backbone(tmp_path)
     assert str(caught.value).isprintable() and str(tmp_path) in str(caught.value)
+
+
+def test_a_damaged_version_in_a_zip_directory_is_damage(tmp_path: Path) -> None:
+    """zipfile raises NotImplementedError for it, which is no word for a user."""
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": {"a": torch.ones(3)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.rfind(b"PK\x01\x02") + 6] = 255
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pth is truncated or damaged \(zip file version 25\.5\)"):
+        read_backbone(path)

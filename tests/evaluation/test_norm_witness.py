@@ -130,7 +130,7 @@ def test_a_wrong_stem_is_named(
 ) -> None:
     read = accustomed(truth, images, NAMES["imagenet"])
     report = explain(
-        replace(read, architecture=truth._replace(**used)), images, side=32, crops=CROPS, rounds=1
+        replace(read, architecture=truth._replace(**used)), images, side=32, crops=2 * CROPS, rounds=1
     )
     assert report.unlikely
     assert report.best.candidate.flags == named

@@ -129,7 +129,7 @@ def test_ranks_that_find_different_checkpoints_are_refused(one_rank: Path, tmp_p
 def look_in(folder: Path) -> None:
     original = run.Checkpoints
 
-    def checkpoints(_: Path, keep: int) -> Any:
-        return original(folder, keep)
+    def checkpoints(_: Path, *more: Any, **options: Any) -> Any:
+        return original(folder, *more, **options)
 
     run.Checkpoints = checkpoints  # type: ignore[assignment,misc]

@@ -75,7 +75,7 @@ def test_the_configuration_of_a_run(
 ) -> None:
     whole = PretrainConfig(method=MethodConfig(method)).as_dict()
     saved = changed(whole, data, value)
-    folder = tmp_path_factory.getbasetemp() / "run"
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-run"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(saved))
     if accepted(lambda: read_saved_config(folder)):
@@ -88,7 +88,9 @@ def test_the_configuration_of_a_run(
 def test_the_state_of_a_suite(
     data: st.DataObject, value: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = tmp_path_factory.getbasetemp() / "suite.json"
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-suite"
+    folder.mkdir(exist_ok=True)
+    path = folder / "suite.json"
     path.write_text(json.dumps(SUITE))
     assert vars(read_state(path)) == SUITE
     path.write_text(json.dumps(changed(SUITE, data, value)))

@@ -95,7 +95,7 @@ def test_what_is_not_tested_is_said(records: Path, caplog: pytest.LogCaptureFixt
         ([], "give records or folders of them: siamtransfer rank records/"),
         (["R", "--alpha", "0"], "--alpha must be between 0 and 1, not 0"),
         (["R", "--alpha", "5"], "--alpha must be between 0 and 1, not 5"),
-        (["R", "--seed", "-1"], "--seed is -1, but must be at least 0"),
+        (["R", "--seed", "-1"], "seed is -1, but must be from 0 to"),
         (["R", "--resamples", "10"], "--resamples must be at least 100"),
         (["R", "--tasks", "knn", "depth"], "there is no record of depth: there are attention, knn, linear"),
         (["R/empty"], "holds no record of a backbone"),

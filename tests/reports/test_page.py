@@ -147,7 +147,7 @@ def test_a_report_is_replaced_and_no_other_file_is(folder: Path, page: Path, tmp
         (["EMPTY", "OUT"], "holds no record, no run and no map"),
         (["FOLDER", "OUT", "--alpha", "1.5"], "--alpha is 1.5, but must be below 1"),
         (["FOLDER", "OUT", "--alpha", "0"], "--alpha is 0.0, but must be above 0"),
-        (["FOLDER", "OUT", "--seed", "-1"], "--seed is -1, but must be at least 0"),
+        (["FOLDER", "OUT", "--seed", "-1"], "seed is -1, but must be from 0 to"),
         (["FOLDER", "OUT", "--card", "TMP/card.md"], "is one file, and there are 3 backbones: name a folder"),
         (["FOLDER", "OUT", "--map", "FOLDER/pixels/knn.npz"], "knn.npz"),
         (["FOLDER", "OUT", "--map", "absent.npz"], "absent.npz"),

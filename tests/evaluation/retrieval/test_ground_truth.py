@@ -108,7 +108,7 @@ def test_other_content_is_named(tmp_path: Path, value: Any, why: str) -> None:
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     file = written(tmp_path, content())
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"gnd_roxford5k\.pkl cannot be read: pickle data was truncated"):
+    with pytest.raises(UserError, match=r"gnd_roxford5k\.pkl is damaged: it cannot be read as a pickle"):
         read_revisited(file)
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UserError, match=r"a\.json is no JSON document"):
