@@ -51,8 +51,8 @@ def _backbone_facts(backbone: Mapping[str, Any]) -> dict[str, Any]:
     stride = next((last for *pair, last in known if pair == [strides, dilations]), None)
     if stride is None:
         raise ValueError(
-            f"its configuration has strides {shown(strides)} and dilations {shown(dilations)}, which are not "
-            "read"
+            f"its configuration has strides {shown(strides)} and dilations {shown(dilations)}, "
+            "which are not read"
         )
     if stride != 32 and not backbone.get("contract_dilation", False):
         raise ValueError("its configuration dilates without contract_dilation, which is not read")

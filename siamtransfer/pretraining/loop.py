@@ -45,6 +45,9 @@ from siamtransfer.training.step import train_step
 from siamtransfer.training.stopping import exit_stopped, look_for_signal, stopping_before_steps
 from siamtransfer.views.view_spec import Recipe
 
+AGAIN = "the same command begins again"
+"""What a signal before the first step means for the user."""
+
 
 def pretrain(
     config: PretrainConfig,
@@ -64,8 +67,7 @@ def pretrain(
         SystemExit: a signal arrived; the step in progress was completed and the state is saved.
     """
     config = copy.deepcopy(config)  # what is auto is filled in here
-    again = "the same command begins again"
-    with RunFolder(config, runtime) as run, stopping_before_steps(stop, runtime, again):
+    with RunFolder(config, runtime) as run, stopping_before_steps(stop, runtime, AGAIN):
         saved = run.find_checkpoint(resume=resume)
 
         # Data: workers decode and crop, the device augments.
@@ -87,8 +89,7 @@ def pretrain(
             *extra_monitors,
         ]
         updater = state.distribute(runtime)
-        with collectives.own_pace("checking the state"):
-            check_readable(state.state_dict())  # before any step is spent on one that could not be saved
+        require_saveable(state)
         log.introduce()
         between = BetweenSteps(run, state, monitors, updater, log, schedule.steps)
         stop.wait_for_steps()
@@ -128,6 +129,12 @@ def pretrain(
         collectives.barrier("the last step")
         run.cost.settle()
         return run.record(state, log, monitors) if runtime.is_main else None
+
+
+def require_saveable(state: TrainState) -> None:
+    """Refuses a state that could not be read again, before any step is spent on it."""
+    with collectives.own_pace("checking the state"):
+        check_readable(state.state_dict())
 
 
 def build_state(

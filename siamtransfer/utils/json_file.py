@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,7 +74,7 @@ def _content_of(text: str, most: int) -> Any:
             parse_constant=_refuse_constant,
             parse_float=_finite,
             parse_int=_integer,
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique_keys,
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error}") from error
@@ -102,8 +101,8 @@ def _integer(word: str) -> int:
     return int(word)
 
 
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    pairs = list(pairs)
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ValueError where a key stands there twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
         count = Counter(name for name, _ in pairs)

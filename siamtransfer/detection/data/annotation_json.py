@@ -11,11 +11,11 @@ import json
 import mmap
 import os
 import stat
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.json_file import unique_keys
 from siamtransfer.utils.small_files import text_of
 from siamtransfer.utils.text import printable
 
@@ -27,7 +27,6 @@ EXTRA_BRACKETS, BYTES_A_BRACKET = 1_000_000, 8
 """More brackets than EXTRA_BRACKETS and one in BYTES_A_BRACKET bytes are no annotations: the shortest
 annotation has two in 50 bytes."""
 _SIGNS = (b'"', b":", b",")
-_SHOWN = 40  # characters of a key
 
 
 def load_json(path: Path, needed: str, otherwise: str) -> tuple[Any, bytes]:
@@ -85,7 +84,7 @@ def _parsed(text: str, where: str) -> Any:
     if brackets > max(EXTRA_BRACKETS, len(text) // BYTES_A_BRACKET):
         raise UserError(f"{where} has {brackets:,} brackets in {len(text):,} characters; restore the file")
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text[error.pos] in "[{":
             cure = "it holds several values one behind the other, as JSON lines do: give one file of COCO's"
@@ -98,17 +97,8 @@ def _parsed(text: str, where: str) -> Any:
         raise UserError(f"{where} is nested deeper than annotations are; restore the file") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        count = Counter(name for name, _ in pairs)
-        twice = next(name for name in count if count[name] > 1)
-        raise ValueError(f"has the key {twice[:_SHOWN]!r} twice in one object")
-    return content
-
-
 def _reason(error: ValueError) -> str:
     """What is wrong, as the end of a sentence; Python's own words for a number of too many digits name a
     function."""
     text = str(error)
-    return text if text.startswith("has ") else "has a number of thousands of digits"
+    return text if text.startswith("holds ") else "holds a number of thousands of digits"
