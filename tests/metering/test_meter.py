@@ -105,6 +105,7 @@ def test_without_proc_the_peak_of_the_life_is_taken_and_workers_are_not_known(
 
 @needs_reset
 def test_workers_are_seen_while_they_decode() -> None:
+    others = len(memory.worker_peaks())  # a server that an earlier test has started
     loader = torch.utils.data.DataLoader(Large(), batch_size=1, num_workers=2)
     with metered() as own:
         clock = ImageClock()
@@ -112,7 +113,7 @@ def test_workers_are_seen_while_they_decode() -> None:
             clock.count(1)
             own._looked_at_workers = 0.0
         cost = own.read().as_dict()
-    assert cost["workers"] in (1, 2)
+    assert 1 <= cost["workers"] <= others + 2
     assert cost["peak_worker_memory_bytes"] > 60 * MIB
 
 
