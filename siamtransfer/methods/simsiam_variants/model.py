@@ -17,8 +17,9 @@ from siamtransfer.methods.simsiam_variants.extra_losses import (
     LabelLoss,
     RotationLoss,
 )
-from siamtransfer.methods.simsiam_variants.heads import Experts, build_predictor, build_projector
+from siamtransfer.methods.simsiam_variants.heads import build_predictor, build_projector
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
+from siamtransfer.methods.simsiam_variants.predictors import Experts, GatedDepth, GroupAttention
 from siamtransfer.methods.simsiam_variants.similarities import Distance
 from siamtransfer.methods.simsiam_variants.targets import StopGradient, TargetMemory, prediction_pairs
 
@@ -102,8 +103,9 @@ class SimSiamVariants(SimSiam):
             numbers["simsiam/target_gradient"] = torch.tensor(self.target.fraction)
         if self.config.clusters.fraction:
             numbers["simsiam/cluster_agreement"] = self.clusters.agreement
-        if isinstance(self.predictor, Experts):
-            numbers["simsiam/expert_usage"] = self.predictor.usage(z[0])
+        if isinstance(self.predictor, Experts | GroupAttention | GatedDepth):
+            of_predictor = self.predictor.numbers(z[0])
+            numbers |= {f"simsiam/{name}": number for name, number in of_predictor.items()}
         return numbers
 
     def before_forward(self, info: StepInfo) -> None:

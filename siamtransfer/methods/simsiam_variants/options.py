@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from siamtransfer.methods.parts.mlp import Activation
+from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.methods.simsiam import SimSiamConfig
 from siamtransfer.methods.simsiam_variants.clusters import ClusterConfig
 from siamtransfer.methods.simsiam_variants.extra_losses import TermsConfig
+from siamtransfer.methods.simsiam_variants.norms import refuse_idle_norms
 from siamtransfer.methods.simsiam_variants.similarities import DistanceConfig, SimilarityName
 from siamtransfer.methods.simsiam_variants.targets import TargetConfig
 from siamtransfer.utils.checks import at_least
+from siamtransfer.utils.errors import UserError
 
 
 @dataclass
@@ -32,10 +35,15 @@ class SimSiamVariantsConfig(SimSiamConfig):
     """A trained predictor, a fixed random one, or none (table 1)."""
     predictor_layers: int = 2
     """Layers of the predictor (others than 2 are ours)."""
-    predictor_shape: Literal["bottleneck", "residual", "experts"] = "bottleneck"
-    """The paper's; z + h(z); or a weighted sum of several, with weights from z (both ours)."""
+    predictor_shape: Literal["bottleneck", "residual", "experts", "attention", "depth"] = "bottleneck"
+    """The paper's; z + h(z); a weighted sum of several, with weights from z; h after self-attention between
+    groups of channels; or residual blocks, of which z chooses how much counts (all four ours)."""
     predictor_experts: int = 4
     """Number of experts, in the shape experts."""
+    predictor_groups: int = 8
+    """Number of groups of channels, in the shape attention; it divides dim."""
+    predictor_blocks: int = 3
+    """Number of residual blocks, in the shape depth."""
     backbone_lr_scale: float = 1.0
     """The backbone's learning rate in units of the heads'; below 1 for one with backbone.weights (ours)."""
     freeze_patches: bool = False
@@ -43,6 +51,11 @@ class SimSiamVariantsConfig(SimSiamConfig):
     batch_norm: Literal["none", "hidden", "default", "output-affine", "all"] = "default"
     """Where batch norm stands (table 3): nowhere, in hidden layers, also after the projector without affine
     parameters (the published code) or with them, or after the predictor too."""
+    projector_norm: HeadNorm = "batch"
+    """Which norm stands there in the projector: batch norm, layer norm, group norm, group norm with
+    standardised weights, or none (arXiv 2010.10241 for BYOL)."""
+    predictor_norm: HeadNorm = "batch"
+    """Which norm stands there in the predictor, likewise."""
     similarity: SimilarityName = "cosine"
     """Negative cosine, or cross-entropy between channel softmaxes (section 4.5); others are ours."""
     distance: DistanceConfig = field(default_factory=DistanceConfig)
@@ -63,9 +76,34 @@ class SimSiamVariantsConfig(SimSiamConfig):
         at_least("simsiam_variants.projector_rank", self.projector_rank, 1)
         at_least("simsiam_variants.predictor_layers", self.predictor_layers, 1)
         at_least("simsiam_variants.predictor_experts", self.predictor_experts, 2)
+        at_least("simsiam_variants.predictor_groups", self.predictor_groups, 2)
+        at_least("simsiam_variants.predictor_blocks", self.predictor_blocks, 1)
+        self._check_shape()
         at_least("simsiam_variants.backbone_lr_scale", self.backbone_lr_scale, 0)
+        refuse_idle_norms(self)
         for options in (self.distance, self.target, self.clusters, self.terms):
             options.check()
+
+    def _check_shape(self) -> None:
+        """Refuses options of a predictor's shape that no predictor has, or that its width does not have."""
+        if self.predictor == "none" and self.predictor_shape != "bottleneck":
+            raise UserError(
+                f"simsiam_variants.predictor_shape {self.predictor_shape} shapes a predictor, and "
+                "simsiam_variants.predictor is none: leave one of them out"
+            )
+        of_shape = {"predictor_groups": "attention", "predictor_blocks": "depth"}
+        defaults = {option.name: option.default for option in fields(self)}
+        for name, shape in of_shape.items():
+            if getattr(self, name) != defaults[name] and self.predictor_shape != shape:
+                raise UserError(
+                    f"simsiam_variants.{name} belongs to simsiam_variants.predictor_shape {shape}, and that is "
+                    f"{self.predictor_shape}: set that, or leave {name} out"
+                )
+        if self.predictor_shape == "attention" and self.dim % self.predictor_groups:
+            raise UserError(
+                f"simsiam_variants.predictor_groups {self.predictor_groups} does not divide the "
+                f"{self.dim} channels of simsiam_variants.dim: choose a divisor"
+            )
 
     @property
     def needs_index(self) -> bool:

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from scipy import special, stats
 from support.golden_methods import TinyBackbone
-from support.small_simsiam import VIEWS, gradients, random_rows, small_variant
+from support.small_simsiam import gradients, random_rows, small_variant
 from torch import nn
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.methods.parts.mlp import ACTIVATIONS
-from siamtransfer.methods.simsiam_variants.heads import Experts, Residual
 from siamtransfer.methods.simsiam_variants.model import SimSiamVariants
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 from siamtransfer.utils.errors import UserError
-
-
-def test_a_residual_predictor_adds():
-    method = small_variant(predictor_shape="residual")
-    z = random_rows(8, 12)
-    assert isinstance(method.predictor, Residual)
-    torch.testing.assert_close(method.predictor(z) - z, method.predictor.mlp(z))
-
-
-def test_experts_are_weighted_by_their_gates():
-    method = small_variant(predictor_shape="experts", predictor_experts=3)
-    predictor, z = method.predictor, random_rows(8, 12)
-    assert isinstance(predictor, Experts)
-    scores = (z @ predictor.gate.weight.T + predictor.gate.bias).detach().numpy()
-    gates = special.softmax(scores, axis=1)
-    expected = sum(torch.from_numpy(gates[:, k : k + 1]) * predictor.experts[k](z) for k in range(3))
-    torch.testing.assert_close(predictor(z), expected)
-    expected_usage = stats.entropy(gates.mean(axis=0)) / np.log(3)
-    assert predictor.usage(z).item() == pytest.approx(expected_usage, rel=1e-5)
-    assert method(VIEWS).numbers.keys() == {"simsiam/expert_usage"}
-
-
-def test_equal_experts_are_one():
-    method = small_variant(predictor_shape="experts")
-    for expert in method.predictor.experts:
-        expert.load_state_dict(method.predictor.experts[0].state_dict())
-    z = random_rows(8, 12)
-    torch.testing.assert_close(method.predictor(z), method.predictor.experts[0](z))
 
 
 def linear_widths(module: nn.Module) -> list[tuple[int, int]]:
