@@ -1,173 +1,144 @@
-"""SimSiam's own questions, and some beyond, asked again on embedded images within a small budget each.
+"""The papers' questions, asked again at small size: suites of experiments, each with several seeds.
 
-    python scripts/experiments.py                            every experiment of configs/experiments
-    python scripts/experiments.py paper-predictor-none …     these
-    python scripts/experiments.py none --table table.md --figure stop-gradient.png      read what was measured
+    python scripts/experiments.py simsiam                       measures what has no record yet, in parallel
+    python scripts/experiments.py simsiam/predictor-none hub    an experiment, and a whole suite
+    python scripts/experiments.py none                          tables and pictures again, from records alone
+    python scripts/experiments.py simsiam --again 3             three random cells a second time, and compared
+    python scripts/experiments.py --list                        suites, questions and what has been measured
 
-An experiment is a file that says what it changes of base.yaml, and in its header what was published. Each
-pretrains for about a minute of one core and is scored by kNN; one that has been scored is not run again. The
-table sets published figures, of other images and longer training, beside the measured ones: what compares is
-the direction of a difference, not the numbers. The figure is the paper's figure 2.
+An experiment is a file of configs/experiments that says what it changes, and in its header what was
+published. A cell is an experiment with a seed: it pretrains for a minute or two of one core and is scored by
+kNN. Its record is a line of RECORDS/SUITE.jsonl, and a cell that has one is not run again: a stopped command
+goes on. What compares with published figures, of other images and longer training, is the direction of a
+difference, not the number.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-import matplotlib.pyplot as plt
-from measuring import HERE, chosen, parser_of, stage
+from measuring import HERE
 
 from siamtransfer.cli import run
-from siamtransfer.training.journal_rows import read_rows
+from siamtransfer.distributed.runtime import cpu_count
+from siamtransfer.experiments.comparison import mean_of
+from siamtransfer.experiments.records import Records
+from siamtransfer.experiments.run import Places, Wanted, measure_again, measure_missing, show
+from siamtransfer.experiments.suites import Experiment, ExperimentSuite, read_suites
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.files import atomic_write, write_text
 from siamtransfer.utils.log import say
 
 RECIPES = HERE / "configs" / "experiments"
-BASE = RECIPES / "base.yaml"
-WITH, WITHOUT = "paper-stop-gradient", "paper-stop-gradient-none"
-KNN = "knn/k=20/T=0.07"
-PARTS = {"paper": "The paper's questions", "ours": "Beyond the paper"}
-MISSING = "not measured"
+PAGE = HERE / "docs" / "EXPERIMENTS.md"
+RECORDS = HERE / "docs" / "experiments"
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A recipe: its name, what it asks, and what was published where."""
+def main(argv: list[str] | None = None) -> dict[str, Any] | None:
+    """The command line; returns the mean kNN accuracies by experiment."""
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    suites = read_suites(RECIPES)
+    places = Places(asked.runs, asked.records, asked.page)
+    if asked.list:
+        _list(suites, places)
+        return None
+    chosen = choose(asked.names, suites)
+    if asked.option and asked.records == RECORDS:
+        raise UserError(
+            "--option makes other experiments than those of the records: name another folder by --records"
+        )
+    wanted = Wanted(asked.seeds, asked.parallel, tuple(f"--{option}" for option in asked.option))
+    for name, experiments in chosen.items():
+        if asked.again:
+            measure_again(suites[name], asked.again, places)
+        else:
+            measure_missing(suites[name], experiments, places, wanted)
+    shown = list(chosen) or [
+        name for name, suite in suites.items() if Records(places.records, suite).file.exists()
+    ]
+    metrics = {}
+    for name in shown:
+        show(suites[name], places)
+        for experiment in suites[name].experiments:
+            if (mean := mean_of(Records(places.records, suites[name]).all_of(experiment))) is not None:
+                metrics[f"{experiment.id}/knn/top1"] = mean.value
+    say(f"wrote the tables of {', '.join(shown) or 'no suite'} into {places.page}")
+    return {"task": "experiments", "metrics": metrics, "protocol": {"records": str(places.records)}}
 
-    name: str
-    question: str
-    published: str
-    source: str
 
-    @property
-    def file(self) -> Path:
-        return RECIPES / f"{self.name}.yaml"
-
-
-def read_experiment(file: Path) -> Experiment:
-    """The header of a recipe: lines `# Question: …`, `# Published: …` and `# Source: …`, each once.
+def choose(names: list[str], suites: dict[str, ExperimentSuite]) -> dict[str, list[Experiment]]:
+    """The experiments that are named, by suite in the order of the names; all without any.
 
     Raises:
-        UserError: one is missing.
+        UserError: a suite or an experiment is not known.
     """
-    header = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
-    found = {word: rest.strip() for word, colon, rest in (line.partition(":") for line in header) if colon}
-    try:
-        return Experiment(file.stem, found["Question"], found["Published"], found["Source"])
-    except KeyError as error:
-        raise UserError(f"{file} lacks a line `# {error.args[0]}: …` in its header") from error
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """The command line; returns the measured kNN accuracies by experiment."""
-    parser = parser_of(__doc__, kind="experiment", runs="runs/experiments")
-    parser.add_argument("--figure", type=Path, default=None, help="PNG of figure 2 to write")
-    asked = parser.parse_args(argv)
-    known = {file.stem: read_experiment(file) for file in sorted(RECIPES.glob("*-*.yaml"))}
-    for name in chosen(asked.names, known, "experiment"):
-        measure(known[name], asked.runs / name, [f"--{option}" for option in asked.option])
-    measured = {name: numbers(asked.runs / name) for name in known}
-    if asked.table:
-        write_text(asked.table, caption(asked.runs / WITH) + table(list(known.values()), measured))
-        say(f"wrote {asked.table}")
-    if asked.figure:
-        draw(asked.runs, asked.figure)
-        say(f"wrote {asked.figure}")
-    metrics = {f"{name}/{KNN}/top1": found["top1"] for name, found in measured.items() if found}
-    return {"task": "experiments", "metrics": metrics, "protocol": {"base": str(BASE.relative_to(HERE))}}
-
-
-def measure(experiment: Experiment, folder: Path, options: list[str]) -> None:
-    """Pretrains and scores, unless that was done; `options` go to pretrain/main.py."""
-    score = folder / "knn.json"
-    if score.exists():
-        return
-    say(f"\n{experiment.name}: {experiment.question}")
-    given = ["--config", BASE, "--config", experiment.file, "--run.dir", folder, "--resume", *options]
-    stage("pretrain/main.py", *given)
-    stage("eval/knn.py", folder / "checkpoint.pth", "--k", 20, "--device", "cpu", "--record", score)
-
-
-def numbers(folder: Path) -> dict[str, float]:
-    """What was measured: kNN top-1 with its 95 % interval and the last health of the projections; empty
-    before the experiment was scored."""
-    score = folder / "knn.json"
-    if not score.exists():
+    if names == ["none"]:
         return {}
-    metrics = json.loads(score.read_text())["metrics"]
-    health = [row for row in read_rows(folder / "metrics.jsonl") if "health/std" in row][-1]
-    return {name: metrics[f"{KNN}/{name}"] for name in ("top1", "ci95_low", "ci95_high")} | {
-        "std": health["health/std"],
-        "rank": health["health/effective_rank"],
-    }
+    chosen: dict[str, list[Experiment]] = {}
+    for name in names or list(suites):
+        suite, _, experiment = name.partition("/")
+        if suite not in suites:
+            raise UserError(f"{suite} is no suite of experiments; there are {', '.join(suites)}")
+        known = {one.name: one for one in suites[suite].experiments}
+        if experiment and experiment not in known:
+            raise UserError(f"{suite} has no experiment {experiment}; there are {', '.join(known)}")
+        wanted = [known[experiment]] if experiment else list(known.values())
+        chosen.setdefault(suite, []).extend(one for one in wanted if one not in chosen.get(suite, []))
+    return chosen
 
 
-def caption(baseline: Path) -> str:
-    """What the numbers are, and below what they say nothing."""
-    text = (
-        "Published: linear top-1 on ImageNet, ResNet-50, 100 epochs, where nothing else is said. Measured: "
-        "kNN (k = 20) on one-object Fashion Scenes, by configs/experiments/base.yaml, one seed"
+def _list(suites: dict[str, ExperimentSuite], places: Places) -> None:
+    for name, suite in suites.items():
+        records = Records(places.records, suite)
+        done = sum(len(records.all_of(experiment)) for experiment in suite.experiments)
+        of = suite.seeds * len(suite.experiments)
+        print(f"{name}: {suite.title}; {done} of {of} cells measured\n    {suite.question}")
+        for experiment in suite.experiments:
+            print(f"    {experiment.name}: {experiment.question}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for row in read_rows(baseline / "metrics.jsonl"):
-        if (name := f"baseline/untrained/{KNN}/top1") in row:
-            pixels = row[f"baseline/pixels/{KNN}/top1"]
-            text += f"; raw pixels {pixels:.1f}, the untrained backbone {row[name]:.1f}"
-    return f"{text}.\n\n"
+    parser.add_argument(
+        "names", nargs="*", help="SUITE or SUITE/EXPERIMENT; without any, all; `none` for none"
+    )
+    parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    parser.add_argument("--seeds", type=_positive, help="seeds of each experiment (default: the suite's)")
+    parser.add_argument(
+        "--parallel", type=_positive, default=cpu_count(), help="cells at once (default: a core each)"
+    )
+    parser.add_argument("--again", type=_positive, help="measure so many random cells of each suite again")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/experiments"),
+        help="folder of runs (default: runs/experiments)",
+    )
+    parser.add_argument(
+        "--records", type=Path, default=RECORDS, help="folder of SUITE.jsonl (default: docs/experiments)"
+    )
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="page of tables (default: docs/EXPERIMENTS.md)"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="for pretrain/main.py, in every run; may be given several times",
+    )
+    return parser
 
 
-def table(experiments: list[Experiment], measured: dict[str, dict[str, float]]) -> str:
-    """Markdown: published and measured, the paper's questions first."""
-    lines = []
-    for part, title in PARTS.items():
-        lines += [
-            f"**{title}**",
-            "",
-            "| Experiment | Question | Published | kNN top-1 (95 %) | std x sqrt(d) | effective rank |",
-            "|---|---|---|---|---|---|",
-        ]
-        for one in experiments:
-            if one.name.startswith(f"{part}-"):
-                cells = [f"`{one.name}`", one.question, f"{one.published} ({one.source})"]
-                lines.append(f"| {' | '.join([*cells, *measured_cells(measured[one.name])])} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def measured_cells(found: dict[str, float]) -> list[str]:
-    """The measured columns of a row."""
-    if not found:
-        return [MISSING, "", ""]
-    interval = f"{found['ci95_low']:.1f} to {found['ci95_high']:.1f}"
-    return [f"{found['top1']:.1f} ({interval})", f"{found['std']:.2f}", f"{found['rank']:.1f}"]
-
-
-def draw(runs: Path, picture: Path) -> None:
-    """Figure 2: loss, spread of the outputs and kNN, with and without the stop-gradient."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for name, label in ((WITH, "with stop-gradient"), (WITHOUT, "without")):
-        rows = read_rows(runs / name / "metrics.jsonl")
-        if not rows:
-            raise UserError(f"{runs / name} holds no run: measure {WITH} and {WITHOUT} first")
-        for axis, key in zip(axes, ("loss", "health/std", f"{KNN}/top1"), strict=True):
-            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-            marker = "o" if key.startswith("knn") else None
-            axis.plot(
-                [step for step, _ in points], [value for _, value in points], marker=marker, label=label
-            )
-    titles = ("loss (-1: views agree)", "output std x sqrt(d) (0: collapsed)", "kNN top-1 (%)")
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="step")
-    axes[0].legend()
-    with atomic_write(picture) as file:
-        figure.savefig(file, format="png", dpi=110)
-    plt.close(figure)
+def _positive(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{word} is not 1 or more")
+    return value
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The papers' questions at small size: suites of recipes, run with several seeds, and their tables."""

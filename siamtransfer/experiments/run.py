@@ -1,0 +1,185 @@
+"""What scripts/experiments.py does with a suite: measures what is missing, and shows what is measured."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamtransfer.distributed.signals import StopSignal
+from siamtransfer.experiments.cell import TEST, Cell
+from siamtransfer.experiments.pictures import draw
+from siamtransfer.experiments.pool import measure_all
+from siamtransfer.experiments.records import CellRecord, Records, read_record
+from siamtransfer.experiments.suites import Experiment, ExperimentSuite
+from siamtransfer.experiments.tables import table
+from siamtransfer.suites.cell_process import Outcome
+from siamtransfer.utils.errors import UserError
+from siamtransfer.utils.files import write_text
+from siamtransfer.utils.log import say
+
+BEGIN, END = "<!-- table of {} -->", "<!-- end of {} -->"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are.
+
+    Attributes:
+        runs: checkpoints, journals and logs, a folder a suite.
+        records: SUITE.jsonl.
+        page: Markdown with marks between which the tables stand; pictures go beside it.
+    """
+
+    runs: Path
+    records: Path
+    page: Path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Attributes:
+        seeds: how many of each experiment; None: as many as the suite says.
+        at_once: cells that run side by side.
+        options: words for pretrain/main.py, in every run.
+    """
+
+    seeds: int | None = None
+    at_once: int = 1
+    options: tuple[str, ...] = ()
+
+
+def measure_missing(
+    suite: ExperimentSuite, experiments: Sequence[Experiment], places: Places, wanted: Wanted
+) -> Records:
+    """Measures the cells that have no record of the present settings, seed by seed, so that a stopped suite
+    has all experiments with the first seeds.
+
+    Raises:
+        UserError: at the end, where cells have failed; the others have records.
+        SystemExit: a signal came; the same command goes on.
+    """
+    records = Records(places.records, suite)
+    seeds = range(wanted.seeds or suite.seeds)
+    cells = [
+        Cell(experiment, seed, places.runs, suite.scores, wanted.options)
+        for seed in seeds
+        for experiment in experiments
+        if records.get(experiment, seed) is None
+    ]
+    if not cells:
+        return records
+    say(f"{suite.name}: {len(cells)} of {len(seeds) * len(experiments)} cells to measure")
+    progress = _Progress(records, len(cells), wanted.at_once)
+    with StopSignal() as stop:
+        stop.doing = "ending the cells that run"
+        measure_all(cells, wanted.at_once, stop, progress.end)
+    if stop.exit_status is not None:
+        say(f"stopped on a signal with {progress.left} cells left to measure: the same command goes on")
+        sys.exit(stop.exit_status)
+    if progress.failed:
+        raise UserError(
+            f"{len(progress.failed)} cells of {suite.name} have failed: {'; '.join(progress.failed)}; the "
+            "same command tries them again"
+        )
+    return records
+
+
+class _Progress:
+    """Keeps the records of cells that end, and says how far the suite is."""
+
+    def __init__(self, records: Records, cells: int, at_once: int):
+        self.records, self.left, self.at_once = records, cells, at_once
+        self.failed: list[str] = []
+        self._seconds: list[float] = []
+
+    def end(self, cell: Cell, outcome: Outcome, seconds: float) -> None:
+        """What became of a cell."""
+        self.left -= 1
+        if outcome.exit_status:
+            self.failed.append(f"{cell.id}: {outcome.message} (see {cell.log})")
+            say(f"{cell.id} has failed: {outcome.message}")
+            return
+        record = read_record(cell.record)
+        self.records.add([record])
+        self._seconds.append(seconds)
+        rest = sum(self._seconds) / len(self._seconds) * self.left / self.at_once
+        left = f", about {rest / 60:.0f} min left" if self.left else ""
+        say(f"{cell.id}: kNN {record.numbers[TEST]:.2f} %, {seconds:.0f} s{left}")
+
+
+def measure_again(suite: ExperimentSuite, count: int, places: Places, draw_seed: int | None = None) -> int:
+    """Measures random cells that have records a second time, in a folder of its own; returns how many.
+
+    Raises:
+        UserError: a number or a curve is another one; names cell and numbers.
+    """
+    records = Records(places.records, suite)
+    known = [record for experiment in suite.experiments for record in records.all_of(experiment).values()]
+    drawn = random.Random(draw_seed).sample(known, min(count, len(known)))
+    differ = []
+    began = time.time_ns()
+    for record in drawn:
+        experiment = suite[record.experiment.partition("/")[2]]
+        folder = places.runs / f"again-{began}"
+        cell = Cell(experiment, record.seed, folder, suite.scores, tuple(record.options))
+        second = _measure_one(cell)
+        names = record.differences(second)
+        say(
+            f"{cell.id}: {', '.join(names) + ' differ' if names else 'equal in every number and every point'}"
+        )
+        if names:
+            differ.append(f"{cell.id} in {', '.join(names)}")
+    if differ:
+        raise UserError(f"a second measurement differs: {'; '.join(differ)}")
+    return len(drawn)
+
+
+def _measure_one(cell: Cell) -> CellRecord:
+    failed: list[str] = []
+    with StopSignal() as stop:
+        measure_all(
+            [cell],
+            1,
+            stop,
+            lambda _, outcome, __: failed.append(outcome.message) if outcome.exit_status else None,
+        )
+    if stop.exit_status is not None:
+        sys.exit(stop.exit_status)
+    if failed:
+        raise UserError(f"{cell.id} has failed: {failed[0]} (see {cell.log})")
+    return read_record(cell.record)
+
+
+def show(suite: ExperimentSuite, places: Places) -> None:
+    """Writes the suite's table between its marks in the page, and its pictures beside the page, from the
+    records alone.
+
+    Raises:
+        UserError: the page has no such marks, or a picture lacks records.
+    """
+    records = Records(places.records, suite)
+    page = places.page.read_text(encoding="utf-8")
+    write_text(places.page, with_table(page, suite.name, table(suite, records), str(places.page)))
+    for picture in suite.pictures:
+        draw(suite, picture, records, places.page.parent / picture.file)
+        say(f"wrote {places.page.parent / picture.file}")
+
+
+def with_table(page: str, suite: str, text: str, where: str) -> str:
+    """The page with `text` between the marks of a suite.
+
+    Raises:
+        UserError: it has none.
+    """
+    begin, end = BEGIN.format(suite), END.format(suite)
+    before, mark, rest = page.partition(begin)
+    _, closing, after = rest.partition(end)
+    if not (mark and closing):
+        raise UserError(f"{where} lacks the lines {begin} and {end}, between which the table stands")
+    return f"{before}{begin}\n\n{text}\n{end}{after}"
