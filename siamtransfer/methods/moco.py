@@ -20,6 +20,7 @@ from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
+from siamtransfer.methods.parts.queue import random_keys, replace_oldest
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
@@ -75,7 +76,7 @@ class MoCo(Method):
         self.projector = mlp([features] * config.projector_layers + [config.dim], hidden="none")
         self.target_backbone = momentum_copy(backbone)
         self.target_projector = momentum_copy(self.projector)
-        self.register_buffer("queue", l2_normalize(torch.randn(config.queue, config.dim)))
+        self.register_buffer("queue", random_keys(config.queue, config.dim))
         self.register_buffer("queue_start", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: list[Tensor]) -> StepOutput:
@@ -101,12 +102,9 @@ class MoCo(Method):
         k = l2_normalize(self.target_projector(self.target_backbone(collectives.all_gather(x)[order[own]])))
         return collectives.all_gather(k)[order.argsort()[own]]
 
-    @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
         """Replaces the oldest keys of the queue by keys[n,d]."""
-        rows = (self.queue_start + torch.arange(len(keys), device=keys.device)) % self.config.queue
-        self.queue[rows] = keys
-        self.queue_start.add_(len(keys)).remainder_(self.config.queue)
+        replace_oldest(self.queue, self.queue_start, keys)
 
     def before_forward(self, info: StepInfo) -> None:
         move(self.target_backbone, self.backbone, self.config.momentum)

@@ -95,7 +95,7 @@ def _name_of(config: type[Options]) -> str:
 
 def _check_simsiam(options: SimSiamConfig) -> None:
     default = type(options)()
-    for key in ("stop_gradient", "similarity", "distance", "target", "clusters", "terms"):
+    for key in ("stop_gradient", "similarity", "distance", "target", "clusters", "terms", "hub"):
         if getattr(options, key, None) != getattr(default, key, None):
             raise UserError(
                 f"the gradient view knows SimSiam's own loss, and {options.section}.{key} makes it another: "

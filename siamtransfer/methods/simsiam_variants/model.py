@@ -18,6 +18,7 @@ from siamtransfer.methods.simsiam_variants.extra_losses import (
     RotationLoss,
 )
 from siamtransfer.methods.simsiam_variants.heads import build_predictor, build_projector
+from siamtransfer.methods.simsiam_variants.hub import Codes, Whitening, build_loss
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 from siamtransfer.methods.simsiam_variants.predictors import Experts, GatedDepth, GroupAttention
 from siamtransfer.methods.simsiam_variants.similarities import Distance
@@ -36,8 +37,10 @@ class SimSiamVariants(SimSiam):
     def __init__(self, backbone: Backbone, config: SimSiamVariantsConfig):
         Method.__init__(self, backbone, config)  # SimSiam's own heads would draw random numbers
         self.projector = build_projector(backbone.dim, config)
+        self.whiten = Whitening(config.hub.whitening) if config.hub.whitening else nn.Identity()
         self.predictor = build_predictor(config)
         self.distance = Distance(config.similarity, config.distance)
+        self.hub = build_loss(config.hub, config.dim)
         self.target = StopGradient(config.target, stop=config.stop_gradient)
         self.target_fraction = config.target.fraction
         if self.target_fraction:
@@ -65,13 +68,16 @@ class SimSiamVariants(SimSiam):
         """Two or more views [N,3,S,S], the global ones first -> loss; for cosine similarity without extra
         losses it is in [-1, 1], and -1 is full agreement."""
         h = [self.backbone(x) for x in views]
-        z = [self.projector(x) for x in h]
+        z = [self.whiten(self.projector(x)) for x in h]
         p = [self.predictor(x) for x in z]
         t = self.targets(views, h, z, index)
         pairs = prediction_pairs(
             t, len(views), mean=self.config.target.views == "mean", symmetric=self.config.symmetric
         )
-        loss = torch.stack([self.distance(p[i], target) for i, target in pairs]).mean()
+        if self.hub is None:
+            loss = torch.stack([self.distance(p[i], target) for i, target in pairs]).mean()
+        else:
+            loss = self.hub(p, pairs, t)
         batch = EncodedBatch(self.backbone, views, h, p, t, index)
         terms = {name: term(batch) for name, term in self.terms.items()}
         for name, term in terms.items():
@@ -87,6 +93,7 @@ class SimSiamVariants(SimSiam):
         if self.target_fraction:
             with torch.no_grad():
                 second = [self.target_projector(self.target_backbone(x)) for x in views[: len(z)]]
+                second = [self.whiten(projection) for projection in second]
             t = [torch.lerp(first, t2, self.target_fraction) for first, t2 in zip(t, second, strict=True)]
         if self.config.target.memory is not None:
             t = self.memory(t, index)
@@ -110,6 +117,8 @@ class SimSiamVariants(SimSiam):
 
     def before_forward(self, info: StepInfo) -> None:
         self.target_fraction = self.config.target.fraction_at(info)
+        if isinstance(self.hub, Codes):
+            self.hub.normalise()
         if self.config.clusters.fraction:
             self.clusters.before_forward(info)
 
@@ -129,4 +138,5 @@ class SimSiamVariants(SimSiam):
             ]
         weights = ParameterGroup("weights of similarities", trainable(self.distance))
         terms = ParameterGroup("terms", trainable(self.terms), lr_scale=self.config.terms.lr_scale)
-        return [group for group in (*encoders, predictor, weights, terms) if group.parameters]
+        prototypes = ParameterGroup("prototypes", [] if self.hub is None else trainable(self.hub))
+        return [group for group in (*encoders, predictor, weights, terms, prototypes) if group.parameters]

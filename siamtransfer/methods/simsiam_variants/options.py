@@ -10,6 +10,7 @@ from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.methods.simsiam import SimSiamConfig
 from siamtransfer.methods.simsiam_variants.clusters import ClusterConfig
 from siamtransfer.methods.simsiam_variants.extra_losses import TermsConfig
+from siamtransfer.methods.simsiam_variants.hub import HubConfig
 from siamtransfer.methods.simsiam_variants.norms import refuse_idle_norms
 from siamtransfer.methods.simsiam_variants.similarities import DistanceConfig, SimilarityName
 from siamtransfer.methods.simsiam_variants.targets import TargetConfig
@@ -62,6 +63,7 @@ class SimSiamVariantsConfig(SimSiamConfig):
     target: TargetConfig = field(default_factory=TargetConfig)
     clusters: ClusterConfig = field(default_factory=ClusterConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
 
     section = "simsiam_variants"
     collapse_causes = (
@@ -83,6 +85,11 @@ class SimSiamVariantsConfig(SimSiamConfig):
         refuse_idle_norms(self)
         for options in (self.distance, self.target, self.clusters, self.terms):
             options.check()
+        self.hub.check(batch, self.dim)
+        defaults = type(self)()
+        beside = ("similarity", "distance", "stop_gradient")
+        changed = {key for key in beside if getattr(self, key) != getattr(defaults, key)}
+        self.hub.check_beside(changed | ({"target.gradient"} if self.target.gradient else set()))
 
     def _check_shape(self) -> None:
         """Refuses options of a predictor's shape that no predictor has, or that its width does not have."""
