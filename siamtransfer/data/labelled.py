@@ -19,7 +19,8 @@ from siamtransfer.utils.errors import UserError
 def open_pair(
     name: str, *, root: str | Path | None = None, test_split: str | None = None, **options: Any
 ) -> tuple[ImageSet, ImageSet | None]:
-    """(train, test) of a set; test is None where there is none.
+    """(train, test) of a set; test is None where there is none, and where train itself is to be scored: an
+    image must not be its own neighbour, or a row that a classifier has learned from.
 
     `test_split` None takes the set's own test or validation split. `options` go to `open_images` for the
     train split; a rendered test set keeps its own default count.
@@ -29,7 +30,7 @@ def open_pair(
     """
     train = open_images(name, root=root, split="train", **options)
     split = test_split or find_test_split(name, root, options.get("parts"))
-    if split is None:
+    if split in (None, train.split):
         return train, None
     test_options = {key: value for key, value in options.items() if key not in ("count", "list_file")}
     test_options |= found_options(train)  # one depth for both, or equal values would not be equally bright

@@ -20,6 +20,12 @@ def test_embedded_scenes_have_a_test_part_of_their_own_size() -> None:
     assert train.classes == test.classes
 
 
+def test_train_is_scored_against_itself_without_each_image(shapes_folder: Path, tmp_path: Path) -> None:
+    assert open_labelled("fashion-scenes", size=32, count=30, test_split="train")[1] is None
+    root = split_folder(tmp_path, shapes_folder, "train", "val")
+    assert open_labelled("folder", root=root, test_split="train")[1] is None
+
+
 def split_folder(root: Path, shapes: Path, *parts: str) -> Path:
     for part in parts:
         shutil.copytree(shapes, root / part)
