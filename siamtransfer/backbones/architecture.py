@@ -14,18 +14,20 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from siamtransfer.backbones.backbone import Backbone, check_channels
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.backbones.names import (
     FULL_WIDTH,
+    NORMS,
     OUTPUT_STRIDES,
     POSITIONS,
     RESNETS,
     STEMS,
     TIMM,
     TORCHVISION,
+    NetworkNorm,
     Stem,
 )
-from siamtransfer.backbones.resnet import ResNetBackbone, resnet_tensors
+from siamtransfer.backbones.resnet import ResNetBackbone, check_resnet, resnet_tensors
 from siamtransfer.backbones.sound_convolutions import with_sound_convolutions
 from siamtransfer.backbones.timm import VARIANTS, TimmBackbone, head_count, known_outline, timm_name
 from siamtransfer.backbones.torchvision import TorchvisionBackbone, torchvision_name
@@ -43,6 +45,7 @@ class Choices(TypedDict, total=False):
         width, stem: of the ResNets.
         stride_in_1x1: stride of bottleneck blocks in the first 1x1 convolution, of the ResNets.
         output_stride: one of OUTPUT_STRIDES, of the ResNets.
+        norm: one of NORMS, of the ResNets.
         heads: attention heads, of timm's plain ViTs.
         image_size: the side in pixels for which a ViT has its position embeddings, of timm's networks.
         pool: what a ViT gives: `token`, `avg` …, of timm's networks.
@@ -55,6 +58,7 @@ class Choices(TypedDict, total=False):
     stem: Stem
     stride_in_1x1: bool
     output_stride: int
+    norm: NetworkNorm
     heads: int | None
     image_size: int | None
     pool: str | None
@@ -69,6 +73,7 @@ _OF_RESNETS: Choices = {
     "stem": "imagenet",
     "stride_in_1x1": False,
     "output_stride": OUTPUT_STRIDES[0],
+    "norm": NORMS[0],
 }
 _OF_TIMM: Choices = {
     "heads": None,
@@ -104,7 +109,7 @@ def build_backbone(
             raise UserError(
                 f"backbone.drop_path is {drop_path}, and {name} has no stochastic depth: leave it 0"
             )
-        _check_resnet(name, **chosen)
+        check_resnet(name, **chosen)
         return with_sound_convolutions(ResNetBackbone(name, zero_init_residual=zero_init_residual, **chosen))
     known = known_name(name)
     if known.startswith(TORCHVISION):
@@ -141,28 +146,16 @@ def _allowed(name: str, choices: Choices, own: Choices) -> dict[str, Any]:
         if choice == "heads" and name in RESNETS:
             raise UserError(f"{name} has no attention heads: leave heads out")
         words = "width and stem" if choice in ("width", "stem") else "stride_in_1x1 and output_stride"
+        if choice == "norm":
+            raise UserError(
+                f"norm can be chosen for torchvision's ResNets only, not for {name}: leave backbone.norm out"
+            )
         if choice in _OF_RESNETS:
             raise UserError(
                 f"{words} can be chosen for torchvision's ResNets only, not for {name}: leave them out"
             )
         raise UserError(f"{choice} cannot be chosen for {name}: leave it out")
     return {choice: made.get(choice, value) for choice, value in own.items()}
-
-
-def _check_resnet(
-    name: str, width: int, stem: str, stride_in_1x1: bool, output_stride: int, in_channels: int
-) -> None:
-    """Raises UserError where a choice does not exist for this ResNet."""
-    if stem not in STEMS:
-        raise UserError(f"backbone stem {stem!r} is unknown; take {', '.join(STEMS)}")
-    if RESNETS[name].inner_width(width) < 1:
-        raise UserError(f"backbone width {width} leaves {name} without channels; the full width is 64")
-    if stride_in_1x1 and not RESNETS[name].bottleneck:
-        raise UserError(f"{name} has no 1x1 convolution at the beginning of its blocks, which could stride")
-    if output_stride not in OUTPUT_STRIDES:
-        strides = ", ".join(map(str, OUTPUT_STRIDES))
-        raise UserError(f"output stride {output_stride} is none of {strides}")
-    check_channels(in_channels)
 
 
 _SHOWN = ("name", "width", "stem")
@@ -181,6 +174,7 @@ class Architecture(NamedTuple):
     stem: Stem | None = None
     stride_in_1x1: bool = False
     output_stride: int = 32
+    norm: NetworkNorm = "batch"
     heads: int | None = None
     image_size: int | None = None
     pool: str | None = None
@@ -317,6 +311,8 @@ def _is_possible(field: str, value: Any) -> bool:
             return value is None or (isinstance(value, str) and value in STEMS)
         case "stride_in_1x1":
             return isinstance(value, bool)
+        case "norm":
+            return isinstance(value, str) and value in NORMS
         case "output_stride":
             return type(value) is int and value in OUTPUT_STRIDES
         case "pool" | "activation":
@@ -344,8 +340,8 @@ def _tensors_of(architecture: Architecture) -> dict[str, Tensor]:
     name, width, stem = architecture[:3]
     if name in RESNETS and width is not None and stem is not None:
         choices: Any = {key: value for key, value in architecture._asdict().items() if key != "name"}
-        _check_resnet(name, **_allowed(name, choices, _OF_RESNETS | _CHANNELS))
-        return resnet_tensors(name, width, stem, architecture.in_channels)
+        check_resnet(name, **_allowed(name, choices, _OF_RESNETS | _CHANNELS))
+        return resnet_tensors(name, width, stem, architecture.in_channels, architecture.norm)
     known = known_outline(name) if architecture == Architecture(name) else None
     if known is not None:
         return known.tensors

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from siamtransfer.backbones.names import Stem
+from siamtransfer.backbones.names import NetworkNorm, Stem
 from siamtransfer.utils.errors import UserError
 
 
@@ -20,6 +20,8 @@ class Backbone(nn.Module):
         stride_in_1x1: whether a ResNet's bottleneck blocks have their stride in the first 1x1 convolution
             (MSRA's and Caffe's form) and not in the 3x3 one (torchvision's).
         output_stride: 32, or 16 and 8 for a ResNet with dilated stages.
+        norm: what stands behind the convolutions of a ResNet, one of NORMS; `batch` for other networks, whose
+            norms are their library's.
         heads: the number of attention heads of a ViT where it is not timm's for that name; otherwise None.
         image_size: the side in pixels for which a ViT has its position embeddings, where it is not timm's.
         pool: what a ViT gives where it is not timm's choice: `token`, the class token, or `avg`.
@@ -37,6 +39,7 @@ class Backbone(nn.Module):
     dim: int
     stride_in_1x1: bool = False
     output_stride: int = 32
+    norm: NetworkNorm = "batch"
     heads: int | None = None
     image_size: int | None = None
     pool: str | None = None

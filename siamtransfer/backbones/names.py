@@ -41,6 +41,11 @@ OUTPUT_STRIDES = (32, 16, 8)
 """The possible strides of a ResNet's output, counted with the stem "imagenet": below 32 the last stages are
 dilated."""
 
+NetworkNorm = Literal["batch", "group", "group-ws", "none"]
+"""What stands behind each convolution of a ResNet; see norms.py."""
+
+NORMS: tuple[NetworkNorm, ...] = ("batch", "group", "group-ws", "none")
+
 FULL_WIDTH = 64
 """Channels of the published ResNets' stem."""
 

@@ -29,23 +29,23 @@ _Network = TypeVar("_Network", bound=nn.Module)
 class SoundConv2d(nn.Conv2d):
     """An nn.Conv2d with a stride, in the equal form where the CPU computes a gradient of its weights."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not (torch.is_grad_enabled() and self.weight.requires_grad):
-            return super().forward(x)
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.device.type != "cpu" or not (torch.is_grad_enabled() and weight.requires_grad):
+            return super()._conv_forward(x, weight, bias)
         if self.kernel_size == (1, 1) and self.padding == (0, 0):
             if self.in_channels // self.groups >= VECTOR:
-                return super().forward(x)
+                return super()._conv_forward(x, weight, bias)
             x = x[..., :: self.stride[0], :: self.stride[1]]
-            return F.conv2d(x, self.weight, self.bias, groups=self.groups)
+            return F.conv2d(x, weight, bias, groups=self.groups)
         if x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
+            return super()._conv_forward(x, weight, bias)
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         if x.shape[-2] >= 2 * reach[0] and x.shape[-1] >= 2 * reach[1]:
-            return super().forward(x)  # every place of the kernel sees a pixel
+            return super()._conv_forward(x, weight, bias)  # every place of the kernel sees a pixel
         assert not isinstance(self.padding, str)  # `same` and `valid` are for a stride of 1
         rows, columns = self.padding
         x = F.pad(x, (columns, columns, rows, rows))
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return F.conv2d(x, weight, bias, self.stride, 0, self.dilation, self.groups)
 
 
 def with_sound_convolutions(network: _Network) -> _Network:

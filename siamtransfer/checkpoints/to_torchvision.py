@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from siamtransfer.backbones.identify import architecture_of
+from siamtransfer.backbones.norms import require_batch_norm
 from siamtransfer.checkpoints.assumptions import say_assumptions
 from siamtransfer.checkpoints.conversion import Conversion, provenance_of
 from siamtransfer.checkpoints.options import ReadingOptions
@@ -59,6 +60,7 @@ def to_torchvision(
     if not isinstance(source, ReadBackbone):
         source = read_backbone(source, branch=branch, trust_pickle=trust_pickle, options=options)
     read = source
+    require_batch_norm(read.architecture.norm, read.path, "torchvision's ResNet")
     say(read.summary())
     say_assumptions(read)
     _say_what_tensors_hide(read)

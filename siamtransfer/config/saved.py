@@ -81,7 +81,7 @@ FREE_ON_RESUME = (
 """Keys that may differ between a run and its resumption, for they change no number by more than rounding."""
 
 
-NETWORK = ("backbone.name", "backbone.width", "backbone.stem")
+NETWORK = ("backbone.name", "backbone.width", "backbone.stem", "backbone.norm")
 """Keys that may be null in a run from weights, and say then what the file says."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from siamtransfer.backbones.names import FULL_WIDTH, Stem
+from siamtransfer.backbones.names import FULL_WIDTH, NetworkNorm, Stem
 from siamtransfer.checkpoints.options import ReadingOptions
 from siamtransfer.methods.registry import METHODS
 
@@ -25,9 +25,10 @@ class DataConfig:
     """Which images."""
 
     name: str = "imagenet"
-    """fashion-scenes, fashion-objects (both embedded), cifar10, cifar100, stl10, fashion-mnist, imagenet,
-    folder (one folder a class), flat (any folder, no labels), list (a text file of paths), shards (tar
-    files), zip, parquet or huggingface (a folder of save_to_disk); auto: what data.root holds."""
+    """fashion-scenes, fashion-objects, fashion-pairs, fashion-frames (all embedded), cifar10, cifar100, stl10,
+    fashion-mnist, imagenet, folder (one folder a class), flat (any folder, no labels), list (a text file of
+    paths), pairs (a table of paths in two columns, or frames of videos), shards (tar files), zip, parquet or
+    huggingface (a folder of save_to_disk); auto: what data.root holds."""
     root: str | None = None
     """Folder of the images, or of the files that hold them; embedded sets need none."""
     split: str = "train"
@@ -36,7 +37,19 @@ class DataConfig:
     """auto or null: folders named train or test, in any spelling (Train, training_set, valid), are parts of
     the set, and refused where that is not clear; none: they are classes, as all folders."""
     list_file: str | None = None
-    """Text file of image paths for the set `list`."""
+    """Text file of image paths for the set `list`, or table of paths for the set `pairs`."""
+    columns: list[str] | None = None
+    """Columns of a set of pairs, by header or by number from 1, in the order of the views, which are cut from
+    them in turn; one alone is a set without pairs. null: all that name images."""
+    pair_order: Literal["columns", "random"] | None = None
+    """columns or null: view 1 is cut from the first column, view 2 from the second, and so on in turn; random:
+    in an order that is drawn for each pair and epoch."""
+    column_channels: list[int] | None = None
+    """data.channels of each column, as [3, 1], where they differ; then each column needs a trunk of its own
+    (simsiam_variants.columns.trunks). null: data.channels for all."""
+    frames_gap: int | None = None
+    """How many frames of a video the two views are apart, for `pairs` of a data.root with a folder of frames
+    for each video, and for `fashion-frames`. 0: both are of one frame."""
     download: bool = False
     """Let torchvision download a set that is missing under root."""
     size: int | None = None
@@ -99,6 +112,11 @@ class BackboneConfig:
     stem: Stem | None = None
     """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for images of 32 pixels or so; small-pad2:
     the same with solo-learn's padding of 2. null: as in weights, or imagenet without."""
+    norm: NetworkNorm | None = None
+    """What stands behind the convolutions of a ResNet. batch: batch norm. group: group norm of 16 groups, or
+    fewer in narrow networks. group-ws: that and standardised weights, BYOL's answer to the question of batch
+    statistics (arXiv 2010.10241). none: a scale and a shift alone, for which zero_init_residual true is
+    advised. null: as in weights, or batch without. Detectors and other libraries take batch only."""
     zero_init_residual: bool = True
     """Start every residual block as the identity, as SimSiam does."""
     drop_path: float = 0.0
@@ -123,6 +141,7 @@ class BackboneConfig:
             name=self.name or "resnet50",
             width=FULL_WIDTH if self.width is None else self.width,
             stem=self.stem or "imagenet",
+            norm=self.norm or "batch",
         )
 
 

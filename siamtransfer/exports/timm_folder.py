@@ -93,6 +93,7 @@ def _refuse_foreign_resnet(backbone: ResNetBackbone) -> None:
         f"a width of {backbone.width}, and timm's have {FULL_WIDTH}": backbone.width != FULL_WIDTH,
         f"the stem {backbone.stem}, and timm's have a 7x7 stem with max-pooling": backbone.stem != "imagenet",
         "its stride in the 1x1 convolutions, and timm's have it in the 3x3 ones": backbone.stride_in_1x1,
+        f"the norm {backbone.norm}, and timm's have batch norm": backbone.norm != "batch",
     }
     for reason, wrong in reasons.items():
         if wrong:

@@ -85,6 +85,7 @@ def _resnet(backbone: ResNetBackbone) -> Family:
     reasons = {
         f"the stem {backbone.stem}": backbone.stem != "imagenet",
         f"an output stride of {backbone.output_stride}": backbone.output_stride != 32,
+        f"the norm {backbone.norm}": backbone.norm != "batch",
         "groups or wider blocks": (spec.groups, spec.width_per_group) != (1, 64),
     }
     for reason, wrong in reasons.items():

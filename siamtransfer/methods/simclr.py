@@ -18,8 +18,10 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepOutput
 from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.utils.checks import above, at_least
+from siamtransfer.utils.errors import UserError
 
 
 @dataclass
@@ -33,7 +35,10 @@ class SimCLRConfig(Options):
     projector_layers: int = 2
     """Layers of the projector."""
     output_norm: Literal["none", "scale", "affine"] = "scale"
-    """Batch norm after the projector: none, with a scale but no shift (the authors' code), or with both."""
+    """The norm after the projector: none, with a scale but no shift (the authors' code), or with both."""
+    projector_norm: HeadNorm = "batch"
+    """Which norm the projector has: batch norm, layer norm, group norm, group norm with standardised weights,
+    or none, which needs output_norm none."""
     temperature: float = 0.1
     """τ of the softmax (0.5 for CIFAR-10)."""
 
@@ -42,6 +47,16 @@ class SimCLRConfig(Options):
         at_least("simclr.dim", self.dim, 1)
         at_least("simclr.projector_layers", self.projector_layers, 1)
         above("simclr.temperature", self.temperature, 0)
+        if self.projector_norm == "none" and self.output_norm != "none":
+            raise UserError(
+                "simclr.projector_norm none leaves no norm in the projector, and simclr.output_norm is "
+                f"{self.output_norm}: set simclr.output_norm none, too"
+            )
+        if self.projector_norm != "batch" and self.projector_layers == 1 and self.output_norm == "none":
+            raise UserError(
+                f"simclr.projector_norm {self.projector_norm} changes nothing: a projector of one layer with "
+                "simclr.output_norm none has no norm; leave it out, or set simclr.projector_layers 2"
+            )
 
 
 class SimCLR(Method):
@@ -60,6 +75,7 @@ class SimCLR(Method):
             [features, *[hidden] * (config.projector_layers - 1), config.dim],
             output="none" if config.output_norm == "none" else "affine",
             output_bias=False,
+            kind=config.projector_norm,
         )
         if config.output_norm == "scale":
             self.projector[-1].bias.requires_grad_(False)

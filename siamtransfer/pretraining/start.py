@@ -76,24 +76,28 @@ def configured_network(settings: BackboneConfig, channels: int = 3) -> Architect
     """
     usual = settings.completed()
     assert usual.name is not None, "a run from weights takes the network of its file"
-    return Architecture(known_name(usual.name), usual.width, usual.stem, in_channels=channels)
+    norm = usual.norm or "batch"
+    return Architecture(known_name(usual.name), usual.width, usual.stem, norm=norm, in_channels=channels)
 
 
 def require_network(settings: BackboneConfig, network: Architecture, holder: str) -> None:
     """Raises UserError where the configuration names another network than the one that `holder` holds. What
     it leaves out is that one's."""
     name = None if settings.name is None else known_name(settings.name)
-    stated = {"name": name, "width": settings.width, "stem": settings.stem}
-    usual = {"width": FULL_WIDTH, "stem": "imagenet"} if network.stem is None else {}
+    stated = {"name": name, "width": settings.width, "stem": settings.stem, "norm": settings.norm}
+    usual = {"width": FULL_WIDTH, "stem": "imagenet", "norm": "batch"} if network.stem is None else {}
     if all(value in (None, getattr(network, key), usual.get(key)) for key, value in stated.items()):
         return
+    if settings.norm in (None, network.norm):
+        del stated["norm"]  # of few networks anybody asks
     theirs, ours = (
         ", ".join(f"{key} {value}" for key, value in choices.items() if value is not None)
         for choices in ({key: getattr(network, key) for key in stated}, stated)
     )
+    *first, last = (f"--backbone.{key}" for key in stated)
     raise UserError(
-        f"{holder} holds {theirs}, and the run is to train {ours}: set --backbone.name, --backbone.width and "
-        "--backbone.stem to the file's, or to null, which takes whatever the file holds"
+        f"{holder} holds {theirs}, and the run is to train {ours}: set {', '.join(first)} and {last} to the "
+        "file's, or to null, which takes whatever the file holds"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import RESNETS, STEMS, TORCHVISION, Stem
+from siamtransfer.backbones.norms import require_batch_norm
 from siamtransfer.detection.build_pyramid import is_plain_vit
 from siamtransfer.detection.detectron2.timm_settings import timm_settings
 from siamtransfer.utils.errors import UserError
@@ -35,6 +36,7 @@ def refuse_inconvertible(architecture: Architecture, path: str) -> None:
         except UserError as error:
             raise UserError(f"{path} holds a network that no trunk can be made of: {error}") from error
         return
+    require_batch_norm(architecture.norm, path, "Detectron2's trunk")
     if architecture.stem not in ("imagenet", "small"):
         raise UserError(
             f"{path} has the stem {architecture.stem} ({_describe_stem(architecture.stem)}), which no trunk "

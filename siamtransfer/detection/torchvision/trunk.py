@@ -8,6 +8,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from siamtransfer.backbones.architecture import Architecture
 from siamtransfer.backbones.names import STEMS, Stem
+from siamtransfer.backbones.norms import require_batch_norm
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.read_backbone import ReadBackbone
 from siamtransfer.utils.errors import UserError
@@ -16,7 +17,12 @@ _COUNTER = "num_batches_tracked"
 
 
 def load_resnet(read: ReadBackbone, architecture: Architecture) -> ResNetBackbone:
-    """A ResNet of the `architecture` with the tensors of `read`; torch's generator stays where it is."""
+    """A ResNet of the `architecture` with the tensors of `read`; torch's generator stays where it is.
+
+    Raises:
+        UserError: it has no batch norm.
+    """
+    require_batch_norm(architecture.norm, read.path, "a detector's trunk")
     with torch.random.fork_rng(devices=[]):  # the state of the file replaces these values
         trunk = architecture.build()
     assert isinstance(trunk, ResNetBackbone)
@@ -58,12 +64,13 @@ def dilated_architecture(read: ReadBackbone, output_stride: int, *, contracted: 
     """The architecture of the trunk of `read` at an output stride.
 
     Raises:
-        UserError: the backbone is no ResNet, or was trained with other dilations.
+        UserError: the backbone is no ResNet with batch norm, or was trained with other dilations.
     """
     own = read.architecture
     require_rgb(read)
     if read.width is None:
         raise UserError(f"{read.path} holds {read.name}, and the segmentation here needs a ResNet")
+    require_batch_norm(own.norm, read.path, "a segmenter's trunk")
     if own.output_stride != 32 and (own.output_stride != output_stride or not contracted):
         raise UserError(
             f"{read.path} holds a {own.name} dilated to output stride {own.output_stride}, whose "
