@@ -1,8 +1,11 @@
-"""Extra losses beside SimSiam's, each with a weight: labels of a few images, rotations, a weak contrast."""
+"""Extra losses beside SimSiam's, each with a weight: labels of a few images, rotations, a weak contrast.
+Puzzles and colours are in pretexts.py."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,8 @@ from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
 UNLABELLED = -1
+MOST_PERMUTATIONS = 1000
+"""Of a puzzle of 3 x 3 patches; as many as arXiv 1603.09246 tries."""
 
 
 @dataclass
@@ -31,6 +36,20 @@ class TermsConfig:
     rotation: float = 0.0
     """Weight of predicting by how many quarter turns view 1 was rotated (Gidaris et al., arXiv
     1803.07728)."""
+    jigsaw: float = 0.0
+    """Weight of telling by which permutation the patches of view 1 were moved (Noroozi and Favaro, arXiv
+    1603.09246; the moved patches are one picture, as in Carlucci et al., arXiv 1903.06864)."""
+    jigsaw_grid: Literal[2, 3] = 2
+    """Patches along a side of the puzzle."""
+    jigsaw_permutations: int = 24
+    """Number of permutations, which are the classes: at most all 24 of a grid of 2. They are chosen to differ
+    from one another in as many places as they can."""
+    colour: float = 0.0
+    """Weight of predicting the colours of view 1 from a grey copy of it (colourisation, after Zhang et al.,
+    arXiv 1603.08511): squared errors of the mean colour in each cell of a grid. Views lose colour at random,
+    as their recipe says, and those of grey sets have none to learn from."""
+    colour_grid: int = 4
+    """Cells along a side of the grid of colours."""
     contrast: float = 0.0
     """Weight β of a weak contrast: the mean of max(0, cos(p, z') - margin) over targets z' of other images
     that are neither the most nor the least similar."""
@@ -42,8 +61,9 @@ class TermsConfig:
     """Learning rate of the extra losses' classifiers in units of the encoder's."""
 
     def check(self) -> None:
-        for name in ("labels", "rotation", "contrast"):
+        for name in ("labels", "rotation", "jigsaw", "colour", "contrast"):
             at_least(f"simsiam_variants.terms.{name}", getattr(self, name), 0)
+        self._check_pretexts()
         above("simsiam_variants.terms.labelled_fraction", self.labelled_fraction, 0)
         within("simsiam_variants.terms.labelled_fraction", self.labelled_fraction, 0, 1)
         within("simsiam_variants.terms.contrast_margin", self.contrast_margin, -1, 1)
@@ -54,6 +74,20 @@ class TermsConfig:
                 f"simsiam_variants.terms.contrast_band is {band}, but must be two rising numbers from 0 to "
                 "1, as [0.25, 0.75]"
             )
+
+    def _check_pretexts(self) -> None:
+        """Refuses numbers of patches, permutations and cells that cannot be, or that no weight uses."""
+        most = math.factorial(self.jigsaw_grid**2) if self.jigsaw_grid == 2 else MOST_PERMUTATIONS
+        within("simsiam_variants.terms.jigsaw_permutations", self.jigsaw_permutations, 2, most)
+        at_least("simsiam_variants.terms.colour_grid", self.colour_grid, 1)
+        defaults = {option.name: option.default for option in fields(self)}
+        for name in ("jigsaw_grid", "jigsaw_permutations", "colour_grid"):
+            task = name.split("_")[0]
+            if getattr(self, name) != defaults[name] and not getattr(self, task):
+                raise UserError(
+                    f"simsiam_variants.terms.{name} changes nothing while simsiam_variants.terms.{task} is "
+                    f"0: give that a weight, or leave {name} out"
+                )
 
 
 @dataclass

@@ -21,6 +21,7 @@ from siamtransfer.methods.simsiam_variants.heads import build_predictor, build_p
 from siamtransfer.methods.simsiam_variants.hub import Codes, Whitening, build_loss
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 from siamtransfer.methods.simsiam_variants.predictors import Experts, GatedDepth, GroupAttention
+from siamtransfer.methods.simsiam_variants.pretexts import ColourLoss, JigsawLoss
 from siamtransfer.methods.simsiam_variants.similarities import Distance
 from siamtransfer.methods.simsiam_variants.targets import StopGradient, TargetMemory, prediction_pairs
 
@@ -32,6 +33,7 @@ class SimSiamVariants(SimSiam):
     Config = SimSiamVariantsConfig
     config: SimSiamVariantsConfig
     multi_crop = True
+    mixes = False
     recordable = False  # fractions of targets are numbers of the host
 
     def __init__(self, backbone: Backbone, config: SimSiamVariantsConfig):
@@ -49,6 +51,10 @@ class SimSiamVariants(SimSiam):
         self.terms = nn.ModuleDict()
         if config.terms.rotation:
             self.terms["rotation"] = RotationLoss(backbone.dim)
+        if config.terms.jigsaw:
+            self.terms["jigsaw"] = JigsawLoss(backbone.dim, config.terms)
+        if config.terms.colour:
+            self.terms["colour"] = ColourLoss(backbone, config.terms)
         if config.terms.contrast:
             self.terms["contrast"] = ContrastLoss(config.terms)
         if config.freeze_patches:

@@ -103,8 +103,8 @@ class SimSiamVariantsConfig(SimSiamConfig):
         for name, shape in of_shape.items():
             if getattr(self, name) != defaults[name] and self.predictor_shape != shape:
                 raise UserError(
-                    f"simsiam_variants.{name} belongs to simsiam_variants.predictor_shape {shape}, and that is "
-                    f"{self.predictor_shape}: set that, or leave {name} out"
+                    f"simsiam_variants.{name} belongs to simsiam_variants.predictor_shape {shape}, and that "
+                    f"is {self.predictor_shape}: set that, or leave {name} out"
                 )
         if self.predictor_shape == "attention" and self.dim % self.predictor_groups:
             raise UserError(

@@ -50,7 +50,7 @@ EVERYTHING: dict[str, Any] = {
         "clusters": ClusterConfig(fraction=0.5, count=3),
     },
     "terms": {
-        "terms": TermsConfig(labels=1, labelled_fraction=0.5, rotation=1, contrast=1),
+        "terms": TermsConfig(labels=1, labelled_fraction=0.5, rotation=1, jigsaw=1, colour=1, contrast=1),
         "distance": DistanceConfig(weights={"cosine": 1, "sliced-wasserstein": 1}, learned=True),
         "predictor_shape": "experts",
     },
