@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.parts.precision import l2_normalize
-from siamtransfer.utils.checks import at_least, within
+from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.errors import UserError
 
 NONE = -1
 """The cluster of an image that has none yet."""
@@ -23,23 +27,48 @@ class ClusterConfig:
     fraction: float = 0.0
     """Probability ρ that an image's target is replaced by that of another one of its cluster in the batch; 0
     is SimSiam."""
+    kind: Literal["k-means", "dbscan"] = "k-means"
+    """k-means, which gives every image a cluster; or DBSCAN (Ester et al. 1996), which finds the number of
+    clusters and leaves images in sparse places without one, so that they keep their own targets."""
     count: int = 100
     """Number of clusters of k-means."""
+    neighbours: int = 4
+    """Of DBSCAN: an image is in a dense place where so many others are within its radius."""
+    dense: float = 0.3
+    """Of DBSCAN: the fraction of images that are in dense places. The radius is this quantile of the images'
+    distances to their neighbour of the number `neighbours`, computed anew in every round."""
     every: int = 1
-    """Epochs between two rounds of k-means, over the features that the images had when last seen. The first
-    round is after so many epochs; until then nothing is replaced. It keeps images x D numbers."""
+    """Epochs between two rounds of clustering, over the features that the images had when last seen. The
+    first round is after so many epochs; until then nothing is replaced. It keeps images x D numbers."""
 
     def check(self) -> None:
         within("simsiam_variants.clusters.fraction", self.fraction, 0, 1)
         at_least("simsiam_variants.clusters.count", self.count, 2)
+        at_least("simsiam_variants.clusters.neighbours", self.neighbours, 1)
+        above("simsiam_variants.clusters.dense", self.dense, 0)
+        within("simsiam_variants.clusters.dense", self.dense, 0, 1)
         at_least("simsiam_variants.clusters.every", self.every, 1)
+        owners = {"count": "k-means", "neighbours": "dbscan", "dense": "dbscan"}
+        defaults = {option.name: option.default for option in fields(self)}
+        for name, kind in owners.items():
+            if getattr(self, name) != defaults[name] and self.kind != kind:
+                raise UserError(
+                    f"simsiam_variants.clusters.{name} belongs to {kind}, and simsiam_variants.clusters.kind "
+                    f"is {self.kind}: set that to {kind}, or leave {name} out"
+                )
+        if self.kind != "k-means" and not self.fraction:
+            raise UserError(
+                f"simsiam_variants.clusters.kind {self.kind} changes nothing while "
+                "simsiam_variants.clusters.fraction is 0: raise that, or leave kind out"
+            )
 
 
 class PseudoLabels(nn.Module):
     """Replaces targets by those of other images in the same cluster; keeps every image's features of unit
     length and its cluster in buffers.
 
-    `agreement` is the normalised mutual information between the last two rounds of k-means, 0 before.
+    `agreement` is the normalised mutual information between the last two rounds, over the images that have a
+    cluster in both; 0 before.
     """
 
     features: Tensor
@@ -61,17 +90,17 @@ class PseudoLabels(nn.Module):
 
     @torch.no_grad()
     def fit(self, seed: int) -> None:
-        """k-means over the images seen so far, on rank 0; every rank gets its result."""
-        from sklearn.cluster import KMeans
+        """Clusters the images seen so far, on rank 0; every rank gets the result."""
         from sklearn.metrics import normalized_mutual_info_score
 
         seen = self.features.any(dim=1)
         cluster = torch.full_like(self.cluster, NONE)
         if collectives.rank() == 0:
-            count = min(self.config.count, int(seen.sum()))
-            labels = KMeans(count, n_init=1, random_state=seed % 2**32).fit_predict(
-                self.features[seen].cpu().numpy()
-            )
+            rows = self.features[seen].cpu().numpy()
+            if self.config.kind == "dbscan":
+                labels = dense_clusters(rows, self.config.neighbours, self.config.dense)
+            else:
+                labels = equal_clusters(rows, self.config.count, seed)
             cluster[seen] = torch.from_numpy(labels).to(cluster)
         cluster = collectives.broadcast(cluster)
         both = (cluster != NONE) & (self.cluster != NONE)
@@ -79,6 +108,16 @@ class PseudoLabels(nn.Module):
             score = normalized_mutual_info_score(self.cluster[both].cpu(), cluster[both].cpu())
             self.agreement.fill_(score)
         self.cluster.copy_(cluster)
+
+    @torch.no_grad()
+    def numbers(self) -> dict[str, Tensor]:
+        """`cluster_agreement`; of DBSCAN also `cluster_count` and `cluster_none`, the fraction of all images
+        that have no cluster."""
+        numbers = {"cluster_agreement": self.agreement}
+        if self.config.kind == "dbscan":
+            numbers["cluster_count"] = self.cluster.max() + 1
+            numbers["cluster_none"] = (self.cluster == NONE).float().mean()
+        return numbers
 
     @torch.no_grad()
     def partners(self, index: Tensor) -> Tensor:
@@ -105,3 +144,28 @@ class PseudoLabels(nn.Module):
         own, chosen = collectives.local_rows(len(index), index.device), self.partners(index)
         replaced = (chosen != own)[:, None]
         return [torch.where(replaced, collectives.all_gather(t)[chosen], t) for t in targets]
+
+
+def equal_clusters(rows: npt.NDArray[np.floating], count: int, seed: int) -> npt.NDArray[np.integer]:
+    """The cluster of each row by k-means with at most `count` clusters."""
+    from sklearn.cluster import KMeans
+
+    return KMeans(min(count, len(rows)), n_init=1, random_state=seed % 2**32).fit_predict(rows)
+
+
+def dense_clusters(rows: npt.NDArray[np.floating], neighbours: int, dense: float) -> npt.NDArray[np.integer]:
+    """The cluster of each row by DBSCAN, NONE for rows that no dense one reaches.
+
+    A row is dense where at least `neighbours` others are within the radius. With r_i the distance of row i to
+    its neighbour of that number, the radius is the `dense` quantile of all r_i, so that this fraction of rows
+    is dense. Fewer rows than a dense one needs have no cluster.
+    """
+    from sklearn.cluster import DBSCAN
+    from sklearn.neighbors import NearestNeighbors
+
+    if len(rows) <= neighbours:
+        return np.full(len(rows), NONE)
+    distances, _ = NearestNeighbors(n_neighbors=neighbours).fit(rows).kneighbors()  # without the row itself
+    radius = float(np.quantile(distances[:, -1], dense))
+    # scikit-learn refuses a radius of 0, which collapsed features have.
+    return DBSCAN(eps=max(radius, 1e-12), min_samples=neighbours + 1).fit_predict(rows)

@@ -11,6 +11,7 @@ from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.vit_init import freeze_patches
 from siamtransfer.methods.simsiam import SimSiam
 from siamtransfer.methods.simsiam_variants.clusters import PseudoLabels
+from siamtransfer.methods.simsiam_variants.columns import of_view, with_own_norms, with_second
 from siamtransfer.methods.simsiam_variants.extra_losses import (
     ContrastLoss,
     EncodedBatch,
@@ -60,6 +61,22 @@ class SimSiamVariants(SimSiam):
         if config.freeze_patches:
             freeze_patches(backbone)
         self.uses_index = config.needs_index
+        self._add_columns()
+
+    def _add_columns(self) -> None:
+        """Makes what the second column of pairs has for itself, but for a trunk."""
+        columns = self.config.columns
+        if columns.own_heads == "all":
+            self.second_projector = build_projector(self.backbone.dim, self.config)
+        if columns.own_heads != "shared":
+            self.second_predictor = build_predictor(self.config)
+        if columns.batch_norm == "separate":
+            self.second_backbone = with_own_norms(self.backbone)
+
+    def add_trunk(self, backbone: Backbone) -> None:
+        if self.config.freeze_patches:
+            freeze_patches(backbone)
+        self.second_backbone = backbone
 
     def prepare(self, images: int, labels: Tensor | None) -> None:
         config = self.config
@@ -73,9 +90,9 @@ class SimSiamVariants(SimSiam):
     def forward(self, views: list[Tensor], index: Tensor | None = None) -> StepOutput:
         """Two or more views [N,3,S,S], the global ones first -> loss; for cosine similarity without extra
         losses it is in [-1, 1], and -1 is full agreement."""
-        h = [self.backbone(x) for x in views]
-        z = [self.whiten(self.projector(x)) for x in h]
-        p = [self.predictor(x) for x in z]
+        h = [of_view(self, "backbone", view)(x) for view, x in enumerate(views)]
+        z = [self.whiten(of_view(self, "projector", view)(x)) for view, x in enumerate(h)]
+        p = [of_view(self, "predictor", view)(x) for view, x in enumerate(z)]
         t = self.targets(views, h, z, index)
         pairs = prediction_pairs(
             t, len(views), mean=self.config.target.views == "mean", symmetric=self.config.symmetric
@@ -94,7 +111,7 @@ class SimSiamVariants(SimSiam):
         self, views: list[Tensor], h: list[Tensor], z: list[Tensor], index: Tensor | None
     ) -> list[Tensor]:
         """t[N,d] of every global view; by default its projection behind the stop-gradient."""
-        z = [projection for projection, x in zip(z, views, strict=True) if x.shape == views[0].shape]
+        z = [projection for projection, x in zip(z, views, strict=True) if x.shape[2:] == views[0].shape[2:]]
         t = [self.target(projection) for projection in z]
         if self.target_fraction:
             with torch.no_grad():
@@ -115,7 +132,7 @@ class SimSiamVariants(SimSiam):
         if self.config.target.spread is not None:
             numbers["simsiam/target_gradient"] = torch.tensor(self.target.fraction)
         if self.config.clusters.fraction:
-            numbers["simsiam/cluster_agreement"] = self.clusters.agreement
+            numbers |= {f"simsiam/{name}": number for name, number in self.clusters.numbers().items()}
         if isinstance(self.predictor, Experts | GroupAttention | GatedDepth):
             of_predictor = self.predictor.numbers(z[0])
             numbers |= {f"simsiam/{name}": number for name, number in of_predictor.items()}
@@ -136,12 +153,14 @@ class SimSiamVariants(SimSiam):
 
     def groups(self) -> list[ParameterGroup]:
         encoder, predictor = super().groups()
+        encoder = with_second(encoder, self, "backbone", "projector")
+        predictor = with_second(predictor, self, "predictor")
         encoders = [encoder]
         if self.config.backbone_lr_scale != 1:
-            encoders = [
-                ParameterGroup("backbone", trainable(self.backbone), lr_scale=self.config.backbone_lr_scale),
-                ParameterGroup("projector", trainable(self.projector)),
-            ]
+            scale = self.config.backbone_lr_scale
+            trunk = ParameterGroup("backbone", trainable(self.backbone), lr_scale=scale)
+            heads = ParameterGroup("projector", trainable(self.projector))
+            encoders = [with_second(trunk, self, "backbone"), with_second(heads, self, "projector")]
         weights = ParameterGroup("weights of similarities", trainable(self.distance))
         terms = ParameterGroup("terms", trainable(self.terms), lr_scale=self.config.terms.lr_scale)
         prototypes = ParameterGroup("prototypes", [] if self.hub is None else trainable(self.hub))
