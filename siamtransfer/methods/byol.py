@@ -7,6 +7,7 @@ is a slowly moving average of the online network. There are no negative pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class BYOLConfig(Options):
     """Hidden width of projector and predictor."""
     dim: int = 256
     """Width d of projections and predictions."""
+    projector_layers: Literal[2, 3] = 2
+    """Layers of the projector; 3 is that of the comparison in arXiv 2112.05141."""
     hidden_bias: bool = True
     """Biases in layers before batch norm too, where they have no effect; some code bases have none."""
     projector_norm: HeadNorm = "batch"
@@ -62,7 +65,8 @@ class BYOL(Method):
         super().__init__(backbone, config)
         features, hidden, d = backbone.dim, config.hidden, config.dim
         bias = config.hidden_bias
-        self.projector = mlp([features, hidden, d], hidden_bias=bias, kind=config.projector_norm)
+        widths = [features, *[hidden] * (config.projector_layers - 1), d]
+        self.projector = mlp(widths, hidden_bias=bias, kind=config.projector_norm)
         self.predictor = mlp([d, hidden, d], hidden_bias=bias, kind=config.predictor_norm)
         self.target_backbone = momentum_copy(backbone)
         self.target_projector = momentum_copy(self.projector)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.methods import METHODS, Method, SimSiam, SimSiamConfig, StepInfo
-from siamtransfer.methods.byol import BYOL
+from siamtransfer.methods.byol import BYOL, BYOLConfig
 from siamtransfer.methods.moco import MoCo, MoCoConfig
 from siamtransfer.methods.moco_v3 import MoCoV3, MoCoV3Config
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
@@ -301,6 +301,15 @@ def test_byol_whose_target_is_itself_is_four_times_simsiam_plus_four():
     method.zero_grad()
     theirs.backward()
     torch.testing.assert_close(gradient, 4 * method.backbone.c1.weight.grad)
+
+
+def test_byols_projector_may_have_three_layers():
+    """As in arXiv 2112.05141: hidden layers of one width with batch norm, none after the output."""
+    method = BYOL(TinyBackbone(), BYOLConfig(hidden=10, dim=6, projector_layers=3))
+    kinds = ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert [type(layer).__name__ for layer in method.projector] == kinds
+    assert [layer.weight.shape for layer in method.projector[::3]] == [(10, 16), (10, 10), (6, 10)]
+    assert method.target_projector.state_dict().keys() == method.projector.state_dict().keys()
 
 
 def test_byol_lies_between_agreement_and_opposition():

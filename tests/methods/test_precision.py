@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from siamtransfer.methods import StepInfo
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
+from siamtransfer.methods.simsiam_variants.hub import Whitening
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,15 @@ def test_the_backward_pass_of_a_product_inside_is_exact_and_that_of_one_outside_
     assert watch.allowed[2:] == [False] * (len(watch.allowed) - 2)
     assert len(watch.allowed) > 6
     assert torch.backends.cuda.matmul.allow_tf32
+
+
+def test_the_backward_pass_of_whitening_is_exact(tf32):
+    z = torch.randn(16, 6, requires_grad=True)
+    loss = Whitening(3)(z)[:, 0].sum()
+    with TF32AtProducts() as watch:
+        loss.backward()
+    assert watch.allowed == [False] * len(watch.allowed)
+    assert len(watch.allowed) > 3, "of the covariance, its factor and the solved system"
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,10 @@ _PRODUCTS = (
     "Linear",
     "Cdist",
     "EuclideanDist",
+    "Linalg",
 )
-"""Beginnings of the names of autograd nodes whose backward pass multiplies matrices."""
+"""Beginnings of the names of autograd nodes whose backward pass multiplies matrices; those of linear algebra
+(a Cholesky factor, a solved system) do."""
 
 
 def to_float32(x: Tensor) -> Tensor:
