@@ -5,9 +5,10 @@
   CHANNELS_OF_GROUP channels, as many as in the first layer of the published network.
 - `group-ws`: the same, and every convolution before such a norm has standardised weights (Qiao et al., arXiv
   1903.10520).
-- `none`: the scale and the shift that a batch norm has, without any statistics. He's initialisation keeps the
-  scale of the activations within a branch; so that sums of branches keep it too, the last scale of each
-  branch may start at zero (SkipInit: De and Smith, arXiv 2002.10444), which `zero_init_residual` does.
+- `none`: the scale and the shift that a batch norm has, without any statistics. He's initialisation by the
+  inputs of a layer (arXiv 1502.01852) keeps the scale of the activations within a branch; so that sums of
+  branches keep it too, the last scale of each branch may start at zero (SkipInit: De and Smith, arXiv
+  2002.10444), which `zero_init_residual` does.
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ class ResNetBackbone(Backbone):
     replace the stride of the last stages by dilation, as torchvision's `replace_stride_with_dilation` does.
     None of the last three changes a tensor's name or shape, except for the kernel of the stem. `norm` is what
     stands in the place of batch norm (norms.py); no other one has running statistics.
-    The initialisation is torchvision's: He for convolutions, ones and zeros for the norms, and with
-    `zero_init_residual` zero for the last norm of each block (Goyal et al. 2017, section 5.1).
+    The initialisation is torchvision's: He for convolutions (by the outputs, and by the inputs where no norm
+    keeps the scale), ones and zeros for the norms, and with `zero_init_residual` zero for the last norm of
+    each block (Goyal et al. 2017, section 5.1).
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class ResNetBackbone(Backbone):
     def _initialise(self, zero_init_residual: bool) -> None:
         from torchvision.models.resnet import BasicBlock, Bottleneck
 
+        mode: Any = "fan_in" if self.norm == "none" else "fan_out"
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             elif zero_init_residual and isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
             elif zero_init_residual and isinstance(module, BasicBlock):

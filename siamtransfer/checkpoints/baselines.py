@@ -17,7 +17,7 @@ import torch
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, TORCHVISION, Stem
+from siamtransfer.backbones.names import FULL_WIDTH, NORMS, RESNETS, TORCHVISION, NetworkNorm, Stem
 from siamtransfer.backbones.torchvision import torchvision_name
 from siamtransfer.checkpoints.normalisation import HALF, IMAGENET, Normalisation
 from siamtransfer.utils.errors import UserError
@@ -37,14 +37,21 @@ def build_untrained(source: str) -> tuple[Backbone, int]:
     options = dict(word.split("=", 1) for word in words if "=" in word)
     name, seed = ":".join(word for word in words if "=" not in word), options.pop("seed", "0")
     width, stem = options.pop("width", str(FULL_WIDTH)), options.pop("stem", "imagenet")
-    channels = options.pop("channels", "3")
+    channels, norm = options.pop("channels", "3"), options.pop("norm", "batch")
     if options or not (seed.isdecimal() and width.isdecimal() and channels.isdecimal()):
         raise UserError(
-            f"{source}: the options are width=NUMBER, stem=imagenet or small, channels=NUMBER and seed=NUMBER"
+            f"{source}: the options are width=NUMBER, stem=imagenet or small, norm={', '.join(NORMS)}, "
+            "channels=NUMBER and seed=NUMBER"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        backbone = build_backbone(name, width=int(width), stem=cast(Stem, stem), in_channels=int(channels))
+        backbone = build_backbone(
+            name,
+            width=int(width),
+            stem=cast(Stem, stem),
+            norm=cast(NetworkNorm, norm),
+            in_channels=int(channels),
+        )
         return backbone, int(seed)
 
 

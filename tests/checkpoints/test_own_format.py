@@ -20,6 +20,8 @@ CHOSEN = (
     Architecture("timm:test_vit", heads=4, image_size=96, pool="avg", activation="quick_gelu",
                  norm_eps=1e-12, positions="bicubic-offset"),
     Architecture("resnet50", 8, "imagenet", stride_in_1x1=True, output_stride=16),
+    Architecture("resnet18", 8, "small", norm="group-ws"),
+    Architecture("resnet18", 8, "small", norm="none"),
 )  # fmt: skip
 """Networks that name, width and stem do not describe."""
 

@@ -99,6 +99,7 @@ def test_dilated_resnets(tmp_path: Path) -> None:
     [
         ("random:resnet18:width=16", "a width of 16"),
         ("random:resnet18:stem=small", "the stem small"),
+        ("random:resnet18:norm=group-ws", "the norm group-ws"),
         ("random:torchvision:alexnet", "other names of tensors in timm"),
     ],
 )

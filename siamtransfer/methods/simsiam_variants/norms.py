@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
+from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 
 _PLACES = {"projector": ("hidden", "output-affine"), "predictor": ("all",)}
 """Values of batch_norm that differ from the default by what is behind the last layer of a head."""
 
 
-def refuse_idle_norms(config: SimSiamVariantsConfig) -> None:
+class HeadOptions(Protocol):
+    """The options of simsiam-variants that decide on norms."""
+
+    section: ClassVar[str]
+
+    @property
+    def batch_norm(self) -> str: ...
+
+    @property
+    def projector_norm(self) -> HeadNorm: ...
+
+    @property
+    def predictor_norm(self) -> HeadNorm: ...
+
+    @property
+    def predictor(self) -> str: ...
+
+    @property
+    def predictor_layers(self) -> int: ...
+
+
+def refuse_idle_norms(config: HeadOptions) -> None:
     """Raises UserError where `batch_norm`, `projector_norm` and `predictor_norm` contradict each other."""
     section, places = config.section, config.batch_norm
-    kinds = {"projector": config.projector_norm, "predictor": config.predictor_norm}
+    kinds: dict[str, HeadNorm] = {"projector": config.projector_norm, "predictor": config.predictor_norm}
     for head, kind in kinds.items():
         if kind == "batch":
             continue
