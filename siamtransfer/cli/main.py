@@ -21,6 +21,7 @@ PROGRAMS = {
     "semisup": "fine-tune it with 1 %, 10 % or all labels",
     "svm": "score it on VOC07 classification by linear SVMs",
     "robustness": "score one head on corrupted and other test sets",
+    "invariance": "follow its features through transformed images",
     "outside": "tell unknown images from known ones; is it calibrated",
     "diagnose": "measure collapse, rank, spectrum, clusters",
     "gradients": "show what a method's gradient is made of",

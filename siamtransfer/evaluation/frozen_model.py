@@ -187,7 +187,7 @@ class FrozenModel:
     def _forward_share(self, images: ImageSet, layers: FeatureLayers) -> torch.Tensor:
         if self.runtime.is_main:
             say(f"extracting features of {len(images)} images of {images.name}/{images.split}")
-        return extract_share(self._prepared(layers), images, self.transform, self._pass)
+        return extract_share(self.prepared(layers), images, self.transform, self._pass)
 
     def feature_blocks(
         self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)
@@ -198,10 +198,10 @@ class FrozenModel:
         Raises:
             UserError: a feature is not finite.
         """
-        layers = None if self.backbone is None else self._prepared(FeatureLayers(self.backbone, selections))
+        layers = None if self.backbone is None else self.prepared(FeatureLayers(self.backbone, selections))
         return feature_blocks(layers, images, self.transform, self._pass)
 
-    def _prepared(self, layers: FeatureLayers) -> FeatureLayers:
+    def prepared(self, layers: FeatureLayers) -> FeatureLayers:
         """`layers` as a pass over many images runs them."""
         if isinstance(self.backbone, ResNetBackbone):
             layers.backbone = fold_batchnorm(self.backbone)

@@ -17,8 +17,8 @@ from siamtransfer.utils.text import printable
 MAIN_K = 20
 """Of several numbers of neighbours, the nearest to this is the main one."""
 TASKS = (
-    *("knn", "linear", "fewshot", "svm", "semisup", "robustness", "outside", "segmentation", "depth"),
-    *("retrieval", "copies", "video", "attention", "diagnose", "detection"),
+    *("knn", "linear", "fewshot", "svm", "semisup", "robustness", "invariance", "outside", "segmentation"),
+    *("depth", "retrieval", "copies", "video", "attention", "diagnose", "detection"),
 )
 """The order of columns."""
 MAIN: dict[str, tuple[str, ...]] = {
@@ -34,6 +34,7 @@ MAIN: dict[str, tuple[str, ...]] = {
     "attention": (r"jaccard/.*best-head-of-object", r"jaccard/.*best-head-of-set", r"jaccard/[^/]+"),
     "outside": (r"outside/[^/]+/knn/auroc",),
     "robustness": (r"robustness/.+",),
+    "invariance": (r"invariance/mean/top1",),
     "diagnose": (r"kmeans_accuracy/backbone", r"kmeans_accuracy/.+", r"rankme/backbone", r"rankme/.+"),
 }
 """Patterns of the main numbers by task: all that match the first pattern which matches any. `{metric}` is the

@@ -33,7 +33,7 @@ from siamtransfer.utils.log import say
 
 LAUNCHED = (
     "pretrain", "knn", "linear", "fewshot", "semisup", "svm", "diagnose", "gradients", "features",
-    "segmentation", "retrieval", "copies", "robustness",
+    "segmentation", "retrieval", "copies", "robustness", "invariance",
 )  # fmt: skip
 """The programs that compute on several ranks; `detection` starts its own processes."""
 

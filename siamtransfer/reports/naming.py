@@ -25,6 +25,7 @@ WORDS = {
     "attention": "Attention",
     "detection": "Detection",
     "robustness": "Other images",
+    "invariance": "Transformed images",
     "outside": "Unknown images",
 }
 """What evaluators are called in a sentence."""

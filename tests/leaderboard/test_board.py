@@ -165,6 +165,12 @@ MAIN: dict[str, tuple[str, dict[str, Any], list[str], list[str]]] = {
         ["robustness/corrupted/mean/top1", "robustness/corrupted/fog/severity=1/top1"],
         ["robustness/corrupted/mean/top1"],
     ),
+    "invariance": (
+        "invariance",
+        {},
+        ["invariance/clean/top1", "invariance/mean/top1", "invariance/rotation/mean/top1"],
+        ["invariance/mean/top1"],
+    ),
     "a set outside": (
         "outside",
         {"measured_set": "noise"},
@@ -271,11 +277,14 @@ def test_numbers_in_titles_are_sorted_as_numbers(tmp_path: Path) -> None:
         ("outside", "outside/noise/knn/fpr95", None),
         ("robustness", "robustness/corrupted/mean/top1", "corrupted/mean/top1"),
         ("robustness", "robustness/corrupted/mean/drop", None),
+        ("invariance", "invariance/mean/top1", "mean/top1"),
+        ("invariance", "invariance/mean/relative", None),
     ],
 )
 def test_which_values_gave_a_number(task: str, metric: str, setting: str | None) -> None:
     values = np.array([0.5, 0.6])
-    names = ("hard", "strong", "J-and-F", "foreground/whole", "ridge/rmse", "knn", "corrupted/mean/top1")
+    names = ("hard", "strong", "J-and-F", "foreground/whole", "ridge/rmse", "knn")
+    names = (*names, "corrupted/mean/top1", "mean/top1")
     kept = SampleValues(np.arange(2), dict.fromkeys(names, values))
     assert settings_of(kept, task, metric) == ([] if setting is None else [setting])
 

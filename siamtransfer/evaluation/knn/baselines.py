@@ -43,7 +43,7 @@ def baselines_wanted(config: KnnConfig, data: LabelledFeatures) -> bool:
 
 def baseline_features(model: FrozenModel) -> Iterator[tuple[str, Features, Features | None]]:
     """(name, train, test) of `pixels` and `untrained`, without the one that the model is itself."""
-    for name, other in (("pixels", _of_pixels(model)), ("untrained", _untrained(model))):
+    for name, other in (("pixels", _of_pixels(model)), ("untrained", untrained(model))):
         if other is not None:
             test = None if other.test is None else other.features(other.test)
             yield name, other.features(other.train), test
@@ -74,8 +74,9 @@ def _of_pixels(model: FrozenModel) -> FrozenModel | None:
     return replace(model, source="pixels", backbone=None, read=None, transform=transform)
 
 
-def _untrained(model: FrozenModel) -> FrozenModel | None:
-    """The same network with the random weights of seed 0."""
+def untrained(model: FrozenModel) -> FrozenModel | None:
+    """The same network with the random weights of seed 0; None of raw pixels and of a network of random
+    weights."""
     if model.read is None or model.read.format == "random":
         return None
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,1 @@
+"""How far features move when their images are transformed."""
