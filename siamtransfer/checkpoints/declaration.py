@@ -3,6 +3,7 @@
     state["keys"] = {
         "backbone": "backbone.",          prefix of the trained backbone's keys in state["model"]
         "target": "target_backbone.",     prefix of its moving average; None where the method has none
+        "second": "second_backbone.",     only where the second column of pairs has a backbone of its own
         "heads": ["projector", "queue"],  first words of all other keys, sorted
         "evaluated": "backbone",          first word of the network that the method's authors evaluate
     }
@@ -46,6 +47,7 @@ class Declaration:
     Attributes:
         backbone: first word of the backbone's keys.
         target: first word of the target backbone's keys, None without one.
+        second: first word of the keys of the second column's backbone, None without one.
         heads: first words of all other keys.
         evaluated: `backbone` or `target`, whichever is read by default.
     """
@@ -54,15 +56,17 @@ class Declaration:
     target: str | None
     heads: frozenset[str]
     evaluated: str
+    second: str | None = None
 
     @property
     def branches(self) -> dict[str, str]:
         """The first word of each backbone's keys by the name of its branch, the evaluated one first."""
         words = {"backbone": self.backbone} | ({"target": self.target} if self.target else {})
+        words |= {"second": self.second} if self.second else {}
         return dict(sorted(words.items(), key=lambda item: item[1] != self.evaluated))
 
     def part_of(self, key: str) -> str | None:
-        """`backbone`, `target` or `head`; None for a key that the declaration does not cover."""
+        """`backbone`, `target`, `second` or `head`; None for a key that the declaration does not cover."""
         word = first_word(key)
         branches = {prefix: name for name, prefix in self.branches.items()}
         return branches.get(word, "head" if word in self.heads else None)
@@ -72,11 +76,13 @@ def declare(method: HasParts) -> dict[str, Any]:
     """The declaration of a method's `state_dict()`, for the entry "keys" of its checkpoint.
 
     Raises:
-        UserError: `parts()` names no backbone, or more than one backbone or target.
+        UserError: `parts()` names no backbone, or more than one backbone, target or second backbone.
     """
-    words: dict[str, list[str]] = {"backbone": [], "target": [], "head": []}
+    words: dict[str, list[str]] = {"backbone": [], "target": [], "second": [], "head": []}
     for word, part in method.parts().items():
         words[part].append(word)
+    if len(words["second"]) > 1:
+        raise UserError(f"{type(method).__name__}.parts() names several second backbones: {words['second']}")
     if len(words["backbone"]) != 1 or len(words["target"]) > 1:
         raise UserError(
             f"{type(method).__name__}.parts() has to name one backbone and at most one target, not "
@@ -87,6 +93,7 @@ def declare(method: HasParts) -> dict[str, Any]:
         "target": f"{words['target'][0]}." if words["target"] else None,
         "heads": sorted(words["head"]),
         "evaluated": method.evaluated,
+        **({"second": f"{words['second'][0]}."} if words["second"] else {}),
     }
 
 
@@ -103,11 +110,11 @@ def read_declaration(keys: Any) -> Declaration:
             "target": None | str() as target,
             "heads": [*heads],
             "evaluated": str(evaluated),
-        } if all(isinstance(word, str) for word in heads):
-            pass
+        } if all(isinstance(word, str) for word in heads) and isinstance(keys.get("second", ""), str):
+            second = keys.get("second")
         case _:
             raise ValueError(f"its entry 'keys' is not understood: {keys!r}")
-    prefixes = [prefix for prefix in (backbone, target) if prefix is not None]
+    prefixes = [prefix for prefix in (backbone, target, second) if prefix is not None]
     for prefix in prefixes:
         if not re.fullmatch(r"[^.]+\.", prefix):
             raise ValueError(f"its entry 'keys' gives {prefix!r} where a word and a dot are expected")
@@ -115,9 +122,11 @@ def read_declaration(keys: Any) -> Declaration:
     twice = [word for word, count in Counter([*words, *heads]).items() if count > 1]
     if twice:
         raise ValueError(f"its entry 'keys' declares {twice[0]!r} twice")
-    if evaluated not in words:
+    if evaluated not in words[: 1 + bool(target)]:
         raise ValueError(f"says that {evaluated!r} is evaluated, and there is no such network")
-    return Declaration(words[0], words[1] if target else None, frozenset(heads), evaluated)
+    return Declaration(
+        words[0], words[1] if target else None, frozenset(heads), evaluated, words[-1] if second else None
+    )
 
 
 def first_word(key: str) -> str:

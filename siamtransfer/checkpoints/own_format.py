@@ -65,10 +65,12 @@ def read_own(content: Mapping[str, Any], branch: str | None) -> OwnCheckpoint:
     """
     try:
         keys, evaluated = _sort(content)
+        chosen = select_branch(keys, branch or evaluated, MovingAverage())
+        entries = _entries_of(content, chosen.branch)
         return OwnCheckpoint(
-            select_branch(keys, branch or evaluated, MovingAverage()),
-            architecture := recorded_architecture(content["backbone"]),
-            _recorded_normalisation(content["normalisation"], architecture.in_channels),
+            chosen,
+            architecture := recorded_architecture(entries["backbone"]),
+            _recorded_normalisation(entries["normalisation"], architecture.in_channels),
         )
     except Mismatch as mismatch:
         raise UserError(str(mismatch)) from mismatch
@@ -87,11 +89,25 @@ def check_readable(state: Mapping[str, Any]) -> None:
     try:
         read_own(state, None)
         keys, _ = _sort(state)
-        architecture = recorded_architecture(state["backbone"])
-        for tensors in keys.branches.values():
-            _compare_shapes(tensors, architecture)
+        for branch, tensors in keys.branches.items():
+            _compare_shapes(tensors, recorded_architecture(_entries_of(state, branch)["backbone"]))
     except UserError as error:
         raise UserError(f"a checkpoint of this run could not be read back: it {error}") from error
+
+
+def _entries_of(content: Mapping[str, Any], branch: str) -> Mapping[str, Any]:
+    """What holds the entries "backbone" and "normalisation" of a branch: of the second column's, which may
+    take other channels, the entry "second".
+
+    Raises:
+        ValueError: it is absent or not understood.
+    """
+    if branch != "second":
+        return content
+    entries = content.get("second")
+    if not isinstance(entries, dict) or not {"backbone", "normalisation"} <= entries.keys():
+        raise ValueError(f"its entry 'second' is not understood: {entries!r}")
+    return entries
 
 
 def _sort(content: Mapping[str, Any]) -> tuple[SortedKeys, str | None]:

@@ -57,7 +57,7 @@ class ListedImages(FileImages):
         base, paths = _locate(base, paths, wnids if len(wnids) == len(paths) else None)
         entries = [replace(entry, path=path) for entry, path in zip(entries, paths, strict=True)]
         table = ListedFiles(list_path, base).table(entries, remarks)
-        labels, classes, remarks = _read_labels(list_path, table)
+        labels, classes, remarks = read_labels(list_path, table)
         if labels is None and len(wnids) == len(paths) and set(wnids) <= set(folders := list_folders(base)):
             classes = folders
             labels = np.searchsorted(np.array(folders), np.array(wnids)).astype(np.int64)
@@ -65,7 +65,7 @@ class ListedImages(FileImages):
         self.set_remarks = (*table.remarks, *remarks)
 
 
-def _read_labels(list_path: Path, table: LabelTable) -> tuple[np.ndarray | None, list[str], list[str]]:
+def read_labels(list_path: Path, table: LabelTable) -> tuple[np.ndarray | None, list[str], list[str]]:
     """int64[N], the class names, and remarks on them; (None, [], []) when no line has a label."""
     texts = table.labels
     if texts is None or not any(texts):

@@ -26,6 +26,7 @@ class OpenRequest:
     count: int | None
     seed: int
     parts: PartsOption = "auto"
+    frames_gap: int | None = None
 
     @property
     def folder(self) -> str | Path:
@@ -52,6 +53,21 @@ def hidden_scenes(request: OpenRequest) -> ImageSet:
 
     size = {} if request.size is None else {"size": request.size}
     return HiddenScenes(request.split, count=request.count, seed=request.seed, **size)
+
+
+def scene_cameras(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.scenes.pairs import scene_cameras
+
+    size = {} if request.size is None else {"size": request.size}
+    return scene_cameras(request.split, count=request.count, seed=request.seed, **size)
+
+
+def scene_frames(request: OpenRequest) -> ImageSet:
+    from siamtransfer.data.scenes.pairs import scene_frames
+
+    size = {} if request.size is None else {"size": request.size}
+    gap = {} if request.frames_gap is None else {"gap": request.frames_gap}
+    return scene_frames(request.split, count=request.count, seed=request.seed, **size, **gap)
 
 
 def torchvision(request: OpenRequest) -> ImageSet:
@@ -152,6 +168,27 @@ def listed(request: OpenRequest) -> ImageSet:
 
     assert request.list_file is not None
     return ListedImages(request.list_file, request.root, name=request.name, split=request.split)
+
+
+def pairs(request: OpenRequest) -> ImageSet:
+    """The pairs of a table, or of frames in folders of videos."""
+    if request.list_file is not None and request.frames_gap is not None:
+        raise UserError(
+            "data.frames_gap makes pairs of the frames below data.root, and data.list_file names the pairs "
+            "itself: leave one of them out"
+        )
+    if request.list_file is not None:
+        from siamtransfer.data.pair_table import open_pair_table
+
+        return open_pair_table(request.list_file, request.root, name=request.name, split=request.split)
+    if request.root is None or request.frames_gap is None:
+        raise UserError(
+            "pairs need data.list_file, a table with a path in each of two columns, or data.root, a folder "
+            "with a folder of frames for each video, and data.frames_gap, how many frames two views are apart"
+        )
+    from siamtransfer.data.frames import open_frames
+
+    return open_frames(request.root, request.frames_gap, name=request.name, split=request.split)
 
 
 def shards(request: OpenRequest) -> ImageSet:

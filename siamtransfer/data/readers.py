@@ -1,4 +1,4 @@
-"""Three ways to read an image by its index, as a data-loader worker calls them.
+"""Ways to read an image by its index, as a data-loader worker calls them.
 
 Pretraining may use another image in place of an unreadable one. An evaluation may not: it stops there, or
 leaves the image out.
@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from siamtransfer.data.imageset import ImageSet
+from siamtransfer.data.pairs import PairImages
 from siamtransfer.data.unreadable import BadImage, UnreadableImage, read_or_replace
 
 
@@ -33,6 +34,30 @@ class ReplacingReader:
     def __call__(self, index: int) -> tuple[np.ndarray, list[tuple[str, str]]]:
         image, _, failures = read_or_replace(self.images, index)
         return image, [(failure.where, failure.why) for failure in failures]
+
+
+class ReplacingRowReader:
+    """Reads row `index` of pairs, an image of each column; as `ReplacingReader`, of whole rows."""
+
+    def __init__(self, pairs: PairImages):
+        self.pairs = pairs
+
+    def __call__(self, index: int) -> tuple[list[np.ndarray], list[tuple[str, str]]]:
+        row, _, failures = read_or_replace(_Rows(self.pairs), index)
+        return row, [(failure.where, failure.why) for failure in failures]
+
+
+class _Rows:
+    """The rows of pairs, as `read_or_replace` reads them."""
+
+    def __init__(self, pairs: PairImages):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def image(self, index: int) -> list[np.ndarray]:
+        return self.pairs.row(index)
 
 
 class StrictReader:

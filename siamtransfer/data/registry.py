@@ -13,8 +13,10 @@ from siamtransfer.data import openers
 from siamtransfer.data.files_form import settle_form
 from siamtransfer.data.imageset import ArrayImages, ImageSet
 from siamtransfer.data.openers import OpenRequest
+from siamtransfer.data.pairs import PairImages
 from siamtransfer.data.parts import PartsOption
 from siamtransfer.data.pixel_form import FILE_OPTIONS, OPTIONS, RGB, SHOWN, PixelForm, pixel_form
+from siamtransfer.utils.checks import at_least
 from siamtransfer.utils.errors import UserError
 
 PublishedMetric = Literal["top1", "mean_per_class", "mAP_11point"]
@@ -52,6 +54,7 @@ class NamedSet:
 TRAIN_TEST = ("train", "test")
 STL_SPLITS = ("train", "test", "unlabeled", "train+unlabeled")
 IMAGENET_SPLITS = ("train", "val", "test")
+PAIR_OPTIONS = ("columns", "column_channels")
 _ROOT = (("root",), ("root",))  # all that a set takes, and what it needs
 
 
@@ -103,6 +106,18 @@ NAMED: dict[str, NamedSet] = {
         "rendered scenes whose fourth channel shows the class",
         TRAIN_TEST,
         ("size", "count"),
+    ),
+    "fashion-pairs": NamedSet(
+        openers.scene_cameras,
+        "rendered scenes in colour and infrared",
+        TRAIN_TEST,
+        ("size", "count", *PAIR_OPTIONS),
+    ),
+    "fashion-frames": NamedSet(
+        openers.scene_frames,
+        "rendered scenes at two times",
+        TRAIN_TEST,
+        ("size", "count", "frames_gap", *PAIR_OPTIONS),
     ),
     "cifar10": _downloadable(openers.torchvision, "CIFAR-10"),
     "cifar100": _downloadable(openers.torchvision, "CIFAR-100"),
@@ -184,6 +199,13 @@ NAMED: dict[str, NamedSet] = {
         ("list_file",),
         form=SHOWN,
     ),
+    "pairs": NamedSet(
+        openers.pairs,
+        "a table of paths in two columns, or frames of videos",
+        None,
+        ("root", "list_file", "frames_gap", *PAIR_OPTIONS, *OPTIONS),
+        form=SHOWN,
+    ),
     "shards": _own(openers.shards, "tar shards in WebDataset's layout", openers.parts_of_shards),
     "zip": _own(openers.zipped, "zip archives, a folder for each class or flat", openers.parts_of_zip),
     "parquet": _own(openers.parquet, "parquet files with a column of images", openers.parts_of_parquet),
@@ -216,6 +238,9 @@ def open_images(
     background: str | None = None,
     max_pixels: int | None = None,
     parts: PartsOption | None = None,
+    columns: Sequence[str] | None = None,
+    column_channels: Sequence[int] | None = None,
+    frames_gap: int | None = None,
 ) -> ImageSet:
     """Opens a set of images by its name in NAMED.
 
@@ -229,7 +254,9 @@ def open_images(
     last two: None is shown on white for your own, stored and drop for those; of grey ones `channels` 1, too.
     Every set of files takes `max_pixels`, the most that an image may have, where None is what Pillow allows.
     `parts` "none" takes all folders or files of your own as one split, where None looks for names of parts
-    (see parts.py).
+    (see parts.py). Of sets of pairs `columns` chooses some columns, by name or number from 1, or one, which
+    is then a set of its own; `column_channels` is `channels` for each of them; `frames_gap` is how many
+    frames of a video the two images of a pair are apart.
 
     Raises:
         UserError: no such name or split, an argument that the set does not take or one that it needs, or
@@ -254,6 +281,9 @@ def open_images(
         "background": background,
         "max_pixels": max_pixels,
         "parts": parts,
+        "columns": columns,
+        "column_channels": column_channels,
+        "frames_gap": frames_gap,
     }
     form = pixel_form(
         channels, bit_depth, value_range, axes, orientation, background, max_pixels, usual=entry.form
@@ -263,9 +293,14 @@ def open_images(
             raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
         if value is None and key in entry.needs:
             raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
+    at_least("data.frames_gap", frames_gap, 0)
     images = entry.open(
-        OpenRequest(name, split, root, download, list_file, size, count, seed, parts or "auto")
+        OpenRequest(name, split, root, download, list_file, size, count, seed, parts or "auto", frames_gap)
     )
+    if isinstance(images, PairImages):
+        from siamtransfer.data.pair_columns import settle_columns
+
+        return settle_columns(images, columns, form, channels, column_channels)
     if "orientation" in entry.takes:
         from siamtransfer.data.containers.contained import ContainedImages
         from siamtransfer.data.folders import FileImages

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-import numpy as np
-
-from siamtransfer.data.imageset import ImageSet
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.text import first_few
 
@@ -78,7 +76,18 @@ def _message_of(text: str, kind: type[Exception]) -> str:
     return text.strip().rpartition("\n")[2].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
-def read_or_replace(images: ImageSet, index: int) -> tuple[np.ndarray, int, list[UnreadableImage]]:
+Pixels = TypeVar("Pixels", covariant=True)
+
+
+class Readable(Protocol[Pixels]):
+    """A set of what is read by an index: an image, or a row of several."""
+
+    def image(self, index: int) -> Pixels: ...
+
+    def __len__(self) -> int: ...
+
+
+def read_or_replace(images: Readable[Pixels], index: int) -> tuple[Pixels, int, list[UnreadableImage]]:
     """Image `index`, or another image of the set if it cannot be read.
 
     The replacement is a pure function of (index, attempt) and the size of the set. It uses no random state,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from siamtransfer.backbones.backbone import Backbone
 
-Part = Literal["backbone", "target", "head"]
+Part = Literal["backbone", "target", "second", "head"]
 """What a tensor of a method belongs to; a checkpoint's reader takes one backbone and drops the heads."""
 
 
@@ -81,6 +81,17 @@ class Options:
     least_std: ClassVar[float] = 0.4
     least_rank_fraction: ClassVar[float] = 0.42
 
+    @property
+    def per_column(self) -> str | None:
+        """The option, with its value, that gives each column of pairs networks of its own; None where views
+        of all columns go through the same ones."""
+        return None
+
+    @property
+    def trunks(self) -> int:
+        """How many backbones the method trains: 2 where each column of pairs has its own."""
+        return 1
+
     def check(self, batch: int) -> None:
         """Raises UserError for values that mean nothing, alone, together or with `batch` images a step."""
 
@@ -112,6 +123,8 @@ class Method(nn.Module):
     Attributes:
         Config: the dataclass of the method's options.
         multi_crop: whether `forward` takes more than two views of an image.
+        mixes: whether `forward` has targets for mixed views, which with `views.mix` follow the views of one
+            image (see parts/mixing.py).
         uses_index: whether `forward` takes a second argument, int64[N]: the number in the image set of the
             image that each row shows. An image that replaces an unreadable one has the number of the
             unreadable one.
@@ -123,6 +136,7 @@ class Method(nn.Module):
 
     Config: ClassVar[type[Options]]
     multi_crop: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     evaluated: ClassVar[Literal["backbone", "target_backbone"]] = "backbone"
     recordable: bool = False
     uses_index: bool = False
@@ -149,12 +163,22 @@ class Method(nn.Module):
     def parts(self) -> dict[str, Part]:
         """What each first word of the names in `state_dict()` belongs to, in their order.
 
-        `backbone` is the backbone and `target_backbone` its moving average; every other child, parameter or
-        buffer is a head. A method overrides this only if it keeps a backbone under another name.
+        `backbone` is the backbone, `target_backbone` its moving average and `second_backbone` that of the
+        second column of pairs; every other child, parameter or buffer is a head. A method overrides this only
+        if it keeps a backbone under another name.
         """
-        networks: dict[str, Part] = {"backbone": "backbone", "target_backbone": "target"}
+        networks: dict[str, Part] = {
+            "backbone": "backbone",
+            "target_backbone": "target",
+            "second_backbone": "second",
+        }
         first_words = dict.fromkeys(key.split(".", 1)[0] for key in self.state_dict())
         return {word: networks.get(word, "head") for word in first_words}
+
+    def add_trunk(self, backbone: Backbone) -> None:
+        """Receives the backbone of the second column, which may take other channels, where the options say
+        that there are two trunks; once, after the method is made."""
+        raise TypeError(f"{type(self).__name__} has one trunk")
 
     def prepare(self, images: int, labels: Tensor | None) -> None:
         """Receives the number of images and their labels int64[images], None for a set without labels.

@@ -11,32 +11,34 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from siamtransfer.checkpoints.normalisation import Normalisation, describe_normalisation
 from siamtransfer.config import DataConfig, HardwareConfig, PretrainConfig
 from siamtransfer.data import ImageSet, open_images
-from siamtransfer.data.channel_statistics import measure_channels
 from siamtransfer.data.imageset import channels_of
 from siamtransfer.data.pixel_form import OPTIONS as FORM_OPTIONS
-from siamtransfer.data.readers import ReplacingReader
 from siamtransfer.data.recorded_form import form_as_recorded
-from siamtransfer.data.registry import NAMED
+from siamtransfer.data.registry import NAMED, PAIR_OPTIONS
 from siamtransfer.data.report.overview import say_overview
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime, cpu_count
+from siamtransfer.optim.config import OptimConfig
 from siamtransfer.pretraining.auto import say_chosen, settle_from, settle_source, settle_values
+from siamtransfer.pretraining.normalisation import measure_normalisation, saved_normalisation
+from siamtransfer.pretraining.pairs import check_pairs, recipe_of_columns, view_set
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.records.record import record
 from siamtransfer.utils.captions import short_name
+from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 from siamtransfer.views.channels import channel_remark, recipe_for
-from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
+from siamtransfer.views.dataset import ViewBatch
 from siamtransfer.views.loading import build_loader
+from siamtransfer.views.pairs import pair_views
 from siamtransfer.views.prefetch import Prefetcher, side_stream
 from siamtransfer.views.preview import write_preview
 from siamtransfer.views.sampler import StepSampler
 from siamtransfer.views.shared_memory import affordable_prefetch
-from siamtransfer.views.view_spec import Numbers, Recipe
+from siamtransfer.views.view_spec import Recipe
 
 
 def open_training_images(data: DataConfig, saved: dict[str, Any] | None = None) -> ImageSet:
@@ -79,13 +81,14 @@ def open_chosen_images(
     images = open_training_images(config.data, saved)
     values = settle_values(config, images, device)
     say_chosen(values)
+    check_pairs(config, images)
     return images, {key: choice.reason for key, choice in (chosen | values).items()}
 
 
 def image_options(data: DataConfig) -> dict[str, Any]:
     """The arguments of `open_images` that hold for every split."""
-    keys = ("root", "download", "list_file", "parts", "size", "count", *FORM_OPTIONS)
-    return {key: getattr(data, key) for key in keys}
+    keys = ("root", "download", "list_file", "parts", "size", "count", "frames_gap")
+    return {key: getattr(data, key) for key in (*keys, *PAIR_OPTIONS, *FORM_OPTIONS)}
 
 
 def build_recipe(config: PretrainConfig, images: ImageSet, saved: dict[str, Any] | None = None) -> Recipe:
@@ -98,34 +101,25 @@ def build_recipe(config: PretrainConfig, images: ImageSet, saved: dict[str, Any]
     views, rgb, channels = config.views, config.data.rgb, channels_of(images)
     normalisation = None
     if channels != 3 and views.mean is None and views.std is None:
-        normalisation = _saved_normalisation(saved, channels) or _measure(images)
+        normalisation = saved_normalisation(saved, channels) or measure_normalisation(images)
     recipe = recipe_for(views, channels, rgb, normalisation)
     remark = channel_remark(views, recipe)
     if remark and collectives.rank() == 0:
         say(f"remark: {remark}")
-    return recipe
+    if recipe.mix is not None:
+        refuse_odd_micro_batches(config.optim, collectives.world_size())
+    return recipe_of_columns(views, images, recipe, saved)
 
 
-def _saved_normalisation(saved: dict[str, Any] | None, channels: int) -> tuple[Numbers, Numbers] | None:
-    """That of the run to be resumed, where its images had so many channels."""
-    if saved is None:
-        return None
-    mean, std = (tuple(saved["normalisation"][key]) for key in ("mean", "std"))
-    return (mean, std) if len(mean) == channels else None
-
-
-def _measure(images: ImageSet) -> tuple[Numbers, Numbers]:
-    with collectives.own_pace("measuring the channels"):
-        measured = measure_channels(images) if collectives.rank() == 0 else None
-    found = collectives.broadcast_object(measured)
-    assert found is not None
-    if collectives.rank() == 0:
-        text = describe_normalisation(Normalisation(found.mean, found.std))
-        say(
-            f"channels: mean/std are {text}, measured from {found.images} images; "
-            "views.mean and views.std state others"
+def refuse_odd_micro_batches(optim: OptimConfig, world_size: int) -> None:
+    """Raises UserError where images that are mixed in pairs would be parted."""
+    rows, rest = divmod(optim.batch_size, world_size * optim.grad_accum_steps)
+    if rest == 0 and rows % 2:
+        raise UserError(
+            f"views.mix mixes images in pairs, and optim.batch_size {optim.batch_size} is {rows} on each of "
+            f"{world_size} rank(s) in each of {optim.grad_accum_steps} micro-batch(es): choose a batch size "
+            "that gives an even number"
         )
-    return found.mean, found.std
 
 
 def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtime) -> DataLoader[ViewBatch]:
@@ -144,7 +138,7 @@ def build_training_loader(state: TrainState, schedule: Schedule, runtime: Runtim
     sides = [view.size for view in state.recipe.views]
     share = -(-config.optim.batch_size // runtime.world_size)
     return build_loader(
-        ViewSet(ReplacingReader(images), state.recipe, config.run.seed, len(images)),
+        view_set(images, state.recipe, config),
         sampler,
         workers=workers,
         pin_memory=runtime.device.type == "cuda",
@@ -157,9 +151,7 @@ def paint_batches(
 ) -> Prefetcher:
     """`batches` with their views on the device, painted as `hardware.augment` and `hardware.prefetch` say."""
     device = runtime.device
-    paint = partial(
-        augment_batch, recipe=recipe, device=device, channels_last=True, painting=hardware.augment
-    )
+    paint = partial(pair_views, recipe=recipe, device=device, channels_last=True, painting=hardware.augment)
     return Prefetcher(batches, paint, side_stream(device) if hardware.prefetch else None)
 
 
@@ -180,7 +172,7 @@ def preview(config: PretrainConfig, path: Path) -> dict[str, Any]:
     on_gpu = config.hardware.device != "cpu" and torch.cuda.is_available()
     images, _ = open_chosen_images(config, torch.device("cuda" if on_gpu else "cpu"))
     recipe = build_recipe(config, images)
-    views = ViewSet(ReplacingReader(images), recipe, config.run.seed, len(images))
+    views = view_set(images, recipe, config)
     failures = write_preview(path, views, name=lambda index: short_name(images.describe(index)))
     for where, why in failures:
         say(f"replaced an unreadable image: {where} ({why})")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from siamtransfer.adaptation.forgetting import ForgettingWatch
 from siamtransfer.adaptation.trunk import AdaptedTrunk
 from siamtransfer.backbones.architecture import Architecture
+from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.checkpoints.declaration import FORMAT, KEYS, declare
 from siamtransfer.config import PretrainConfig, refuse_differences
 from siamtransfer.data.imageset import ImageSet, require_same_images
@@ -20,7 +21,12 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.distributed.sharding import whole_state
 from siamtransfer.methods import Method
 from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
-from siamtransfer.pretraining.build import build_method, describe_backbone, fill_backbone
+from siamtransfer.pretraining.build import (
+    build_method,
+    describe_backbone,
+    describe_second,
+    fill_backbone,
+)
 from siamtransfer.pretraining.collapse import CollapseWatch
 from siamtransfer.pretraining.memory_saving import sharded_units
 from siamtransfer.pretraining.start import Start, require_network
@@ -70,7 +76,8 @@ class TrainState:
         cls, config: PretrainConfig, images: ImageSet, recipe: Recipe, network: Architecture
     ) -> TrainState:
         """The state before the first step, on the CPU; initial weights come from torch's generator."""
-        method = build_method(config, network)
+        channels = getattr(images, "column_channels", (None,))
+        method = build_method(config, network, channels[-1])
         method.prepare(len(images), None if images.labels is None else torch.tensor(images.labels))
         options = config.options
         collapse = CollapseWatch(options.least_std, options.least_rank_fraction)
@@ -136,6 +143,8 @@ class TrainState:
         model = self._wrap(runtime)
         if hardware.activation_checkpointing:
             recompute_blocks(self.method.backbone)
+            if isinstance(second := getattr(self.method, "second_backbone", None), Backbone):
+                recompute_blocks(second)
         if hardware.compile:
             compile_backbones(self.method)
         optimizer = build_optimizer(self.config.optim, self.trunk.groups())
@@ -222,6 +231,7 @@ class TrainState:
             },
             "config": self.config.as_dict(),
             **describe_backbone(self.method),
+            **describe_second(self.method, self.recipe),
             "normalisation": {"mean": list(self.recipe.mean), "std": list(self.recipe.std)},
             "data": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
             KEYS: declare(self.method),

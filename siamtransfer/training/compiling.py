@@ -9,13 +9,13 @@ from torch import nn
 
 
 def compile_backbones(method: nn.Module) -> None:
-    """Compiles the forward passes of `backbone` and, where there is one, `target_backbone`, in place: the
-    names of their parameters stay.
+    """Compiles the forward passes of `backbone` and, where there are such, `target_backbone` and
+    `second_backbone`, in place: the names of their parameters stay.
 
     Each shape of the views has a graph of its own. The rest of a method (heads, losses, hooks) is small and
     stays as it is.
     """
-    for name in ("backbone", "target_backbone"):
+    for name in ("backbone", "target_backbone", "second_backbone"):
         network = getattr(method, name, None)
         if isinstance(network, nn.Module):
             network.compile(dynamic=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamtransfer.data.scenes.videos import VideoCounts, _turned_back, moving_objects, write_davis
+from siamtransfer.data.scenes.videos import VideoCounts, moving_objects, turned_back, write_davis
 from siamtransfer.utils.errors import UserError
 
 COUNTS = VideoCounts(size=48, frames=6)
@@ -43,9 +43,9 @@ def test_speed_zero_is_a_still_video() -> None:
 
 
 def test_places_turn_back_at_both_ends() -> None:
-    places = [_turned_back(float(x), -2, 3) for x in range(-4, 10)]
+    places = [turned_back(float(x), -2, 3) for x in range(-4, 10)]
     assert places == [0, -1, -2, -1, 0, 1, 2, 3, 2, 1, 0, -1, -2, -1]
-    assert _turned_back(7.0, 0, 0) == 0
+    assert turned_back(7.0, 0, 0) == 0
 
 
 def test_the_folders_are_those_of_davis(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from siamtransfer.data.scenes.export import SceneCounts, complete_folder
 from siamtransfer.data.scenes.objects import CLASSES
 from siamtransfer.data.scenes.scenes import one_object_scenes
 
-_WEIGHTS = np.array([77, 150, 29])  # of red, green and blue in 256ths
+LUMINANCE_WEIGHTS = np.array([77, 150, 29])  # of red, green and blue in 256ths
 
 
 class HiddenScenes(ArrayImages):
@@ -32,7 +32,7 @@ class HiddenScenes(ArrayImages):
     def __init__(self, split: str = "train", size: int = 32, count: int | None = None, seed: int = 0):
         parts = []
         for images, backgrounds in one_object_scenes(split, size, count, seed):
-            luminance = (images.astype(np.int32) @ _WEIGHTS >> 8).astype(np.uint8)
+            luminance = (images.astype(np.int32) @ LUMINANCE_WEIGHTS >> 8).astype(np.uint8)
             parts.append(np.concatenate([backgrounds, luminance[..., None]], axis=3))
         pixels = np.concatenate(parts)
         super().__init__("fashion-scenes-4", split, pixels, np.arange(len(pixels)) % len(CLASSES), CLASSES)

@@ -97,14 +97,27 @@ def one_object_scenes(
     Raises:
         UserError: there is no such split, or size, count or seed is out of range.
     """
+    for images, backgrounds, _, _ in one_object_layers(split, size, count, seed):
+        yield images, backgrounds
+
+
+def one_object_layers(
+    split: str, size: int, count: int | None, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Images and backgrounds uint8[n,S,S,3], masks of the objects bool[n,S,S] and numbers int64[n] of `count`
+    scenes with one object, some at a time.
+
+    Raises:
+        UserError: there is no such split, or size, count or seed is out of range.
+    """
     _require_valid(split, size, seed)
     count = DEFAULT_COUNTS[split] if count is None else count
     if count < 1:
         raise UserError(f"a set of Fashion Scenes needs at least one scene, not {count}; raise the count")
     for start in range(0, count, _SCENES_AT_ONCE):
         indices = np.arange(start, min(start + _SCENES_AT_ONCE, count))
-        images, backgrounds, _, _ = _render_one(split, indices, size, seed)
-        yield images, backgrounds
+        images, backgrounds, masks, _ = _render_one(split, indices, size, seed)
+        yield images, backgrounds, masks, indices
 
 
 def _render_one(split: str, indices: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, ...]:

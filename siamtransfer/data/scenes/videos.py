@@ -28,7 +28,7 @@ MOST_OBJECTS = 3
 JPEG_QUALITY = 95
 LISTS = {"train": "train", "test": "val"}  # of a split's videos, as DAVIS calls them
 _VIDEOS = 3  # first word of the random numbers' key
-_STEP = 5  # per cent of the frame by which an object moves at most between two frames, at speed 1
+STEP = 5  # per cent of the frame by which an object moves at most between two frames, at speed 1
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class _Sprite:
         """Image and mask in frame `time`."""
         left, top, right, bottom = tight_box(self.mask).tolist()
         size = len(self.mask)
-        shift_x = _turned_back(self.step[0] * time, -left, size - right)
-        shift_y = _turned_back(self.step[1] * time, -top, size - bottom)
+        shift_x = turned_back(self.step[0] * time, -left, size - right)
+        shift_y = turned_back(self.step[1] * time, -top, size - bottom)
         return np.roll(self.image, (shift_y, shift_x), (0, 1)), np.roll(self.mask, (shift_y, shift_x), (0, 1))
 
 
@@ -138,7 +138,7 @@ def _sprites(rng: CounterRng, split: str, background: np.ndarray, counts: VideoC
         grey, mask = place_objects(rng, split, chosen, counts.size, smallest=260, largest=480)
         image = background.copy()
         render_object(rng, image, grey, mask)
-        most = counts.speed * counts.size * _STEP / 100
+        most = counts.speed * counts.size * STEP / 100
         step = (most * float(rng.between(-256, 256)[0]) / 256, most * float(rng.between(-256, 256)[0]) / 256)
         now = [earlier & ~mask[0] for earlier in left]
         if any(
@@ -151,7 +151,7 @@ def _sprites(rng: CounterRng, split: str, background: np.ndarray, counts: VideoC
     return sprites
 
 
-def _turned_back(distance: float, low: int, high: int) -> int:
+def turned_back(distance: float, low: int, high: int) -> int:
     """A place from `low` to `high` (0 lies between): that after `distance`, reflected at both ends."""
     span = high - low
     if span == 0:

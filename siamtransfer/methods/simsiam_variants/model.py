@@ -10,6 +10,7 @@ from siamtransfer.methods.base import Method, ParameterGroup, StepInfo, StepOutp
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.vit_init import freeze_patches
 from siamtransfer.methods.simsiam import SimSiam
+from siamtransfer.methods.simsiam_variants.bottleneck import Bottleneck
 from siamtransfer.methods.simsiam_variants.clusters import PseudoLabels
 from siamtransfer.methods.simsiam_variants.columns import of_view, with_own_norms, with_second
 from siamtransfer.methods.simsiam_variants.extra_losses import (
@@ -23,8 +24,10 @@ from siamtransfer.methods.simsiam_variants.hub import Codes, Whitening, build_lo
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 from siamtransfer.methods.simsiam_variants.predictors import Experts, GatedDepth, GroupAttention
 from siamtransfer.methods.simsiam_variants.pretexts import ColourLoss, JigsawLoss
+from siamtransfer.methods.simsiam_variants.principal import set_factors
 from siamtransfer.methods.simsiam_variants.similarities import Distance
 from siamtransfer.methods.simsiam_variants.targets import StopGradient, TargetMemory, prediction_pairs
+from siamtransfer.utils.errors import UserError
 
 
 class SimSiamVariants(SimSiam):
@@ -44,7 +47,7 @@ class SimSiamVariants(SimSiam):
         self.predictor = build_predictor(config)
         self.distance = Distance(config.similarity, config.distance)
         self.hub = build_loss(config.hub, config.dim)
-        self.target = StopGradient(config.target, stop=config.stop_gradient)
+        self.target = StopGradient(config.target, config.dim, stop=config.stop_gradient)
         self.target_fraction = config.target.fraction
         if self.target_fraction:
             self.target_backbone = momentum_copy(backbone)
@@ -60,6 +63,16 @@ class SimSiamVariants(SimSiam):
             self.terms["contrast"] = ContrastLoss(config.terms)
         if config.freeze_patches:
             freeze_patches(backbone)
+        self.bottleneck: Bottleneck | None = None
+        if config.bottleneck.deviation is not None:
+            self.bottleneck = Bottleneck(backbone.dim, config.dim, config.bottleneck)
+        if config.projector_pca != "none" and (config.projector_rank or 0) > backbone.dim:
+            raise UserError(
+                f"simsiam_variants.projector_rank {config.projector_rank} is more than the {backbone.dim} "
+                "principal components that features of this backbone have: lower it, or leave projector_pca "
+                "out"
+            )
+        self.fit_due = False
         self.uses_index = config.needs_index
         self._add_columns()
 
@@ -91,8 +104,10 @@ class SimSiamVariants(SimSiam):
         """Two or more views [N,3,S,S], the global ones first -> loss; for cosine similarity without extra
         losses it is in [-1, 1], and -1 is full agreement."""
         h = [of_view(self, "backbone", view)(x) for view, x in enumerate(views)]
+        self.fit_components(h)
         z = [self.whiten(of_view(self, "projector", view)(x)) for view, x in enumerate(h)]
-        p = [of_view(self, "predictor", view)(x) for view, x in enumerate(z)]
+        s, of_bottleneck = (z, {}) if self.bottleneck is None else self.bottleneck(z, h)
+        p = [of_view(self, "predictor", view)(x) for view, x in enumerate(s)]
         t = self.targets(views, h, z, index)
         pairs = prediction_pairs(
             t, len(views), mean=self.config.target.views == "mean", symmetric=self.config.symmetric
@@ -105,6 +120,9 @@ class SimSiamVariants(SimSiam):
         terms = {name: term(batch) for name, term in self.terms.items()}
         for name, term in terms.items():
             loss = loss + getattr(self.config.terms, name) * term
+        if self.bottleneck is not None:
+            loss = loss + self.bottleneck.weight * of_bottleneck["information"]
+            terms |= of_bottleneck
         return StepOutput(loss, [x.detach() for x in z], self.numbers(z, terms))
 
     def targets(
@@ -123,7 +141,18 @@ class SimSiamVariants(SimSiam):
         if self.config.clusters.fraction:
             t = self.clusters(t, h[0], index)
         self.target.update_spread(torch.cat(z))
+        if self.target.gated:
+            self.target.update_gates(z[0], z[1])
         return t
+
+    def fit_components(self, h: list[Tensor]) -> None:
+        """Sets the projector's factors from the features h[N,D] of every view, in the steps where that is
+        due."""
+        if not self.fit_due:
+            return
+        self.fit_due = False  # once in a step, also with several micro-batches
+        copies = [self.target_projector] if self.config.target.fraction else []
+        set_factors([self.projector, *copies], h)
 
     @torch.no_grad()
     def numbers(self, z: list[Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -131,6 +160,8 @@ class SimSiamVariants(SimSiam):
         numbers = {f"simsiam/{name}": term.detach() for name, term in terms.items()}
         if self.config.target.spread is not None:
             numbers["simsiam/target_gradient"] = torch.tensor(self.target.fraction)
+        if self.target.gated:
+            numbers["simsiam/target_gates"] = self.target.gates.mean()
         if self.config.clusters.fraction:
             numbers |= {f"simsiam/{name}": number for name, number in self.clusters.numbers().items()}
         if isinstance(self.predictor, Experts | GroupAttention | GatedDepth):
@@ -140,6 +171,12 @@ class SimSiamVariants(SimSiam):
 
     def before_forward(self, info: StepInfo) -> None:
         self.target_fraction = self.config.target.fraction_at(info)
+        every = self.config.projector_pca_every * info.steps_per_epoch
+        self.fit_due = {
+            "none": False,
+            "start": info.step == 0,
+            "refit": info.step % every == 0,
+        }[self.config.projector_pca]
         if isinstance(self.hub, Codes):
             self.hub.normalise()
         if self.config.clusters.fraction:
@@ -164,4 +201,6 @@ class SimSiamVariants(SimSiam):
         weights = ParameterGroup("weights of similarities", trainable(self.distance))
         terms = ParameterGroup("terms", trainable(self.terms), lr_scale=self.config.terms.lr_scale)
         prototypes = ParameterGroup("prototypes", [] if self.hub is None else trainable(self.hub))
-        return [group for group in (*encoders, predictor, weights, terms, prototypes) if group.parameters]
+        noise = ParameterGroup("bottleneck", [] if self.bottleneck is None else trainable(self.bottleneck))
+        groups = (*encoders, predictor, weights, terms, prototypes, noise)
+        return [group for group in groups if group.parameters]

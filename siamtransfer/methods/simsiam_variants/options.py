@@ -8,7 +8,9 @@ from typing import Literal
 from siamtransfer.methods.parts.mlp import Activation
 from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.methods.simsiam import SimSiamConfig
+from siamtransfer.methods.simsiam_variants.bottleneck import BottleneckConfig
 from siamtransfer.methods.simsiam_variants.clusters import ClusterConfig
+from siamtransfer.methods.simsiam_variants.columns import ColumnsConfig
 from siamtransfer.methods.simsiam_variants.extra_losses import TermsConfig
 from siamtransfer.methods.simsiam_variants.hub import HubConfig
 from siamtransfer.methods.simsiam_variants.norms import refuse_idle_norms
@@ -30,6 +32,14 @@ class SimSiamVariantsConfig(SimSiamConfig):
     projector_rank: int | None = None
     """Channels between two factors of the projector's last layer, the rank of its weights (ours); null: no
     factors."""
+    projector_gates: int | None = None
+    """Gates for every channel and image before the projector's last layer (squeeze and excitation, ours
+    here): channels between the two layers that compute the gates. null: no gates."""
+    projector_pca: Literal["none", "start", "refit"] = "none"
+    """Set the projector's last layer, whose factors projector_rank makes, by the principal components of the
+    first batch's features, once or every so many epochs (ours)."""
+    projector_pca_every: int = 1
+    """Epochs between two fits, with refit."""
     activation: Activation = "relu"
     """Between the layers of projector and predictor (others than relu are ours)."""
     predictor: Literal["trained", "fixed", "none"] = "trained"
@@ -61,9 +71,11 @@ class SimSiamVariantsConfig(SimSiamConfig):
     """Negative cosine, or cross-entropy between channel softmaxes (section 4.5); others are ours."""
     distance: DistanceConfig = field(default_factory=DistanceConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     clusters: ClusterConfig = field(default_factory=ClusterConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     hub: HubConfig = field(default_factory=HubConfig)
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
 
     section = "simsiam_variants"
     collapse_causes = (
@@ -76,6 +88,8 @@ class SimSiamVariantsConfig(SimSiamConfig):
     def check(self, batch: int) -> None:
         super().check(batch)
         at_least("simsiam_variants.projector_rank", self.projector_rank, 1)
+        at_least("simsiam_variants.projector_gates", self.projector_gates, 1)
+        self._check_components(batch)
         at_least("simsiam_variants.predictor_layers", self.predictor_layers, 1)
         at_least("simsiam_variants.predictor_experts", self.predictor_experts, 2)
         at_least("simsiam_variants.predictor_groups", self.predictor_groups, 2)
@@ -83,13 +97,48 @@ class SimSiamVariantsConfig(SimSiamConfig):
         self._check_shape()
         at_least("simsiam_variants.backbone_lr_scale", self.backbone_lr_scale, 0)
         refuse_idle_norms(self)
-        for options in (self.distance, self.target, self.clusters, self.terms):
+        for options in (self.distance, self.target, self.bottleneck, self.clusters, self.terms):
             options.check()
+        if self.target.gates != "none" and not self.stop_gradient:
+            raise UserError(
+                f"simsiam_variants.target.gates {self.target.gates} lets channels through the stop-gradient, "
+                "and simsiam_variants.stop_gradient is false: leave one of them out"
+            )
+        self.columns.check(
+            target_fraction=self.target.fraction, symmetric=self.symmetric, predictor=self.predictor
+        )
         self.hub.check(batch, self.dim)
         defaults = type(self)()
         beside = ("similarity", "distance", "stop_gradient")
         changed = {key for key in beside if getattr(self, key) != getattr(defaults, key)}
         self.hub.check_beside(changed | ({"target.gradient"} if self.target.gradient else set()))
+
+    def _check_components(self, batch: int) -> None:
+        """Refuses principal components without factors to set, or more of them than a batch has."""
+        at_least("simsiam_variants.projector_pca_every", self.projector_pca_every, 1)
+        if self.projector_pca_every != 1 and self.projector_pca != "refit":
+            raise UserError(
+                "simsiam_variants.projector_pca_every belongs to simsiam_variants.projector_pca refit, and "
+                f"that is {self.projector_pca}: set that, or leave projector_pca_every out"
+            )
+        if self.projector_pca == "none":
+            return
+        if self.projector_rank is None:
+            raise UserError(
+                f"simsiam_variants.projector_pca {self.projector_pca} sets the factors that "
+                "simsiam_variants.projector_rank makes: set that, as to 32, or leave projector_pca out"
+            )
+        if self.columns.own_heads == "all":
+            raise UserError(
+                f"simsiam_variants.projector_pca {self.projector_pca} knows one projector, and "
+                "simsiam_variants.columns.heads all makes two: leave one of them out"
+            )
+        if self.projector_rank >= 2 * batch:
+            raise UserError(
+                f"simsiam_variants.projector_rank {self.projector_rank} asks for more principal components "
+                f"than two views of {batch} images have: lower it to {2 * batch - 1} or less, or raise "
+                "optim.batch_size"
+            )
 
     def _check_shape(self) -> None:
         """Refuses options of a predictor's shape that no predictor has, or that its width does not have."""
@@ -111,6 +160,16 @@ class SimSiamVariantsConfig(SimSiamConfig):
                 f"simsiam_variants.predictor_groups {self.predictor_groups} does not divide the "
                 f"{self.dim} channels of simsiam_variants.dim: choose a divisor"
             )
+
+    @property
+    def per_column(self) -> str | None:
+        """The option that gives the columns of pairs networks of their own."""
+        return self.columns.named
+
+    @property
+    def trunks(self) -> int:
+        """1, or 2 for a backbone for each column of pairs."""
+        return self.columns.trunks
 
     @property
     def needs_index(self) -> bool:
