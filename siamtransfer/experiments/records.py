@@ -42,8 +42,14 @@ class CellRecord:
 
     def differences(self, other: CellRecord) -> list[str]:
         """In which numbers and curves two records of one cell differ, by name."""
-        own, others = ({**record.numbers, **record.curves} for record in (self, other))
-        return sorted(name for name in {*own, *others} if own.get(name) != others.get(name))
+        return sorted(
+            {
+                name
+                for own, others in ((self.numbers, other.numbers), (self.curves, other.curves))
+                for name in {*own, *others}
+                if own.get(name) != others.get(name)
+            }
+        )
 
 
 Key = tuple[str, int]

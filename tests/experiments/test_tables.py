@@ -1,0 +1,97 @@
+"""Tables and pictures of a suite are made from records alone, and say what is not measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from support import paths
+from support.experiment_records import record_of, small_suite
+
+from siamtransfer.experiments.pictures import draw, stack
+from siamtransfer.experiments.records import Records
+from siamtransfer.experiments.run import Places, show, with_table
+from siamtransfer.experiments.suites import read_suites
+from siamtransfer.experiments.tables import table
+from siamtransfer.utils.errors import UserError
+
+PAGE = paths.ROOT / "docs" / "EXPERIMENTS.md"
+
+
+def test_a_row_says_what_was_published_and_measured(tmp_path: Path) -> None:
+    suite = small_suite(tmp_path)
+    records = Records(tmp_path, suite)
+    records.add([record_of(suite["slow"], seed, value) for seed, value in ((0, 20.0), (1, 22.0))])
+    records.add([record_of(suite["fast"], 0, 30.0, alarms=2), record_of(suite["fast"], 1, 32.1)])
+    lines = table(suite, records).splitlines()
+    assert lines[0].startswith("|  | question | published | kNN top-1 | difference |")
+    assert lines[2] == (
+        "| `fast` | With a high rate? | 68.1 (a paper, table 1) | 31.1 ± 13.3 | **+10.1** (+9.4 to +10.7) "
+        "| 0.75 | 12.0 | 1 of 2 |"
+    )
+    assert lines[3] == (
+        "| `slow` | With a low rate? | 68.1 (a paper, table 1) | 21.0 ± 12.7 |  | 0.75 | 12.0 | none |"
+    )
+    assert lines[-1].startswith("2 seeds a row; ")
+    assert lines[-1].endswith(" Raw pixels: 13.0.")
+
+
+def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
+    suite = small_suite(tmp_path)
+    records = Records(tmp_path, suite)
+    records.add([record_of(suite["slow"], 0, 20.0)])
+    lines = table(suite, records).splitlines()
+    assert lines[2] == "| `fast` | With a high rate? | 68.1 (a paper, table 1) | not measured | | | | |"
+    assert "| 20.0 |  |" in lines[3]
+    assert lines[-1].startswith("0 to 1 seeds a row; ")
+    assert {line.count("|") for line in lines[:4]} == {9}
+
+
+def test_the_picture_has_the_steps_that_all_seeds_share(tmp_path: Path) -> None:
+    suite = small_suite(tmp_path)
+    first, second = (record_of(suite["slow"], seed, 20.0) for seed in (0, 1))
+    second.curves["loss"].append([3, -9.0])
+    steps, values = stack([first, second], "loss")
+    assert steps.tolist() == [1, 2]
+    np.testing.assert_allclose(values, [[-0.1, -0.3], [-1.1, -1.3]])
+    assert not len(stack([first], "accuracy")[0])
+    records = Records(tmp_path, suite)
+    records.add([first, second])
+    file = tmp_path / "loss.png"
+    with pytest.raises(UserError, match=r"rates/fast has no record, so loss\.png cannot be drawn"):
+        draw(suite, suite.pictures[0], records, file)
+    assert not file.exists()
+    records.add([record_of(suite["fast"], 0, 30.0)])
+    draw(suite, suite.pictures[0], records, file)
+    assert matplotlib.image.imread(file)[..., :3].std() > 0.05
+
+
+def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
+    page = "before\n<!-- table of rates -->\nold\n<!-- end of rates -->\nafter\n"
+    new = with_table(page, "rates", "| new |", "PAGE.md")
+    assert new == "before\n<!-- table of rates -->\n\n| new |\n<!-- end of rates -->\nafter\n"
+    assert with_table(new, "rates", "| new |", "PAGE.md") == new
+    with pytest.raises(UserError, match=r"PAGE\.md lacks the lines <!-- table of hub -->"):
+        with_table(page, "hub", "", "PAGE.md")
+
+
+def test_show_needs_records_alone(tmp_path: Path) -> None:
+    suite = small_suite(tmp_path)
+    Records(tmp_path, suite).add([record_of(suite[name], 0, 20.0) for name in ("slow", "fast")])
+    page = tmp_path / "PAGE.md"
+    page.write_text("<!-- table of rates -->\n<!-- end of rates -->\n")
+    show(suite, Places(tmp_path / "no-runs", tmp_path, page))
+    assert "| `slow` |" in page.read_text()
+    assert (tmp_path / "loss.png").exists()
+
+
+@pytest.mark.parametrize("name", read_suites(paths.ROOT / "configs" / "experiments"))
+def test_the_page_shows_the_records(name: str) -> None:
+    suite = read_suites(paths.ROOT / "configs" / "experiments")[name]
+    records = Records(paths.ROOT / "docs" / "experiments", suite)
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_table(text, name, table(suite, records), str(PAGE)) == text, (
+        f"python scripts/experiments.py none writes the table of {name} again"
+    )
