@@ -112,7 +112,7 @@ class PretrainConfig:
         return self.method_options
 
     def check(self) -> None:
-        """Raises UserError for a number that means nothing, or for more views than the method takes;
+        """Raises UserError for a number that means nothing, or for views that the method does not take;
         `optim` is checked where the images are known."""
         data, monitor, saving = self.data, self.monitor, self.checkpoint
         at_least("data.workers", data.workers, 0)
@@ -129,6 +129,7 @@ class PretrainConfig:
         at_least("monitor.knn_bank", monitor.knn_bank, 0)
         at_least("monitor.health_every", monitor.health_every, 0)
         at_least("monitor.gradients_every", monitor.gradients_every, 0)
+        at_least("monitor.gradient_norms_every", monitor.gradient_norms_every, 0)
         at_least("log.every", self.log.every, 1)
         refuse_password(str(self.log.mlflow), "log.mlflow")
         if self.method.name not in METHODS:
@@ -137,12 +138,22 @@ class PretrainConfig:
             )
         self.options.check(self.optim.batch_size)
         self.adapt.check(self.backbone.weights, self.optim.epochs, monitor.knn_every)
-        views = len(self.views.build().views)
-        if views > 2 and not METHODS[self.method.name].multi_crop:
+        self._require_views_that_the_method_takes()
+
+    def _require_views_that_the_method_takes(self) -> None:
+        """Refuses more than two views, and mixed ones, where the method has no targets for them."""
+        method, recipe = METHODS[self.method.name], self.views.build()
+        if len(recipe.views) > 2 and not method.multi_crop:
             takers = ", ".join(name for name in METHODS if METHODS[name].multi_crop)
             raise UserError(
-                f"views.recipe {self.views.recipe} makes {views} views of an image and {self.method.name} "
-                f"takes two: choose a recipe of two, or one of the methods {takers}"
+                f"views.recipe {self.views.recipe} makes {len(recipe.views)} views of an image and "
+                f"{self.method.name} takes two: choose a recipe of two, or one of the methods {takers}"
+            )
+        if recipe.mix is not None and not method.mixes:
+            takers = ", ".join(name for name in METHODS if METHODS[name].mixes)
+            raise UserError(
+                f"views.mix {recipe.mix.kind}: {self.method.name} has no target for a mixture of two images; "
+                f"leave it out, or choose one of the methods {takers}"
             )
 
     def _require_own_folder(self) -> None:

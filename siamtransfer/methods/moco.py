@@ -18,6 +18,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move
+from siamtransfer.methods.parts.mixing import by_role, over_shares
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.methods.parts.queue import random_keys, replace_oldest
@@ -66,6 +67,7 @@ class MoCo(Method):
 
     Config = MoCoConfig
     config: MoCoConfig
+    mixes = True
     recordable = True
     queue: Tensor
     queue_start: Tensor
@@ -80,17 +82,29 @@ class MoCo(Method):
         self.register_buffer("queue_start", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S], the query's and the key's -> loss."""
-        x1, x2 = views
-        q = l2_normalize(self.projector(self.backbone(x1)))
-        k = self.keys(x2)
+        """Two views [N,3,S,S], the query's and the key's, and mixed ones after them (parts/mixing.py) ->
+        loss."""
+        x = by_role(views)
+        q = l2_normalize(self.projector(self.backbone(x.online[0])))
+        k = self.keys(x.plain[1])
         with no_tf32(q):
-            positive = (q * k).sum(dim=1, keepdim=True)
             negatives = q @ self.queue.T.clone()  # enqueue() changes the queue before the backward pass
-            logits = torch.cat([positive, negatives], dim=1) / self.config.temperature
-            loss = F.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64))
+            loss = self.contrast(q, k, negatives, x.shares[0])
         self.enqueue(collectives.all_gather(k))
         return StepOutput(loss, [q.detach(), k])
+
+    def contrast(self, q: Tensor, k: Tensor, negatives: Tensor, share: Tensor | None) -> Tensor:
+        """The mean cross-entropy of q[N,d] against k[N,d], where `negatives` [N,Q] are the products with the
+        queue; a mixed q's two keys have the shares [N] and the rest."""
+        reduction = "mean" if share is None else "none"
+
+        def against(key: Tensor) -> Tensor:
+            positive = (q * key).sum(dim=1, keepdim=True)
+            logits = torch.cat([positive, negatives], dim=1) / self.config.temperature
+            first = torch.zeros_like(logits[:, 0], dtype=torch.int64)
+            return F.cross_entropy(logits, first, reduction=reduction)
+
+        return over_shares(against, k, share).mean()
 
     @torch.no_grad()
     def keys(self, x: Tensor) -> Tensor:

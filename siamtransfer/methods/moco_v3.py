@@ -18,6 +18,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
+from siamtransfer.methods.parts.mixing import by_role, over_shares
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
 from siamtransfer.methods.parts.vit_init import initialise, vit_of
@@ -57,6 +58,7 @@ class MoCoV3(Method):
 
     Config = MoCoV3Config
     config: MoCoV3Config
+    mixes = True
     recordable = True
 
     def __init__(self, backbone: Backbone, config: MoCoV3Config):
@@ -75,20 +77,26 @@ class MoCoV3(Method):
         self.target_projector = momentum_copy(self.projector)
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S] -> loss, 4τ ln N when all similarities are equal."""
-        z1, z2 = (self.projector(self.backbone(x)) for x in views)
+        """Two views [N,3,S,S], and mixed ones after them (parts/mixing.py) -> loss, 4τ ln N when all
+        similarities are equal."""
+        x = by_role(views)
+        z1, z2 = (self.projector(self.backbone(view)) for view in x.online)
         q1, q2 = l2_normalize(self.predictor(z1)), l2_normalize(self.predictor(z2))
         with torch.no_grad():
-            k1, k2 = (l2_normalize(self.target_projector(self.target_backbone(x))) for x in views)
+            k1, k2 = (l2_normalize(self.target_projector(self.target_backbone(view))) for view in x.plain)
         with no_tf32(q1):
-            loss = self.contrast(q1, k2) + self.contrast(q2, k1)
+            loss = self.contrast(q1, k2, x.shares[0]) + self.contrast(q2, k1, x.shares[1])
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
-    def contrast(self, q: Tensor, k: Tensor) -> Tensor:
-        """ctr(q, k), the mean over this rank's q[N,d], each among the k of all ranks."""
+    def contrast(self, q: Tensor, k: Tensor, share: Tensor | None = None) -> Tensor:
+        """ctr(q, k), the mean over this rank's q[N,d], each among the k of all ranks; a mixed q's two keys
+        have the shares [N] and the rest."""
         temperature = self.config.temperature
         logits = q @ collectives.all_gather(k).T / temperature
-        return 2 * temperature * F.cross_entropy(logits, collectives.local_rows(len(q), q.device))
+        key = collectives.local_rows(len(q), q.device)
+        reduction = "mean" if share is None else "none"
+        losses = over_shares(lambda own: F.cross_entropy(logits, own, reduction=reduction), key, share)
+        return 2 * temperature * losses.mean()
 
     def before_forward(self, info: StepInfo) -> None:
         momentum = rising(self.config.momentum, info.done)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepOutput
+from siamtransfer.methods.parts.mixing import by_role, over_shares, swapped
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
@@ -65,6 +66,7 @@ class SimCLR(Method):
 
     Config = SimCLRConfig
     config: SimCLRConfig
+    mixes = True
     recordable = True
 
     def __init__(self, backbone: Backbone, config: SimCLRConfig):
@@ -81,19 +83,40 @@ class SimCLR(Method):
             self.projector[-1].bias.requires_grad_(False)
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S] -> loss, ln(2N - 1) when all projections are equal."""
-        z1, z2 = (l2_normalize(self.projector(self.backbone(x))) for x in views)
+        """Two views [N,3,S,S], and mixed ones after them (parts/mixing.py) -> loss, ln(2N - 1) when all
+        projections are equal. Mixed views are anchors only, and take a second pass."""
+        x = by_role(views)
+        z1, z2 = z = [self.project(view) for view in x.plain]
+        a1, a2 = [self.project(view) for view in x.online] if x.mixed else z
         with no_tf32(z1):
-            loss = (self.contrast(z1, z2) + self.contrast(z2, z1)) / 2
+            first = self.contrast(a1, z2, z1, x.shares[0])
+            loss = (first + self.contrast(a2, z1, z2, x.shares[1])) / 2
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
-    def contrast(self, anchors: Tensor, partners: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
+        """z[N,d] of unit length."""
+        return l2_normalize(self.projector(self.backbone(x)))
+
+    def contrast(
+        self, anchors: Tensor, partners: Tensor, own: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
         """The mean cross-entropy of anchors[N,d] against the vectors of all ranks but the anchor itself; the
-        correct one is its row of partners[N,d]. All are unit vectors."""
+        correct one is its row of partners[N,d]. All are unit vectors.
+
+        `own` are the plain views that the anchors were mixed of, by default the anchors themselves. An anchor
+        with the `share` [N] of its own image has two correct ones, and leaves out both views that it holds.
+        """
+        own = anchors if own is None else own
         candidates = torch.cat(
-            [collectives.all_gather_with_grad(partners), collectives.all_gather_with_grad(anchors)]
+            [collectives.all_gather_with_grad(partners), collectives.all_gather_with_grad(own)]
         )
         logits = anchors @ candidates.T / self.config.temperature
         partner = collectives.local_rows(len(anchors), anchors.device)
         itself = partner[:, None] + len(candidates) // 2
-        return F.cross_entropy(logits.scatter(1, itself, -torch.inf), partner)
+        logits = logits.scatter(1, itself, -torch.inf)
+        if share is None:
+            return F.cross_entropy(logits, partner)
+        held = torch.zeros_like(logits, dtype=torch.bool)
+        held.scatter_(1, swapped(itself), (share < 1)[:, None])
+        logits = logits.masked_fill(held, -torch.inf)
+        return over_shares(lambda one: F.cross_entropy(logits, one, reduction="none"), partner, share).mean()

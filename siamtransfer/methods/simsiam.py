@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.methods.base import Method, Options, ParameterGroup, StepOutput, trainable
+from siamtransfer.methods.parts.mixing import by_role, over_shares
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.precision import no_tf32, to_float32
 from siamtransfer.utils.checks import at_least
@@ -57,6 +59,7 @@ class SimSiam(Method):
 
     Config = SimSiamConfig
     config: SimSiamConfig
+    mixes = True
     recordable = True
 
     def __init__(self, backbone: Backbone, config: SimSiamConfig):
@@ -67,13 +70,17 @@ class SimSiam(Method):
         self.predictor: nn.Module = mlp([d, config.predictor_hidden or max(1, d // 4), d])
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S] -> loss in [-1, 1]; -1 where predictions and projections agree."""
-        z1, z2 = (self.projector(self.backbone(x)) for x in views)
+        """Two views [N,3,S,S], and mixed ones after them (parts/mixing.py) -> loss in [-1, 1]; -1 where
+        predictions and projections agree. Targets of mixed views take a second pass, of the plain views."""
+        x = by_role(views)
+        z1, z2 = z = [self.projector(self.backbone(view)) for view in x.online]
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        t1, t2 = (z.detach() if self.config.stop_gradient else z for z in (z1, z2))
-        loss = distance(p1, t2)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.stop_gradient):
+            own = [self.projector(self.backbone(view)) for view in x.plain] if x.mixed else z
+        t1, t2 = (t.detach() if self.config.stop_gradient else t for t in own)
+        loss = distance(p1, t2, x.shares[0])
         if self.config.symmetric:
-            loss = (loss + distance(p2, t1)) / 2
+            loss = (loss + distance(p2, t1, x.shares[1])) / 2
         return StepOutput(loss, [z1.detach(), z2.detach()])
 
     def groups(self) -> list[ParameterGroup]:
@@ -84,7 +91,9 @@ class SimSiam(Method):
         ]
 
 
-def distance(p: Tensor, z: Tensor) -> Tensor:
-    """D(p, z), the mean over the rows of p[N,d] and z[N,d]."""
+def distance(p: Tensor, z: Tensor, share: Tensor | None = None) -> Tensor:
+    """D(p, z), the mean over the rows of p[N,d] and z[N,d], for mixed rows with the shares [N] of their
+    own z."""
     with no_tf32(p):
-        return -F.cosine_similarity(to_float32(p), to_float32(z), dim=1).mean()
+        p = to_float32(p)
+        return -over_shares(lambda t: F.cosine_similarity(p, t, dim=1), to_float32(z), share).mean()

@@ -8,8 +8,9 @@ which counts as a constant; so autograd passes the gradient on into the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -21,14 +22,16 @@ from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
+from siamtransfer.methods.parts.mixing import TrainingViews, by_role, mixed_targets
 from siamtransfer.methods.parts.mlp import mlp
+from siamtransfer.methods.parts.multicrop import GLOBALS, anchors_and_targets
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
 from siamtransfer.methods.parts.unified_gradient import Gradient
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
-Pair = tuple[Tensor, Tensor]
-"""Embeddings [N,d] of view 1 and of view 2."""
+Embeddings = Sequence[Tensor]
+"""Embeddings [N,d] of view 1, of view 2, and so on."""
 
 
 @dataclass
@@ -88,10 +91,15 @@ class UniGradConfig(Options):
 
 class UniGrad(Method):
     """L = ½ mean stop(g1)·u1 + ½ mean stop(g2)·u2 with g1 = -u2' + λ F u1 and g2 = -u1' + λ F u2, unit
-    vectors u = n(g(f(x))), u' of the momentum encoder, and F the correlation of u', this batch included."""
+    vectors u = n(g(f(x))), u' of the momentum encoder, and F the correlation of u', this batch included.
+
+    Views beyond two are anchors only. The u' of a mixed view is the mixture, by area, of those of its images.
+    """
 
     Config = UniGradConfig
     config: UniGradConfig
+    multi_crop = True
+    mixes = True
 
     def __init__(self, backbone: Backbone, config: UniGradConfig):
         super().__init__(backbone, config)
@@ -110,21 +118,39 @@ class UniGrad(Method):
         self.recordable = config.negative != "asymmetric"  # whose eigenvectors make the host wait
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Two views [N,3,S,S] -> a loss that defines the gradient; its value has little meaning."""
-        z1, z2 = (self.projector(self.backbone(x)) for x in views)
-        u = self.embed(z1), self.embed(z2)
-        targets, negatives = self.references(views, u)
-        with no_tf32(z1):
-            g = self.gradients(u, targets, negatives)
-        loss = (g[0] * u[0]).sum(dim=1).mean() / 2 + (g[1] * u[1]).sum(dim=1).mean() / 2
-        return StepOutput(loss, [z1.detach(), z2.detach()])
+        """Two global views [N,3,S,S], any number of local ones, and mixed ones after them (parts/mixing.py)
+        -> a loss that defines the gradient; its value has little meaning.
 
-    def references(self, views: list[Tensor], u: Pair) -> tuple[Pair, Pair]:
-        """The targets of the positive part and those of the negative part, for embeddings `u` of `views`."""
-        online = u[0].detach(), u[1].detach()
+        Every view is an anchor, and has a pair with each global view but itself; the loss is the mean over
+        pairs. Targets and F are of the global views of one image each.
+        """
+        x = by_role(views)
+        z = [self.projector(self.backbone(view)) for view in x.online]
+        u = [self.embed(projection) for projection in z]
+        targets, negatives = self.references(x.plain, self.embed_plain(x) if x.mixed else u)
+        with no_tf32(z[0]):
+            gradients = self.decompose(u, targets, negatives, x.shares)
+        pairs = anchors_and_targets(len(u))
+        losses = [
+            (gradient.total * u[anchor]).sum(dim=1).mean() / len(pairs)
+            for (anchor, _), gradient in zip(pairs, gradients, strict=True)
+        ]
+        return StepOutput(sum(losses[1:], losses[0]), [projection.detach() for projection in z])
+
+    @torch.no_grad()
+    def embed_plain(self, x: TrainingViews) -> list[Tensor]:
+        """The online network's embeddings of the global views of one image each, where they are used."""
+        if self.config.target == "momentum":
+            return []
+        return [self.embed(self.projector(self.backbone(view))) for view in x.plain[:GLOBALS]]
+
+    def references(self, views: Sequence[Tensor], u: Sequence[Tensor]) -> tuple[Embeddings, Embeddings]:
+        """The targets of the positive part and those of the negative part, both of the two global views, for
+        embeddings `u` of `views`."""
+        online = [embedding.detach() for embedding in u[:GLOBALS]]
         if self.config.target == "stop-gradient":
             return online, online
-        targets = self.target(views[0]), self.target(views[1])
+        targets = [self.target(view) for view in views[:GLOBALS]]
         return targets, targets if self.config.target == "momentum" else online
 
     @torch.no_grad()
@@ -136,59 +162,77 @@ class UniGrad(Method):
         """u[N,d] of projections; with normalise = batch, batch norm is the projector's last layer."""
         return l2_normalize(z) if self.config.normalise == "l2" else to_float32(z)
 
-    def gradients(self, u: Pair, targets: Pair, negatives: Pair) -> Pair:
-        """N ∂L/∂u of the mean losses of both views."""
-        g1, g2 = self.decompose(u, targets, negatives)
-        return g1.total, g2.total
+    def gradients(self, u: Embeddings, targets: Embeddings, negatives: Embeddings) -> list[Tensor]:
+        """N ∂L/∂u of the mean loss of each pair; of two views, one pair each."""
+        return [gradient.total for gradient in self.decompose(u, targets, negatives)]
 
     @torch.no_grad()
-    def decompose(self, u: Pair, targets: Pair, negatives: Pair) -> tuple[Gradient, Gradient]:
-        """The same in parts: `targets` are in the positive part, `negatives` in the negative part."""
-        config, form = self.config, self.form(u, negatives)
+    def decompose(
+        self,
+        u: Embeddings,
+        targets: Embeddings,
+        negatives: Embeddings,
+        shares: Sequence[Tensor | None] | None = None,
+    ) -> list[Gradient]:
+        """The same in parts, for each pair of `anchors_and_targets`: `targets` of the global views are in the
+        positive part, `negatives` in the negative part. The target of an anchor that is mixed is the mixture
+        of the targets of both its images by `shares`."""
+        config = self.config
+        shares = shares or [None] * len(u)
+        form = self.form(u, negatives, shares)
 
-        def of_view(view: int) -> Gradient:
-            gradient = form(view, negatives[1 - view])
+        def of_pair(anchor: int, other: int) -> Gradient:
+            gradient = form(anchor, mixed_targets(negatives[other], shares[anchor]), other)
             if config.plain_positive:
-                gradient = gradient._replace(positive=-targets[1 - view])
+                gradient = gradient._replace(positive=-mixed_targets(targets[other], shares[anchor]))
             elif targets is not negatives:
-                gradient = gradient._replace(positive=form(view, targets[1 - view]).positive)
+                target = mixed_targets(targets[other], shares[anchor])
+                gradient = gradient._replace(positive=form(anchor, target, other).positive)
             if config.balance is not None:
                 gradient = gradient._replace(balance=config.balance)
             return gradient
 
-        return of_view(0), of_view(1)
+        return [of_pair(anchor, other) for anchor, other in anchors_and_targets(len(u))]
 
-    def form(self, u: Pair, negatives: Pair) -> Callable[[int, Tensor], Gradient]:
-        """The family's gradient as a function of a view's number and of its targets [N,d]."""
+    def form(
+        self, u: Embeddings, negatives: Embeddings, shares: Sequence[Tensor | None]
+    ) -> Callable[[int, Tensor, int], Gradient]:
+        """The family's gradient as a function of the anchor's number, of its targets [N,d], and of the number
+        of the global view that they are of."""
         config, balance = self.config, self.config.balance
         match config.negative:
             case "unigrad":
-                correlation = self.correlation(torch.cat(negatives))
+                correlation = self.correlation(torch.cat([*negatives]))
                 weight = 100.0 if balance is None else balance
-                return lambda view, u2: unified.unigrad(u[view], u2, correlation, weight)
+                return lambda anchor, u2, _: unified.unigrad(u[anchor], u2, correlation, weight)
             case "contrastive":
                 bank = torch.cat([collectives.all_gather(v) for v in negatives])
-                itself: list[Tensor | None] = [None, None]
-                if config.target != "momentum":  # then u1 is in the bank, too
+                itself: dict[int, Tensor] = {}
+                if config.target != "momentum":  # then u1 is in the bank, too, where it is of a global view
                     own = collectives.local_rows(len(u[0]), bank.device)
-                    itself = [own, own + len(bank) // 2]
-                return lambda view, u2: unified.contrastive(
-                    u[view], u2, bank, config.temperature, itself[view]
+                    itself = {0: own, 1: own + len(bank) // 2}
+                return lambda anchor, u2, _: unified.contrastive(
+                    u[anchor], u2, bank, config.temperature, itself.get(anchor)
                 )
             case "asymmetric":
-                correlation = self.correlation(torch.cat(negatives))
+                correlation = self.correlation(torch.cat([*negatives]))
                 predictor = spectral(correlation, 0.5, config.epsilon)
                 quadratic = spectral(correlation, 1.0, config.epsilon**2)
-                return lambda view, u2: unified.asymmetric(u[view], u2, predictor, quadratic)
+                return lambda anchor, u2, _: unified.asymmetric(u[anchor], u2, predictor, quadratic)
             case "barlow-twins":
-                online, banks = [[collectives.all_gather(v) for v in pair] for pair in (u, negatives)]
+                online = [collectives.all_gather(v) for v in u]
                 weight = 50.0 if balance is None else balance
-                return lambda view, u2: unified.barlow_twins(
-                    u[view], u2, weight, online[view], banks[1 - view]
+
+                @cache
+                def bank_of(anchor: int, other: int) -> Tensor:
+                    return collectives.all_gather(mixed_targets(negatives[other], shares[anchor]))
+
+                return lambda anchor, u2, other: unified.barlow_twins(
+                    u[anchor], u2, weight, online[anchor], bank_of(anchor, other)
                 )
             case "vicreg":
                 online = [collectives.all_gather(v) for v in u]
-                return lambda view, u2: self.vicreg(u[view], u2, online[view])
+                return lambda anchor, u2, _: self.vicreg(u[anchor], u2, online[anchor])
 
     def vicreg(self, u1: Tensor, u2: Tensor, bank: Tensor) -> Gradient:
         """VICReg's gradient, with its bracket or without."""

@@ -1,14 +1,12 @@
 """Measurements of a pretraining run every so often: collapse, kNN accuracy, what the gradients ask for.
 
-A monitor is a subclass of `Monitor`. The loop asks `due(result)` after every step on every rank, and writes
-the row of numbers that `check(result)` returns.
+A monitor is a subclass of `Monitor` (monitor.py).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from siamtransfer.config import DataConfig, PretrainConfig
 from siamtransfer.data import ImageSet
@@ -19,10 +17,13 @@ from siamtransfer.evaluation.gradient_view.decomposition import decompose, indic
 from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.evaluation.knn.verdict import interval_of_difference, remark_on_pixels
 from siamtransfer.features.extract import evaluation_transform
+from siamtransfer.methods.parts.mixing import by_role
 from siamtransfer.metrics.spread import projection_health
+from siamtransfer.pretraining.gradient_norms import GradientNormMonitor, require_first_layer
 from siamtransfer.pretraining.images import count_workers, image_options
 from siamtransfer.pretraining.knn_scorer import KnnScorer, choose_bank_dtype
 from siamtransfer.pretraining.logger import Logger
+from siamtransfer.pretraining.monitor import Monitor
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState
 from siamtransfer.pretraining.step_result import StepResult
@@ -31,37 +32,6 @@ from siamtransfer.utils.log import say
 from siamtransfer.views.view_spec import Recipe
 
 FEWEST_CHECKS = 4  # of the projections in a run, however short
-
-
-class Monitor(ABC):
-    """Base of all monitors. `due` must give the same answer on every rank.
-
-    Attributes:
-        headline: names of the numbers whose last values go into the run's record.
-        protocol: what these numbers depend on, for the record.
-        takes_long: whether the state is saved before a check, which then must not change it.
-    """
-
-    takes_long = False
-
-    def __init__(self, headline: tuple[str, ...] = (), protocol: dict[str, Any] | None = None):
-        self.headline, self.protocol = headline, protocol or {}
-
-    def begin(self) -> dict[str, float]:
-        """The row before the first step of this process; empty for none."""
-        return {}
-
-    def conclude(self) -> str | None:
-        """A remark on the finished run, for people and its record; None as a rule."""
-        return None
-
-    @abstractmethod
-    def due(self, result: StepResult) -> bool:
-        """Whether to measure after this step."""
-
-    @abstractmethod
-    def check(self, result: StepResult) -> dict[str, float]:
-        """The row after a step; empty for none."""
 
 
 class CollapseMonitor(Monitor):
@@ -104,7 +74,8 @@ class GradientMonitor(Monitor):
 
     def check(self, result: StepResult) -> dict[str, float]:
         steps = self.state.config.optim.grad_accum_steps
-        micro_batch = [view.chunk(steps)[0] for view in result.views]  # what one loss is computed from
+        views = by_role(result.views).plain
+        micro_batch = [view.chunk(steps)[0] for view in views]  # what one loss is computed from
         try:
             return indicators(decompose(self.state.method, micro_batch, self.runtime))
         except UserError as problem:
@@ -209,11 +180,14 @@ def build_monitors(
     the method is distributed; `between_chunks` is called in the pauses of every kNN check.
 
     Raises:
-        UserError: the labelled split cannot be opened.
+        UserError: the labelled split cannot be opened, or a monitor has nothing to measure in this network.
     """
     monitors: list[Monitor] = [CollapseMonitor(state, schedule, log)]
     if config.monitor.gradients_every:
         monitors.append(GradientMonitor(state, log, runtime))
+    if config.monitor.gradient_norms_every:
+        require_first_layer(state.method.backbone)
+        monitors.append(GradientNormMonitor(state.method, state.spikes, config.monitor.gradient_norms_every))
     knn = build_knn(config, state.recipe, runtime, state.method.backbone.dim)
     if knn is not None:
         if state.step == 0:

@@ -21,7 +21,8 @@ class StepResult:
     Attributes:
         step: how many steps are done, this one included.
         output: the method's output of this rank's last micro-batch.
-        views: this rank's augmented views, each [N, 3, S, S].
+        views: what the method was given on this rank: the augmented views, each [N, 3, S, S], and mixed ones
+            after them where the recipe mixes (`by_role` of methods/parts/mixing.py tells them apart).
         unreadable: (where, why) of this rank's images that were replaced.
     """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.views.mix_spec import MixKind, mix_of
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.view_spec import Interpolation, Recipe
 
@@ -49,6 +50,14 @@ class ViewsConfig:
     than three channels, measured."""
     std: list[float] | None = None
     """Normalisation: standard deviation of each channel."""
+    mix: MixKind | None = None
+    """Mix every view with the same view of another image: cutmix pastes a box, mixup blends all pixels. The
+    method then learns from mixed views, whose target is the mixture, by area, of the targets of both images;
+    null: views of one image."""
+    mix_alpha: float | None = None
+    """The share of the image itself comes from Beta(alpha, alpha); null: 1, any share alike."""
+    mix_p: float | None = None
+    """Probability that a view is mixed; null: 1."""
     per_view: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of single views, such as {1: {blur_p: 1}, local: {scale: [0.05, 0.3], size: 64}}. Keys are 1,
     2, … in the order of the views, global or local."""
@@ -64,7 +73,8 @@ class ViewsConfig:
             UserError: no such recipe, view or setting, or a value out of its range; names the key.
         """
         settings = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        return recipe(settings.pop("recipe"), **settings)
+        mix = mix_of(settings.pop("mix"), settings.pop("mix_alpha"), settings.pop("mix_p"))
+        return dataclasses.replace(recipe(settings.pop("recipe"), **settings), mix=mix)
 
     @classmethod
     def from_dict(cls, section: Mapping[str, Any]) -> ViewsConfig:

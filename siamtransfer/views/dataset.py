@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from siamtransfer.views.augment import augment
 from siamtransfer.views.crop import crop
 from siamtransfer.views.fused import augment_fused
+from siamtransfer.views.mixing import MixParams, mix_views, sample_mix
 from siamtransfer.views.random_params import COLUMNS, sample_params
 from siamtransfer.views.sampler import SampleKey
 from siamtransfer.views.view_spec import Recipe
@@ -47,12 +48,14 @@ class ViewBatch:
         params: float32[B,V,P], the random parameters of the augmentation; they stay on the CPU.
         index: int64[B], the image of each sample key, even where another image replaced it.
         unreadable: the failures in the order of the sample keys; empty as a rule.
+        mix: the random parameters of mixing, where the recipe mixes.
     """
 
     crops: list[Tensor]
     params: np.ndarray
     index: Tensor
     unreadable: list[Failure]
+    mix: MixParams | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -101,7 +104,9 @@ class ViewSet(Dataset[ViewBatch]):
                 for v, view in enumerate(views):
                     out = crops[v][start + n]
                     crop(image, params.box[n, v], view.size, view.interpolation, params.flip[n, v], out)
-        return ViewBatch(crops, np.concatenate(augmentations), torch.from_numpy(indices.copy()), unreadable)
+        mix = sample_mix(self.recipe, self.seed, epochs, indices)
+        index = torch.from_numpy(indices.copy())
+        return ViewBatch(crops, np.concatenate(augmentations), index, unreadable, mix)
 
 
 def identity_collate(batch: Any) -> Any:
@@ -141,3 +146,15 @@ def augment_batch(
         )
         augmented |= dict(zip(members, views.split(len(batch)), strict=True))
     return [augmented[v] for v in range(len(sizes))]
+
+
+def training_views(
+    batch: ViewBatch, recipe: Recipe, device: torch.device | str = "cpu", **how: Any
+) -> list[Tensor]:
+    """What a method is given in training: the views as `augment_batch` makes them, and, where the recipe
+    mixes, the mixed views and their shares after them (`mixing.mix_views`)."""
+    views = augment_batch(batch, recipe, device, **how)
+    if recipe.mix is None:
+        return views
+    assert batch.mix is not None, "the batch comes from another recipe"
+    return [*views, *mix_views(views, batch.mix, recipe.mix.kind)]

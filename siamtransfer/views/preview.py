@@ -14,7 +14,7 @@ from torch import Tensor
 from siamtransfer.utils.captions import LINE, caption_font, fitted
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.views.crop import centre_crop
-from siamtransfer.views.dataset import Failure, ViewSet, augment_batch
+from siamtransfer.views.dataset import Failure, ViewSet, training_views
 
 GAP = 2  # white pixels around every picture
 HEAD = LINE + GAP  # pixels of the text above all rows
@@ -33,7 +33,8 @@ def write_preview(
     """Writes a PNG with `count` samples, taken evenly from the whole set, in the views of `epoch`.
 
     Each row is the image, as a centred square, and its views, augmented exactly as for training and without
-    the normalisation; above it stands what `name` calls the image (by default its number). An image that
+    the normalisation; where the recipe mixes, the mixed views follow, for which rows 1 and 2, 3 and 4 and so
+    on are partners. Above the row stands what `name` calls the image (by default its number). An image that
     cannot be read is grey, with its name and the reason in red, before the views of the image that replaces
     it. The PNG's text field `Description` holds the name of the recipe and the parameters of every view. Of
     images of other than three channels it shows the colours, or else the first one in grey.
@@ -48,10 +49,9 @@ def write_preview(
     batch = views.__getitems__([(epoch, index) for index in indices])
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
     shown = list(recipe.rgb or (0, 0, 0))
-    columns = [
-        (view * std + mean).mul(255).round().clamp(0, 255).byte()[:, shown]
-        for view in augment_batch(batch, recipe)
-    ]
+    painted = training_views(batch, recipe)
+    pictures = painted if recipe.mix is None else painted[:-1]  # the last are the shares
+    columns = [(view * std + mean).mul(255).round().clamp(0, 255).byte()[:, shown] for view in pictures]
     side = max(view.size for view in recipe.views)
     originals, texts = [], []
     for index in indices:
@@ -64,7 +64,10 @@ def write_preview(
         else:
             originals.append(centre_crop(image, side, side)[shown])
     sheet = _sheet([torch.stack(originals), *columns], side)
-    _write_texts(sheet, f"recipe {recipe.name}: each image, and its {len(recipe.views)} views", texts, side)
+    head = f"recipe {recipe.name}: each image, and its {len(recipe.views)} views"
+    if recipe.mix is not None:
+        head += f"; then mixed by {recipe.mix.kind} with those of the other row of a pair"
+    _write_texts(sheet, head, texts, side)
     description = PngInfo()
     description.add_text("Description", "\n".join([f"recipe {recipe.name}", *recipe.describe()]))
     with atomic_write(path) as file:

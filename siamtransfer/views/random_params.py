@@ -13,6 +13,7 @@ Legend: N samples, V views, P = COLUMNS numbers of the augmentation on the devic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -42,6 +43,15 @@ class Slot(IntEnum):
 
 
 SLOTS = Slot.SOLARIZE + 1
+
+
+class MixSlot(IntEnum):
+    """The index of each uniform number of mixing (see `mixing`), far enough to leave room for new slots."""
+
+    MIXED = 64
+    SHARE = MIXED + 1
+    TOP = SHARE + 1
+    LEFT = TOP + 1
 
 
 class Operation(IntEnum):
@@ -106,13 +116,19 @@ def sample_params(
     )
 
 
-def uniforms(seed: int, epochs: int | np.ndarray, indices: np.ndarray, views: int) -> np.ndarray:
-    """float64[N,views,SLOTS], uniform in [0, 1) in steps of 2**-53."""
+def uniforms(
+    seed: int,
+    epochs: int | np.ndarray,
+    indices: np.ndarray,
+    views: int,
+    slots: Sequence[int] = range(SLOTS),
+) -> np.ndarray:
+    """float64[N,views,slots], uniform in [0, 1) in steps of 2**-53."""
     state = _absorb(np.zeros((1, 1, 1), np.uint64), np.array([seed & _MASK], np.uint64))
     state = _absorb(state, np.asarray(epochs, np.int64).astype(np.uint64).reshape(-1, 1, 1))
     state = _absorb(state, np.asarray(indices, np.int64).astype(np.uint64).reshape(-1, 1, 1))
     state = _absorb(state, np.arange(views, dtype=np.uint64).reshape(1, -1, 1))
-    state = _absorb(state, np.arange(SLOTS, dtype=np.uint64))
+    state = _absorb(state, np.array(slots, dtype=np.uint64))
     return (state >> np.uint64(11)) * 2.0**-53
 
 

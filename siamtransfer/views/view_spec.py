@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from siamtransfer.utils.errors import UserError
+from siamtransfer.views.mix_spec import Mix
 
 Interpolation = Literal["bilinear", "bicubic"]
 Range = tuple[float, float]
@@ -138,6 +139,7 @@ class Recipe:
         source: where the numbers come from.
         rgb: the channels that are red, green and blue; empty where none is. Saturation, hue, grey and
             solarize change these alone, everything else changes all channels.
+        mix: how views of two images are mixed for training; None: they are not.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Recipe:
     std: Numbers
     source: str
     rgb: tuple[int, ...] = RGB
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
@@ -170,6 +173,8 @@ class Recipe:
             lines.append(f"{numbers}: {', '.join(_in_words(spec, field) for field in VIEW_FIELDS)}")
             first = last + 1
         lines.append(", ".join(_in_words(self, field) for field in NORMALISATION))
+        if self.mix is not None:
+            lines.append(self.mix.describe())
         if (self.channels, self.rgb) == (len(RGB), RGB):
             return lines
         colours = " ".join(map(str, self.rgb)) or "none"

@@ -298,8 +298,8 @@ def test_every_family_takes_its_positive_part_from_the_momentum_encoder(negative
     """What changes when only the targets of the positive part change is the positive part."""
     online, targets = (units(1), units(2)), (units(3), units(4))
     method = small(negative=negative, target="momentum-positive")
-    form = method.form(online, online)
-    negative_part, pull = form(0, online[1]), form(0, targets[1])
+    form = method.form(online, online, [None, None])
+    negative_part, pull = form(0, online[1], 1), form(0, targets[1], 1)
     expected = negative_part._replace(positive=pull.positive).total
     ours, _ = small(negative=negative, target="momentum-positive").gradients(online, targets, online)
     torch.testing.assert_close(ours, expected)

@@ -44,7 +44,8 @@ def as_tuple(value: Any) -> Any:
 def test_every_setting_of_a_view_can_be_changed() -> None:
     assert set(CHANGES) == {*VIEW_FIELDS, *NORMALISATION} - {"size"}
     fields = {field.name for field in dataclasses.fields(ViewsConfig)}
-    assert fields == {"recipe", "per_view", *VIEW_FIELDS, *NORMALISATION}
+    mixing = {"mix", "mix_alpha", "mix_p"}  # in test_mixing.py
+    assert fields == {"recipe", "per_view", *mixing, *VIEW_FIELDS, *NORMALISATION}
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *ALIASES])

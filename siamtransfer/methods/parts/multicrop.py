@@ -25,6 +25,11 @@ def encode(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
     return torch.cat([backbone(torch.cat(list(group))) for _, group in groups])
 
 
+def anchors_and_targets(views: int) -> list[tuple[int, int]]:
+    """The pairs (v, i) of every view v with each global view i ≠ v; of two views (0, 1) and (1, 0)."""
+    return [(v, i) for v in range(views) for i in range(GLOBALS) if i != v]
+
+
 def cross_entropy_between_views(targets: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
     """The mean over all pairs (i, v) with v ≠ i, and over the batch, of -Σ_k targets[i]_k predictions[v]_k.
 
