@@ -58,6 +58,10 @@ def refuse_combinations(config: PretrainConfig, runtime: Runtime) -> None:
             "0 alone would be saved: leave hardware.sync_batch_norm true",
         ),
         (
+            getattr(config.options, "projector_pca", "none") != "none",
+            "principal components set whole layers: leave simsiam_variants.projector_pca none",
+        ),
+        (
             config.monitor.gradients_every > 0,
             "the gradient view copies whole heads: take --monitor.gradients_every 0",
         ),

@@ -6,6 +6,7 @@ from torch import nn
 
 from siamtransfer.methods.parts.mlp import ACTIVATIONS, mlp
 from siamtransfer.methods.parts.norms import Norm
+from siamtransfer.methods.simsiam_variants.gates import ChannelGates
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
 from siamtransfer.methods.simsiam_variants.predictors import Experts, GatedDepth, GroupAttention, Residual
 
@@ -32,6 +33,10 @@ def build_projector(features: int, config: SimSiamVariantsConfig) -> nn.Sequenti
     if AFTER_PROJECTOR[config.batch_norm] != "none" and config.projector_norm != "none":
         # Batch norm removes this bias; the published code keeps it, frozen at its initial value.
         projector[-2].bias.requires_grad_(False)
+    if config.projector_gates is not None:
+        last = max(k for k, layer in enumerate(projector) if isinstance(layer, nn.Linear))
+        position = last - (config.projector_rank is not None)
+        projector.insert(position, ChannelGates(features, config.projector_gates))
     return projector
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.parts.precision import to_float32
+from siamtransfer.methods.simsiam_variants.gates import channel_agreement
 from siamtransfer.metrics.spread import output_std
 from siamtransfer.utils.checks import at_least, within
 from siamtransfer.utils.errors import UserError
@@ -30,6 +31,10 @@ class TargetConfig:
     """[low, high]: pass γ on only while outputs spread. With r the moving average of the outputs' standard
     deviation times the root of d (1 is healthy, 0 collapsed) the fraction is γ (r - low) / (high - low), at
     least 0 and at most γ; it starts at 0 (ours). null: always γ."""
+    gates: Literal["none", "agreement"] = "none"
+    """A fraction γ_c of its own for every channel c: agreement takes γ a_c, where the gate a_c is a moving
+    average of max(0, r_c) and r_c the correlation of the channel between the first two views over a batch;
+    it starts at 0 (ours)."""
     fraction: float = 0.0
     """Fraction α of a second network in the target α z' + (1 - α) z: 0 is SimSiam, 1 with a momentum BYOL."""
     momentum: float = 0.99
@@ -67,6 +72,12 @@ class TargetConfig:
                 "0: raise that, or leave spread out"
             )
 
+        if self.gates != "none" and not self.gradient:
+            raise UserError(
+                f"simsiam_variants.target.gates {self.gates} says in which channels "
+                "simsiam_variants.target.gradient passes, which is 0: raise that, or leave gates out"
+            )
+
     def fraction_at(self, info: StepInfo) -> float:
         """α in the epoch of this step."""
         begun = info.epoch >= self.start_epoch
@@ -75,16 +86,21 @@ class TargetConfig:
 
 
 class StopGradient(nn.Module):
-    """z -> z; the fraction γ of its gradient passes. `config.spread` makes γ a function of the outputs."""
+    """z[N,d] -> z; the fraction γ of its gradient passes. `config.spread` makes γ a function of the outputs,
+    and `config.gates` gives each channel its own share of it."""
 
     spread: Tensor
+    gates: Tensor
 
-    def __init__(self, config: TargetConfig, *, stop: bool):
+    def __init__(self, config: TargetConfig, dim: int, *, stop: bool):
         super().__init__()
         self.largest = config.gradient if stop else 1.0
         self.bounds = config.spread if stop else None
         if self.bounds is not None:
             self.register_buffer("spread", torch.zeros(()))
+        self.gated = config.gates != "none" and stop
+        if self.gated:
+            self.register_buffer("gates", torch.zeros(dim))
 
     @property
     def fraction(self) -> float:
@@ -100,12 +116,23 @@ class StopGradient(nn.Module):
         if self.bounds is not None:
             self.spread.lerp_(self.spread.new_tensor(output_std(collectives.all_gather(z))), 0.1)
 
+    @torch.no_grad()
+    def update_gates(self, first: Tensor, second: Tensor) -> None:
+        """Moves the average of the channels' agreement by the projections of two views [N,d] of all ranks."""
+        self.gates.lerp_(channel_agreement(first, second).to(self.gates.dtype), 0.1)
+
     def forward(self, z: Tensor) -> Tensor:
-        return partial_gradient(z, self.fraction)
+        fraction = self.fraction
+        if self.gated and fraction:
+            return partial_gradient(z, fraction * self.gates.clone())  # the buffer moves before backward
+        return partial_gradient(z, fraction)
 
 
-def partial_gradient(z: Tensor, fraction: float) -> Tensor:
-    """The values of z; the fraction γ of the gradient passes, as through γ z + (1 - γ) stop(z)."""
+def partial_gradient(z: Tensor, fraction: float | Tensor) -> Tensor:
+    """The values of z; the fraction γ of the gradient passes, as through γ z + (1 - γ) stop(z). γ is one
+    number, or one for each channel [d]."""
+    if isinstance(fraction, Tensor):
+        return _ScaleGradient.apply(z, fraction)
     if fraction == 0:
         return z.detach()
     return z if fraction == 1 else _ScaleGradient.apply(z, fraction)
@@ -113,7 +140,7 @@ def partial_gradient(z: Tensor, fraction: float) -> Tensor:
 
 class _ScaleGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, fraction: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, fraction: float | Tensor) -> Tensor:
         ctx.fraction = fraction
         return z.view_as(z)
 

@@ -46,8 +46,10 @@ def test_two_views_give_the_papers_loss_to_the_bit():
 
 EVERYTHING: dict[str, Any] = {
     "targets": {
-        "target": TargetConfig(fraction=0.5, momentum=0.5, memory=0.8, gradient=0.2),
+        "target": TargetConfig(fraction=0.5, momentum=0.5, memory=0.8, gradient=0.2, gates="agreement"),
         "clusters": ClusterConfig(fraction=0.5, count=3),
+        "projector_rank": 4,
+        "projector_pca": "refit",
     },
     "terms": {
         "terms": TermsConfig(labels=1, labelled_fraction=0.5, rotation=1, jigsaw=1, colour=1, contrast=1),

@@ -63,7 +63,7 @@ def test_a_partial_gradient_lies_between_and_changes_no_loss():
     ("spread", "fraction"), [(0.0, 0.0), (0.5, 0.0), (0.6, 0.2), (0.75, 0.5), (1.2, 0.8)]
 )
 def test_a_dynamic_gradient_opens_as_outputs_spread(spread: float, fraction: float):
-    target = StopGradient(TargetConfig(gradient=0.8, spread=[0.5, 0.9]), stop=True)
+    target = StopGradient(TargetConfig(gradient=0.8, spread=[0.5, 0.9]), 12, stop=True)
     assert target.fraction == 0
     target.spread.fill_(spread)
     assert target.fraction == pytest.approx(fraction, abs=1e-6)

@@ -17,10 +17,18 @@ OPTIONS = [
     "--simsiam_variants.target.fraction=0.5",
     "--simsiam_variants.target.gradient=0.1",
     "--simsiam_variants.target.spread=[0.5, 0.9]",
+    "--simsiam_variants.target.gates=agreement",
+    "--simsiam_variants.projector_gates=4",
+    "--simsiam_variants.projector_rank=4",
+    "--simsiam_variants.projector_pca=refit",
+    "--simsiam_variants.bottleneck.deviation=0.3",
+    "--simsiam_variants.bottleneck.weight=0.001",
     "--simsiam_variants.clusters.fraction=0.5",
     "--simsiam_variants.clusters.count=4",
     "--simsiam_variants.terms.labels=0.1",
     "--simsiam_variants.terms.rotation=0.1",
+    "--simsiam_variants.terms.jigsaw=0.1",
+    "--simsiam_variants.terms.colour=0.1",
     "--simsiam_variants.distance.weights={cosine: 1, js: 1}",
     "--simsiam_variants.distance.learned=true",
     "--simsiam_variants.predictor_shape=experts",
@@ -39,7 +47,18 @@ def test_what_a_run_remembers_goes_on_to_the_bit(tmp_path: Path) -> None:
     written = [row for row in rows(tmp_path / "whole") if "loss" in row][-1]
     assert {name for name in written if name.startswith("simsiam/")} == {
         f"simsiam/{name}"
-        for name in ("labels", "rotation", "target_gradient", "cluster_agreement", "expert_usage")
+        for name in (
+            "labels",
+            "rotation",
+            "jigsaw",
+            "colour",
+            "information",
+            "deviation",
+            "target_gradient",
+            "target_gates",
+            "cluster_agreement",
+            "expert_usage",
+        )  # fmt: skip
     }
 
     for branch in ("backbone", "target"):
