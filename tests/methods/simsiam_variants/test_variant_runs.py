@@ -34,6 +34,10 @@ OPTIONS = [
     "--simsiam_variants.predictor_shape=experts",
     "--optim.lr=0.1",
 ]
+NUMBERS = (
+    "labels", "rotation", "jigsaw", "colour", "information", "deviation", "target_gradient", "target_gates",
+    "cluster_agreement", "expert_usage",
+)  # fmt: skip
 
 
 def test_what_a_run_remembers_goes_on_to_the_bit(tmp_path: Path) -> None:
@@ -46,19 +50,7 @@ def test_what_a_run_remembers_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert (state["clusters.cluster"] >= 0).any()
     written = [row for row in rows(tmp_path / "whole") if "loss" in row][-1]
     assert {name for name in written if name.startswith("simsiam/")} == {
-        f"simsiam/{name}"
-        for name in (
-            "labels",
-            "rotation",
-            "jigsaw",
-            "colour",
-            "information",
-            "deviation",
-            "target_gradient",
-            "target_gates",
-            "cluster_agreement",
-            "expert_usage",
-        )  # fmt: skip
+        f"simsiam/{name}" for name in NUMBERS
     }
 
     for branch in ("backbone", "target"):
