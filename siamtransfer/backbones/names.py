@@ -85,6 +85,7 @@ class ResNetSpec(NamedTuple):
 
 
 RESNETS = {
+    "resnet10": ResNetSpec("basic", (1, 1, 1, 1)),
     "resnet18": ResNetSpec("basic", (2, 2, 2, 2)),
     "resnet34": ResNetSpec("basic", (3, 4, 6, 3)),
     "resnet50": ResNetSpec("bottleneck", (3, 4, 6, 3)),
@@ -96,4 +97,7 @@ RESNETS = {
     "wide_resnet50_2": ResNetSpec("bottleneck", (3, 4, 6, 3), width_per_group=128),
     "wide_resnet101_2": ResNetSpec("bottleneck", (3, 4, 23, 3), width_per_group=128),
 }
-"""torchvision's ResNets by name."""
+"""torchvision's ResNets by name, and resnet10: torchvision's class with one basic block in each stage, which
+has no published weights and serves small experiments."""
+WITHOUT_WEIGHTS = ("resnet10",)
+"""Those of RESNETS that torchvision has no model of."""

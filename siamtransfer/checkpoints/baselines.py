@@ -17,7 +17,15 @@ import torch
 
 from siamtransfer.backbones.architecture import build_backbone
 from siamtransfer.backbones.backbone import Backbone
-from siamtransfer.backbones.names import FULL_WIDTH, NORMS, RESNETS, TORCHVISION, NetworkNorm, Stem
+from siamtransfer.backbones.names import (
+    FULL_WIDTH,
+    NORMS,
+    RESNETS,
+    TORCHVISION,
+    WITHOUT_WEIGHTS,
+    NetworkNorm,
+    Stem,
+)
 from siamtransfer.backbones.torchvision import torchvision_name
 from siamtransfer.checkpoints.normalisation import HALF, IMAGENET, Normalisation
 from siamtransfer.utils.errors import UserError
@@ -66,6 +74,8 @@ def find_torchvision_weights(source: str) -> tuple[str, Path]:
     """
     model, equals, path = source.removeprefix(TORCHVISION).partition("=")
     name, _, weights = model.partition(":")
+    if name in WITHOUT_WEIGHTS:
+        raise UserError(f"{source}: torchvision has no weights of {name}; random:{name} is an untrained one")
     if name not in RESNETS:
         try:
             torchvision_name(name)

@@ -105,8 +105,9 @@ class BackboneConfig:
     """The network to be trained."""
 
     name: str | None = None
-    """resnet18, resnet34, resnet50, resnet101, or any timm model by name; null: the network in weights, or
-    resnet50 without; auto: what suits the images and the machine."""
+    """resnet10 (a block a stage, without published weights), resnet18, resnet34, resnet50, resnet101, or any
+    timm model by name; null: the network in weights, or resnet50 without; auto: what suits the images and the
+    machine."""
     width: int | None = None
     """Channels of a ResNet's first stage; null: as in weights, or the published 64 without."""
     stem: Stem | None = None
@@ -232,6 +233,9 @@ class MonitorConfig:
     gradients_every: int = 0
     """Steps between gradient views (rows gradient/...: what pulls and what pushes embeddings, see
     eval/gradients.py), each at the price of about a forward pass; 0: never."""
+    gradient_norms_every: int = 0
+    """Steps between norms of gradients (rows grad_norm/...: of the first layer, the last block and all,
+    before clipping), whose spikes go into the record; 0: never. docs/STABILITY.md says what a spike is."""
     on_collapse: Literal["warn", "stop", "ignore"] = "warn"
     """What a collapse alarm does to the run."""
 

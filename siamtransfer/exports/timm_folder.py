@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from siamtransfer.backbones.library_backbone import LibraryBackbone
-from siamtransfer.backbones.names import FULL_WIDTH, TORCHVISION
+from siamtransfer.backbones.names import FULL_WIDTH, TORCHVISION, WITHOUT_WEIGHTS
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.checkpoints.preprocessing import Preprocessing
 from siamtransfer.checkpoints.read_backbone import read_backbone
@@ -90,6 +90,7 @@ def timm_model(network: Network) -> Any:
 def _refuse_foreign_resnet(backbone: ResNetBackbone) -> None:
     """Raises UserError for a ResNet that timm does not build."""
     reasons = {
+        "one block in each stage, and timm's have more": backbone.name in WITHOUT_WEIGHTS,
         f"a width of {backbone.width}, and timm's have {FULL_WIDTH}": backbone.width != FULL_WIDTH,
         f"the stem {backbone.stem}, and timm's have a 7x7 stem with max-pooling": backbone.stem != "imagenet",
         "its stride in the 1x1 convolutions, and timm's have it in the 3x3 ones": backbone.stride_in_1x1,

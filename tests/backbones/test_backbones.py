@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from siamtransfer.backbones.architecture import Architecture, build_backbone
 from siamtransfer.backbones.identify import architecture_of
-from siamtransfer.backbones.names import RESNETS
+from siamtransfer.backbones.names import RESNETS, WITHOUT_WEIGHTS
 from siamtransfer.backbones.resnet import ResNetBackbone
 from siamtransfer.utils.errors import UserError
 
@@ -40,10 +40,26 @@ def test_equals_torchvision_with_the_same_weights(name: str) -> None:
     assert ours.dim == theirs.fc.in_features == expected["flatten"].shape[1]
 
 
+def build_theirs(name: str) -> nn.Module:
+    if name in WITHOUT_WEIGHTS:
+        return torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, list(RESNETS[name].blocks))
+    return torchvision.models.get_model(name, weights=None)
+
+
+def test_resnet10_computes_what_torchvisions_class_does() -> None:
+    theirs = build_theirs("resnet10").eval()
+    ours = build_backbone("resnet10").eval()
+    ours.load_state_dict(theirs.state_dict(), strict=False)
+    theirs.fc = nn.Identity()  # type: ignore[assignment]
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
 @pytest.mark.parametrize("name", RESNETS)
 def test_tensor_names_and_shapes_are_torchvisions_without_fc(name: str) -> None:
     with torch.device("meta"):
-        theirs = torchvision.models.get_model(name, weights=None).state_dict()
+        theirs = build_theirs(name).state_dict()
     expected = {key: tuple(value.shape) for key, value in theirs.items() if not key.startswith("fc.")}
     shapes = Architecture(name, 64, "imagenet").shapes()
     assert shapes == expected
@@ -143,7 +159,7 @@ def test_timm_prefix_prefers_timms_model() -> None:
     [
         ({"name": "resnet51"}, "did you mean .*resnet50"),
         ({"name": "timm:resnet18x"}, "did you mean .*resnet18"),
-        ({"name": "qqqqqq"}, "known are resnet18"),
+        ({"name": "qqqqqq"}, "known are resnet10"),
         ({"name": "resnet10t", "width": 32}, "torchvision's ResNets only"),
         ({"name": "resnet10t", "stem": "small"}, "torchvision's ResNets only"),
         ({"name": "resnet18", "width": 0}, "without channels"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from siamtransfer.backbones.architecture import Architecture
-from siamtransfer.backbones.names import FULL_WIDTH, RESNETS
+from siamtransfer.backbones.names import FULL_WIDTH, RESNETS, WITHOUT_WEIGHTS
 from siamtransfer.checkpoints.file_format import Normalisation
 from siamtransfer.checkpoints.recorded_reading import read_recorded, record_comment
 from siamtransfer.detection.detectron2.segmentor import SEGMENTOR
@@ -78,7 +78,7 @@ def _resnet_settings(architecture: Architecture) -> list[tuple[str, Any]]:
             ("MODEL.RPN.IN_FEATURES", ["p0", "p1", "p2", "p3", "p4"]),
             ("MODEL.ROI_HEADS.IN_FEATURES", ["p0", "p1", "p2", "p3"]),
         ]
-    elif depth < 50 and width != FULL_WIDTH:
+    elif architecture.name in WITHOUT_WEIGHTS or (depth < 50 and width != FULL_WIDTH):
         own_trunk = [("MODEL.BACKBONE.NAME", OWN_FPN)]
     return [
         *own_trunk,
