@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siamtransfer.experiments.suites import Experiment, Score
+from siamtransfer.experiments.suites import HELD_OUT, TEST, Experiment, Score
 from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_text
-from siamtransfer.utils.json_file import read_json
 from siamtransfer.utils.strict_json import to_json
 
 if TYPE_CHECKING:
     from siamtransfer.config import PretrainConfig
 
 K, TEMPERATURE = 20, 0.07
-TEST = f"knn/k={K}/T={TEMPERATURE}/top1"
-"""The main number of an experiment: kNN accuracy on the test images, in percent."""
-HELD_OUT = "held-out/top1"
-"""The same on train images that no experiment trains on; settings are chosen by it."""
 HEALTH = ("health/std", "health/effective_rank", "health/rank_share")
 HELD_OUT_IMAGES = 2000
 CURVES = ("loss", "health/", "knn/", "gradient/", "gradient_norm/")
@@ -159,18 +154,17 @@ def curves_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]
 
 
 def score(of: Score, cell: Cell) -> float:
-    """The number of a further measurement, whose record stays in the run's folder.
+    """The number of a further measurement.
 
     Raises:
-        UserError: the program refuses, or its record lacks the number.
+        UserError: a program refuses, or the last one's record lacks the number.
     """
     from siamtransfer.cli.main import program
 
-    out = cell.folder / f"{of.name}.json"
-    if not out.exists():
-        words = [word.replace("{run}", str(cell.folder)) for word in of.words]
-        program(of.program)([*words, "--record", str(out)])
-    metrics = read_json(out)["metrics"]
+    record: Mapping[str, Any] | None = None
+    for name, *words in of.commands:
+        record = program(name)([word.replace("{run}", str(cell.folder)) for word in words])
+    metrics = {} if record is None else record["metrics"]
     if of.metric not in metrics:
-        raise UserError(f"{out} has no {of.metric}; its numbers are {', '.join(metrics)}")
+        raise UserError(f"{of.name}: {name} gives no {of.metric}; its numbers are {', '.join(metrics)}")
     return float(metrics[of.metric])

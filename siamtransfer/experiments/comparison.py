@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siamtransfer.experiments.cell import TEST
 from siamtransfer.experiments.records import CellRecord, Records
-from siamtransfer.experiments.suites import Experiment, ExperimentSuite
+from siamtransfer.experiments.suites import TEST, Experiment, ExperimentSuite
 from siamtransfer.metrics.intervals import PairedTest, half_width, paired_t_test
 from siamtransfer.metrics.multiple_comparisons import holm
 
@@ -57,14 +56,14 @@ def mean_of(records: Mapping[int, CellRecord], number: str = TEST) -> Mean | Non
     return Mean(float(np.mean(values)), half_width(values) if len(values) > 1 else None, len(values))
 
 
-def differences(suite: ExperimentSuite, records: Records, number: str = TEST) -> dict[str, Difference]:
+def differences(suite: ExperimentSuite, records: Records) -> dict[str, Difference]:
     """Each experiment that has something to be compared with and shares two seeds with it, by name."""
     tests: dict[str, tuple[str, PairedTest]] = {}
     for experiment in suite.experiments:
         against = against_of(suite, experiment)
         if against is None:
             continue
-        own, other = (_values(records, one, number) for one in (experiment, suite[against]))
+        own, other = (_values(records, one, suite.number) for one in (experiment, suite[against]))
         shared = sorted(own.keys() & other.keys())
         if len(shared) > 1:
             gaps = np.array([own[seed] - other[seed] for seed in shared])

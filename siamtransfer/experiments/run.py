@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamtransfer.distributed.signals import StopSignal
-from siamtransfer.experiments.cell import TEST, Cell
+from siamtransfer.experiments.cell import Cell
 from siamtransfer.experiments.pictures import draw
 from siamtransfer.experiments.pool import measure_all
 from siamtransfer.experiments.records import CellRecord, Records, read_record
-from siamtransfer.experiments.suites import Experiment, ExperimentSuite
+from siamtransfer.experiments.suites import TEST, Experiment, ExperimentSuite
 from siamtransfer.experiments.tables import table
 from siamtransfer.suites.cell_process import Outcome
 from siamtransfer.utils.errors import UserError

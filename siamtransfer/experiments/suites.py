@@ -22,23 +22,25 @@ from siamtransfer.utils.strict_json import flatten
 SUITE_FILE = "suite.yaml"
 BASE_FILE = "base.yaml"
 BUDGET_FILE = "budget.yaml"
-_KEYS = ("title", "question", "baseline", "order", "seeds", "scores", "pictures")
+TEST = "knn/k=20/T=0.07/top1"
+"""kNN accuracy on the test images, in percent."""
+HELD_OUT = "held-out/top1"
+"""The same on train images that no experiment trains on; settings are chosen by it."""
+_KEYS = ("title", "question", "baseline", "order", "seeds", "number", "scores", "pictures")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A further measurement of every experiment of a suite, by a program.
+    """A further measurement of every experiment of a suite, by programs of `siamtransfer`.
 
     Attributes:
         name: the heading of its column.
-        program: of `siamtransfer`.
-        words: its words; {run} is the folder of the run.
-        metric: the number of its record that counts.
+        commands: the words of each program, its name first; {run} is the folder of the run.
+        metric: the number that counts, of the last program's record.
     """
 
     name: str
-    program: str
-    words: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
     metric: str
 
 
@@ -89,7 +91,13 @@ class Experiment:
 
 @dataclass(frozen=True)
 class ExperimentSuite:
-    """The experiments of a folder, in the order of their table."""
+    """The experiments of a folder, in the order of their table.
+
+    Attributes:
+        baseline: the experiment that others are compared with; None: those that name another.
+        seeds: of each experiment.
+        number: the one that is compared, TEST or HELD_OUT.
+    """
 
     name: str
     title: str
@@ -97,6 +105,7 @@ class ExperimentSuite:
     baseline: str | None
     seeds: int
     experiments: tuple[Experiment, ...]
+    number: str = TEST
     scores: tuple[Score, ...] = ()
     pictures: tuple[Picture, ...] = ()
 
@@ -141,8 +150,9 @@ def read_suite(folder: Path) -> ExperimentSuite:
         baseline=tree.get("baseline"),
         seeds=int(tree.get("seeds", 5)),
         experiments=experiments,
+        number=tree.get("number", TEST),
         scores=tuple(
-            Score(each["name"], each["program"], tuple(map(str, each["words"])), each["metric"])
+            Score(each["name"], tuple(tuple(command.split()) for command in each["commands"]), each["metric"])
             for each in tree.get("scores") or ()
         ),
         pictures=tuple(
@@ -153,15 +163,17 @@ def read_suite(folder: Path) -> ExperimentSuite:
 
 def _read_experiment(file: Path) -> Experiment:
     """One recipe, over what it shares with others. Its header has the lines `# Question: …`,
-    `# Published: …`, `# Source: …` and, where another than the suite's baseline is compared, `# Against: …`.
+    `# Published: …` and `# Source: …`; `# Against: …` names what it is compared with where that is not the
+    suite's baseline, and `# Over: …` the configuration that it changes in the place of BASE_FILE.
 
     Raises:
         UserError: one is missing.
     """
     header = [line[2:] for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
     found = {word: rest.strip() for word, colon, rest in (line.partition(":") for line in header) if colon}
-    shared = (file.parent.parent / BASE_FILE, file.parent / BUDGET_FILE)
-    files = (*(path for path in shared if path.exists()), file)
+    base = file.parent / found["Over"] if "Over" in found else file.parent.parent / BASE_FILE
+    shared = (base, file.parent / BUDGET_FILE)
+    files = (*(path for path in shared if path.name != BUDGET_FILE or path.exists()), file)
     settings: dict[str, Any] = {}
     for path in files:
         settings |= flatten(read_yaml(path))

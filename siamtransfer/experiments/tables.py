@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from siamtransfer.experiments.cell import TEST
 from siamtransfer.experiments.comparison import Difference, Mean, differences, mean_of
 from siamtransfer.experiments.records import Records
-from siamtransfer.experiments.suites import Experiment, ExperimentSuite
+from siamtransfer.experiments.suites import HELD_OUT, TEST, Experiment, ExperimentSuite
 
 MISSING = "not measured"
 _HEALTH = {"health/std": "std x sqrt(d)", "health/effective_rank": "effective rank"}
+_HEADS = {TEST: "kNN top-1", HELD_OUT: "kNN top-1, held out"}
 _BASELINES = {"raw pixels": "baseline/pixels/", "the untrained backbone": "baseline/untrained/"}
 
 
 def table(suite: ExperimentSuite, records: Records) -> str:
     """The rows in the suite's order; below them how many seeds there are and what stands without training."""
     gaps = differences(suite, records)
-    heads = ["", "question", "published", "kNN top-1", "difference", *_HEALTH.values(), "alarms"]
+    heads = ["", "question", "published", _HEADS[suite.number], "difference", *_HEALTH.values(), "alarms"]
     heads += [score.name for score in suite.scores]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     lines += [_row(suite, experiment, records, gaps.get(experiment.name)) for experiment in suite.experiments]
@@ -32,7 +32,7 @@ def _row(
     cells = [f"`{experiment.name}`", experiment.question, published]
     if not found:
         return f"| {' | '.join([*cells, MISSING])} |{' |' * (4 + len(suite.scores))}"
-    cells += [_mean(mean_of(found), 1), _gap(suite, difference)]
+    cells += [_mean(mean_of(found, suite.number), 1), _gap(suite, difference)]
     cells += [_value(mean_of(found, name), digits) for name, digits in zip(_HEALTH, (2, 1), strict=True)]
     sounded = sum(record.alarms > 0 for record in found.values())
     cells += [f"{sounded} of {len(found)}" if sounded else "none"]

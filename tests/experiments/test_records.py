@@ -10,10 +10,9 @@ import pytest
 from scipy import stats
 from support.experiment_records import record_of, small_suite, write_small_suite
 
-from siamtransfer.experiments.cell import TEST
 from siamtransfer.experiments.comparison import against_of, differences, mean_of
 from siamtransfer.experiments.records import Records
-from siamtransfer.experiments.suites import read_suite
+from siamtransfer.experiments.suites import TEST, read_suite
 from siamtransfer.utils.errors import UserError
 
 

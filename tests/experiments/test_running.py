@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support.experiment_records import write_small_suite
 
-from siamtransfer.experiments.cell import HELD_OUT, TEST, Cell, curves_of, score
+from siamtransfer.experiments.cell import Cell, curves_of, score
 from siamtransfer.experiments.records import Records
 from siamtransfer.experiments.run import Places, Wanted, measure_again, measure_missing
-from siamtransfer.experiments.suites import Score, read_suite
+from siamtransfer.experiments.suites import HELD_OUT, TEST, Score, read_suite
 from siamtransfer.utils.errors import UserError
 
 
@@ -64,8 +64,19 @@ def test_a_further_score_is_a_number_of_a_program(tmp_path: Path) -> None:
     suite = read_suite(write_small_suite(tmp_path))
     cell = Cell(suite["slow"], 0, tmp_path)
     cell.folder.mkdir(parents=True)
-    words = ("pixels", "--data.name", "fashion-scenes", "--data.size", "32", "--data.count", "40", "--k", "5")
-    of = Score("pixels", "knn", words, "knn/k=5/T=0.07/top1")
+    words = (
+        "knn",
+        "pixels",
+        "--data.name",
+        "fashion-scenes",
+        "--data.size",
+        "32",
+        "--data.count",
+        "40",
+        "--k",
+        "5",
+    )
+    of = Score("pixels", (words,), "knn/k=5/T=0.07/top1")
     assert 5 < score(of, cell) < 20
-    with pytest.raises(UserError, match=r"pixels\.json has no AP; its numbers are knn/"):
+    with pytest.raises(UserError, match="pixels: knn gives no AP; its numbers are knn/"):
         score(dataclasses.replace(of, metric="AP"), cell)

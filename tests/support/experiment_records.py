@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from siamtransfer.experiments.cell import TEST
 from siamtransfer.experiments.records import CellRecord
-from siamtransfer.experiments.suites import Experiment, ExperimentSuite, read_suite
+from siamtransfer.experiments.suites import TEST, Experiment, ExperimentSuite, read_suite
 
 BASE = """\
 data: {name: fashion-scenes, size: 32, count: 40, workers: 0}
