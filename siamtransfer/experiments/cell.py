@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 K, TEMPERATURE = 20, 0.07
 HEALTH = ("health/std", "health/effective_rank", "health/rank_share")
 HELD_OUT_IMAGES = 2000
+_SCENES = ("fashion-scenes", "fashion-pairs", "fashion-frames")
 CURVES = ("loss", "health/", "knn/", "gradient/", "gradient_norm/")
 """The rows of a journal that are kept, by how they begin."""
 
@@ -108,6 +109,8 @@ def held_out_accuracy(checkpoint: Path, config: PretrainConfig) -> float:
     """kNN accuracy in percent of HELD_OUT_IMAGES images of the train split after those of the run, whose bank
     is the run's images.
 
+    The embedded pairs have the scenes as their first column, so they are scored on it.
+
     Raises:
         UserError: the images are no embedded scenes, of which there are as many as are asked for.
     """
@@ -121,12 +124,12 @@ def held_out_accuracy(checkpoint: Path, config: PretrainConfig) -> float:
     from siamtransfer.pretraining.knn_scorer import KnnScorer
 
     data = config.data
-    if data.name != "fashion-scenes" or data.count is None:
+    if data.name not in _SCENES or data.count is None:
         raise UserError(
-            "experiments hold out images that fashion-scenes makes beyond data.count, but data.name is "
-            f"{data.name}"
+            f"experiments hold out scenes beyond data.count, but data.name is {data.name}: choose one of "
+            f"{', '.join(_SCENES)}, with data.count"
         )
-    images = open_images(data.name, split="train", size=data.size, count=data.count + HELD_OUT_IMAGES)
+    images = open_images(_SCENES[0], split="train", size=data.size, count=data.count + HELD_OUT_IMAGES)
     numbers = np.arange(len(images))
     backbone, _ = load_backbone(checkpoint)
     recipe = config.views.build()
