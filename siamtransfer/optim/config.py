@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
 
-ScheduleName = Literal["cosine-epoch", "cosine-step", "cosine-unigrad", "milestones", "constant"]
+ScheduleName = Literal["cosine-epoch", "cosine-step", "cosine-unigrad", "milestones", "plateau", "constant"]
 
 
 @dataclass
@@ -26,12 +26,25 @@ class OptimConfig:
     """SGD's momentum; also that of lars and larc."""
     weight_decay: float = 1e-4
     """On every trainable parameter, batch norm and biases included, as SimSiam does; see decay_vectors."""
-    name: Literal["sgd", "adamw", "lars", "larc"] = "sgd"
-    """The update rule. lars is that of Barlow Twins, VICReg, MoCo v3 and DINO, larc that of SwAV."""
+    name: Literal["sgd", "adamw", "radam", "lars", "larc"] = "sgd"
+    """The update rule. lars is that of Barlow Twins, VICReg, MoCo v3 and DINO, larc that of SwAV. radam is
+    rectified Adam (Liu et al., arXiv 1908.03265) with adamw's weight decay; with lookahead 6 it is Ranger."""
+    lookahead: int | None = None
+    """Steps k between two moves of slow weights, φ ← φ + α (θ - φ), from which training goes on (Zhang et
+    al., arXiv 1907.08610; 5 or 6 there and in Ranger). null: no slow weights."""
+    lookahead_share: float = 0.5
+    """Share α of the way that slow weights go."""
     schedule: ScheduleName = "cosine-epoch"
     """cosine-epoch changes the learning rate once an epoch (SimSiam's and MoCo's code), cosine-step every
     step; cosine-unigrad lays the cosine out over all steps, those of the warm-up too, so it stops a little
-    early (UniGrad's code); milestones takes a tenth from each of `milestones` on (MoCo v1)."""
+    early (UniGrad's code); milestones takes a tenth from each of `milestones` on (MoCo v1); plateau lowers
+    the rate when the loss no longer falls. With hardware.guard device, plateau waits for every step."""
+    plateau_factor: float = 0.1
+    """What plateau multiplies the learning rate by."""
+    plateau_patience: int = 5
+    """Epochs in a row without a lower mean loss after which plateau does so."""
+    plateau_margin: float = 0.001
+    """How much lower the mean loss of an epoch must be to count as lower, in units of the loss."""
     warmup_epochs: int = 0
     """Epochs of linear warm-up before the decay (SimSiam's paper: 10 for batches of 1024 or more)."""
     grad_accum_steps: int = 1
@@ -90,6 +103,7 @@ class OptimConfig:
                 f"the set has {images} images and optim.batch_size is {self.batch_size}: lower it with "
                 f"--optim.batch-size {max(2, 2 ** int(math.log2(max(images, 2))))} or add images"
             )
+        self._check_lookahead_and_plateau()
         if not 0 <= self.warmup_epochs < self.epochs:
             raise UserError(
                 f"optim.warmup_epochs {self.warmup_epochs} must be at least 0 and less than optim.epochs "
@@ -99,6 +113,28 @@ class OptimConfig:
             raise UserError(
                 "optim.milestones and the schedule of that name need each other: give both or none"
             )
+
+    def _check_lookahead_and_plateau(self) -> None:
+        """Refuses numbers of either that cannot be, or that nothing uses."""
+        at_least("optim.lookahead", self.lookahead, 1)
+        above("optim.lookahead_share", self.lookahead_share, 0)
+        within("optim.lookahead_share", self.lookahead_share, 0, 1)
+        above("optim.plateau_factor", self.plateau_factor, 0)
+        within("optim.plateau_factor", self.plateau_factor, 0, 1)
+        at_least("optim.plateau_patience", self.plateau_patience, 1)
+        at_least("optim.plateau_margin", self.plateau_margin, 0)
+        defaults = {option.name: option.default for option in fields(self)}
+        if self.lookahead_share != defaults["lookahead_share"] and self.lookahead is None:
+            raise UserError(
+                "optim.lookahead_share changes nothing without slow weights: set optim.lookahead, as to 6, "
+                "or leave lookahead_share out"
+            )
+        for key in ("plateau_factor", "plateau_patience", "plateau_margin"):
+            if getattr(self, key) != defaults[key] and self.schedule != "plateau":
+                raise UserError(
+                    f"optim.{key} belongs to optim.schedule plateau, and that is {self.schedule}: set that, "
+                    f"or leave {key} out"
+                )
 
     @property
     def initial_lr(self) -> float:

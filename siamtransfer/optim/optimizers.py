@@ -1,4 +1,5 @@
-"""Optimisers and what they are told each step: rates and weight decay are functions of the step alone."""
+"""Optimisers and what they are told each step: rates and weight decay are functions of the step alone, but
+for the share of a plateau (plateau.py)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from siamtransfer.distributed.sharding import share_like
 from siamtransfer.methods.base import ParameterGroup
 from siamtransfer.optim.config import OptimConfig
 from siamtransfer.optim.lars import LARC, LARS
+from siamtransfer.optim.lookahead import Lookahead
 from siamtransfer.optim.schedules import cosine, milestones, warm_up
 
 
@@ -28,7 +30,7 @@ def share_at(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     if step < warmup:
         return warm_up(config.warmup_start, step, warmup, reaches_peak=config.warmup_reaches_peak)
     match config.schedule:
-        case "constant":
+        case "constant" | "plateau":
             return 1.0
         case "milestones":
             return milestones(epoch, config.milestones)
@@ -67,9 +69,19 @@ def build_optimizer(config: OptimConfig, groups: list[ParameterGroup]) -> torch.
         vectors = [p for p in group.parameters if apart and p.ndim <= 1]
         matrices = [p for p in group.parameters if not apart or p.ndim > 1]
         described += [_describe(group, part, vectors=part is vectors) for part in (matrices, vectors) if part]
+    optimizer = _build_rule(config, described)
+    if config.lookahead is not None:
+        Lookahead(optimizer, config.lookahead, config.lookahead_share)
+    return optimizer
+
+
+def _build_rule(config: OptimConfig, described: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser that `config.name` names over groups of parameters and their options."""
     options: dict[str, Any] = {"lr": config.initial_lr, "weight_decay": config.weight_decay}
     if config.name == "adamw":
         return torch.optim.AdamW(described, **options)
+    if config.name == "radam":
+        return torch.optim.RAdam(described, decoupled_weight_decay=True, **options)
     options["momentum"] = config.momentum
     if config.name == "sgd":
         return torch.optim.SGD(described, **options)
