@@ -22,10 +22,11 @@ from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
-from siamtransfer.methods.parts.mixing import TrainingViews, by_role, mixed_targets
+from siamtransfer.methods.parts.mixing import TrainingViews, by_role, mixed_targets, over_shares
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, anchors_and_targets
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
+from siamtransfer.methods.parts.queue import KeyQueue
 from siamtransfer.methods.parts.unified_gradient import Gradient
 from siamtransfer.utils.checks import above, at_least, within
 from siamtransfer.utils.errors import UserError
@@ -67,6 +68,9 @@ class UniGradConfig(Options):
     """The target's momentum at the start; it rises to 1 along a cosine."""
     temperature: float = 0.2
     """Temperature τ of the contrastive gradient."""
+    queue: int = 0
+    """Number of embeddings of earlier batches, the negatives of the contrastive gradient (as in MoCo);
+    0: those of the batch (as in SimCLR)."""
     epsilon: float = 0.3
     """DirectPred's ε in the asymmetric gradient."""
 
@@ -78,15 +82,22 @@ class UniGradConfig(Options):
         above("unigrad.epsilon", self.epsilon, 0)
         within("unigrad.rho", self.rho, 0, 1)
         within("unigrad.momentum", self.momentum, 0, 1)
-        for key, owners in (
-            ("plain_positive", ("asymmetric", "barlow-twins")),
-            ("drop_bracket", ("vicreg",)),
+        at_least("unigrad.queue", self.queue, 0)
+        for key, off, owners in (
+            ("plain_positive", "false", ("asymmetric", "barlow-twins")),
+            ("drop_bracket", "false", ("vicreg",)),
+            ("queue", "0", ("contrastive",)),
         ):
             if getattr(self, key) and self.negative not in owners:
                 raise UserError(
-                    f"unigrad.{key} changes nothing in the gradient of {self.negative}: set it to false, or "
+                    f"unigrad.{key} changes nothing in the gradient of {self.negative}: set it to {off}, or "
                     f"unigrad.negative to {' or '.join(owners)}"
                 )
+        if 0 < self.queue < 2 * batch:
+            raise UserError(
+                f"unigrad.queue {self.queue} is shorter than twice optim.batch_size {batch}, and it receives "
+                "both views of a batch: raise it to several batches, or set it to 0 for none"
+            )
 
 
 class UniGrad(Method):
@@ -115,6 +126,8 @@ class UniGrad(Method):
             self.target_projector = momentum_copy(self.projector)
         if config.negative in ("unigrad", "asymmetric"):
             self.correlation = Correlation(config.dim, config.rho)
+        if config.queue:
+            self.queue = KeyQueue(config.queue, config.dim)
         self.recordable = config.negative != "asymmetric"  # whose eigenvectors make the host wait
 
     def forward(self, views: list[Tensor]) -> StepOutput:
@@ -205,6 +218,8 @@ class UniGrad(Method):
                 correlation = self.correlation(torch.cat([*negatives]))
                 weight = 100.0 if balance is None else balance
                 return lambda anchor, u2, _: unified.unigrad(u[anchor], u2, correlation, weight)
+            case "contrastive" if config.queue:
+                return self.against_queue(u, negatives, shares)
             case "contrastive":
                 bank = torch.cat([collectives.all_gather(v) for v in negatives])
                 itself: dict[int, Tensor] = {}
@@ -233,6 +248,23 @@ class UniGrad(Method):
             case "vicreg":
                 online = [collectives.all_gather(v) for v in u]
                 return lambda anchor, u2, _: self.vicreg(u[anchor], u2, online[anchor])
+
+    def against_queue(
+        self, u: Embeddings, negatives: Embeddings, shares: Sequence[Tensor | None]
+    ) -> Callable[[int, Tensor, int], Gradient]:
+        """MoCo's gradient, whose negatives are the anchor's own u2 and the queue; the queue takes in the
+        embeddings of this batch for the next one."""
+        queue, temperature = self.queue.rows.clone(), self.config.temperature
+        self.queue.push(torch.cat([collectives.all_gather(v) for v in negatives]))
+
+        def form(anchor: int, u2: Tensor, other: int) -> Gradient:
+            def away(key: Tensor) -> Tensor:
+                return unified.with_queue(u[anchor], key, queue, temperature).negative
+
+            negative = over_shares(away, negatives[other], shares[anchor])
+            return Gradient(-u2, negative, scale=1 / temperature)
+
+        return form
 
     def vicreg(self, u1: Tensor, u2: Tensor, bank: Tensor) -> Gradient:
         """VICReg's gradient, with its bracket or without."""

@@ -86,6 +86,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         for negative in ("unigrad", "contrastive", "asymmetric", "barlow-twins", "vicreg")
         for target, normalise in (("momentum", "l2"), ("stop-gradient", "l2"), ("momentum-positive", "batch"))
     ),
+    ("unigrad", {**HEADS, "negative": "contrastive", "queue": 24}),
+    ("byol", {**HEADS, "projector_layers": 3}),
 ]
 
 
