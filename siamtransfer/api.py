@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from siamtransfer.checkpoints.conversion import Conversion
     from siamtransfer.checkpoints.read_backbone import ReadBackbone
     from siamtransfer.methods.base import Method
-    from siamtransfer.pretraining.monitors import Monitor
+    from siamtransfer.pretraining.monitor import Monitor
 
 __all__ = [
     "PretrainResult",

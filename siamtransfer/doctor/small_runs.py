@@ -21,7 +21,7 @@ from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.doctor.workbench import PHOTOGRAPH, Workbench
 from siamtransfer.methods import SimSiamConfig
 from siamtransfer.pretraining.loop import pretrain
-from siamtransfer.pretraining.monitors import Monitor
+from siamtransfer.pretraining.monitor import Monitor
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.utils.log import LOGGER
 from siamtransfer.views.config import ViewsConfig

@@ -33,7 +33,8 @@ from siamtransfer.pretraining.images import (
     paint_batches,
 )
 from siamtransfer.pretraining.memory_saving import refuse_combinations
-from siamtransfer.pretraining.monitors import Monitor, build_monitors, check_monitors
+from siamtransfer.pretraining.monitor import Monitor
+from siamtransfer.pretraining.monitors import build_monitors, check_monitors
 from siamtransfer.pretraining.retention import watch_retention
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
@@ -104,7 +105,7 @@ def pretrain(
                 state.end_warm_up(runtime)
             stop.doing = f"finishing step {step + 1}, then saving"
             collectives.set_doing(f"at step {step + 1}")
-            lr = schedule.set_lr(updater.optimizer, step)
+            lr = schedule.set_lr(updater.optimizer, step, state.plateau)
             seed_step(config.run.seed, step, runtime.rank)
             output, report = train_step(
                 updater,

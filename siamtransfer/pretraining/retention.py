@@ -28,7 +28,8 @@ from siamtransfer.features.readable import find_unreadable
 from siamtransfer.metrics.cka import linear_cka
 from siamtransfer.pretraining.knn_scorer import KnnScorer
 from siamtransfer.pretraining.logger import Logger
-from siamtransfer.pretraining.monitors import Monitor, build_scorer
+from siamtransfer.pretraining.monitor import Monitor
+from siamtransfer.pretraining.monitors import build_scorer
 from siamtransfer.pretraining.run import RunFolder
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState

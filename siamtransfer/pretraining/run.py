@@ -15,7 +15,7 @@ from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.metering.meter import metered, not_counted
 from siamtransfer.pretraining.logger import Logger
-from siamtransfer.pretraining.monitors import Monitor
+from siamtransfer.pretraining.monitor import Monitor
 from siamtransfer.pretraining.run_cost import RunCost
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.pretraining.state import TrainState

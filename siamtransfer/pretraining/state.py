@@ -21,6 +21,7 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.distributed.sharding import whole_state
 from siamtransfer.methods import Method
 from siamtransfer.optim.optimizers import build_optimizer, load_optimizer
+from siamtransfer.optim.plateau import Plateau
 from siamtransfer.pretraining.build import (
     build_method,
     describe_backbone,
@@ -28,6 +29,7 @@ from siamtransfer.pretraining.build import (
     fill_backbone,
 )
 from siamtransfer.pretraining.collapse import CollapseWatch
+from siamtransfer.pretraining.gradient_norms import SpikeWatch
 from siamtransfer.pretraining.memory_saving import sharded_units
 from siamtransfer.pretraining.start import Start, require_network
 from siamtransfer.training.compiling import compile_backbones
@@ -48,9 +50,11 @@ class TrainState:
     a run with other ones is refused.
 
     Attributes:
+        plateau: what the schedule of that name remembers.
         trunk: what `adapt.` asks of the backbone; set by `adapt`.
         forgetting, start_features: the watch over the retention set, and the features float32[n, D] of its
             fixed images by the network of the start; None without such a set.
+        spikes: the watch over the norms of gradients, where they are measured.
         step: how many steps are done.
         extensions: for each time the run got more epochs, the step, and the epochs before and after.
         chosen: why each value has been chosen that the configuration left `auto`, by key.
@@ -63,7 +67,9 @@ class TrainState:
     method: Method
     collapse: CollapseWatch
     forgetting: ForgettingWatch = field(default_factory=ForgettingWatch)
+    spikes: SpikeWatch = field(default_factory=SpikeWatch)
     start_features: Tensor | None = None
+    plateau: Plateau = field(default_factory=Plateau)
     trunk: AdaptedTrunk | None = None
     step: int = 0
     extensions: list[dict[str, int]] = field(default_factory=list)
@@ -113,6 +119,8 @@ class TrainState:
             self.extensions.append({"step": self.step, "epochs_before": before, "epochs": now})
         self.collapse = CollapseWatch(**saved["progress"]["collapse"])
         self.forgetting = ForgettingWatch(**saved["progress"].get("forgetting", {}))
+        self.spikes = SpikeWatch(**saved["progress"].get("spikes", {}))
+        self.plateau = Plateau(**saved["progress"].get("plateau", {}))
         self.start_features = saved.get("start_features")
         self.chosen = saved.get("chosen", {})
         self._saved = saved
@@ -227,6 +235,8 @@ class TrainState:
                 "epoch": self.step // self._steps_per_epoch,
                 "collapse": vars(self.collapse),
                 **({"extensions": self.extensions} if self.extensions else {}),
+                **({"plateau": vars(self.plateau)} if self.config.optim.schedule == "plateau" else {}),
+                **({"spikes": vars(self.spikes)} if self.spikes.recent else {}),
                 **({"forgetting": vars(self.forgetting)} if self.forgetting.start is not None else {}),
             },
             "config": self.config.as_dict(),

@@ -28,6 +28,8 @@ class Updater:
         late: the guard whose verdict is read one step late; None where it is read before every update.
         graph: the recorded forward and backward pass; None where each step launches its own.
         compiled: whether parts of the model are compiled by torch.compile.
+        see_gradients: called in every step with the gradients in place, before the method changes them; None
+            where nobody asks.
     """
 
     model: nn.Module
@@ -37,6 +39,7 @@ class Updater:
     late: DeviceGuard | None = None
     graph: StepGraph | None = None
     compiled: bool = False
+    see_gradients: Callable[[StepInfo], None] | None = None
 
     def step(self, loss: Tensor, context: StepContext, exit_status: int | None) -> StepReport:
         """Backward from `loss` (a scalar), the check on all ranks, and the update.
@@ -128,6 +131,8 @@ def train_step(
     if meanwhile is not None:
         meanwhile()
     report = updater.check(loss, context, exit_status)
+    if updater.see_gradients is not None:
+        updater.see_gradients(info)
     with updater.late.explained() if updater.late is not None else contextlib.nullcontext():
         method.before_update(info)
         updater.update()

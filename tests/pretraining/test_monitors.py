@@ -13,7 +13,7 @@ from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.pretraining import monitors as monitors_module
 from siamtransfer.pretraining.loop import pretrain
-from siamtransfer.pretraining.monitors import Monitor
+from siamtransfer.pretraining.monitor import Monitor
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.programs.pretrain import PretrainOptions
 from siamtransfer.utils.errors import UserError
