@@ -95,7 +95,8 @@ def _name_of(config: type[Options]) -> str:
 
 def _check_simsiam(options: SimSiamConfig) -> None:
     default = type(options)()
-    for key in ("stop_gradient", "similarity", "distance", "target", "clusters", "terms", "hub"):
+    others = ("stop_gradient", "similarity", "distance", "target", "bottleneck", "clusters", "terms", "hub")
+    for key in others:
         if getattr(options, key, None) != getattr(default, key, None):
             raise UserError(
                 f"the gradient view knows SimSiam's own loss, and {options.section}.{key} makes it another: "

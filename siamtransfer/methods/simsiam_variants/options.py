@@ -147,7 +147,11 @@ class SimSiamVariantsConfig(SimSiamConfig):
                 f"simsiam_variants.predictor_shape {self.predictor_shape} shapes a predictor, and "
                 "simsiam_variants.predictor is none: leave one of them out"
             )
-        of_shape = {"predictor_groups": "attention", "predictor_blocks": "depth"}
+        of_shape = {
+            "predictor_experts": "experts",
+            "predictor_groups": "attention",
+            "predictor_blocks": "depth",
+        }
         defaults = {option.name: option.default for option in fields(self)}
         for name, shape in of_shape.items():
             if getattr(self, name) != defaults[name] and self.predictor_shape != shape:

@@ -129,6 +129,7 @@ def test_every_part_of_a_shape_learns_and_its_numbers_are_logged(options: Any, n
             {"predictor_groups": 4},
             r"predictor_groups belongs to simsiam_variants\.predictor_shape attention, and that is bottl",
         ),
+        ({"predictor_experts": 3}, r"predictor_experts belongs to .* experts, and that is bottleneck: set "),
         ({"predictor_shape": "experts", "predictor_blocks": 2}, r"predictor_blocks belongs to .* depth, and"),
         ({"predictor_shape": "depth", "predictor_blocks": 0}, r"predictor_blocks is 0, but must be at least"),
         (
