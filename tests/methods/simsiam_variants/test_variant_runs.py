@@ -33,6 +33,12 @@ OPTIONS = [
     "--simsiam_variants.distance.learned=true",
     "--simsiam_variants.predictor_shape=experts",
     "--optim.lr=0.1",
+    "--optim.name=radam",
+    "--optim.lookahead=3",
+    "--optim.schedule=plateau",
+    "--optim.plateau_factor=0.5",
+    "--optim.plateau_patience=1",
+    "--optim.plateau_margin=10",
 ]
 NUMBERS = (
     "labels", "rotation", "jigsaw", "colour", "information", "deviation", "target_gradient", "target_gates",
@@ -49,6 +55,14 @@ def test_what_a_run_remembers_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert bool(state["memory.seen"].all())
     assert (state["clusters.cluster"] >= 0).any()
     written = [row for row in rows(tmp_path / "whole") if "loss" in row][-1]
+    # No epoch is lower by 10, so each but the first halves the rate for those after it.
+    assert [row["lr"] for row in rows(tmp_path / "whole") if "lr" in row][::5] == [
+        0.1 / 32,
+        0.1 / 32,
+        0.05 / 32,
+    ]
+    assert newest(tmp_path / "whole")["progress"]["plateau"]["share"] == 0.25
+    assert "slow_weight" in newest(tmp_path / "whole")["optimizer"]["state"][0]
     assert {name for name in written if name.startswith("simsiam/")} == {
         f"simsiam/{name}" for name in NUMBERS
     }
