@@ -220,14 +220,22 @@ def test_the_order_of_pairs_and_within_pairs_changes_nothing(name: str) -> None:
 
 
 def run_each(runtime: Runtime) -> list[Outcome]:
-    return [two_steps(build(name), mixed(), runtime) for name in TAKERS]
+    """Every method with mixed views, and UniGrad with four, two of them small."""
+    share = shares().repeat(1, 2)
+    crops = random_views(16, 16, 8, 8)
+    several = [*crops, *[view.flip(1) for view in crops], share]
+    return [
+        *(two_steps(build(name), mixed(), runtime) for name in TAKERS),
+        two_steps(build("unigrad"), several, runtime),
+        two_steps(build("unigrad", negative="barlow-twins"), several, runtime),
+    ]
 
 
 def test_two_ranks_are_one() -> None:
     alone = run_each(ALONE)
     for outcomes in on_ranks(run_each):
-        for name, result, expected in zip(TAKERS, outcomes, alone, strict=True):
-            assert_same_outcome(result, expected, name)
+        for number, (result, expected) in enumerate(zip(outcomes, alone, strict=True)):
+            assert_same_outcome(result, expected, f"case {number}")
 
 
 def test_roles_and_targets() -> None:
