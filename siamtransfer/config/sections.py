@@ -234,7 +234,7 @@ class MonitorConfig:
     """Steps between gradient views (rows gradient/...: what pulls and what pushes embeddings, see
     eval/gradients.py), each at the price of about a forward pass; 0: never."""
     gradient_norms_every: int = 0
-    """Steps between norms of gradients (rows grad_norm/...: of the first layer, the last block and all,
+    """Steps between norms of gradients (rows gradient_norm/...: of the first layer, the last block and all,
     before clipping), whose spikes go into the record; 0: never. docs/STABILITY.md says what a spike is."""
     on_collapse: Literal["warn", "stop", "ignore"] = "warn"
     """What a collapse alarm does to the run."""

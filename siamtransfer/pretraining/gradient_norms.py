@@ -23,7 +23,7 @@ from siamtransfer.pretraining.monitor import GradientObserver
 from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.utils.errors import UserError
 
-PREFIX = "grad_norm/"
+PREFIX = "gradient_norm/"
 
 
 @dataclass
@@ -98,7 +98,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
 
 
 class GradientNormMonitor(GradientObserver):
-    """Writes the norms of gradients every so many steps (rows grad_norm/…); the record gets the spikes."""
+    """Writes norms of gradients every so many steps (rows gradient_norm/…); the record gets the spikes."""
 
     def __init__(self, method: Method, watch: SpikeWatch, every: int):
         self.method, self.watch, self.every = method, watch, every

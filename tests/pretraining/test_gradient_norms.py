@@ -128,7 +128,7 @@ def run(folder: Path, *options: str) -> dict[str, Any]:
 
 
 def norms_of(folder: Path) -> list[dict[str, float]]:
-    return [row for row in rows(folder) if "grad_norm/all" in row]
+    return [row for row in rows(folder) if "gradient_norm/all" in row]
 
 
 def test_a_run_writes_them_before_clipping_and_changes_nothing_else(tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_a_run_writes_them_before_clipping_and_changes_nothing_else(tmp_path: Pa
     record = run(tmp_path / "watched", "--monitor.gradient_norms_every=5")
     own = norms_of(tmp_path / "watched")
     assert [row["step"] for row in own] == [5, 10, 15]
-    assert all(0 < row["grad_norm/first_layer"] < row["grad_norm/all"] for row in own)
-    assert record["metrics"]["grad_norm/all"] == own[-1]["grad_norm/all"]
-    assert record["metrics"]["grad_norm/first_layer/spikes"] == 0
+    assert all(0 < row["gradient_norm/first_layer"] < row["gradient_norm/all"] for row in own)
+    assert record["metrics"]["gradient_norm/all"] == own[-1]["gradient_norm/all"]
+    assert record["metrics"]["gradient_norm/first_layer/spikes"] == 0
     began = record["protocol"]["gradient_spikes"]["began"]
     assert began == {"first_layer": [], "last_block": [], "all": []}
     assert [row for row in rows(tmp_path / "watched") if row not in own] == rows(tmp_path / "plain")
