@@ -25,6 +25,22 @@ class EvaluationData:
     """Text file of paths of the train split."""
     test_split: str | None = None
     """Split that is scored; null: test or val where there is one."""
+    columns: list[str] | None = None
+    """Columns of a set of pairs, as in pretraining."""
+    column: str | None = None
+    """Column of a set of pairs whose images are train (and test), by header or by number from 1; null: the
+    first."""
+    column_channels: list[int] | None = None
+    """data.channels of each column, as [3, 1], where they differ."""
+    frames_gap: int | None = None
+    """How many frames of a video the images of a pair are apart, for pairs of a folder of videos."""
+    test_column: str | None = None
+    """Column whose images are scored, where it is another: the second camera against the first."""
+    test_root: str | None = None
+    """Folder of the images that are scored, where it is another than that of train: another camera, another
+    place. All of it, where it has no test or val."""
+    test_list_file: str | None = None
+    """Text file or table of the images that are scored, for the sets `list` and `pairs`."""
     parts: Literal["auto", "none"] | None = None
     """auto or null: folders named train or test, in any spelling (Train, training_set, valid), are parts of
     the set, and refused where that is not clear; none: they are classes, as all folders."""
@@ -125,6 +141,11 @@ class EvaluationConfig(ReadingOptions):
     def feature_files(self) -> list[str]:
         """The feature files that are given instead of a checkpoint and images."""
         return [path for path in (self.train_features, self.test_features) if path]
+
+    @property
+    def branch_of_test(self) -> str | None:
+        """Which backbone of the checkpoint sees the test images."""
+        return self.branch
 
     @property
     def sources(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from siamtransfer.data.registry import NAMED
 from siamtransfer.data.report.overview import say_overview
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
+from siamtransfer.evaluation.branch_of_test import open_test_branch, protocol_of_test, provenance_of_test
 from siamtransfer.evaluation.config import EvaluationConfig
 from siamtransfer.evaluation.labelled_images import (
     count_workers,
@@ -30,6 +31,7 @@ from siamtransfer.evaluation.labelled_images import (
     names_of,
     open_images,
     require_channels,
+    require_columns,
 )
 from siamtransfer.evaluation.transform import choose_transform, recorded_config
 from siamtransfer.evaluation.unreadable import leave_out_unreadable
@@ -81,6 +83,7 @@ class FrozenModel:
         witness: what the batch norms say of the reading (see norm_witness.py), for the record; None where
             they were not asked.
         left_out: what the protocol says of images that could not be read (see unreadable.py).
+        for_test: the model with the backbone that sees the test images, where it is another.
     """
 
     source: str
@@ -94,6 +97,7 @@ class FrozenModel:
     workers: int
     witness: dict[str, Any] | None = None
     left_out: dict[str, Any] = field(default_factory=dict)
+    for_test: FrozenModel | None = None
 
     def features(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> Features:
         """The features of a labelled set, in its order; several selections of layers side by side.
@@ -122,6 +126,9 @@ class FrozenModel:
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
             **self._feature_settings,
+            **(
+                {} if self.for_test is None else protocol_of_test(self.for_test.read, self.for_test.transform)
+            ),
             **form_of(train, test),
             **self.left_out,
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
@@ -133,6 +140,7 @@ class FrozenModel:
         return {
             **frozen_provenance(self.source, self.read),
             **({"witness": self.witness} if self.witness else {}),
+            **({} if self.for_test is None else provenance_of_test(self.for_test.read)),
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint if self.test else None,
             **names_of(self.train, self.test),
@@ -236,6 +244,7 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
     recorded = recorded_config(read)
+    require_columns(config, recorded.get("data", {}))
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
         train, test = open_images(
             config.data, recorded.get("data", {}), source, labels_needed=config.labels_needed
@@ -243,8 +252,9 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     with collectives.own_pace("looking at the images"):
         if runtime.is_main:
             say_overview(train, test)
+    other = open_test_branch(source, config, read, test)
     if backbone is not None:
-        require_channels(source, backbone, train, *([test] if test else []))
+        require_channels(source, backbone, train, *([test] if test and other is None else []))
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
     if read is None and config.crop is None and config.resize is None:
@@ -257,9 +267,14 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         if read is not None and runtime.is_main:
             witness = _ask_witness(read, train, transform, runtime)
     left_out = readable.record
-    return FrozenModel(
+    model = FrozenModel(
         source, backbone, read, train, test, transform, runtime, config, workers, witness, left_out
     )
+    if other is not None and test is not None:
+        seen = choose_transform(other[1], test.image_size, crop=config.crop, resize=config.resize)
+        other[0].to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.for_test = replace(model, backbone=other[0], read=other[1], transform=seen)
+    return model
 
 
 def _ask_witness(
@@ -300,7 +315,7 @@ def features_of(model: FrozenModel) -> LabelledFeatures:
     """The features of both parts of the images of a backbone."""
     layers = [model.config.layers]
     train = model.features(model.train, layers)
-    test = model.features(model.test, layers) if model.test else None
+    test = (model.for_test or model).features(model.test, layers) if model.test else None
     with collectives.own_pace("fingerprinting the images"):
         provenance = model.provenance
     return LabelledFeatures(train, test, model.protocol, provenance, (model.train, model.test), model)

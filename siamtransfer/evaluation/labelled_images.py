@@ -18,7 +18,7 @@ from siamtransfer.data.recorded_form import form_as_recorded
 from siamtransfer.data.registry import NAMED
 from siamtransfer.data.subset import Subset
 from siamtransfer.distributed.runtime import Runtime, cpu_count
-from siamtransfer.evaluation.config import EvaluationData
+from siamtransfer.evaluation.config import EvaluationConfig, EvaluationData
 from siamtransfer.utils.errors import UserError
 
 CLASSES_RECORDED = 1000  # names of classes in a record, which has the number of all
@@ -41,11 +41,32 @@ def open_images(
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
         keys = ("name", "root", "list_file", "test_split", "parts", "size", "count")
+        keys += ("columns", "column_channels", "frames_gap")
         known = {key: recorded[key] for key in keys if recorded.get(key) is not None}
         options = known | form_as_recorded(recorded, recorded["name"]) | options
     opened = open_labelled if labels_needed else open_pair
     train, test = opened(options.pop("name"), **options)
     return (train if data.few is None else draw_few(train, data.few)), test
+
+
+def require_columns(config: EvaluationConfig, recorded: dict[str, Any]) -> None:
+    """Raises UserError where the backbone of a second column is asked for and the images are pairs of which
+    no column is named: it must not be scored on the first one's by accident."""
+    data = config.data
+    name = data.name or recorded.get("name")
+    if name not in NAMED or "columns" not in NAMED[name].takes:
+        return
+    if config.branch == "second" and data.column is None:
+        raise UserError(
+            f"--branch second is of the second column of {name}: name the column whose images it sees by "
+            "--data.column"
+        )
+    other = config.branch_of_test
+    if other != config.branch and other in ("second", "column") and data.test_column is None:
+        raise UserError(
+            f"--test-branch {other} is of the second column of {name}: name the column whose images it sees "
+            "by --data.test-column"
+        )
 
 
 def draw_few(images: ImageSet, count: int) -> Subset:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from siamtransfer.data import open_labelled
 from siamtransfer.utils.errors import UserError
@@ -56,3 +57,21 @@ def test_sets_without_labels_and_parts_of_other_classes_are_refused(
     (root / "test" / "left").rename(root / "test" / "right")
     with pytest.raises(UserError, match=r"not among those of train \(right\)"):
         open_labelled("folder", root=root)
+
+
+def test_test_images_may_lie_in_another_folder_or_list(tmp_path: Path) -> None:
+    for camera, classes in (("a", ("cat", "dog", "eel")), ("b", ("dog", "eel"))):
+        for name in classes:
+            (tmp_path / camera / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / camera / name / f"{camera}.png")
+    train, test = open_labelled("folder", root=tmp_path / "a", test_root=tmp_path / "b")
+    assert train.classes == ("cat", "dog", "eel") and test is not None and test.classes == train.classes
+    assert test.labels is not None and test.labels.tolist() == [1, 2]
+    (tmp_path / "a.csv").write_text("a/cat/a.png,cat\na/dog/a.png,dog\na/eel/a.png,eel\n")
+    (tmp_path / "b.csv").write_text("b/eel/b.png,eel\n")
+    train, test = open_labelled("list", list_file=tmp_path / "a.csv", test_list_file=tmp_path / "b.csv")
+    assert test is not None and test.labels is not None and test.labels.tolist() == [2]
+    with pytest.raises(UserError, match=r"data\.test_root and data\.test_list_file name the images of train"):
+        open_labelled("list", list_file=tmp_path / "a.csv", test_list_file=f"{tmp_path}/b/../a.csv")
+    with pytest.raises(UserError, match=r"data\.column 1 is of a set of pairs, and list is none"):
+        open_labelled("list", list_file=tmp_path / "a.csv", column="1")

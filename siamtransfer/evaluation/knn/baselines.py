@@ -32,6 +32,10 @@ def baselines_wanted(config: KnnConfig, data: LabelledFeatures) -> bool:
         if config.baselines:
             raise UserError("--baselines needs images: give a checkpoint and a set instead of feature files")
         return False
+    if data.model.for_test is not None and channels_of(data.images[0]) != channels_of(data.images[1]):
+        if config.baselines:
+            raise UserError("--baselines compare images of one number of channels: leave it out")
+        return False
     if config.baselines is not None:
         return config.baselines
     train, test = data.images

@@ -22,6 +22,10 @@ class KnnConfig(OneCheckpointConfig):
     """Numbers of neighbours; one above what the bank has becomes that, with a remark."""
     temperature: list[float] = field(default_factory=lambda: [0.07])
     """Temperatures of the vote."""
+    test_branch: str | None = None
+    """Which backbone of the checkpoint sees the test images, where it is another: second, for those of the
+    second column, where each has a trunk or batch norms of its own; column: that one where the checkpoint
+    has it, else the one for both; null: that of branch."""
     uniform: bool = False
     """Also count every neighbour alike."""
     metric: NeighbourMetric = "cosine"
@@ -43,8 +47,15 @@ class KnnConfig(OneCheckpointConfig):
     """Also score raw pixels, the untrained network and guessing on the same images, and warn where the
     checkpoint does not beat raw pixels; null: for small sets of your own and embedded ones."""
 
+    @property
+    def branch_of_test(self) -> str | None:
+        """`test_branch`, by default `branch`."""
+        return self.test_branch or self.branch
+
     def check(self) -> None:
         super().check()
+        if self.test_branch is not None and (self.feature_files or "pixels" in self.sources):
+            raise UserError("--test-branch is of a checkpoint's backbones, and none is given: leave it out")
         if not self.k or min(self.k) < 1:
             raise UserError("--k must be at least 1")
         if not self.temperature or min(self.temperature) <= 0:
