@@ -150,10 +150,12 @@ def _one_strength(names: Sequence[str]) -> list[str]:
 
 def comparable(record: dict[str, Any], metric: str) -> dict[str, Any]:
     """The record with the part of its protocol that the number `metric` depends on: of `diagnose` without
-    what it counted of each network, and without the recipe of views where no views are measured."""
+    what it counted of each network, without the recipe of views where no views are measured, and without the
+    transformations where no transformed images are."""
     if record["task"] != "diagnose":
         return record
     left_out = {"measured"} if metric.startswith(_OF_VIEWS) else {"measured", "recipe"}
+    left_out |= set() if metric.startswith("invariance/") else {"invariance"}
     protocol = {key: value for key, value in record["protocol"].items() if key not in left_out}
     return {**record, "protocol": protocol}
 

@@ -4,6 +4,7 @@
     siamtransfer diagnose runs/a/checkpoint.pth runs/b/checkpoint.pth random:resnet50 --spectrum spectra.png
     siamtransfer diagnose swav.pth.tar --data.name imagenet --data.root /data/imagenet --views 50
     siamtransfer diagnose --train-features train.npz --test-features test.npz      features of any framework
+    siamtransfer diagnose CKPT --invariance            and how far features move when images are transformed
     siamtransfer diagnose a.pth b.pth c.pth --accuracy 57.1 60.2 55.0              are the rules reliable?
 
 A number is called NAME/backbone or NAME/projection for what it was measured on: of our own checkpoints the

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.pictures import write_parts
 from support.small_runs import complete, newest
 
 from siamtransfer.backbones.architecture import build_backbone
@@ -25,11 +26,13 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.projector import project, read_projector
 from siamtransfer.evaluation.diagnostics.representation import GUIDE
+from siamtransfer.evaluation.invariance.strengths import SCALES
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.features.extract import Transform, extract, extract_pixels
 from siamtransfer.methods import METHODS, section_of
 from siamtransfer.metrics import spread
 from siamtransfer.programs.diagnose import main
+from siamtransfer.programs.invariance import main as invariance
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.recipes import recipe
 
@@ -430,3 +433,28 @@ def test_help_says_what_is_what(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for word in ("--views", "--spectrum", "NAME/projection", "--layers"):
         assert word in said
+
+
+def test_invariance_is_that_of_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = {name: SCALES[name] for name in ("rotation", "grey")}
+    monkeypatch.setattr("siamtransfer.evaluation.invariance.config.SCALES", some)
+    write_parts(tmp_path / "set")
+    images = [
+        "--data.name=folder",
+        f"--data.root={tmp_path / 'set'}",
+        "--crop=16",
+        "--resize=18",
+        "--cache=none",
+    ]
+    networks = [f"{RANDOM}:seed={seed}" for seed in (1, 2)]
+    both = score(*networks, *images, "--invariance", "--seed=3")
+    alone = invariance([networks[1], *images, "--device=cpu", "--seed=3"])
+    assert alone is not None
+    shared = {f"2/{name}": value for name, value in alone["metrics"].items()}
+    assert len(shared) > 100
+    assert {name: both["metrics"][name] for name in shared} == pytest.approx(shared, abs=1e-9)
+    assert both["metrics"]["1/invariance/mean/relative"] != both["metrics"]["2/invariance/mean/relative"]
+    for key in ("strengths", "test_images", "bank_images", "k"):
+        assert both["protocol"]["invariance"][key] == alone["protocol"][key]
+    files = ("--train-features=a.npz", "--test-features=b.npz")
+    assert "hold none: leave it out" in refused(*files, "--invariance")

@@ -20,6 +20,7 @@ from support.report_records import (
     make_predictions,
     write_board,
     write_classification,
+    write_invariance,
     write_robustness,
     write_run,
 )
@@ -35,6 +36,7 @@ from siamtransfer.reports.sections.classes import classes_section
 from siamtransfer.reports.sections.confusions import confused_pairs, confusions_section
 from siamtransfer.reports.sections.cost import cost_section
 from siamtransfer.reports.sections.every import every_section
+from siamtransfer.reports.sections.invariance import invariance_section
 from siamtransfer.reports.sections.scores import scores_section
 from siamtransfer.reports.sections.shifted import shifted_section
 from siamtransfer.reports.sources import Sources, gather
@@ -47,6 +49,7 @@ SECTIONS = (
     confusions_section,
     calibration_section,
     shifted_section,
+    invariance_section,
     cost_section,
 )
 
@@ -59,6 +62,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     for number in range(3):
         write_robustness(
             folder / f"backbone-{number}/robustness.json", f"backbone-{number}", 90 - 10 * number
+        )
+        write_invariance(
+            folder / f"backbone-{number}/invariance.json",
+            f"backbone-{number}",
+            80 - 10 * number,
+            0.4 + number / 10,
         )
     return gather([folder], ReportOptions())
 
@@ -219,6 +228,25 @@ def test_corruptions_are_lines_from_clean_images_on(sources: Sources) -> None:
         assert (first["name"], first["x"], first["y"]) == ("backbone-0", [0, 1, 3, 5], [90, 86, 78, 70])
     assert chart.views[1].figure["data"][0]["error_y"]["array"] == [2, 2, 2, 2]
     assert chart.views[0].table.rows[0] == ["backbone-0", 0, 90, None, None]
+
+
+def test_transformed_images_are_curves_beside_raw_pixels(sources: Sources) -> None:
+    moved, accuracy = made(invariance_section(sources)).context["charts"]
+    for chart in (moved, accuracy):
+        assert [view.name for view in chart.views] == ["rotation", "grey"]
+        names = [trace["name"] for trace in chart.views[0].figure["data"]]
+        assert names == ["backbone-0", "backbone-1", "backbone-2", "pixels"]  # pixels are the same for all
+    first, *_, pixels = moved.views[0].figure["data"]
+    assert (first["x"], first["y"]) == ([0, 15, 180], [0, 0.2, 0.4])
+    assert first["error_y"]["array"][1:] == [0.1, 0.1]
+    assert pixels["y"] == [0, 0.5, 1]
+    assert moved.views[0].figure["layout"]["xaxis"]["title"]["text"] == "strength: degrees, either way"
+    assert "backbone-0: 0.40 at strength 180 (95 % interval 0.3 to 0.5)" in moved.views[0].summary
+    last = accuracy.views[1].figure["data"][0]
+    assert (last["x"], last["y"]) == ([0, 0.5, 1], [80, 70, 60])
+    assert "backbone-0: 60.0 % at strength 1" in accuracy.views[1].summary
+    assert "80.0 % as they are" in accuracy.views[1].summary
+    assert accuracy.views[0].table.rows[-1] == ["pixels", 180, 20, 19.9, 20.1]
 
 
 def test_unknown_images_are_a_view_a_set_and_score(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from siamtransfer.metrics.intervals import wilson_interval
 from siamtransfer.records.predictions import Predictions
+from siamtransfer.records.sample_values import SampleValues
 from siamtransfer.training.journal import Journal
 from support.boards import SETTING as KNN
 from support.boards import write
@@ -85,6 +86,24 @@ def write_robustness(
     labels = make_labels(200, 2)
     kept = Predictions(labels, {"clean": np.where(np.arange(200) < 2 * clean, labels, 1 - labels)})
     write(path, "robustness", metrics | ends, kept, backbone, measured_set="clean")
+
+
+def write_invariance(path: Path, backbone: str, accuracy: float, moved: float) -> None:
+    """A record of images that are turned and greyed: features move by `moved` at the largest strength and by
+    half of it before, and kNN loses 10 points each time. Raw pixels move by 1 and 0.5, and have 20 %."""
+    metrics = {"invariance/clean/top1": accuracy, "baseline/pixels/invariance/clean/top1": 20.0}
+    for name, strengths in {"rotation": (15, 180), "grey": (0.5, 1)}.items():
+        for place, strength in enumerate(strengths, start=1):
+            version = f"invariance/{name}/strength={strength:g}"
+            metrics |= {f"{version}/relative": moved * place / 2, f"{version}/top1": accuracy - 10 * place}
+            metrics |= {f"baseline/pixels/{version}/relative": place / 2}
+            metrics |= {f"baseline/pixels/{version}/top1": 20.0}
+    ends = {f"{name}/ci95_low": value - 0.1 for name, value in metrics.items()}
+    ends |= {f"{name}/ci95_high": value + 0.1 for name, value in metrics.items()}
+    mean = {"invariance/mean/top1": accuracy - 15}
+    kept = SampleValues(np.arange(20), {"mean/top1": np.full(20, (accuracy - 15) / 100)})
+    units = {"rotation": "degrees, either way", "grey": "share of the colour that is lost"}
+    write(path, "invariance", metrics | ends | mean, kept, backbone, units=units)
 
 
 def write_run(folder: Path, steps: int = 2000, *, collapses: bool = False) -> None:

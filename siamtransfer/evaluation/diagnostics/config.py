@@ -26,6 +26,7 @@ class DiagnoseConfig(EvaluationConfig):
         "recipe",
         "accuracy",
         "spectrum",
+        "invariance",
     )
     positional: ClassVar[tuple[str, ...]] = ("checkpoints",)
 
@@ -49,6 +50,9 @@ class DiagnoseConfig(EvaluationConfig):
     """An accuracy of each checkpoint, to see how far the label-free rules can be trusted."""
     spectrum: str | None = None
     """Draw the covariances' spectra there (OUT.png)."""
+    invariance: bool = False
+    """Also follow the backbone's features through transformed images, as `siamtransfer invariance` does by
+    default, with --seed."""
 
     @property
     def sources(self) -> list[str]:
@@ -66,6 +70,8 @@ class DiagnoseConfig(EvaluationConfig):
             recipe(self.recipe)
             if self.feature_files:
                 raise UserError("--recipe makes views of images, and feature files hold none: leave it out")
+        if self.invariance and self.feature_files:
+            raise UserError("--invariance transforms images, and feature files hold none: leave it out")
         if self.accuracy is not None and not 2 <= len(self.accuracy) == len(self.checkpoints):
             raise UserError(
                 f"--accuracy gives {len(self.accuracy)} numbers for {len(self.checkpoints)} checkpoints: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,6 +22,10 @@ from siamtransfer.evaluation.diagnostics.representation import (
 )
 from siamtransfer.evaluation.diagnostics.selection import choose, score_rules, validity
 from siamtransfer.evaluation.evaluator import join_metrics
+from siamtransfer.evaluation.frozen_model import FrozenModel
+from siamtransfer.evaluation.invariance.config import InvarianceConfig
+from siamtransfer.evaluation.invariance.evaluate import Invariance, measure_invariance
+from siamtransfer.evaluation.invariance.table import say_table as say_invariance
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on_features
 from siamtransfer.records.result import Result
 from siamtransfer.utils.log import say
@@ -37,9 +42,28 @@ def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Result | None:
         finds.
     """
     models = extract_checkpoints(config, runtime) or [read_files(config, runtime)]
+    followed = [_follow(model.frozen, config) for model in models if model.frozen and config.invariance]
     if not runtime.is_main:
         return None
-    return measure_models(models, config, runtime.device)
+    result = measure_models(models, config, runtime.device)
+    found = [one for one in followed if one is not None]
+    if not found:
+        return result
+    for model, one in zip(models, found, strict=True):
+        say(f"{model.name}:")
+        say_invariance(one.measured, one.strengths)
+    metrics = join_metrics([one.metrics for one in found])
+    protocol = {**result.protocol, "invariance": found[0].protocol}
+    return replace(result, metrics=result.metrics | metrics, protocol=protocol)
+
+
+def _follow(model: FrozenModel, config: DiagnoseConfig) -> Invariance | None:
+    """What the invariance evaluator measures by default; None on all ranks but the first.
+
+    Raises:
+        UserError: see `measure_invariance`.
+    """
+    return measure_invariance(model, InvarianceConfig(seed=config.seed))
 
 
 def measure_models(models: Sequence[ModelFeatures], config: DiagnoseConfig, device: torch.device) -> Result:

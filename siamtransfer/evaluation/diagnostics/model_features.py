@@ -44,6 +44,8 @@ class ModelFeatures:
     representations: dict[str, Representation]
     protocol: dict[str, Any]
     provenance: dict[str, Any]
+    frozen: FrozenModel | None = None
+    """The network; None of feature files."""
 
 
 def extract_checkpoints(config: DiagnoseConfig, runtime: Runtime) -> list[ModelFeatures]:
@@ -114,7 +116,7 @@ def _extract_model(
         "recipe": recipe.name if views is not None else None,
         "measured": {name: _size(each) for name, each in representations.items()},
     }
-    return ModelFeatures(model.source, representations, protocol, model.provenance)
+    return ModelFeatures(model.source, representations, protocol, model.provenance, model)
 
 
 def _project(projector: nn.Module, backbone: Representation, runtime: Runtime) -> Representation:

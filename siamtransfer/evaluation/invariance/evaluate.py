@@ -116,7 +116,7 @@ def measure_invariance(model: FrozenModel, config: InvarianceConfig) -> Invarian
         strengths,
         Vote(k, config.temperature, runtime),
         seed=config.seed,
-        batch=config.forward_batch_size,
+        batch=model.config.forward_batch_size,
     )
     if not followed:
         return None

@@ -13,6 +13,7 @@ from siamtransfer.reports.sections.curves import curves_section
 from siamtransfer.reports.sections.every import every_section
 from siamtransfer.reports.sections.files import files_section
 from siamtransfer.reports.sections.gallery import gallery_section
+from siamtransfer.reports.sections.invariance import invariance_section
 from siamtransfer.reports.sections.map import map_section
 from siamtransfer.reports.sections.numbers import numbers_section
 from siamtransfer.reports.sections.pictures import pictures_section
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[Sources], Section | None], ...] = (
     confusions_section,
     calibration_section,
     shifted_section,
+    invariance_section,
     cost_section,
     pictures_section,
     protocols_section,
