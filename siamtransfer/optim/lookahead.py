@@ -53,7 +53,7 @@ class Lookahead:
             begun = [weight for weight in group["params"] if SLOW in optimizer.state.get(weight, {})]
             if group[COUNT] % self.every or not begun:
                 continue
-            slow = [local(optimizer.state[weight][SLOW]) for weight in begun]
+            behind = [local(optimizer.state[weight][SLOW]) for weight in begun]
             fast = [local(weight) for weight in begun]
-            torch._foreach_lerp_(slow, fast, self.share)
-            torch._foreach_copy_(fast, slow)
+            torch._foreach_lerp_(behind, fast, self.share)
+            torch._foreach_copy_(fast, behind)

@@ -133,6 +133,11 @@ class SimSiamVariantsConfig(SimSiamConfig):
                 f"simsiam_variants.projector_pca {self.projector_pca} knows one projector, and "
                 "simsiam_variants.columns.heads all makes two: leave one of them out"
             )
+        if self.projector_norm == "group-ws":
+            raise UserError(
+                f"simsiam_variants.projector_pca {self.projector_pca} sets weights that "
+                "simsiam_variants.projector_norm group-ws standardises: leave one of them out"
+            )
         if self.projector_rank >= 2 * batch:
             raise UserError(
                 f"simsiam_variants.projector_rank {self.projector_rank} asks for more principal components "

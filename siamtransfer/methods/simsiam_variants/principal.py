@@ -26,6 +26,8 @@ def set_factors(projectors: list[nn.Sequential], features: list[Tensor]) -> None
     head = projector[:position]
     x = collectives.all_gather(torch.cat([head(h.detach()) for h in features]))
     first, second = projector[position], projector[position + 1]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
     # float64: the directions of small variance would otherwise depend on rounding.
     x, w1, w2 = (tensor.double() for tensor in (x, first.weight, second.weight))
     mean = x.mean(dim=0)

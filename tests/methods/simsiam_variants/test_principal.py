@@ -108,6 +108,10 @@ def test_a_fit_is_made_once_in_a_step_and_a_second_network_gets_it():
             r"projector_rank 16 asks for more .* of 8 images have: lower it to 15 or less, or raise optim",
         ),
         (
+            {"projector_pca": "start", "projector_rank": 4, "projector_norm": "group-ws"},
+            r"projector_pca start sets weights that .*group-ws standardises: leave one of them out",
+        ),
+        (
             {"projector_pca": "refit", "projector_rank": 4, "columns": ColumnsConfig(heads="all")},
             r"projector_pca refit knows one projector, and .*heads all makes two: leave one of them out",
         ),
