@@ -32,9 +32,13 @@ def resample(images: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def resampled_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """float64[R]: the mean of values float64[n] in each resample, weights int32[R, n]."""
-    means: np.ndarray = weights @ values / len(values)
-    return means
+    """float64[R, V]: the mean of each column of values float64[n, V] in each resample weights int32[R, n]."""
+    rows = max(1, _CHUNK // len(values))
+    means = [
+        weights[begin : begin + rows].astype(np.float64) @ values / len(values)
+        for begin in range(0, len(weights), rows)
+    ]
+    return np.concatenate(means)
 
 
 def cosine_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:

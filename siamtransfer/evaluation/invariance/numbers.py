@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Measured:
         metrics = {"class_distance": self.classes.value}
         metrics |= _with_ends(f"{CLEAN}/top1", *self.clean())
         for group in groups:
-            distance, drawn = self.distance(group).mean(), self._drawn_distance(group)
+            distance, drawn = self.distance(group).mean(), _mean(self._drawn_distances, group)
             metrics |= _with_ends(f"{group.name}/cosine", 1 - distance, 1 - drawn)
             metrics |= _with_ends(f"{group.name}/relative", *self.relative(group))
             metrics |= _with_ends(f"{group.name}/top1", *self.top1(group))
@@ -88,25 +89,29 @@ class Measured:
             return math.nan, np.full(len(self.weights), math.nan)
         return (
             float(self.distance(group).mean() / self.classes.value),
-            self._drawn_distance(group) / self.classes.drawn,
+            _mean(self._drawn_distances, group) / self.classes.drawn,
         )
 
     def right(self, group: Group) -> np.ndarray:
         """float64[n]: the share of the versions in which the neighbours of an image name its class."""
-        return _mean(self.followed.right, group)
+        return _mean(self.followed.right, group).clip(max=1)  # the weights' sum may be above by rounding
 
     def top1(self, group: Group) -> tuple[float, np.ndarray]:
         """The share of right votes in percent, and that of each resample, float64[R]."""
-        right = self.right(group)
-        return 100 * float(right.mean()), 100 * resampled_means(self.weights, right)
+        return 100 * float(self.right(group).mean()), 100 * _mean(self._drawn_right, group)
 
     def clean(self) -> tuple[float, np.ndarray]:
         """`top1` of the images as they are."""
-        right = self.followed.clean.astype(np.float64)
-        return 100 * float(right.mean()), 100 * resampled_means(self.weights, right)
+        right = self.followed.clean.astype(np.float64)[:, None]
+        return 100 * float(right.mean()), 100 * resampled_means(self.weights, right)[:, 0]
 
-    def _drawn_distance(self, group: Group) -> np.ndarray:
-        return resampled_means(self.weights, self.distance(group))
+    @cached_property
+    def _drawn_distances(self) -> dict[Version, np.ndarray]:
+        return _drawn(self.weights, self.followed.distances)
+
+    @cached_property
+    def _drawn_right(self) -> dict[Version, np.ndarray]:
+        return _drawn(self.weights, self.followed.right)
 
 
 def measure(followed: Sequence[Followed], labels: np.ndarray, resamples: int, seed: int) -> list[Measured]:
@@ -146,8 +151,14 @@ def sample_values(ours: Measured, groups: Sequence[Group], places: np.ndarray) -
     return SampleValues(places, settings | {f"{group.name}/top1": ours.right(group) for group in groups})
 
 
+def _drawn(weights: np.ndarray, values: Mapping[Version, np.ndarray]) -> dict[Version, np.ndarray]:
+    """float64[R] of each version: the mean of its values [n] in each resample."""
+    columns = np.stack([each.astype(np.float64) for each in values.values()], axis=1)
+    return dict(zip(values, resampled_means(weights, columns).T, strict=True))
+
+
 def _mean(values: Mapping[Version, np.ndarray], group: Group) -> np.ndarray:
-    """float64[n]: the weighted mean over the versions of a group."""
+    """float64[n] or [R]: the weighted mean over the versions of a group."""
     total = np.zeros(len(next(iter(values.values()))))
     for version, weight in group.weights.items():
         total += weight * values[version]

@@ -13,6 +13,7 @@ from siamtransfer.evaluation.invariance.movement import (
     resampled_means,
 )
 from siamtransfer.evaluation.invariance.numbers import Group, all_metrics, groups_of, measure, sample_values
+from siamtransfer.evaluation.invariance.strengths import SCALES
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -65,8 +66,9 @@ def test_resamples_draw_as_many_images_as_there_are() -> None:
     assert np.array_equal(weights, resample(50, 300, 3))
     assert not np.array_equal(weights, resample(50, 300, 4))
     values = np.random.default_rng(1).normal(size=50)
-    means = resampled_means(weights, values)
+    means, doubled = resampled_means(weights, np.stack([values, 2 * values], axis=1)).T
     assert means[5] == pytest.approx(np.repeat(values, weights[5]).mean())
+    np.testing.assert_allclose(doubled, 2 * means)
     assert means.std() == pytest.approx(values.std() / np.sqrt(50), rel=0.15)
 
 
@@ -119,6 +121,16 @@ def test_the_numbers_of_hand(features: np.ndarray) -> None:
     assert not any(name.startswith("baseline/pixels/invariance/minus") for name in metrics)
     values = sample_values(measured[0], groups, np.arange(12))
     assert 100 * values.settings["mean/top1"].mean() == pytest.approx(metrics["invariance/mean/top1"])
+
+
+def test_an_image_that_is_always_right_has_a_share_of_1_and_no_more(features: np.ndarray) -> None:
+    strengths = {name: scale.strengths for name, scale in SCALES.items()}
+    versions = [(name, strength) for name, values in strengths.items() for strength in values]
+    everything = {version: np.ones(12, bool) for version in versions}
+    moved = {version: np.zeros(12) for version in versions}
+    (one,) = measure([Followed("", features, LABELS >= 0, moved, everything)], LABELS, 100, 0)
+    values = sample_values(one, groups_of(strengths), np.arange(12))
+    assert all(share.max() <= 1 and share.min() > 1 - 1e-12 for share in values.settings.values())
 
 
 def test_a_collapsed_network_has_no_relative_distance() -> None:
