@@ -259,8 +259,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(words)
     if options.patience < 1:
         raise UserError(f"--patience is {options.patience}; an alarm needs one check at least")
-    how = {"first": options.first, "patience": options.patience, "margin": options.margin}
-    given = [(folder, None) for folder in options.runs]
+    how: dict[str, Any] = {"first": options.first, "patience": options.patience, "margin": options.margin}
+    given: list[tuple[Path, bool | None]] = [(folder, None) for folder in options.runs]
     given += [(folder, False) for folder in options.healthy] + [
         (folder, True) for folder in options.collapsed
     ]

@@ -68,7 +68,11 @@ def test_heads_do_not_look_at_other_images(name: str) -> None:
         assert float(rows_of_a_head(head, z).abs().max()) < 1e-12
     loss = method(some_views()).loss
     loss.backward()
-    assert all(float(p.grad.abs().max()) > 0 for p in method.projector.parameters() if p.grad is not None)
+    assert all(
+        float(p.grad.abs().max()) > 0
+        for p in method.get_submodule("projector").parameters()
+        if p.grad is not None
+    )
 
 
 @pytest.mark.parametrize("place", ["projector", "predictor"])
@@ -83,13 +87,13 @@ def test_the_two_heads_are_chosen_one_by_one(place: str, kind: HeadNorm) -> None
 
 def test_the_target_of_byol_has_the_same_norms() -> None:
     method = small("byol", projector_norm="layer")
-    assert kinds_in(method.target_projector) == kinds_in(method.projector)
-    assert "LayerNorm" in kinds_in(method.target_projector)
+    assert kinds_in(method.get_submodule("target_projector")) == kinds_in(method.get_submodule("projector"))
+    assert "LayerNorm" in kinds_in(method.get_submodule("target_projector"))
 
 
 def test_simclr_without_norms_has_none() -> None:
     method = small("simclr", projector_norm="none", output_norm="none")
-    assert kinds_in(method.projector) == ["Linear", "ReLU", "Linear"]
+    assert kinds_in(method.get_submodule("projector")) == ["Linear", "ReLU", "Linear"]
 
 
 @pytest.mark.parametrize(
