@@ -74,7 +74,7 @@ def measure(cell: Cell) -> None:
     Raises:
         UserError: a setting does not allow the run.
     """
-    from siamtransfer import pretrain
+    from siamtransfer.api import pretrain
     from siamtransfer.config import PretrainConfig
     from siamtransfer.programs.pretrain import main as program
 
