@@ -75,12 +75,11 @@ def measure(cell: Cell) -> None:
         UserError: a setting does not allow the run.
     """
     from siamtransfer.api import pretrain
+    from siamtransfer.cli import Command
     from siamtransfer.config import PretrainConfig
-    from siamtransfer.programs.pretrain import main as program
 
     began = time.monotonic()
-    config = program.parse(cell.words)
-    assert isinstance(config, PretrainConfig)
+    config = Command("experiments", PretrainConfig, lambda _: None, "").parse(cell.words)
     result = pretrain(config, resume=True)
     assert result is not None
     numbers = {name: value for name, value in result.metrics.items() if "top1" in name}
