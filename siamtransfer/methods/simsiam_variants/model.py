@@ -151,8 +151,10 @@ class SimSiamVariants(SimSiam):
         if not self.fit_due:
             return
         self.fit_due = False  # once in a step, also with several micro-batches
-        copies = [self.target_projector] if self.config.target.fraction else []
-        set_factors([self.projector, *copies], h)
+        projectors: list[nn.Module] = [self.projector]
+        if self.config.target.fraction:
+            projectors.append(self.target_projector)
+        set_factors(projectors, h)
 
     @torch.no_grad()
     def numbers(self, z: list[Tensor], terms: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ computes what it did before for inputs in x̄ + span(V), and loses the direction
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +20,11 @@ from siamtransfer.methods.parts.precision import no_tf32
 
 
 @torch.no_grad()
-def set_factors(projectors: list[nn.Sequential], features: list[Tensor]) -> None:
+def set_factors(projectors: Sequence[nn.Module], features: list[Tensor]) -> None:
     """Sets the factors of the first projector from the inputs that `features` h[N,D] give its last layer, and
     those of the others (a momentum copy) to equal ones."""
-    projector = projectors[0]
+    sequences = [projector for projector in projectors if isinstance(projector, nn.Sequential)]
+    projector = sequences[0]
     position = _factors(projector)
     head = projector[:position]
     x = collectives.all_gather(torch.cat([head(h.detach()) for h in features]))
@@ -34,10 +37,10 @@ def set_factors(projectors: list[nn.Sequential], features: list[Tensor]) -> None
     directions = principal_directions(x - mean, len(w1))
     collectives.broadcast(directions)
     product = w2 @ w1
-    second.bias += (product @ (mean - directions @ (directions.T @ mean))).to(second.bias.dtype)
+    second.bias.add_(product @ (mean - directions @ (directions.T @ mean)))
     second.weight.copy_(product @ directions)
     first.weight.copy_(directions.T)
-    for other in projectors[1:]:
+    for other in sequences[1:]:
         for copied, source in zip(other[position : position + 2], (first, second), strict=True):
             copied.load_state_dict(source.state_dict())
 
