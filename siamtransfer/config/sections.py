@@ -25,7 +25,7 @@ class DataConfig:
     """Which images."""
 
     name: str = "imagenet"
-    """fashion-scenes, fashion-objects, fashion-pairs, fashion-frames (all embedded), cifar10, cifar100, stl10,
+    """fashion-scenes, fashion-objects, fashion-pairs, fashion-frames (embedded), cifar10, cifar100, stl10,
     fashion-mnist, imagenet, folder (one folder a class), flat (any folder, no labels), list (a text file of
     paths), pairs (a table of paths in two columns, or frames of videos), shards (tar files), zip, parquet or
     huggingface (a folder of save_to_disk); auto: what data.root holds."""
@@ -42,7 +42,7 @@ class DataConfig:
     """Columns of a set of pairs, by header or by number from 1, in the order of the views, which are cut from
     them in turn; one alone is a set without pairs. null: all that name images."""
     pair_order: Literal["columns", "random"] | None = None
-    """columns or null: view 1 is cut from the first column, view 2 from the second, and so on in turn; random:
+    """columns or null: view 1 is cut from the first column, view 2 from the second, and so on; random:
     in an order that is drawn for each pair and epoch."""
     column_channels: list[int] | None = None
     """data.channels of each column, as [3, 1], where they differ; then each column needs a trunk of its own

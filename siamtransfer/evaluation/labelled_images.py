@@ -27,6 +27,13 @@ NOT_OF_THE_SET = ("workers", "unreadable", "max_unreadable", "few")
 """Options of EvaluationData that say how a set is read, and not which it is."""
 
 
+OF_THE_SET = (
+    *("name", "root", "list_file", "test_split", "parts", "size", "count"),
+    *("columns", "column_channels", "frames_gap"),
+)
+"""Options that a checkpoint records of its set, and that an evaluation takes over where it names none."""
+
+
 def open_images(
     data: EvaluationData, recorded: dict[str, Any], source: str, *, labels_needed: bool = True
 ) -> tuple[ImageSet, ImageSet | None]:
@@ -40,9 +47,7 @@ def open_images(
     if "name" not in options:
         if not recorded.get("name"):
             raise UserError(f"{source} does not say which images to score it on: name them with --data.name")
-        keys = ("name", "root", "list_file", "test_split", "parts", "size", "count")
-        keys += ("columns", "column_channels", "frames_gap")
-        known = {key: recorded[key] for key in keys if recorded.get(key) is not None}
+        known = {key: recorded[key] for key in OF_THE_SET if recorded.get(key) is not None}
         options = known | form_as_recorded(recorded, recorded["name"]) | options
     opened = open_labelled if labels_needed else open_pair
     train, test = opened(options.pop("name"), **options)

@@ -58,6 +58,8 @@ def draw(suite: ExperimentSuite, picture: Picture, records: Records, file: Path)
 
 def stack(records: Sequence[CellRecord], curve: str) -> tuple[np.ndarray, np.ndarray]:
     """The steps[T] that all records share, and the values[R, T] of the curve in those that have it."""
-    found = [dict(map(tuple, record.curves[curve])) for record in records if curve in record.curves]
+    found: list[dict[float, float]] = [
+        {point[0]: point[1] for point in record.curves[curve]} for record in records if curve in record.curves
+    ]
     steps = sorted(set.intersection(*map(set, found))) if found else []
     return np.array(steps), np.array([[points[step] for step in steps] for points in found])

@@ -134,7 +134,8 @@ def _pixels(model: FrozenModel, parts: Parts, name: str) -> Subject:
         with torch.inference_mode():
             return compute(crops)
 
-    return Subject(name, *features, forward)
+    bank, queries = features
+    return Subject(name, bank, queries, forward)
 
 
 class PixelFeatures(nn.Module):

@@ -96,7 +96,10 @@ def transformation_view(name: str, kind: Kind, measured: Sequence[Measurement]) 
     series = [
         Series(
             line.label,
-            *(list(column) for column in zip(*line.points, strict=True)),
+            [point.strength for point in line.points],
+            [point.value for point in line.points],
+            [point.low for point in line.points],
+            [point.high for point in line.points],
             markers=True,
             reference=line.is_baseline,
         )
@@ -158,7 +161,7 @@ def _line(label: str, prefix: str, measurement: Measurement, name: str, kind: Ki
 
 def _value_and_ends(metrics: Mapping[str, float | None], name: str) -> tuple[float, float, float]:
     value = metrics[name]
-    low, high = interval_of(name, metrics) or (math.nan, math.nan)
+    low, high = interval_of(name, dict(metrics)) or (math.nan, math.nan)
     return (math.nan if value is None else float(value)), low, high
 
 
