@@ -74,7 +74,7 @@ def test_addresses_are_torchvisions() -> None:
     assert list(weight_urls("resnet50")) == ["IMAGENET1K_V1", "IMAGENET1K_V2"]
     assert weight_urls("resnet50")["IMAGENET1K_V1"].endswith("/resnet50-0676ba61.pth")
     assert weight_urls("resnet50")["IMAGENET1K_V2"] == ResNet50_Weights.DEFAULT.url
-    for name in baselines.RESNETS:
+    for name in set(baselines.RESNETS) - set(baselines.WITHOUT_WEIGHTS):
         for address in weight_urls(name).values():
             assert address.rsplit("/", 1)[1].startswith(f"{name}-")
 

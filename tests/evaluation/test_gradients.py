@@ -508,8 +508,8 @@ def silence_predictors() -> None:
     """A fault: every predictor that is built answers zero."""
     original = state.build_method
 
-    def build_method(config: Any, network: Any) -> Method:
-        method = original(config, network)
+    def build_method(config: Any, *networks: Any) -> Method:
+        method = original(config, *networks)
         for parameter in method.get_submodule("predictor").parameters():
             parameter.detach().zero_()
         return method

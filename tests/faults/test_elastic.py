@@ -34,14 +34,14 @@ GENTLE = ["--optim.lr=0.02"]  # rounding grows with the rate, and ranks add in a
 
 def note_samples(path: Path, then: Callable[[], None] | None = None) -> None:
     """Appends the sample indices of every step that this process computes to `path`."""
-    original = images.augment_batch
+    original = images.pair_views
 
-    def augment_batch(batch: Any, *arguments: Any, **named: Any) -> Any:
+    def pair_views(batch: Any, *arguments: Any, **named: Any) -> Any:
         with path.open("a") as file:
             file.write(json.dumps(batch.index.tolist()) + "\n")
         return original(batch, *arguments, **named)
 
-    images.augment_batch = augment_batch
+    images.pair_views = pair_views
     if then is not None:
         then()
 

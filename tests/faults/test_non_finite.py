@@ -46,8 +46,8 @@ def test_fault_11_stops_before_the_update(what: str, tmp_path: Path, monkeypatch
     folder, methods = tmp_path / "run", []
     build = state.build_method
 
-    def build_and_note(config: Any, network: Any) -> Any:
-        methods.append(build(config, network))
+    def build_and_note(config: Any, *networks: Any) -> Any:
+        methods.append(build(config, *networks))
         return methods[-1]
 
     monkeypatch.setattr(state, "build_method", build_and_note)

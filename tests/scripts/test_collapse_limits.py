@@ -118,11 +118,9 @@ def test_records_of_experiments_are_read(tmp_path: Path) -> None:
 def test_labels_may_be_given(tmp_path: Path) -> None:
     healthy = write_run(tmp_path / "healthy", [0.7] * 4, [0.6] * 4)
     collapsed = write_run(tmp_path / "collapsed", [0.1] * 4, [0.9] * 4)
-    record = collapse_limits.main(["--healthy", str(healthy), "--collapsed", str(collapsed)])
-    assert record["metrics"]["std"] == pytest.approx(0.4)
-    assert record["metrics"]["rank share"] == pytest.approx(
-        0.6
-    )  # no collapsed run below: the lowest healthy one
+    limits = collapse_limits.main(["--healthy", str(healthy), "--collapsed", str(collapsed)])["metrics"]
+    assert limits["std"] == pytest.approx(0.4)
+    assert limits["rank share"] == pytest.approx(0.6), "no collapsed run is below: the lowest healthy one"
 
 
 def test_runs_that_cannot_be_used(tmp_path: Path) -> None:

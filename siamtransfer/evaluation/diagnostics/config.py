@@ -23,7 +23,6 @@ class DiagnoseConfig(EvaluationConfig):
         "sample",
         "images",
         "views",
-        "recipe",
         "accuracy",
         "spectrum",
         "invariance",

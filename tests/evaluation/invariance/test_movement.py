@@ -136,8 +136,8 @@ def test_an_image_that_is_always_right_has_a_share_of_1_and_no_more(features: np
 def test_a_collapsed_network_has_no_relative_distance() -> None:
     same = np.tile(unit(np.ones((1, 4))), (12, 1))
     (one,) = measure([followed("", same, (0.0, 0.0, 0.0))], LABELS, 100, 0)
-    metrics = one.metrics(groups_of(STRENGTHS))
+    numbers = one.metrics(groups_of(STRENGTHS))
     assert one.classes.is_collapsed
-    assert np.isnan(metrics["mean/relative"]) and np.isnan(metrics["mean/relative/ci95_low"])
-    assert metrics["mean/cosine"] == 1
+    assert np.isnan(numbers["mean/relative"]) and np.isnan(numbers["mean/relative/ci95_low"])
+    assert numbers["mean/cosine"] == 1
     assert np.isnan(one.relative(Group("x", {("rotation", 10.0): 1.0}))[0])
