@@ -18,6 +18,7 @@ from siamtransfer.experiments.tables import table
 from siamtransfer.utils.errors import UserError
 
 PAGE = paths.ROOT / "docs" / "EXPERIMENTS.md"
+SUITES = read_suites(paths.ROOT / "configs" / "experiments")
 
 
 def test_a_row_says_what_was_published_and_measured(tmp_path: Path) -> None:
@@ -87,9 +88,9 @@ def test_show_needs_records_alone(tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").exists()
 
 
-@pytest.mark.parametrize("name", read_suites(paths.ROOT / "configs" / "experiments"))
+@pytest.mark.parametrize("name", SUITES)
 def test_the_page_shows_the_records(name: str) -> None:
-    suite = read_suites(paths.ROOT / "configs" / "experiments")[name]
+    suite = SUITES[name]
     records = Records(paths.ROOT / "docs" / "experiments", suite)
     text = PAGE.read_text(encoding="utf-8")
     assert with_table(text, name, table(suite, records), str(PAGE)) == text, (
