@@ -77,7 +77,9 @@ def measure(cell: Cell) -> None:
     from siamtransfer.api import pretrain
     from siamtransfer.cli import Command
     from siamtransfer.config import PretrainConfig
+    from siamtransfer.utils.log import print_messages
 
+    print_messages()
     began = time.monotonic()
     config = Command("experiments", PretrainConfig, lambda _: None, "").parse(cell.words)
     result = pretrain(config, resume=True)
