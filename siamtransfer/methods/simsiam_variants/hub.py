@@ -3,7 +3,8 @@ and whitening. (The fourth part, a momentum encoder, is the option target.fracti
 
 The SimSiam paper calls its method a hub (arXiv 2011.10566, section 6): SimCLR without negatives, SwAV without
 online clustering, BYOL without the momentum encoder. The losses here have a factor τ, so that the pull to the
-target is as strong as SimSiam's at any temperature, and one learning rate serves all.
+target is as strong as SimSiam's at any temperature, and one learning rate serves all but clustering: codes of
+many prototypes pull less, and want a higher one.
 
 Legend: N rows of this rank, M of all ranks, d dimensions, p predictions, t targets, n(·) scales rows to unit
 length.
