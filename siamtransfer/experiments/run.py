@@ -21,7 +21,7 @@ from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say
 
-BEGIN, END = "<!-- table of {} -->", "<!-- end of {} -->"
+BEGIN, END = "<!-- suite {} -->", "<!-- end of suite {} -->"
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,11 @@ def test_the_picture_has_the_steps_that_all_seeds_share(tmp_path: Path) -> None:
 
 
 def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
-    page = "before\n<!-- table of rates -->\nold\n<!-- end of rates -->\nafter\n"
+    page = "before\n<!-- suite rates -->\nold\n<!-- end of suite rates -->\nafter\n"
     new = with_table(page, "rates", "| new |", "PAGE.md")
-    assert new == "before\n<!-- table of rates -->\n\n| new |\n<!-- end of rates -->\nafter\n"
+    assert new == "before\n<!-- suite rates -->\n\n| new |\n<!-- end of suite rates -->\nafter\n"
     assert with_table(new, "rates", "| new |", "PAGE.md") == new
-    with pytest.raises(UserError, match=r"PAGE\.md lacks the lines <!-- table of hub -->"):
+    with pytest.raises(UserError, match=r"PAGE\.md lacks the lines <!-- suite hub -->"):
         with_table(page, "hub", "", "PAGE.md")
 
 
@@ -82,7 +82,7 @@ def test_show_needs_records_alone(tmp_path: Path) -> None:
     suite = small_suite(tmp_path)
     Records(tmp_path, suite).add([record_of(suite[name], 0, 20.0) for name in ("slow", "fast")])
     page = tmp_path / "PAGE.md"
-    page.write_text("<!-- table of rates -->\n<!-- end of rates -->\n")
+    page.write_text("<!-- suite rates -->\n<!-- end of suite rates -->\n")
     show(suite, Places(tmp_path / "no-runs", tmp_path, page))
     assert "| `slow` |" in page.read_text()
     assert (tmp_path / "loss.png").exists()
