@@ -19,7 +19,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from measuring import HERE
+from measuring import HERE, take_options
 
 from siamtransfer.cli import run
 from siamtransfer.distributed.runtime import cpu_count
@@ -124,13 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--page", type=Path, default=PAGE, help="page of tables (default: docs/EXPERIMENTS.md)"
     )
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="for pretrain/main.py, in every run; may be given several times",
-    )
+    take_options(parser)
     return parser
 
 

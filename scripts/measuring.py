@@ -68,6 +68,12 @@ def parser_of(description: str | None, *, kind: str, runs: str) -> argparse.Argu
     parser.add_argument("names", nargs="*", help=f"{kind}s; without any, all; `none` for none")
     parser.add_argument("--runs", type=Path, default=Path(runs), help=f"folder of the runs (default: {runs})")
     parser.add_argument("--table", type=Path, default=None, help="markdown to write")
+    take_options(parser)
+    return parser
+
+
+def take_options(parser: argparse.ArgumentParser) -> None:
+    """Lets a command line take settings for every run that it makes."""
     parser.add_argument(
         "--option",
         action="append",
@@ -75,7 +81,6 @@ def parser_of(description: str | None, *, kind: str, runs: str) -> argparse.Argu
         metavar="SECTION.KEY=VALUE",
         help="for pretrain/main.py, in every run; may be given several times",
     )
-    return parser
 
 
 def chosen(names: list[str], known: Collection[str], kind: str) -> list[str]:

@@ -4,7 +4,7 @@ of images: `shards`, `zip`, `parquet` or `huggingface`."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -288,11 +288,7 @@ def open_images(
     form = pixel_form(
         channels, bit_depth, value_range, axes, orientation, background, max_pixels, usual=entry.form
     )
-    for key, value in arguments.items():
-        if value is not None and key not in entry.takes:
-            raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
-        if value is None and key in entry.needs:
-            raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
+    _check_arguments(name, entry, arguments)
     at_least("data.frames_gap", frames_gap, 0)
     images = entry.open(
         OpenRequest(name, split, root, download, list_file, size, count, seed, parts or "auto", frames_gap)
@@ -301,6 +297,21 @@ def open_images(
         from siamtransfer.data.pair_columns import settle_columns
 
         return settle_columns(images, columns, form, channels, column_channels)
+    _give_form(images, entry, form, channels)
+    return images
+
+
+def _check_arguments(name: str, entry: NamedSet, arguments: Mapping[str, object]) -> None:
+    """Raises UserError for an argument that a set does not take, or for want of one that it needs."""
+    for key, value in arguments.items():
+        if value is not None and key not in entry.takes:
+            raise UserError(f"data.{key}: {name} ({entry.description}) does not take it; leave it out")
+        if value is None and key in entry.needs:
+            raise UserError(f"data.{key}: {name} ({entry.description}) needs it; {CURES[key]}")
+
+
+def _give_form(images: ImageSet, entry: NamedSet, form: PixelForm, channels: int | None) -> None:
+    """Says to an opened set how its pixels are read; what its files decide is looked up in them."""
     if "orientation" in entry.takes:
         from siamtransfer.data.containers.contained import ContainedImages
         from siamtransfer.data.folders import FileImages
@@ -312,7 +323,6 @@ def open_images(
             images.form = form
     elif channels is not None and isinstance(images, ArrayImages):
         images.keep_channels(channels)
-    return images
 
 
 def unknown_set(name: str) -> UserError:

@@ -344,8 +344,6 @@ def _read_files(config: EvaluationConfig, *, mapped: bool) -> LabelledFeatures:
         "test": config.test_features,
         "test_images": len(test.features),
     }
-    digests = {
-        "train_digest": digest_of_file(config.train_features),
-        "test_digest": digest_of_file(config.test_features),
-    }
+    files = {"train": config.train_features, "test": config.test_features}
+    digests = {f"{part}_digest": digest_of_file(file) for part, file in files.items()}
     return LabelledFeatures(train, test, protocol, digests)
