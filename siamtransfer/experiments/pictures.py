@@ -29,7 +29,8 @@ def draw(suite: ExperimentSuite, picture: Picture, records: Records, file: Path)
     columns = min(_COLUMNS, len(picture.curves))
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
     panels = np.atleast_1d(axes).ravel()
-    for axis, (curve, title) in zip(panels, picture.curves.items(), strict=False):
+    drawn_panels = panels[: len(picture.curves)]
+    for axis, (curve, title) in zip(drawn_panels, picture.curves.items(), strict=True):
         drawn = False
         for colour, (name, label) in enumerate(picture.cells.items()):
             found = list(records.all_of(suite[name]).values())

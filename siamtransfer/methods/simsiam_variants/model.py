@@ -69,8 +69,7 @@ class SimSiamVariants(SimSiam):
         if config.projector_pca != "none" and (config.projector_rank or 0) > backbone.dim:
             raise UserError(
                 f"simsiam_variants.projector_rank {config.projector_rank} is more than the {backbone.dim} "
-                "principal components that features of this backbone have: lower it, or leave projector_pca "
-                "out"
+                "principal components of this backbone's features: lower it, or leave projector_pca out"
             )
         self.fit_due = False
         self.uses_index = config.needs_index
