@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
         _list(suites, places)
         return None
     chosen = choose(asked.names, suites)
+    if not asked.page.is_file():
+        raise UserError(f"there is no page {asked.page} for the tables: name another by --page")
     if asked.option and asked.records == RECORDS:
         raise UserError(
             "--option makes other experiments than those of the records: name another folder by --records"

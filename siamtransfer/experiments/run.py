@@ -117,10 +117,12 @@ def measure_again(suite: ExperimentSuite, count: int, places: Places, draw_seed:
     """Measures random cells that have records a second time, in a folder of its own; returns how many.
 
     Raises:
-        UserError: a number or a curve is another one; names cell and numbers.
+        UserError: there is no record, or a number or a curve is another one; names cell and numbers.
     """
     records = Records(places.records, suite)
     known = [record for experiment in suite.experiments for record in records.all_of(experiment).values()]
+    if not known:
+        raise UserError(f"{records.file} has no record of {suite.name}, so no cell can be measured again")
     drawn = random.Random(draw_seed).sample(known, min(count, len(known)))
     differ = []
     began = time.time_ns()

@@ -47,6 +47,13 @@ def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path: Path) -> N
     assert Records(places.records, suite).get(suite["slow"], 0) is not None
 
 
+def test_without_records_nothing_is_measured_again(tmp_path: Path) -> None:
+    suite = read_suite(write_small_suite(tmp_path))
+    places = Places(tmp_path / "runs", tmp_path / "kept", tmp_path / "page.md")
+    with pytest.raises(UserError, match=r"rates\.jsonl has no record of rates"):
+        measure_again(suite, 1, places)
+
+
 def test_curves_are_the_numbers_that_tell_how_a_run_goes() -> None:
     rows = [
         {"step": 5, "loss": -0.5, "lr": 0.1, "images_per_second": 700.0},
