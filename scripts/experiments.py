@@ -25,7 +25,7 @@ from siamtransfer.cli import run
 from siamtransfer.distributed.runtime import cpu_count
 from siamtransfer.experiments.comparison import mean_of
 from siamtransfer.experiments.records import Records
-from siamtransfer.experiments.run import Places, Wanted, measure_again, measure_missing, show
+from siamtransfer.experiments.run import Places, Wanted, measure_again, measure_missing, show, show_rows
 from siamtransfer.experiments.suites import Experiment, ExperimentSuite, read_suites
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
             if (mean := mean_of(Records(places.records, suites[name]).all_of(experiment))) is not None:
                 metrics[f"{experiment.id}/knn/top1"] = mean.value
     say(f"wrote the tables of {', '.join(shown) or 'no suite'} into {places.page}")
+    for page in show_rows(suites, places):
+        say(f"wrote rows into {page}")
     return {"task": "experiments", "metrics": metrics, "protocol": {"records": str(places.records)}}
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from siamtransfer.distributed.signals import StopSignal
 from siamtransfer.experiments.cell import Cell
+from siamtransfer.experiments.pages import with_rows, with_table
 from siamtransfer.experiments.pictures import draw
 from siamtransfer.experiments.pool import measure_all
 from siamtransfer.experiments.records import CellRecord, Records, read_record
@@ -20,8 +21,6 @@ from siamtransfer.suites.cell_process import Outcome
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say
-
-BEGIN, END = "<!-- suite {} -->", "<!-- end of suite {} -->"
 
 
 @dataclass(frozen=True)
@@ -173,15 +172,16 @@ def show(suite: ExperimentSuite, places: Places) -> None:
         say(f"wrote {places.page.parent / picture.file}")
 
 
-def with_table(page: str, suite: str, text: str, where: str) -> str:
-    """The page with `text` between the marks of a suite.
+def show_rows(suites: Mapping[str, ExperimentSuite], places: Places) -> list[Path]:
+    """Writes the rows that other pages beside the page ask for; returns the pages that ask for some.
 
     Raises:
-        UserError: it has none.
+        UserError: a page asks for a suite or an experiment that is not known.
     """
-    begin, end = BEGIN.format(suite), END.format(suite)
-    before, mark, rest = page.partition(begin)
-    _, closing, after = rest.partition(end)
-    if not (mark and closing):
-        raise UserError(f"{where} lacks the lines {begin} and {end}, between which the table stands")
-    return f"{before}{begin}\n\n{text}\n{end}{after}"
+    asking = []
+    for file in sorted(places.page.parent.glob("*.md")):
+        page = file.read_text(encoding="utf-8")
+        if "<!-- rows of " in page:
+            asking.append(file)
+            write_text(file, with_rows(page, suites, places.records, str(file)))
+    return asking

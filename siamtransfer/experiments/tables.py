@@ -2,42 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from siamtransfer.experiments.comparison import Difference, Mean, differences, mean_of
-from siamtransfer.experiments.records import Records
+from siamtransfer.experiments.records import CellRecord, Records
 from siamtransfer.experiments.suites import HELD_OUT, TEST, Experiment, ExperimentSuite
 
 MISSING = "not measured"
-_HEALTH = {"health/std": "std x sqrt(d)", "health/effective_rank": "effective rank"}
+_HEALTH = {"health/std": ("std x sqrt(d)", 2), "health/effective_rank": ("effective rank", 1)}
 _HEADS = {TEST: "kNN top-1", HELD_OUT: "kNN top-1, held out"}
 _BASELINES = {"raw pixels": "baseline/pixels/", "the untrained backbone": "baseline/untrained/"}
 
 
 def table(suite: ExperimentSuite, records: Records) -> str:
-    """The rows in the suite's order; below them how many seeds there are and what stands without training."""
-    gaps = differences(suite, records)
-    heads = ["", "question", "published", _HEADS[suite.number], "difference", *_HEALTH.values(), "alarms"]
+    """All rows and columns in the suite's order; below them how many seeds there are and what stands without
+    training."""
+    rows = _rows(suite, suite.experiments, records)
+    heads = ["", "question", "published", _HEADS[suite.number], "difference"]
+    heads += [name for name, _ in _HEALTH.values()] + ["alarms"] + [score.name for score in suite.scores]
+    lines = [row.line(row.published, [*row.accuracies, *row.health, *row.scores]) for row in rows]
+    return "\n".join([*_head(heads), *lines, "", _legend(suite, records), ""])
+
+
+def excerpt(suite: ExperimentSuite, records: Records, names: Sequence[str]) -> str:
+    """Some rows for a page that tells of them: without sources and health, and without a legend.
+
+    Raises:
+        KeyError: the suite has no such experiment.
+    """
+    known = {experiment.name: experiment for experiment in suite.experiments}
+    rows = _rows(suite, [known[name] for name in names], records)
+    heads = ["", "question", "published", _HEADS[suite.number], "difference"]
     heads += [score.name for score in suite.scores]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    lines += [_row(suite, experiment, records, gaps.get(experiment.name)) for experiment in suite.experiments]
-    return "\n".join([*lines, "", _legend(suite, records), ""])
+    lines = [row.line(row.experiment.published, [*row.accuracies, *row.scores]) for row in rows]
+    return "\n".join([*_head(heads), *lines, ""])
 
 
-def _row(
-    suite: ExperimentSuite, experiment: Experiment, records: Records, difference: Difference | None
-) -> str:
-    found = records.all_of(experiment)
-    published = experiment.published
-    if published != "none":
-        published = f"{published} ({experiment.source})"
-    cells = [f"`{experiment.name}`", experiment.question, published]
-    if not found:
-        return f"| {' | '.join([*cells, MISSING])} |{' |' * (4 + len(suite.scores))}"
-    cells += [_mean(mean_of(found, suite.number), 1), _gap(suite, difference)]
-    cells += [_value(mean_of(found, name), digits) for name, digits in zip(_HEALTH, (2, 1), strict=True)]
-    sounded = sum(record.alarms > 0 for record in found.values())
-    cells += [f"{sounded} of {len(found)}" if sounded else "none"]
-    cells += [_mean(mean_of(found, score.name), 1) for score in suite.scores]
-    return f"| {' | '.join(cells)} |"
+def _head(heads: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What is known of one experiment."""
+
+    suite: ExperimentSuite
+    experiment: Experiment
+    found: Mapping[int, CellRecord]
+    difference: Difference | None
+
+    def line(self, published: str, values: Sequence[str]) -> str:
+        """The line of the table: a row without records has no values."""
+        cells = [f"`{self.experiment.name}`", self.experiment.question, published]
+        if not self.found:
+            return f"| {' | '.join([*cells, MISSING])} |{' |' * (len(values) - 1)}"
+        return f"| {' | '.join([*cells, *values])} |"
+
+    @property
+    def published(self) -> str:
+        """The published figure, and where it stands."""
+        published = self.experiment.published
+        return published if published == "none" else f"{published} ({self.experiment.source})"
+
+    @property
+    def accuracies(self) -> list[str]:
+        """The accuracy, and the difference from another experiment's."""
+        return [_mean(mean_of(self.found, self.suite.number), 1), _gap(self.suite, self.difference)]
+
+    @property
+    def health(self) -> list[str]:
+        """How far projections spread, and in how many runs the alarm sounded."""
+        values = [_value(mean_of(self.found, name), digits) for name, (_, digits) in _HEALTH.items()]
+        sounded = sum(record.alarms > 0 for record in self.found.values())
+        return [*values, f"{sounded} of {len(self.found)}" if sounded else "none"]
+
+    @property
+    def scores(self) -> list[str]:
+        """The suite's further measurements."""
+        return [_mean(mean_of(self.found, score.name), 1) for score in self.suite.scores]
+
+
+def _rows(suite: ExperimentSuite, experiments: Sequence[Experiment], records: Records) -> list[_Row]:
+    gaps = differences(suite, records)
+    return [_Row(suite, one, records.all_of(one), gaps.get(one.name)) for one in experiments]
 
 
 def _mean(mean: Mean | None, digits: int) -> str:

@@ -7,18 +7,13 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from support import paths
 from support.experiment_records import record_of, small_suite
 
 from siamtransfer.experiments.pictures import draw, stack
 from siamtransfer.experiments.records import Records
-from siamtransfer.experiments.run import Places, show, with_table
-from siamtransfer.experiments.suites import read_suites
+from siamtransfer.experiments.run import Places, show
 from siamtransfer.experiments.tables import table
 from siamtransfer.utils.errors import UserError
-
-PAGE = paths.ROOT / "docs" / "EXPERIMENTS.md"
-SUITES = read_suites(paths.ROOT / "configs" / "experiments")
 
 
 def test_a_row_says_what_was_published_and_measured(tmp_path: Path) -> None:
@@ -69,15 +64,6 @@ def test_the_picture_has_the_steps_that_all_seeds_share(tmp_path: Path) -> None:
     assert matplotlib.image.imread(file)[..., :3].std() > 0.05
 
 
-def test_a_table_stands_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
-    page = "before\n<!-- suite rates -->\nold\n<!-- end of suite rates -->\nafter\n"
-    new = with_table(page, "rates", "| new |", "PAGE.md")
-    assert new == "before\n<!-- suite rates -->\n\n| new |\n<!-- end of suite rates -->\nafter\n"
-    assert with_table(new, "rates", "| new |", "PAGE.md") == new
-    with pytest.raises(UserError, match=r"PAGE\.md lacks the lines <!-- suite hub -->"):
-        with_table(page, "hub", "", "PAGE.md")
-
-
 def test_show_needs_records_alone(tmp_path: Path) -> None:
     suite = small_suite(tmp_path)
     Records(tmp_path, suite).add([record_of(suite[name], 0, 20.0) for name in ("slow", "fast")])
@@ -86,13 +72,3 @@ def test_show_needs_records_alone(tmp_path: Path) -> None:
     show(suite, Places(tmp_path / "no-runs", tmp_path, page))
     assert "| `slow` |" in page.read_text()
     assert (tmp_path / "loss.png").exists()
-
-
-@pytest.mark.parametrize("name", SUITES)
-def test_the_page_shows_the_records(name: str) -> None:
-    suite = SUITES[name]
-    records = Records(paths.ROOT / "docs" / "experiments", suite)
-    text = PAGE.read_text(encoding="utf-8")
-    assert with_table(text, name, table(suite, records), str(PAGE)) == text, (
-        f"python scripts/experiments.py none writes the table of {name} again"
-    )
