@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from siamtransfer.methods import METHODS, Method
 from support.golden_methods import TinyBackbone
@@ -37,3 +37,20 @@ def small(name: str, **changes: Any) -> Method:
 def some_views(step: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(step)
     return list(torch.randn(2, BATCH, 3, 16, 16, generator=generator, dtype=torch.float64))
+
+
+class Constant(nn.Module):
+    """A head with fixed outputs, in turn where there are several."""
+
+    def __init__(self, *outputs: Tensor):
+        super().__init__()
+        self.outputs, self.calls = outputs, 0
+
+    def forward(self, h: Tensor) -> Tensor:
+        self.calls += 1
+        return self.outputs[(self.calls - 1) % len(self.outputs)] + 0 * h.sum()
+
+
+def unit_rows(n: int, d: int, seed: int = 0) -> Tensor:
+    rows = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return rows / rows.norm(dim=1, keepdim=True)
