@@ -47,10 +47,21 @@ class ColumnRecipe(Recipe):
         own = {field.name: getattr(columns[0], field.name) for field in dataclasses.fields(columns[0])}
         return cls(**own, columns=tuple(columns))
 
+    def describe(self) -> list[str]:
+        """The lines of each column's recipe, which name the column from the second on."""
+        first, *others = self.columns
+        more = (f"column {n}: {line}" for n, own in enumerate(others, 2) for line in own.describe())
+        return [*first.describe(), *more]
+
 
 def column_recipes(recipe: Recipe, columns: int) -> tuple[Recipe, ...]:
     """The recipe of each column."""
     return recipe.columns if isinstance(recipe, ColumnRecipe) else (recipe,) * columns
+
+
+def recipe_of_view(recipe: Recipe, view: int) -> Recipe:
+    """The recipe by which the view of this number from 0 is painted, that of its column."""
+    return recipe.columns[view % len(recipe.columns)] if isinstance(recipe, ColumnRecipe) else recipe
 
 
 def columns_of_views(

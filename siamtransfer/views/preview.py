@@ -14,7 +14,9 @@ from torch import Tensor
 from siamtransfer.utils.captions import LINE, caption_font, fitted
 from siamtransfer.utils.files import atomic_write
 from siamtransfer.views.crop import centre_crop
-from siamtransfer.views.dataset import Failure, ViewSet, training_views
+from siamtransfer.views.dataset import Failure, ViewSet
+from siamtransfer.views.pairs import pair_views, recipe_of_view
+from siamtransfer.views.view_spec import Recipe
 
 GAP = 2  # white pixels around every picture
 HEAD = LINE + GAP  # pixels of the text above all rows
@@ -47,11 +49,10 @@ def write_preview(
     count = min(count, len(views))
     indices = np.linspace(0, len(views) - 1, count).round().astype(int).tolist()
     batch = views.__getitems__([(epoch, index) for index in indices])
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
-    shown = list(recipe.rgb or (0, 0, 0))
-    painted = training_views(batch, recipe)
+    painted = pair_views(batch, recipe)
     pictures = painted if recipe.mix is None else painted[:-1]  # the last are the shares
-    columns = [(view * std + mean).mul(255).round().clamp(0, 255).byte()[:, shown] for view in pictures]
+    numbers = [v % len(recipe.views) for v in range(len(pictures))]  # mixed views follow the plain ones
+    columns = [_shown(view, recipe_of_view(recipe, v)) for v, view in zip(numbers, pictures, strict=True)]
     side = max(view.size for view in recipe.views)
     originals, texts = [], []
     for index in indices:
@@ -62,7 +63,7 @@ def write_preview(
             grey = torch.tensor(GREY, dtype=torch.uint8)
             originals.append(grey.view(3, 1, 1).expand(3, side, side))
         else:
-            originals.append(centre_crop(image, side, side)[shown])
+            originals.append(centre_crop(image, side, side)[_channels(recipe)])
     sheet = _sheet([torch.stack(originals), *columns], side)
     head = f"recipe {recipe.name}: each image, and its {len(recipe.views)} views"
     if recipe.mix is not None:
@@ -73,6 +74,17 @@ def write_preview(
     with atomic_write(path) as file:
         sheet.save(file, format="PNG", pnginfo=description)
     return batch.unreadable
+
+
+def _channels(recipe: Recipe) -> list[int]:
+    """The three channels that are shown: the colours, or else the first one as grey."""
+    return list(recipe.rgb or (0, 0, 0))
+
+
+def _shown(view: Tensor, recipe: Recipe) -> Tensor:
+    """uint8[N,3,S,S] of a painted view, without its normalisation."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (recipe.mean, recipe.std))
+    return (view * std + mean).mul(255).round().clamp(0, 255).byte()[:, _channels(recipe)]
 
 
 def top_of(row: int, side: int) -> int:

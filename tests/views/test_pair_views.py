@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from siamtransfer.data.imageset import ArrayImages
 from siamtransfer.data.pairs import PairImages
@@ -12,6 +15,7 @@ from siamtransfer.data.readers import ReplacingReader, ReplacingRowReader
 from siamtransfer.views.dataset import ViewBatch, ViewSet, augment_batch
 from siamtransfer.views.loading import build_loader
 from siamtransfer.views.pairs import ColumnRecipe, PairViewSet, columns_of_views, pair_views
+from siamtransfer.views.preview import GAP, top_of, write_preview
 from siamtransfer.views.recipes import recipe
 from siamtransfer.views.view_spec import Recipe
 
@@ -107,3 +111,19 @@ def test_columns_of_other_channels_have_recipes_of_their_own() -> None:
     assert torch.equal(second, augment_batch(alone, grey)[1])
     alone = ViewSet(ReplacingReader(pairs.columns[0]), colour, 5, 12).__getitems__(KEYS)
     assert torch.equal(first, augment_batch(alone, colour)[0])
+
+
+def test_the_preview_shows_each_column_by_its_own_channels_and_normalisation(tmp_path: Path) -> None:
+    colour = recipe("scenes", size=16, jitter_p=0.0, grey_p=0.0)
+    grey = Recipe("scenes", colour.views, (0.5,), (0.25,), "a test", rgb=())
+    both = ColumnRecipe.of([colour, grey])
+    pixels = [np.full((12, 20, 20, 3), (10, 90, 200), np.uint8), np.full((12, 20, 20, 1), 77, np.uint8)]
+    pairs = PairImages("p", "train", [ArrayImages("p", "train", one) for one in pixels], "ab")
+    write_preview(tmp_path / "views.png", view_set(pairs, both), count=2)
+    with Image.open(tmp_path / "views.png") as picture:
+        sheet = np.asarray(picture)
+        said = picture.info["Description"].split("\n")
+    cells = [sheet[top_of(1, 16) :, GAP + n * (16 + GAP) :][:16, :16] for n in range(3)]
+    for cell, value in zip(cells, ((10, 90, 200), (10, 90, 200), (77, 77, 77)), strict=True):
+        assert (cell == value).all()
+    assert "column 2: mean 0.5, std 0.25" in said and said[0] == "recipe scenes"
