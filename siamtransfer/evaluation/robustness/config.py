@@ -16,6 +16,8 @@ from siamtransfer.utils.files import refuse_record
 HeadKind = Literal["linear", "knn"]
 CLEAN, CORRUPTED = "clean", "corrupted"
 """The names, in a record, of the test split and of its corrupted versions."""
+PUBLISHED = "imagenet-c"
+"""The set of corrupted images that others made."""
 COUNTED = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -23,6 +25,11 @@ COUNTED = (
     *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
 """What `all` means: the corruptions of ImageNet-C but frost, which takes photographs of frost."""
+OF_HEAD: dict[HeadKind, tuple[str, ...]] = {
+    "linear": ("strengths", "standardise"),
+    "knn": ("k", "temperature"),
+}
+"""Options that one head alone has."""
 EXTRA = ("speckle_noise", "gaussian_blur", "saturate")
 """Further ones, which the authors keep to validate with."""
 
@@ -101,12 +108,35 @@ class RobustnessConfig(OneCheckpointConfig):
             raise UserError("--strengths must be above 0")
         at_least("--k", self.k, 1)
         above("--temperature", self.temperature, 0)
+        self._refuse_options_of_nothing()
         if self.absent_classes == "masked" and not self.shifted:
             raise UserError(
                 "--absent-classes is about the sets of --shifted, and none is named: leave it out"
             )
         at_least("--seed", self.seed, 0)
         refuse_record(self.record, self.set_names)
+
+    def _refuse_options_of_nothing(self) -> None:
+        """Refuses what changes nothing: options of the other head, or of corruptions where there are none."""
+        usual = type(self)()
+        for head, options in OF_HEAD.items():
+            for option in options:
+                if head != self.head and getattr(self, option) != getattr(usual, option):
+                    raise UserError(
+                        f"--{option} is of --head {head}, and the head is {self.head}: leave it out, or add "
+                        f"--head {head}"
+                    )
+        if self.corruption_names:
+            return
+        if self.cache_corrupted:
+            raise UserError(
+                "--cache-corrupted keeps features of corrupted images, and none are made: leave it out"
+            )
+        if self.severities != usual.severities and PUBLISHED not in self.shifted_folders:
+            raise UserError(
+                f"--severities is of corruptions and of {PUBLISHED}, and neither is measured: leave it out, "
+                "or name corruptions with --corruptions"
+            )
 
     def _check_sets(self) -> None:
         """Refuses names of corruptions and sets that mean nothing."""

@@ -64,7 +64,8 @@ def images(world: Path) -> list[str]:
 
 
 def run(world: Path, *options: str, source: str = SOURCE) -> dict[str, Any]:
-    record = robustness([source, *images(world), FIT, *options])
+    fit = [] if "--head=knn" in options else [FIT]
+    record = robustness([source, *images(world), *fit, *options])
     assert record is not None
     return record
 
@@ -196,15 +197,14 @@ def test_chance_does_not_depend_on_batches_or_workers(world: Path, measured: dic
 
 def numbers_of_rank(runtime: Runtime, root: str, head: str) -> dict[str, float] | None:
     """The numbers of one rank of several; None on all but the first."""
+    of_head: dict[str, Any] = {"head": "knn", "k": 5} if head == "knn" else {"strengths": [0.1, 1.0]}
     config = RobustnessConfig(
         checkpoint=SOURCE,
         data=EvaluationData(name="folder", root=f"{root}/set", workers=0),
         shifted=[f"two={root}/two"],
         corruptions=["gaussian_noise"],
         severities=[5],
-        head=head,  # type: ignore[arg-type]
-        k=5,
-        strengths=[0.1, 1.0],
+        **of_head,
         crop=24,
         resize=28,
         device="cpu",
@@ -219,7 +219,8 @@ def numbers_of_rank(runtime: Runtime, root: str, head: str) -> dict[str, float] 
 def test_ranks_give_the_numbers_of_one_process(world: Path, head: str) -> None:
     first, second = on_ranks(numbers_of_rank, str(world), head)
     corrupted = ("--corruptions=gaussian_noise", "--severities=5")
-    alone = run(world, "--shifted", f"two={world / 'two'}", *corrupted, f"--head={head}", "--k=5")
+    words = [f"--head={head}", *(["--k=5"] if head == "knn" else [])]
+    alone = run(world, "--shifted", f"two={world / 'two'}", *corrupted, *words)
     assert second is None
     assert first == alone["metrics"]
 
@@ -284,6 +285,12 @@ def test_sets_with_other_classes_or_numbers_are_refused(world: Path, tmp_path: P
         (["--shifted", "a=x", "a=y"], "two sets a"),
         (["--crop", "16"], "corruptions are of images of at least 24 pixels a side"),
         (["--k", "0"], "--k is 0, but must be at least 1"),
+        (["--k", "5"], "--k is of --head knn, and the head is linear: leave it out, or add --head knn"),
+        (["--temperature", "1"], "--temperature is of --head knn"),
+        (["--head", "knn", "--strengths", "1"], "--strengths is of --head linear, and the head is knn"),
+        (["--head", "knn", "--standardise"], "--standardise is of --head linear"),
+        (["--shifted", "a=x", "--cache-corrupted"], "and none are made: leave it out"),
+        (["--shifted", "a=x", "--severities", "2"], "of corruptions and of imagenet-c, and neither is"),
     ],
 )
 def test_wrong_options_are_refused(world: Path, options: list[str], sentence: str) -> None:
