@@ -126,9 +126,7 @@ class FrozenModel:
             "test": f"{test.name}/{test.split}" if test else "leave-one-out on train",
             "test_images": len(test or train),
             **self._feature_settings,
-            **(
-                {} if self.for_test is None else protocol_of_test(self.for_test.read, self.for_test.transform)
-            ),
+            **({} if self.for_test is None else protocol_of_test(self.transform, self.for_test.transform)),
             **form_of(train, test),
             **self.left_out,
             **({"metric": NAMED[train.name].metric} if train.name in NAMED else {}),
@@ -140,7 +138,7 @@ class FrozenModel:
         return {
             **frozen_provenance(self.source, self.read),
             **({"witness": self.witness} if self.witness else {}),
-            **({} if self.for_test is None else provenance_of_test(self.for_test.read)),
+            **({} if (other := self.for_test) is None else provenance_of_test(other.read, other.transform)),
             "train_fingerprint": self.train.fingerprint,
             "test_fingerprint": self.test.fingerprint if self.test else None,
             **names_of(self.train, self.test),
@@ -252,10 +250,15 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     with collectives.own_pace("looking at the images"):
         if runtime.is_main:
             say_overview(train, test)
-    other = open_test_branch(source, config, read, test)
+    other = open_test_branch(source, config, read, train, test)
     if backbone is not None:
         require_channels(source, backbone, train, *([test] if test and other is None else []))
         backbone.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif test is not None and channels_of(test) != channels_of(train):
+        raise UserError(
+            f"raw pixels of {train.name} have {channels_of(train)} channels and those of {test.name} "
+            f"{channels_of(test)}, which do not compare: name images of one number"
+        )
     transform = choose_transform(read, train.image_size, crop=config.crop, resize=config.resize)
     if read is None and config.crop is None and config.resize is None:
         transform = pixel_transform(transform, len(train) + (len(test) if test else 0), channels_of(train))

@@ -184,6 +184,10 @@ def _identity(provenance: dict[str, Any]) -> tuple[str, str, str] | None:
     return None
 
 
+_OF_TEST = ("test_branch", "test_weights_digest")
+"""Of a second backbone of the checkpoint, which sees the test images."""
+
+
 def _reading_digest(provenance: dict[str, Any]) -> str:
     """A digest of how weights were read, without how that is known."""
     reading = provenance.get("reading")
@@ -191,6 +195,7 @@ def _reading_digest(provenance: dict[str, Any]) -> str:
     read = {
         "branch": provenance.get("branch"),
         "architecture": provenance.get("architecture"),
+        **{name: provenance[name] for name in _OF_TEST if name in provenance},
         **{name: fact.get("value") if isinstance(fact, dict) else fact for name, fact in facts.items()},
     }
     return hashlib.sha256(to_json(read).encode()).hexdigest()[:16]

@@ -62,6 +62,7 @@ def test_damaged_records_are_left_out_of_folders_and_refused_by_name(tmp_path: P
         ({"reading": {"channels": {"value": "rgb", "source": "--channels"}}}, True),
         ({"weights_digest": "others"}, False),
         ({"branch": "teacher"}, False),
+        ({"further": {"test_branch": "second", "test_weights_digest": "others"}}, False),
         ({"reading": {"channels": {"value": "bgr", "source": "assumed"}}}, False),
         ({"architecture": {"name": "resnet50d"}}, False),
     ],

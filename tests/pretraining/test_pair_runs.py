@@ -106,11 +106,25 @@ def test_the_second_trunk_sees_the_test_images_of_its_column(finished: tuple[Pat
     assert torch.equal(across.test.tensor, second_alone.test.tensor)
     assert not torch.equal(across.test.tensor, first_alone.test.tensor)
     assert across.test.labels is not None and across.test.labels.tolist() == [3, 1]
-    protocol = across.protocol
+    protocol, provenance = across.protocol, across.provenance
     assert protocol["train"] == "pairs:visible/train" and protocol["test"] == "pairs:thermal/test"
-    assert protocol["test_branch"] == "second" and len(protocol["test_transform"]["mean"]) == 1
-    assert "test_branch" not in first_alone.protocol
-    assert across.provenance["test_weights_digest"] == second_alone.provenance["weights_digest"]
+    assert "test_transform" not in protocol  # the same crops, but for their normalisation
+    assert provenance["test_branch"] == "second" and len(provenance["test_normalisation"]["mean"]) == 1
+    assert provenance["test_weights_digest"] == second_alone.provenance["weights_digest"]
+    assert "test_branch" not in first_alone.provenance
+
+
+def test_the_branch_of_a_column_is_that_columns(finished: tuple[Path, list[str], str]) -> None:
+    second = ["--data.column=thermal", "--branch=second"]
+    first_alone, second_alone = features(finished), features(finished, *second)
+    backwards = features(finished, *second, "--data.test-column=visible", "--test-branch=column")
+    same = features(finished, "--data.test-column=visible", "--test-branch=column")
+    assert backwards.test is not None and same.test is not None and first_alone.test is not None
+    assert torch.equal(backwards.train.tensor, second_alone.train.tensor)
+    assert torch.equal(backwards.test.tensor, first_alone.test.tensor)
+    assert backwards.provenance["test_branch"] == "backbone"
+    assert torch.equal(same.test.tensor, first_alone.test.tensor)
+    assert "test_branch" not in same.provenance
 
 
 @pytest.mark.parametrize(
@@ -132,6 +146,15 @@ def test_columns_are_never_taken_for_each_other(
 ) -> None:
     with pytest.raises(UserError, match=problem):
         features(finished, *words)
+
+
+def test_raw_pixels_of_other_channels_do_not_compare(finished: tuple[Path, list[str], str]) -> None:
+    set_of_pairs = [word.replace("list_file", "list-file") for word in finished[1] if "list_file" in word]
+    columns = ["--data.column-channels", "3", "1", "--data.test-column=thermal"]
+    test = set_of_pairs[0].replace("list-file", "test-list-file").replace("pairs.csv", "test.csv")
+    features(finished)  # which writes test.csv
+    with pytest.raises(UserError, match=r"raw pixels of pairs:visible have 3 channels and those of .* 1"):
+        knn_main(["pixels", "--data.name=pairs", *set_of_pairs, *columns, test, "--device=cpu"])
 
 
 def config_of(*words: str) -> PretrainConfig:

@@ -24,8 +24,8 @@ class KnnConfig(OneCheckpointConfig):
     """Temperatures of the vote."""
     test_branch: str | None = None
     """Which backbone of the checkpoint sees the test images, where it is another: second, for those of the
-    second column, where each has a trunk or batch norms of its own; column: that one where the checkpoint
-    has it, else the one for both; null: that of branch."""
+    second column, where each has a trunk or batch norms of its own; column: that of the test images' column
+    where the checkpoint has one for each, else the one for both; null: that of branch."""
     uniform: bool = False
     """Also count every neighbour alike."""
     metric: NeighbourMetric = "cosine"
