@@ -445,6 +445,7 @@ def test_invariance_is_that_of_its_own_program(tmp_path: Path, monkeypatch: pyte
         "--crop=16",
         "--resize=18",
         "--cache=none",
+        "--data.few=12",
     ]
     networks = [f"{RANDOM}:seed={seed}" for seed in (1, 2)]
     both = score(*networks, *images, "--invariance", "--seed=3")
@@ -456,5 +457,9 @@ def test_invariance_is_that_of_its_own_program(tmp_path: Path, monkeypatch: pyte
     assert both["metrics"]["1/invariance/mean/relative"] != both["metrics"]["2/invariance/mean/relative"]
     for key in ("strengths", "test_images", "bank_images", "k"):
         assert both["protocol"]["invariance"][key] == alone["protocol"][key]
+    (remark,) = (remark for remark in alone["protocol"]["remarks"] if "--k 20" in remark)
+    for one in both["protocol"]["checkpoints"]:
+        assert remark in one["remarks"]
+    assert "remarks" not in both["protocol"]["invariance"]  # of other weights there are others
     files = ("--train-features=a.npz", "--test-features=b.npz")
     assert "hold none: leave it out" in refused(*files, "--invariance")

@@ -249,6 +249,17 @@ def test_transformed_images_are_curves_beside_raw_pixels(sources: Sources) -> No
     assert accuracy.views[0].table.rows[-1] == ["pixels", 180, 20, 19.9, 20.1]
 
 
+def test_backbones_of_diagnose_share_their_charts_and_collapsed_ones_are_told(tmp_path: Path) -> None:
+    for number, moved in enumerate((0.4, math.nan)):
+        file = tmp_path / f"{number}.json"
+        write_invariance(file, f"net-{number}", 60, moved, "diagnose", measured={"backbone": {"dim": number}})
+    charts = made(invariance_section(gather([tmp_path], ReportOptions()))).context["charts"]
+    assert len(charts) == 2
+    summary = charts[0].views[0].summary
+    assert "net-0: 0.40 at strength 180" in summary
+    assert "net-1: no number, for its features all point one way" in summary
+
+
 def test_unknown_images_are_a_view_a_set_and_score(tmp_path: Path) -> None:
     for number, share in enumerate((0.9, 0.7)):
         values = np.full(50, share)

@@ -88,7 +88,9 @@ def write_robustness(
     write(path, "robustness", metrics | ends, kept, backbone, measured_set="clean")
 
 
-def write_invariance(path: Path, backbone: str, accuracy: float, moved: float) -> None:
+def write_invariance(
+    path: Path, backbone: str, accuracy: float, moved: float, task: str = "invariance", **protocol: object
+) -> None:
     """A record of images that are turned and greyed: features move by `moved` at the largest strength and by
     half of it before, and kNN loses 10 points each time. Raw pixels move by 1 and 0.5, and have 20 %."""
     metrics = {"invariance/clean/top1": accuracy, "baseline/pixels/invariance/clean/top1": 20.0}
@@ -103,7 +105,7 @@ def write_invariance(path: Path, backbone: str, accuracy: float, moved: float) -
     ends |= {f"{name}/ci95_high": value + 0.1 for name, value in metrics.items()}
     kept = SampleValues(np.arange(20), {"mean/top1": np.full(20, (accuracy - 15) / 100)})
     units = {"rotation": "degrees, either way", "grey": "share of the colour that is lost"}
-    write(path, "invariance", metrics | ends, kept, backbone, units=units)
+    write(path, task, metrics | ends, kept, backbone, units=units, **protocol)
 
 
 def write_run(folder: Path, steps: int = 2000, *, collapses: bool = False) -> None:

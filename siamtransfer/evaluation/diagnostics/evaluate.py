@@ -52,6 +52,7 @@ def evaluate(config: DiagnoseConfig, runtime: Runtime) -> Result | None:
     for model, one in zip(models, found, strict=True):
         say(f"{model.name}:")
         say_invariance(one.measured, one.strengths)
+        add_remarks(model.protocol, one.remarks)
     metrics = join_metrics([one.metrics for one in found])
     protocol = {**result.protocol, "invariance": found[0].protocol}
     return replace(result, metrics=result.metrics | metrics, protocol=protocol)

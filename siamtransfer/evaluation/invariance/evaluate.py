@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from siamtransfer.data.imageset import channels_of
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.frozen_model import FrozenModel, open_frozen_model
@@ -47,6 +48,7 @@ class Invariance:
         strengths: of each transformation that was measured.
         parts: the images.
         protocol: every choice that moves the numbers, beside those of images and features.
+        remarks: on what makes the numbers say less, for the protocol.
     """
 
     measured: list[Measured]
@@ -54,6 +56,7 @@ class Invariance:
     strengths: dict[str, tuple[float, ...]]
     parts: Parts
     protocol: dict[str, Any]
+    remarks: list[str]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -80,6 +83,7 @@ def evaluate(config: InvarianceConfig, runtime: Runtime) -> Result | None:
         write_curves(Path(config.figure), found.measured, found.strengths, str(config.checkpoint))
         say(f"wrote {config.figure}: relative distance and kNN accuracy over the strength")
     protocol = {**model.protocol, **found.protocol}
+    add_remarks(protocol, found.remarks)
     values = sample_values(found.measured[0], found.groups, found.parts.places)
     return Result(TASK, found.metrics, protocol, provenance, values)
 
@@ -91,7 +95,7 @@ def measure_invariance(model: FrozenModel, config: InvarianceConfig) -> Invarian
         UserError: the images do not suit, or a feature is not finite.
     """
     runtime = model.runtime
-    strengths, remarks = _possible(config, len(model.transform.mean))
+    strengths, remarks = _possible(config, channels_of(model.train))
     parts = draw_parts(model, config.images, config.bank, config.seed)
     assert parts.queries.labels is not None
     if len(np.unique(parts.queries.labels)) < 2:
@@ -101,10 +105,11 @@ def measure_invariance(model: FrozenModel, config: InvarianceConfig) -> Invarian
         )
     (k,), few = possible_ks([config.k], len(parts.bank))
     crops = read_crops(model, parts)
-    if config.examples is not None and runtime.is_main:
-        own = parts.places[:: runtime.world_size]  # of rank 0
-        write_examples(Path(config.examples), crops, own, strengths, config.seed)
-        say(f"wrote {config.examples}: images in every transformation and strength")
+    with collectives.own_pace("drawing examples"):
+        if config.examples is not None and runtime.is_main:
+            own = parts.places[:: runtime.world_size]  # of rank 0
+            write_examples(Path(config.examples), crops, own, strengths, config.seed)
+            say(f"wrote {config.examples}: images in every transformation and strength")
     subjects = open_subjects(model, parts)
     if runtime.is_main:
         count = sum(map(len, strengths.values()))
@@ -139,8 +144,7 @@ def measure_invariance(model: FrozenModel, config: InvarianceConfig) -> Invarian
         "interval": "percentile bootstrap over images, 95 %",
     }
     remarks += few + _on_collapse(measured) + remarks_on(subjects[0].bank, subjects[0].queries, "cosine")
-    add_remarks(protocol, remarks)
-    return Invariance(measured, groups_of(strengths), strengths, parts, protocol)
+    return Invariance(measured, groups_of(strengths), strengths, parts, protocol, remarks)
 
 
 def _possible(config: InvarianceConfig, channels: int) -> tuple[dict[str, tuple[float, ...]], list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siamtransfer.data.imageset import channels_of
 from siamtransfer.distributed import collectives
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.frozen_model import FrozenModel
@@ -91,7 +92,7 @@ def read_crops(model: FrozenModel, parts: Parts) -> Tensor:
         UnreadableImage: an image cannot be read.
     """
     transform, images = model.transform, len(parts.queries)
-    channels = len(transform.mean)
+    channels = channels_of(parts.queries)
     size = channels * transform.crop**2
     if images * size > MOST_BYTES:
         raise UserError(

@@ -42,9 +42,11 @@ def resampled_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def cosine_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float64[n]: 1 - cos of the rows of length one of two float64[n, D]; 0 where they are equal."""
-    squares: np.ndarray = np.square(first - second).sum(axis=1) / 2
-    return squares
+    """float64[n]: 1 - cos of the rows of length one, or of zeros, of two float64[n, D]; 0 where they are
+    equal. The cosine of a row of zeros, such as the pixels of a black image, with another row is 0."""
+    distances: np.ndarray = np.square(first - second).sum(axis=1) / 2
+    distances[first.any(axis=1) != second.any(axis=1)] = 1
+    return distances
 
 
 @dataclass(frozen=True)

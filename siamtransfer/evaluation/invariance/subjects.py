@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from siamtransfer.backbones.feature_layers import FeatureLayers
 from siamtransfer.data import ImageSet
+from siamtransfer.data.imageset import channels_of
 from siamtransfer.data.subset import Subset
 from siamtransfer.evaluation.frozen_model import FrozenModel
 from siamtransfer.evaluation.knn.baselines import untrained
@@ -111,7 +112,7 @@ def _network(model: FrozenModel, parts: Parts, name: str) -> Subject:
 
 def _pixels(model: FrozenModel, parts: Parts, name: str) -> Subject:
     """Raw pixels of the crops that the network sees."""
-    channels = len(model.transform.mean)
+    channels = channels_of(parts.queries)
     transform = replace(model.transform, mean=(0.0,) * channels, std=(1.0,) * channels)
     network = PixelFeatures().eval()
     features = [

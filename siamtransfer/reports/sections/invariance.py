@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from siamtransfer.leaderboard import Measurement
+from siamtransfer.leaderboard.columns import comparable
 from siamtransfer.records.likeness import protocol_key
 from siamtransfer.records.metric_intervals import interval_of
 from siamtransfer.reports.charts import MOST_LINES, Chart, Series, Table, View, line_chart, number
@@ -65,7 +66,7 @@ def invariance_section(sources: Sources) -> Section | None:
     by_protocol: dict[str, list[Measurement]] = defaultdict(list)
     for measurement in sources.measurements:
         if any(map(POINT.fullmatch, measurement.metrics)):
-            by_protocol[protocol_key(measurement.record)].append(measurement)
+            by_protocol[protocol_key(comparable(measurement.record, CLEAN))].append(measurement)
     charts = []
     for place, alike in enumerate(by_protocol.values()):
         newest = {one.backbone: one for one in sorted(alike, key=lambda one: one.time)}
@@ -122,6 +123,8 @@ def transformation_view(name: str, kind: Kind, measured: Sequence[Measurement]) 
 
 def _sentence(line: Line, kind: Kind) -> str:
     last, first = line.points[-1], line.points[0]
+    if math.isnan(last.value):
+        return f"{line.label}: no number, for its features all point one way"
     interval = interval_text(last.low, last.high)
     sentence = f"{line.label}: {last.value:.{kind.digits}f}{kind.unit} at strength {last.strength:g}"
     sentence += f" (95 % interval {interval})" if interval else ""

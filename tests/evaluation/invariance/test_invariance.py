@@ -197,6 +197,22 @@ def test_raw_pixels_are_a_source_without_baselines(parts: Path) -> None:
     assert 0 < metrics["invariance/horizontal_mirror/mean/relative"] < 2
 
 
+def test_raw_pixels_of_one_channel_are_followed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / ("dark" if number % 2 else "bright")
+        folder.mkdir(exist_ok=True)
+        pixels = rng.integers(0, 128, (20, 20), np.uint8) + np.uint8(number % 2 * 100)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    grey = ["--data.channels=1", "--images=0", "--k=3"]
+    record = run(tmp_path, *grey, source="pixels")
+    assert "hue" not in record["protocol"]["strengths"]
+    assert any("have no colours" in remark for remark in record["protocol"]["remarks"])
+    network = run(tmp_path, *grey, "--transformations", "blur=4", source=f"{SOURCE}:seed=1:channels=1")
+    name = "invariance/blur/strength=4/cosine"
+    assert record["metrics"][name] == pytest.approx(network["metrics"][f"baseline/pixels/{name}"])
+
+
 def _metrics_on_a_rank(runtime: Runtime, config: InvarianceConfig) -> dict[str, float] | None:
     result = evaluate(config, runtime)
     return None if result is None else result.metrics

@@ -36,6 +36,10 @@ def test_distances_are_one_minus_the_cosine_and_exactly_0_for_equal_rows(feature
     )
     assert (cosine_distances(features, features.copy()) == 0).all()
     assert cosine_distances(np.eye(2), np.array([[0.0, 1.0], [0.0, -1.0]])).tolist() == [1.0, 2.0]
+    black = np.zeros((2, 2))
+    assert cosine_distances(np.eye(2), black).tolist() == [1, 1]
+    assert cosine_distances(black, np.eye(2)).tolist() == [1, 1]
+    assert cosine_distances(black, black).tolist() == [0, 0]
 
 
 def test_the_distance_between_classes_is_the_mean_over_pairs(features: np.ndarray) -> None:
