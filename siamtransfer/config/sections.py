@@ -38,7 +38,7 @@ class DataConfig:
     the set, and refused where that is not clear; none: they are classes, as all folders."""
     list_file: str | None = None
     """Text file of image paths for the set `list`, or table of paths for the set `pairs`."""
-    columns: list[str] | None = None
+    columns: list[str | int] | None = None
     """Columns of a set of pairs, by header or by number from 1, in the order of the views, which are cut from
     them in turn; one alone is a set without pairs. null: all that name images."""
     pair_order: Literal["columns", "random"] | None = None

@@ -15,7 +15,7 @@ from siamtransfer.utils.errors import UserError
 
 def settle_columns(
     pairs: PairImages,
-    columns: Sequence[str] | None,
+    columns: Sequence[str | int] | None,
     form: PixelForm,
     channels: int | None,
     column_channels: Sequence[int] | None,

@@ -79,14 +79,14 @@ class PairImages:
         """The origins of the images of row `index`."""
         return " and ".join(column.describe(index) for column in self.columns)
 
-    def select(self, wanted: Sequence[str]) -> ImageSet:
+    def select(self, wanted: Sequence[str | int]) -> ImageSet:
         """The columns that `wanted` names, by name or by number from 1, in this order; one column alone is
         an image set of its own.
 
         Raises:
             UserError: there is no such column, one is named twice, or none is named.
         """
-        numbers = [column_number(name, self.column_names, "data.columns") for name in wanted]
+        numbers = [column_number(str(name), self.column_names, "data.columns") for name in wanted]
         if not numbers or len(set(numbers)) < len(numbers):
             raise UserError(
                 f"data.columns is {list(wanted)}, but must name different columns of "

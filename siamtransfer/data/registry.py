@@ -238,7 +238,7 @@ def open_images(
     background: str | None = None,
     max_pixels: int | None = None,
     parts: PartsOption | None = None,
-    columns: Sequence[str] | None = None,
+    columns: Sequence[str | int] | None = None,
     column_channels: Sequence[int] | None = None,
     frames_gap: int | None = None,
 ) -> ImageSet:

@@ -25,7 +25,7 @@ class EvaluationData:
     """Text file of paths of the train split."""
     test_split: str | None = None
     """Split that is scored; null: test or val where there is one."""
-    columns: list[str] | None = None
+    columns: list[str | int] | None = None
     """Columns of a set of pairs, as in pretraining."""
     column: str | None = None
     """Column of a set of pairs whose images are train (and test), by header or by number from 1; null: the

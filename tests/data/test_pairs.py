@@ -72,7 +72,8 @@ def test_headers_and_dividers_of_any_kind(root: Path, text: str, name: str) -> N
 
 
 def test_columns_are_chosen_by_name_or_number_and_one_is_a_plain_set(root: Path) -> None:
-    assert values(open_table(root, columns=["infrared", "1"])) == [[110, 10], [120, 20], [130, 30]]
+    for wanted in (["infrared", "1"], [2, 1], ["2", "rgb"]):  # YAML reads numbers as such
+        assert values(open_table(root, columns=wanted)) == [[110, 10], [120, 20], [130, 30]]
     alone = open_images("pairs", list_file=root / "pairs.csv", columns=["infrared"], column_channels=[1])
     assert not isinstance(alone, PairImages)
     assert alone.image(2).shape == (4, 6, 1) and alone.image(2)[0, 0, 0] == 130
