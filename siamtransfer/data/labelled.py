@@ -129,6 +129,8 @@ def _open_elsewhere(
             else "data.test_root and data.test_list_file name the images of train: name others"
         )
     test_options = {key: value for key, value in options.items() if key not in ("count", "list_file")}
+    if place.root is None and place.column in (None, column):
+        test_options |= found_options(train)  # of one camera, as in open_pair
     other_list = place.list_file if place.list_file is not None else (list_file if here else None)
     opened = open_images(name, root=place.root or root, split=split, list_file=other_list, **test_options)
     test = one_column(opened, place.column or column, "data.test_column")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -75,3 +76,15 @@ def test_test_images_may_lie_in_another_folder_or_list(tmp_path: Path) -> None:
         open_labelled("list", list_file=tmp_path / "a.csv", test_list_file=f"{tmp_path}/b/../a.csv")
     with pytest.raises(UserError, match=r"data\.column 1 is of a set of pairs, and list is none"):
         open_labelled("list", list_file=tmp_path / "a.csv", column="1")
+
+
+def test_other_images_of_one_camera_have_the_depth_that_was_found_in_train(tmp_path: Path) -> None:
+    """Equal values are equally bright; each list alone would be shown by its own largest value."""
+    for name, largest in (("train", 4000), ("test", 1000)):
+        pixels = np.full((4, 4), 800, np.uint16)
+        pixels[0, 0] = largest
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.csv").write_text(f"{name}.png,cat\n")
+    lists = {"list_file": tmp_path / "train.csv", "test_list_file": tmp_path / "test.csv"}
+    train, test = open_labelled("list", **lists)  # type: ignore[arg-type]
+    assert test is not None and test.image(0)[3, 3, 0] == train.image(0)[3, 3, 0] > 0
