@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import codecs
 from pathlib import Path
 
 from siamtransfer.data.signatures import kind_of_content
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.small_files import read_small_file
+from siamtransfer.utils.small_files import marked_encoding, read_small_file
 from siamtransfer.utils.text import printable
 
 MOST_BYTES = 2**30
@@ -16,13 +15,6 @@ MOST_BYTES = 2**30
 LONGEST_LINE = 2**17
 """Characters of a line; a path has at most 4,096, and a table may have other columns."""
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)  # that of UTF-32 begins with that of UTF-16
 _NO_LISTS = ("text", "nothing but zeros")  # of which other sentences say more
 
 
@@ -37,16 +29,15 @@ def read_list_text(list_path: Path) -> str:
         data = read_small_file(list_path, MOST_BYTES)
     except UserError as error:
         raise UserError(f"cannot read the list ({error}); check --data.list_file") from error
-    for mark, encoding in _MARKS:
-        if data.startswith(mark):
-            try:
-                errors = "surrogateescape" if encoding == "utf-8" else "strict"
-                return data.decode(encoding, errors).removeprefix("\ufeff")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{where} begins as {encoding.upper()} and is damaged at byte {error.start}; save it "
-                    "again as UTF-8"
-                ) from error
+    encoding = marked_encoding(data)
+    if encoding is not None:
+        try:
+            return data.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "strict")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{where} begins as {encoding.upper()} and is damaged at byte {error.start}; save it again "
+                "as UTF-8"
+            ) from error
     kind = kind_of_content(data[:512])
     if kind is not None and kind not in _NO_LISTS:
         raise UserError(f"{where} is {kind}; a list is a text with the path of one image on each line")

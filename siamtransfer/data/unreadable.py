@@ -22,8 +22,9 @@ class UnreadableImage(UserError):
     """
 
     def __init__(self, where: str, why: str | None = None):
-        if why is None:  # `where` is the traceback of a worker process
-            sentence = _message_of(where, type(self))
+        if why is None:  # `where` is what PyTorch passes of the error of a worker process, see UserError
+            super().__init__(where)
+            sentence = super().__str__()
             where, _, why = sentence.removeprefix(_HEAD).removesuffix(_CURE).rpartition(_BECAUSE)
         super().__init__(where, why)
         self.where, self.why = where, why
@@ -47,33 +48,15 @@ class BadImage:
 class NothingReadable(UserError):
     """Neither an image nor any of its replacements could be read."""
 
-    def __init__(self, sentence: str):
-        super().__init__(_message_of(sentence, type(self)))
-
 
 class WrongChannels(UserError):
     """An image has not the channels of its set. Pretraining replaces no such image: the set is a mixed one,
     or its number of channels was said wrongly."""
 
-    def __init__(self, sentence: str):
-        super().__init__(_message_of(sentence, type(self)))
-
 
 class BeyondFound(UserError):
     """An image has values beyond the depth or the range that was found in other files of its set. Pretraining
     replaces no such image: the set needs another depth, and the image is intact."""
-
-    def __init__(self, sentence: str):
-        super().__init__(_message_of(sentence, type(self)))
-
-
-def _message_of(text: str, kind: type[Exception]) -> str:
-    """The message of an error that PyTorch's DataLoader raises again for a worker process.
-
-    PyTorch passes the worker's whole traceback as the only argument; its last line holds the message. So the
-    user reads the same sentence with and without workers.
-    """
-    return text.strip().rpartition("\n")[2].removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
 Pixels = TypeVar("Pixels", covariant=True)

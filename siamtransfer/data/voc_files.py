@@ -6,7 +6,6 @@ that name each, whose ending may be of another kind of image, and in capitals.
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections import Counter, defaultdict
@@ -16,14 +15,13 @@ from pathlib import Path
 
 from siamtransfer.data.listing import ENDINGS
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.small_files import read_small_file
+from siamtransfer.utils.small_files import marked_encoding, read_small_file
 from siamtransfer.utils.text import printable
 
 MOST_BYTES = 2**28
 """Of a list; ten million names have half of it."""
 LONGEST_NAME = 240
 """Bytes; file systems take 255, with the ending."""
-_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # that of UTF-32 begins with the first
 _OF_A_CLASS = re.compile(r"\S+\s+(-1|0|1)")
 
 
@@ -43,11 +41,11 @@ def read_lines(path: Path) -> list[str]:
     """
     where = printable(path)
     content = read_small_file(path, MOST_BYTES)
-    if content.startswith(_WIDE_MARKS) or b"\0" in content:
+    if marked_encoding(content) not in (None, "utf-8-sig") or b"\0" in content:
         raise UserError(
             f"the list {where} is UTF-16, or no text: it holds bytes that no name has; save it as UTF-8"
         )
-    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    text = content.decode("utf-8-sig", "surrogateescape")
     return [line.strip() for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
 
 

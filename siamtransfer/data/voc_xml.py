@@ -21,7 +21,7 @@ from xml.parsers import expat
 
 from siamtransfer.data.class_names import is_one_line
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.small_files import read_small_file
+from siamtransfer.utils.small_files import marked_encoding, read_small_file
 from siamtransfer.utils.text import printable
 
 MOST_BYTES = 2**25
@@ -37,15 +37,8 @@ LONGEST_NAME = 200
 MOST_PIXELS = 2**31 - 1
 """A side of an image has at most so many, by every format."""
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]{0,40})["']""")
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before that of UTF-16, with which it begins
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (b"<\0", "utf-16-le"),
-    (b"\0<", "utf-16-be"),
-)
+_BEGINNINGS = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
+"""Of documents in UTF-16 without a mark."""
 _NO_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7"}
 """Of Python's names of encodings, those of escapes and of tests."""
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950"}
@@ -181,7 +174,7 @@ def _text_of(element: ET.Element, path: str, where: str) -> str | None:
 
 def _text(content: bytes, where: str, cure: str) -> str:
     """The text of a file by its mark, or by the encoding that it declares, else UTF-8."""
-    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    marked = marked_encoding(content) or _BEGINNINGS.get(content[:2])
     match = _DECLARED.match(content)
     declared = match[1].decode() if match and marked is None else "utf-8"
     try:

@@ -6,6 +6,7 @@ kind.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -15,10 +16,11 @@ from siamtransfer.utils.regular_files import refuse_special
 from siamtransfer.utils.text import printable
 
 _MARKS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"),  # before that of UTF-16, with which it begins
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before that of UTF-16, with which it begins
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
 
@@ -78,15 +80,21 @@ def read_small_text(path: str | Path, most: int) -> str:
     return text_of(read_small_file(path, most), printable(path))
 
 
+def marked_encoding(content: bytes) -> str | None:
+    """The encoding that the byte-order mark at the beginning of a text says, by a name with which Python
+    leaves the mark out of the text: utf-8-sig, utf-16 or utf-32; None without a mark."""
+    return next((encoding for mark, encoding in _MARKS if content.startswith(mark)), None)
+
+
 def text_of(content: bytes, where: str) -> str:
     """The bytes of the file `where` as text.
 
     Raises:
         UserError: they are no UTF-8; names the encoding where they say it.
     """
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            raise UserError(f"{where} is text in {encoding}: save it as UTF-8")
+    marked = marked_encoding(content)
+    if marked is not None and marked != "utf-8-sig":
+        raise UserError(f"{where} is text in {marked.upper()}: save it as UTF-8")
     if b"\0" in content:
         raise UserError(f"{where} is no text, or text in UTF-16: it holds bytes of zero; save it as UTF-8")
     try:

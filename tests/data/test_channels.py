@@ -200,7 +200,8 @@ def test_another_number_of_channels_is_refused_with_the_file_and_the_option(kind
         decode(data, "the file", PixelForm(channels))
     text = str(caught.value)
     assert text.startswith("the file ") and reason in text and "--data." in text and "damaged" not in text
-    assert str(WrongChannels(f"Traceback\n  line\n{WrongChannels.__module__}.WrongChannels: {text}")) == text
+    head = "Caught WrongChannels in DataLoader worker process 0.\nOriginal Traceback:\n  line\n"
+    assert str(WrongChannels(f"{head}{WrongChannels.__module__}.WrongChannels: {text}\n")) == text
 
 
 def test_axes_decide_where_both_fit():

@@ -9,7 +9,7 @@ import pytest
 from support.sentences import is_sentence
 
 from siamtransfer.utils.errors import UserError
-from siamtransfer.utils.small_files import read_small_text
+from siamtransfer.utils.small_files import marked_encoding, read_small_text
 
 pytestmark = pytest.mark.fault
 
@@ -70,3 +70,12 @@ def test_a_file_without_a_size_is_read_to_its_bound() -> None:
     assert "Name:" in read_small_text("/proc/self/status", 2**20)
     with pytest.raises(UserError, match="has more than the 10 bytes"):
         read_small_text("/proc/self/status", 10)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_the_encoding_that_a_mark_says_leaves_the_mark_out(encoding: str) -> None:
+    text = "grün.png"
+    content = (text if encoding == "utf-8-sig" else f"\ufeff{text}").encode(encoding)
+    marked = marked_encoding(content)
+    assert marked is not None and content.decode(marked) == text
+    assert marked_encoding(text.encode()) is None
