@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import Method, Options, StepOutput
-from siamtransfer.methods.parts.mixing import by_role, over_shares, swapped
+from siamtransfer.methods.parts.mixing import by_role, held, over_shares
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.norms import HeadNorm
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32
@@ -112,11 +112,8 @@ class SimCLR(Method):
         )
         logits = anchors @ candidates.T / self.config.temperature
         partner = collectives.local_rows(len(anchors), anchors.device)
-        itself = partner[:, None] + len(candidates) // 2
+        itself = held(partner + len(candidates) // 2, share).view(len(anchors), -1)
         logits = logits.scatter(1, itself, -torch.inf)
         if share is None:
             return F.cross_entropy(logits, partner)
-        held = torch.zeros_like(logits, dtype=torch.bool)
-        held.scatter_(1, swapped(itself), (share < 1)[:, None])
-        logits = logits.masked_fill(held, -torch.inf)
         return over_shares(lambda one: F.cross_entropy(logits, one, reduction="none"), partner, share).mean()

@@ -22,7 +22,7 @@ from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
-from siamtransfer.methods.parts.mixing import TrainingViews, by_role, mixed_targets, over_shares
+from siamtransfer.methods.parts.mixing import TrainingViews, by_role, held, mixed_targets, over_shares
 from siamtransfer.methods.parts.mlp import mlp
 from siamtransfer.methods.parts.multicrop import GLOBALS, anchors_and_targets
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
@@ -225,7 +225,7 @@ class UniGrad(Method):
                 itself: dict[int, Tensor] = {}
                 if config.target != "momentum":  # then u1 is in the bank, too, where it is of a global view
                     own = collectives.local_rows(len(u[0]), bank.device)
-                    itself = {0: own, 1: own + len(bank) // 2}
+                    itself = {v: held(own + v * len(bank) // 2, shares[v]) for v in range(GLOBALS)}
                 return lambda anchor, u2, _: unified.contrastive(
                     u[anchor], u2, bank, config.temperature, itself.get(anchor)
                 )

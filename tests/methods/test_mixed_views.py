@@ -23,6 +23,7 @@ from siamtransfer.config import MethodConfig, PretrainConfig
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.methods import METHODS, Method
 from siamtransfer.methods.parts.mixing import by_role, mixed_targets
+from siamtransfer.methods.unigrad import UniGrad
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.config import ViewsConfig
 
@@ -132,13 +133,15 @@ def moco_v3(method: Any, x: list[Tensor], m: list[Tensor], own: Tensor) -> Tenso
     return total
 
 
-def simclr(method: Any, x: list[Tensor], m: list[Tensor], own: Tensor) -> Tensor:
+def simclr(method: Any, x: list[Tensor], m: list[Tensor], own: Tensor, *, temperature: float = 0.1) -> Tensor:
     """The plain views of both images that the anchor holds are no candidates."""
     z = [method.projector(method.backbone(view)) for view in x]
+    if isinstance(method, UniGrad):  # whose targets are constants
+        z = [projection.detach() for projection in z]
     total = torch.zeros((), dtype=torch.float64)
     for v in (0, 1):
         anchors = method.projector(method.backbone(m[v]))
-        partner, same = cosines(anchors, z[1 - v]) / 0.1, cosines(anchors, z[v]) / 0.1
+        partner, same = cosines(anchors, z[1 - v]) / temperature, cosines(anchors, z[v]) / temperature
         for row in range(8):
             others = [same[row, n] for n in range(8) if n not in (row, SWAP[row])]
             chances = torch.cat([partner[row], torch.stack(others)]).log_softmax(dim=0)
@@ -181,6 +184,15 @@ def test_a_mixed_view_s_loss_and_gradients_are_the_mixture_by_area(name: str) ->
     assert gradients
     for key, gradient in gradients.items():
         torch.testing.assert_close(gradient, found[key].grad, rtol=1e-8, atol=1e-11, msg=key)
+
+
+def test_a_mixed_anchor_of_unigrad_s_contrastive_family_leaves_out_both_views_that_it_holds() -> None:
+    options = {"negative": "contrastive", "target": "stop-gradient"}
+    _, gradients = outcome(build("unigrad", **options), mixed())
+    method, views = build("unigrad", **options), mixed()
+    simclr(method, views[:2], views[2:4], views[4], temperature=0.2).backward()
+    for name, parameter in method.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-8, atol=1e-11, msg=name)
 
 
 @pytest.mark.parametrize("name", TAKERS)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from siamtransfer.utils.partners import partners
@@ -73,3 +74,11 @@ def over_shares(loss: Callable[[Tensor], Tensor], targets: Tensor, share: Tensor
 def swapped(rows: Tensor) -> Tensor:
     """The row of its partner for each row of [N,...]."""
     return rows[partners(len(rows), rows.device)]
+
+
+def held(rows: Tensor, share: Tensor | None) -> Tensor:
+    """Of int64[N], the rows of plain views, those that each anchor holds: its own [N], and where it is mixed
+    its own and its partner's [N,2]; with a share of 1 its own twice."""
+    if share is None:
+        return rows
+    return torch.stack([rows, torch.where(share < 1, swapped(rows), rows)], dim=1)

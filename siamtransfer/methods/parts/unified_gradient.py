@@ -48,12 +48,12 @@ def contrastive(
 ) -> Gradient:
     """MoCo v3, and SimCLR with constant targets: L = mean -log(exp(u1·u2/τ) / Σ_v exp(u1·v/τ)), v in `bank`.
 
-    `bank` [M,d] holds the u2 of all rows; `excluded` [N] is the row of it that each u1 leaves out,
-    itself. For a queue, which does not hold u2, see `with_queue`.
+    `bank` [M,d] holds the u2 of all rows; `excluded` [N] is the row of it that each u1 leaves out, itself, or
+    [N,K] are several. For a queue, which does not hold u2, see `with_queue`.
     """
     logits = u1 @ bank.T / temperature
     if excluded is not None:
-        logits.scatter_(1, excluded[:, None], -torch.inf)
+        logits.scatter_(1, excluded.view(len(u1), -1), -torch.inf)
     return Gradient(-u2, logits.softmax(dim=1) @ bank, scale=1 / temperature)
 
 
