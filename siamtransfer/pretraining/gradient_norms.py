@@ -7,6 +7,7 @@ biases of a place, of the gradient averaged over ranks, before the method clips 
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -104,7 +105,8 @@ class GradientNormMonitor(GradientObserver):
         self.method, self.watch, self.every = method, watch, every
         self._found: dict[str, Tensor] = {}
         names = tuple(f"{PREFIX}{place}" for place in places_of(method))
-        super().__init__((*names, *(f"{name}/spikes" for name in names)))
+        headline = (*names, *(f"{name}/spikes" for name in names))
+        super().__init__(headline, {"gradient_spikes": self._account()})
 
     def due(self, result: StepResult) -> bool:
         return result.step % self.every == 0
@@ -117,7 +119,9 @@ class GradientNormMonitor(GradientObserver):
             self._found = {place: norm for place, norm in found.items() if norm is not None}
 
     def check(self, result: StepResult) -> dict[str, float]:
+        """The norms that are finite: where float16 overflows, the scaler leaves the step out."""
         found = {place: float(norm) for place, norm in self._found.items()}
+        found = {place: norm for place, norm in found.items() if math.isfinite(norm)}
         self.watch.check(result.step, found)
         self.protocol = {"gradient_spikes": self._account()}
         counts = {f"{PREFIX}{place}/spikes": float(len(self.watch.began[place])) for place in found}

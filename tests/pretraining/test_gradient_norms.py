@@ -18,7 +18,7 @@ from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.cli import Command
 from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.distributed.signals import StopSignal
-from siamtransfer.methods import METHODS
+from siamtransfer.methods import METHODS, StepOutput
 from siamtransfer.pretraining.gradient_norms import (
     GradientNormMonitor,
     SpikeWatch,
@@ -28,7 +28,9 @@ from siamtransfer.pretraining.gradient_norms import (
     require_first_layer,
 )
 from siamtransfer.pretraining.loop import pretrain
+from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.programs.pretrain import PretrainOptions
+from siamtransfer.training.guard import StepReport
 from siamtransfer.utils.errors import UserError
 
 
@@ -116,6 +118,24 @@ def test_a_frozen_first_layer_has_no_norm() -> None:
     expected = torch.stack([p.grad.square().sum() for p in method.parameters() if p.grad is not None]).sum()
     assert "first_layer" not in monitor._found
     assert torch.allclose(monitor._found["all"] ** 2, expected)
+
+
+def test_a_step_that_overflows_in_float16_is_no_spike_and_no_row() -> None:
+    monitor = GradientNormMonitor(small("simclr"), watch := SpikeWatch(), 1)
+    assert monitor.protocol["gradient_spikes"]["began"] == {}  # of a run that ends before the first check
+    monitor._found = {"all": torch.tensor(2.0)}
+    for step in range(1, 21):
+        monitor.check(result_of(step))
+    monitor._found = {"all": torch.tensor(torch.inf)}
+    assert monitor.check(result_of(21)) == {}
+    monitor._found = {"all": torch.tensor(9.0)}
+    assert monitor.check(result_of(22)) == {"gradient_norm/all": 9.0, "gradient_norm/all/spikes": 1.0}
+    assert watch.began == {"all": [22]} and watch.recent["all"] == [2.0] * 20 + [9.0]
+
+
+def result_of(step: int) -> StepResult:
+    output = StepOutput(torch.zeros(()), [])
+    return StepResult(step, 0.1, StepReport(0.0, True, True, None), output, [], [])
 
 
 def run(folder: Path, *options: str) -> dict[str, Any]:
