@@ -139,6 +139,11 @@ class PretrainConfig:
         self.options.check(self.optim.batch_size)
         self.adapt.check(self.backbone.weights, self.optim.epochs, monitor.knn_every)
         self._require_views_that_the_method_takes()
+        if getattr(self.options, "projector_pca", "none") == "refit" and self.optim.lookahead is not None:
+            raise UserError(
+                "simsiam_variants.projector_pca refit turns the directions of the projector's factors, and "
+                "the slow weights of optim.lookahead keep the old ones: take start, or leave one of them out"
+            )
 
     def _require_views_that_the_method_takes(self) -> None:
         """Refuses more than two views, and mixed ones, where the method has no targets for them."""

@@ -12,6 +12,7 @@ from support.golden_methods import TinyBackbone
 from support.small_simsiam import VIEWS, random_rows, small_variant
 from torch import nn
 
+from siamtransfer.config import MethodConfig, PretrainConfig
 from siamtransfer.methods import StepInfo
 from siamtransfer.methods.simsiam_variants.columns import ColumnsConfig
 from siamtransfer.methods.simsiam_variants.model import SimSiamVariants
@@ -126,3 +127,14 @@ def test_more_components_than_channels_are_refused():
     config = SimSiamVariantsConfig(projector_rank=17, projector_pca="start")
     with pytest.raises(UserError, match=r"projector_rank 17 is more than the 16 principal components"):
         SimSiamVariants(TinyBackbone(), config)  # type: ignore[arg-type]
+
+
+def test_slow_weights_do_not_go_with_components_that_turn():
+    options = SimSiamVariantsConfig(projector_rank=4, projector_pca="refit")
+    config = PretrainConfig(method=MethodConfig("simsiam-variants"), method_options=options)
+    config.check()
+    config.optim.lookahead = 6
+    with pytest.raises(UserError, match=r"projector_pca refit turns .* optim\.lookahead keep the old ones"):
+        config.check()
+    options.projector_pca = "start"
+    config.check()
