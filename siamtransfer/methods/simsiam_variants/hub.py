@@ -215,7 +215,11 @@ class Codes(nn.Module):
 
 class Whitening(nn.Module):
     """z[N,d] -> L⁻¹ (z - mean) for every group of `channels` channels, with L Lᵀ = (1 - ε) Cov + ε I, Cov the
-    covariance of the rows of all ranks, and ε = SHRINKAGE. It has no weights and no running statistics."""
+    covariance of the rows of all ranks, and ε = SHRINKAGE. It has no weights and no running statistics.
+
+    Raises:
+        UserError: a pass has no more rows than channels, as where optim.grad_accum_steps parts a batch.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -224,12 +228,16 @@ class Whitening(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         x = to_float32(z)
         samples = len(x) * collectives.world_size()
+        if samples <= self.channels:
+            raise UserError(
+                f"{SECTION}.whitening {self.channels} is not below the {samples} images of a pass, whose "
+                "covariance has a lower rank: whiten fewer channels together, or lower optim.grad_accum_steps"
+            )
         with no_tf32(x):
             x = x - collectives.all_reduce_with_grad(x.sum(dim=0)) / samples
             x = x.unflatten(1, (-1, self.channels)).permute(1, 2, 0)  # [groups, channels, N]
             cov = collectives.all_reduce_with_grad(x @ x.mT) / (samples - 1)
             cov = (1 - SHRINKAGE) * cov + SHRINKAGE * torch.eye(self.channels, dtype=x.dtype, device=x.device)
-            factor, _ = torch.linalg.cholesky_ex(
-                cov
-            )  # of numbers that are not finite, too: the loss is so, then
+            # Of numbers that are not finite, too: the loss is so, then.
+            factor, _ = torch.linalg.cholesky_ex(cov)
             return torch.linalg.solve_triangular(factor, x, upper=False).permute(2, 0, 1).flatten(1)

@@ -330,3 +330,10 @@ def test_options_that_go_together_are_taken_and_the_gradient_view_knows_none_of_
         with pytest.raises(UserError, match=r"simsiam_variants\.hub makes it another"):
             require_form(config, 2)
     SimSiamVariantsConfig(hub=HubConfig(whitening=64), stop_gradient=False, similarity="mse").check(65)
+
+
+def test_a_pass_of_too_few_images_is_not_whitened() -> None:
+    whiten = Whitening(4)
+    assert whiten(random_rows(5, 8)).shape == (5, 8)
+    with pytest.raises(UserError, match=r"whitening 4 is not below the 4 images of a pass.*grad_accum_steps"):
+        whiten(random_rows(4, 8))
