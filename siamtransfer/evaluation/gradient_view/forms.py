@@ -102,6 +102,11 @@ def _check_simsiam(options: SimSiamConfig) -> None:
                 f"the gradient view knows SimSiam's own loss, and {options.section}.{key} makes it another: "
                 "it can be had with the defaults there only"
             )
+    if options.per_column is not None:
+        raise UserError(
+            f"the gradient view knows one network for both views, and {options.per_column} has others for "
+            "the second column: leave one of the two out"
+        )
 
 
 def _check_vicreg(options: VICRegConfig) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from siamtransfer.checkpoints.declaration import declare, read_declaration
+from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.methods.simsiam_variants.columns import ColumnsConfig, with_own_norms
 from siamtransfer.methods.simsiam_variants.model import SimSiamVariants
 from siamtransfer.methods.simsiam_variants.options import SimSiamVariantsConfig
@@ -155,3 +156,10 @@ def test_a_network_without_batch_norm_has_none_to_separate() -> None:
     backbone.name = "tiny"
     with pytest.raises(UserError, match="tiny has no batch norm, so leave it out"):
         with_own_norms(backbone)
+
+
+@pytest.mark.parametrize("columns", EVERY)
+def test_the_gradient_view_knows_one_network_for_both_columns(columns: ColumnsConfig) -> None:
+    with pytest.raises(UserError, match=r"one network for both views, and simsiam_variants\.columns\."):
+        require_form(SimSiamVariantsConfig(columns=columns), 2)
+    require_form(SimSiamVariantsConfig(columns=ColumnsConfig(heads="shared")), 2)
