@@ -15,32 +15,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.pictures import write_parts
+from support.diagnoses import RANDOM, refused, score
 from support.small_runs import complete, newest
 
-from siamtransfer.backbones.architecture import build_backbone
-from siamtransfer.checkpoints.declaration import FORMAT, VERSION
 from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.data import open_images
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.projector import project, read_projector
 from siamtransfer.evaluation.diagnostics.representation import GUIDE
-from siamtransfer.evaluation.invariance.strengths import SCALES
 from siamtransfer.features.augmented import repeat_view, view_features
 from siamtransfer.features.extract import Transform, extract, extract_pixels
-from siamtransfer.methods import METHODS, section_of
+from siamtransfer.methods import METHODS
 from siamtransfer.metrics import spread
 from siamtransfer.programs.diagnose import main
-from siamtransfer.programs.invariance import main as invariance
 from siamtransfer.utils.errors import UserError
 from siamtransfer.views.recipes import recipe
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
-SMALL = ["--device", "cpu", "--images", "12", "--views", "3", "--restarts", "2"]
 SCENES = ["--data.name", "fashion-scenes", "--data.size", "32", "--data.count", "40", "--crop", "16"]
 HEADS = ["--simsiam.projector_layers=3", "--simsiam.batch_norm=all"]
-RANDOM = "random:resnet18:width=8:stem=small"
 FORMATS = ["siamtransfer", "siamtransfer", "random"]
 
 
@@ -51,18 +45,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     complete(folder / "a")
     complete(folder / "b", "--run.seed=1", "--optim.epochs=1", *HEADS)
     return [folder / name / "checkpoint.pth" for name in "ab"]
-
-
-def score(*argv: object) -> dict[str, Any]:
-    record = main([str(word) for word in (*argv, *SMALL)])
-    assert record is not None
-    return json.loads(json.dumps(record))
-
-
-def refused(*argv: object) -> str:
-    with pytest.raises(UserError) as caught:
-        main([str(word) for word in (*SMALL, *argv)])
-    return str(caught.value)
 
 
 def features_by_hand(checkpoint: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,44 +143,6 @@ def test_projectors_are_rebuilt_from_what_the_checkpoint_says(runs: list[Path], 
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other\.pth does not hold the projector .* size mismatch"):
         read_projector(load_backbone(tmp_path / "other.pth")[1])
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "parts"),
-    [
-        ("byol", {"hidden": 24, "dim": 10}, {"backbone": "projector", "target": "target_projector"}),
-        (
-            "dino",
-            {"hidden": 24, "dim": 30, "bottleneck": 10},
-            {"backbone": "head.mlp", "target": "target_head.mlp"},
-        ),
-        ("barlow-twins", {"hidden": 24, "dim": 10}, {"backbone": "projector"}),
-    ],
-)
-def test_every_method_and_branch_has_its_own_projector(
-    name: str, options: dict[str, int], parts: dict[str, str], tmp_path: Path
-) -> None:
-    entry, backbone = METHODS[name], build_backbone("resnet18", width=8, stem="small")
-    settings = entry.Config(**options)
-    method = entry(backbone, settings)
-    with torch.no_grad():
-        for parameter in method.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))  # so that the two networks differ
-    state = {
-        "format": FORMAT, "version": VERSION, "method": name, "model": method.state_dict(),
-        "config": {section_of(name): vars(settings)}, "data": {},
-        "backbone": {"name": "resnet18", "width": 8, "stem": "small", "dim": 64},
-        "normalisation": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
-    }  # fmt: skip
-    torch.save(state, tmp_path / "own.pth")
-    h = torch.randn(20, 64)
-    for branch, part in parts.items():
-        projector = read_projector(load_backbone(tmp_path / "own.pth", branch=branch)[1])
-        assert projector is not None
-        with torch.no_grad():
-            expected = method.eval().get_submodule(part)(h)
-        assert expected.shape == (20, 10)
-        torch.testing.assert_close(project(projector, h, ALONE.device), expected)
 
 
 def test_only_the_backbone_of_foreign_files_is_known(
@@ -330,45 +274,6 @@ def test_spectra_are_drawn(several: tuple[dict[str, Any], Path, str]) -> None:
     assert [path.name for path in sorted(several[1].parent.iterdir())] == ["r.json", "s.png"]
 
 
-# Feature files.
-
-
-def write_features(folder: Path, labels: np.ndarray | None = None, **changes: Any) -> list[Path]:
-    generator = np.random.default_rng(0)
-    for name, count in (("train", 60), ("test", 40)):
-        y = np.arange(count) % 3 if labels is None else labels[:count]
-        x = (generator.normal(size=(count, 12)) + 2 * np.eye(3, 12)[np.arange(count) % 3]).astype(np.float16)
-        np.savez(folder / f"{name}.npz", **{"features": x, "labels": y, **changes})
-    return [folder / "train.npz", folder / "test.npz"]
-
-
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_feature_files_are_measured(part: str, tmp_path: Path) -> None:
-    train, test = write_features(tmp_path)
-    record = score("--train-features", train, "--test-features", test, "--part", part)
-    found = record["metrics"]
-    content = np.load(tmp_path / f"{part}.npz")
-    x, y = torch.from_numpy(content["features"]), torch.from_numpy(content["labels"])
-    assert found["rankme/backbone"] == pytest.approx(measures.rankme(measures.singular_values(x)), rel=1e-6)
-    assert found["tolerance/backbone"] == pytest.approx(measures.tolerance(x, y), rel=1e-6)
-    assert found["kmeans_nmi/backbone"] > 0.3
-    assert "alignment/backbone" not in found
-    assert len(record["provenance"]["checkpoints"][0]["train_digest"]) == 64
-
-
-@pytest.mark.parametrize(
-    "labels", [np.eye(60, dtype=np.int64), np.zeros(60, np.int64)], ids=["several", "one"]
-)
-def test_labels_that_make_no_classes_are_told(
-    labels: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train, test = write_features(tmp_path, labels)
-    found = score("--train-features", train, "--test-features", test)["metrics"]
-    assert "no tolerance and clusters" in capsys.readouterr().err
-    assert not any(name.startswith(("kmeans", "tolerance")) for name in found)
-    assert "uniformity/backbone" in found
-
-
 # Mistakes.
 
 
@@ -382,20 +287,11 @@ def test_mistakes_are_one_sentence(runs: list[Path], tmp_path: Path, shapes_fold
     assert "3 numbers for 2 checkpoints" in refused(*runs, "--accuracy", 1, 2, 3)
     assert "two checkpoints or more" in refused(runs[0], "--accuracy", 1)
     assert "must end in .png" in refused(runs[0], "--spectrum", tmp_path / "s.jpg")
-    files = write_features(tmp_path)
-    options = ["--train-features", files[0], "--test-features", files[1]]
-    assert "not both" in refused(runs[0], *options)
-    assert "feature files hold none" in refused(*options, "--recipe", "byol")
-    assert "come in pairs" in refused(*options[:2])
-    np.savez(tmp_path / "narrow.npz", features=np.ones((4, 2), np.float32), labels=np.arange(4))
-    assert "width 12" in refused(*options[:3], tmp_path / "narrow.npz")
     assert "no labels" in refused(runs[0], "--data.name", "flat", "--data.root", shapes_folder)
     assert "no test part" in refused(
         runs[0], "--data.name", "folder", "--data.root", shapes_folder, "--part", "test"
     )
     assert "--data.name" in refused(RANDOM)
-    np.savez(files[0], features=np.full((60, 12), np.inf, np.float16), labels=np.arange(60))
-    assert "finite" in refused(*options)
 
 
 def test_nothing_is_extracted_before_every_file_was_read(
@@ -433,33 +329,3 @@ def test_help_says_what_is_what(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for word in ("--views", "--spectrum", "NAME/projection", "--layers"):
         assert word in said
-
-
-def test_invariance_is_that_of_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    some = {name: SCALES[name] for name in ("rotation", "grey")}
-    monkeypatch.setattr("siamtransfer.evaluation.invariance.config.SCALES", some)
-    write_parts(tmp_path / "set")
-    images = [
-        "--data.name=folder",
-        f"--data.root={tmp_path / 'set'}",
-        "--crop=16",
-        "--resize=18",
-        "--cache=none",
-        "--data.few=12",
-    ]
-    networks = [f"{RANDOM}:seed={seed}" for seed in (1, 2)]
-    both = score(*networks, *images, "--invariance", "--seed=3")
-    alone = invariance([networks[1], *images, "--device=cpu", "--seed=3"])
-    assert alone is not None
-    shared = {f"2/{name}": value for name, value in alone["metrics"].items()}
-    assert len(shared) > 100
-    assert {name: both["metrics"][name] for name in shared} == pytest.approx(shared, abs=1e-9)
-    assert both["metrics"]["1/invariance/mean/relative"] != both["metrics"]["2/invariance/mean/relative"]
-    for key in ("strengths", "test_images", "bank_images", "k"):
-        assert both["protocol"]["invariance"][key] == alone["protocol"][key]
-    (remark,) = (remark for remark in alone["protocol"]["remarks"] if "--k 20" in remark)
-    for one in both["protocol"]["checkpoints"]:
-        assert remark in one["remarks"]
-    assert "remarks" not in both["protocol"]["invariance"]  # of other weights there are others
-    files = ("--train-features=a.npz", "--test-features=b.npz")
-    assert "hold none: leave it out" in refused(*files, "--invariance")
