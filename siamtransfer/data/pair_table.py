@@ -63,7 +63,7 @@ def open_pair_table(
     path = Path(list_file).expanduser().absolute()
     base = path.parent if root is None else require_folder(root)
     rows = _read_rows(path)
-    of_images = [number for number in range(len(rows.header)) if _holds_images(rows, number)]
+    of_images = [number for number in range(len(rows.header)) if _holds_images(path, rows, number)]
     if len(of_images) < 2:
         raise UserError(
             f"{printable(path)} has {len(of_images)} column{'s' * (len(of_images) != 1)} whose cells all "
@@ -138,10 +138,22 @@ def _delimiter(path: Path, line: str) -> str:
     return max(possible, key=line.count)
 
 
-def _holds_images(rows: _Rows, number: int) -> bool:
-    """Whether a column is one of paths: at least one of its cells ends as an image does, and then all have
-    to."""
-    return all(has_image_ending(cell) for cell in rows.column(number) if cell) and any(rows.column(number))
+def _holds_images(path: Path, rows: _Rows, number: int) -> bool:
+    """Whether a column is one of paths: its cells, but for empty ones, end as images do.
+
+    Raises:
+        UserError: most of them do, so that the others are mistakes.
+    """
+    filled = [(line, cell) for line, cell in zip(rows.lines, rows.column(number), strict=True) if cell]
+    others = [(line, cell) for line, cell in filled if not has_image_ending(cell)]
+    if others and 2 * len(others) < len(filled):
+        line, cell = others[0]
+        raise UserError(
+            f"line {line} of {printable(path)} has {printable(cell)} in the column {rows.header[number]}, of "
+            f"which {len(filled) - len(others)} other cells end as images do: mend the path, or take the row "
+            "out"
+        )
+    return bool(filled) and not others
 
 
 def _files(path: Path, base: Path, rows: _Rows, number: int) -> LabelTable:

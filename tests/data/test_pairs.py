@@ -116,6 +116,10 @@ def test_a_pair_of_which_one_image_is_damaged_is_replaced_as_a_whole(root: Path)
         ("a,b\na/1.png,b/1.png\na/1.png,b/2.png\n", "names 1 files more than once .*in lines 2 and 3"),
         ("a,b\na/1.png,b/1.png\na/2.png,a/2.png\n", "line 3 of .* names a/2.png in two columns"),
         ("a,b\na/1.png,b/1.png\na/2.png,\n", "line 3 of .* has no path in the column b"),
+        (
+            "a/1.png,b/1.png,c/1.png\na/2.png,b/2.png,c/2.pn\na/3.png,b/3.png,c/3.png\n",
+            "line 2 of .* has c/2.pn in the column 3, of which 2 other cells end as images do",
+        ),
         ("path,label\na/1.png,cat\n", "has 1 column whose cells all name images, and pairs need two"),
         ("a,a\na/1.png,b/1.png\n", "the header of .* names the column a twice"),
         ("a,b\n", "has a header and no rows"),
