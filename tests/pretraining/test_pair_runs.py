@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 from PIL import Image
 from support.small_runs import complete, differences, launch, newest, rows, stop_at
 
+from siamtransfer.checkpoints.declaration import FORMAT
 from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.config import PretrainConfig
 from siamtransfer.data.registry import open_images
 from siamtransfer.distributed.runtime import start_runtime
 from siamtransfer.evaluation.frozen_model import LabelledFeatures, labelled_features
+from siamtransfer.evaluation.gradient_view import checkpoints as gradients
+from siamtransfer.evaluation.gradient_view.config import GradientsConfig
 from siamtransfer.evaluation.knn.config import KnnConfig
 from siamtransfer.pretraining.pairs import check_pairs, recipe_of_columns
 from siamtransfer.programs.knn import main as knn_main
@@ -211,3 +215,11 @@ def test_a_column_without_colours_has_the_recipe_without_their_operations() -> N
     assert second.channels == 1 and 0.4 < second.mean[0] < 0.7
     plain = open_images("fashion-pairs", count=20)
     assert recipe_of_columns(views, plain, recipe("scenes"), None) == recipe("scenes")
+
+
+def test_the_gradient_view_of_a_checkpoint_cuts_no_views_from_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"name": "fashion-frames", "split": "train", "size": 16, "count": 8, "frames_gap": 2}
+    run = SimpleNamespace(format=FORMAT, meta={"config": {"data": data}}, normalisation=None)
+    monkeypatch.setattr(gradients, "read_backbone", lambda path: run)
+    with pytest.raises(UserError, match=r"run.pth learned from pairs, .* by --monitor.gradients_every"):
+        gradients.open_checkpoints([Path("run.pth")], GradientsConfig(), 1)

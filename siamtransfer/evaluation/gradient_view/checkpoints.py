@@ -13,7 +13,9 @@ from siamtransfer.checkpoints.read_backbone import ReadBackbone, read_backbone
 from siamtransfer.checkpoints.training_state import read_state
 from siamtransfer.data import ImageSet, open_images
 from siamtransfer.data.imageset import channels_of, require_same_images
+from siamtransfer.data.pairs import PairImages
 from siamtransfer.data.recorded_form import form_as_recorded
+from siamtransfer.data.registry import PAIR_OPTIONS
 from siamtransfer.evaluation.gradient_view.config import GradientsConfig
 from siamtransfer.evaluation.gradient_view.forms import require_form
 from siamtransfer.methods import METHODS, Method, saved_options, section_of
@@ -107,7 +109,7 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
             "pretrain/main.py hold them"
         )
     recorded = read.meta["config"]
-    keys = ("name", "root", "split", "list_file", "parts", "size", "count")
+    keys = ("name", "root", "split", "list_file", "parts", "size", "count", "frames_gap", *PAIR_OPTIONS)
     data = {key: recorded["data"].get(key) for key in keys}
     data |= form_as_recorded(recorded["data"], recorded["data"]["name"])
     data |= {key: value for key in ("root", "list_file") if (value := getattr(config.data, key)) is not None}
@@ -115,6 +117,11 @@ def _open(path: Path, config: GradientsConfig, opened: dict[str, ImageSet], worl
     if key not in opened:
         opened[key] = open_images(data.pop("name"), **data)
     images, normalisation = opened[key], read.normalisation
+    if isinstance(images, PairImages):
+        raise UserError(
+            f"{path} learned from pairs, and views here are cut from one image: the gradient view of such a "
+            "run is measured while it trains, by --monitor.gradients_every"
+        )
     views = ViewsConfig.from_dict(recorded["views"])
     recipe = recipe_for(
         replace(views, mean=None, std=None), channels_of(images), recorded["data"].get("rgb"), normalisation
