@@ -28,8 +28,8 @@ class MixParams:
     Attributes:
         share: float32[N,V], λ; 1 for a view that is not mixed. Of CutMix it is 1 minus the box's area, in
             pixels, divided by the view's.
-        box: int32[N,V,4], top, left, bottom and right of the pasted box in pixels of the view; empty (zeros)
-            where nothing is pasted, and always for mixup.
+        box: int32[N,V,4], top, left, bottom and right of the pasted box in pixels of the view; empty where
+            nothing is pasted, and zeros for mixup.
     """
 
     share: np.ndarray

@@ -31,7 +31,8 @@ def build_projector(features: int, config: SimSiamVariantsConfig) -> nn.Sequenti
         kind=config.projector_norm,
     )
     if AFTER_PROJECTOR[config.batch_norm] != "none" and config.projector_norm != "none":
-        # Batch norm removes this bias; the published code keeps it, frozen at its initial value.
+        # Batch norm removes this bias; the published code keeps it, frozen at its initial value. Layer and
+        # group norm do not remove it: there it is a random offset.
         projector[-2].bias.requires_grad_(False)
     if config.projector_gates is not None:
         last = max(k for k, layer in enumerate(projector) if isinstance(layer, nn.Linear))
