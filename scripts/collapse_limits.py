@@ -1,24 +1,22 @@
 """Chooses the limits of the collapse alarm from runs that are known to be healthy or collapsed.
 
-python scripts/collapse_limits.py --runs runs/experiments/*/*/seed-* --picture limits.png
-python scripts/collapse_limits.py --records docs/experiments/*.jsonl --untrained 12.4
+python scripts/collapse_limits.py --records docs/experiments/*.jsonl --picture limits.png
+python scripts/collapse_limits.py --records docs/experiments/*.jsonl --methods dino
 python scripts/collapse_limits.py --healthy runs/simclr runs/byol --collapsed runs/no-stop-gradient
+python scripts/collapse_limits.py --runs runs/experiments/*/*/seed-*
 
-Runs in --runs are labelled by their kNN accuracy: healthy where its last value beats the untrained network by
-more than --margin points, collapsed where it does not beat it; between the two they are left out. Records of
-experiments are labelled likewise, by their kNN accuracy on held-out images.
+Cells of experiments and the runs of --runs are labelled by their kNN accuracy: collapsed where it gains at
+most --nothing points over the untrained network, healthy where it gains more than --learnt, left out between.
 
-A run's score is the largest limit under which the alarm would not sound: it asks for --patience checks below
-a limit in a row, so the score is the least, over all such rows of checks, of the largest value in one. The
-limit that is chosen raises no false alarm: it lies midway between the lowest healthy run and the next
-collapsed run below it. Youden's limit (the largest difference of true and false alarms) is printed beside it.
+For each measure that the alarm watches the script prints the area under the ROC, the limit that raises no
+false alarm (midway between the lowest healthy run and the next collapsed run below it) and Youden's limit
+(the largest difference of true and false alarms); and for each method what its present limits do.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,166 +24,57 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from measuring import HERE
+from sklearn.metrics import roc_curve
 
 from siamtransfer.cli import run
-from siamtransfer.config.saved import read_saved_config
-from siamtransfer.experiments.suites import HELD_OUT
-from siamtransfer.pretraining.collapse import CollapseWatch
-from siamtransfer.training.journal_rows import read_rows
+from siamtransfer.experiments.alarm_limits import (
+    MEASURES,
+    Choice,
+    LabelledRun,
+    Rules,
+    choose,
+    run_of_journal,
+    run_of_record,
+    sounds,
+)
+from siamtransfer.experiments.records import Records
+from siamtransfer.experiments.suites import read_suites
+from siamtransfer.methods.registry import METHODS
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import atomic_write
-from siamtransfer.utils.json_file import parse_json
 from siamtransfer.utils.log import say
-from siamtransfer.utils.small_files import read_small_text
 
-MOST_BYTES = 2**27
-"""Of a file of records."""
-
-MEASURES = {"std": "health/std", "rank share": "health/rank_share"}
+RECIPES = HERE / "configs" / "experiments"
 
 
-@dataclass(frozen=True)
-class LabelledRun:
-    """A run whose outcome is known; `scores` has a number for each of MEASURES."""
-
-    folder: Path
-    method: str
-    collapsed: bool
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit of one measure, and the shares of collapsed and of healthy runs that it raises an alarm for."""
-
-    value: float
-    true_alarms: float
-    false_alarms: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What the runs say of one measure: the area under its ROC, and two limits."""
-
-    area: float
-    without_false_alarms: Limit
-    youden: Limit
-
-
-def score(values: Sequence[float], patience: int) -> float:
-    """The largest limit under which no alarm sounds.
+def runs_of_records(files: Sequence[Path], rules: Rules) -> list[LabelledRun | None]:
+    """The cells of suites of experiments, None for those that are left out.
 
     Raises:
-        ValueError: there are fewer than `patience` values.
+        UserError: a file is missing, damaged, or of no suite.
     """
-    if len(values) < patience:
-        raise ValueError(f"{len(values)} checks are fewer than the {patience} that an alarm needs")
-    return min(max(values[start : start + patience]) for start in range(len(values) - patience + 1))
-
-
-def label_of(rows: Sequence[dict[str, Any]], margin: float) -> bool | None:
-    """Whether a run has collapsed, by its last kNN accuracy; None where that does not tell."""
-    name = next((key for row in rows for key in row if key.startswith("knn/") and key.endswith("top1")), None)
-    start = [row[f"baseline/untrained/{name}"] for row in rows if f"baseline/untrained/{name}" in row]
-    if name is None or not start:
-        return None
-    return label_of_gain([row[name] for row in rows if name in row][-1] - start[0], margin)
-
-
-def label_of_gain(gain: float, margin: float) -> bool | None:
-    """Whether a run has collapsed that gains so many points over the untrained network."""
-    return False if gain > margin else True if gain <= 0 else None
-
-
-def read_records(
-    file: Path, untrained: float, *, first: int, patience: int, margin: float
-) -> list[LabelledRun | None]:
-    """The cells of a suite of experiments, None for those that are left out; `untrained` is the accuracy of
-    the untrained network on the same images.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    suites = read_suites(RECIPES) if files else {}
     runs: list[LabelledRun | None] = []
-    for number, line in enumerate(read_small_text(file, MOST_BYTES).splitlines(), 1):
-        cell: dict[str, Any] = parse_json(line, f"{file}, line {number}")
-        label = label_of_gain(cell["numbers"][HELD_OUT] - untrained, margin)
-        curves = {
-            name: [value for step, value in cell["curves"].get(key, []) if step >= first]
-            for name, key in MEASURES.items()
-        }
-        if label is None or any(len(values) < patience for values in curves.values()):
-            runs.append(None)
-            continue
-        scores = {name: score(values, patience) for name, values in curves.items()}
-        where = Path(f"{cell['experiment']}/seed-{cell['seed']}")
-        runs.append(LabelledRun(where, cell["experiment"], label, scores))
+    for file in files:
+        if file.stem not in suites or not file.is_file():
+            raise UserError(f"{file} holds no records of a suite; there are {', '.join(suites)}")
+        records = Records(file.parent, suites[file.stem])
+        for experiment in suites[file.stem].experiments:
+            method = experiment.settings.get("method.name", "simsiam")
+            found = records.all_of(experiment).values()
+            runs += [run_of_record(record, method, rules) for record in found]
     return runs
 
 
-def read_run(
-    folder: Path, collapsed: bool | None, *, first: int, patience: int, margin: float
-) -> LabelledRun | None:
-    """A run whose label is given, or found in its journal where it is None; None for one that is left out.
-    Checks before step `first` do not count, as the alarm waits for `monitor.health_every`.
-
-    Raises:
-        UserError: there is no such run, or it has too few checks.
-    """
-    rows = read_rows(folder / "metrics.jsonl")
-    if not rows:
-        raise UserError(f"{folder / 'metrics.jsonl'} has no rows: is {folder} the folder of a run?")
-    label = label_of(rows, margin) if collapsed is None else collapsed
-    if label is None:
-        return None
-    checks = [row for row in rows if row["step"] >= first and MEASURES["std"] in row]
-    try:
-        scores = {name: score([row[key] for row in checks], patience) for name, key in MEASURES.items()}
-    except ValueError as error:
-        raise UserError(f"{folder} cannot be used: {error}; train longer, or lower --first") from error
-    return LabelledRun(folder, read_saved_config(folder)["method"]["name"], label, scores)
+def limits_in_force(method: str) -> dict[str, float]:
+    """The limits of a method's alarm."""
+    options = METHODS[method].Config
+    return dict(zip(MEASURES, (options.least_std, options.least_rank_fraction), strict=True))
 
 
-def choose(runs: Sequence[LabelledRun], measure: str) -> Choice:
-    """The limits of one measure; an alarm sounds for scores below a limit."""
-    scores = np.array([each.scores[measure] for each in runs])
-    collapsed = np.array([each.collapsed for each in runs])
-    lowest = float(scores[~collapsed].min())
-    below = scores[collapsed & (scores < lowest)]
-    quiet = (lowest + float(below.max())) / 2 if len(below) else lowest
-    false, true, thresholds = roc_curve(collapsed, -scores, drop_intermediate=False)
-    best = int(np.argmax(true - false))
-    youden = float(np.nextafter(-thresholds[best], np.inf)) if best else float(scores.min())
-    return Choice(
-        float(roc_auc_score(collapsed, -scores)),
-        _limit(quiet, scores, collapsed),
-        _limit(youden, scores, collapsed),
-    )
-
-
-def _limit(value: float, scores: Any, collapsed: Any) -> Limit:
-    alarms = scores < value
-    return Limit(value, float(alarms[collapsed].mean()), float(alarms[~collapsed].mean()))
-
-
-def alarms(runs: Sequence[LabelledRun], limits: dict[str, float]) -> tuple[float, float]:
-    """The shares of collapsed and of healthy runs for which either measure is below its limit."""
-    sounded = {
-        label: [
-            any(each.scores[name] < limit for name, limit in limits.items())
-            for each in runs
-            if each.collapsed == label
-        ]
-        for label in (True, False)
-    }
-    true, false = (sum(each) / len(each) for each in sounded.values())
-    return true, false
-
-
-def table(runs: Sequence[LabelledRun], choices: dict[str, Choice]) -> list[str]:
-    """The lines that are printed."""
+def table(runs: Sequence[LabelledRun], choices: Mapping[str, Choice]) -> list[str]:
+    """The lines that are printed of all runs together."""
     healthy = sum(not each.collapsed for each in runs)
     lines = [f"{healthy} healthy runs, {len(runs) - healthy} collapsed ones", ""]
     lines += [
@@ -197,25 +86,37 @@ def table(runs: Sequence[LabelledRun], choices: dict[str, Choice]) -> list[str]:
         for limit in (choice.without_false_alarms, choice.youden):
             cells += [f"{limit.value:.3f}", f"{limit.true_alarms:.0%}, {limit.false_alarms:.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append("")
-    present = CollapseWatch()
-    for words, limits in (
-        ("these limits", {name: choice.without_false_alarms.value for name, choice in choices.items()}),
-        ("the present ones", {"std": present.min_std, "rank share": present.min_rank_share}),
-    ):
-        true, false = alarms(runs, limits)
-        values = ", ".join(f"{name} {value:.3f}" for name, value in limits.items())
-        lines.append(f"either below {words} ({values}): {true:.0%} true alarms, {false:.0%} false ones")
-    lines.append("")
+    chosen = {name: choice.without_false_alarms.value for name, choice in choices.items()}
+    true, false = ([sounds(each, chosen) for each in runs if each.collapsed == label] for label in (1, 0))
+    return [*lines, "", f"either below its limit: {_share(true)} true alarms, {_share(false)} false ones"]
+
+
+def table_by_method(runs: Sequence[LabelledRun]) -> list[str]:
+    """The lines that are printed of each method: its lowest healthy runs, and what its limits do."""
+    lines = [
+        "",
+        f"| method | limits | healthy runs | {' | '.join(f'lowest {name}' for name in MEASURES)} | "
+        "false alarms | collapsed runs | true alarms |",
+        f"|{'---|' * (6 + len(MEASURES))}",
+    ]
     for method in sorted({each.method for each in runs}):
-        own = [each for each in runs if each.method == method and not each.collapsed]
-        if own:
-            least = ", ".join(f"{name} {min(each.scores[name] for each in own):.3f}" for name in MEASURES)
-            lines.append(f"{method}: {len(own)} healthy runs, lowest {least}")
+        limits = limits_in_force(method)
+        healthy, collapsed = ([each for each in runs if (each.method, each.collapsed) == (method, label)]
+                              for label in (False, True))  # fmt: skip
+        lowest = [f"{min(each.scores[name] for each in healthy):.2f}" if healthy else "" for name in MEASURES]
+        cells = [method, ", ".join(f"{limit:g}" for limit in limits.values()), str(len(healthy)), *lowest]
+        for each in (healthy, collapsed):
+            alarms = str(sum(sounds(one, limits) for one in each)) if each else ""
+            cells += [alarms] if each is healthy else [str(len(each)), alarms]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def draw(runs: Sequence[LabelledRun], choices: dict[str, Choice], file: Path) -> None:
+def _share(values: Sequence[bool]) -> str:
+    return f"{sum(values)} of {len(values)}"
+
+
+def draw(runs: Sequence[LabelledRun], choices: Mapping[str, Choice], file: Path) -> None:
     """The runs by both measures with the limits, and the ROC of each measure."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for label, marker in ((False, "o"), (True, "x")):
@@ -242,49 +143,67 @@ def draw(runs: Sequence[LabelledRun], choices: dict[str, Choice], file: Path) ->
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """The command line; returns a record whose metrics are the limits."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of runs, labelled by kNN")
-    parser.add_argument("--records", type=Path, nargs="+", default=[], help="records of experiments")
-    parser.add_argument("--untrained", type=float, help="accuracy of the untrained network, for --records")
-    parser.add_argument("--healthy", type=Path, nargs="+", default=[], help="folders of healthy runs")
-    parser.add_argument("--collapsed", type=Path, nargs="+", default=[], help="folders of collapsed runs")
-    parser.add_argument(
-        "--margin", type=float, default=2.0, help="points of kNN that a healthy run gains at least"
-    )
-    parser.add_argument("--first", type=int, default=50, help="step of the first check that counts")
-    parser.add_argument("--patience", type=int, default=CollapseWatch.patience, help="checks in a row")
-    parser.add_argument("--picture", type=Path, help="PNG to write")
-    options = parser.parse_args(words)
+    options = _parser().parse_args(words)
     if options.patience < 1:
         raise UserError(f"--patience is {options.patience}; an alarm needs one check at least")
-    how: dict[str, Any] = {"first": options.first, "patience": options.patience, "margin": options.margin}
-    given: list[tuple[Path, bool | None]] = [(folder, None) for folder in options.runs]
-    given += [(folder, False) for folder in options.healthy] + [
-        (folder, True) for folder in options.collapsed
-    ]
-    read = [read_run(folder, label, **how) for folder, label in given]
-    if options.records and options.untrained is None:
-        raise UserError("--records needs --untrained: the kNN accuracy in percent of the untrained network")
-    for file in options.records:
-        read += read_records(file, options.untrained, **how)
+    if options.nothing > options.learnt:
+        raise UserError(
+            f"--nothing {options.nothing:g} is above --learnt {options.learnt:g}: a run would be both"
+        )
+    rules = Rules(options.first, options.patience, options.nothing, options.learnt)
+    read = runs_of_records(options.records, rules)
+    for folders, label in ((options.runs, None), (options.healthy, False), (options.collapsed, True)):
+        read += [run_of_journal(folder, label, rules) for folder in folders]
     runs = [each for each in read if each is not None]
+    if options.methods:
+        runs = [each for each in runs if each.method in options.methods]
     for label, word in ((False, "healthy"), (True, "collapsed")):
         if all(each.collapsed != label for each in runs):
             raise UserError(
-                f"none of {len(read)} runs is {word}: a limit needs runs of both kinds; name more"
+                f"none of {len(runs)} runs is {word}: a limit needs runs of both kinds; name more"
             )
     choices = {name: choose(runs, name) for name in MEASURES}
-    if len(runs) < len(read):
-        say(f"{len(read) - len(runs)} runs left out, whose kNN does not tell whether they collapsed")
-    for line in table(runs, choices):
+    if None in read:
+        say(f"{read.count(None)} runs left out, whose kNN does not tell whether they collapsed")
+    for line in [*table(runs, choices), *table_by_method(runs)]:
         say(line)
     if options.picture:
         draw(runs, choices, options.picture)
         say(f"wrote {options.picture}")
     limits = {name: choice.without_false_alarms.value for name, choice in choices.items()}
-    return {"task": "collapse-limits", "metrics": limits, "protocol": how, "provenance": {"runs": len(runs)}}
+    return {
+        "task": "collapse-limits",
+        "metrics": limits,
+        "protocol": vars(rules),
+        "provenance": {"runs": len(runs)},
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Rules()
+    paths: dict[str, Any] = {"type": Path, "nargs": "+", "default": []}
+    parser.add_argument("--records", **paths, help="records of experiments, SUITE.jsonl")
+    parser.add_argument("--runs", **paths, help="folders of runs, labelled by kNN")
+    parser.add_argument("--healthy", **paths, help="folders of healthy runs")
+    parser.add_argument("--collapsed", **paths, help="folders of collapsed runs")
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), help="these methods alone (default: all)"
+    )
+    parser.add_argument(
+        "--nothing", type=float, default=default.nothing, help="gain in points of a collapsed run at most"
+    )
+    parser.add_argument(
+        "--learnt", type=float, default=default.learnt, help="gain in points that a healthy run is above"
+    )
+    parser.add_argument(
+        "--first", type=int, default=default.first, help="step of the first check that counts"
+    )
+    parser.add_argument("--patience", type=int, default=default.patience, help="checks in a row")
+    parser.add_argument("--picture", type=Path, help="PNG to write")
+    return parser
 
 
 if __name__ == "__main__":

@@ -159,17 +159,22 @@ def _measure_one(cell: Cell) -> CellRecord:
 
 def show(suite: ExperimentSuite, places: Places) -> None:
     """Writes the suite's table between its marks in the page, and its pictures beside the page, from the
-    records alone.
+    records alone. A picture that lacks records is named and not drawn.
 
     Raises:
-        UserError: the page has no such marks, or a picture lacks records.
+        UserError: the page has no such marks, or no record has a curve of a picture.
     """
     records = Records(places.records, suite)
     page = places.page.read_text(encoding="utf-8")
     write_text(places.page, with_table(page, suite.name, table(suite, records), str(places.page)))
     for picture in suite.pictures:
-        draw(suite, picture, records, places.page.parent / picture.file)
-        say(f"wrote {places.page.parent / picture.file}")
+        file = places.page.parent / picture.file
+        missing = [name for name in picture.cells if not records.all_of(suite[name])]
+        if missing:
+            say(f"{file} is not drawn: {suite.name} has no record of {', '.join(missing)}")
+            continue
+        draw(suite, picture, records, file)
+        say(f"wrote {file}")
 
 
 def show_rows(suites: Mapping[str, ExperimentSuite], places: Places) -> list[Path]:

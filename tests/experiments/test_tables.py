@@ -72,3 +72,17 @@ def test_show_needs_records_alone(tmp_path: Path) -> None:
     show(suite, Places(tmp_path / "no-runs", tmp_path, page))
     assert "| `slow` |" in page.read_text()
     assert (tmp_path / "loss.png").exists()
+
+
+def test_a_picture_without_its_records_is_named_and_the_table_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    suite = small_suite(tmp_path)
+    Records(tmp_path, suite).add([record_of(suite["slow"], 0, 20.0)])
+    page = tmp_path / "PAGE.md"
+    page.write_text("<!-- suite rates -->\n<!-- end of suite rates -->\n")
+    with caplog.at_level("INFO"):
+        show(suite, Places(tmp_path / "no-runs", tmp_path, page))
+    assert "| `slow` |" in page.read_text()
+    assert not (tmp_path / "loss.png").exists()
+    assert "loss.png is not drawn: rates has no record of fast" in caplog.text
