@@ -92,7 +92,8 @@ class Logger:
         before, now = state.extensions[-1]["epochs_before"], state.extensions[-1]["epochs"]
         settings, per_epoch = state.config.optim, self.schedule.steps_per_epoch
         old = replace(settings, epochs=before)
-        last, following = rate_at(old, max(step - 1, 0), per_epoch), rate_at(settings, step, per_epoch)
+        rates = rate_at(old, max(step - 1, 0), per_epoch), rate_at(settings, step, per_epoch)
+        last, following = (state.plateau.share * rate for rate in rates)
         say(
             f"optim.epochs {before} -> {now}: from here on the schedule {settings.schedule}, and those of "
             f"the method, are laid out over {now} epochs; the learning rate was {last:.4g} and goes on at "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from siamtransfer.methods.base import ParameterGroup
 from siamtransfer.optim.config import OptimConfig
 from siamtransfer.optim.optimizers import build_optimizer
 from siamtransfer.optim.plateau import Plateau
+from siamtransfer.pretraining import logger
 from siamtransfer.pretraining.schedule import Schedule
 from siamtransfer.training.guard import StepReport
 from siamtransfer.utils.errors import UserError
@@ -92,3 +94,18 @@ def test_other_schedules_remember_nothing():
 def test_plateaus_that_mean_nothing_are_refused(options: Any, sentence: str):
     with pytest.raises(UserError, match=sentence):
         OptimConfig(batch_size=4, **options).check(1, 100)
+
+
+def test_a_run_that_gets_more_epochs_is_told_the_rate_that_has_fallen(monkeypatch: pytest.MonkeyPatch):
+    config = OptimConfig(**PLATEAU, epochs=4)
+    state = SimpleNamespace(
+        step=4,
+        plateau=Plateau(share=0.25),
+        extensions=[{"step": 4, "epochs_before": 2, "epochs": 4}],
+        config=SimpleNamespace(optim=config),
+    )
+    said: list[str] = []
+    monkeypatch.setattr(logger, "say", said.append)
+    log: Any = SimpleNamespace(state=state, schedule=Schedule(config, images=8, world_size=1))
+    logger.Logger._introduce_extension(log)
+    assert "the learning rate was 0.1 and goes on at 0.1." in said[0]
