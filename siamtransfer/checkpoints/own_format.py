@@ -90,7 +90,7 @@ def check_readable(state: Mapping[str, Any]) -> None:
         read_own(state, None)
         keys, _ = _sort(state)
         for branch, tensors in keys.branches.items():
-            _compare_shapes(tensors, recorded_architecture(_entries_of(state, branch)["backbone"]))
+            _compare_shapes(tensors, read_own(state, branch).architecture)
     except UserError as error:
         raise UserError(f"a checkpoint of this run could not be read back: it {error}") from error
 

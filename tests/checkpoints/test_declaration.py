@@ -222,6 +222,34 @@ def test_every_backbone_is_checked_before_saving(tmp_path: Path) -> None:
         check_readable(state)
 
 
+class WithSecond(UsersMethod):
+    """A second column's images have one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second_backbone = build_backbone("resnet18", width=8, in_channels=1)
+
+
+def test_the_backbone_of_a_second_column_has_entries_of_its_own(tmp_path: Path) -> None:
+    method = WithSecond()
+    state = state_of(method)
+    assert state["keys"]["second"] == "second_backbone."
+    path = save(state, tmp_path)
+    assert read_backbone(path).branches == ("backbone", "second")
+    for refused in (lambda: read_backbone(path, branch="second"), lambda: check_readable(state)):
+        with pytest.raises(UserError, match="its entry 'second' is not understood: None"):
+            refused()
+    normalisation = {"mean": [0.5], "std": [0.25]}
+    state["second"] = {"backbone": {**state["backbone"], "in_channels": 1}, "normalisation": normalisation}
+    check_readable(state)
+    read = read_backbone(save(state, tmp_path), branch="second")
+    assert same_tensors(read.state, dict(method.second_backbone.state_dict()))
+    assert (read.architecture.in_channels, read.normalisation.std) == (1, (0.25,))
+    state["keys"]["evaluated"] = "second_backbone"
+    with pytest.raises(UserError, match="'second_backbone' is evaluated, and there is no such network"):
+        check_readable(state)
+
+
 def test_the_check_copies_no_tensor() -> None:
     state = state_of(UsersMethod())
     state["model"] = {key: tensor.to("meta") for key, tensor in state["model"].items()}
