@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
-from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.checks import above, at_least, changed, within
 from siamtransfer.utils.errors import UserError
 
 ScheduleName = Literal["cosine-epoch", "cosine-step", "cosine-unigrad", "milestones", "plateau", "constant"]
@@ -123,14 +123,13 @@ class OptimConfig:
         within("optim.plateau_factor", self.plateau_factor, 0, 1)
         at_least("optim.plateau_patience", self.plateau_patience, 1)
         at_least("optim.plateau_margin", self.plateau_margin, 0)
-        defaults = {option.name: option.default for option in fields(self)}
-        if self.lookahead_share != defaults["lookahead_share"] and self.lookahead is None:
+        if changed(self, "lookahead_share") and self.lookahead is None:
             raise UserError(
                 "optim.lookahead_share changes nothing without slow weights: set optim.lookahead, as to 6, "
                 "or leave lookahead_share out"
             )
-        for key in ("plateau_factor", "plateau_patience", "plateau_margin"):
-            if getattr(self, key) != defaults[key] and self.schedule != "plateau":
+        for key in changed(self, "plateau_factor", "plateau_patience", "plateau_margin"):
+            if self.schedule != "plateau":
                 raise UserError(
                     f"optim.{key} belongs to optim.schedule plateau, and that is {self.schedule}: set that, "
                     f"or leave {key} out"

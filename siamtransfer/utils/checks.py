@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import MISSING, fields
+from typing import Any
 
 from siamtransfer.utils.errors import UserError
 
@@ -23,6 +25,17 @@ def within(key: str, value: float | None, low: float, high: float) -> None:
     """Raises UserError unless `value` is None or a number from `low` to `high`, both included."""
     if value is not None and not low <= value <= high:
         raise UserError(f"{key} is {value}, but must be from {low} to {high}")
+
+
+def changed(options: Any, *names: str) -> list[str]:
+    """Those of the fields `names` of a dataclass that are not at their defaults."""
+    found = {option.name: option for option in fields(options)}
+
+    def default(name: str) -> object:
+        factory = found[name].default_factory
+        return found[name].default if factory is MISSING else factory()
+
+    return [name for name in names if getattr(options, name) != default(name)]
 
 
 def check_timeout(minutes: float) -> None:

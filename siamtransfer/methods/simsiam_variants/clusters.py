@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.parts.precision import l2_normalize
-from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.checks import above, at_least, changed, within
 from siamtransfer.utils.errors import UserError
 
 NONE = -1
@@ -49,9 +49,9 @@ class ClusterConfig:
         within("simsiam_variants.clusters.dense", self.dense, 0, 1)
         at_least("simsiam_variants.clusters.every", self.every, 1)
         owners = {"count": "k-means", "neighbours": "dbscan", "dense": "dbscan"}
-        defaults = {option.name: option.default for option in fields(self)}
-        for name, kind in owners.items():
-            if getattr(self, name) != defaults[name] and self.kind != kind:
+        for name in changed(self, *owners):
+            kind = owners[name]
+            if self.kind != kind:
                 raise UserError(
                     f"simsiam_variants.clusters.{name} belongs to {kind}, and simsiam_variants.clusters.kind "
                     f"is {self.kind}: set that to {kind}, or leave {name} out"

@@ -4,7 +4,7 @@ Puzzles and colours are in pretexts.py."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from siamtransfer.data.subset import draw_by_class
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
-from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.checks import above, at_least, changed, within
 from siamtransfer.utils.errors import UserError
 
 UNLABELLED = -1
@@ -80,10 +80,9 @@ class TermsConfig:
         most = math.factorial(self.jigsaw_grid**2) if self.jigsaw_grid == 2 else MOST_PERMUTATIONS
         within("simsiam_variants.terms.jigsaw_permutations", self.jigsaw_permutations, 2, most)
         at_least("simsiam_variants.terms.colour_grid", self.colour_grid, 1)
-        defaults = {option.name: option.default for option in fields(self)}
-        for name in ("jigsaw_grid", "jigsaw_permutations", "colour_grid"):
+        for name in changed(self, "jigsaw_grid", "jigsaw_permutations", "colour_grid"):
             task = name.split("_")[0]
-            if getattr(self, name) != defaults[name] and not getattr(self, task):
+            if not getattr(self, task):
                 raise UserError(
                     f"simsiam_variants.terms.{name} changes nothing while simsiam_variants.terms.{task} is "
                     f"0: give that a weight, or leave {name} out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from siamtransfer.methods.parts.mlp import Activation
@@ -16,7 +16,7 @@ from siamtransfer.methods.simsiam_variants.hub import HubConfig
 from siamtransfer.methods.simsiam_variants.norms import refuse_idle_norms
 from siamtransfer.methods.simsiam_variants.similarities import DistanceConfig, SimilarityName
 from siamtransfer.methods.simsiam_variants.targets import TargetConfig
-from siamtransfer.utils.checks import at_least
+from siamtransfer.utils.checks import at_least, changed
 from siamtransfer.utils.errors import UserError
 
 
@@ -108,10 +108,8 @@ class SimSiamVariantsConfig(SimSiamConfig):
             target_fraction=self.target.fraction, symmetric=self.symmetric, predictor=self.predictor
         )
         self.hub.check(batch, self.dim)
-        defaults = type(self)()
-        beside = ("similarity", "distance", "stop_gradient")
-        changed = {key for key in beside if getattr(self, key) != getattr(defaults, key)}
-        self.hub.check_beside(changed | ({"target.gradient"} if self.target.gradient else set()))
+        beside = changed(self, "similarity", "distance", "stop_gradient")
+        self.hub.check_beside([*beside, *(["target.gradient"] if self.target.gradient else [])])
 
     def _check_components(self, batch: int) -> None:
         """Refuses principal components without factors to set, or more of them than a batch has."""
@@ -157,12 +155,11 @@ class SimSiamVariantsConfig(SimSiamConfig):
             "predictor_groups": "attention",
             "predictor_blocks": "depth",
         }
-        defaults = {option.name: option.default for option in fields(self)}
-        for name, shape in of_shape.items():
-            if getattr(self, name) != defaults[name] and self.predictor_shape != shape:
+        for name in changed(self, *of_shape):
+            if self.predictor_shape != of_shape[name]:
                 raise UserError(
-                    f"simsiam_variants.{name} belongs to simsiam_variants.predictor_shape {shape}, and that "
-                    f"is {self.predictor_shape}: set that, or leave {name} out"
+                    f"simsiam_variants.{name} belongs to simsiam_variants.predictor_shape {of_shape[name]}, "
+                    f"and that is {self.predictor_shape}: set that, or leave {name} out"
                 )
         if self.predictor_shape == "attention" and self.dim % self.predictor_groups:
             raise UserError(
