@@ -42,7 +42,7 @@ def open_images(
     options = {
         key: value
         for key, value in asdict(data).items()
-        if key not in NOT_OF_THE_SET and value not in (None, False)
+        if key not in NOT_OF_THE_SET and value is not None and value is not False  # 0 is a number
     }
     if "name" not in options:
         if not recorded.get("name"):

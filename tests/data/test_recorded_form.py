@@ -167,3 +167,11 @@ def test_an_older_run_whose_classes_were_named_as_parts_are_goes_on_with_them(ro
         (run.as_dict()["data"], "folder", None),
     ):
         assert hint_on_parts(recorded, name, stated) == ""
+
+
+def test_a_gap_of_0_is_not_left_out() -> None:
+    """It is two views of one frame, and no number that nobody gave."""
+    some = {"size": 16, "count": 8, "test_split": "train"}
+    same, _ = open_images(EvaluationData("fashion-frames", frames_gap=0, column="later", **some), {}, "x")  # type: ignore[arg-type]
+    scenes, _ = open_images(EvaluationData("fashion-scenes", **some), {}, "x")  # type: ignore[arg-type]
+    assert all(np.array_equal(same.image(index), scenes.image(index)) for index in range(8))
