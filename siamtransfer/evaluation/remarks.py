@@ -29,11 +29,11 @@ SPREAD = (1e-3, 1e3)  # deviations that the usual strengths and learning rates s
 
 
 def add_remarks(protocol: dict[str, Any], remarks: Sequence[str]) -> None:
-    """Says each remark and enters them in the protocol, behind those that it has."""
+    """Says each remark and enters them in the protocol, behind those that it has; none stands there twice."""
     for remark in remarks:
         say(f"remark: {remark}")
     if remarks:
-        protocol["remarks"] = [*protocol.get("remarks", []), *remarks]
+        protocol["remarks"] = list(dict.fromkeys([*protocol.get("remarks", []), *remarks]))
 
 
 def remarks_on(train: Features, test: Features | None, use: Use) -> list[str]:
