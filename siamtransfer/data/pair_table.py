@@ -84,7 +84,10 @@ def open_pair_table(
         FileImages(f"{name}:{column}", split, table_of(base, table.paths), labels=labels, classes=classes)
         for column, table in zip(names, tables, strict=True)
     ]
-    return PairImages(name, split, columns, names, list(dict.fromkeys(remarks)))
+    remarks = list(dict.fromkeys(remarks))
+    for column in columns:  # which may stand alone
+        column.set_remarks = tuple(remarks)
+    return PairImages(name, split, columns, names, remarks)
 
 
 def _read_rows(path: Path) -> _Rows:

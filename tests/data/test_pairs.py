@@ -127,15 +127,18 @@ def test_a_pair_of_which_one_image_is_damaged_is_replaced_as_a_whole(root: Path)
         ("a,b,label,class\na/1.png,b/1.png,x,y\n", "several columns that may be the labels .label, class."),
         ("a,b,label\na/1.png,b/1.png,x\na/2.png,b/2.png,\n", "line 3 of .* has no label although 1 other"),
         ('a,b\n"a/1.png,b/1.png\n', "is no row of a table"),
-        more("1,2,3\na/1.png,b/1.png,c\n", "nothing"),
     ],
 )
 def test_a_bad_table_gets_a_sentence_with_its_line(root: Path, text: str, problem: str) -> None:
-    if problem == "nothing":  # a header of numbers: the third column is not read, with a remark
-        assert "columns that are not read: 3" in open_table(root, text).set_remarks[0]
-        return
     with pytest.raises(UserError, match=problem):
         open_table(root, text)
+
+
+def test_columns_that_are_not_read_are_remarked_on(root: Path) -> None:
+    """Also where a column stands alone; a header of numbers names no labels."""
+    images = open_table(root, "1,2,3\na/1.png,b/1.png,c\n")
+    assert images.labels is None and "columns that are not read: 3" in images.set_remarks[0]
+    assert images.columns[1].set_remarks == images.set_remarks  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
