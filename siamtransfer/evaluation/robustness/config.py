@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from siamtransfer.evaluation.config import EvaluationConfig, OneCheckpointConfig
 from siamtransfer.evaluation.linear.config import STRENGTHS
 from siamtransfer.evaluation.named_folders import require_distinct, split_word
-from siamtransfer.utils.checks import above, at_least
+from siamtransfer.utils.checks import above, at_least, changed
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import refuse_record
 
@@ -118,21 +118,20 @@ class RobustnessConfig(OneCheckpointConfig):
 
     def _refuse_options_of_nothing(self) -> None:
         """Refuses what changes nothing: options of the other head, or of corruptions where there are none."""
-        usual = type(self)()
         for head, options in OF_HEAD.items():
-            for option in options:
-                if head != self.head and getattr(self, option) != getattr(usual, option):
-                    raise UserError(
-                        f"--{option} is of --head {head}, and the head is {self.head}: leave it out, or add "
-                        f"--head {head}"
-                    )
+            useless = changed(self, *options) if head != self.head else []
+            if useless:
+                raise UserError(
+                    f"--{useless[0]} is of --head {head}, and the head is {self.head}: leave it out, or add "
+                    f"--head {head}"
+                )
         if self.corruption_names:
             return
         if self.cache_corrupted:
             raise UserError(
                 "--cache-corrupted keeps features of corrupted images, and none are made: leave it out"
             )
-        if self.severities != usual.severities and PUBLISHED not in self.shifted_folders:
+        if changed(self, "severities") and PUBLISHED not in self.shifted_folders:
             raise UserError(
                 f"--severities is of corruptions and of {PUBLISHED}, and neither is measured: leave it out, "
                 "or name corruptions with --corruptions"
