@@ -30,9 +30,9 @@ def build_projector(features: int, config: SimSiamVariantsConfig) -> nn.Sequenti
         rank=config.projector_rank,
         kind=config.projector_norm,
     )
-    if AFTER_PROJECTOR[config.batch_norm] != "none" and config.projector_norm != "none":
+    if AFTER_PROJECTOR[config.batch_norm] != "none" and config.projector_norm == "batch":
         # Batch norm removes this bias; the published code keeps it, frozen at its initial value. Layer and
-        # group norm do not remove it: there it is a random offset.
+        # group norm do not remove it, so there it is learned.
         projector[-2].bias.requires_grad_(False)
     if config.projector_gates is not None:
         last = max(k for k, layer in enumerate(projector) if isinstance(layer, nn.Linear))

@@ -96,6 +96,18 @@ def test_batch_norm_stands_where_table_3_says(places):
     assert hidden_bias == (places == "none")
 
 
+@pytest.mark.parametrize(("norm", "learned"), [("batch", False), ("layer", True), ("group-ws", True)])
+def test_the_last_bias_is_learned_where_the_norm_after_it_keeps_it(norm, learned):
+    method = SimSiamVariants(TinyBackbone(), SimSiamVariantsConfig(dim=32, projector_norm=norm))
+    assert method.projector[-2].bias.requires_grad is learned
+    h = random_rows(20, 16).float()
+    before = method.projector(h)
+    with torch.no_grad():
+        method.projector[-2].bias.add_(torch.linspace(0, 3, 32))
+    moved = (method.projector(h) - before).abs().max().item()
+    assert moved > 0.1 if learned else moved < 1e-4
+
+
 @pytest.mark.parametrize(("predictor", "trained"), [("trained", True), ("fixed", False), ("none", False)])
 def test_predictor_switch(predictor, trained):
     method = SimSiamVariants(TinyBackbone(), SimSiamVariantsConfig(dim=32, predictor=predictor))
