@@ -73,7 +73,7 @@ def limits_in_force(method: str) -> dict[str, float]:
     return dict(zip(MEASURES, (options.least_std, options.least_rank_fraction), strict=True))
 
 
-def table(runs: Sequence[LabelledRun], choices: Mapping[str, Choice]) -> list[str]:
+def table(runs: Sequence[LabelledRun], choices: Mapping[str, Choice], patience: int) -> list[str]:
     """The lines that are printed of all runs together."""
     healthy = sum(not each.collapsed for each in runs)
     lines = [f"{healthy} healthy runs, {len(runs) - healthy} collapsed ones", ""]
@@ -87,11 +87,13 @@ def table(runs: Sequence[LabelledRun], choices: Mapping[str, Choice]) -> list[st
             cells += [f"{limit.value:.3f}", f"{limit.true_alarms:.0%}, {limit.false_alarms:.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
     chosen = {name: choice.without_false_alarms.value for name, choice in choices.items()}
-    true, false = ([sounds(each, chosen) for each in runs if each.collapsed == label] for label in (1, 0))
+    true, false = (
+        [sounds(each, chosen, patience) for each in runs if each.collapsed == label] for label in (1, 0)
+    )
     return [*lines, "", f"either below its limit: {_share(true)} true alarms, {_share(false)} false ones"]
 
 
-def table_by_method(runs: Sequence[LabelledRun]) -> list[str]:
+def table_by_method(runs: Sequence[LabelledRun], patience: int) -> list[str]:
     """The lines that are printed of each method: its lowest healthy runs, and what its limits do."""
     lines = [
         "",
@@ -106,7 +108,7 @@ def table_by_method(runs: Sequence[LabelledRun]) -> list[str]:
         lowest = [f"{min(each.scores[name] for each in healthy):.2f}" if healthy else "" for name in MEASURES]
         cells = [method, ", ".join(f"{limit:g}" for limit in limits.values()), str(len(healthy)), *lowest]
         for each in (healthy, collapsed):
-            alarms = str(sum(sounds(one, limits) for one in each)) if each else ""
+            alarms = str(sum(sounds(one, limits, patience) for one in each)) if each else ""
             cells += [alarms] if each is healthy else [str(len(each)), alarms]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -164,8 +166,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
             )
     choices = {name: choose(runs, name) for name in MEASURES}
     if None in read:
-        say(f"{read.count(None)} runs left out, whose kNN does not tell whether they collapsed")
-    for line in [*table(runs, choices), *table_by_method(runs)]:
+        say(f"{read.count(None)} runs left out, whose kNN does not tell whether they collapsed, or too short")
+    for line in [*table(runs, choices, rules.patience), *table_by_method(runs, rules.patience)]:
         say(line)
     if options.picture:
         draw(runs, choices, options.picture)

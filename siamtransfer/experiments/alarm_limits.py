@@ -1,7 +1,7 @@
 """What limits the collapse alarm should have, by runs that are known to be healthy or collapsed.
 
-The alarm asks for `patience` checks below a limit in a row. So a run's score is the largest limit under which
-it would not sound: the least, over all such rows of checks, of the largest value in one.
+The alarm asks for `patience` checks below a limit in a row. So a run's score by one measure is the largest
+limit under which it would not sound: the least, over all such rows of checks, of the largest value in one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Rules:
         learnt: a run is healthy that gains more than so many; between the two it is left out.
     """
 
-    first: int = 50
+    first: int = 24
     patience: int = CollapseWatch.patience
     nothing: float = 2.5
     learnt: float = 5.0
@@ -60,25 +60,38 @@ class Rules:
 
 @dataclass(frozen=True)
 class LabelledRun:
-    """A run whose outcome is known; `scores` has a number for each of MEASURES."""
+    """A run whose outcome is known.
+
+    Attributes:
+        checks: the values of each of MEASURES, in the order of the steps.
+        scores: what `Rules.score` says of each.
+    """
 
     name: str
     method: str
     collapsed: bool
+    checks: Mapping[str, Sequence[float]]
     scores: Mapping[str, float]
 
 
 def run_of_record(record: CellRecord, method: str, rules: Rules) -> LabelledRun | None:
     """A cell of an experiment; None where its outcome is not clear or its checks are too few."""
-    label = rules.label(record.numbers[TEST] - record.numbers[f"{UNTRAINED}{TEST}"])
-    curves = {
+    reached, start = (record.numbers.get(name) for name in (TEST, f"{UNTRAINED}{TEST}"))
+    label = None if reached is None or start is None else rules.label(reached - start)
+    checks = {
         name: [value for step, value in record.curves.get(key, ()) if step >= rules.first]
         for name, key in MEASURES.items()
     }
-    if label is None or any(len(values) < rules.patience for values in curves.values()):
+    if label is None or any(len(values) < rules.patience for values in checks.values()):
         return None
-    scores = {name: rules.score(values) for name, values in curves.items()}
-    return LabelledRun(f"{record.experiment} seed {record.seed}", method, label, scores)
+    return _labelled(f"{record.experiment} seed {record.seed}", method, label, checks, rules)
+
+
+def _labelled(
+    name: str, method: str, collapsed: bool, checks: Mapping[str, Sequence[float]], rules: Rules
+) -> LabelledRun:
+    scores = {measure: rules.score(values) for measure, values in checks.items()}
+    return LabelledRun(name, method, collapsed, checks, scores)
 
 
 def run_of_journal(folder: Path, collapsed: bool | None, rules: Rules) -> LabelledRun | None:
@@ -93,12 +106,16 @@ def run_of_journal(folder: Path, collapsed: bool | None, rules: Rules) -> Labell
     label = _label_of_rows(rows, rules) if collapsed is None else collapsed
     if label is None:
         return None
-    checks = [row for row in rows if row["step"] >= rules.first and MEASURES["std"] in row]
+    counted = [
+        row
+        for row in rows
+        if row["step"] >= rules.first and all(row.get(key) is not None for key in MEASURES.values())
+    ]
+    checks = {name: [row[key] for row in counted] for name, key in MEASURES.items()}
     try:
-        scores = {name: rules.score([row[key] for row in checks]) for name, key in MEASURES.items()}
+        return _labelled(str(folder), read_saved_config(folder)["method"]["name"], label, checks, rules)
     except ValueError as error:
         raise UserError(f"{folder} cannot be used: {error}; train longer, or lower --first") from error
-    return LabelledRun(str(folder), read_saved_config(folder)["method"]["name"], label, scores)
 
 
 def _label_of_rows(rows: Sequence[Mapping[str, Any]], rules: Rules) -> bool | None:
@@ -106,7 +123,8 @@ def _label_of_rows(rows: Sequence[Mapping[str, Any]], rules: Rules) -> bool | No
     start = [row[f"{UNTRAINED}{name}"] for row in rows if f"{UNTRAINED}{name}" in row]
     if name is None or not start:
         return None
-    return rules.label([row[name] for row in rows if name in row][-1] - start[0])
+    reached = [row[name] for row in rows if row.get(name) is not None]
+    return rules.label(reached[-1] - start[0]) if reached else None
 
 
 @dataclass(frozen=True)
@@ -154,6 +172,11 @@ def _limit(value: float, scores: Any, collapsed: Any) -> Limit:
     return Limit(value, float(alarms[collapsed].mean()), float(alarms[~collapsed].mean()))
 
 
-def sounds(run: LabelledRun, limits: Mapping[str, float]) -> bool:
-    """Whether the alarm sounds in a run: one measure is below its limit."""
-    return any(run.scores[name] < limit for name, limit in limits.items())
+def sounds(run: LabelledRun, limits: Mapping[str, float], patience: int = CollapseWatch.patience) -> bool:
+    """Whether the alarm sounds in a run: in `patience` checks in a row one measure or the other is below its
+    limit."""
+    checks = zip(*(run.checks[name] for name in limits), strict=True)
+    low = [
+        any(value < limit for value, limit in zip(check, limits.values(), strict=True)) for check in checks
+    ]
+    return any(all(low[start : start + patience]) for start in range(len(low) - patience + 1))
