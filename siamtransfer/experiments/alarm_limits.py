@@ -39,8 +39,8 @@ class Rules:
 
     first: int = 24
     patience: int = CollapseWatch.patience
-    nothing: float = 2.5
-    learnt: float = 5.0
+    nothing: float = 4.0
+    learnt: float = 6.0
 
     def label(self, gain: float) -> bool | None:
         """Whether a run with this gain has collapsed; None where that does not tell."""

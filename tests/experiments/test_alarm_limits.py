@@ -77,7 +77,7 @@ def test_the_alarm_sounds_where_a_watch_would(std: list[float], share: list[floa
 
 
 @pytest.mark.parametrize(
-    ("gain", "label"), [(-1.0, True), (2.5, True), (2.6, None), (5.0, None), (5.1, False), (20.0, False)]
+    ("gain", "label"), [(-1.0, True), (4.0, True), (4.1, None), (6.0, None), (6.1, False), (20.0, False)]
 )
 def test_a_cell_is_labelled_by_what_it_gains_over_the_untrained_network(
     tmp_path: Path, gain: float, label: bool | None
