@@ -51,7 +51,8 @@ def draw(suite: ExperimentSuite, picture: Picture, records: Records, file: Path)
         axis.set(title=title, xlabel="step")
     for axis in panels[len(picture.curves) :]:
         axis.set_axis_off()
-    panels[0].legend(fontsize="small")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small")
     with atomic_write(file) as out:
         figure.savefig(out, format="png", dpi=100)
     plt.close(figure)

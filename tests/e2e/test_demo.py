@@ -19,6 +19,7 @@ SMALL = [
 
 
 @pytest.mark.detectron2
+@pytest.mark.timeout(900)  # two demos, a minute on an idle machine and several on a busy one
 def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = run_python(ROOT / "scripts" / "demo.py", "--run", "here/run", "--", *SMALL, cwd=tmp_path)
@@ -49,7 +50,7 @@ def test_from_images_to_a_proved_detectron2_file(tmp_path: Path, monkeypatch: py
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.PRECISE_BN.NUM_ITER", "1",
     ]  # fmt: skip
     command = [ROOT / "scripts" / "detection_demo.py", "--run", "here/run", "--trials", "2"]
-    done = run_python(*command, "--", *tiny, cwd=tmp_path)
+    done = run_python(*command, "--", *tiny, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     detected = json.loads(done.stdout.splitlines()[-1])["metrics"]
     for task in ("detection", "segmentation"):
