@@ -153,8 +153,7 @@ def _holds_images(path: Path, rows: _Rows, number: int) -> bool:
         line, cell = others[0]
         raise UserError(
             f"line {line} of {printable(path)} has {printable(cell)} in the column {rows.header[number]}, of "
-            f"which {len(filled) - len(others)} other cells end as images do: mend the path, or take the row "
-            "out"
+            f"which {len(filled) - len(others)} other cells end as images do: mend the path or remove the row"
         )
     return bool(filled) and not others
 
