@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any] | None:
     wanted = Wanted(asked.seeds, asked.parallel, tuple(f"--{option}" for option in asked.option))
     for name, experiments in chosen.items():
         if asked.again:
-            measure_again(suites[name], asked.again, places)
+            measure_again(suites[name], asked.again, places, asked.parallel)
         else:
             measure_missing(suites[name], experiments, places, wanted)
     shown = list(chosen) or [

@@ -66,11 +66,17 @@ class Records:
     def __init__(self, folder: Path, suite: ExperimentSuite):
         self.file = folder / f"{suite.name}.jsonl"
         self._order = {experiment.id: place for place, experiment in enumerate(suite.experiments)}
-        self._of: dict[Key, CellRecord] = {}
-        if self.file.exists():
-            for number, line in enumerate(read_small_text(self.file, 2**27).splitlines(), 1):
-                record = _record_of(parse_json(line, f"{self.file}, line {number}"), self.file)
-                self._of[record.experiment, record.seed] = record
+        self._of = self._read()
+
+    def _read(self) -> dict[Key, CellRecord]:
+        if not self.file.exists():
+            return {}
+        lines = read_small_text(self.file, 2**27).splitlines()
+        found = [
+            _record_of(parse_json(line, f"{self.file}, line {number}"), self.file)
+            for number, line in enumerate(lines, 1)
+        ]
+        return {(record.experiment, record.seed): record for record in found}
 
     def get(self, experiment: Experiment, seed: int) -> CellRecord | None:
         """The record of a cell; None where there is none of the present settings."""
@@ -84,10 +90,9 @@ class Records:
         return {seed: record for seed, record in found.items() if record is not None}
 
     def add(self, records: Iterable[CellRecord]) -> None:
-        """Keeps records, and writes the file, whose lines have the order of the suite. Records of what the
-        suite no longer has go."""
-        for record in records:
-            self._of[record.experiment, record.seed] = record
+        """Keeps records, and writes the file, whose lines have the order of the suite. Records that another
+        program has written in the meantime stay; those of what the suite no longer has go."""
+        self._of = self._read() | {(record.experiment, record.seed): record for record in records}
         keys = sorted((key for key in self._of if key[0] in self._order), key=self._place)
         text = "".join(to_json(asdict(self._of[key])) + "\n" for key in keys)
         write_text(self.file, text)

@@ -14,13 +14,14 @@ from siamtransfer.experiments.cell import Cell
 from siamtransfer.experiments.pages import with_rows, with_table
 from siamtransfer.experiments.pictures import draw
 from siamtransfer.experiments.pool import measure_all
-from siamtransfer.experiments.records import CellRecord, Records, read_record
+from siamtransfer.experiments.records import Records, read_record
 from siamtransfer.experiments.suites import TEST, Experiment, ExperimentSuite
 from siamtransfer.experiments.tables import table
 from siamtransfer.suites.cell_process import Outcome
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.files import write_text
 from siamtransfer.utils.log import say
+from siamtransfer.utils.run_lock import RunLock
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def measure_missing(
     has all experiments with the first seeds.
 
     Raises:
-        UserError: at the end, where cells have failed; the others have records.
+        UserError: another process measures the suite in the same folder; at the end, where cells have
+            failed; the others have records.
         SystemExit: a signal came; the same command goes on.
     """
     records = Records(places.records, suite)
@@ -75,7 +77,7 @@ def measure_missing(
         return records
     say(f"{suite.name}: {len(cells)} of {len(seeds) * len(experiments)} cells to measure")
     progress = _Progress(records, len(cells), wanted.at_once)
-    with StopSignal() as stop:
+    with StopSignal() as stop, _locked(places.runs / suite.name):
         stop.doing = "ending the cells that run"
         measure_all(cells, wanted.at_once, stop, progress.end)
     if stop.exit_status is not None:
@@ -112,49 +114,53 @@ class _Progress:
         say(f"{cell.id}: kNN {record.numbers[TEST]:.2f} %, {seconds:.0f} s{left}")
 
 
-def measure_again(suite: ExperimentSuite, count: int, places: Places, draw_seed: int | None = None) -> int:
+def _locked(folder: Path) -> RunLock:
+    return RunLock(folder, what="folder of the suite's runs", option="--runs")
+
+
+def measure_again(
+    suite: ExperimentSuite, count: int, places: Places, at_once: int = 1, draw_seed: int | None = None
+) -> int:
     """Measures random cells that have records a second time, in a folder of its own; returns how many.
 
     Raises:
-        UserError: there is no record, or a number or a curve is another one; names cell and numbers.
+        UserError: there is no record, a cell fails, or a number or a curve is another one; names cell and
+            numbers.
+        SystemExit: a signal came.
     """
     records = Records(places.records, suite)
     known = [record for experiment in suite.experiments for record in records.all_of(experiment).values()]
     if not known:
         raise UserError(f"{records.file} has no record of {suite.name}, so no cell can be measured again")
     drawn = random.Random(draw_seed).sample(known, min(count, len(known)))
-    differ = []
-    began = time.time_ns()
-    for record in drawn:
-        experiment = suite[record.experiment.partition("/")[2]]
-        folder = places.runs / f"again-{began}"
-        cell = Cell(experiment, record.seed, folder, suite.scores, tuple(record.options))
-        second = _measure_one(cell)
-        names = record.differences(second)
-        say(
-            f"{cell.id}: {', '.join(names) + ' differ' if names else 'equal in every number and every point'}"
-        )
+    folder = places.runs / f"again-{time.time_ns()}"
+    first = {
+        Cell(
+            suite[record.experiment.partition("/")[2]],
+            record.seed,
+            folder,
+            suite.scores,
+            tuple(record.options),
+        ): record
+        for record in drawn
+    }
+    differ: list[str] = []
+
+    def compare(cell: Cell, outcome: Outcome, _: float) -> None:
+        if outcome.exit_status:
+            raise UserError(f"{cell.id} has failed: {outcome.message} (see {cell.log})")
+        names = ", ".join(first[cell].differences(read_record(cell.record)))
+        say(f"{cell.id}: {f'{names} differ' if names else 'equal in every number and every point'}")
         if names:
-            differ.append(f"{cell.id} in {', '.join(names)}")
+            differ.append(f"{cell.id} in {names}")
+
+    with StopSignal() as stop:
+        measure_all(list(first), at_once, stop, compare)
+    if stop.exit_status is not None:
+        sys.exit(stop.exit_status)
     if differ:
         raise UserError(f"a second measurement differs: {'; '.join(differ)}")
     return len(drawn)
-
-
-def _measure_one(cell: Cell) -> CellRecord:
-    failed: list[str] = []
-    with StopSignal() as stop:
-        measure_all(
-            [cell],
-            1,
-            stop,
-            lambda _, outcome, __: failed.append(outcome.message) if outcome.exit_status else None,
-        )
-    if stop.exit_status is not None:
-        sys.exit(stop.exit_status)
-    if failed:
-        raise UserError(f"{cell.id} has failed: {failed[0]} (see {cell.log})")
-    return read_record(cell.record)
 
 
 def show(suite: ExperimentSuite, places: Places) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ class Experiment:
 
     Attributes:
         files: the configurations that make its settings, in order: the base, the suite's budget, the recipe.
-        settings: the same as one tree by dotted keys; what its numbers depend on, besides the seed.
+        settings: the same as one tree by dotted keys, and the suite's further measurements; what its numbers
+            depend on, besides the seed.
     """
 
     suite: str
@@ -139,7 +140,11 @@ def read_suite(folder: Path) -> ExperimentSuite:
     if sorted(order) != names:
         odd = sorted({*order, *names} - ({*order} & {*names})) or ["a name that stands twice"]
         raise UserError(f"the order of {file} and the recipes beside it differ in {', '.join(odd)}")
-    experiments = tuple(_read_experiment(folder / f"{name}.yaml") for name in order)
+    scores = tuple(
+        Score(each["name"], tuple(tuple(command.split()) for command in each["commands"]), each["metric"])
+        for each in tree.get("scores") or ()
+    )
+    experiments = tuple(_read_experiment(folder / f"{name}.yaml", scores) for name in order)
     for against in (tree.get("baseline"), *(one.against for one in experiments)):
         if against is not None and against not in order:
             raise UserError(f"{file}: {against} is none of its experiments, so nothing is compared with it")
@@ -151,20 +156,19 @@ def read_suite(folder: Path) -> ExperimentSuite:
         seeds=int(tree.get("seeds", 5)),
         experiments=experiments,
         number=tree.get("number", TEST),
-        scores=tuple(
-            Score(each["name"], tuple(tuple(command.split()) for command in each["commands"]), each["metric"])
-            for each in tree.get("scores") or ()
-        ),
+        scores=scores,
         pictures=tuple(
             Picture(each["file"], each["curves"], each["cells"]) for each in tree.get("pictures") or ()
         ),
     )
 
 
-def _read_experiment(file: Path) -> Experiment:
-    """One recipe, over what it shares with others. Its header has the lines `# Question: …`,
-    `# Published: …` and `# Source: …`; `# Against: …` names what it is compared with where that is not the
-    suite's baseline, and `# Over: …` the configuration that it changes in the place of BASE_FILE.
+def _read_experiment(file: Path, scores: Sequence[Score]) -> Experiment:
+    """One recipe, over what it shares with others, with the suite's further measurements.
+
+    Its header has the lines `# Question: …`, `# Published: …` and `# Source: …`; `# Against: …` names what it
+    is compared with where that is not the suite's baseline, and `# Over: …` the configuration that it changes
+    in the place of BASE_FILE.
 
     Raises:
         UserError: one is missing.
@@ -177,6 +181,7 @@ def _read_experiment(file: Path) -> Experiment:
     settings: dict[str, Any] = {}
     for path in files:
         settings |= flatten(read_yaml(path))
+    settings |= {f"score/{score.name}": [score.metric, *map(list, score.commands)] for score in scores}
     try:
         return Experiment(
             suite=file.parent.name,

@@ -12,7 +12,7 @@ from support.experiment_records import record_of, small_suite, write_small_suite
 
 from siamtransfer.experiments.comparison import against_of, differences, mean_of
 from siamtransfer.experiments.records import Records
-from siamtransfer.experiments.suites import TEST, read_suite
+from siamtransfer.experiments.suites import TEST, ExperimentSuite, read_suite
 from siamtransfer.utils.errors import UserError
 
 
@@ -40,6 +40,33 @@ def test_a_record_of_other_settings_is_none(tmp_path: Path) -> None:
     assert Records(tmp_path, suite).get(suite["slow"], 0) is None
     assert Records(tmp_path, suite).all_of(suite["slow"]) == {}
     assert Records(tmp_path, suite).get(suite["fast"], 0) is not None
+
+
+def test_a_record_of_another_measurement_is_none(tmp_path: Path) -> None:
+    folder = write_small_suite(tmp_path)
+    text = (folder / "suite.yaml").read_text()
+
+    def with_score(commands: str) -> ExperimentSuite:
+        (folder / "suite.yaml").write_text(
+            f"{text}scores: [{{name: AP, metric: AP, commands: {commands}}}]\n"
+        )
+        return read_suite(folder)
+
+    suite = with_score("[detection --steps 400]")
+    Records(tmp_path, suite).add([record_of(suite["slow"], 0, 20.0, AP=7.0)])
+    assert Records(tmp_path, suite).get(suite["slow"], 0) is not None
+    suite = with_score("[detection --steps 800]")
+    assert Records(tmp_path, suite).get(suite["slow"], 0) is None
+
+
+def test_records_that_another_program_writes_stay(tmp_path: Path) -> None:
+    suite = small_suite(tmp_path)
+    own, other = Records(tmp_path / "kept", suite), Records(tmp_path / "kept", suite)
+    other.add([record_of(suite["fast"], 0, 21.0)])
+    own.add([record_of(suite["slow"], 0, 20.0)])
+    for records in (own, Records(tmp_path / "kept", suite)):
+        assert records.get(suite["fast"], 0) is not None
+        assert records.get(suite["slow"], 0) is not None
 
 
 def test_records_of_a_removed_experiment_go(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support import paths
 from support.experiment_records import write_small_suite
 
 from siamtransfer.experiments.cell import Cell, curves_of, score
@@ -19,10 +22,11 @@ def test_a_suite_is_measured_once_goes_on_and_repeats_itself(tmp_path: Path) -> 
     folder = write_small_suite(tmp_path)
     suite = read_suite(folder)
     places = Places(tmp_path / "runs", tmp_path / "kept", tmp_path / "page.md")
-    wanted = Wanted(seeds=1, at_once=2)
+    wanted = Wanted(seeds=2, at_once=2)
     records = measure_missing(suite, [suite["slow"]], places, wanted)
-    first = records.get(suite["slow"], 0)
+    first, second = (records.get(suite["slow"], seed) for seed in (0, 1))
     assert first is not None
+    assert second is not None
     assert 0 < first.numbers[TEST] < 40
     assert 0 < first.numbers[HELD_OUT] < 40
     assert [step for step, _ in first.curves["loss"]] == [1, 2]
@@ -30,11 +34,10 @@ def test_a_suite_is_measured_once_goes_on_and_repeats_itself(tmp_path: Path) -> 
     measure_missing(suite, [suite["slow"]], places, wanted)
     assert (tmp_path / "kept" / "rates.jsonl").stat().st_mtime_ns == stamp, "nothing is measured twice"
 
-    assert measure_again(suite, 1, places) == 1
-    numbers = {**first.numbers, TEST: first.numbers[TEST] + 0.05}
-    records.add([dataclasses.replace(first, numbers=numbers)])
-    with pytest.raises(UserError, match=r"rates/slow seed 0 in knn/k=20/T=0.07/top1$"):
-        measure_again(suite, 1, places)
+    numbers = {**second.numbers, TEST: second.numbers[TEST] + 0.05}
+    records.add([dataclasses.replace(second, numbers=numbers)])
+    with pytest.raises(UserError, match=r"differs: rates/slow seed 1 in knn/k=20/T=0.07/top1$"):
+        measure_again(suite, 2, places, at_once=2)
 
 
 def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
@@ -45,6 +48,22 @@ def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"1 cells? of rates have failed: rates/fast seed 0: .*root"):
         measure_missing(suite, suite.experiments, places, Wanted(seeds=1, at_once=2))
     assert Records(places.records, suite).get(suite["slow"], 0) is not None
+
+
+def test_two_programs_do_not_measure_one_suite_in_one_folder(tmp_path: Path) -> None:
+    suite = read_suite(write_small_suite(tmp_path))
+    places = Places(tmp_path / "runs", tmp_path / "kept", tmp_path / "page.md")
+    code = "import sys; from siamtransfer.utils.run_lock import RunLock; lock = RunLock(sys.argv[1])"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()", str(places.runs / "rates")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=paths.ROOT,
+    ) as other:  # fmt: skip
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(UserError, match=r"folder of the suite's runs .*rates is in use by .*--runs"):
+            measure_missing(suite, suite.experiments, places, Wanted(seeds=1))
+        other.stdin.write(b"\n")
 
 
 def test_without_records_nothing_is_measured_again(tmp_path: Path) -> None:
