@@ -23,7 +23,7 @@ from siamtransfer.views.dataset import (
     augment_batch,
     training_views,
 )
-from siamtransfer.views.mixing import mix_views, sample_mix
+from siamtransfer.views.mixing import sample_mix
 from siamtransfer.views.random_params import COLUMNS, sample_params, uniforms
 from siamtransfer.views.sampler import SampleKey
 from siamtransfer.views.view_spec import Recipe
@@ -146,14 +146,12 @@ class PairViewSet(ViewSet):
 def pair_views(
     batch: ViewBatch, recipe: Recipe, device: torch.device | str = "cpu", **how: Any
 ) -> list[Tensor]:
-    """`training_views` of pairs, each view by the recipe of its column."""
+    """`training_views` of pairs, each view by the recipe of its column. Columns of different channels are not
+    mixed: the methods that take them have no targets for mixtures."""
     if not isinstance(recipe, ColumnRecipe):
         return training_views(batch, recipe, device, **how)
-    views = augmented_columns(batch, recipe, device, **how)
-    if recipe.mix is None:
-        return views
-    assert batch.mix is not None, "the batch comes from another recipe"
-    return [*views, *mix_views(views, batch.mix, recipe.mix.kind)]
+    assert recipe.mix is None
+    return augmented_columns(batch, recipe, device, **how)
 
 
 def augmented_columns(
