@@ -304,7 +304,7 @@ def test_nothing_is_extracted_before_every_file_was_read(
     torch.save(state, other)
     said = refused(runs[0], other, "--cache", "none")
     assert "40 images of fashion-scenes/train" in said
-    assert "50 of fashion-scenes/train, which are not the same" in said
+    assert "50 images of fashion-scenes/train, which are not the same" in said
     assert "extracting" not in capsys.readouterr().err
     assert score(runs[0], other, "--data.count", 40, "--images", 0)["metrics"]["cka/backbone/1-2"] == (
         pytest.approx(1)

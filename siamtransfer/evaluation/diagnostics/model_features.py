@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from siamtransfer.backbones.feature_layers import OUTPUT, FeatureLayers
+from siamtransfer.data import ImageSet
 from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.evaluation.diagnostics import measures
 from siamtransfer.evaluation.diagnostics.config import DiagnoseConfig
@@ -55,7 +56,7 @@ def extract_checkpoints(config: DiagnoseConfig, runtime: Runtime) -> list[ModelF
         UserError: the checkpoints name different images, or whatever reading checkpoints or images finds.
     """
     models = [open_frozen_model(source, config, runtime) for source in config.checkpoints]
-    _require_same_images(models, config.part)
+    _require_same_images(models, config)
     recipes = [_view_recipe(model, config.recipe) for model in models]
     projectors = [
         read_projector(model.read) if model.read and config.layers == OUTPUT else None for model in models
@@ -129,19 +130,25 @@ def _project(projector: nn.Module, backbone: Representation, runtime: Runtime) -
     return Representation(z, labels, np.arange(len(z)), views)
 
 
-def _require_same_images(models: Sequence[FrozenModel], part: str) -> None:
+def _require_same_images(models: Sequence[FrozenModel], config: DiagnoseConfig) -> None:
     """Raises UserError where a set has no such split, or two checkpoints name different images in their
-    records."""
+    records; with --invariance, of either split, for both are used."""
     for model in models:
-        images, first = (m.train if part == "train" else m.test for m in (model, models[0]))
-        if images is None or first is None:
+        if config.part == "test" and model.test is None:
             raise UserError(f"{model.train.name} has no test part: only --part train can be diagnosed")
-        if images.fingerprint != first.fingerprint:
-            raise UserError(
-                f"{models[0].source} is measured on {len(first)} images of {first.name}/{first.split} and "
-                f"{model.source} on {len(images)} of {images.name}/{images.split}, which are not the same: "
-                "name one set with --data.name (and --data.size, --data.count)"
-            )
+        for part in ("train", "test") if config.invariance else (config.part,):
+            images, first = (m.train if part == "train" else m.test for m in (model, models[0]))
+            prints = [None if each is None else each.fingerprint for each in (images, first)]
+            if prints[0] != prints[1]:
+                raise UserError(
+                    f"{models[0].source} is measured on {_described(first)} and {model.source} on "
+                    f"{_described(images)}, which are not the same: name one set with --data.name (and "
+                    "--data.size, --data.count, --data.test-split)"
+                )
+
+
+def _described(images: ImageSet | None) -> str:
+    return "no test images" if images is None else f"{len(images)} images of {images.name}/{images.split}"
 
 
 def _size(representation: Representation) -> dict[str, Any]:
