@@ -153,9 +153,10 @@ class FrozenModel:
         }
 
     def require_untouched(self) -> None:
-        """Raises RuntimeError when a tensor of the backbone is not what was read, bit for bit."""
-        if self.backbone and self.read and digest_of(self.backbone.state_dict()) != self.read.digest:
-            raise RuntimeError(f"the frozen backbone of {self.source} has changed while it was evaluated")
+        """Raises RuntimeError when a tensor of a backbone is not what was read, bit for bit."""
+        for model in filter(None, (self, self.for_test)):
+            if model.backbone and model.read and digest_of(model.backbone.state_dict()) != model.read.digest:
+                raise RuntimeError(f"the frozen backbone of {self.source} has changed while it was evaluated")
 
     def _extract(self, images: ImageSet, selections: Sequence[str]) -> torch.Tensor:
         if self.backbone is None or self.read is None:
@@ -170,8 +171,7 @@ class FrozenModel:
         )
 
     def has_kept(self, images: ImageSet, selections: Sequence[str] = (OUTPUT,)) -> bool:
-        """Whether the cache has the features of these images, whole or damaged, so that nothing need be
-        extracted."""
+        """Whether the cache has the features of these images, whole or damaged."""
         cache = feature_cache(self.config.cache)
         if self.backbone is None or self.read is None or cache is None:
             return False
@@ -241,12 +241,10 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
         FeatureLayers(backbone, [config.layers])  # refuses unknown layers before the images are opened
     elif config.layers != OUTPUT:
         raise UserError(f"raw pixels have no layer {config.layers!r}: leave --layers out")
-    recorded = recorded_config(read)
-    require_columns(config, recorded.get("data", {}))
+    recorded = recorded_config(read).get("data", {})
+    require_columns(config, recorded)
     with collectives.rank_by_rank("opening the images", needed=config.data.download):
-        train, test = open_images(
-            config.data, recorded.get("data", {}), source, labels_needed=config.labels_needed
-        )
+        train, test = open_images(config.data, recorded, source, labels_needed=config.labels_needed)
     with collectives.own_pace("looking at the images"):
         if runtime.is_main:
             say_overview(train, test)
@@ -269,9 +267,8 @@ def open_frozen_model(source: str | None, config: EvaluationConfig, runtime: Run
     with collectives.own_pace("asking the batch norms how the checkpoint is read"):
         if read is not None and runtime.is_main:
             witness = _ask_witness(read, train, transform, runtime)
-    left_out = readable.record
     model = FrozenModel(
-        source, backbone, read, train, test, transform, runtime, config, workers, witness, left_out
+        source, backbone, read, train, test, transform, runtime, config, workers, witness, readable.record
     )
     if other is not None and test is not None:
         seen = choose_transform(other[1], test.image_size, crop=config.crop, resize=config.resize)

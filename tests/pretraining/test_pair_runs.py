@@ -101,6 +101,16 @@ def features(finished: tuple[Path, list[str], str], *words: str) -> LabelledFeat
         return labelled_features(config.checkpoint, config, runtime)
 
 
+def require_that_changes_are_found(across: LabelledFeatures) -> None:
+    assert across.model is not None and across.model.for_test is not None
+    across.model.require_untouched()
+    assert across.model.for_test.backbone is not None
+    with torch.no_grad():
+        next(across.model.for_test.backbone.parameters()).add_(1)
+    with pytest.raises(RuntimeError, match="has changed while it was evaluated"):
+        across.model.require_untouched()
+
+
 def test_the_second_trunk_sees_the_test_images_of_its_column(finished: tuple[Path, list[str], str]) -> None:
     second = ["--data.column=thermal", "--branch=second"]
     first_alone, second_alone = features(finished), features(finished, *second)
@@ -109,6 +119,7 @@ def test_the_second_trunk_sees_the_test_images_of_its_column(finished: tuple[Pat
     assert torch.equal(across.train.tensor, first_alone.train.tensor)
     assert torch.equal(across.test.tensor, second_alone.test.tensor)
     assert not torch.equal(across.test.tensor, first_alone.test.tensor)
+    require_that_changes_are_found(across)
     assert across.test.labels is not None and across.test.labels.tolist() == [3, 1]
     protocol, provenance = across.protocol, across.provenance
     assert protocol["train"] == "pairs:visible/train" and protocol["test"] == "pairs:thermal/test"

@@ -47,6 +47,8 @@ def evaluate(config: KnnConfig, runtime: Runtime) -> Result | None:
     if config.neighbours and data.images is None:
         raise UserError("--neighbours needs images: give a checkpoint and a set instead of feature files")
     result = score_features(data, config, runtime)
+    if data.model is not None:
+        data.model.require_untouched()
     if result is None:
         return None
     say_metrics(result.metrics)
