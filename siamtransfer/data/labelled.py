@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,14 +130,40 @@ def _open_elsewhere(
             else "data.test_root and data.test_list_file name the images of train: name others"
         )
     test_options = {key: value for key, value in options.items() if key not in ("count", "list_file")}
-    if place.root is None and place.column in (None, column):
-        test_options |= found_options(train)  # of one camera, as in open_pair
+    one_camera = _same_column(place.column, column, options.get("columns"))
+    if one_camera and place.root is None:
+        test_options |= found_options(train)  # as in open_pair
     other_list = place.list_file if place.list_file is not None else (list_file if here else None)
     opened = open_images(name, root=place.root or root, split=split, list_file=other_list, **test_options)
     test = one_column(opened, place.column or column, "data.test_column")
     _adopt_classes(train, test, whatever=True)
     require_same_classes(train, test)
+    if one_camera:
+        _remark_on_depths(train, test)
     return test
+
+
+def _same_column(wanted: str | None, column: str | None, names: Sequence[str] | None) -> bool:
+    """Whether the test images are of the column of train, which may be named by name or by number."""
+    if wanted is None or names is None:
+        return wanted == column or wanted is None
+    first = 0 if column is None else column_number(column, names, "data.column")
+    return column_number(wanted, names, "data.test_column") == first
+
+
+def _remark_on_depths(train: ImageSet, test: ImageSet) -> None:
+    """Remarks on test images of another folder in which another depth was found than in train."""
+    found = [found_options(images) for images in (train, test)]
+    if isinstance(test, ContainedImages | FileImages) and all(found) and found[0] != found[1]:
+        said = [
+            ", ".join(f"{key} {value}" for key, value in each.items() if value is not None) for each in found
+        ]
+        remark = (
+            f"{test.name}/{test.split}: each part is read by the depth that was found in its own files "
+            f"({said[1]} here, {said[0]} in train), so equal values are not equally bright: --data.bit-depth "
+            "or --data.value-range states one for both"
+        )
+        test.set_remarks = (*test.set_remarks, remark)
 
 
 def _same_place(first: str | Path | None, second: str | Path | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,13 +79,40 @@ def test_test_images_may_lie_in_another_folder_or_list(tmp_path: Path) -> None:
         open_labelled("list", list_file=tmp_path / "a.csv", column="1")
 
 
+def deep_pixels(largest: int) -> np.ndarray:
+    pixels = np.full((4, 4), 800, np.uint16)
+    pixels[0, 0] = largest
+    return pixels
+
+
 def test_other_images_of_one_camera_have_the_depth_that_was_found_in_train(tmp_path: Path) -> None:
     """Equal values are equally bright; each list alone would be shown by its own largest value."""
     for name, largest in (("train", 4000), ("test", 1000)):
-        pixels = np.full((4, 4), 800, np.uint16)
-        pixels[0, 0] = largest
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        Image.fromarray(deep_pixels(largest)).save(tmp_path / f"{name}.png")
+        Image.fromarray(deep_pixels(largest)[:2]).save(tmp_path / f"{name}-b.png")
         (tmp_path / f"{name}.csv").write_text(f"{name}.png,cat\n")
-    lists = {"list_file": tmp_path / "train.csv", "test_list_file": tmp_path / "test.csv"}
-    train, test = open_labelled("list", **lists)  # type: ignore[arg-type]
+        (tmp_path / f"{name}-pairs.csv").write_text(f"a,b,label\n{name}.png,{name}-b.png,cat\n")
+    lists: dict[str, Any] = {"list_file": tmp_path / "train.csv", "test_list_file": tmp_path / "test.csv"}
+    train, test = open_labelled("list", **lists)
     assert test is not None and test.image(0)[3, 3, 0] == train.image(0)[3, 3, 0] > 0
+    pairs = {key: str(path).replace(".csv", "-pairs.csv") for key, path in lists.items()}
+    for column, same, other in (("1", "a", "b"), (None, "1", "2"), ("b", "2", "a")):
+        _, test = open_labelled("pairs", **pairs, column=column, test_column=same)
+        assert test is not None and test.image(0)[1, 1, 0] == train.image(0)[3, 3, 0]
+        _, test = open_labelled("pairs", **pairs, column=column, test_column=other)  # of another camera
+        assert test is not None and test.image(0)[1, 1, 0] > train.image(0)[3, 3, 0]
+
+
+def test_another_depth_in_another_folder_is_remarked_on(tmp_path: Path) -> None:
+    for folder, largest in (("here", 4000), ("there", 1000), ("bright", 4001)):
+        (tmp_path / folder / "cat").mkdir(parents=True)
+        Image.fromarray(deep_pixels(largest)).save(tmp_path / folder / "cat" / "1.png")
+    for folder, options, remarked in (
+        ("there", {}, True),
+        ("bright", {}, False),
+        ("there", {"bit_depth": 12}, False),
+    ):
+        root = tmp_path / "here"
+        _, test = open_labelled("folder", root=root, test_root=tmp_path / folder, **options)
+        said = [remark for remark in test.set_remarks if "equally bright" in remark]  # type: ignore[union-attr]
+        assert bool(said) == remarked
