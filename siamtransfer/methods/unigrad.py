@@ -28,9 +28,18 @@ from siamtransfer.methods.parts.multicrop import GLOBALS, anchors_and_targets
 from siamtransfer.methods.parts.precision import l2_normalize, no_tf32, to_float32
 from siamtransfer.methods.parts.queue import KeyQueue
 from siamtransfer.methods.parts.unified_gradient import Gradient
-from siamtransfer.utils.checks import above, at_least, within
+from siamtransfer.utils.checks import above, at_least, changed, within
 from siamtransfer.utils.errors import UserError
 
+OF_FAMILY = {
+    "plain_positive": ("asymmetric", "barlow-twins"),
+    "drop_bracket": ("vicreg",),
+    "queue": ("contrastive",),
+    "temperature": ("contrastive",),
+    "epsilon": ("asymmetric",),
+}
+"""The gradients in which an option has a meaning. `rho` and `momentum` are not here: recipes state them for
+all families and targets alike."""
 Embeddings = Sequence[Tensor]
 """Embeddings [N,d] of view 1, of view 2, and so on."""
 
@@ -63,9 +72,10 @@ class UniGradConfig(Options):
     """What turns a projection into an embedding: unit length, batch norm (as in Barlow Twins' loss), or
     nothing (as in VICReg's)."""
     rho: float = 0.99
-    """Fraction of the old F that an update keeps."""
+    """Fraction of the old F that an update keeps, in the families unigrad and asymmetric."""
     momentum: float = 0.996
-    """The target's momentum at the start; it rises to 1 along a cosine."""
+    """The target's momentum at the start; it rises to 1 along a cosine. Without a momentum encoder it changes
+    nothing."""
     temperature: float = 0.2
     """Temperature τ of the contrastive gradient."""
     queue: int = 0
@@ -83,15 +93,11 @@ class UniGradConfig(Options):
         within("unigrad.rho", self.rho, 0, 1)
         within("unigrad.momentum", self.momentum, 0, 1)
         at_least("unigrad.queue", self.queue, 0)
-        for key, off, owners in (
-            ("plain_positive", "false", ("asymmetric", "barlow-twins")),
-            ("drop_bracket", "false", ("vicreg",)),
-            ("queue", "0", ("contrastive",)),
-        ):
-            if getattr(self, key) and self.negative not in owners:
+        for key in changed(self, *OF_FAMILY):
+            if self.negative not in OF_FAMILY[key]:
                 raise UserError(
-                    f"unigrad.{key} changes nothing in the gradient of {self.negative}: set it to {off}, or "
-                    f"unigrad.negative to {' or '.join(owners)}"
+                    f"unigrad.{key} changes nothing in the gradient of {self.negative}: leave it out, or set "
+                    f"unigrad.negative to {' or '.join(OF_FAMILY[key])}"
                 )
         if 0 < self.queue < 2 * batch:
             raise UserError(

@@ -215,12 +215,16 @@ def test_bfloat16_networks_keep_loss_and_f_in_float32():
         ({"rho": 1.5}, "unigrad.rho"),
         ({"plain_positive": True}, "asymmetric or barlow-twins"),
         ({"negative": "barlow-twins", "drop_bracket": True}, "vicreg"),
+        ({"negative": "asymmetric", "temperature": 0.1}, "unigrad.temperature changes .* to contrastive"),
+        ({"negative": "contrastive", "epsilon": 0.2}, "unigrad.epsilon changes .* to asymmetric"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(settings, words):
     with pytest.raises(UserError, match=words):
         UniGradConfig(**settings).check(64)
     UniGradConfig().check(64)
+    UniGradConfig(negative="contrastive", temperature=0.1, target="stop-gradient", momentum=0.9).check(64)
+    UniGradConfig(negative="asymmetric", plain_positive=True, epsilon=0.2).check(64)
 
 
 def test_published_sizes():

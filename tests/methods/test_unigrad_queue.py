@@ -104,7 +104,7 @@ def test_two_ranks_are_one() -> None:
     ("options", "sentence"),
     [
         ({"queue": -1}, r"unigrad\.queue is -1, but must be at least 0"),
-        ({"queue": 1024}, r"unigrad\.queue changes nothing .* of unigrad: set it to 0, or .* to contrastive"),
+        ({"queue": 1024}, r"unigrad\.queue changes nothing .* of unigrad: leave it out, .* to contrastive"),
         (
             {"queue": 127, "negative": "contrastive"},
             r"unigrad\.queue 127 is shorter than twice optim\.batch_size 64, .* or set it to 0 for none",
