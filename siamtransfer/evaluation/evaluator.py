@@ -15,8 +15,9 @@ from siamtransfer.distributed.runtime import Precision, Runtime, start_runtime
 from siamtransfer.evaluation.unreadable import CURE
 from siamtransfer.metering.meter import metered
 from siamtransfer.records.predictions import beside_path
-from siamtransfer.records.result import Result
+from siamtransfer.records.result import Picture, Result
 from siamtransfer.trackers.document import Document, predictions_beside
+from siamtransfer.trackers.targets import reason_of
 from siamtransfer.trackers.track import look_at_trackers, track
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
@@ -39,14 +40,14 @@ P = ParamSpec("P")
 
 
 def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) -> dict[str, Any] | None:
-    """Checks the options, evaluates, writes record and predictions where `config.record` says, and sends them
-    to the trackers of `config.track`.
+    """Checks the options, evaluates, writes record and predictions where `config.record` says, draws the
+    pictures, and sends record and predictions to the trackers of `config.track`.
 
     Returns the record on rank 0, None on the others.
 
     Raises:
         UserError: the options mean nothing, or whatever `evaluate` raises.
-        ErrorAfterRecord: a tracker did not take the record, which is written.
+        ErrorAfterRecord: a picture was not drawn, or a tracker did not take the record, which is written.
     """
     config.check()
     try:
@@ -66,9 +67,23 @@ def run_evaluator(evaluate: Callable[[C, Runtime], Result | None], config: C) ->
     if result is None:
         return None
     record = result.publish(config.record)
-    if config.track:
-        track(_documents(result, record, config.record), config.track, config.record)
+    failed = _draw(result.pictures)
+    if config.track or failed:
+        track(_documents(result, record, config.record), config.track, config.record, failed)
     return record
+
+
+def _draw(pictures: Sequence[Picture]) -> list[str]:
+    """Draws them; returns what failed, a part of a sentence for each that is not there."""
+    failed = []
+    for picture in pictures:
+        try:
+            picture.write()
+        except Exception as error:  # no picture may cost the record
+            failed.append(f"{picture.path} was not drawn ({reason_of(error)})")
+        else:
+            say(f"wrote {picture.path}: {picture.shows}")
+    return failed
 
 
 def _documents(result: Result, record: dict[str, Any], out: str | None) -> list[Document]:

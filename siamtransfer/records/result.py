@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,21 @@ from typing import Any
 from siamtransfer.records.predictions import Kept, publish
 from siamtransfer.records.record import record
 from siamtransfer.utils.files import refuse_record
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a measurement, which a program draws once the record is there.
+
+    Attributes:
+        path: its file.
+        shows: what it shows, for a message.
+        write: writes the file.
+    """
+
+    path: str
+    shows: str
+    write: Callable[[], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +41,7 @@ class Result:
             a measurement without predictions.
         beside: further results of the same measurement by name, such as those of other test sets, each with
             predictions of its own; their records lie beside this one as OUT.NAME.json.
+        pictures: to be drawn, beside the record.
     """
 
     task: str
@@ -33,6 +50,7 @@ class Result:
     provenance: dict[str, Any] = field(default_factory=dict)
     predictions: Kept | None = None
     beside: dict[str, Result] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The JSON document that the program of this task prints, with versions, commit, command and time."""

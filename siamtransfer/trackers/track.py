@@ -54,17 +54,21 @@ def send(documents: Sequence[Document], texts: Sequence[str], option: str = "--t
     return [f"{target} did not take {what} ({reason})" for target, reason in failed.items()]
 
 
-def track(documents: Sequence[Document], texts: Sequence[str], out: str | None = None) -> None:
+def track(
+    documents: Sequence[Document], texts: Sequence[str], out: str | None = None, failed: Sequence[str] = ()
+) -> None:
     """Sends what an evaluator measured to the trackers of `--track`; `out` is the file of the first record,
-    where it has one.
+    where it has one, and `failed` is what has failed since it was written.
 
     Raises:
-        ErrorAfterRecord: after all have been tried, where a tracker did not take all.
+        ErrorAfterRecord: after all have been tried, where a tracker did not take all, or something `failed`.
     """
-    failed = send(documents, texts)
-    if failed:
-        cure = f"send {out} by `siamtransfer track`" if out else "it is printed, and --record would keep it"
-        raise ErrorAfterRecord(f"{'; '.join(failed)}; no number is lost: {cure}", dict(documents[0].record))
+    unsent = send(documents, texts)
+    if unsent or failed:
+        kept = f"send {out} by `siamtransfer track`" if unsent else f"the record is in {out}"
+        cure = kept if out else "it is printed, and --record would keep it"
+        message = f"{'; '.join([*failed, *unsent])}; no number is lost: {cure}"
+        raise ErrorAfterRecord(message, dict(documents[0].record))
 
 
 def _send(document: Document, target: Target) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from siamtransfer.evaluation.invariance.config import InvarianceConfig
 from siamtransfer.evaluation.invariance.evaluate import Invariance, measure_invariance
 from siamtransfer.evaluation.invariance.table import say_table as say_invariance
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on_features
-from siamtransfer.records.result import Result
+from siamtransfer.records.result import Picture, Result
 from siamtransfer.utils.log import say
 
 MeasuredModel = tuple[dict[str, float], dict[str, Tensor]]
@@ -68,7 +69,8 @@ def _follow(model: FrozenModel, config: DiagnoseConfig) -> Invariance | None:
 
 
 def measure_models(models: Sequence[ModelFeatures], config: DiagnoseConfig, device: torch.device) -> Result:
-    """All numbers of features that are there already, their table as messages, their spectra as a picture."""
+    """All numbers of features that are there already, their table as messages, and their spectra as a picture
+    to be drawn."""
     say_limits(models)
     for model in models:
         rows = [representation.rows for representation in model.representations.values()]
@@ -79,9 +81,10 @@ def measure_models(models: Sequence[ModelFeatures], config: DiagnoseConfig, devi
     numbers = [metrics for metrics, _ in measured]
     say_table(models, numbers, pairs)
     metrics = join_metrics(numbers) | pairs | select(numbers, config.accuracy)
+    pictures = []
     if config.spectrum:
-        write_spectra(Path(config.spectrum), _label_spectra(models, measured))
-        say(f"wrote {config.spectrum}: the spectra of the covariances")
+        write = partial(write_spectra, Path(config.spectrum), _label_spectra(models, measured))
+        pictures.append(Picture(config.spectrum, "the spectra of the covariances", write))
     protocol = {
         "part": config.part,
         "sample": config.sample,
@@ -90,7 +93,8 @@ def measure_models(models: Sequence[ModelFeatures], config: DiagnoseConfig, devi
         "accuracies": config.accuracy,
         "checkpoints": [model.protocol for model in models],
     }
-    return Result("diagnose", metrics, protocol, {"checkpoints": [model.provenance for model in models]})
+    provenance = {"checkpoints": [model.provenance for model in models]}
+    return Result("diagnose", metrics, protocol, provenance, pictures=tuple(pictures))
 
 
 def measure_model(model: ModelFeatures, config: DiagnoseConfig, device: torch.device) -> MeasuredModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from siamtransfer.evaluation.linear.augmented_images import local_part
 from siamtransfer.evaluation.unreadable import NAMES_RECORDED
 from siamtransfer.features.augmented import EPOCH
 from siamtransfer.metering.meter import ImageClock
-from siamtransfer.records.result import Result
+from siamtransfer.records.result import Picture, Result
 from siamtransfer.utils.log import say
 from siamtransfer.utils.text import first_few
 from siamtransfer.views.dataset import ViewSet, augment_batch
@@ -37,8 +38,7 @@ def evaluate(config: GradientsConfig, runtime: Runtime) -> Result | None:
 
     Raises:
         UserError: a file is not ours, its method has no gradient view, its images do not suffice, or closed
-        form
-            and autograd disagree.
+            form and autograd disagree.
     """
     checkpoints = open_checkpoints(find_checkpoints(config), config, runtime.world_size)
     numbers, replaced = [], set[tuple[str, str]]()
@@ -50,9 +50,10 @@ def evaluate(config: GradientsConfig, runtime: Runtime) -> Result | None:
     if not runtime.is_main:
         return None
     say_table(checkpoints, numbers)
+    pictures = []
     if config.plot is not None:
-        write_curves(Path(config.plot), checkpoints, numbers)
-        say(f"wrote {config.plot}: the indicators over training")
+        write = partial(write_curves, Path(config.plot), checkpoints, numbers)
+        pictures.append(Picture(config.plot, "the indicators over training", write))
     protocol = {
         "batches": config.batches,
         "seed": config.seed,
@@ -72,7 +73,7 @@ def evaluate(config: GradientsConfig, runtime: Runtime) -> Result | None:
             named = first_few([f"{where} ({why})" for where, why in sorted(set(unreadable))])
             say(f"{len(names)} unreadable images were replaced as in pretraining: {named}")
     provenance = {"checkpoints": [checkpoint.provenance for checkpoint in checkpoints]}
-    return Result("gradients", join_metrics(numbers), protocol, provenance)
+    return Result("gradients", join_metrics(numbers), protocol, provenance, pictures=tuple(pictures))
 
 
 def measure(

@@ -4,6 +4,7 @@ raw pixels and the untrained network."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from siamtransfer.evaluation.invariance.subjects import Parts, draw_parts, open_
 from siamtransfer.evaluation.invariance.table import say_table
 from siamtransfer.evaluation.knn.evaluate import possible_ks
 from siamtransfer.evaluation.remarks import add_remarks, remarks_on
-from siamtransfer.records.result import Result
+from siamtransfer.records.result import Picture, Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -79,13 +80,16 @@ def evaluate(config: InvarianceConfig, runtime: Runtime) -> Result | None:
     if found is None:
         return None
     say_table(found.measured, found.strengths)
+    pictures = []
     if config.figure is not None:
-        write_curves(Path(config.figure), found.measured, found.strengths, str(config.checkpoint))
-        say(f"wrote {config.figure}: relative distance and kNN accuracy over the strength")
+        drawn = found.measured, found.strengths, str(config.checkpoint)
+        write = partial(write_curves, Path(config.figure), *drawn)
+        shows = "relative distance and kNN accuracy over the strength"
+        pictures.append(Picture(config.figure, shows, write))
     protocol = {**model.protocol, **found.protocol}
     add_remarks(protocol, found.remarks)
     values = sample_values(found.measured[0], found.groups, found.parts.places)
-    return Result(TASK, found.metrics, protocol, provenance, values)
+    return Result(TASK, found.metrics, protocol, provenance, values, pictures=tuple(pictures))
 
 
 def measure_invariance(model: FrozenModel, config: InvarianceConfig) -> Invariance | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from siamtransfer.evaluation.remarks import add_remarks, remarks_on
 from siamtransfer.features.extract import Features
 from siamtransfer.metrics.paired_bootstrap import accuracy_interval
 from siamtransfer.records.predictions import Predictions
-from siamtransfer.records.result import Result
+from siamtransfer.records.result import Picture, Result
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.log import say
 
@@ -76,12 +77,11 @@ def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) 
     test = data.test or data.train
     assert data.train.labels is not None
     assert test.labels is not None
+    pictures = []
     if config.neighbours and data.images is not None:
-        write_neighbours(Path(config.neighbours), data.images, indices, similarities)
-        say(
-            f"wrote {config.neighbours}: one row for each query and its neighbours; "
-            "red frames are other classes"
-        )
+        write = partial(write_neighbours, Path(config.neighbours), data.images, indices, similarities)
+        shows = "one row for each query and its neighbours; red frames are other classes"
+        pictures.append(Picture(config.neighbours, shows, write))
     protocol = {
         **data.protocol,
         "k": ks,
@@ -101,7 +101,7 @@ def score_features(data: LabelledFeatures, config: KnnConfig, runtime: Runtime) 
         remarks += _remarks_beside(scores, beside, test.labels.numpy())
     add_remarks(protocol, remarks)
     predictions = Predictions(test.labels.numpy(), scores.predictions, scores.confidences)
-    return Result("knn", metrics, protocol, data.provenance, predictions)
+    return Result("knn", metrics, protocol, data.provenance, predictions, pictures=tuple(pictures))
 
 
 def possible_ks(ks: Sequence[int], available: int) -> tuple[list[int], list[str]]:
