@@ -260,6 +260,16 @@ def test_backbones_of_diagnose_share_their_charts_and_collapsed_ones_are_told(tm
     assert "net-1: no number, for its features all point one way" in summary
 
 
+def test_charts_of_unlike_protocols_are_told_apart(tmp_path: Path) -> None:
+    unlike: dict[str, dict[str, Any]] = {"a": {}, "b": {"test": "other/test"}, "c": {"k": 5}}
+    for name, changes in unlike.items():
+        write_invariance(tmp_path / f"{name}.json", name, 60, 0.4, **changes)
+    charts = made(invariance_section(gather([tmp_path], ReportOptions()))).context["charts"]
+    titles = [chart.title for chart in charts if chart.title.startswith("How far")]
+    ends = ["made/test · a", "other/test", "made/test · c"]
+    assert titles == [f"How far features move · {end}" for end in ends]
+
+
 def test_unknown_images_are_a_view_a_set_and_score(tmp_path: Path) -> None:
     for number, share in enumerate((0.9, 0.7)):
         values = np.full(50, share)

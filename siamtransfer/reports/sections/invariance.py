@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from siamtransfer.leaderboard import Measurement
 from siamtransfer.leaderboard.columns import comparable
@@ -15,7 +15,7 @@ from siamtransfer.records.metric_intervals import interval_of
 from siamtransfer.reports.charts import MOST_LINES, Chart, Series, Table, View, line_chart, number
 from siamtransfer.reports.section import Section
 from siamtransfer.reports.sources import Sources
-from siamtransfer.reports.wording import interval_text
+from siamtransfer.reports.wording import interval_text, listed
 
 POINT = re.compile(r"invariance/(?P<name>[^/]+)/strength=(?P<strength>[\d.e+-]+)/(?P<number>relative|top1)")
 BASELINES = ("pixels", "untrained")
@@ -67,16 +67,15 @@ def invariance_section(sources: Sources) -> Section | None:
     for measurement in sources.measurements:
         if any(map(POINT.fullmatch, measurement.metrics)):
             by_protocol[protocol_key(comparable(measurement.record, CLEAN))].append(measurement)
+    groups = [_best_first(alike) for alike in by_protocol.values()]
     charts = []
-    for place, alike in enumerate(by_protocol.values()):
-        newest = {one.backbone: one for one in sorted(alike, key=lambda one: one.time)}
-        measured = sorted(newest.values(), key=_mean_accuracy, reverse=True)
+    for place, (measured, known_by) in enumerate(zip(groups, _known_by(groups), strict=True)):
         found = [POINT.fullmatch(name) for one in measured for name in one.metrics]
         names = list(dict.fromkeys(match["name"] for match in found if match))
         for kind in KINDS:
             views = [transformation_view(name, kind, measured) for name in names]
             identity = f"chart-invariance-{kind.number}-{place}"
-            charts.append(Chart(identity, kind.title, views, choice="Transformation"))
+            charts.append(Chart(identity, f"{kind.title}{known_by}", views, choice="Transformation"))
     if not charts:
         return None
     return Section(
@@ -88,6 +87,25 @@ def invariance_section(sources: Sources) -> Section | None:
         styles=("charts.css",),
         plotly=True,
     )
+
+
+def _best_first(alike: Sequence[Measurement]) -> list[Measurement]:
+    """The newest measurement of each backbone, the best on average first."""
+    newest = {one.backbone: one for one in sorted(alike, key=lambda one: one.time)}
+    return sorted(newest.values(), key=_mean_accuracy, reverse=True)
+
+
+def _known_by(groups: Sequence[Sequence[Measurement]]) -> list[str]:
+    """The ends of titles that tell protocols apart: nothing for a single one, else the images, and the
+    backbones where several are of the same images."""
+    if len(groups) == 1:
+        return [""]
+    images = [str(_stated(measured[0]).get("test", "")) for measured in groups]
+    ends = []
+    for name, measured in zip(images, groups, strict=True):
+        backbones = listed([one.backbone.label for one in measured]) if images.count(name) > 1 else ""
+        ends.append("".join(f" · {word}" for word in (name, backbones) if word))
+    return ends
 
 
 def transformation_view(name: str, kind: Kind, measured: Sequence[Measurement]) -> View:
@@ -170,11 +188,16 @@ def _value_and_ends(metrics: Mapping[str, float | None], name: str) -> tuple[flo
 
 def _unit(measured: Sequence[Measurement], name: str) -> str:
     """What the strengths of a transformation count, as the protocol says."""
-    protocol = measured[0].record["protocol"]
-    stated = protocol.get("invariance", protocol)  # of `diagnose`, which has its own
-    units = stated.get("units") if isinstance(stated, dict) else None
+    units = _stated(measured[0]).get("units")
     said = units.get(name) if isinstance(units, dict) else None
     return said if isinstance(said, str) else ""
+
+
+def _stated(measurement: Measurement) -> dict[str, Any]:
+    """The protocol of transformed images, which in `diagnose` is a part of the record's."""
+    protocol: dict[str, Any] = measurement.record["protocol"]
+    stated = protocol.get("invariance", protocol)
+    return stated if isinstance(stated, dict) else {}
 
 
 def _mean_accuracy(measurement: Measurement) -> float:
