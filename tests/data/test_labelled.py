@@ -107,11 +107,12 @@ def test_another_depth_in_another_folder_is_remarked_on(tmp_path: Path) -> None:
     for folder, largest in (("here", 4000), ("there", 1000), ("bright", 4001)):
         (tmp_path / folder / "cat").mkdir(parents=True)
         Image.fromarray(deep_pixels(largest)).save(tmp_path / folder / "cat" / "1.png")
-    for folder, options, remarked in (
+    cases: list[tuple[str, dict[str, Any], bool]] = [
         ("there", {}, True),
         ("bright", {}, False),
         ("there", {"bit_depth": 12}, False),
-    ):
+    ]
+    for folder, options, remarked in cases:
         root = tmp_path / "here"
         _, test = open_labelled("folder", root=root, test_root=tmp_path / folder, **options)
         said = [remark for remark in test.set_remarks if "equally bright" in remark]  # type: ignore[union-attr]
