@@ -240,6 +240,7 @@ def run_each(runtime: Runtime) -> list[Outcome]:
         *(two_steps(build(name), mixed(), runtime) for name in TAKERS),
         two_steps(build("unigrad"), several, runtime),
         two_steps(build("unigrad", negative="barlow-twins"), several, runtime),
+        two_steps(build("unigrad", negative="contrastive", target="stop-gradient"), several, runtime),
     ]
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from siamtransfer.methods.unigrad import UniGrad, UniGradConfig
 from support.golden_methods import TinyBackbone, random_views
+from support.small_methods import unit_rows
 
 
 def small(**settings: Any) -> UniGrad:
@@ -22,5 +22,4 @@ def views() -> list[Tensor]:
 
 
 def units(seed: int, dim: int = 6) -> Tensor:
-    z = torch.randn(8, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return F.normalize(z, dim=1)
+    return unit_rows(8, dim, seed)
