@@ -109,15 +109,12 @@ class RobustnessConfig(OneCheckpointConfig):
         at_least("--k", self.k, 1)
         above("--temperature", self.temperature, 0)
         self._refuse_options_of_nothing()
-        if self.absent_classes == "masked" and not self.shifted:
-            raise UserError(
-                "--absent-classes is about the sets of --shifted, and none is named: leave it out"
-            )
         at_least("--seed", self.seed, 0)
         refuse_record(self.record, self.set_names)
 
     def _refuse_options_of_nothing(self) -> None:
-        """Refuses what changes nothing: options of the other head, or of corruptions where there are none."""
+        """Refuses what changes nothing: options of the other head, of a cache that there is not, or of sets or
+        corruptions where there are none."""
         for head, options in OF_HEAD.items():
             useless = changed(self, *options) if head != self.head else []
             if useless:
@@ -125,6 +122,12 @@ class RobustnessConfig(OneCheckpointConfig):
                     f"--{useless[0]} is of --head {head}, and the head is {self.head}: leave it out, or add "
                     f"--head {head}"
                 )
+        if changed(self, "absent_classes") and not self.shifted:
+            raise UserError(
+                "--absent-classes is about the sets of --shifted, and none is named: leave it out"
+            )
+        if self.cache_corrupted and self.cache == "none":
+            raise UserError("--cache-corrupted keeps features, and --cache none keeps none: leave one out")
         if self.corruption_names:
             return
         if self.cache_corrupted:

@@ -289,7 +289,9 @@ def test_sets_with_other_classes_or_numbers_are_refused(world: Path, tmp_path: P
         (["--temperature", "1"], "--temperature is of --head knn"),
         (["--head", "knn", "--strengths", "1"], "--strengths is of --head linear, and the head is knn"),
         (["--head", "knn", "--standardise"], "--standardise is of --head linear"),
-        (["--shifted", "a=x", "--cache-corrupted"], "and none are made: leave it out"),
+        (["--absent-classes", "kept"], "--absent-classes is about the sets of --shifted, and none is"),
+        (["--cache-corrupted"], "--cache none keeps none: leave one out"),
+        (["--shifted", "a=x", "--cache=x", "--cache-corrupted"], "and none are made: leave it out"),
         (["--shifted", "a=x", "--severities", "2"], "of corruptions and of imagenet-c, and neither is"),
     ],
 )
