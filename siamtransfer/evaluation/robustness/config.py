@@ -113,8 +113,8 @@ class RobustnessConfig(OneCheckpointConfig):
         refuse_record(self.record, self.set_names)
 
     def _refuse_options_of_nothing(self) -> None:
-        """Refuses what changes nothing: options of the other head, of a cache that there is not, or of sets or
-        corruptions where there are none."""
+        """Refuses what changes nothing: options of the other head, of a cache where nothing is kept, or of
+        sets or corruptions where there are none."""
         for head, options in OF_HEAD.items():
             useless = changed(self, *options) if head != self.head else []
             if useless:
