@@ -89,7 +89,7 @@ def write_robustness(
 
 
 def write_invariance(
-    path: Path, backbone: str, accuracy: float, moved: float, task: str = "invariance", **protocol: object
+    path: Path, backbone: str, accuracy: float, moved: float, task: str = "invariance", **protocol: Any
 ) -> None:
     """A record of images that are turned and greyed: features move by `moved` at the largest strength and by
     half of it before, and kNN loses 10 points each time. Raw pixels move by 1 and 0.5, and have 20 %."""

@@ -56,10 +56,10 @@ class ClusterConfig:
                     f"simsiam_variants.clusters.{name} belongs to {kind}, and simsiam_variants.clusters.kind "
                     f"is {self.kind}: set that to {kind}, or leave {name} out"
                 )
-        if self.kind != "k-means" and not self.fraction:
+        for name in () if self.fraction else changed(self, "kind", *owners, "every"):
             raise UserError(
-                f"simsiam_variants.clusters.kind {self.kind} changes nothing while "
-                "simsiam_variants.clusters.fraction is 0: raise that, or leave kind out"
+                f"simsiam_variants.clusters.{name} {getattr(self, name)} changes nothing while "
+                f"simsiam_variants.clusters.fraction is 0: raise that, or leave {name} out"
             )
 
 

@@ -63,7 +63,9 @@ class TermsConfig:
     def check(self) -> None:
         for name in ("labels", "rotation", "jigsaw", "colour", "contrast"):
             at_least(f"simsiam_variants.terms.{name}", getattr(self, name), 0)
-        self._check_pretexts()
+        most = math.factorial(self.jigsaw_grid**2) if self.jigsaw_grid == 2 else MOST_PERMUTATIONS
+        within("simsiam_variants.terms.jigsaw_permutations", self.jigsaw_permutations, 2, most)
+        at_least("simsiam_variants.terms.colour_grid", self.colour_grid, 1)
         above("simsiam_variants.terms.labelled_fraction", self.labelled_fraction, 0)
         within("simsiam_variants.terms.labelled_fraction", self.labelled_fraction, 0, 1)
         within("simsiam_variants.terms.contrast_margin", self.contrast_margin, -1, 1)
@@ -74,18 +76,24 @@ class TermsConfig:
                 f"simsiam_variants.terms.contrast_band is {band}, but must be two rising numbers from 0 to "
                 "1, as [0.25, 0.75]"
             )
+        self._refuse_idle()
 
-    def _check_pretexts(self) -> None:
-        """Refuses numbers of patches, permutations and cells that cannot be, or that no weight uses."""
-        most = math.factorial(self.jigsaw_grid**2) if self.jigsaw_grid == 2 else MOST_PERMUTATIONS
-        within("simsiam_variants.terms.jigsaw_permutations", self.jigsaw_permutations, 2, most)
-        at_least("simsiam_variants.terms.colour_grid", self.colour_grid, 1)
-        for name in changed(self, "jigsaw_grid", "jigsaw_permutations", "colour_grid"):
-            task = name.split("_")[0]
-            if not getattr(self, task):
+    def _refuse_idle(self) -> None:
+        """Refuses options of a loss that has no weight."""
+        of_loss = {
+            "labelled_fraction": "labels",
+            "labels_reach_backbone": "labels",
+            "jigsaw_grid": "jigsaw",
+            "jigsaw_permutations": "jigsaw",
+            "colour_grid": "colour",
+            "contrast_margin": "contrast",
+            "contrast_band": "contrast",
+        }
+        for name in changed(self, *of_loss):
+            if not getattr(self, of_loss[name]):
                 raise UserError(
-                    f"simsiam_variants.terms.{name} changes nothing while simsiam_variants.terms.{task} is "
-                    f"0: give that a weight, or leave {name} out"
+                    f"simsiam_variants.terms.{name} changes nothing while simsiam_variants.terms."
+                    f"{of_loss[name]} is 0: give that a weight, or leave {name} out"
                 )
 
 

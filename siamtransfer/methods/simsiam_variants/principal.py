@@ -17,12 +17,18 @@ from torch import Tensor, nn
 
 from siamtransfer.distributed import collectives
 from siamtransfer.methods.parts.precision import no_tf32
+from siamtransfer.utils.errors import UserError
 
 
 @torch.no_grad()
 def set_factors(projectors: Sequence[nn.Module], features: list[Tensor]) -> None:
     """Sets the factors of the first projector from the inputs that `features` h[N,D] give its last layer, and
-    those of the others (a momentum copy) to equal ones."""
+    those of the others (a momentum copy) to equal ones.
+
+    Raises:
+        UserError: a pass has too few rows for so many directions, as where optim.grad_accum_steps parts a
+            batch.
+    """
     sequences = [projector for projector in projectors if isinstance(projector, nn.Sequential)]
     projector = sequences[0]
     position = _factors(projector)
@@ -31,6 +37,12 @@ def set_factors(projectors: Sequence[nn.Module], features: list[Tensor]) -> None
     first, second = projector[position], projector[position + 1]
     assert isinstance(first, nn.Linear)
     assert isinstance(second, nn.Linear)
+    if len(first.weight) >= len(x):
+        raise UserError(
+            f"simsiam_variants.projector_rank {len(first.weight)} asks for more principal components than "
+            f"the {len(x)} views of a pass have: lower it to {len(x) - 1} or less, or lower "
+            "optim.grad_accum_steps"
+        )
     # float64: the directions of small variance would otherwise depend on rounding.
     x, w1, w2 = (tensor.double() for tensor in (x, first.weight, second.weight))
     mean = x.mean(dim=0)

@@ -17,7 +17,7 @@ from siamtransfer.methods.base import StepInfo
 from siamtransfer.methods.parts.precision import to_float32
 from siamtransfer.methods.simsiam_variants.gates import channel_agreement
 from siamtransfer.metrics.spread import output_std
-from siamtransfer.utils.checks import at_least, within
+from siamtransfer.utils.checks import at_least, changed, within
 from siamtransfer.utils.errors import UserError
 
 
@@ -71,11 +71,16 @@ class TargetConfig:
                 "simsiam_variants.target.spread says when simsiam_variants.target.gradient passes, which is "
                 "0: raise that, or leave spread out"
             )
-
         if self.gates != "none" and not self.gradient:
             raise UserError(
                 f"simsiam_variants.target.gates {self.gates} says in which channels "
                 "simsiam_variants.target.gradient passes, which is 0: raise that, or leave gates out"
+            )
+        of_second = ("momentum", "every", "start_epoch", "stop_epoch")
+        for name in () if self.fraction else changed(self, *of_second):
+            raise UserError(
+                f"simsiam_variants.target.{name} is of a second network, and "
+                f"simsiam_variants.target.fraction is 0: raise that, or leave {name} out"
             )
 
     def fraction_at(self, info: StepInfo) -> float:

@@ -103,6 +103,10 @@ def test_two_ranks_see_one_spread():
         ),
         ({"terms": TermsConfig(labelled_fraction=0)}, r"terms\.labelled_fraction is 0, but must be above 0"),
         ({"predictor_experts": 1}, r"predictor_experts is 1, but must be at least 2"),
+        ({"clusters": ClusterConfig(every=2)}, r"clusters\.every 2 changes nothing .*fraction is 0: raise"),
+        ({"target": TargetConfig(momentum=0.9)}, r"target\.momentum is of a second network, .* is 0: raise"),
+        ({"terms": TermsConfig(contrast_margin=0.5)}, r"terms\.contrast_margin changes .*contrast is 0"),
+        ({"terms": TermsConfig(labels_reach_backbone=False)}, r"terms\.labels_reach_backbone .*labels is 0"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: Any, sentence: str):

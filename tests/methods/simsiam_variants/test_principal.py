@@ -62,6 +62,13 @@ def test_hand_computed_factors():
     assert g[1].bias.item() == pytest.approx(1 + 2 * 4)  # what the mean of the lost channel gave
 
 
+def test_a_pass_of_too_few_views_has_not_so_many_components():
+    g, h = small_factors(3), random_rows(4, 6)
+    set_factors([g], [h[:2], h[2:]])
+    with pytest.raises(UserError, match=r"projector_rank 3 asks for .* 3 views .* 2 or less.*grad_accum"):
+        set_factors([g], [h[:3]])
+
+
 def info(step: int) -> StepInfo:
     return StepInfo(step, 100, 10)
 
