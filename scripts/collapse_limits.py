@@ -49,7 +49,8 @@ RECIPES = HERE / "configs" / "experiments"
 
 
 def runs_of_records(files: Sequence[Path], rules: Rules) -> list[LabelledRun | None]:
-    """The cells of suites of experiments, None for those that are left out.
+    """The cells of suites of experiments, None for those that are left out. Networks that are not trained
+    are none of them.
 
     Raises:
         UserError: a file is missing, damaged, or of no suite.
@@ -57,10 +58,16 @@ def runs_of_records(files: Sequence[Path], rules: Rules) -> list[LabelledRun | N
     suites = read_suites(RECIPES) if files else {}
     runs: list[LabelledRun | None] = []
     for file in files:
-        if file.stem not in suites or not file.is_file():
+        if not file.is_file():
+            raise UserError(
+                f"there is no file {file}; a suite that has run left its records in docs/experiments"
+            )
+        if file.stem not in suites:
             raise UserError(f"{file} holds no records of a suite; there are {', '.join(suites)}")
         records = Records(file.parent, suites[file.stem])
         for experiment in suites[file.stem].experiments:
+            if experiment.settings.get("optim.lr") == 0:
+                continue
             method = experiment.settings.get("method.name", "simsiam")
             found = records.all_of(experiment).values()
             runs += [run_of_record(record, method, rules) for record in found]

@@ -65,6 +65,12 @@ class StepInfo:
         return self.step / self.steps
 
 
+UNCENTRED = 0.14, 0.19
+"""Bounds of the spread (`Options.least_std`, `least_rank_fraction`) of methods whose embeddings no norm over
+the batch centres: they may share a direction, most of all at the start, and still tell images apart. From
+runs of known outcome (docs/STABILITY.md)."""
+
+
 @dataclass
 class Options:
     """Base of every method's options: a dataclass that is a section of the configuration.

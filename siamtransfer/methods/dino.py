@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput, trainable
+from siamtransfer.methods.base import UNCENTRED, Method, Options, StepInfo, StepOutput, trainable
 from siamtransfer.methods.parts.clipping import clip_each
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
 from siamtransfer.methods.parts.mlp import mlp
@@ -57,6 +57,8 @@ class DINOConfig(Options):
     """Largest norm of the gradient of each parameter; 0: no clipping."""
     freeze_last_layer_epochs: int = 1
     """Epochs at the start that do not train the last layer."""
+
+    least_std, least_rank_fraction = UNCENTRED
 
     def check(self, batch: int) -> None:
         for key in ("hidden", "layers", "bottleneck", "dim"):

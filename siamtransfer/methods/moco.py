@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import UNCENTRED, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts.ema import momentum_copy, move
 from siamtransfer.methods.parts.mixing import by_role, over_shares
 from siamtransfer.methods.parts.mlp import mlp
@@ -49,6 +49,7 @@ class MoCoConfig(Options):
         "the random vectors that fill the queue at the start; keys of a collapsed network differ from them "
         "(moco.queue)",
     )
+    least_std, least_rank_fraction = UNCENTRED
 
     def check(self, batch: int) -> None:
         at_least("moco.dim", self.dim, 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from siamtransfer.backbones.backbone import Backbone
 from siamtransfer.distributed import collectives
-from siamtransfer.methods.base import Method, Options, StepInfo, StepOutput
+from siamtransfer.methods.base import UNCENTRED, Method, Options, StepInfo, StepOutput
 from siamtransfer.methods.parts import unified_gradient as unified
 from siamtransfer.methods.parts.correlation import Correlation, spectral
 from siamtransfer.methods.parts.ema import momentum_copy, move, rising
@@ -83,6 +83,8 @@ class UniGradConfig(Options):
     0: those of the batch (as in SimCLR)."""
     epsilon: float = 0.3
     """DirectPred's ε in the asymmetric gradient."""
+
+    least_std, least_rank_fraction = UNCENTRED
 
     def check(self, batch: int) -> None:
         at_least("unigrad.hidden", self.hidden, 1)

@@ -37,7 +37,7 @@ class SpikeWatch:
 
     Attributes:
         recent: the last measurements of each place.
-        high: the places whose last measurement was a spike.
+        high: the places whose last measurement was a spike; a row that lacks a place leaves it as it was.
         began: the steps at which the spikes of each place began.
     """
 
@@ -57,7 +57,7 @@ class SpikeWatch:
             self.recent[place] = [*self.recent.get(place, []), norm][-self.window :]
         for place in beginning:
             self.began[place].append(step)
-        self.high = spiking
+        self.high = [*spiking, *(place for place in self.high if place not in found)]
         return beginning
 
     def _is_spike(self, place: str, norm: float) -> bool:

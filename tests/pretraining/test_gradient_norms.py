@@ -65,6 +65,14 @@ def test_places_are_watched_one_by_one() -> None:
     assert watch.began == {"first_layer": [20], "all": [21]}
 
 
+def test_a_row_without_a_number_does_not_end_a_spike() -> None:
+    """Such as one of a step that overflowed in float16."""
+    watch = SpikeWatch()
+    for step, norm in enumerate([*[1.0] * 20, 5.0, None, 6.0, 1.0, None, 5.0]):
+        watch.check(step, {} if norm is None else {"all": norm})
+    assert watch.began == {"all": [20, 25]}
+
+
 def test_the_watch_goes_on_from_what_a_checkpoint_holds() -> None:
     norms = [1.0] * 20 + [5.0, 6.0, 1.0, 5.0]
     for cut in (0, 5, 21, 22):

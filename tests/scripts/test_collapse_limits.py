@@ -78,8 +78,12 @@ def test_records_of_experiments_are_read_with_their_methods(
     record = collapse_limits.main([*words, "--methods", "dino"])
     assert record["metrics"] == pytest.approx({"std": 0.5, "rank share": 0.5})
     assert record["provenance"] == {"runs": 2}
+    other = tmp_path / "other.jsonl"
+    with pytest.raises(UserError, match=r"there is no file .*other\.jsonl"):
+        collapse_limits.main(["--records", str(other)])
+    other.touch()
     with pytest.raises(UserError, match=r"other\.jsonl holds no records of a suite; there are base-rate, "):
-        collapse_limits.main(["--records", str(tmp_path / "other.jsonl")])
+        collapse_limits.main(["--records", str(other)])
 
 
 def test_labels_may_be_given(tmp_path: Path) -> None:
