@@ -18,11 +18,11 @@ class CollapseWatch:
     needs as many healthy checks in a row before it.
 
     Projections are collapsed when their std is below `min_std` or their rank fraction (health/rank_share) is
-    below `min_rank_share`. SwAV has bounds of its own (`Options.least_std`), for its embeddings need not be
-    centred. Both bounds are needed: batch norm before the output makes every channel vary within a batch of
-    N, whatever the network computes (one image of N that differs from all others leaves a std of
-    2 / sqrt(N)). So small batches show collapse in the rank, and large ones in the std too. Measured,
-    ResNet-18 of small width, on Fashion Scenes:
+    below `min_rank_share`. Both bounds come from runs of known outcome (docs/STABILITY.md); methods whose
+    embeddings no norm over the batch centres have lower ones (methods.base.UNCENTRED). Both are needed: batch
+    norm before the output makes every channel vary within a batch of N, whatever the network computes (one
+    image of N that differs from all others leaves a std of 2 / sqrt(N)). So small batches show collapse in
+    the rank, and large ones in the std too. Measured, ResNet-18 of small width, on Fashion Scenes:
 
         N    d     healthy: std, rank, fraction     without stop-gradient, after 100 steps
         16   32    above 0.96, 8.2, 0.76            0.50 to 0.65, 1.2 to 3.1, below 0.41
