@@ -34,6 +34,7 @@ from siamtransfer.experiments.alarm_limits import (
     LabelledRun,
     Rules,
     choose,
+    limits_in_force,
     run_of_journal,
     run_of_record,
     sounds,
@@ -72,12 +73,6 @@ def runs_of_records(files: Sequence[Path], rules: Rules) -> list[LabelledRun | N
             found = records.all_of(experiment).values()
             runs += [run_of_record(record, method, rules) for record in found]
     return runs
-
-
-def limits_in_force(method: str) -> dict[str, float]:
-    """The limits of a method's alarm."""
-    options = METHODS[method].Config
-    return dict(zip(MEASURES, (options.least_std, options.least_rank_fraction), strict=True))
 
 
 def table(runs: Sequence[LabelledRun], choices: Mapping[str, Choice], patience: int) -> list[str]:

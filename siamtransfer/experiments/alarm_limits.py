@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from siamtransfer.config.saved import read_saved_config
 from siamtransfer.experiments.records import CellRecord
-from siamtransfer.experiments.suites import TEST
+from siamtransfer.experiments.suites import TEST, Experiment
+from siamtransfer.methods.registry import METHODS
 from siamtransfer.pretraining.collapse import CollapseWatch
 from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
@@ -78,13 +79,17 @@ def run_of_record(record: CellRecord, method: str, rules: Rules) -> LabelledRun 
     """A cell of an experiment; None where its outcome is not clear or its checks are too few."""
     reached, start = (record.numbers.get(name) for name in (TEST, f"{UNTRAINED}{TEST}"))
     label = None if reached is None or start is None else rules.label(reached - start)
-    checks = {
-        name: [value for step, value in record.curves.get(key, ()) if step >= rules.first]
-        for name, key in MEASURES.items()
-    }
+    checks = _checks(record, rules.first)
     if label is None or any(len(values) < rules.patience for values in checks.values()):
         return None
     return _labelled(f"{record.experiment} seed {record.seed}", method, label, checks, rules)
+
+
+def _checks(record: CellRecord, first: int = 0) -> dict[str, list[float]]:
+    return {
+        name: [value for step, value in record.curves.get(key, ()) if step >= first]
+        for name, key in MEASURES.items()
+    }
 
 
 def _labelled(
@@ -180,3 +185,19 @@ def sounds(run: LabelledRun, limits: Mapping[str, float], patience: int = Collap
         any(value < limit for value, limit in zip(check, limits.values(), strict=True)) for check in checks
     ]
     return any(all(low[start : start + patience]) for start in range(len(low) - patience + 1))
+
+
+def limits_in_force(method: str) -> dict[str, float]:
+    """The limits of a method's alarm."""
+    options = METHODS[method].Config
+    return dict(zip(MEASURES, (options.least_std, options.least_rank_fraction), strict=True))
+
+
+def alarm_sounds(record: CellRecord, experiment: Experiment) -> bool:
+    """Whether the alarm sounds in a cell by the limits in force now, which may be others than those of its
+    time; a record without the curves of health says what its run did."""
+    checks = _checks(record)
+    if not all(checks.values()):
+        return record.alarms > 0
+    method = experiment.settings.get("method.name", "simsiam")
+    return sounds(LabelledRun(record.experiment, method, False, checks, {}), limits_in_force(method))

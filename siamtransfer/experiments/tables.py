@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from siamtransfer.experiments.alarm_limits import alarm_sounds
 from siamtransfer.experiments.comparison import Difference, Mean, differences, mean_of
 from siamtransfer.experiments.records import CellRecord, Records
 from siamtransfer.experiments.suites import HELD_OUT, TEST, Experiment, ExperimentSuite
@@ -72,9 +73,9 @@ class _Row:
 
     @property
     def health(self) -> list[str]:
-        """How far projections spread, and in how many runs the alarm sounded."""
+        """How far projections spread, and in how many runs the alarm sounds."""
         values = [_value(mean_of(self.found, name), digits) for name, (_, digits) in _HEALTH.items()]
-        sounded = sum(record.alarms > 0 for record in self.found.values())
+        sounded = sum(alarm_sounds(record, self.experiment) for record in self.found.values())
         return [*values, f"{sounded} of {len(self.found)}" if sounded else "none"]
 
     @property

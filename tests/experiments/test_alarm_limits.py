@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from siamtransfer.experiments.alarm_limits import (
     LabelledRun,
     Limit,
     Rules,
+    alarm_sounds,
     choose,
     run_of_record,
     sounds,
@@ -94,3 +96,14 @@ def test_a_cell_is_labelled_by_what_it_gains_over_the_untrained_network(
     assert run_of_record(record, "byol", Rules(first=75)) is None, "two checks are too few"
     del record.numbers["baseline/untrained/knn/k=20/T=0.07/top1"]
     assert run_of_record(record, "byol", Rules()) is None
+
+
+@pytest.mark.parametrize(("method", "alarmed"), [("simsiam", True), ("moco", False)])
+def test_alarms_are_those_of_the_limits_in_force(tmp_path: Path, method: str, alarmed: bool) -> None:
+    suite = small_suite(tmp_path)
+    experiment = dataclasses.replace(suite["slow"], settings={"method.name": method})
+    record = record_of(suite["slow"], 0, 20.0, alarms=1)
+    assert alarm_sounds(record, experiment), "what its run did, for it has no curves of health"
+    for key, value in (("health/std", 0.3), ("health/rank_share", 0.5)):
+        record.curves[key] = [[step, value] for step in range(3)]
+    assert alarm_sounds(record, experiment) is alarmed
