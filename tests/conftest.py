@@ -91,6 +91,17 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def few_test_scenes() -> Iterator[None]:
+    """Rendered test sets have 100 scenes instead of 2,000, also in the processes of small_runs.py: for files
+    whose tests are not about the numbers themselves, for 2,000 scenes take longer than all else in them."""
+    from siamtransfer.data.scenes.scenes import DEFAULT_COUNTS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEFAULT_COUNTS, "test", 100)
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium without a network, started when the first test asks for it."""

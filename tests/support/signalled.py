@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from siamtransfer.utils.temporary import is_temporary
-from support.small_runs import Fault, context, own
+from support.small_runs import Fault, start_process
 
 Process = tuple[int, int]
 """A process: its number, and the clock tick in which it began, for numbers are used again."""
@@ -89,11 +89,7 @@ def launch_program(
     out, err = files.with_suffix(".out"), files.with_suffix(".err")
     err.touch()
     environment = {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"], **(variables or {})}
-    process = context().Process(
-        target=_program, args=(list(words), str(out), str(err), environment, fault, terminal)
-    )
-    process.start()
-    own(process)
+    process = start_process(_program, list(words), str(out), str(err), environment, fault, terminal)
     return Program(process, out, err)
 
 

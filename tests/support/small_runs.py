@@ -21,9 +21,11 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from siamtransfer.data.scenes.scenes import DEFAULT_COUNTS
 from support import paths
 
 ROOT = paths.ROOT
@@ -82,18 +84,20 @@ def launch(
     if world_size > 1:
         environment |= rank_variables(rank, world_size, port)
     argv = [*TINY, f"--run.dir={folder}", *options]
-    process = context().Process(target=_program, args=(argv, str(out), str(err), environment, fault))
-    process.start()
-    own(process)
+    process = start_process(_program, argv, str(out), str(err), environment, fault)
     return Run(process, folder, out, err)
 
 
 _started: list[Any] = []
 
 
-def own(process: Any) -> None:
-    """Has `kill_leftovers` end a process."""
+def start_process(work: Callable[..., None], *arguments: Any) -> Any:
+    """Starts `work(*arguments)` in a process of the server's, which `kill_leftovers` ends. Rendered sets have
+    as many scenes there as here (see the fixture `few_test_scenes`)."""
+    process = context().Process(target=_begin, args=(dict(DEFAULT_COUNTS), work, arguments))
+    process.start()
     _started.append(process)
+    return process
 
 
 def kill_leftovers() -> None:
@@ -125,15 +129,12 @@ def on_ranks(
     with tempfile.TemporaryDirectory() as folder:
         results = [Path(folder) / str(rank) for rank in range(world_size)]
         processes = [
-            context().Process(
-                target=_work,
-                args=(work, arguments, str(result), rank_variables(rank, world_size, port), timeout_minutes),
+            start_process(
+                _work,
+                *(work, arguments, str(result), rank_variables(rank, world_size, port), timeout_minutes),
             )
             for rank, result in enumerate(results)
         ]
-        for process in processes:
-            process.start()
-            _started.append(process)
         for process in processes:
             process.join(100)
         assert [process.exitcode for process in processes] == [0] * world_size
@@ -152,6 +153,23 @@ def complete(folder: Path, *options: str, fault: Fault | None = None) -> Run:
     run = launch(folder, *options, fault=fault)
     assert run.wait() == 0, run.said
     return run
+
+
+def run_here(folder: Path, *options: str, fault: Fault | None = None) -> int:
+    """A run like `launch`'s in this process; its exit status. For what is imported slowly and is not in
+    warm.py: it is imported once."""
+    from siamtransfer.pretraining import schedule
+    from siamtransfer.programs.pretrain import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "set_lr", schedule.set_lr)  # undone after `before_step`
+        if fault is not None:
+            fault()
+        try:
+            main([*TINY, f"--run.dir={folder}", *options])
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
 
 
 @functools.cache
@@ -176,6 +194,11 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def _begin(counts: dict[str, int], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    DEFAULT_COUNTS.update(counts)
+    work(*arguments)
 
 
 def _work(

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from support.small_runs import context, own
+from support.small_runs import start_process
 
 
 def run_python(
@@ -34,11 +34,7 @@ def run_python(
     command = [str(word) for word in words]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = context().Process(
-            target=_begin, args=(command, str(cwd), dict(env or os.environ), str(out), str(err))
-        )
-        process.start()
-        own(process)
+        process = start_process(_begin, command, str(cwd), dict(env or os.environ), str(out), str(err))
         process.join(timeout)
         ended = process.exitcode is not None
         said = [path.read_text(encoding="utf-8") if path.exists() else "" for path in (out, err)]
