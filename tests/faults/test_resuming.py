@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 from support.small_runs import (
-    ROOT,
     STEPS,
     TINY,
     assert_same_run,
+    before_step,
     complete,
     images_of,
     launch,
@@ -22,6 +22,7 @@ from support.small_runs import (
     steps_kept,
     stop_at,
 )
+from support.thorough import more
 
 from siamtransfer.programs.pretrain import main
 from siamtransfer.utils.errors import UserError
@@ -51,7 +52,7 @@ def test_the_undisturbed_run_did_something_worth_comparing(undisturbed: Path) ->
     assert state["model"]["backbone.bn1.running_mean"].any()
 
 
-@pytest.mark.parametrize("step", [0, 3, 4, 9, 14])  # nothing saved yet; before, after and far from a save
+@pytest.mark.parametrize("step", [0, more(3), 4, more(9), 14])  # before any save, after one, far from one
 def test_fault_05_killed_at_a_step(step: int, options: list[str], undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert launch(folder, *options, fault=stop_at(step, signal.SIGKILL)).wait() == -signal.SIGKILL
@@ -69,23 +70,31 @@ def test_fault_05_killed_again_and_again(options: list[str], undisturbed: Path, 
     assert_same_run(folder, undisturbed)
 
 
-def test_fault_05_killed_from_outside_on_the_command_line(
-    options: list[str], undisturbed: Path, tmp_path: Path
-) -> None:
+def test_fault_05_killed_from_outside(options: list[str], undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [sys.executable, "pretrain/main.py", *TINY, f"--run.dir={folder}", *options]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert any(line.startswith(f"[6/{STEPS}]") for line in process.stderr)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    run = launch(
+        folder, *options, fault=functools.partial(before_step, 12, functools.partial(time.sleep, 100))
+    )
+    while f"[6/{STEPS}]" not in run.said and run.process.is_alive():
+        time.sleep(0.01)
+    run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert f"[6/{STEPS}]" in run.said
     done = complete(folder, *options, "--resume")
     assert done.out.read_text().count("\n") == 1, "stdout is one JSON document"
     assert_same_run(folder, undisturbed)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("step", [0, 1, 7, 4, 5])  # first, second, mid, last of an epoch, first of the next
+@pytest.mark.parametrize(
+    ("step", "workers"),
+    [  # first, second, mid, last of an epoch, first of the next
+        (0, 2),
+        (4, 2),
+        (5, 0),
+        (7, 0),
+        *(more(0, 0), more(1, 0), more(1, 2), more(4, 0), more(5, 2), more(7, 2)),
+    ],
+)
 def test_fault_06_stopped_at_a_step(
     step: int, workers: int, options: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
