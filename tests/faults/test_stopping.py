@@ -65,13 +65,18 @@ def test_fault_07_a_signal_finishes_the_step_saves_once_and_ends(
     assert_same_run(run.folder, undisturbed, FREE)
 
 
-def test_fault_07_a_signal_inside_a_knn_check_leaves_it_for_the_resumed_run(tmp_path: Path) -> None:
-    checked = [*ONLY_AT_THE_END, "--optim.epochs=2", "--monitor.knn_every=1"]
+def test_fault_07_a_signal_inside_a_knn_check_leaves_it_for_the_resumed_run(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    knn = ["--monitor.knn_every=1", "--monitor.knn_k=5"]
+    checked = [*images_of(shapes_folder), *ONLY_AT_THE_END, "--optim.epochs=2", *knn]
     complete(tmp_path / "whole", *checked)
     run = launch(tmp_path / "run", *checked, fault=stop_in_check)
     assert run.wait() == 143
     assert steps_kept(run.folder) == [5]
-    assert not any("knn/k=20/T=0.07/top1" in row for row in rows(run.folder))
+    name = "knn/k=5/T=0.07/top1"
+    assert not any(name in row for row in rows(run.folder))
+    assert [row["step"] for row in rows(tmp_path / "whole") if name in row] == [5, 10]
     complete(run.folder, *checked, "--resume")
     assert_same_run(run.folder, tmp_path / "whole", FREE)
 

@@ -30,6 +30,8 @@ from siamtransfer.programs.semisup import main as semisup
 from siamtransfer.training.journal_rows import read_rows
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 SOURCE = "random:resnet18:width=8:stem=small"
 SCENES = [
     "--data.name=fashion-scenes", "--data.size=24", "--data.count=120", "--device=cpu", "--cache=none",
@@ -83,7 +85,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dic
         ("fine-tuning", 2, signal.SIGTERM),
         ("published probe", 4, signal.SIGINT),
         ("sweep", 7, signal.SIGTERM),
-        ("fine-tuning", 7, signal.SIGTERM),
+        more("fine-tuning", 7, signal.SIGTERM),
         more("fine-tuning", 4, signal.SIGINT),
         more("published probe", 2, signal.SIGTERM),
         more("published probe", 7, signal.SIGTERM),
@@ -152,7 +154,7 @@ def detect(scenes: DetectionData, run: Path, *, resume: bool = False) -> Transfe
         return train_and_evaluate(transfer, runtime, RunOptions(run, resume=resume))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, more(signal.SIGINT)])
 def test_a_stopped_detector_goes_on_to_the_bit(
     number: int, scenes: DetectionData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
