@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from support.small_runs import assert_same_run, complete, launch, launch_ranks, newest, stop_at
+from support.small_runs import assert_same_run, complete, launch, launch_ranks, newest, run_here, stop_at
+from support.thorough import more
 from timm.models import save_for_hf
 
 from siamtransfer.backbones.architecture import Architecture
@@ -48,7 +49,7 @@ def write(network: str, folder: Path, **options: Any) -> Any:
     ("network", "options", "expected", "sizes"),
     [
         ("Dinov2", DINOV2, {"image_size": 98, "positions": "bicubic"}, ((98, 98), (84, 112))),
-        ("DINOv3ViT", {**PATCH16, "num_register_tokens": 4}, {"pool": "token"}, ((224, 224), (64, 96))),
+        more("DINOv3ViT", {**PATCH16, "num_register_tokens": 4}, {"pool": "token"}, ((224, 224), (64, 96))),
         ("ViT", TINY_VIT, {"norm_eps": 1e-12, "positions": "bicubic"}, ((224, 224), (64, 96))),
     ],
 )
@@ -107,14 +108,14 @@ def words_of(folder: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def undisturbed(chosen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
-    complete(folder, *words_of(chosen), "--adapt.lora_rank=4")
+    assert run_here(folder, *words_of(chosen), "--adapt.lora_rank=4") == 0
     return folder
 
 
 def test_a_run_goes_on_to_the_bit(chosen: Path, undisturbed: Path, tmp_path: Path) -> None:
     """Without the file, with corrections and a momentum encoder, and with the name left to the checkpoint."""
     folder, words = tmp_path / "run", (*words_of(chosen), "--adapt.lora_rank=4")
-    assert launch(folder, *words, fault=stop_at(7)).wait() == 128 + signal.SIGTERM
+    assert run_here(folder, *words, fault=stop_at(7)) == 128 + signal.SIGTERM
     other = launch(folder, *words, "--backbone.name=null", "--backbone.stem=small", "--resume")
     assert other.wait() == 2
     assert (
@@ -146,7 +147,7 @@ def test_ranks_take_the_same_network(chosen: Path, tmp_path: Path) -> None:
 
 
 def test_what_contradicts_the_file_is_refused(chosen: Path, tmp_path: Path) -> None:
-    for number, (more, sentence) in enumerate(
+    for number, (word, sentence) in enumerate(
         (
             (
                 "--backbone.name=resnet18",
@@ -156,7 +157,7 @@ def test_what_contradicts_the_file_is_refused(chosen: Path, tmp_path: Path) -> N
             ("--backbone.reading.heads=8", "heads"),
         )
     ):
-        run = launch(tmp_path / f"run{number}", *words_of(chosen), more)
+        run = launch(tmp_path / f"run{number}", *words_of(chosen), word)
         assert run.wait() == 2
         assert sentence in run.said.splitlines()[-1]
         assert not list(run.folder.glob("checkpoints/*"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small_runs import assert_same_run, complete, launch, newest, stop_at
+from support.small_runs import assert_same_run, complete, newest, run_here, stop_at
 
 from siamtransfer.adaptation.config import AdaptConfig
 from siamtransfer.adaptation.lora import correct, corrections, load_corrections, merged_state
@@ -104,7 +104,7 @@ def test_a_momentum_encoder_averages_what_learns_and_keeps_the_rest():
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora") / "run"
-    complete(folder, *RUN)
+    assert run_here(folder, *RUN) == 0
     return folder
 
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_holds_plain_weights_and_what_a_resumed_run_needs(undisturb
 
 def test_a_run_goes_on_to_the_bit(undisturbed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert launch(folder, *RUN, fault=stop_at(7)).wait() == 128 + signal.SIGTERM
+    assert run_here(folder, *RUN, fault=stop_at(7)) == 128 + signal.SIGTERM
     complete(folder, *RUN, "--resume")
     assert_same_run(folder, undisturbed)
 
