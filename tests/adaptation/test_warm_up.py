@@ -15,6 +15,7 @@ from support.small_runs import (
     newest,
     stop_at,
 )
+from support.thorough import more
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
 
@@ -44,12 +45,14 @@ def at_step(step: int, folder: Path) -> dict:
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("more", [(), VIT], ids=["resnet", "vit"])
+@pytest.mark.parametrize("options", [(), VIT], ids=["resnet", "vit"])
 def test_the_trunk_and_its_momentum_encoder_keep_every_bit(
-    more: tuple[str, ...], start: Path, tmp_path: Path
+    options: tuple[str, ...], start: Path, tmp_path: Path
 ) -> None:
-    weights = "random:timm:test_vit" if more else str(start)
-    run = launch(tmp_path / "run", *BYOL, *WARM_UP, *more, f"--backbone.weights={weights}", fault=stop_at(7))
+    weights = "random:timm:test_vit" if options else str(start)
+    run = launch(
+        tmp_path / "run", *BYOL, *WARM_UP, *options, f"--backbone.weights={weights}", fault=stop_at(7)
+    )
     assert run.wait() == 128 + signal.SIGTERM, run.said
     state = newest(run.folder)
     assert state["progress"]["step"] == 8  # the signal lets the step that it meets end: 7 of warm-up and one
@@ -67,9 +70,8 @@ def test_the_trunk_and_its_momentum_encoder_keep_every_bit(
     assert all(not torch.equal(kept[key], state["model"][key]) for key in heads if key.endswith("weight"))
 
 
-@pytest.mark.parametrize(
-    "step", [2, 6, 7, 11]
-)  # within, around and after the warm-up, which ends after step 7
+# Within, around and after the warm-up, which ends after step 7.
+@pytest.mark.parametrize("step", [more(2), 6, 7, more(11)])
 def test_a_run_goes_on_to_the_bit(step: int, start: Path, undisturbed: Path, tmp_path: Path) -> None:
     folder, options = tmp_path / "run", (*BYOL, *WARM_UP, f"--backbone.weights={start}")
     assert launch(folder, *options, fault=stop_at(step)).wait() == 128 + signal.SIGTERM
@@ -77,21 +79,25 @@ def test_a_run_goes_on_to_the_bit(step: int, start: Path, undisturbed: Path, tmp
     assert_same_run(folder, undisturbed)
 
 
-def test_two_ranks_do_what_one_does(start: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """The gradients of a released trunk are averaged, and those of a frozen one are not waited for."""
-    runs = launch_ranks(tmp_path / "run", *BYOL, *WARM_UP, f"--backbone.weights={start}")
+@pytest.fixture(scope="module")
+def by_two_ranks(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks") / "run"
+    runs = launch_ranks(folder, *BYOL, *WARM_UP, f"--backbone.weights={start}")
     assert [run.wait() for run in runs] == [0, 0], runs[0].said
-    one, two = newest(undisturbed)["model"], newest(runs[0].folder)["model"]
+    return folder
+
+
+def test_two_ranks_do_what_one_does(undisturbed: Path, by_two_ranks: Path) -> None:
+    """The gradients of a released trunk are averaged, and those of a frozen one are not waited for."""
+    one, two = newest(undisturbed)["model"], newest(by_two_ranks)["model"]
     for key in one:
         torch.testing.assert_close(two[key].double(), one[key].double(), rtol=1e-3, atol=1e-4)
 
 
-def test_a_kill_between_ranks_goes_on_to_the_bit(start: Path, tmp_path: Path) -> None:
+def test_a_kill_between_ranks_goes_on_to_the_bit(start: Path, by_two_ranks: Path, tmp_path: Path) -> None:
     options = (*BYOL, *WARM_UP, f"--backbone.weights={start}")
-    whole = launch_ranks(tmp_path / "whole", *options)
-    assert [run.wait() for run in whole] == [0, 0], whole[0].said
     halves = launch_ranks(tmp_path / "halves", *options, faults={0: stop_at(6)})
     assert [run.wait() for run in halves] == [143, 143], halves[0].said
     rest = launch_ranks(tmp_path / "halves", *options, "--resume")
     assert [run.wait() for run in rest] == [0, 0], rest[0].said
-    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    assert_same_run(by_two_ranks, tmp_path / "halves")
