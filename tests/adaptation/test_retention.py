@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support.small_runs import assert_same_run, complete, images_of, launch, newest, rows, stop_at
+from support.thorough import more
 
 from siamtransfer.adaptation.forgetting import ForgettingWatch
 from siamtransfer.checkpoints.read_backbone import load_backbone
@@ -20,6 +21,8 @@ from siamtransfer.distributed.runtime import Runtime
 from siamtransfer.features.extract import evaluation_transform, extract
 from siamtransfer.metrics.cka import linear_cka
 from siamtransfer.pretraining.knn_scorer import KnnScorer
+
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
 
 TOP1 = "retention/knn/k=5/T=0.07/top1"
 LOSS = 30.0
@@ -151,7 +154,7 @@ def test_stop_ends_the_run_and_names_the_good_state(options: list[str], tmp_path
     assert newest(run.folder)["progress"]["step"] == 15
 
 
-@pytest.mark.parametrize("step", [5, 12])
+@pytest.mark.parametrize("step", [5, more(12)])
 def test_a_run_goes_on_to_the_bit(step: int, options: list[str], undisturbed: Path, tmp_path: Path) -> None:
     folder, guarded = tmp_path / "run", [*options, "--adapt.max_drop=2"]
     fault = functools.partial(forget_and_stop, options[0].partition("=")[2], step)
@@ -161,7 +164,7 @@ def test_a_run_goes_on_to_the_bit(step: int, options: list[str], undisturbed: Pa
 
 
 @pytest.mark.parametrize(
-    ("more", "sentence"),
+    ("words", "sentence"),
     [
         (["--adapt.retention=FLAT"], "has no labels, so nothing shows whether it is forgotten"),
         (["--adapt.retention=no/such"], "adapt.retention: there is no folder no/such"),
@@ -172,11 +175,10 @@ def test_a_run_goes_on_to_the_bit(step: int, options: list[str], undisturbed: Pa
     ],
 )
 def test_wrong_arguments_end_before_the_first_step(
-    more: list[str], sentence: str, options: list[str], shapes_folder: Path, tmp_path: Path
+    words: list[str], sentence: str, options: list[str], shapes_folder: Path, tmp_path: Path
 ) -> None:
     flat = next(path for path in shapes_folder.iterdir() if path.is_dir())
-    words = [*options, *(word.replace("FLAT", str(flat)) for word in more)]
-    run = launch(tmp_path / "run", *words)
+    run = launch(tmp_path / "run", *options, *(word.replace("FLAT", str(flat)) for word in words))
     assert run.wait() == 2
     assert run.said.splitlines()[-1].startswith("error: ") and sentence in run.said
     assert not list((tmp_path / "run").glob("checkpoints/*"))
