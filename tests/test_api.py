@@ -17,6 +17,8 @@ import siamtransfer as st
 from siamtransfer.config import PretrainConfig
 from siamtransfer.programs.knn import main as knn_program
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 
 def test_importing_the_package_costs_nothing_and_every_name_has_a_home() -> None:
     code = (

@@ -6,8 +6,11 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from support.paths import ROOT
 from support.warm_python import run_python
+
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
 
 
 def test_the_page_runs(tmp_path: Path) -> None:

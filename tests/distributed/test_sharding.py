@@ -25,6 +25,8 @@ from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import Updater, train_step
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 CASES = [("dino", "adamw", 1), ("moco-v3", "lars", 2), ("directpred", "larc", 1)]
 """Clipping and a momentum encoder after the update; before it, with accumulation; a weight that the
 method computes."""

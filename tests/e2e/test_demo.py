@@ -11,6 +11,8 @@ from support.warm_python import run_python
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 ROOT = paths.ROOT
 SMALL = [
     "--data.count=300", "--backbone.width=8", "--optim.epochs=2", "--monitor.knn_every=1",

@@ -21,6 +21,8 @@ from siamtransfer.programs.knn import main as knn_program
 from siamtransfer.programs.linear import main as linear_program
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 SOURCE = "random:resnet18:width=8:stem=small"
 SCENES: dict[str, Any] = {"size": 24, "count": 60}
 OPTIONS = [

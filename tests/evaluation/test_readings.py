@@ -20,6 +20,8 @@ from siamtransfer.programs.diagnose import main as diagnose
 from siamtransfer.programs.knn import main as knn
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 SCENES = ["--data.name", "fashion-scenes", "--data.size", "24", "--data.count", "60", "--device", "cpu"]
 
 

@@ -12,6 +12,8 @@ import pytest
 from support import paths
 from support.warm_python import run_python
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 PAGE = (paths.ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 TINY = [
     "--data.count=40", "--data.workers=0", "--optim.epochs=2", "--optim.batch_size=20", "--backbone.width=8",

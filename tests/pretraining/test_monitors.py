@@ -18,6 +18,8 @@ from siamtransfer.pretraining.step_result import StepResult
 from siamtransfer.programs.pretrain import PretrainOptions
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 
 class ViewBrightness(Monitor):
     """A user's monitor: the mean of the first view, every fifth step."""

@@ -28,6 +28,8 @@ from siamtransfer.programs.semisup import main as semisup
 from siamtransfer.training.saved_training import SavedTraining
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 SOURCE = "random:resnet18:width=8:stem=small"
 SCENES = ["--data.name", "fashion-scenes", "--data.size", 24, "--data.count", 120, "--device", "cpu"]
 

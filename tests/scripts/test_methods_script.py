@@ -15,6 +15,8 @@ from siamtransfer.methods import METHODS
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import flatten
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 BUDGET = (
     "backbone.name", "backbone.width", "backbone.zero_init_residual", "data.name", "data.size", "data.count",
     "optim.batch_size", "run.seed", "views.size",

@@ -13,6 +13,8 @@ from torch._dynamo.utils import counters
 
 from siamtransfer.programs.pretrain import main
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 OPTIONS = [*TINY, "--method.name=byol", "--byol.dim=16", "--byol.hidden=16", "--monitor.knn_every=1"]
 OPTIONS += ["--monitor.knn_k=5", "--optim.lr=0.05"]
 

@@ -20,6 +20,8 @@ from siamtransfer.programs.pretrain import main
 from siamtransfer.training.recompute import recompute_blocks
 from siamtransfer.utils.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
+
 NETWORKS = {
     "vit": lambda: small_vit(drop_path=0.4),
     "resnet": lambda: build_backbone("resnet18", width=8, stem="small"),
