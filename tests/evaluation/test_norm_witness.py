@@ -90,7 +90,7 @@ def accustomed(architecture: Architecture, images: ImageSet, normalisation: Norm
 
 TRUTHS = [
     (RESNET18, NAMES["imagenet"]),
-    (RESNET18, NAMES["half"]),
+    more(RESNET18, NAMES["half"]),
     more(RESNET18, NAMES["none"]),
     more(RESNET18._replace(stem="imagenet-nopool"), NAMES["imagenet"]),
     more(RESNET18._replace(stem="small"), NAMES["imagenet"]),
@@ -122,7 +122,7 @@ def test_no_false_alarm_and_wrong_normalisations_are_named(
     [
         (RESNET18, {"stem": "imagenet-nopool"}, "--stem imagenet"),
         more(RESNET18._replace(stem="small"), {"stem": "small-pool"}, "--stem small"),
-        (RESNET18._replace(stem="small-stride2"), {"stem": "small"}, "--stem small-stride2"),
+        more(RESNET18._replace(stem="small-stride2"), {"stem": "small"}, "--stem small-stride2"),
     ],
 )
 def test_a_wrong_stem_is_named(
