@@ -5,6 +5,8 @@ The originals are torchvision's networks, changed as other code bases change the
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import pickle
 import sys
@@ -55,8 +57,15 @@ model = dict(
 
 
 def resnet(name: str = "resnet18", **choices: Any) -> Any:
+    return copy.deepcopy(_built(name)) if not choices else _build(name, **choices)
+
+
+def _build(name: str, **choices: Any) -> Any:
     torch.manual_seed(0)
     return as_trained(torchvision.models.get_model(name, weights=None, **choices))
+
+
+_built = functools.cache(_build)  # random weights take longer than a copy
 
 
 def trunk(network: nn.Module) -> dict[str, Tensor]:
