@@ -12,6 +12,7 @@ import timm
 import torch
 from support.checkpoint_files import save
 from support.public_formats import HEAD, under
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.checkpoints.classifier_place import split_at_classifier
@@ -96,15 +97,23 @@ TRUNKS = {
 METHODS = [moco_v3, simsiam, moco, dino, barlow_twins, solo_learn, lightly]
 
 
-@pytest.mark.parametrize("as_stored", METHODS)
-def test_a_method_around_any_network(as_stored: Callable[[State, str], Any], tmp_path: Path) -> None:
-    for name, place in TRUNKS.items():
-        state = trunk(name)
-        read = read_backbone(save(as_stored(state, place), tmp_path))
-        assert read.name == f"timm:{name}"
-        assert read.format == as_stored.__name__.replace("_", "-")
-        assert all(torch.equal(read.state[key], tensor) for key, tensor in state.items())
-        assert read.used == len(state)
+@pytest.mark.parametrize(
+    ("as_stored", "name"),
+    [  # every method around one of the networks, in turn
+        (method, name) if number % len(TRUNKS) == place else more(method, name)
+        for number, method in enumerate(METHODS)
+        for place, name in enumerate(TRUNKS)
+    ],
+)
+def test_a_method_around_any_network(
+    as_stored: Callable[[State, str], Any], name: str, tmp_path: Path
+) -> None:
+    state = trunk(name)
+    read = read_backbone(save(as_stored(state, TRUNKS[name]), tmp_path))
+    assert read.name == f"timm:{name}"
+    assert read.format == as_stored.__name__.replace("_", "-")
+    assert all(torch.equal(read.state[key], tensor) for key, tensor in state.items())
+    assert read.used == len(state)
 
 
 def test_the_features_are_those_of_the_network(tmp_path: Path) -> None:
