@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.backbones import outlines
@@ -64,7 +65,10 @@ STEMS: dict[str, list[Stem]] = {
 }
 
 
-@pytest.mark.parametrize("name", RESNETS)
+# A ResNet of either block, and one of groups; the others have more or wider blocks.
+@pytest.mark.parametrize(
+    "name", [name if name in ("resnet18", "resnet50", "resnext50_32x4d") else more(name) for name in RESNETS]
+)
 def test_the_tensors_of_a_resnet_are_those_that_torchvisions_blocks_have(name: str) -> None:
     for width, stem, channels in itertools.product((16, 64), STEMS[name], (1, 3)):
         with torch.device("meta"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.thorough import more
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -39,8 +40,8 @@ def images(height: int = 64, width: int = 96, count: int = 1) -> Tensor:
     [
         ("test_convnext2", {}),
         ("test_efficientnet", {}),
-        ("regnety_002", {}),
-        ("resnet14t", {}),
+        more("regnety_002", {}),
+        more("resnet14t", {}),
         ("mobilenetv3_small_050", {}),
         ("swin_tiny_patch4_window7_224", {"strict_img_size": False}),
     ],

@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.checkpoint_files import save
 from support.originals import TOLERANCE, as_trained, difference
+from support.thorough import more
 from torch import Tensor
 
 from siamtransfer.detection.detectron2.compat import import_detectron2, is_installed
@@ -67,8 +68,9 @@ def build(layout: str, stride_in_1x1: bool) -> tuple[Any, Callable[[Tensor], Ten
     return model, original
 
 
-@pytest.mark.parametrize("layout", ["FPN", "C4"])
-@pytest.mark.parametrize("stride_in_1x1", [False, True])
+@pytest.mark.parametrize(
+    ("layout", "stride_in_1x1"), [("FPN", False), ("C4", True), more("FPN", True), more("C4", False)]
+)
 def test_a_detector_is_read_as_it_is_said_and_refused_without(
     tmp_path: Path, layout: str, stride_in_1x1: bool
 ) -> None:

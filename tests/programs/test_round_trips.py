@@ -70,6 +70,10 @@ SOURCES = {
 }
 
 
+FURTHER = ("resnet50",)
+"""A network of others, with the record of others."""
+
+
 def features(path: Path, options: ReadingOptions | None = None) -> tuple[Tensor, ReadBackbone]:
     """Of three RGB images, normalised as the file is read."""
     backbone, read = load_backbone(path, options=options)
@@ -95,7 +99,7 @@ def same(source: Source, out: Path) -> None:
 
 
 @pytest.mark.parametrize("out", [OUTPUTS[0], more(OUTPUTS[1])])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", [more(name) if name in FURTHER else name for name in SOURCES])
 def test_by_torchvisions_names(tmp_path: Path, name: str, out: str) -> None:
     source = SOURCES[name](tmp_path)
     to_torchvision(source[0], tmp_path / out, options=source[1])
@@ -106,7 +110,7 @@ def test_by_torchvisions_names(tmp_path: Path, name: str, out: str) -> None:
     assert read_backbone(again).reading == read_backbone(tmp_path / out).reading
 
 
-@pytest.mark.parametrize("name", CONVERTIBLE)
+@pytest.mark.parametrize("name", [more(name) if name in FURTHER else name for name in CONVERTIBLE])
 def test_by_detectron2(tmp_path: Path, name: str) -> None:
     source = CONVERTIBLE[name](tmp_path)
     conversion = convert.to_detectron2(source[0], tmp_path / "out.pkl", options=source[1])
