@@ -84,7 +84,8 @@ def test_pretrain_knn_and_to_d2_outside_the_tree(environment: Path, tmp_path: Pa
     assert Path(where.stdout.strip()).is_relative_to(environment)
     trained = run(
         environment, tmp_path, "pretrain", "--config", "demo", "--data.count", 128, "--data.workers", 0,
-        "--optim.epochs", 1, "--monitor.knn-every", 0, "--run.dir", "run", "--hardware.device", "cpu",
+        "--optim.epochs", 1, "--backbone.width", 8, "--monitor.knn-every", 0, "--run.dir", "run",
+        "--hardware.device", "cpu",
     )  # fmt: skip
     assert trained["task"] == "pretrain"
     scored = run(environment, tmp_path, "knn", "run/checkpoint.pth", "--data.count", 200, "--k", 5)

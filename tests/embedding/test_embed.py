@@ -25,7 +25,7 @@ from siamtransfer.programs.knn import main as knn
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.strict_json import to_json
 
-NETWORK, CROP = "random:resnet18", 32
+NETWORK, CROP = "random:resnet18:width=8", 32
 NAMES = ("plain.png", "com,ma.png", 'quo"te.png', "new\nline.png", "re\rturn.png", os.fsdecode(b"\xff.png"))
 
 
@@ -81,7 +81,7 @@ def test_rows_are_the_readable_images_in_the_order_of_the_listing(tables: Path, 
 def test_features_are_those_of_the_evaluators_bit_for_bit(tables: Path, odd_names: Path) -> None:
     images, _ = open_dataset([odd_names / path for path in expected_paths(odd_names)])
     expected = extract_features(NETWORK, images, crop=CROP, device="cpu").tensor.numpy()
-    assert expected.shape == (12, 512)
+    assert expected.shape == (12, 64)
     assert np.array_equal(np.load(tables / "out.npz")["features"], expected)
 
 
@@ -107,7 +107,7 @@ def test_all_three_kinds_say_the_same(tables: Path) -> None:
         json.loads(metadata[b"record"]),
     ]
     for record in records:
-        assert record["metrics"] == {"images": 12, "unreadable": 1, "dim": 512}
+        assert record["metrics"] == {"images": 12, "unreadable": 1, "dim": 64}
         assert record["provenance"]["reading"]["normalisation"]["source"] == "the baseline"
     assert records[1]["unreadable"] == json.loads(metadata[b"unreadable"])
     assert records[1]["unreadable"][0]["path"] == "cats/broken.png"
@@ -116,7 +116,7 @@ def test_all_three_kinds_say_the_same(tables: Path) -> None:
 def test_evaluators_read_the_npz(tables: Path) -> None:
     file = str(tables / "out.npz")
     mapped = read_feature_file(file, mapped=True)
-    assert isinstance(mapped.features, np.memmap) and mapped.features.shape == (12, 512)
+    assert isinstance(mapped.features, np.memmap) and mapped.features.shape == (12, 64)
     record = knn(["--train-features", file, "--test-features", file, "--k", "1", "--device", "cpu"])
     assert record is not None and record["metrics"]["knn/k=1/T=0.07/top1"] == 100
 

@@ -78,7 +78,7 @@ def test_facts_have_sources_and_the_rest_is_assumed(
 def test_images_ask_the_batch_norms(
     tmp_path: Path, shapes_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save(random_state("resnet18", 8), tmp_path / "x.pth")
+    torch.save(random_state("resnet18", 4), tmp_path / "x.pth")
     record = identify.main([str(tmp_path / "x.pth"), "--images", str(shapes_folder)])
     assert "normalisation half" in record["provenance"]["witness"]["readings"]
     assert "as read" in capsys.readouterr().err
