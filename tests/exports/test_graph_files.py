@@ -115,10 +115,15 @@ def test_a_torch_export_file_without_room_ends_no_process(
     assert [path.name for path in tmp_path.iterdir()] == ["in.pth"]
 
 
-def test_a_process_that_cannot_run_the_file(tmp_path: Path) -> None:
-    (tmp_path / "out.pt2").write_bytes(b"nothing")
+def test_a_process_that_cannot_run_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in the place of the Python that would import torch: what matters is how it ends."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback >&2\necho RuntimeError: no archive >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(torch_export_file.sys, "executable", str(python))
     network = network_of(read_backbone("random:resnet18:width=8:stem=small"))
-    with pytest.raises(UserError, match=r"a new process cannot run out\.pt2 \(.*\): nothing was written"):
+    why = r"a new process cannot run out\.pt2 \(RuntimeError: no archive\): nothing was written"
+    with pytest.raises(UserError, match=why):
         torch_export_file._in_a_process(network, tmp_path / "out.pt2", False)([torch.zeros(1, 3, 8, 8)])
 
 
