@@ -46,7 +46,13 @@ def test_a_watched_run_is_the_run_that_is_not(name: str, stopped: bool, tmp_path
 
 
 def test_two_ranks_watch_what_one_process_watches(tmp_path: Path) -> None:
-    small = ["--moco_v3.dim=16", "--moco_v3.hidden=24", "--optim.lr=0.1", "--optim.epochs=1"]
+    small = [
+        "--moco_v3.dim=16",
+        "--moco_v3.hidden=24",
+        "--optim.lr=0.1",
+        "--optim.epochs=1",
+        "--data.count=24",
+    ]
     options = ["--method.name=moco-v3", *small]
     watched = [*options, "--monitor.gradients_every=1"]
     complete(tmp_path / "one", *watched)
