@@ -216,9 +216,8 @@ def test_the_preview_shows_the_views_and_trains_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_mistakes_are_told_before_the_first_batch(tmp_path: Path) -> None:
+    for options, words in (
         (["--data.name=cifar11"], "cifar10"),
         (["--data.name=folder", "--data.size=null", "--data.count=null"], "--data.root"),
         (["--views.recipe=simsam"], "simsiam"),
@@ -227,12 +226,10 @@ def test_the_preview_shows_the_views_and_trains_nothing(
         (["--hardware.device=cuda:99"], "GPU"),
         (["--log.every=0"], "log.every"),
         (["--optim.momentum=-1"], "optim.momentum"),
-    ],
-)
-def test_mistakes_are_told_before_the_first_batch(options: list[str], words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=words):
-        program.main([*TINY, f"--run.dir={tmp_path / 'run'}", *options])
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    ):
+        with pytest.raises(UserError, match=words):
+            program.main([*TINY, f"--run.dir={tmp_path / 'run'}", *options])
+        assert not (tmp_path / "run" / "checkpoints").exists(), options
     program.main([*TINY, f"--run.dir={tmp_path / 'run'}", "--optim.epochs=1"])  # the folder is free again
 
 
