@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 from support.paired_samples import pair
-from support.small_runs import ROOT
+from support.paths import ROOT
+from support.warm_python import run_python
 
 from siamtransfer.metrics.paired_bootstrap import mean_average_precision_differences
 from siamtransfer.programs.compare import main
@@ -321,13 +320,7 @@ def test_the_evaluator_refuses_before_work_what_it_could_not_write(records: Path
 
 
 def test_on_the_command_line_from_any_folder(records: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "eval" / "compare.py", "weak.json", "strong.json"],
-        cwd=records,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = run_python(ROOT / "eval" / "compare.py", "weak.json", "strong.json", cwd=records)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     assert json.loads(done.stdout)["provenance"]["first"]["record"] == "weak.json"
