@@ -179,7 +179,7 @@ TRUNK = re.compile(r"(^|\.)(conv1|bn1|layer\d|blocks|patch_embed|cls_token|pos_e
 HEADED = [name for name, (_, _, dropped) in PUBLIC.items() if dropped]
 
 
-@pytest.mark.parametrize("golden", HEADED)
+@pytest.mark.parametrize("golden", [more(name) if name in FURTHER else name for name in HEADED])
 def test_heads_alone_are_refused(tmp_path: Path, public: Any, golden: str) -> None:
     _, content, _ = public(golden)
     for tensors in innermost(content):

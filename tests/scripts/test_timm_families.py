@@ -18,7 +18,9 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(("name", "unnamed"), SMALL.items())
+@pytest.mark.parametrize(
+    ("name", "unnamed"), [more(*case) if case[0] == "test_convnext" else case for case in SMALL.items()]
+)
 def test_every_kind_of_file_gives_timms_features(name: str, unnamed: str) -> None:
     outcomes = check(name)
     assert {kind: outcome.word for kind, outcome in outcomes.items()} == {
