@@ -11,8 +11,13 @@ from siamtransfer.checkpoints.read_backbone import load_backbone
 from siamtransfer.checkpoints.training_state import Checkpoints
 from siamtransfer.evaluation.diagnostics.projector import read_projector
 
-OPTIONS = [
+SMALL = [
     "--method.name=simsiam-variants",
+    "--simsiam_variants.dim=32",
+    "--simsiam_variants.projector_layers=2",
+]
+OPTIONS = [
+    *SMALL,
     "--simsiam_variants.target.memory=0.8",
     "--simsiam_variants.target.fraction=0.5",
     "--simsiam_variants.target.gradient=0.1",
@@ -92,7 +97,7 @@ def test_a_checkpoint_from_before_the_options_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_run_with_more_than_two_views_from_before_the_variants_goes_on(tmp_path: Path) -> None:
-    options = ["--method.name=simsiam-variants", "--views.recipe=swav", "--views.size=32"]
+    options = [*SMALL, "--views.recipe=swav", "--views.size=32"]
     complete(tmp_path / "whole", *options)
     folder = tmp_path / "run"
     assert launch(folder, *options, fault=stop_at(5)).wait() == 143
