@@ -20,6 +20,7 @@ from support.small_runs import (
     rows,
     stop_at,
 )
+from support.thorough import more
 from torch import Tensor, nn
 
 import siamtransfer.programs.pretrain as program
@@ -34,6 +35,8 @@ from siamtransfer.programs.to_d2 import main as to_d2
 from siamtransfer.training.guard import StepContext
 from siamtransfer.training.step import Updater, train_step
 from siamtransfer.utils.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("few_test_scenes")
 
 ALONE = Runtime(torch.device("cpu"), torch.float32)
 MULTI_CROP = ["--views.recipe=swav", "--views.size=32"]
@@ -51,7 +54,7 @@ SMALL: dict[str, list[str]] = {
     "vicreg": ["dim=24", "hidden=24"],
     "directpred": ["dim=16", "hidden=24"],
     "unigrad": ["dim=16", "hidden=24"],
-    "simsiam-variants": [],
+    "simsiam-variants": ["dim=32", "projector_layers=2"],
 }  # fmt: skip
 RULES = {
     "simclr": ["name=lars", "lr=5", "lr_scaling=root", "warmup_epochs=1", "schedule=cosine-step"],
@@ -72,7 +75,11 @@ def options_of(name: str) -> list[str]:
     return [f"--method.name={name}", "--optim.epochs=2", *crops, *own, *rule]
 
 
-@pytest.mark.parametrize("name", METHODS)
+FURTHER = ("simclr", "byol", "vicreg")
+"""Methods whose runs keep no more than those of Barlow Twins and MoCo v3: nothing but weights."""
+
+
+@pytest.mark.parametrize("name", [more(name) if name in FURTHER else name for name in METHODS])
 def test_every_method_runs_and_goes_on_to_the_bit(name: str, tmp_path: Path) -> None:
     options = options_of(name)
     complete(tmp_path / "whole", *options)
@@ -114,7 +121,7 @@ def test_a_run_watches_the_network_that_its_authors_evaluate(tmp_path: Path) -> 
     assert scored["metrics"]["knn/k=20/T=0.07/top1"] == last["knn/k=20/T=0.07/top1"]
 
 
-@pytest.mark.parametrize("name", ["moco", "byol"])
+@pytest.mark.parametrize("name", ["moco", more("byol")])
 def test_two_ranks_run_without_synchronised_batch_norm_too(name: str, tmp_path: Path) -> None:
     ranks = launch_ranks(tmp_path / "run", *options_of(name), "--hardware.sync_batch_norm=false")
     assert [rank.wait() for rank in ranks] == [0, 0], [rank.said for rank in ranks]
