@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from siamtransfer.experiments.records import CellRecord, Records
 from siamtransfer.experiments.suites import TEST, Experiment, ExperimentSuite
@@ -79,6 +80,15 @@ def against_of(suite: ExperimentSuite, experiment: Experiment) -> str | None:
     """The experiment that one is compared with; None for the baseline itself."""
     against = experiment.against or suite.baseline
     return None if against == experiment.name else against
+
+
+def rank_correlation(suite: ExperimentSuite, records: Records, number: str) -> float | None:
+    """Spearman's, of the means of the suite's own number and of another over its experiments; None where
+    fewer than three have both."""
+    found = [records.all_of(experiment) for experiment in suite.experiments]
+    means = [(mean_of(each, suite.number), mean_of(each, number)) for each in found]
+    pairs = [(own.value, other.value) for own, other in means if own and other]
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic) if len(pairs) > 2 else None
 
 
 def _values(records: Records, experiment: Experiment, number: str) -> dict[int, float]:

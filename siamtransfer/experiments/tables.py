@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from siamtransfer.experiments.alarm_limits import alarm_sounds
-from siamtransfer.experiments.comparison import Difference, Mean, differences, mean_of
+from siamtransfer.experiments.comparison import Difference, Mean, differences, mean_of, rank_correlation
 from siamtransfer.experiments.records import CellRecord, Records
 from siamtransfer.experiments.suites import HELD_OUT, TEST, Experiment, ExperimentSuite
 
@@ -127,4 +127,8 @@ def _legend(suite: ExperimentSuite, records: Records) -> str:
         ]
         if values:
             text += f" {name[0].upper()}{name[1:]}: {sum(values) / len(values):.1f}."
+    for score in suite.scores:
+        if (correlation := rank_correlation(suite, records, score.name)) is not None:
+            names = f"{_HEADS[suite.number]} and {score.name}"
+            text += f" Rank correlation of {names} over the rows: {correlation:.2f}."
     return text

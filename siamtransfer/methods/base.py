@@ -65,7 +65,7 @@ class StepInfo:
         return self.step / self.steps
 
 
-UNCENTRED = 0.14, 0.19
+UNCENTRED = 0.11, 0.18
 """Bounds of the spread (`Options.least_std`, `least_rank_fraction`) of methods whose embeddings no norm over
 the batch centres: they may share a direction, most of all at the start, and still tell images apart. From
 runs of known outcome (docs/STABILITY.md)."""

@@ -7,11 +7,12 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from support.experiment_records import record_of, small_suite
+from support.experiment_records import record_of, small_suite, write_small_suite
 
 from siamtransfer.experiments.pictures import draw, stack
 from siamtransfer.experiments.records import Records
 from siamtransfer.experiments.run import Places, show
+from siamtransfer.experiments.suites import read_suite
 from siamtransfer.experiments.tables import table
 from siamtransfer.utils.errors import UserError
 
@@ -32,6 +33,23 @@ def test_a_row_says_what_was_published_and_measured(tmp_path: Path) -> None:
     )
     assert lines[-1].startswith("2 seeds a row; ")
     assert lines[-1].endswith(" Raw pixels: 13.0.")
+
+
+def test_further_scores_have_columns_and_a_rank_correlation(tmp_path: Path) -> None:
+    folder = write_small_suite(tmp_path)
+    (folder / "medium.yaml").write_text((folder / "fast.yaml").read_text().replace("0.5}", "0.2}"))
+    with (folder / "suite.yaml").open("a") as file:
+        file.write("scores: [{name: AP, metric: AP, commands: [detection]}]\n")
+    suite = read_suite(folder)
+    records = Records(tmp_path, suite)
+    for name, top1, found in (("slow", 20.0, 7.0), ("fast", 30.0, 9.0), ("medium", 25.0, 8.0)):
+        records.add([record_of(suite[name], 0, top1, AP=found)])
+    lines = table(suite, records).splitlines()
+    assert lines[0].endswith("| alarms | AP |")
+    assert [line.split(" | ")[-1] for line in lines[2:5]] == ["9.0 |", "8.0 |", "7.0 |"]
+    assert lines[-1].endswith("Rank correlation of kNN top-1 and AP over the rows: 1.00.")
+    records.add([record_of(suite["fast"], 0, 30.0, AP=7.5)])
+    assert lines[-1].replace("1.00", "0.50") == table(suite, records).splitlines()[-1]
 
 
 def test_what_is_not_measured_is_said(tmp_path: Path) -> None:
