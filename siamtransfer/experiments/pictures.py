@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -51,8 +52,14 @@ def draw(suite: ExperimentSuite, picture: Picture, records: Records, file: Path)
         axis.set(title=title, xlabel="step")
     for axis in panels[len(picture.curves) :]:
         axis.set_axis_off()
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small")
+    lines: dict[str, Any] = {}  # of all panels: one of them may lack the curve of an experiment
+    for axis in drawn_panels:
+        handles, labels = axis.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+    shown = {label: lines[label] for label in picture.cells.values() if label in lines}
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown), fontsize="small"
+    )
     with atomic_write(file) as out:
         figure.savefig(out, format="png", dpi=100)
     plt.close(figure)

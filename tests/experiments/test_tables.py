@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from support.experiment_records import record_of, small_suite, write_small_suite
 
 from siamtransfer.experiments.pictures import draw, stack
@@ -33,6 +36,24 @@ def test_a_row_says_what_was_published_and_measured(tmp_path: Path) -> None:
     )
     assert lines[-1].startswith("2 seeds a row; ")
     assert lines[-1].endswith(" Raw pixels: 13.0.")
+
+
+def test_the_legend_names_what_the_first_panel_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a frozen layer, which has no gradient."""
+    suite = small_suite(tmp_path)
+    curves = {"gradient_norm/first_layer": "of the first layer", "loss": "the loss"}
+    picture = dataclasses.replace(suite.pictures[0], curves=curves)
+    slow, fast = record_of(suite["slow"], 0, 20.0), record_of(suite["fast"], 0, 21.0)
+    slow.curves["gradient_norm/first_layer"] = [[1, 0.5], [2, 0.4]]
+    records = Records(tmp_path, suite)
+    records.add([slow, fast])
+    figures: list[Figure] = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    draw(suite, picture, records, tmp_path / "loss.png")
+    monkeypatch.undo()
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["slowly", "quickly"]
+    plt.close(figures[0])
 
 
 def test_further_scores_have_columns_and_a_rank_correlation(tmp_path: Path) -> None:
