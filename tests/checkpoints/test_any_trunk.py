@@ -12,7 +12,7 @@ import timm
 import torch
 from support.checkpoint_files import save
 from support.public_formats import HEAD, under
-from support.thorough import more
+from support.thorough import in_turn
 from torch import Tensor
 
 from siamtransfer.checkpoints.classifier_place import split_at_classifier
@@ -97,14 +97,7 @@ TRUNKS = {
 METHODS = [moco_v3, simsiam, moco, dino, barlow_twins, solo_learn, lightly]
 
 
-@pytest.mark.parametrize(
-    ("as_stored", "name"),
-    [  # every method around one of the networks, in turn
-        (method, name) if number % len(TRUNKS) == place else more(method, name)
-        for number, method in enumerate(METHODS)
-        for place, name in enumerate(TRUNKS)
-    ],
-)
+@pytest.mark.parametrize(("as_stored", "name"), in_turn(METHODS, TRUNKS))
 def test_a_method_around_any_network(
     as_stored: Callable[[State, str], Any], name: str, tmp_path: Path
 ) -> None:

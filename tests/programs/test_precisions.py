@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.checkpoint_files import own_checkpoint, random_state
-from support.thorough import more
+from support.thorough import in_turn
 
 from siamtransfer.checkpoints.read_backbone import read_backbone
 from siamtransfer.data import open_images
@@ -72,14 +72,7 @@ PROGRAMS: dict[str, tuple[Callable[..., Any], list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [  # every evaluator with one of the types, in turn
-        (name, dtype) if number % len(TYPES) == place else more(name, dtype)
-        for number, name in enumerate(PROGRAMS)
-        for place, dtype in enumerate(TYPES)
-    ],
-)
+@pytest.mark.parametrize(("name", "dtype"), in_turn(PROGRAMS, TYPES))
 def test_every_evaluator_gives_the_numbers_of_float32(
     name: str, dtype: str, scenes: list[str], tmp_path: Path
 ) -> None:
