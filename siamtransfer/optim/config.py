@@ -121,6 +121,8 @@ class OptimConfig:
         within("optim.lookahead_share", self.lookahead_share, 0, 1)
         above("optim.plateau_factor", self.plateau_factor, 0)
         within("optim.plateau_factor", self.plateau_factor, 0, 1)
+        if self.plateau_factor == 1:
+            raise UserError("optim.plateau_factor is 1, but must be below 1 to lower the rate")
         at_least("optim.plateau_patience", self.plateau_patience, 1)
         at_least("optim.plateau_margin", self.plateau_margin, 0)
         if changed(self, "lookahead_share") and self.lookahead is None:

@@ -87,6 +87,7 @@ def test_other_schedules_remember_nothing():
             r"plateau_factor is 0\.0, but must be above 0",
         ),
         ({"schedule": "plateau", "plateau_factor": 2.0}, r"optim\.plateau_factor is 2\.0, .* from 0 to 1"),
+        ({"schedule": "plateau", "plateau_factor": 1.0}, r"optim\.plateau_factor is 1.* to lower the rate"),
         ({"schedule": "plateau", "plateau_patience": 0}, r"optim\.plateau_patience is 0, .* at least 1"),
         ({"schedule": "plateau", "plateau_margin": -1.0}, r"optim\.plateau_margin is -1\.0, .* at least 0"),
     ],

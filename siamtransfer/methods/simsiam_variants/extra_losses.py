@@ -95,6 +95,12 @@ class TermsConfig:
                     f"simsiam_variants.terms.{name} changes nothing while simsiam_variants.terms."
                     f"{of_loss[name]} is 0: give that a weight, or leave {name} out"
                 )
+        trained = ("labels", "rotation", "jigsaw", "colour")
+        if changed(self, "lr_scale") and not any(getattr(self, name) for name in trained):
+            raise UserError(
+                "simsiam_variants.terms.lr_scale changes nothing without an extra loss that trains a "
+                f"classifier: give one of {', '.join(trained)} a weight, or leave lr_scale out"
+            )
 
 
 @dataclass

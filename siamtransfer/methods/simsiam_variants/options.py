@@ -145,11 +145,12 @@ class SimSiamVariantsConfig(SimSiamConfig):
 
     def _check_shape(self) -> None:
         """Refuses options of a predictor's shape that no predictor has, or that its width does not have."""
-        if self.predictor == "none" and self.predictor_shape != "bottleneck":
-            raise UserError(
-                f"simsiam_variants.predictor_shape {self.predictor_shape} shapes a predictor, and "
-                "simsiam_variants.predictor is none: leave one of them out"
-            )
+        for name in changed(self, "predictor_shape", "predictor_layers"):
+            if self.predictor == "none":
+                raise UserError(
+                    f"simsiam_variants.{name} {getattr(self, name)} shapes a predictor, and "
+                    "simsiam_variants.predictor is none: leave one of them out"
+                )
         of_shape = {
             "predictor_experts": "experts",
             "predictor_groups": "attention",

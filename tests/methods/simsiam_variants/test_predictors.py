@@ -136,6 +136,7 @@ def test_every_part_of_a_shape_learns_and_its_numbers_are_logged(options: Any, n
             {"predictor": "none", "predictor_shape": "depth"},
             r"predictor_shape depth shapes a predictor, and .* is none: leave one of them out",
         ),
+        ({"predictor": "none", "predictor_layers": 3}, r"predictor_layers 3 shapes a predictor, and "),
     ],
 )
 def test_shapes_that_mean_nothing_are_refused(options: Any, sentence: str):

@@ -140,6 +140,7 @@ def test_other_channels_have_no_colours():
         ({"jigsaw_grid": 3}, r"jigsaw_grid changes nothing while .*terms\.jigsaw is 0: give that a weight"),
         ({"colour_grid": 2}, r"colour_grid changes nothing while simsiam_variants\.terms\.colour is 0"),
         ({"colour": 1, "colour_grid": 0}, r"colour_grid is 0, but must be at least 1"),
+        ({"contrast": 1, "lr_scale": 2}, r"lr_scale changes nothing without an extra loss that trains"),
     ],
 )
 def test_puzzles_and_colours_that_mean_nothing_are_refused(options: Any, sentence: str):
