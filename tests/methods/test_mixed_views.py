@@ -221,6 +221,25 @@ def test_a_share_of_one_is_every_family_s_plain_gradient_to_the_bit(negative: st
     assert max((changed[name] - gradient).abs().max() for name, gradient in wanted.items()) > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in TAKERS),
+        *(
+            ("unigrad", {"negative": "contrastive", "target": target})
+            for target in ("stop-gradient", "momentum-positive")
+        ),
+    ],
+)
+def test_a_share_of_nothing_is_the_partner_s_plain_loss(name: str, options: dict[str, Any]) -> None:
+    """Every anchor is its partner's plain view, so the mean over the batch is the plain one, gradients too."""
+    loss, gradients = outcome(build(name, **options), mixed(torch.zeros(8, 2, dtype=torch.float64)))
+    expected, wanted = outcome(build(name, **options), plain())
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+    for key, gradient in wanted.items():
+        torch.testing.assert_close(gradients[key], gradient, rtol=1e-8, atol=1e-11, msg=key)
+
+
 @pytest.mark.parametrize("name", TAKERS)
 def test_the_order_of_pairs_and_within_pairs_changes_nothing(name: str) -> None:
     loss, _ = outcome(build(name), mixed())

@@ -78,7 +78,8 @@ def swapped(rows: Tensor) -> Tensor:
 
 def held(rows: Tensor, share: Tensor | None) -> Tensor:
     """Of int64[N], the rows of plain views, those that each anchor holds: its own [N], and where it is mixed
-    its own and its partner's [N,2]; with a share of 1 its own twice."""
+    its own and its partner's [N,2]; with a share of 1 its own twice, with a share of 0 its partner's."""
     if share is None:
         return rows
-    return torch.stack([rows, torch.where(share < 1, swapped(rows), rows)], dim=1)
+    other = swapped(rows)
+    return torch.stack([torch.where(share > 0, rows, other), torch.where(share < 1, other, rows)], dim=1)
