@@ -72,7 +72,8 @@ class UniGradConfig(Options):
     """What turns a projection into an embedding: unit length, batch norm (as in Barlow Twins' loss), or
     nothing (as in VICReg's)."""
     rho: float = 0.99
-    """Fraction of the old F that an update keeps, in the families unigrad and asymmetric."""
+    """Fraction of the old F that an update keeps, in the families unigrad and asymmetric. Every pass over a
+    part of a batch (optim.grad_accum_steps) is an update of its own."""
     momentum: float = 0.996
     """The target's momentum at the start; it rises to 1 along a cosine. Without a momentum encoder it changes
     nothing."""

@@ -232,7 +232,7 @@ def test_a_share_of_one_is_every_family_s_plain_gradient_to_the_bit(negative: st
     ],
 )
 def test_a_share_of_nothing_is_the_partner_s_plain_loss(name: str, options: dict[str, Any]) -> None:
-    """Every anchor is its partner's plain view, so the mean over the batch is the plain one, gradients too."""
+    """Every anchor is its partner's plain view, so loss and gradient of the batch are the plain ones."""
     loss, gradients = outcome(build(name, **options), mixed(torch.zeros(8, 2, dtype=torch.float64)))
     expected, wanted = outcome(build(name, **options), plain())
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
