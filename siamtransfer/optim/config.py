@@ -49,7 +49,8 @@ class OptimConfig:
     """Epochs of linear warm-up before the decay (SimSiam's paper: 10 for batches of 1024 or more)."""
     grad_accum_steps: int = 1
     """Forward and backward passes per update, each with an equal part of a rank's images, to save memory.
-    Batch-norm statistics are those of one pass, so the result is not that of one pass with all images."""
+    Batch-norm statistics, negatives and correlations are those of one pass, so the result is not that of one
+    pass with all images."""
     lr_scaling: Literal["linear", "root", "none"] = "linear"
     """The initial learning rate: lr x batch_size / 256 (linear), lr x the square root of batch_size (root, an
     option of SimCLR), or lr itself (none, as SwAV and DirectPred give theirs)."""

@@ -78,8 +78,8 @@ class Logger:
         if config.optim.grad_accum_steps > 1:
             images = config.optim.batch_size // runtime.world_size // config.optim.grad_accum_steps
             say(
-                f"optim.grad_accum_steps {config.optim.grad_accum_steps}: batch-norm statistics are those of "
-                f"{images} images a rank, not of the whole batch"
+                f"optim.grad_accum_steps {config.optim.grad_accum_steps}: batch-norm statistics, negatives "
+                f"and correlations are those of {images} images a rank, not of the whole batch"
             )
 
     def _introduce_extension(self) -> None:

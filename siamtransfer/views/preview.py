@@ -68,6 +68,7 @@ def write_preview(
     head = f"recipe {recipe.name}: each image, and its {len(recipe.views)} views"
     if recipe.mix is not None:
         head += f"; then mixed by {recipe.mix.kind} with those of the other row of a pair"
+        head += " (a last row without a pair: with itself)" if len(indices) % 2 else ""
     _write_texts(sheet, head, texts, side)
     description = PngInfo()
     description.add_text("Description", "\n".join([f"recipe {recipe.name}", *recipe.describe()]))

@@ -272,7 +272,7 @@ def variants(**settings: Any) -> Options:
         (variants(target={"gradient": 0.1}), 2, r"simsiam_variants\.target"),
         (variants(terms={"contrast": 0.1}), 2, r"simsiam_variants\.terms"),
         (variants(bottleneck={"deviation": 0.5}), 2, r"simsiam_variants\.bottleneck"),
-        (SimSiamConfig(), 4, "two views of an image, and the recipe makes 4"),
+        (SimSiamConfig(), 4, "makes 4: leave monitor.gradients_every out, or take a views.recipe"),
         (METHODS["vicreg"].Config(covariance=0.0), 2, r"vicreg\.covariance 0.*no negative part"),
         (METHODS["vicreg"].Config(invariance=0.0), 2, r"vicreg\.invariance 0.*no positive part"),
     ],

@@ -152,7 +152,7 @@ def test_two_ranks_in_bfloat16_run(tmp_path: Path) -> None:
     assert [rank.wait() for rank in ranks] == [0, 0], [rank.said for rank in ranks]
     assert all_finite(newest(tmp_path / "run"))
     assert ranks[1].said + ranks[1].out.read_text() == "", "only rank 0 talks"
-    assert "batch-norm statistics are those of 2 images a rank" in ranks[0].said
+    assert "correlations are those of 2 images a rank" in ranks[0].said
 
 
 def test_one_seed_one_result_and_another_another(tmp_path: Path) -> None:

@@ -81,7 +81,10 @@ def require_form(options: Options, views: int) -> GradientForm[Any, Any]:
             f"known here: the gradient view is of {', '.join(map(_name_of, FORMS))}"
         )
     if views != 2:
-        raise UserError(f"the gradient view is of two views of an image, and the recipe makes {views}")
+        raise UserError(
+            f"the gradient view is of two views of an image, and the recipe makes {views}: leave "
+            "monitor.gradients_every out, or take a views.recipe with two views"
+        )
     form.check(options)
     return form
 
