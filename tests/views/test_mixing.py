@@ -16,6 +16,7 @@ from torch import Tensor
 
 from siamtransfer.utils.errors import UserError
 from siamtransfer.utils.partners import partners
+from siamtransfer.views import preview
 from siamtransfer.views.config import ViewsConfig
 from siamtransfer.views.dataset import Failure, ViewSet, augment_batch, training_views
 from siamtransfer.views.mix_spec import Mix, mix_of
@@ -229,3 +230,20 @@ def test_the_preview_shows_the_mixed_views_after_the_plain_ones(tmp_path: Path) 
         for v, mixed in enumerate(cells[3:]):
             assert np.mean(mixed == own) == pytest.approx(batch.mix.share[row, v])
             assert np.mean(mixed == other) == pytest.approx(1 - batch.mix.share[row, v], abs=1e-6)
+
+
+def test_the_preview_says_that_a_last_row_without_a_pair_is_mixed_with_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = dataclasses.replace(
+        ViewsConfig("scenes", jitter_p=0.0, grey_p=0.0, mix="cutmix").build(), mean=(0.5,) * 3
+    )
+    heads: list[str] = []
+    monkeypatch.setattr(preview, "_write_texts", lambda sheet, head, *_: heads.append(head))
+    for rows in (2, 3):
+        write_preview(tmp_path / "views.png", ViewSet(read, still, seed=1, length=rows), count=rows)
+    assert ["without a pair: with itself" in head for head in heads] == [False, True]
+    side = still.views[0].size
+    last = np.asarray(Image.open(tmp_path / "views.png"))[top_of(2, side) :][:side]
+    for n in range(1, 5):
+        assert (last[:, GAP + n * (side + GAP) :][:, :side] == 100).all(), "its own grey level"
